@@ -1,0 +1,63 @@
+"""The exceptions a user can meet; each message says what was wrong, what was given, what to do.
+
+CrossbenchError
++-- ConfigError              a value, key or combination in the configuration cannot be used
+|   +-- UnsupportedQuant     the backend does not compute in that precision
++-- BackendUnavailable       a library or device that the backend needs is missing on this machine
++-- ModelError               a model folder is missing, incomplete or broken
++-- DatasetError             a data set is missing, empty or malformed
++-- InvalidRequest           a request that the server refuses (gRPC INVALID_ARGUMENT)
++-- QueueFull                the server holds as much work as it may (gRPC RESOURCE_EXHAUSTED)
++-- DeadlineExpired          a request's deadline passed before it was computed
++-- WorkerDied               the worker that computed a request failed or died (gRPC INTERNAL)
++-- ResultError              a result file is missing, unreadable or of another schema version
++-- TrackingError            the experiment tracker cannot be reached or refused a write
+"""
+
+
+class CrossbenchError(Exception):
+    """Base of everything that crossbench raises for a user to mend."""
+
+
+class ConfigError(CrossbenchError):
+    """A value, key or combination in the configuration cannot be used."""
+
+
+class UnsupportedQuant(ConfigError):
+    """The backend does not compute in the precision that was asked for."""
+
+
+class BackendUnavailable(CrossbenchError):
+    """A library or device that the backend needs is missing on this machine."""
+
+
+class ModelError(CrossbenchError):
+    """A model folder is missing, incomplete or broken."""
+
+
+class DatasetError(CrossbenchError):
+    """A data set is missing, empty or malformed."""
+
+
+class InvalidRequest(CrossbenchError):
+    """A request that the server refuses."""
+
+
+class QueueFull(CrossbenchError):
+    """The server holds as much waiting work as it may."""
+
+
+class DeadlineExpired(CrossbenchError):
+    """A request's deadline passed before it was computed."""
+
+
+class WorkerDied(CrossbenchError):
+    """The worker that computed a request failed or died."""
+
+
+class ResultError(CrossbenchError):
+    """A result file is missing, unreadable or of another schema version."""
+
+
+class TrackingError(CrossbenchError):
+    """The experiment tracker cannot be reached or refused a write."""

@@ -1,0 +1,1 @@
+"""What drives the server: data sets, and the driver that turns them into RequestRecords."""

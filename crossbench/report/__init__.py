@@ -1,0 +1,1 @@
+"""Pure functions from RunResult(s) to Markdown and plots."""

@@ -1,0 +1,120 @@
+"""RunResult and its files: result.json (versioned) and requests.parquet (the raw records)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from crossbench.errors import ResultError
+from crossbench.types import RequestRecord
+
+SCHEMA_VERSION = 1
+RESULT_FILE = "result.json"
+RECORDS_FILE = "requests.parquet"
+
+
+class Status(StrEnum):
+    """How a cell ended."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    UNAVAILABLE = "unavailable"  # something is missing on this machine
+    UNSUPPORTED = "unsupported"  # the backend has no such precision
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """Everything that one cell found out, but for its raw records.
+
+    `metrics` maps the contract's names (`latency/p50_ms`) to numbers. `series` maps a live series'
+    name (`pairs_per_s`) to values per window; its key `time_s` holds the windows' ends in seconds
+    since the start of the measurement. `model`, `dataset` and `environment` describe what was
+    served, what was sent and where. `warnings` are sentences that a reader must know.
+    """
+
+    status: Status
+    config: Mapping[str, Any]
+    cell_id: str
+    error: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    series: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    started_at: str = ""  # ISO 8601, UTC
+
+
+def save_result(result: RunResult, folder: Path) -> Path:
+    """Write `result.json` into `folder`, whole or not at all; not-a-number becomes null."""
+    document = {"schema_version": SCHEMA_VERSION, **asdict(result)}
+    path = folder / RESULT_FILE
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    partial.replace(path)
+    return path
+
+
+def load_result(folder: Path) -> RunResult:
+    """Read `folder`/result.json.
+
+    Raises:
+        ResultError: there is no such file, it is not JSON, or it has another schema version.
+    """
+    path = folder / RESULT_FILE
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ResultError(f"no {RESULT_FILE} in {folder}: did the cell run to its end?") from None
+    except json.JSONDecodeError as error:
+        raise ResultError(f"{path} is not valid JSON ({error}): run the cell again") from error
+    version = document.pop("schema_version", None)
+    if version != SCHEMA_VERSION:
+        raise ResultError(
+            f"{path} has schema version {version}, this crossbench reads {SCHEMA_VERSION}: "
+            "use the crossbench that wrote it, or run the cell again"
+        )
+    known = {item.name for item in fields(RunResult)}
+    document = {key: value for key, value in document.items() if key in known}
+    return RunResult(**{**document, "status": Status(document["status"])})
+
+
+def save_records(records: Sequence[RequestRecord], folder: Path) -> Path:
+    """Write `requests.parquet` into `folder`: one row per request, one column per field."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / RECORDS_FILE
+    columns = {
+        item.name: [getattr(record, item.name) for record in records]
+        for item in fields(RequestRecord)
+    }
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def load_records(folder: Path) -> list[RequestRecord]:
+    """Read `folder`/requests.parquet; no such file is an empty list: the cell did not measure."""
+    import pyarrow.parquet as pq
+
+    path = folder / RECORDS_FILE
+    if not path.exists():
+        return []
+    names = [item.name for item in fields(RequestRecord)]
+    return [RequestRecord(**row) for row in pq.read_table(path, columns=names).to_pylist()]
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN or infinity: both become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""The batching gRPC server and its client."""

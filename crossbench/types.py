@@ -1,0 +1,184 @@
+"""The data that flows through crossbench: frozen values that import nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int32Array: TypeAlias = NDArray[np.int32]
+Int64Array: TypeAlias = NDArray[np.int64]
+Float32Array: TypeAlias = NDArray[np.float32]
+
+
+class Quant(StrEnum):
+    """Precision that a model is computed in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+    INT4 = "int4"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One (query, passage): the unit of work."""
+
+    query: str
+    passage: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPassages:
+    """One query and its candidate passages, with relevance where the data set has judgements.
+
+    `query_id` and `passage_ids` are the data set's own identifiers; `relevance` is one grade per
+    passage (0 = not relevant, None = not judged), or None for data without judgements.
+    """
+
+    query_id: str
+    query: str
+    passage_ids: tuple[str, ...]
+    passages: tuple[str, ...]
+    relevance: tuple[int | None, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedBatch:
+    """A right-padded batch: three int64 arrays of shape (n, longest)."""
+
+    input_ids: Int64Array
+    type_ids: Int64Array
+    attention_mask: Int64Array
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Sequences laid end to end without padding.
+
+    `input_ids` and `type_ids` are int32 of shape (total,); `cu_seqlens` is int32 of shape (n + 1,):
+    sequence i occupies [cu_seqlens[i], cu_seqlens[i + 1]).
+    """
+
+    input_ids: Int32Array
+    type_ids: Int32Array
+    cu_seqlens: Int32Array
+
+    def __len__(self) -> int:
+        return len(self.cu_seqlens) - 1
+
+    @property
+    def lengths(self) -> Int32Array:
+        """Tokens of each sequence, int32 of shape (n,)."""
+        return np.diff(self.cu_seqlens)
+
+    @property
+    def total_tokens(self) -> int:
+        return int(self.cu_seqlens[-1])
+
+    @classmethod
+    def from_lengths(
+        cls, input_ids: Int32Array, type_ids: Int32Array, lengths: Sequence[int] | Int32Array
+    ) -> TokenBatch:
+        """Pack flat ids of shape (total,) whose sequences have the given lengths."""
+        cu_seqlens = np.zeros(len(lengths) + 1, dtype=np.int32)
+        np.cumsum(lengths, out=cu_seqlens[1:])
+        return cls(input_ids, type_ids, cu_seqlens)
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[TokenBatch]) -> TokenBatch:
+        """All sequences of `batches` in order."""
+        if len(batches) == 1:
+            return batches[0]
+        return cls.from_lengths(
+            np.concatenate([batch.input_ids for batch in batches]),
+            np.concatenate([batch.type_ids for batch in batches]),
+            np.concatenate([batch.lengths for batch in batches]),
+        )
+
+    def select(self, indices: NDArray[np.intp]) -> TokenBatch:
+        """The sequences at `indices` (shape (m,)), in that order."""
+        if len(indices) == len(self) and np.array_equal(indices, np.arange(len(self))):
+            return self
+        starts, lengths = self.cu_seqlens[:-1][indices], self.lengths[indices]
+        offsets = np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
+        rows = offsets + np.arange(int(lengths.sum()), dtype=np.int32)
+        return TokenBatch.from_lengths(self.input_ids[rows], self.type_ids[rows], lengths)
+
+    def padded(self, pad_id: int, pad_to: int | None = None) -> PaddedBatch:
+        """Right-pad every sequence to the longest one, or to `pad_to` tokens where that is more."""
+        lengths = self.lengths
+        width = max(int(lengths.max()), pad_to or 0)
+        mask = np.arange(width) < lengths[:, None]
+        input_ids = np.full(mask.shape, pad_id, dtype=np.int64)
+        type_ids = np.zeros(mask.shape, dtype=np.int64)
+        input_ids[mask] = self.input_ids
+        type_ids[mask] = self.type_ids
+        return PaddedBatch(input_ids, type_ids, mask.astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What a backend computed for one TokenBatch.
+
+    `values` is float32 on the host: (n,) scores or (n, dim) embeddings. `tokens_computed` counts
+    every token position that the model ran over, padding included.
+    """
+
+    values: Float32Array
+    tokens_computed: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Bytes that a backend holds on its device, in MB (1e6 bytes); None where it cannot tell."""
+
+    current_mb: float | None = None
+    peak_mb: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where one request's time went inside the server, in ms."""
+
+    tokenize_ms: float
+    queue_ms: float
+    infer_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One request of the measurement as its client saw it; times in seconds since its start.
+
+    `due_s` is when the request should have been sent, `sent_s` when it was. `status` is the gRPC
+    status code's name ("OK" for success). `tokens` counts real tokens, after truncation.
+    """
+
+    index: int
+    due_s: float
+    sent_s: float
+    received_s: float
+    pairs: int
+    tokens: int
+    truncated: int
+    tokenize_ms: float
+    queue_ms: float
+    infer_ms: float
+    status: str
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "OK"
+
+    @property
+    def latency_ms(self) -> float:
+        return (self.received_s - self.due_s) * 1e3
+
+    @property
+    def service_ms(self) -> float:
+        return (self.received_s - self.sent_s) * 1e3
