@@ -1,0 +1,97 @@
+"""Throughput against latency: Pearson's correlation over requests and over windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from crossbench.measure.intervals import CONFIDENCE, Interval
+from crossbench.measure.statistics import request_throughput, windows
+from crossbench.types import RequestRecord
+
+MIN_OBSERVATIONS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Correlation:
+    """Pearson's r of `n` observations and its 95 % interval, None below four observations.
+
+    The interval is Fisher's (atanh r is about normal with a standard error of 1 / sqrt(n - 3)). It
+    assumes independent observations that are about normal: neighbouring windows resemble each
+    other and latencies have a long tail, so the true uncertainty is larger.
+    """
+
+    r: float
+    n: int
+    interval: Interval | None
+
+
+def pearson(x: ArrayLike, y: ArrayLike) -> Correlation | None:
+    """Correlation of two equally long sequences; None below three values or without variation."""
+    first, second = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    n = len(first)
+    if n < MIN_OBSERVATIONS or _constant(first) or _constant(second):
+        return None
+    a, b = first - first.mean(), second - second.mean()
+    r = float(a @ b / math.sqrt(float(a @ a) * float(b @ b)))
+    r = min(1.0, max(-1.0, r))  # rounding may carry it beyond
+    return Correlation(r, n, _fisher(r, n))
+
+
+def correlations(records: Sequence[RequestRecord]) -> dict[str, Correlation]:
+    """What is defined of `request`, `window` and `tokens`.
+
+    `request`: a request's pairs / latency against its latency. At a constant batch that is x
+    against 1 / x, close to -1 by construction. `window`: pairs/s against the median latency of the
+    windows. The windows in which the load drains (after the last send) are left out, since there
+    both fall together. At a fixed number of requests in flight Little's law (throughput = requests
+    in flight / mean latency) draws this one to -1 as well. `tokens`: a request's real tokens
+    against its latency, that is how far the length of the texts explains the latency.
+    """
+    good = [record for record in records if record.ok]
+    if not good:
+        return {}
+    latency = [record.latency_ms for record in good]
+    series, last_send_s = windows(records), max(record.sent_s for record in records)
+    steady = [
+        (rate, p50)
+        for end_s, rate, p50 in zip(series.time_s, series.pairs_per_s, series.p50_ms, strict=True)
+        if p50 is not None and end_s <= last_send_s
+    ]
+    found = {
+        "request": pearson(request_throughput(good), latency),
+        "window": pearson([rate for rate, _ in steady], [p50 for _, p50 in steady]),
+        "tokens": pearson([record.tokens for record in good], latency),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def correlation_metrics(records: Sequence[RequestRecord]) -> dict[str, float]:
+    """`correlation/request` and so on, with `…_n`, `…_low` and `…_high`; undefined ones absent."""
+    metrics: dict[str, float] = {}
+    for name, found in correlations(records).items():
+        metrics[f"correlation/{name}"] = found.r
+        metrics[f"correlation/{name}_n"] = float(found.n)
+        if found.interval is not None:
+            metrics[f"correlation/{name}_low"] = found.interval.low
+            metrics[f"correlation/{name}_high"] = found.interval.high
+    return metrics
+
+
+def _constant(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> bool:
+    """No variation beyond what rounding makes of equal values."""
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+
+
+def _fisher(r: float, n: int) -> Interval | None:
+    if n <= MIN_OBSERVATIONS:
+        return None
+    if abs(r) == 1.0:
+        return Interval(r, r)
+    half = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) / math.sqrt(n - 3)
+    return Interval(math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half))

@@ -1,0 +1,230 @@
+"""From request records to the contract's metrics: throughput, latency, stages, windows.
+
+Percentiles are Hyndman and Fan's type 7 (linear between the order statistics, numpy's default) of
+the requests that succeeded. Throughput is what succeeded, over the time from the first send to the
+last reply of all measured requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossbench.types import RequestRecord
+
+PERCENTILES = (50, 75, 90, 95, 99)
+STAGES = ("tokenize", "queue", "infer", "overhead")
+WINDOW_S = 1.0
+WINDOW_LATENCIES = 5  # a window holds at least so many median latencies
+SUPPORT = 5  # observations that must lie beyond a percentile
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Throughput and latency over time, one value per window.
+
+    A request's pairs are spread evenly over its service time, so a window gets the share that was
+    served in it: counting completions would jump by a whole request, 20 % of a window of five.
+    With the same shares as weights, `p50_ms` and `p95_ms` are the latencies that half and 95 % of a
+    window's requests do not exceed (None in a window where nothing that succeeded was in flight).
+    `requests` are the replies that arrived. `time_s` are the windows' ends, in seconds since the
+    start of the measurement. A remainder of half a window or more is a window of its own, a
+    shorter one belongs to the window before; rates are over the true length.
+    """
+
+    length_s: float
+    time_s: tuple[float, ...] = ()
+    pairs_per_s: tuple[float, ...] = ()
+    requests: tuple[int, ...] = ()
+    p50_ms: tuple[float | None, ...] = ()
+    p95_ms: tuple[float | None, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.time_s)
+
+    def series(self) -> dict[str, list[float]]:
+        """The columns for RunResult.series; a window without a latency is left out of all."""
+        rows = [
+            (time_s, rate, float(requests), p50, p95)
+            for time_s, rate, requests, p50, p95 in zip(
+                self.time_s, self.pairs_per_s, self.requests, self.p50_ms, self.p95_ms, strict=True
+            )
+            if p50 is not None and p95 is not None
+        ]
+        names = ("time_s", "pairs_per_s", "requests", "p50_ms", "p95_ms")
+        return {name: [row[column] for row in rows] for column, name in enumerate(names)}
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyRange:
+    """Per-request throughput in pairs/s of the requests in one range of latencies."""
+
+    label: str
+    requests: int
+    mean_pairs_per_s: float | None
+    min_pairs_per_s: float | None
+    max_pairs_per_s: float | None
+
+
+def summarise(records: Sequence[RequestRecord]) -> dict[str, float]:
+    """The contract's metrics; those that are undefined (all failed, one request's std) are absent.
+
+    Latency starts when a request was due, service time when it was sent. A request's `overhead` is
+    its service time less the three stages: network, serialisation, event loops.
+    """
+    good = [record for record in records if record.ok]
+    metrics = {
+        "requests/ok": float(len(good)),
+        "requests/failed": float(len(records) - len(good)),
+        "requests/truncated_pairs": float(sum(record.truncated for record in good)),
+    }
+    if not good:
+        return metrics
+    span_s = max(r.received_s for r in records) - min(r.sent_s for r in records)
+    if span_s > 0:
+        metrics["throughput/pairs_per_s"] = sum(r.pairs for r in good) / span_s
+        metrics["throughput/requests_per_s"] = len(good) / span_s
+        metrics["throughput/tokens_per_s"] = sum(r.tokens for r in good) / span_s
+    metrics |= _distribution("latency", _values(good, lambda r: r.latency_ms))
+    metrics |= _distribution("service", _values(good, lambda r: r.service_ms))
+    for name, values in stage_ms(good).items():
+        metrics[f"stage/{name}_p50_ms"] = percentile(values, 50)
+        metrics[f"stage/{name}_p95_ms"] = percentile(values, 95)
+        metrics[f"stage/{name}_mean_ms"] = float(values.mean())
+    return metrics
+
+
+def percentile(values: Sequence[float] | NDArray[np.float64], q: float) -> float:
+    """Percentile `q` (0..100) of at least one value: Hyndman and Fan's type 7."""
+    return float(np.percentile(values, q, method="linear"))
+
+
+def percentile_supported(q: float, n: int) -> bool:
+    """Whether at least five of `n` observations lie beyond the percentile `q`, on its thin side.
+
+    So p50 takes 10 requests, p90 50, p95 100 and p99 500. With fewer, the percentile is the word of
+    a few outliers.
+    """
+    return n * min(q, 100 - q) >= SUPPORT * 100
+
+
+def stage_ms(records: Sequence[RequestRecord]) -> dict[str, NDArray[np.float64]]:
+    """Every stage's time per request in ms, each of shape (len(records),)."""
+    stages = {
+        "tokenize": _values(records, lambda r: r.tokenize_ms),
+        "queue": _values(records, lambda r: r.queue_ms),
+        "infer": _values(records, lambda r: r.infer_ms),
+    }
+    service = _values(records, lambda r: r.service_ms)
+    return {**stages, "overhead": service - sum(stages.values(), np.zeros(len(records)))}
+
+
+def request_throughput(records: Sequence[RequestRecord]) -> NDArray[np.float64]:
+    """Each request's pairs over its latency, in pairs/s, of shape (len(records),)."""
+    return _values(records, lambda r: r.pairs / max(r.latency_ms, 1e-6) * 1e3)
+
+
+def latency_range_table(records: Sequence[RequestRecord]) -> list[LatencyRange]:
+    """Per-request throughput by range of latency: below P50, P50-P75, P75-P90, from P90 on.
+
+    A range without a request (there are ties, or few requests) has a count of 0 and no values.
+    """
+    good = [record for record in records if record.ok]
+    if not good:
+        return []
+    latency, rate = _values(good, lambda r: r.latency_ms), request_throughput(good)
+    edges = [-np.inf, *(percentile(latency, q) for q in (50, 75, 90)), np.inf]
+    rows = []
+    for label, low, high in zip(
+        ("< P50", "P50-P75", "P75-P90", ">= P90"), edges[:-1], edges[1:], strict=True
+    ):
+        inside = rate[(latency >= low) & (latency < high)]
+        if inside.size:
+            mean, least, most = float(inside.mean()), float(inside.min()), float(inside.max())
+            rows.append(LatencyRange(label, int(inside.size), mean, least, most))
+        else:
+            rows.append(LatencyRange(label, 0, None, None, None))
+    return rows
+
+
+def windows(records: Sequence[RequestRecord]) -> Windows:
+    """Cut the measurement into windows of one second, or five median latencies where longer."""
+    good = [record for record in records if record.ok]
+    if not good:
+        return Windows(WINDOW_S)
+    latency = _values(good, lambda r: r.latency_ms)
+    length_s = max(WINDOW_S, WINDOW_LATENCIES * percentile(latency, 50) / 1e3)
+    start_s = min(r.sent_s for r in records)
+    span_s = max(r.received_s for r in records) - start_s
+    # Half up rather than round()'s half to even: half a window is a window.
+    count = max(1, int(span_s / length_s + 0.5))
+    ends = length_s * np.arange(1, count + 1, dtype=np.float64)
+    ends[-1] = span_s
+    if span_s <= 0:
+        return Windows(length_s)
+
+    sent, received = _values(good, lambda r: r.sent_s), _values(good, lambda r: r.received_s)
+    request, window, share = _shares(sent - start_s, received - start_s, ends)
+    pairs = np.bincount(window, share * _values(good, lambda r: r.pairs)[request], count)
+    replies = np.bincount(np.minimum(np.searchsorted(ends, received - start_s), count - 1))
+    quantiles: list[tuple[float | None, float | None]] = [(None, None)] * count
+    order = np.lexsort((latency[request], window))
+    bounds = np.searchsorted(window[order], np.arange(count + 1))
+    for k in range(count):
+        rows = order[bounds[k] : bounds[k + 1]]
+        if rows.size:
+            weights, values = np.cumsum(share[rows]), latency[request[rows]]
+            quantiles[k] = (_weighted(values, weights, 0.5), _weighted(values, weights, 0.95))
+    return Windows(
+        length_s,
+        time_s=tuple((ends + start_s).tolist()),
+        pairs_per_s=tuple((pairs / np.diff(ends, prepend=0.0)).tolist()),
+        requests=tuple(np.pad(replies, (0, count - len(replies))).tolist()),
+        p50_ms=tuple(p50 for p50, _ in quantiles),
+        p95_ms=tuple(p95 for _, p95 in quantiles),
+    )
+
+
+def _shares(
+    begin: NDArray[np.float64], end: NDArray[np.float64], ends: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """(request, window, share of the request's service time in that window), overlaps only."""
+    last = len(ends) - 1
+    first_window = np.minimum(np.searchsorted(ends, begin, side="right"), last)
+    last_window = np.maximum(np.minimum(np.searchsorted(ends, end), last), first_window)
+    touched = last_window - first_window + 1
+    request = np.repeat(np.arange(len(begin)), touched)
+    offset = np.arange(len(request)) - np.repeat(np.cumsum(touched) - touched, touched)
+    window = first_window[request] + offset
+    starts = np.concatenate(([0.0], ends[:-1]))
+    overlap = np.minimum(end[request], ends[window]) - np.maximum(begin[request], starts[window])
+    duration = (end - begin)[request]
+    # A reply at the very instant of its send lies in one window, whole.
+    share = np.where(duration > 0, overlap / np.where(duration > 0, duration, 1.0), 1.0)
+    return request, window, share
+
+
+def _weighted(values: NDArray[np.float64], cumulated: NDArray[np.float64], q: float) -> float:
+    """The smallest of the sorted values up to which the share `q` of the weight lies."""
+    return float(values[np.searchsorted(cumulated, q * cumulated[-1] * (1 - 1e-12))])
+
+
+def _values(
+    records: Sequence[RequestRecord], get: Callable[[RequestRecord], float]
+) -> NDArray[np.float64]:
+    return np.fromiter((get(record) for record in records), dtype=np.float64, count=len(records))
+
+
+def _distribution(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    metrics = {f"{name}/p{q}_ms": percentile(values, q) for q in PERCENTILES}
+    metrics |= {
+        f"{name}/mean_ms": float(values.mean()),
+        f"{name}/min_ms": float(values.min()),
+        f"{name}/max_ms": float(values.max()),
+    }
+    if len(values) > 1:
+        metrics[f"{name}/std_ms"] = float(values.std(ddof=1))
+    return metrics

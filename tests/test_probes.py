@@ -1,0 +1,87 @@
+"""Probes against this very process and machine."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from crossbench.measure.probes import (
+    CpuMeter,
+    PeakRss,
+    environment,
+    memory_total_mb,
+    rss_mb,
+    rss_peak_mb,
+    usable_cores,
+)
+
+
+def test_resident_set_follows_an_allocation_and_the_peak_resets() -> None:
+    peak = PeakRss()
+    before = rss_mb()
+    block = np.ones(100 * 2**17)  # 105 MB, every page written
+    assert rss_mb() - before == pytest.approx(block.nbytes / 1e6, abs=15)
+    assert rss_peak_mb() >= rss_mb() - 5
+    del block
+    peak.start()
+    try:
+        assert peak.peak_mb() < before + 60
+        block = np.ones(60 * 2**17)
+        time.sleep(0.2)
+        del block
+        assert peak.peak_mb() > before + 50
+    finally:
+        peak.stop()
+
+
+def test_cpu_meter_tells_busy_from_idle() -> None:
+    meter = CpuMeter()
+    time.sleep(0.2)
+    assert meter.cores_used() < 0.5
+    meter.start()
+    busy_until = time.process_time() + 0.3
+    while time.process_time() < busy_until:
+        pass
+    assert 0.05 < meter.cores_used() <= usable_cores() + 0.1
+
+
+def test_limits_do_not_exceed_the_machine() -> None:
+    assert 1 <= usable_cores() <= (psutil.cpu_count() or 1)
+    assert 0 < memory_total_mb() <= psutil.virtual_memory().total / 1e6
+
+
+def test_environment_describes_this_process_as_json() -> None:
+    found = json.loads(json.dumps(environment()))
+    assert found["python"] == sys.version.split()[0]
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["cpu"]
+    assert found["cores_usable"] == usable_cores()
+    if (Path(__file__).parents[1] / ".git").exists():
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert found["git_commit"] == (head.stdout.strip() or None)
+
+
+def test_probes_import_nothing_heavy() -> None:
+    code = (
+        "import sys; from crossbench.measure.probes import environment; environment();"
+        "print([m for m in ('torch', 'mlflow', 'matplotlib', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"

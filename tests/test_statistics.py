@@ -1,0 +1,215 @@
+"""Numbers against hand-computed values and against numpy and scipy as independent oracles."""
+
+import math
+
+import numpy as np
+import pytest
+
+from crossbench.measure.intervals import mean_interval, percentile_interval, t_95
+from crossbench.measure.statistics import (
+    latency_range_table,
+    percentile,
+    percentile_supported,
+    summarise,
+    windows,
+)
+from crossbench.types import RequestRecord
+
+
+def record(
+    sent_s: float,
+    received_s: float,
+    *,
+    index: int = 0,
+    due_s: float | None = None,
+    pairs: int = 10,
+    status: str = "OK",
+) -> RequestRecord:
+    return RequestRecord(
+        index=index,
+        due_s=sent_s if due_s is None else due_s,
+        sent_s=sent_s,
+        received_s=received_s,
+        pairs=pairs,
+        tokens=pairs * 80,
+        truncated=1,
+        tokenize_ms=1.0,
+        queue_ms=2.0,
+        infer_ms=5.0,
+        status=status,
+    )
+
+
+def back_to_back(latencies_s: list[float], pairs: int = 10) -> list[RequestRecord]:
+    ends = np.cumsum(latencies_s)
+    return [
+        record(float(end - latency), float(end), index=i, pairs=pairs)
+        for i, (end, latency) in enumerate(zip(ends, latencies_s, strict=True))
+    ]
+
+
+def test_summary_of_three_requests_by_hand() -> None:
+    # One is due half a second before it is sent; one fails and extends the span to 4 s.
+    records = [
+        record(0.0, 1.0),
+        record(1.0, 3.0, due_s=0.5),
+        record(3.0, 4.0, status="UNAVAILABLE"),
+    ]
+    metrics = summarise(records)
+    assert metrics["requests/ok"] == 2
+    assert metrics["requests/failed"] == 1
+    assert metrics["requests/truncated_pairs"] == 2
+    assert metrics["throughput/pairs_per_s"] == pytest.approx(20 / 4)
+    assert metrics["throughput/requests_per_s"] == pytest.approx(2 / 4)
+    assert metrics["throughput/tokens_per_s"] == pytest.approx(1600 / 4)
+    # Latencies 1000 and 2500 ms, service times 1000 and 2000 ms.
+    assert metrics["latency/p50_ms"] == pytest.approx(1750)
+    assert metrics["latency/p75_ms"] == pytest.approx(1000 + 0.75 * 1500)
+    assert metrics["latency/mean_ms"] == pytest.approx(1750)
+    assert metrics["latency/min_ms"] == pytest.approx(1000)
+    assert metrics["latency/max_ms"] == pytest.approx(2500)
+    assert metrics["latency/std_ms"] == pytest.approx(1500 / math.sqrt(2))
+    assert metrics["service/max_ms"] == pytest.approx(2000)
+    assert metrics["stage/overhead_mean_ms"] == pytest.approx(1500 - 8)
+    assert metrics["stage/infer_p95_ms"] == pytest.approx(5)
+
+
+def test_percentiles_are_type_7() -> None:
+    values = np.random.default_rng(1).gamma(2.0, size=137)
+    ordered = np.sort(values)
+    for q in (50, 75, 90, 95, 99):
+        position = (len(values) - 1) * q / 100  # Hyndman and Fan's definition 7, written out
+        low = int(position)
+        expected = ordered[low] + (position - low) * (ordered[low + 1] - ordered[low])
+        assert percentile(values, q) == pytest.approx(expected)
+
+
+def test_one_request() -> None:
+    metrics = summarise([record(0.0, 0.5)])
+    assert metrics["throughput/pairs_per_s"] == pytest.approx(20)
+    assert metrics["latency/p99_ms"] == pytest.approx(500)
+    assert "latency/std_ms" not in metrics
+    assert all(math.isfinite(value) for value in metrics.values())
+    table = latency_range_table([record(0.0, 0.5)])
+    assert [row.requests for row in table] == [0, 0, 0, 1]
+    assert table[0].mean_pairs_per_s is None
+
+
+@pytest.mark.parametrize("records", [[], [record(0.0, 0.5, status="INTERNAL")] * 3])
+def test_nothing_succeeded(records: list[RequestRecord]) -> None:
+    assert summarise(records) == {
+        "requests/ok": 0,
+        "requests/failed": len(records),
+        "requests/truncated_pairs": 0,
+    }
+    assert len(windows(records)) == 0
+    assert latency_range_table(records) == []
+
+
+def test_instant_replies_stay_finite() -> None:
+    records = [record(0.0, 0.0)] * 3
+    assert "throughput/pairs_per_s" not in summarise(records)
+    assert len(windows(records)) == 0
+
+
+def test_support_needs_five_beyond() -> None:
+    least = {q: min(n for n in range(1, 600) if percentile_supported(q, n)) for q in (50, 90, 99)}
+    assert least == {50: 10, 90: 50, 99: 500}
+
+
+def test_latency_ranges_by_hand() -> None:
+    # Latencies 100..1000 ms: P50 = 550, P75 = 775, P90 = 910; throughput = 10 / latency.
+    table = latency_range_table(back_to_back([0.1 * k for k in range(1, 11)]))
+    assert [row.label for row in table] == ["< P50", "P50-P75", "P75-P90", ">= P90"]
+    assert [row.requests for row in table] == [5, 2, 2, 1]
+    rates = [100 / k for k in range(1, 6)]
+    assert table[0].mean_pairs_per_s == pytest.approx(sum(rates) / 5)
+    assert (table[0].min_pairs_per_s, table[0].max_pairs_per_s) == pytest.approx((20, 100))
+    assert table[3].mean_pairs_per_s == pytest.approx(10)
+
+
+def test_windows_by_hand() -> None:
+    # 0.4 s a request, so windows of five medians, 2 s; span 5.2 s: two windows and 1.2 s.
+    cut = windows(back_to_back([0.4] * 13))
+    assert cut.length_s == pytest.approx(2.0)
+    assert cut.time_s == pytest.approx((2.0, 4.0, 5.2))
+    assert cut.pairs_per_s == pytest.approx((25.0, 25.0, 25.0))
+    assert cut.p50_ms == pytest.approx((400, 400, 400))
+    assert sum(cut.requests) == 13
+
+
+def test_short_remainder_joins_the_window_before() -> None:
+    cut = windows(back_to_back([0.1] * 24))  # 2.4 s in windows of one second
+    assert cut.time_s == pytest.approx((1.0, 2.4))
+    assert cut.pairs_per_s == pytest.approx((100.0, 100.0))
+
+
+def test_a_request_across_windows_counts_by_its_share() -> None:
+    # Quick ones keep the window at a second; the last spans 0.5..2.5 s with 10 pairs.
+    records = [*back_to_back([0.1] * 5), record(0.5, 2.5)]
+    cut = windows(records)
+    assert cut.time_s == pytest.approx((1.0, 2.0, 2.5))
+    assert cut.pairs_per_s == pytest.approx((50 + 2.5, 5.0, 2.5 / 0.5))
+    assert cut.p50_ms == pytest.approx((100, 2000, 2000))
+    # Of the first window's 5.25 requests the long one is 4.8 %: just beyond its p95.
+    assert cut.p95_ms == pytest.approx((100, 2000, 2000))
+    assert cut.requests == (5, 0, 1)
+
+
+def test_windows_conserve_pairs_for_any_load() -> None:
+    rng = np.random.default_rng(2)
+    for n in (1, 2, 7, 300):
+        sent = np.sort(rng.uniform(0, 20, n))
+        records = [
+            record(s, s + d, pairs=int(p))
+            for s, d, p in zip(
+                sent.tolist(), rng.gamma(1.0, 0.5, n).tolist(), rng.integers(1, 99, n), strict=True
+            )
+        ]
+        cut = windows(records)
+        lengths = np.diff(cut.time_s, prepend=sent[0])
+        assert lengths @ np.array(cut.pairs_per_s) == pytest.approx(sum(r.pairs for r in records))
+        assert sum(cut.requests) == n
+
+
+def test_idle_window_has_no_latency_and_is_left_out_of_the_series() -> None:
+    cut = windows([*back_to_back([0.1] * 10), record(3.0, 3.1), record(3.1, 3.9)])
+    assert cut.p50_ms[1:3] == (None, None)
+    assert cut.pairs_per_s[1:3] == pytest.approx((0, 0))
+    assert cut.series()["time_s"] == pytest.approx([1.0, 3.9])
+
+
+def test_percentile_interval_covers_as_promised() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for n, q in ((100, 50), (60, 90), (500, 95), (1000, 99)):
+        found = percentile_interval(list(range(1, n + 1)), q)
+        assert found is not None
+        lower, upper = int(found.low), int(found.high)  # the values are their own ranks
+        below = stats.binom(n, q / 100)
+        assert below.cdf(lower - 1) <= 0.025 < below.cdf(lower)
+        assert below.sf(upper - 1) <= 0.025 < below.sf(upper - 2)
+    assert percentile_interval(list(range(100)), 99) is None
+    assert percentile_interval([], 50) is None
+
+
+def test_t_quantiles() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for degrees in (1, 2, 10, 30, 31, 60, 500):
+        assert t_95(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-3)
+
+
+def test_mean_interval_covers_and_widens() -> None:
+    rng = np.random.default_rng(3)
+    hits = 0
+    for _ in range(400):
+        found = mean_interval(rng.normal(100, 5, 14).tolist())
+        assert found is not None
+        hits += found.low <= 100 <= found.high
+    assert 0.93 <= hits / 400 <= 1.0
+    slow = np.repeat([90.0, 110.0, 95.0, 105.0], 5)
+    trending, shuffled = mean_interval(slow.tolist()), mean_interval(rng.permutation(slow).tolist())
+    assert trending is not None
+    assert shuffled is not None
+    assert trending.high - trending.low > shuffled.high - shuffled.low
+    assert mean_interval([1.0] * 4) is None
+    assert mean_interval([2.0] * 5) is not None
