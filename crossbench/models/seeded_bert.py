@@ -1,0 +1,159 @@
+"""BERT weights from a seed, with a head whose scores spread as a trained cross-encoder's do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from crossbench.types import Float32Array, Int32Array
+
+Weights = dict[str, Float32Array]
+
+_EPSILON = 1e-12  # BERT's own layer_norm_eps
+# Rough attention, so that the first token's state depends on each of the others: with BERT's
+# usual 0.02 every score would come out nearly the same and the head would amplify rounding.
+_OUTPUT_GAIN = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class BertShape:
+    """The sizes of a BERT encoder with one label."""
+
+    layers: int
+    hidden: int
+    heads: int
+    intermediate: int
+    vocab_size: int
+    positions: int
+
+    def config(self) -> dict[str, Any]:
+        """config.json, as AutoModelForSequenceClassification and CrossEncoder read it."""
+        return {
+            "architectures": ["BertForSequenceClassification"],
+            "model_type": "bert",
+            "num_hidden_layers": self.layers,
+            "hidden_size": self.hidden,
+            "num_attention_heads": self.heads,
+            "intermediate_size": self.intermediate,
+            "vocab_size": self.vocab_size,
+            "max_position_embeddings": self.positions,
+            "type_vocab_size": 2,
+            "hidden_act": "gelu",
+            "layer_norm_eps": _EPSILON,
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.1,
+            "initializer_range": 0.02,
+            "pad_token_id": 0,
+            "id2label": {"0": "LABEL_0"},
+            "label2id": {"LABEL_0": 0},
+            "dtype": "float32",
+            # What ms-marco cross-encoders carry: scores are the logits, no sigmoid.
+            "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
+        }
+
+
+def random_weights(shape: BertShape, seed: int) -> Weights:
+    """All tensors of BertForSequenceClassification, fp32; the head is not yet scaled."""
+    rng = np.random.default_rng(seed)
+
+    def normal(rows: int, columns: int, std: float) -> Float32Array:
+        return rng.standard_normal((rows, columns), dtype=np.float32) * np.float32(std)
+
+    weights: Weights = {}
+
+    def linear(name: str, rows: int, columns: int, gain: float = 1.0) -> None:
+        weights[f"{name}.weight"] = normal(rows, columns, gain / math.sqrt(columns))
+        weights[f"{name}.bias"] = normal(1, rows, 0.02)[0]
+
+    def layer_norm(name: str) -> None:
+        weights[f"{name}.weight"] = np.ones(shape.hidden, dtype=np.float32)
+        weights[f"{name}.bias"] = np.zeros(shape.hidden, dtype=np.float32)
+
+    embeddings = "bert.embeddings"
+    for table, rows, std in (
+        ("word", shape.vocab_size, 0.05),
+        ("position", shape.positions, 0.02),
+        ("token_type", 2, 0.02),
+    ):
+        weights[f"{embeddings}.{table}_embeddings.weight"] = normal(rows, shape.hidden, std)
+    layer_norm(f"{embeddings}.LayerNorm")
+    for index in range(shape.layers):
+        layer = f"bert.encoder.layer.{index}"
+        for part in ("query", "key", "value"):
+            linear(f"{layer}.attention.self.{part}", shape.hidden, shape.hidden)
+        linear(f"{layer}.attention.output.dense", shape.hidden, shape.hidden, _OUTPUT_GAIN)
+        layer_norm(f"{layer}.attention.output.LayerNorm")
+        linear(f"{layer}.intermediate.dense", shape.intermediate, shape.hidden)
+        linear(f"{layer}.output.dense", shape.hidden, shape.intermediate)
+        layer_norm(f"{layer}.output.LayerNorm")
+    linear("bert.pooler.dense", shape.hidden, shape.hidden)
+    linear("classifier", 1, shape.hidden)
+    return weights
+
+
+def scale_head(
+    weights: Weights,
+    shape: BertShape,
+    sequences: Sequence[tuple[Int32Array, Int32Array]],
+    std: float,
+) -> None:
+    """Scale and centre the head in place: scores of `sequences` get mean 0 and the given std.
+
+    `sequences` are (ids, type ids) of one pair each. Scale and centre are rounded, so that another
+    machine's matrix library, which differs in the last bits, makes the same file.
+    """
+    scores = np.array([forward(weights, shape, ids, types) for ids, types in sequences])
+    scale = float(f"{std / scores.std():.3g}")
+    bias = weights["classifier.bias"][0]
+    weights["classifier.weight"] *= np.float32(scale)
+    weights["classifier.bias"][0] = round(-scale * float(scores.mean() - bias), 2)
+
+
+def forward(weights: Weights, shape: BertShape, ids: Int32Array, types: Int32Array) -> float:
+    """The score of one sequence; ids and type ids are of shape (tokens,).
+
+    GELU by its tanh approximation (NumPy has no erf): close enough to calibrate a head by, no
+    more, and it needs no torch.
+    """
+    count, size = len(ids), shape.hidden // shape.heads
+
+    def linear(name: str, x: Float32Array) -> Float32Array:
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def embed(table: str, rows: Any) -> Float32Array:
+        found: Float32Array = weights[f"bert.embeddings.{table}_embeddings.weight"][rows]
+        return found
+
+    def split(x: Float32Array) -> Float32Array:
+        return x.reshape(count, shape.heads, size).transpose(1, 0, 2)
+
+    x = _normalise(
+        embed("word", ids) + embed("position", slice(count)) + embed("token_type", types)
+    )
+    for index in range(shape.layers):
+        layer = f"bert.encoder.layer.{index}"
+        query, key, value = (
+            split(linear(f"{layer}.attention.self.{part}", x)) for part in ("query", "key", "value")
+        )
+        attention = np.exp(query @ key.transpose(0, 2, 1) / np.float32(math.sqrt(size)))
+        attention /= attention.sum(axis=-1, keepdims=True)
+        mixed = (attention @ value).transpose(1, 0, 2).reshape(count, shape.hidden)
+        x = _normalise(x + linear(f"{layer}.attention.output.dense", mixed))
+        inner = linear(f"{layer}.intermediate.dense", x)
+        inner *= 0.5 * (1 + np.tanh(0.7978846 * (inner + 0.044715 * inner * inner * inner)))
+        x = _normalise(x + linear(f"{layer}.output.dense", inner))
+    pooled = np.tanh(linear("bert.pooler.dense", x[:1]))
+    return float(linear("classifier", pooled)[0, 0])
+
+
+def _normalise(x: Float32Array) -> Float32Array:
+    """Layer normalisation; the seeded gains are one and offsets zero."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    scaled: Float32Array = centred / np.sqrt(
+        np.square(centred).mean(axis=-1, keepdims=True) + np.float32(_EPSILON)
+    )
+    return scaled

@@ -1,0 +1,266 @@
+"""Where a model comes from: made from a seed, downloaded from the hub, or a local folder."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crossbench.errors import ModelError
+from crossbench.models.folder import ModelFolder, read_json
+from crossbench.models.safetensors_check import check_safetensors
+from crossbench.models.seeded_bert import BertShape, random_weights, scale_head
+from crossbench.models.tokenizer import PairTokenizer
+from crossbench.models.wordpiece import read_words, write_tokenizer
+from crossbench.types import Int32Array, Pair
+
+# Raise it whenever the same fields are to give other files: caches are made anew.
+_SEEDED_VERSION = 1
+_SCORE_STD = 1.5
+_MANIFEST = "manifest.json"
+_HUB_FILES = [
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "*_Pooling/config.json",
+    "*_Normalize/config.json",
+    "*_Dense/config.json",
+    "*_Dense/model.safetensors",
+]
+# Families whose position ids start behind the padding id: two positions are never used.
+_OFFSET_POSITIONS = frozenset(
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "xmod"}
+    | {"mpnet", "longformer", "data2vec-text", "ibert"}
+)
+
+
+@dataclass(frozen=True)
+class SeededModel:
+    """A BERT cross-encoder whose weights come from `seed`: speed and memory of the real one.
+
+    `positions` is the most tokens that the model itself can read; `max_length` limits a pair to
+    fewer, None to as many. The folder is made once per cache_dir.
+    """
+
+    name: str
+    seed: int
+    layers: int
+    hidden: int
+    heads: int
+    intermediate: int
+    vocab_size: int
+    positions: int
+    max_length: int | None
+
+    def fetch(self, cache_dir: Path) -> ModelFolder:
+        """The folder cache_dir/<name>-<hash of what defines it>, made where it is not there.
+
+        Raises:
+            ModelError: the sizes make no model, or the folder cannot be written.
+        """
+        if self.hidden % self.heads:
+            raise ModelError(f"hidden {self.hidden} is not a multiple of heads {self.heads}")
+        folder = cache_dir.resolve() / f"{self.name}-{self._version()}"
+        try:
+            if not _is_whole(folder):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                with _lock(folder.with_name(f"{folder.name}.lock")):
+                    # Another process may have made it while this one waited.
+                    if not _is_whole(folder):
+                        self._build(folder)
+        except OSError as error:
+            raise ModelError(
+                f"cannot write the seeded model into {cache_dir} ({error}): free some space there "
+                "or give another cache folder"
+            ) from error
+        return ModelFolder(
+            path=folder,
+            name=self.name,
+            max_length=resolve_max_length(folder, self.max_length),
+            caveat=(
+                f"The weights are random (seed {self.seed}): speed and memory are those of the "
+                "real architecture, the relevance of the scores means nothing."
+            ),
+        )
+
+    def _version(self) -> str:
+        fields = {key: value for key, value in asdict(self).items() if key != "max_length"}
+        recipe = json.dumps([_SEEDED_VERSION, fields, read_words()], sort_keys=True)
+        return hashlib.sha256(recipe.encode()).hexdigest()[:12]
+
+    def _build(self, folder: Path) -> None:
+        """Write everything beside `folder`, then rename: nobody sees half a model."""
+        from safetensors.numpy import save_file
+
+        partial = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        partial.mkdir()
+        shape = BertShape(
+            self.layers,
+            self.hidden,
+            self.heads,
+            self.intermediate,
+            self.vocab_size,
+            self.positions,
+        )
+        (partial / "config.json").write_text(json.dumps(shape.config(), indent=2) + "\n", "utf-8")
+        try:
+            write_tokenizer(partial, self.vocab_size, self.positions)
+        except ValueError as error:
+            raise ModelError(f"vocab_size: {error}") from error
+        weights = random_weights(shape, self.seed)
+        save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
+        tokenizer = PairTokenizer(ModelFolder(partial, self.name, self.positions))
+        scale_head(weights, shape, _sample_sequences(tokenizer, self.seed), _SCORE_STD)
+        save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
+        sizes = {file.name: file.stat().st_size for file in partial.iterdir()}
+        (partial / _MANIFEST).write_text(json.dumps(sizes, indent=2) + "\n", "utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model of the Hugging Face hub; it is kept in the hub's own cache (HF_HOME)."""
+
+    name: str
+    repo: str
+    revision: str
+    max_length: int | None
+
+    def fetch(self, cache_dir: Path) -> ModelFolder:  # noqa: ARG002 (the hub has its own cache)
+        """The folder of the downloaded snapshot; only JSON, text and safetensors are fetched.
+
+        Raises:
+            ModelError: the hub cannot be reached, has no such model, or the model no safetensors.
+        """
+        from huggingface_hub import snapshot_download
+
+        try:
+            path = Path(
+                snapshot_download(self.repo, revision=self.revision, allow_patterns=_HUB_FILES)
+            )
+        except Exception as error:  # the hub's errors have no common base
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise ModelError(
+                f"cannot download {self.repo} at {self.revision!r} from the Hugging Face hub "
+                f"({reason}): check the name and the network, or give a folder that holds it with "
+                "model=local model.path=DIR"
+            ) from error
+        return _checked_folder(path, self.name, self.max_length)
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A folder in the Hugging Face layout; a relative path is below the current directory."""
+
+    name: str | None
+    path: str | None
+    max_length: int | None
+
+    def fetch(self, cache_dir: Path) -> ModelFolder:  # noqa: ARG002 (nothing to derive)
+        """The folder itself; a null `name` becomes the folder's.
+
+        Raises:
+            ModelError: no path was given, there is no such folder, or its files are broken.
+        """
+        text = (self.path or "").strip()
+        if not text:
+            raise ModelError("model=local needs a folder: give model.path=DIR")
+        path = Path(text).expanduser().resolve()
+        if not path.is_dir():
+            what = "is a file" if path.exists() else "does not exist"
+            raise ModelError(f"model.path={text} {what} ({path}): give a model's folder")
+        return _checked_folder(path, self.name or path.name, self.max_length)
+
+
+def resolve_max_length(path: Path, asked: int | None) -> int:
+    """The most tokens a sequence may have: what the files of the folder allow, or `asked`.
+
+    Raises:
+        ModelError: `asked` is below 1 or above the model's positions.
+    """
+    config = read_json(path / "config.json")
+    limits: list[int] = []
+    if (positions := config.get("max_position_embeddings")) and int(positions) > 0:
+        offset = 0
+        if config.get("model_type") in _OFFSET_POSITIONS:
+            padding = config.get("pad_token_id")
+            offset = 1 + (1 if padding is None else int(padding))
+        limits.append(int(positions) - offset)
+    if asked is not None:
+        if asked < 1 or (limits and asked > limits[0]):
+            raise ModelError(
+                f"model.max_length={asked} does not fit {path}: give 1 to "
+                f"{limits[0] if limits else 'the length it was trained for'}"
+            )
+        return asked
+    for name, key in (
+        ("tokenizer_config.json", "model_max_length"),
+        ("sentence_bert_config.json", "max_seq_length"),
+    ):
+        if (path / name).is_file() and (value := read_json(path / name).get(key)):
+            limits.append(int(value))
+    if not limits or min(limits) > 1_000_000:  # transformers writes 1e30 for "no limit"
+        raise ModelError(f"{path} names no maximum length: give model.max_length")
+    return min(limits)
+
+
+def _checked_folder(path: Path, name: str, max_length: int | None) -> ModelFolder:
+    # ModelFolder first: it says which files are missing.
+    folder = ModelFolder(path, name, max_length=0)
+    check_safetensors(path / "model.safetensors")
+    return ModelFolder(path, folder.name, resolve_max_length(path, max_length))
+
+
+def _sample_sequences(tokenizer: PairTokenizer, seed: int) -> list[tuple[Int32Array, Int32Array]]:
+    """Token ids and type ids of a few pairs of ordinary length, to calibrate the head by."""
+    rng = np.random.default_rng([seed, 1])
+    words = read_words()
+    common, content = np.array(words["function"]), np.array(words["content"])
+
+    def text(length: int) -> str:
+        picked = np.where(
+            rng.random(length) < 0.5,
+            common[(len(common) * rng.random(length) ** 2).astype(int)],
+            content[(len(content) * rng.random(length) ** 2).astype(int)],
+        )
+        return " ".join(picked)
+
+    pairs = [
+        Pair(text(int(query)), text(int(passage)))
+        for query, passage in zip(rng.integers(3, 12, 64), rng.integers(30, 130, 64), strict=True)
+    ]
+    batch = tokenizer.encode_pairs(pairs).batch
+    cuts = batch.cu_seqlens[1:-1]
+    return list(zip(np.split(batch.input_ids, cuts), np.split(batch.type_ids, cuts), strict=True))
+
+
+def _is_whole(folder: Path) -> bool:
+    """Every file that was written is there in its full size."""
+    try:
+        sizes = json.loads((folder / _MANIFEST).read_text("utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the lock on `path`; the system releases it when the process ends, however it ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
