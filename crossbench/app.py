@@ -1,0 +1,35 @@
+"""Starting a Hydra app of ours: where conf/ is, and clear words for a config that cannot be."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from crossbench.config import conf_dir, register
+from crossbench.errors import CrossbenchError
+from crossbench.overrides import CONFIG_NAME, explain
+
+
+def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> None:
+    """Run `task` on the config that the command line composes.
+
+    `choices` (`server=standalone`) are made where the command line makes no other.
+    """
+    register()
+    given = {argument.split("=", 1)[0] for argument in sys.argv[1:]}
+    sys.argv[1:1] = [choice for choice in choices if choice.split("=", 1)[0] not in given]
+    # Hydra then raises what it would print, and we say it with what exists instead
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    app = hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")
+    try:
+        app(task)()
+    except CrossbenchError as error:
+        sys.exit(f"crossbench: {error}")
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"crossbench: {explain(error)}")

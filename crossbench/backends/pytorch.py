@@ -1,0 +1,121 @@
+"""backend=pytorch: transformers' own padded forward. The plain baseline, and drift's reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from crossbench.backends.base import Deployment, Layout
+from crossbench.backends.devices import device_memory, resolve_device, torch_dtype
+from crossbench.errors import ModelError
+from crossbench.types import DeviceMemory, Inference, PaddedBatch, Quant, TokenBatch
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class PyTorchBackend:
+    """One padded forward per micro-batch, in the order in which it came."""
+
+    supported: ClassVar[frozenset[Quant]] = frozenset({Quant.FP32, Quant.FP16, Quant.BF16})
+    layout: ClassVar[Layout] = "padded"
+
+    name: str
+    deployment: Deployment
+    _model: Any = field(default=None, init=False, repr=False)
+    _device: torch.device | None = field(default=None, init=False, repr=False)
+
+    @property
+    def workers(self) -> int:
+        return 1
+
+    @property
+    def device(self) -> str:
+        return str(self._device)
+
+    def load_model(self) -> None:
+        import torch
+
+        deployment = self.deployment
+        self._device = resolve_device(deployment.device)
+        torch.set_num_threads(deployment.threads)
+        self._model = load_classifier(deployment).to(self._device)
+
+    def warmup(self, lengths: Sequence[int]) -> None:
+        self.infer(sample_batch(lengths))
+
+    def infer(self, batch: TokenBatch) -> Inference:
+        padded = batch.padded(self.deployment.model.pad_id)
+        logits = self._forward(padded)
+        return Inference(logits, padded.input_ids.size)
+
+    def memory(self) -> DeviceMemory:
+        return DeviceMemory() if self._device is None else device_memory(self._device)
+
+    def close(self) -> None:
+        self._model = None
+
+    def _forward(self, padded: PaddedBatch) -> np.ndarray:
+        """Logits float32 (n,) on the host; copying them back synchronises the device."""
+        import torch
+
+        with torch.inference_mode():
+            inputs = {
+                name: torch.from_numpy(array).to(self._device)
+                for name, array in model_inputs(padded, self._model.config).items()
+            }
+            logits = self._model(**inputs).logits
+            scores: np.ndarray = logits[:, 0].float().cpu().numpy()
+        return scores
+
+
+def load_classifier(deployment: Deployment) -> torch.nn.Module:
+    """transformers' sequence classifier in the deployment's precision, on the CPU.
+
+    Raises:
+        ModelError: the folder is broken, or its model does not give one score per pair.
+    """
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    folder = deployment.model
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder.path,
+            dtype=torch_dtype(deployment.quant),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
+        raise ModelError(
+            f"transformers cannot load {folder.path} ({type(error).__name__}: {error}): "
+            "check that its files are whole and belong together"
+        ) from error
+    if model.config.num_labels != 1:
+        raise ModelError(
+            f"{folder.path} gives {model.config.num_labels} labels per pair and a reranker gives "
+            "one: choose a cross-encoder with one label"
+        )
+    classifier: torch.nn.Module = model.eval()
+    return classifier
+
+
+def model_inputs(padded: PaddedBatch, config: Any) -> dict[str, np.ndarray]:
+    """The forward's arguments; models with one token type take no type ids."""
+    inputs = {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
+    if getattr(config, "type_vocab_size", 0) > 1:
+        inputs["token_type_ids"] = padded.type_ids
+    return inputs
+
+
+def sample_batch(lengths: Sequence[int]) -> TokenBatch:
+    """Sequences of these token lengths, for warming up; their content does not matter."""
+    total = sum(lengths)
+    ids = np.full(total, 5, dtype=np.int32)
+    return TokenBatch.from_lengths(ids, np.zeros(total, dtype=np.int32), lengths)

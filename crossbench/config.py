@@ -1,0 +1,190 @@
+"""The typed root schema, the checks of plain values, and where conf/ and outputs/ are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.utils import get_class
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from crossbench.errors import ConfigError
+from crossbench.types import Quant
+
+PACKAGE = Path(__file__).resolve().parent
+# What says how a cell is watched, stored or repeated, and not what is measured
+NOT_IDENTITY = ("repeat", "tracker", "dashboard", "outputs_dir", "cache_dir")
+
+
+@dataclass
+class RootSchema:
+    """The root of every composed config. Types only: each default stands in conf/config.yaml.
+
+    Counts are Any, because a wrong one must fail its own cell with our words, not the whole sweep.
+    """
+
+    model: Any = MISSING
+    backend: Any = MISSING
+    quant: Any = MISSING
+    scheduler: Any = MISSING
+    pool: Any = MISSING
+    server: Any = MISSING
+    target: Any = MISSING
+    load: Any = MISSING
+    dataset: Any = MISSING
+    tracker: Any = MISSING
+    dashboard: Any = MISSING
+    batch: Any = MISSING
+    concurrency: Any = MISSING
+    requests: Any = MISSING
+    max_seconds: Any = MISSING
+    warmup_requests: Any = MISSING
+    warmup_max_seconds: Any = MISSING
+    repeat: Any = MISSING
+    device: str = MISSING
+    seed: int = MISSING
+    outputs_dir: str = MISSING
+    cache_dir: str = MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class CellSettings:
+    """A cell's plain values, checked."""
+
+    batch: int
+    concurrency: int
+    requests: int
+    max_seconds: float
+    warmup_requests: int
+    warmup_max_seconds: float
+    repeat: int
+    device: str
+    seed: int
+    quant: Quant
+    cache_dir: Path
+
+
+def conf_dir() -> Path:
+    """conf/ beside the package in a checkout or an editable install, inside it in a wheel."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+
+
+def outputs_dir() -> Path:
+    """The checkout's outputs/, whatever the current directory; ./outputs without a checkout."""
+    is_checkout = (PACKAGE.parent / "pyproject.toml").is_file() and conf_dir().parent != PACKAGE
+    return (PACKAGE.parent if is_checkout else Path.cwd()) / "outputs"
+
+
+def register() -> None:
+    """Make the schema and our resolvers known to Hydra; may be called again."""
+    ConfigStore.instance().store(name="root_schema", node=RootSchema)
+    OmegaConf.register_new_resolver("crossbench.outputs", lambda: str(outputs_dir()), replace=True)
+
+
+def check_settings(config: Mapping[str, Any]) -> CellSettings:
+    """The plain values of a resolved config.
+
+    Raises:
+        ConfigError: naming the first value that cannot be used, what was given and what can be.
+    """
+    quant = (config["quant"] or {}).get("name")
+    if quant not in set(Quant):
+        raise ConfigError(f"quant.name={quant} is not a precision: give one of {', '.join(Quant)}")
+    return CellSettings(
+        batch=_count(config, "batch", least=1),
+        concurrency=_count(config, "concurrency", least=1),
+        requests=_count(config, "requests", least=1),
+        max_seconds=_seconds(config, "max_seconds"),
+        warmup_requests=_count(config, "warmup_requests", least=0),
+        warmup_max_seconds=_seconds(config, "warmup_max_seconds"),
+        repeat=_count(config, "repeat", least=0),
+        device=str(config["device"]),
+        seed=int(config["seed"]),
+        quant=Quant(quant),
+        cache_dir=Path(config["cache_dir"]).expanduser(),
+    )
+
+
+def check_groups(config: Mapping[str, Any]) -> None:
+    """Check every group's values against the dataclass that its `_target_` names.
+
+    Raises:
+        ConfigError: a value has another type than its field.
+    """
+    for group, node in config.items():
+        if isinstance(node, Mapping) and "_target_" in node:
+            _check_node(group, node)
+
+
+def cell_id(config: Mapping[str, Any]) -> str:
+    """Hash of what defines a cell, 12 hexadecimal digits; repeats of a cell share it."""
+    identity = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """The config as resolved dicts and lists.
+
+    Raises:
+        ConfigError: a value is missing or refers to something that is not there.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except Exception as error:  # OmegaConf raises a dozen kinds here, all the user's to mend
+        raise ConfigError(f"the configuration cannot be resolved: {error}") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _count(config: Mapping[str, Any], key: str, least: int) -> int:
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        kind = "a positive whole number" if least else "a whole number, 0 or more"
+        raise ConfigError(f"{key} must be {kind}, got {value!r}: give for example {key}=32")
+    return value
+
+
+def _seconds(config: Mapping[str, Any], key: str) -> float:
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise ConfigError(
+            f"{key} must be a positive number of seconds, got {value!r}: give for example {key}=15"
+        )
+    return float(value)
+
+
+# Field annotations as they are written; other words are for the class itself to check
+_PLAIN: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "text"),
+    "bool": ((bool,), "true or false"),
+    "None": ((type(None),), "null"),
+}
+
+
+def _check_node(group: str, node: Mapping[str, Any]) -> None:
+    target = get_class(node["_target_"])
+    if not is_dataclass(target):
+        return
+    for item in fields(target):
+        words = [word.strip() for word in str(item.type).split("|")]
+        if item.name not in node or any(word not in _PLAIN for word in words):
+            continue
+        value = node[item.name]
+        if not any(_is_of(value, word) for word in words):
+            wanted = " or ".join(_PLAIN[word][1] for word in words)
+            raise ConfigError(f"{group}.{item.name} must be {wanted}, got {value!r}")
+
+
+def _is_of(value: Any, word: str) -> bool:
+    if isinstance(value, bool):  # which Python counts among the whole numbers
+        return word == "bool"
+    return isinstance(value, _PLAIN[word][0])

@@ -1,0 +1,104 @@
+"""The closed loop: keeps `concurrency` requests in flight and records every one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import grpc
+
+from crossbench.serving import inference_pb2 as pb
+from crossbench.serving.client import InferenceClient, Message
+from crossbench.types import RequestRecord
+
+Observer = Callable[[RequestRecord], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """When to send nothing new: after `requests`, or once `max_seconds` have passed."""
+
+    requests: int
+    max_seconds: float
+
+
+@dataclass(frozen=True)
+class ClosedLoop:
+    """`concurrency` users, each sending its next request when its last one was answered.
+
+    A request is due the moment its user becomes free, so what the client itself needs to prepare
+    it counts as latency. `timeout_s` is each request's deadline.
+    """
+
+    name: str
+    concurrency: int
+    timeout_s: float
+
+    async def drive(
+        self,
+        client: InferenceClient,
+        messages: Iterator[Message],
+        stop: Stop,
+        observe: Observer,
+        interrupted: asyncio.Event,
+    ) -> list[RequestRecord]:
+        """Send until `stop` or `interrupted`; what is in flight then completes and counts.
+
+        The first request is always sent. Returns the records in the order of their replies.
+        """
+        records: list[RequestRecord] = []
+        started_s = time.perf_counter()
+        sent = 0
+
+        def may_send() -> bool:
+            if sent == 0:
+                return True
+            late = time.perf_counter() - started_s >= stop.max_seconds
+            return sent < stop.requests and not late and not interrupted.is_set()
+
+        async def user() -> None:
+            nonlocal sent
+            while may_send():
+                index = sent
+                sent += 1
+                due_s = time.perf_counter() - started_s
+                record = await self._send(client, next(messages), index, due_s, started_s)
+                records.append(record)
+                observe(record)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.concurrency):
+                group.create_task(user())
+        return records
+
+    async def _send(
+        self, client: InferenceClient, message: Message, index: int, due_s: float, started_s: float
+    ) -> RequestRecord:
+        pairs = len(message.passages if isinstance(message, pb.ScoreRequest) else message.pairs)
+        tokens = truncated = 0
+        tokenize_ms = queue_ms = infer_ms = 0.0
+        sent_s = time.perf_counter() - started_s
+        try:
+            reply = await client.send(message, self.timeout_s)
+            status = "OK"
+            tokens, truncated = reply.tokens, reply.truncated
+            stages = reply.timing
+            tokenize_ms, queue_ms, infer_ms = stages.tokenize_ms, stages.queue_ms, stages.infer_ms
+        except grpc.aio.AioRpcError as error:
+            status = error.code().name
+        received_s = time.perf_counter() - started_s
+        return RequestRecord(
+            index=index,
+            due_s=due_s,
+            sent_s=sent_s,
+            received_s=received_s,
+            pairs=pairs,
+            tokens=tokens,
+            truncated=truncated,
+            tokenize_ms=tokenize_ms,
+            queue_ms=queue_ms,
+            infer_ms=infer_ms,
+            status=status,
+        )

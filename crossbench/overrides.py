@@ -1,0 +1,61 @@
+"""What the command line asks for: the points of a sweep, and a clear word where it cannot be."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from hydra import compose
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from crossbench.errors import ConfigError
+
+CONFIG_NAME = "config"
+
+
+def sweep_points(overrides: Sequence[str]) -> list[list[str]]:
+    """Each cell's overrides, in the order in which Hydra's basic sweeper runs them."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [list(point) for batch in batches for point in batch]
+
+
+def check_points(points: Sequence[Sequence[str]]) -> None:
+    """Compose every cell before the first one runs, so that a typo costs no measurement.
+
+    Raises:
+        ConfigError: the first point that does not compose, and what exists instead.
+    """
+    for point in points:
+        try:
+            compose(CONFIG_NAME, overrides=list(point))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(explain(error)) from error
+
+
+def explain(error: Exception) -> str:
+    """Hydra's word on a config that does not compose, with the keys that exist beside a wrong one."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OmegaConfBaseException):
+        cause = cause.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    words = "\n".join(dict.fromkeys(lines))
+    found = re.search(r"Key '([^']+)' (?:is not in struct|not in )", f"{error}\n{cause}")
+    if not found:
+        return words
+    path = re.search(r"full_key: (\S+)", f"{cause}")
+    key = path[1] if path else found[1]
+    parent, _, name = key.rpartition(".")
+    node = compose(CONFIG_NAME)
+    for part in filter(None, parent.split(".")):
+        node = node[part]
+    existing = sorted(str(item) for item in node) if isinstance(node, DictConfig) else []
+    near = difflib.get_close_matches(name, existing, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    place = f"under {parent}" if parent else "at the root"
+    return f"there is no key {key}.{hint} What exists {place}: {', '.join(existing)}"

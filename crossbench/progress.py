@@ -1,0 +1,69 @@
+"""The progress bar of a sweep in the terminal; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+
+class CellProgress(Protocol):
+    """Hears what a cell's child does."""
+
+    def stage(self, stage: str) -> None: ...
+
+    def advance(self, done: int, elapsed_s: float, pairs_per_s: float, p50_ms: float) -> None: ...
+
+
+class _Bar:
+    """Drawn only when the child reports: a refreshing thread would take cycles that it measures."""
+
+    def __init__(self, bar: Progress, task: TaskID, config: Mapping[str, Any]) -> None:
+        self._bar, self._task = bar, task
+        self._requests, self._max_seconds = config["requests"], config["max_seconds"]
+
+    def stage(self, stage: str) -> None:
+        self._bar.update(self._task, status=stage)
+        self._bar.refresh()
+
+    def advance(self, done: int, elapsed_s: float, pairs_per_s: float, p50_ms: float) -> None:
+        share = max(done / self._requests, elapsed_s / self._max_seconds)
+        status = (
+            f"{done} of at most {self._requests} requests, "
+            f"{pairs_per_s:,.1f} pairs/s, p50 {p50_ms:,.1f} ms"
+        )
+        self._bar.update(self._task, completed=min(1.0, share), status=status)
+        self._bar.refresh()
+
+
+class _Lines:
+    """One line per stage, for logs and pipes."""
+
+    def __init__(self, console: Console, label: str) -> None:
+        self._console, self._label = console, label
+
+    def stage(self, stage: str) -> None:
+        self._console.print(f"{self._label}: {stage}", highlight=False)
+
+    def advance(self, done: int, elapsed_s: float, pairs_per_s: float, p50_ms: float) -> None:
+        """A log needs no half-seconds."""
+
+
+@contextlib.contextmanager
+def cell_progress(label: str, config: Mapping[str, Any]) -> Iterator[CellProgress]:
+    """Show one cell of this config; `label` says which of how many it is."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(console, label)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[status]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
+        yield _Bar(bar, bar.add_task(label, total=1.0, status="starting"), config)

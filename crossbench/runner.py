@@ -1,0 +1,292 @@
+"""The measuring child: `python -m crossbench.runner CELL_DIR` measures the cell in its config.yaml.
+
+It composes data, server and client, and writes result.json and requests.parquet. It knows no
+MLflow, no plots and no web. Its standard output is a pipe of events; it ends when its standard
+input closes, so a parent that is killed leaves no orphan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from crossbench.compose import build, build_server, check_precision, fetch_model
+from crossbench.config import CellSettings, cell_id, check_groups, check_settings
+from crossbench.errors import BackendUnavailable, CrossbenchError, UnsupportedQuant
+from crossbench.events import EventStream, Progress
+from crossbench.load.datasets import LoadedDataset
+from crossbench.load.driver import ClosedLoop, Stop
+from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
+from crossbench.load.lengths import summarise as summarise_lengths
+from crossbench.load.requests import fill_requests
+from crossbench.measure.correlation import correlation_metrics
+from crossbench.measure.probes import environment
+from crossbench.measure.statistics import summarise, windows
+from crossbench.models.folder import ModelFolder
+from crossbench.models.tokenizer import PairTokenizer
+from crossbench.results import RunResult, Status, save_records, save_result
+from crossbench.serving import inference_pb2 as pb
+from crossbench.serving.client import InferenceClient
+from crossbench.serving.server import Server
+from crossbench.targets import Target
+from crossbench.types import RequestRecord
+
+CONFIG_FILE = "config.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a cell's client brought home."""
+
+    records: list[RequestRecord]
+    metrics: dict[str, float]
+    info: pb.ServerInfo
+    interrupted: bool
+
+
+def measure_cell(
+    config: Mapping[str, Any], events: EventStream
+) -> tuple[RunResult, list[RequestRecord]]:
+    """Measure one cell; every failure becomes a result with its reason."""
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    identity = cell_id(config)
+
+    def ended(status: Status, error: str) -> tuple[RunResult, list[RequestRecord]]:
+        result = RunResult(
+            status=status,
+            config=config,
+            cell_id=identity,
+            error=error,
+            environment=environment(),
+            started_at=started_at,
+        )
+        return result, []
+
+    try:
+        settings = check_settings(config)
+        check_groups(config)
+        check_precision(config, settings)
+        events.stage("preparing model and data")
+        model = fetch_model(config, settings)
+        data = load_data(config, settings, model)
+        measured = asyncio.run(_drive(config, settings, model, data, events))
+    except UnsupportedQuant as error:
+        return ended(Status.UNSUPPORTED, str(error))
+    except BackendUnavailable as error:
+        return ended(Status.UNAVAILABLE, str(error))
+    except CrossbenchError as error:
+        return ended(Status.FAILED, str(error))
+    except Exception as error:
+        traceback.print_exc()
+        return ended(Status.FAILED, f"{type(error).__name__}: {error}")
+    events.stage("writing results")
+    return _result(config, identity, started_at, data, measured), measured.records
+
+
+@dataclass(frozen=True, slots=True)
+class CellData:
+    """The data set and how long its texts are for the tokenizer that is served."""
+
+    dataset: LoadedDataset
+    query_tokens: LengthSummary
+    passage_tokens: LengthSummary
+
+
+def load_data(config: Mapping[str, Any], settings: CellSettings, model: ModelFolder) -> CellData:
+    """Load the data set and describe the token lengths that are really sent.
+
+    Raises:
+        DatasetError: it is missing, empty or malformed.
+    """
+    tokenizer = PairTokenizer(model)
+    dataset: LoadedDataset = build(config["dataset"]).load(tokenizer, settings.seed)
+    passages = [text for entry in dataset.lists for text in entry.passages]
+    return CellData(
+        dataset=dataset,
+        query_tokens=summarise_lengths(tokenizer.count([entry.query for entry in dataset.lists])),
+        passage_tokens=summarise_lengths(tokenizer.count(passages)),
+    )
+
+
+async def _drive(
+    config: Mapping[str, Any],
+    settings: CellSettings,
+    model: ModelFolder,
+    data: CellData,
+    events: EventStream,
+) -> Measured:
+    """Open the target, warm up, measure, close."""
+    target: Target = build(config["target"])
+    load: ClosedLoop = build(config["load"])
+
+    def make_server() -> Server:
+        return build_server(config, settings, model)
+
+    events.stage("loading and compiling")
+    try:
+        address = await target.open(make_server)
+        async with InferenceClient(address) as client:
+            return await _measure(client, load, settings, data, events)
+    finally:
+        await target.close()
+
+
+async def _measure(
+    client: InferenceClient,
+    load: ClosedLoop,
+    settings: CellSettings,
+    data: CellData,
+    events: EventStream,
+) -> Measured:
+    info = await client.info()
+    messages = fill_requests(data.dataset.lists, settings.batch)
+    interrupted = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
+
+    events.stage("warming up")
+    warming_s = time.perf_counter()
+    if settings.warmup_requests:
+        warmup = Stop(settings.warmup_requests, settings.warmup_max_seconds)
+        await load.drive(client, messages, warmup, lambda _: None, interrupted)
+    warmup_s = time.perf_counter() - warming_s
+
+    events.stage("measuring")
+    await client.reset_metrics()
+    before = await client.metrics()
+    cpu_s, wall_s = time.process_time(), time.perf_counter()
+    stop = Stop(settings.requests, settings.max_seconds)
+    records = await load.drive(client, messages, stop, Progress(events), interrupted)
+    wall_s = time.perf_counter() - wall_s
+    cpu_s = time.process_time() - cpu_s
+    after = await client.metrics()
+
+    metrics = {**summarise(records), **correlation_metrics(records)}
+    metrics |= _server_metrics(info, before, after, wall_s)
+    metrics |= {
+        "startup/warmup_s": warmup_s,
+        "harness/cores_used": cpu_s / wall_s,  # of this process, the server's too if it is here
+    }
+    return Measured(records, metrics, info, interrupted.is_set())
+
+
+def _server_metrics(
+    info: pb.ServerInfo, before: pb.Metrics, after: pb.Metrics, wall_s: float
+) -> dict[str, float]:
+    """What the server itself says of the measurement, wherever it runs."""
+    startup = info.startup
+    metrics = {
+        "startup/load_s": startup.load_s,
+        "startup/compile_s": startup.compile_s,
+        "memory/rss_before_load_mb": startup.rss_before_load_mb,
+        "memory/rss_after_load_mb": startup.rss_after_load_mb,
+        "memory/rss_peak_mb": after.rss_peak_mb,
+        "cpu/cores_used": (after.cpu_s - before.cpu_s) / wall_s,
+        "batching/batches": float(after.batches),
+    }
+    if after.batches:
+        metrics["batching/pairs_per_batch"] = after.batch_pairs / after.batches
+    if after.tokens_computed:
+        metrics["batching/padding_waste"] = 1.0 - after.batch_tokens / after.tokens_computed
+    if after.HasField("device_memory_peak_mb"):
+        metrics["memory/device_peak_mb"] = after.device_memory_peak_mb
+    return metrics
+
+
+def _result(
+    config: Mapping[str, Any],
+    identity: str,
+    started_at: str,
+    data: CellData,
+    measured: Measured,
+) -> RunResult:
+    served = measured.info.models[0]
+    dataset = data.dataset
+    failed = [record.status for record in measured.records if not record.ok]
+    warnings = length_warnings(data.query_tokens, data.passage_tokens)
+    error = None
+    if measured.interrupted:
+        error = f"interrupted after {len(measured.records)} requests; their records are kept"
+    elif len(failed) == len(measured.records):
+        error = f"all {len(failed)} requests failed, the first with {failed[0]}"
+    elif failed:
+        warnings.append(
+            f"{len(failed)} of {len(measured.records)} requests failed "
+            f"({', '.join(sorted(set(failed)))}); the numbers are of the others"
+        )
+    return RunResult(
+        status=Status.FAILED if error else Status.FINISHED,
+        config=config,
+        cell_id=identity,
+        error=error,
+        metrics=measured.metrics,
+        environment=environment(),
+        series=windows(measured.records).series() if not error else {},
+        model={
+            "name": served.name,
+            "backend": served.backend,
+            "quant": served.quant,
+            "device": served.device,
+            "architecture": served.architecture,
+            "max_length": served.max_length,
+            "digest": served.digest,
+            "caveat": served.caveat or None,
+            "workers": measured.info.workers,
+            "threads": measured.info.threads,
+        },
+        dataset={
+            "name": dataset.name,
+            "source": dataset.source,
+            "digest": dataset.digest,
+            "lists": len(dataset.lists),
+            "pairs": sum(len(entry.passages) for entry in dataset.lists),
+            "query_tokens": _by_percentile(data.query_tokens),
+            "passage_tokens": _by_percentile(data.passage_tokens),
+        },
+        warnings=warnings,
+        started_at=started_at,
+    )
+
+
+def _by_percentile(lengths: LengthSummary) -> dict[str, float]:
+    """Token lengths as result.json holds them: percentiles by their number, mean, min, max."""
+    quantiles = zip(PERCENTILES, lengths.quantiles, strict=True)
+    summary: dict[str, float] = {str(percent): value for percent, value in quantiles}
+    return {**summary, "mean": lengths.mean, "min": lengths.smallest, "max": lengths.largest}
+
+
+def _end_with_parent() -> None:
+    """Kill this process group once standard input closes: then nobody waits for the result."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
+
+
+def main(folder: Path) -> None:
+    events = EventStream.take_over_stdout()
+    _end_with_parent()
+    config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE))
+    assert isinstance(config, dict)
+    result, records = measure_cell({str(key): value for key, value in config.items()}, events)
+    if records:
+        save_records(records, folder)
+    save_result(result, folder)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,290 @@
+"""The asyncio gRPC server: checks requests, hands them to the model's service, counts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from crossbench.errors import (
+    ConfigError,
+    CrossbenchError,
+    DeadlineExpired,
+    InvalidRequest,
+    QueueFull,
+)
+from crossbench.serving import inference_pb2 as pb
+from crossbench.serving import inference_pb2_grpc as pb_grpc
+from crossbench.serving.service import Answer, ModelService
+from crossbench.serving.telemetry import Telemetry
+from crossbench.types import Pair
+
+log = logging.getLogger(__name__)
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Inference"].full_name
+DEFAULT_WATCH_INTERVAL_S = 1.0
+# gRPC's own limit answers RESOURCE_EXHAUSTED without a word of what to do, so ours comes first;
+# this multiple bounds what a hostile message can make the server hold.
+HARD_LIMIT_FACTOR = 16
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Where the server listens and what it refuses. `port` 0 takes any free one."""
+
+    name: str
+    host: str
+    port: int
+    max_pairs: int
+    max_request_bytes: int
+    max_queue_pairs: int
+    grace_s: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"server.port must be 0 (any free port) to 65535, got {self.port}")
+
+
+class Servicer(pb_grpc.InferenceServicer):
+    """The RPCs of crossbench.v1.Inference over one service per model; the first is the default."""
+
+    def __init__(
+        self,
+        services: Mapping[str, ModelService],
+        settings: ServerSettings,
+        telemetry: Telemetry,
+        info: pb.ServerInfo,
+    ) -> None:
+        self._services = services
+        self._settings = settings
+        self._telemetry = telemetry
+        self.info = info
+
+    async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
+        async def run(service: ModelService, deadline_s: float | None) -> Answer:
+            return await service.score(request.query, request.passages, deadline_s)
+
+        def check() -> None:
+            self._check_size(len(request.passages), request.ByteSize(), "passages")
+            _check_texts([request.query], "query")
+            _check_texts(request.passages, "passages")
+
+        return _score_response(await self._answer(request.model, check, run, context))
+
+    async def ScorePairs(self, request: pb.ScorePairsRequest, context: Context) -> pb.ScoreResponse:
+        pairs = [Pair(pair.query, pair.passage) for pair in request.pairs]
+
+        async def run(service: ModelService, deadline_s: float | None) -> Answer:
+            return await service.score_pairs(pairs, deadline_s)
+
+        def check() -> None:
+            self._check_size(len(pairs), request.ByteSize(), "pairs")
+            _check_texts([pair.query for pair in pairs], "queries of pairs")
+            _check_texts([pair.passage for pair in pairs], "passages of pairs")
+
+        return _score_response(await self._answer(request.model, check, run, context))
+
+    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
+        await context.abort(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f"{self.info.models[0].name} is a cross-encoder, which scores pairs and does not "
+            "embed: call Score or ScorePairs",
+        )
+
+    async def GetInfo(self, request: pb.GetInfoRequest, context: Context) -> pb.ServerInfo:
+        return self.info
+
+    async def GetMetrics(self, request: pb.GetMetricsRequest, context: Context) -> pb.Metrics:
+        return self._metrics()
+
+    async def WatchMetrics(
+        self, request: pb.WatchMetricsRequest, context: Context
+    ) -> AsyncIterator[pb.Metrics]:
+        interval_s = request.interval_s or DEFAULT_WATCH_INTERVAL_S
+        if interval_s < 0.05:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"interval_s must be at least 0.05, got {interval_s}",
+            )
+        while True:
+            yield self._metrics()
+            await asyncio.sleep(interval_s)
+
+    async def ResetMetrics(
+        self, request: pb.ResetMetricsRequest, context: Context
+    ) -> pb.ResetMetricsResponse:
+        self._telemetry.reset()
+        return pb.ResetMetricsResponse()
+
+    async def _answer(
+        self,
+        model: str,
+        check: Callable[[], None],
+        run: Callable[[ModelService, float | None], Awaitable[Answer]],
+        context: Context,
+    ) -> Answer:
+        arrived_s = time.perf_counter()
+        remaining_s = context.time_remaining()
+        deadline_s = None if remaining_s is None else arrived_s + remaining_s
+        telemetry = self._telemetry
+        telemetry.in_flight += 1
+        try:
+            check()
+            answer = await run(self._service(model), deadline_s)
+        except CrossbenchError as error:
+            status = _status_of(error)
+            telemetry.request_failed(status.name)
+            await context.abort(status, str(error))
+        except asyncio.CancelledError:
+            # gRPC cancels the handler when the client hangs up and when the deadline passes
+            expired = deadline_s is not None and time.perf_counter() >= deadline_s
+            telemetry.request_failed("DEADLINE_EXCEEDED" if expired else "CANCELLED")
+            raise
+        except Exception as error:
+            log.exception("a request failed")
+            telemetry.request_failed("INTERNAL")
+            await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+        finally:
+            telemetry.in_flight -= 1
+        latency_ms = (time.perf_counter() - arrived_s) * 1e3
+        telemetry.request_done(
+            latency_ms, answer.timing, len(answer.values), answer.tokens, answer.truncated
+        )
+        return answer
+
+    def _service(self, model: str) -> ModelService:
+        if not model:
+            return next(iter(self._services.values()))
+        if model not in self._services:
+            raise InvalidRequest(
+                f"no model {model!r} here: this server has {', '.join(self._services)}"
+            )
+        return self._services[model]
+
+    def _check_size(self, count: int, size_bytes: int, what: str) -> None:
+        if count == 0:
+            raise InvalidRequest(f"the request holds no {what}: send at least one")
+        if count > self._settings.max_pairs:
+            raise InvalidRequest(
+                f"{count} {what} in one request, the limit is {self._settings.max_pairs}: "
+                "split the request, or raise server.max_pairs"
+            )
+        if size_bytes > self._settings.max_request_bytes:
+            raise InvalidRequest(
+                f"the request has {size_bytes} bytes, the limit is "
+                f"{self._settings.max_request_bytes}: split it, or raise server.max_request_bytes"
+            )
+
+    def _metrics(self) -> pb.Metrics:
+        metrics = self._telemetry.snapshot()
+        services = self._services.values()
+        metrics.queue_pairs = sum(service.pool.waiting for service in services)
+        memories = [replica.memory() for service in services for replica in service.replicas]
+        current = [m.current_mb for m in memories if m.current_mb is not None]
+        peak = [m.peak_mb for m in memories if m.peak_mb is not None]
+        if current:
+            metrics.device_memory_mb = sum(current)
+        if peak:
+            metrics.device_memory_peak_mb = sum(peak)
+        return metrics
+
+
+class Server:
+    """A running server on the caller's event loop: `start` it, `stop` it."""
+
+    def __init__(
+        self,
+        services: Mapping[str, ModelService],
+        settings: ServerSettings,
+        telemetry: Telemetry,
+        info: pb.ServerInfo,
+    ) -> None:
+        self._services = services
+        self._settings = settings
+        self._telemetry = telemetry
+        self.info = info
+        self._server: grpc.aio.Server | None = None
+        self.address = ""
+
+    async def start(self) -> str:
+        """Listen; returns HOST:PORT.
+
+        Raises:
+            ConfigError: the port is taken or the host is not one of this machine's.
+        """
+        settings = self._settings
+        limit = settings.max_request_bytes * HARD_LIMIT_FACTOR
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", min(limit, 2**31 - 1)),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # two servers on one port must be an error
+            ]
+        )
+        servicer = Servicer(self._services, settings, self._telemetry, self.info)
+        pb_grpc.add_InferenceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        checker = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(checker, server)
+        names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        wanted = f"{settings.host}:{settings.port}"
+        try:
+            port = server.add_insecure_port(wanted)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"cannot listen on {wanted} ({error}): is the port taken? "
+                "server.port=0 takes any free one"
+            ) from error
+        for service in self._services.values():
+            service.start()
+        await server.start()
+        for name in ("", SERVICE_NAME):
+            await checker.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._server, self._checker = server, checker
+        self.address = f"{settings.host}:{port}"
+        return self.address
+
+    async def stop(self) -> None:
+        """Take nothing new, let what is in flight end within `grace_s`, then free the models."""
+        if self._server is not None:
+            await self._checker.enter_graceful_shutdown()
+            await self._server.stop(self._settings.grace_s)
+        for service in self._services.values():
+            await asyncio.to_thread(service.close)
+
+
+def _check_texts(texts: Sequence[str], what: str) -> None:
+    for index, text in enumerate(texts):
+        if not text or text.isspace():
+            raise InvalidRequest(f"text {index} of {what} is empty: send text, or leave it out")
+
+
+def _score_response(answer: Answer) -> pb.ScoreResponse:
+    timing = answer.timing
+    return pb.ScoreResponse(
+        scores=answer.values.tolist(),
+        timings=pb.StageTimings(
+            tokenize_ms=timing.tokenize_ms, queue_ms=timing.queue_ms, infer_ms=timing.infer_ms
+        ),
+        tokens=answer.tokens,
+        truncated=answer.truncated,
+    )
+
+
+def _status_of(error: CrossbenchError) -> grpc.StatusCode:
+    if isinstance(error, InvalidRequest):
+        return grpc.StatusCode.INVALID_ARGUMENT
+    if isinstance(error, QueueFull):
+        return grpc.StatusCode.RESOURCE_EXHAUSTED
+    if isinstance(error, DeadlineExpired):
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+    return grpc.StatusCode.INTERNAL

@@ -1,0 +1,124 @@
+"""What a server counts about itself, and the snapshot that GetMetrics and WatchMetrics send."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+
+import numpy as np
+import psutil
+
+from crossbench.measure.probes import PeakRss
+from crossbench.serving import inference_pb2 as pb
+from crossbench.types import Timing
+
+RECENT_REQUESTS = 4096
+RATE_WINDOW_S = 1.0
+
+
+class Telemetry:
+    """Counters since the last reset. `batch_done` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process = psutil.Process()
+        self._peak_rss = PeakRss()
+        self._started_s = time.perf_counter()
+        self._rate_mark = (self._started_s, 0, self._cpu_s())
+        self._rates = (0.0, 0.0)
+        self.in_flight = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Start every counter anew; the uptime and what is in flight go on."""
+        self._peak_rss.start()
+        with self._lock:
+            self._reset_s = time.perf_counter()
+            self._failed: Counter[str] = Counter()
+            self._ok = self._pairs = self._tokens = self._truncated = 0
+            self._batches = self._batch_pairs = self._batch_tokens = self._computed = 0
+            self._recent: deque[tuple[float, float, float, float]] = deque(maxlen=RECENT_REQUESTS)
+            self._rate_mark = (self._reset_s, 0, self._cpu_s())
+            self._rates = (0.0, 0.0)
+
+    def batch_done(self, pairs: int, tokens: int, tokens_computed: int) -> None:
+        """A worker ran one micro-batch."""
+        with self._lock:
+            self._batches += 1
+            self._batch_pairs += pairs
+            self._batch_tokens += tokens
+            self._computed += tokens_computed
+
+    def request_done(
+        self, latency_ms: float, timing: Timing, pairs: int, tokens: int, truncated: int
+    ) -> None:
+        """A request was answered; `latency_ms` is from its arrival in the handler."""
+        with self._lock:
+            self._ok += 1
+            self._pairs += pairs
+            self._tokens += tokens
+            self._truncated += truncated
+            self._recent.append((latency_ms, timing.tokenize_ms, timing.queue_ms, timing.infer_ms))
+
+    def request_failed(self, status: str) -> None:
+        """A request ended with this gRPC status name."""
+        with self._lock:
+            self._failed[status] += 1
+
+    def snapshot(self) -> pb.Metrics:
+        """The counters now, without what only the pools know (queue, device memory)."""
+        now_s = time.perf_counter()
+        with self._lock:
+            recent = np.array(self._recent, dtype=np.float64).reshape(-1, 4)
+            metrics = pb.Metrics(
+                uptime_s=now_s - self._started_s,
+                since_reset_s=now_s - self._reset_s,
+                requests_ok=self._ok,
+                requests_failed=self._failed,
+                pairs=self._pairs,
+                tokens=self._tokens,
+                truncated_pairs=self._truncated,
+                batches=self._batches,
+                batch_pairs=self._batch_pairs,
+                batch_tokens=self._batch_tokens,
+                tokens_computed=self._computed,
+                requests_in_flight=self.in_flight,
+            )
+            metrics.pairs_per_s, metrics.cpu_cores = self._update_rates(now_s)
+        columns = (metrics.latency_ms, metrics.tokenize_ms, metrics.queue_ms, metrics.infer_ms)
+        for distribution, values in zip(columns, recent.T, strict=True):
+            distribution.CopyFrom(_distribution(values))
+        metrics.rss_mb = self._process.memory_info().rss / 1e6
+        metrics.rss_peak_mb = self._peak_rss.peak_mb()
+        metrics.cpu_s = self._cpu_s()
+        return metrics
+
+    def _update_rates(self, now_s: float) -> tuple[float, float]:
+        """Pairs/s and cores since the last mark, renewed once it is a second old.
+
+        Several watchers may ask within a second; they all see the same rates.
+        """
+        mark_s, mark_pairs, mark_cpu_s = self._rate_mark
+        elapsed_s = now_s - mark_s
+        if elapsed_s >= RATE_WINDOW_S:
+            cpu_s = self._cpu_s()
+            self._rates = (
+                (self._pairs - mark_pairs) / elapsed_s,
+                (cpu_s - mark_cpu_s) / elapsed_s,
+            )
+            self._rate_mark = (now_s, self._pairs, cpu_s)
+        return self._rates
+
+    def _cpu_s(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+
+def _distribution(values: Iterable[float]) -> pb.Distribution:
+    sample = np.asarray(values)
+    if sample.size == 0:
+        return pb.Distribution()
+    p50, p95, p99 = np.percentile(sample, (50, 95, 99))
+    return pb.Distribution(count=sample.size, mean=float(sample.mean()), p50=p50, p95=p95, p99=p99)
