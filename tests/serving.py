@@ -1,0 +1,76 @@
+"""A real server in the test's own process, for tests that talk gRPC to it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from crossbench.backends.base import Backend, Deployment
+from crossbench.backends.noop import NoopBackend
+from crossbench.backends.pytorch import PyTorchBackend
+from crossbench.models.activation import activation_of
+from crossbench.models.folder import ModelFolder
+from crossbench.models.tokenizer import PairTokenizer
+from crossbench.serving import inference_pb2 as pb
+from crossbench.serving.pool import Pool
+from crossbench.serving.scheduler import DynamicScheduler, Scheduler
+from crossbench.serving.server import Server, ServerSettings
+from crossbench.serving.service import ModelService
+from crossbench.serving.telemetry import Telemetry
+from crossbench.types import Quant
+
+SETTINGS = ServerSettings(
+    name="test",
+    host="127.0.0.1",
+    port=0,
+    max_pairs=64,
+    max_request_bytes=200_000,
+    max_queue_pairs=64,
+    grace_s=2.0,
+)
+
+
+def deployment(model: ModelFolder, cache_dir: Path, quant: Quant = Quant.FP32) -> Deployment:
+    return Deployment(model, quant, "cpu", 2, cache_dir)
+
+
+def noop(model: ModelFolder) -> NoopBackend:
+    return NoopBackend("noop", deployment(model, Path()))
+
+
+def pytorch(model: ModelFolder, cache_dir: Path, quant: Quant = Quant.FP32) -> PyTorchBackend:
+    backend = PyTorchBackend("pytorch", deployment(model, cache_dir, quant))
+    backend.load_model()
+    return backend
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    replicas: Sequence[Backend],
+    scheduler: Scheduler | None = None,
+    **changes: object,
+) -> AsyncIterator[str]:
+    """A started server over these replicas; yields HOST:PORT. `changes` are settings' fields."""
+    settings = dataclasses.replace(SETTINGS, **changes)  # type: ignore[arg-type]
+    model = replicas[0].deployment.model
+    telemetry = Telemetry()
+    scheduler = scheduler or DynamicScheduler("dynamic", 256, 5.0)
+    pool = Pool(scheduler, replicas, telemetry, settings.max_queue_pairs)
+    service = ModelService(
+        model,
+        replicas,
+        PairTokenizer(model),
+        activation_of(model.config),
+        pool,
+        ThreadPoolExecutor(1),
+    )
+    info = pb.ServerInfo(models=[pb.ModelInfo(name=model.name)], max_pairs=settings.max_pairs)
+    server = Server({model.name: service}, settings, telemetry, info)
+    address = await server.start()
+    try:
+        yield address
+    finally:
+        await server.stop()

@@ -1,0 +1,235 @@
+"""A real gRPC server on loopback: answers, limits, deadlines, failures, health, reflection."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from crossbench.backends.noop import NoopBackend
+from crossbench.models.folder import ModelFolder
+from crossbench.models.tokenizer import PairTokenizer
+from crossbench.serving import inference_pb2 as pb
+from crossbench.serving.client import InferenceClient
+from crossbench.serving.scheduler import DirectScheduler
+from crossbench.types import Inference, Pair, TokenBatch
+from tests.serving import deployment, noop, serving
+
+PASSAGES = ["a short one", "a passage that is quite a bit longer than the first", "middle sized"]
+
+
+@dataclass
+class GatedBackend(NoopBackend):
+    """A noop that waits for the test before it answers, and counts what it ran."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    ran: list[int] = field(default_factory=list)
+
+    def infer(self, batch: TokenBatch) -> Inference:
+        self.ran.append(len(batch))
+        assert self.gate.wait(20)
+        return super().infer(batch)
+
+
+@dataclass
+class BrokenBackend(NoopBackend):
+    """Fails on sequences of more than `limit` tokens, as an engine may."""
+
+    limit: int = 12
+
+    def infer(self, batch: TokenBatch) -> Inference:
+        if batch.lengths.max() > self.limit:
+            raise RuntimeError("the engine fell over")
+        return super().infer(batch)
+
+
+def gated(model: ModelFolder) -> GatedBackend:
+    return GatedBackend("noop", deployment(model, Path()))
+
+
+async def status_of(call: object) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call  # type: ignore[misc]
+    return caught.value.code(), caught.value.details() or ""
+
+
+
+def test_scores_come_in_the_order_of_the_passages(seeded_model: ModelFolder) -> None:
+    tokenizer = PairTokenizer(seeded_model)
+    expected = tokenizer.encode_query("which one", PASSAGES).batch.lengths
+
+    async def run() -> None:
+        async with serving([noop(seeded_model)]) as address, InferenceClient(address) as client:
+            reply = await client.score("which one", PASSAGES)
+            assert reply.scores.tolist() == expected.tolist()
+            assert reply.tokens == expected.sum()
+            assert reply.timing.tokenize_ms > 0
+            pairs = [Pair("which one", text) for text in PASSAGES] + [Pair("other", "text")]
+            spanning = await client.score_pairs(pairs)
+            assert spanning.scores[:3].tolist() == expected.tolist()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (pb.ScoreRequest(query="q"), "holds no passages"),
+        (pb.ScoreRequest(query="", passages=["p"]), "query is empty"),
+        (pb.ScoreRequest(query="q", passages=["p", " \n"]), "text 1 of passages is empty"),
+        (pb.ScoreRequest(query="q", passages=["p"] * 65), "the limit is 64"),
+        (pb.ScoreRequest(query="q", passages=["x" * 250_000]), "the limit is 200000"),
+        (pb.ScoreRequest(query="q", passages=["p"], model="other"), "no model 'other' here"),
+        (pb.ScorePairsRequest(), "holds no pairs"),
+        (pb.ScorePairsRequest(pairs=[pb.Pair(query="q")]), "passages of pairs is empty"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_with_words(
+    seeded_model: ModelFolder, message: pb.ScoreRequest | pb.ScorePairsRequest, words: str
+) -> None:
+    async def run() -> None:
+        async with serving([noop(seeded_model)]) as address, InferenceClient(address) as client:
+            code, details = await status_of(client.send(message))
+            assert code == grpc.StatusCode.INVALID_ARGUMENT
+            assert words in details
+            assert len((await client.score("still", ["alive"])).scores) == 1
+            assert (await client.metrics()).requests_failed == {"INVALID_ARGUMENT": 1}
+
+    asyncio.run(run())
+
+
+def test_embed_says_that_a_cross_encoder_does_not(seeded_model: ModelFolder) -> None:
+    async def run() -> None:
+        async with (
+            serving([noop(seeded_model)]) as address,
+            grpc.aio.insecure_channel(address) as channel,
+        ):
+            embed = channel.unary_unary(
+                "/crossbench.v1.Inference/Embed",
+                request_serializer=pb.EmbedRequest.SerializeToString,
+                response_deserializer=pb.EmbedResponse.FromString,
+            )
+            code, details = await status_of(embed(pb.EmbedRequest(texts=["a"])))
+            assert code == grpc.StatusCode.FAILED_PRECONDITION
+            assert "cross-encoder" in details
+
+    asyncio.run(run())
+
+
+def test_a_full_queue_refuses_and_loses_nothing(seeded_model: ModelFolder) -> None:
+    async def run() -> None:
+        backend = gated(seeded_model)
+        async with (
+            serving([backend], DirectScheduler("direct"), max_queue_pairs=4) as address,
+            InferenceClient(address) as client,
+        ):
+            running = asyncio.create_task(client.score("q", ["a"] * 3))
+            await until(lambda: backend.ran == [3])
+            waiting = asyncio.create_task(client.score("q", ["a"] * 3))
+            while (await client.metrics()).queue_pairs != 3:
+                await asyncio.sleep(0.01)
+            code, details = await status_of(client.score("q", ["a"] * 2))
+            assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "limit of 4" in details
+            backend.gate.set()
+            assert len((await running).scores) == len((await waiting).scores) == 3
+
+    asyncio.run(run())
+
+
+def test_an_expired_or_cancelled_request_is_never_computed(seeded_model: ModelFolder) -> None:
+    async def run() -> None:
+        backend = gated(seeded_model)
+        async with (
+            serving([backend], DirectScheduler("direct")) as address,
+            InferenceClient(address) as client,
+        ):
+            first = asyncio.create_task(client.score("q", ["a"]))
+            await until(lambda: backend.ran == [1])
+            message = pb.ScoreRequest(query="q", passages=["a"] * 2)
+            late = asyncio.create_task(client.send(message, timeout_s=0.2))
+            cancelled = asyncio.create_task(client.score("q", ["a"] * 3))
+            while (await client.metrics()).queue_pairs != 5:
+                await asyncio.sleep(0.01)
+            cancelled.cancel()
+            code, _ = await status_of(late)
+            assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+            while (await client.metrics()).queue_pairs:
+                await asyncio.sleep(0.01)
+            backend.gate.set()
+            await first
+            await client.score("q", ["a"] * 4)
+            assert backend.ran == [1, 4]
+            failed = (await client.metrics()).requests_failed
+            assert failed == {"DEADLINE_EXCEEDED": 1, "CANCELLED": 1}
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_raises_fails_its_own_requests_only(seeded_model: ModelFolder) -> None:
+    async def run() -> None:
+        backend = BrokenBackend("noop", deployment(seeded_model, Path()))
+        async with (
+            serving([backend], DirectScheduler("direct")) as address,
+            InferenceClient(address) as client,
+        ):
+            code, details = await status_of(client.score("q", ["long " * 40]))
+            assert code == grpc.StatusCode.INTERNAL
+            assert "RuntimeError: the engine fell over" in details
+            assert len((await client.score("q", ["ok"])).scores) == 1
+
+    asyncio.run(run())
+
+
+def test_health_reflection_and_a_taken_port(seeded_model: ModelFolder) -> None:
+    async def run() -> None:
+        async with serving([noop(seeded_model)]) as address:
+            async with grpc.aio.insecure_channel(address) as channel:
+                health = health_pb2_grpc.HealthStub(channel)
+                request = health_pb2.HealthCheckRequest(service="crossbench.v1.Inference")
+                answer = await health.Check(request)
+                assert answer.status == health_pb2.HealthCheckResponse.SERVING
+                reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+                listing = reflection_pb2.ServerReflectionRequest(list_services="")
+                async for reply in reflection.ServerReflectionInfo(iter([listing])):
+                    names = {entry.name for entry in reply.list_services_response.service}
+            assert "crossbench.v1.Inference" in names
+            with pytest.raises(Exception, match="is the port taken"):
+                async with serving([noop(seeded_model)], port=int(address.rsplit(":", 1)[1])):
+                    pass
+
+    asyncio.run(run())
+
+
+def test_metrics_count_batches_and_start_anew(seeded_model: ModelFolder) -> None:
+    async def run() -> None:
+        async with serving([noop(seeded_model)]) as address, InferenceClient(address) as client:
+            for _ in range(3):
+                await client.score("a query", PASSAGES)
+            metrics = await client.metrics()
+            assert (metrics.requests_ok, metrics.pairs, metrics.batch_pairs) == (3, 9, 9)
+            assert metrics.tokens == metrics.batch_tokens == metrics.tokens_computed
+            assert metrics.latency_ms.count == 3
+            assert metrics.rss_mb > 1
+            await client.reset_metrics()
+            assert (await client.metrics()).pairs == 0
+            async for snapshot in client.watch_metrics(0.05):
+                assert snapshot.uptime_s > 0
+                break
+
+    asyncio.run(run())
+
+
+async def until(condition: object) -> None:
+    for _ in range(1000):
+        if condition():  # type: ignore[operator]
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the condition never came true")
