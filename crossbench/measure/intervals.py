@@ -53,9 +53,9 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
         return Interval(float(array.mean()), float(array.mean()))
     lag_1 = float(centred[:-1] @ centred[1:]) / float(centred @ centred)
     # A negative estimate would narrow the interval on the word of a few windows: not believed.
-    lag_1 = min(max(lag_1, 0.0), 0.9)
-    inflation = (1 + lag_1) / (1 - lag_1)
-    half = t_95(max(1, int(n / inflation) - 1)) * math.sqrt(variance * inflation / n)
+    # Neither is one that leaves fewer than two independent windows: that is a trend, not noise.
+    inflation = min((1 + max(lag_1, 0.0)) / max(1 - lag_1, 1e-9), n / 2)
+    half = t_95(n - 1) * math.sqrt(variance * inflation / n)
     return Interval(float(array.mean()) - half, float(array.mean()) + half)
 
 

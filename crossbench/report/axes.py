@@ -1,0 +1,93 @@
+"""What a sweep varies, and what its cells are called: derived from the composed configs alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Reading order of names and columns; what is not listed follows in the config's own order.
+_ORDER = (
+    "model", "backend", "quant", "device", "pool", "scheduler", "server", "target", "load",
+    "dataset", "batch", "concurrency",
+)  # fmt: skip
+_NOT_AN_AXIS = frozenset({"repeat"})  # the same cell again
+_CELL_AXES = ("backend", "quant", "batch", "concurrency")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Every value by its dotted key as text; a group's own key holds its `name`."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if key.startswith("_"):
+            continue
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            inside = flatten(value, f"{path}.")
+            if name := inside.pop(f"{path}.name", None):
+                flat[path] = name
+            flat |= inside
+        else:
+            flat[path] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return flat
+
+
+def varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The dotted keys in which the configs differ, in reading order.
+
+    A repeat is no axis. A value inside a group that follows from the group's choice (each choice
+    has one value of it) is not one either.
+    """
+    flats = [flatten(config) for config in configs if config]
+    keys = dict.fromkeys(key for flat in flats for key in flat)
+    differing = [
+        key
+        for key in keys
+        if key not in _NOT_AN_AXIS and len({flat.get(key) for flat in flats}) > 1
+    ]
+    axes = [key for key in differing if "." not in key or not _implied(key, differing, flats)]
+    return sorted(axes, key=lambda key: (_rank(key), list(keys).index(key)))
+
+
+def value_text(axis: str, flat: Mapping[str, str]) -> str:
+    """A value as part of a name: `pytorch`, but `batch=32`, for a number says nothing alone."""
+    value = flat.get(axis, "–")
+    if _is_number(value) or value in {"true", "false", "null", "–"}:
+        return f"{axis.rsplit('.', 1)[-1]}={value}"
+    return value
+
+
+def label(config: Mapping[str, Any], axes: Sequence[str] = ()) -> str:
+    """What a cell is called: its values on `axes`, or on the usual ones where nothing varies."""
+    flat = flatten(config)
+    names = [axis for axis in axes or _CELL_AXES if axes or axis in flat]
+    return " ".join(value_text(axis, flat) for axis in names)
+
+
+def numeric_axis(axes: Sequence[str], flats: Sequence[Mapping[str, str]]) -> str | None:
+    """The axis to plot along: `batch` where it varies, else the last one with only numbers."""
+    numeric = [axis for axis in axes if all(_is_number(flat.get(axis, "")) for flat in flats)]
+    if "batch" in numeric:
+        return "batch"
+    return numeric[-1] if numeric else None
+
+
+def _implied(key: str, differing: Sequence[str], flats: Sequence[Mapping[str, str]]) -> bool:
+    group = key.split(".", 1)[0]
+    if group not in differing:
+        return False
+    choices = {flat.get(group) for flat in flats}
+    return len({(flat.get(group), flat.get(key)) for flat in flats}) == len(choices)
+
+
+def _rank(key: str) -> int:
+    group = key.split(".", 1)[0]
+    return _ORDER.index(group) if group in _ORDER else len(_ORDER)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

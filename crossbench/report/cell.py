@@ -1,0 +1,104 @@
+"""The report of one cell, written from its files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crossbench.measure.statistics import summarise
+from crossbench.report import sections
+from crossbench.report.axes import flatten, label
+from crossbench.report.cell_plots import cell_plots
+from crossbench.report.tables import number, percentile_text
+from crossbench.results import RunResult, Status, load_records, load_result
+from crossbench.types import RequestRecord
+
+REPORT_FILE = "report.md"
+PLOTS_FOLDER = "plots"
+
+_FAR = 1.25  # a mean length beyond this factor is another load than MS MARCO's
+
+
+def write_cell_report(folder: Path) -> Path:
+    """Write `report.md` and `plots/` from `result.json` and `requests.parquet`; returns the report.
+
+    Raises:
+        ResultError: `folder` holds no readable result.
+    """
+    result, records = load_result(folder), load_records(folder)
+    plots = cell_plots(records, folder / PLOTS_FOLDER)
+    metrics = {**(summarise(records) if records else {}), **result.metrics}
+    metrics = {name: value for name, value in metrics.items() if value is not None}
+    parts = [
+        _head(result, records, metrics),
+        _failure(result),
+        sections.summary(records, metrics),
+        sections.latency(records, metrics),
+        *(f"![{title}]({path.relative_to(folder).as_posix()})" for title, path in plots.items()),
+        sections.ranges(records),
+        sections.correlations(records),
+        sections.stages(metrics),
+        *(sections.resources(title, rows, metrics) for title, rows in sections.RESOURCES.items()),
+        sections.others(metrics, "quality"),
+        sections.others(metrics, "harness"),
+        sections.dataset(result.dataset),
+        sections.mapping("Model", result.model),
+        sections.mapping("Configuration", flatten(result.config)),
+        sections.mapping("Environment", result.environment),
+    ]
+    path = folder / REPORT_FILE
+    path.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
+    return path
+
+
+def _head(result: RunResult, records: Sequence[RequestRecord], metrics: Mapping[str, float]) -> str:
+    lines = [f"# {label(result.config) or 'cell'}", _answer(result, records, metrics)]
+    notes = [str(note) for note in (result.model.get("caveat"), *result.warnings) if note]
+    notes += [note for note in _length_notes(result.dataset) if "MS MARCO" not in " ".join(notes)]
+    if failed := int(metrics.get("requests/failed", 0)):
+        total = failed + int(metrics.get("requests/ok", 0))
+        codes = sorted({record.status for record in records if not record.ok})
+        notes.append(
+            f"{failed} of {total} requests failed ({', '.join(codes) or 'status unknown'}); every "
+            "number is of those that succeeded."
+        )
+    return "\n\n".join([*lines, *(f"> **Note:** {' '.join(note.split())}" for note in notes)])
+
+
+def _answer(
+    result: RunResult, records: Sequence[RequestRecord], metrics: Mapping[str, float]
+) -> str:
+    if result.status != Status.FINISHED:
+        reason = (result.error or "no reason was recorded").strip().splitlines()[0]
+        return f"**{result.status}**: {reason}"
+    ok = int(metrics.get("requests/ok", 0))
+    if not ok or "throughput/pairs_per_s" not in metrics:
+        return "**No request succeeded**, so there is nothing to report on speed."
+    p95 = percentile_text(metrics.get("latency/p95_ms"), 95, ok, "ms")
+    sizes = sorted({record.pairs for record in records if record.ok})
+    pairs = f" of {sizes[0]} pairs" if len(sizes) == 1 else ""
+    return (
+        f"**{number(metrics['throughput/pairs_per_s'])} pairs/s at a p95 latency of {p95}**, "
+        f"over {ok} request{'s' * (ok != 1)}{pairs}."
+    )
+
+
+def _failure(result: RunResult) -> str:
+    if result.status == Status.FINISHED or not result.error:
+        return ""
+    body = "\n".join("    " + line for line in result.error.strip().splitlines())
+    return f"## Why it did not finish\n\n{body}"
+
+
+def _length_notes(dataset: Mapping[str, Any]) -> list[str]:
+    notes = []
+    for kind, usual in sections.MSMARCO_TOKENS.items():
+        sent = dataset.get(f"{kind}_tokens")
+        mean = sent.get("mean") if isinstance(sent, Mapping) else None
+        if mean and not 1 / _FAR <= mean / usual["mean"] <= _FAR:
+            notes.append(
+                f"The {kind} texts have {number(mean)} tokens on average, MS MARCO's "
+                f"{number(usual['mean'])}: these numbers are of another load."
+            )
+    return notes

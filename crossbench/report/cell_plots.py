@@ -1,0 +1,153 @@
+"""A cell's plots: latency's distribution, the run over time, throughput against latency, stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from crossbench.measure.statistics import (
+    STAGES,
+    percentile,
+    percentile_supported,
+    request_throughput,
+    stage_ms,
+    windows,
+)
+from crossbench.report.style import GREY, MARKERS, PALETTE, figure, legend_below, logarithmic, save
+from crossbench.report.tables import number
+from crossbench.types import RequestRecord
+
+_MANY_POINTS = 2000  # beyond these, the SVG holds the cloud as a picture
+
+
+def cell_plots(records: Sequence[RequestRecord], folder: Path) -> dict[str, Path]:
+    """Draw all plots into `folder`: {title: path of the PNG}; none where nothing succeeded."""
+    good = [record for record in records if record.ok]
+    if not good:
+        return {}
+    return {
+        "Distribution of latency": latency_cdf(good, folder),
+        "Throughput and latency over time": over_time(records, folder),
+        "Throughput against latency": throughput_latency(records, folder),
+        "Where the time goes": stages(good, folder),
+    }
+
+
+def latency_cdf(good: Sequence[RequestRecord], folder: Path) -> Path:
+    """Share of requests that are answered within a latency; percentiles marked on the curve."""
+    values = np.sort([record.latency_ms for record in good])
+    n = len(values)
+    with figure(3.8) as made:
+        axes = made.subplots()
+        shares = np.arange(1, n + 1) / n * 100
+        axes.step(np.append(values[0], values), np.append(0, shares), where="post", color=GREY)
+        for q, colour, marker in zip((50, 95, 99), PALETTE, MARKERS, strict=False):
+            value = percentile(values, q)
+            sure = "" if percentile_supported(q, n) else f" (~ n={n})"
+            axes.plot(value, q, marker, color=colour, label=f"p{q}: {number(value)} ms{sure}")
+            axes.plot([value, value], [0, q], color=colour, linewidth=1, linestyle=":")
+        _spread_axis(axes, values)
+        axes.set(xlabel="latency (ms)", ylabel="requests answered (%)", ylim=(0, 103))
+        legend_below(made, axes.get_legend_handles_labels()[0])
+        return save(made, folder, "latency_cdf")
+
+
+def over_time(records: Sequence[RequestRecord], folder: Path) -> Path:
+    """Throughput, p50 and p95 of every window, at the window's middle."""
+    cut = windows(records)
+    ends = np.array(cut.time_s)
+    start = min(record.sent_s for record in records)
+    starts = np.concatenate(([start], ends[:-1]))
+    middles = (starts + ends) / 2
+    marker = "o" if len(cut) <= 60 else None
+    with figure(4.4) as made:
+        top, bottom = made.subplots(2, 1, sharex=True)
+        top.plot(middles, cut.pairs_per_s, color=PALETTE[0], marker=marker, markersize=4)
+        top.set(ylabel="throughput (pairs/s)")
+        for name, series, colour, shape in (
+            ("p95", cut.p95_ms, PALETTE[1], "s"), ("p50", cut.p50_ms, PALETTE[2], "^"),
+        ):  # fmt: skip
+            heights = [np.nan if value is None else value for value in series]
+            bottom.plot(
+                middles, heights, color=colour, marker=marker and shape, markersize=4, label=name
+            )
+        bottom.set(
+            ylabel="latency (ms)",
+            xlabel=f"time since the start of the measurement (s); windows of {cut.length_s:.3g} s",
+        )
+        for axes in (top, bottom):
+            axes.set_ylim(0, axes.dataLim.y1 * 1.1 or 1)
+        bottom.set_xlim(start, ends[-1])
+        legend_below(made, bottom.get_legend_handles_labels()[0])
+        return save(made, folder, "over_time")
+
+
+def throughput_latency(records: Sequence[RequestRecord], folder: Path) -> Path:
+    """Every request, and every window, as throughput against latency."""
+    good, cut = [record for record in records if record.ok], windows(records)
+    pairs = [
+        (p50, rate)
+        for p50, rate in zip(cut.p50_ms, cut.pairs_per_s, strict=True)
+        if p50 is not None
+    ]
+    with figure(3.5) as made:
+        left, right = made.subplots(1, 2)
+        left.scatter(
+            [record.latency_ms for record in good], request_throughput(good), s=12, alpha=0.5,
+            color=PALETTE[0], linewidths=0, rasterized=len(good) > _MANY_POINTS,
+        )  # fmt: skip
+        left.set(
+            title=f"{len(good)} request{'s' * (len(good) != 1)}",
+            xlabel="latency (ms)",
+            ylabel="pairs / latency (pairs/s)",
+        )
+        right.scatter(
+            [p50 for p50, _ in pairs], [rate for _, rate in pairs], s=24, color=PALETTE[1]
+        )
+        right.set(
+            title=f"{len(pairs)} window{'s' * (len(pairs) != 1)} of {cut.length_s:.3g} s",
+            xlabel="median latency in the window (ms)",
+            ylabel="throughput (pairs/s)",
+        )
+        for axes in (left, right):
+            axes.margins(0.08)
+            axes.locator_params(axis="x", nbins=5)
+        return save(made, folder, "throughput_latency")
+
+
+def stages(good: Sequence[RequestRecord], folder: Path) -> Path:
+    """Mean time per stage as bars, p95 as marks; the means add up to the mean service time."""
+    times = stage_ms(good)
+    means = [float(times[name].mean()) for name in STAGES]
+    total = sum(means)
+    tails = [percentile(times[name], 95) for name in STAGES]
+    right_end = max(*means, *tails, 1e-9)
+    with figure(2.9) as made:
+        axes = made.subplots()
+        rows = np.arange(len(STAGES))
+        axes.barh(rows, means, height=0.55, color=PALETTE[0], label="mean")
+        axes.plot(tails, rows, "D", color=PALETTE[1], markersize=6, label="p95", linestyle="none")
+        for row, mean, tail in zip(rows, means, tails, strict=True):
+            share = f" ({mean / total:.0%} of all)" if total > 0 else ""
+            axes.annotate(
+                f"mean {number(mean)} ms{share}", (max(mean, tail), row), (9, 0),
+                textcoords="offset points", va="center",
+            )  # fmt: skip
+        axes.set_yticks(rows, STAGES)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set(xlabel="time per request (ms)", xlim=(min(0, *means), right_end * 1.55))
+        legend_below(made, axes.get_legend_handles_labels()[0])
+        return save(made, folder, "stages")
+
+
+def _spread_axis(axes: Axes, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> None:
+    """A logarithmic scale where a long tail would press everything else into a corner."""
+    low, median, high = float(values[0]), float(np.median(values)), float(values[-1])
+    if low > 0 and high > 8 * median:
+        logarithmic(axes)
+    elif high > low:
+        axes.margins(x=0.04)

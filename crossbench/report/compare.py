@@ -1,0 +1,190 @@
+"""Cells of a sweep from their runs: repeats joined, uncertainty kept, honest comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from crossbench.measure.intervals import mean_interval, percentile_interval, t_95
+from crossbench.report.axes import flatten, label, varying
+from crossbench.results import RunResult, Status
+from crossbench.types import RequestRecord
+
+THROUGHPUT = "throughput/pairs_per_s"
+P95 = "latency/p95_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One measured or failed run: its folder's name, what it found, its raw records."""
+
+    name: str
+    result: RunResult
+    records: Sequence[RequestRecord] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number and how far its 95 % interval reaches below and above; None: nothing is known."""
+
+    value: float
+    below: float | None = None
+    above: float | None = None
+
+    @property
+    def half(self) -> float | None:
+        """The larger of the two reaches."""
+        return None if self.below is None or self.above is None else max(self.below, self.above)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One point of the sweep: its runs (repeats) and their mean metrics.
+
+    `throughput` is in pairs/s, `p95` in ms; both are None where no run finished.
+    """
+
+    name: str
+    label: str
+    runs: tuple[Run, ...]
+    flat: Mapping[str, str]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    throughput: Estimate | None = None
+    p95: Estimate | None = None
+
+    @property
+    def finished(self) -> int:
+        return sum(run.result.status == Status.FINISHED for run in self.runs)
+
+    @property
+    def failures(self) -> list[Run]:
+        return [run for run in self.runs if run.result.status != Status.FINISHED]
+
+    @property
+    def status(self) -> str:
+        if not self.failures:
+            return str(Status.FINISHED)
+        if not self.finished:
+            return str(self.failures[0].result.status)
+        return f"{self.finished} of {len(self.runs)} finished"
+
+
+def cells(runs: Sequence[Run]) -> list[Cell]:
+    """Join runs of the same cell, in the order in which the cells were first run."""
+    axes = varying([run.result.config for run in runs])
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.result.cell_id or f"folder {run.name}", []).append(run)
+    throughput_sd = _relative_sd(THROUGHPUT, list(groups.values()))
+    p95_sd = _relative_sd(P95, list(groups.values()))
+    return [
+        Cell(
+            name=", ".join(run.name for run in group),
+            label=_label(group[0], axes),
+            runs=tuple(group),
+            flat=flatten(group[0].result.config),
+            metrics=_mean_metrics(group),
+            throughput=_throughput(group, throughput_sd),
+            p95=_p95(group, p95_sd),
+        )
+        for group in groups.values()
+    ]
+
+
+def distinguishable(a: Estimate, b: Estimate) -> bool | None:
+    """Whether the difference is larger than chance explains; None where a spread is unknown.
+
+    The sides of the two intervals that face each other, added as independent errors are.
+    """
+    low, high = (a, b) if a.value <= b.value else (b, a)
+    if low.above is None or high.below is None:
+        return None
+    return high.value - low.value > math.hypot(low.above, high.below)
+
+
+def ratio(a: Estimate, b: Estimate) -> Estimate:
+    """a / b with its interval, the relative errors added as independent ones are."""
+    value = a.value / b.value
+    if a.half is None or b.half is None:
+        return Estimate(value)
+    half = value * math.hypot(a.half / a.value, b.half / b.value)
+    return Estimate(value, half, half)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the (throughput, latency) points that none beats in both, by rising latency."""
+    best, front = -math.inf, []
+    for index in sorted(range(len(points)), key=lambda i: (points[i][1], -points[i][0])):
+        if points[index][0] > best:
+            best = points[index][0]
+            front.append(index)
+    return front
+
+
+def _label(run: Run, axes: Sequence[str]) -> str:
+    """A cell that left no configuration behind is called by its folder."""
+    return label(run.result.config, axes) if run.result.config else f"cell {run.name}"
+
+
+def _finished_values(metric: str, group: Sequence[Run]) -> list[float]:
+    found = [
+        run.result.metrics.get(metric) for run in group if run.result.status == Status.FINISHED
+    ]
+    return [value for value in found if value is not None]
+
+
+def _mean_metrics(group: Sequence[Run]) -> dict[str, float]:
+    finished = [run.result.metrics for run in group if run.result.status == Status.FINISHED]
+    names = dict.fromkeys(name for metrics in finished for name in metrics)
+    columns = {name: _finished_values(name, group) for name in names}
+    return {name: sum(values) / len(values) for name, values in columns.items() if values}
+
+
+def _relative_sd(metric: str, groups: Sequence[Sequence[Run]]) -> tuple[float, int] | None:
+    """Relative standard deviation between repeats, pooled over all cells, and its degrees.
+
+    Two repeats of one cell say next to nothing about its spread; those of all cells on the same
+    machine together do (the pooled variance of a one-way analysis of variance).
+    """
+    squares, degrees = 0.0, 0
+    for group in groups:
+        values = _finished_values(metric, group)
+        mean = sum(values) / max(1, len(values))
+        if len(values) > 1 and mean > 0:
+            squares += sum((value / mean - 1) ** 2 for value in values)
+            degrees += len(values) - 1
+    return (math.sqrt(squares / degrees), degrees) if degrees else None
+
+
+def _repeated(metric: str, group: Sequence[Run], sd: tuple[float, int]) -> Estimate | None:
+    values = _finished_values(metric, group)
+    if not values:
+        return None
+    mean = sum(values) / len(values)
+    half = t_95(sd[1]) * sd[0] * mean / math.sqrt(len(values))
+    return Estimate(mean, half, half)
+
+
+def _throughput(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate | None:
+    if sd is not None:
+        return _repeated(THROUGHPUT, group, sd)
+    values = _finished_values(THROUGHPUT, group)
+    if not values:
+        return None
+    series = [rate for rate in group[0].result.series.get("pairs_per_s", ()) if rate is not None]
+    found = mean_interval(series[:-1])  # in the last window the load drains
+    half = None if found is None else (found.high - found.low) / 2
+    return Estimate(values[0], half, half)
+
+
+def _p95(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate | None:
+    if sd is not None:
+        return _repeated(P95, group, sd)
+    values = _finished_values(P95, group)
+    if not values:
+        return None
+    found = percentile_interval([r.latency_ms for r in group[0].records if r.ok], 95)
+    if found is None:
+        return Estimate(values[0])
+    return Estimate(values[0], max(0.0, values[0] - found.low), max(0.0, found.high - values[0]))

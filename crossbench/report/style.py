@@ -1,0 +1,156 @@
+"""The one place for how plots look, are labelled and are saved; no pyplot, no global state."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
+
+# Okabe and Ito's palette, told apart with every common colour blindness; yellow is too pale for
+# lines on white and left out.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+LINES = ("-", "--", ":", "-.")
+GREY = "#595959"
+WIDTH_IN = 7.5
+_DPI = 150
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same picture everywhere
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e0e0e0",
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "crossbench",
+    "text.parse_math": False,  # a name with dollar signs is a name
+}
+
+
+@contextmanager
+def figure(height_in: float, width_in: float = WIDTH_IN) -> Iterator[Figure]:
+    """A figure in our style, for the time that it is drawn and saved."""
+    with mpl.rc_context(_STYLE):
+        made = Figure(figsize=(width_in, height_in), dpi=_DPI)
+        FigureCanvasAgg(made)
+        yield made
+
+
+def save(made: Figure, folder: Path, name: str) -> Path:
+    """Write `name`.png and `name`.svg into `folder`; returns the PNG's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settle(made)
+    made.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    made.savefig(folder / f"{name}.png")
+    return folder / f"{name}.png"
+
+
+def settle(made: Figure) -> None:
+    """Lay the figure out once and for all: matplotlib would do it again at every drawing."""
+    made.draw_without_rendering()
+    made.set_layout_engine("none")
+
+
+def legend_columns(texts: Sequence[str]) -> int:
+    """Columns of a legend that fit the figure's width, by its longest text."""
+    return max(1, min(len(texts), 5, 100 // (max(map(len, texts), default=1) + 6)))
+
+
+def legend_rows(texts: Sequence[str]) -> int:
+    return -(-len(texts) // legend_columns(texts))
+
+
+def legend_below(made: Figure, handles: Sequence[Any]) -> None:
+    """One legend below all panels, in as many columns as its longest text allows."""
+    texts = [str(handle.get_label()) for handle in handles]
+    made.legend(handles, texts, loc="outside lower center", ncols=legend_columns(texts))
+
+
+def logarithmic(axes: Axes) -> None:
+    """A logarithmic x axis whose ticks are plain numbers at 1, 2 and 5 of every decade."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def place_labels(axes: Axes, points: Sequence[tuple[float, float, Sequence[str]]]) -> list[int]:
+    """Write a text beside each point where nothing is in the way; returns whom no place fits.
+
+    A point has its texts in the order of preference: the next is tried where none fits.
+
+    The things in the way: every marker and line that is drawn in `axes`, its border, and the labels
+    placed before. Call it last: it needs the final limits.
+    """
+    made = axes.get_figure(root=True)
+    assert made is not None
+    settle(made)  # with the layout, it is known where the points lie
+    unit = made.dpi / 72
+    taken = [*_obstacles(axes, 5 * unit)]
+    frame, homeless = axes.get_window_extent(), []
+    for index, (x, y, texts) in enumerate(points):
+        for text, (dx, dy) in itertools.product(texts, _OFFSETS):
+            label = axes.annotate(
+                text, (x, y), (dx, dy), textcoords="offset points", fontsize=8.5, zorder=5,
+                ha="left" if dx > 0 else "right" if dx < 0 else "center",
+                va="bottom" if dy > 0 else "top" if dy < 0 else "center",
+            )  # fmt: skip
+            box = _extent(label, 1.5 * unit)
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
+            inside = inside and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            label.remove()
+        else:
+            homeless.append(index)
+    return homeless
+
+
+_OFFSETS = tuple(
+    (dx * distance, dy * distance)
+    for distance in (7, 12, 20)
+    for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+)
+
+
+def _extent(label: Annotation, margin: float) -> Bbox:
+    return label.get_window_extent().padded(margin)
+
+
+def _obstacles(axes: Axes, half: float) -> Iterator[Bbox]:
+    """Small boxes along every line and on every marker of `axes`, in pixels."""
+    for line in axes.get_lines():
+        data = np.column_stack([np.asarray(line.get_xdata()), np.asarray(line.get_ydata())])
+        pixels = line.get_transform().transform(data.astype(float))
+        reach = half if line.get_marker() not in {"None", "", " ", None} else half / 3
+        for x, y in pixels:
+            yield Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)
+        if line.get_linestyle() in {"None", "", " "}:
+            continue
+        for (x0, y0), (x1, y1) in itertools.pairwise(pixels):
+            steps = max(2, int(np.hypot(x1 - x0, y1 - y0) / half))
+            for part in np.linspace(0, 1, steps):
+                x, y = x0 + part * (x1 - x0), y0 + part * (y1 - y0)
+                yield Bbox.from_extents(x - half / 3, y - half / 3, x + half / 3, y + half / 3)

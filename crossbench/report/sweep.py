@@ -1,0 +1,200 @@
+"""The report of a sweep, written from its cells' files alone, and its table for a terminal."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from crossbench.errors import ResultError
+from crossbench.report.axes import flatten, varying
+from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
+from crossbench.report.compare import Cell, Estimate, Run, cells, ratio
+from crossbench.report.sweep_plots import sweep_plots
+from crossbench.report.sweep_tables import (
+    all_cells,
+    best_of,
+    estimate_text,
+    reason_of,
+    same_mark,
+    summary_rows,
+    terminal_table,
+)
+from crossbench.report.tables import ABSENT, markdown_table, number, percentile_text
+from crossbench.results import RunResult, Status, load_records, load_result
+
+CSV_FILE = "results.csv"
+__all__ = ["read_runs", "summary_rows", "terminal_table", "write_csv", "write_sweep_report"]
+_PLACE = ("host", "cpu", "cores_usable", "os", "git_commit", "git_dirty")
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """Every run of the sweep in its order: the numbered subfolders.
+
+    A folder without a readable result is a run that failed, with the reason as its error.
+    """
+    runs = []
+    numbered = (path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal())
+    for path in sorted(numbered, key=lambda path: int(path.name)):
+        try:
+            runs.append(Run(path.name, load_result(path), load_records(path)))
+        except ResultError as error:
+            runs.append(Run(path.name, RunResult(Status.FAILED, {}, "", error=str(error))))
+    return runs
+
+
+def write_sweep_report(folder: Path) -> Path:
+    """Write `report.md`, `results.csv` and `plots/` into the sweep's folder; returns the report."""
+    runs = read_runs(folder)
+    joined, axes = cells(runs), varying([run.result.config for run in runs])
+    plots = sweep_plots(joined, axes, folder / PLOTS_FOLDER)
+    write_csv(runs, folder / CSV_FILE)
+    sections = [
+        f"# Sweep {folder.resolve().name}",
+        _answer(joined),
+        _notes(runs),
+        _varied(axes, joined),
+        all_cells(joined, axes, folder),
+        *(f"![{title}]({path.relative_to(folder).as_posix()})" for title, path in plots.items()),
+        _plot_note(joined, bool(plots)),
+        _quality(joined),
+        _failures(joined),
+        _environment(runs),
+    ]
+    path = folder / REPORT_FILE
+    path.write_text("\n\n".join(section for section in sections if section) + "\n", "utf-8")
+    return path
+
+
+def write_csv(runs: Sequence[Run], path: Path) -> None:
+    """One row per run: folder, status, the whole flattened configuration, every metric."""
+    flats = [flatten(run.result.config) for run in runs]
+    settings = dict.fromkeys(key for flat in flats for key in flat)
+    metrics = sorted({name for run in runs for name in run.result.metrics})
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["folder", "cell_id", "status", "error", "started_at", *settings, *metrics])
+        for run, flat in zip(runs, flats, strict=True):
+            result = run.result
+            writer.writerow(
+                [run.name, result.cell_id, str(result.status), result.error, result.started_at]
+                + [flat.get(key) for key in settings]
+                + [result.metrics.get(name) for name in metrics]
+            )
+
+
+def _answer(joined: Sequence[Cell]) -> str:
+    finished = [cell for cell in joined if cell.throughput is not None]
+    if not joined:
+        return "**No cell was run.**"
+    if not finished:
+        return f"**No cell finished**: see why for each of the {len(joined)} below."
+    fastest = best_of(finished, lambda cell: cell.throughput, max)
+    quickest = best_of(finished, lambda cell: cell.p95, min)
+    assert fastest is not None
+    if len(finished) == 1:
+        return f"Only one cell has numbers, {_told(fastest)}: there is nothing to compare."
+    lines = [f"Highest throughput: {_told(fastest)}{_speedup(fastest, finished[0])}."]
+    lines[0] += _ties(fastest, finished, lambda cell: cell.throughput)
+    if quickest is not None:
+        lines.append(f"Lowest p95 latency: {_told(quickest)}.")
+        lines[1] += _ties(quickest, finished, lambda cell: cell.p95)
+    if len(finished) < len(joined):
+        lines.append(f"{len(finished)} of {len(joined)} cells have numbers.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _told(cell: Cell) -> str:
+    n = int(cell.metrics.get("requests/ok", 0))
+    p95 = f" at a p95 of {percentile_text(cell.p95.value, 95, n, 'ms')}" if cell.p95 else ""
+    return f"**{cell.label}**, {estimate_text(cell.throughput)} pairs/s{p95}"
+
+
+def _speedup(cell: Cell, first: Cell) -> str:
+    if cell is first or cell.throughput is None or first.throughput is None:
+        return ", the first cell" if cell is first else ""
+    times = number(ratio(cell.throughput, first.throughput).value)
+    return f", {times} times the first cell ({first.label})"
+
+
+def _ties(best: Cell, others: Sequence[Cell], get: Callable[[Cell], Estimate | None]) -> str:
+    tied = [cell.label for cell in others if cell is not best and same_mark(get(cell), get(best))]
+    return f" Not distinguishable from it: {'; '.join(tied)}." if tied else ""
+
+
+def _notes(runs: Sequence[Run]) -> str:
+    """Warnings of the cells, each once, with the cells it is about where these are not all."""
+    about: dict[str, list[str]] = {}
+    for run in runs:
+        for note in (run.result.model.get("caveat"), *run.result.warnings):
+            if note:
+                about.setdefault(" ".join(str(note).split()), []).append(run.name)
+    lines = []
+    for note, names in about.items():
+        measured = [run for run in runs if run.result.config]
+        where = "" if len(names) >= len(measured) else f" (cell {', '.join(names)})"
+        lines.append(f"> **Note:** {note}{where}")
+    return "\n\n".join(lines)
+
+
+def _varied(axes: Sequence[str], joined: Sequence[Cell]) -> str:
+    if not axes:
+        return ""
+    rows = [
+        [
+            f"`{axis}`",
+            ", ".join(dict.fromkeys(cell.flat.get(axis, ABSENT) for cell in joined if cell.flat)),
+        ]
+        for axis in axes
+    ]
+    return f"## What varies\n\n{markdown_table(['axis', 'values'], rows)}"
+
+
+def _plot_note(joined: Sequence[Cell], drawn: bool) -> str:
+    missing = sum(cell.throughput is None for cell in joined)
+    if not drawn:
+        return ""
+    plural = "cell has" if missing == 1 else "cells have"
+    absent = f" {missing} {plural} no numbers and no place in the plots." if missing else ""
+    return f"Error bars are the 95 % intervals of the table above.{absent}"
+
+
+def _quality(joined: Sequence[Cell]) -> str:
+    names = sorted(
+        {name for cell in joined for name in cell.metrics if name.startswith("quality/")}
+    )
+    if not names:
+        return ""
+    rows = [
+        [cell.label, *(number(cell.metrics.get(name), 4) for name in names)]
+        for cell in joined
+        if cell.metrics
+    ]
+    headers = ["cell", *(name.split("/", 1)[1] for name in names)]
+    return f"## Quality\n\n{markdown_table(headers, rows, 'l' + 'r' * len(names))}"
+
+
+def _failures(joined: Sequence[Cell]) -> str:
+    rows = [
+        [run.name, cell.label, str(run.result.status), reason_of(run)]
+        for cell in joined
+        for run in cell.failures
+    ]
+    table = markdown_table(["run", "cell", "status", "reason"], rows)
+    return f"## What did not finish\n\n{table}" if rows else ""
+
+
+def _environment(runs: Sequence[Run]) -> str:
+    """Where it ran; several values of one thing mean that cells are not quite comparable."""
+    rows, mixed = [], []
+    for key in _PLACE:
+        values = dict.fromkeys(
+            str(run.result.environment[key]) for run in runs if key in run.result.environment
+        )
+        if values:
+            rows.append([key, "; ".join(values)])
+            mixed += [key] if len(values) > 1 else []
+    if not rows:
+        return ""
+    warning = f"\n\nThe cells differ in {', '.join(mixed)}: compare with care." if mixed else ""
+    return f"## Environment\n\n{markdown_table(['', 'value'], rows)}{warning}"

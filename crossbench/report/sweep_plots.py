@@ -1,0 +1,231 @@
+"""A sweep's plots: throughput and p95 along the axis that varies, and the frontier of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from crossbench.report.axes import numeric_axis, value_text
+from crossbench.report.compare import Cell, Estimate, pareto
+from crossbench.report.style import (
+    GREY,
+    LINES,
+    MARKERS,
+    PALETTE,
+    figure,
+    legend_below,
+    legend_rows,
+    logarithmic,
+    place_labels,
+    save,
+)
+from crossbench.report.tables import number, shorten
+
+_LEGEND_CHARACTERS = 44
+_BAR_CHARACTERS = 38
+_LEGEND_ROW_IN = 0.19
+
+Measured = tuple[Cell, Estimate, Estimate]
+
+
+def sweep_plots(cells: Sequence[Cell], axes: Sequence[str], folder: Path) -> dict[str, Path]:
+    """Draw what can be drawn of the measured cells into `folder`: {title: path of the PNG}."""
+    measured = [
+        (cell, cell.throughput, cell.p95)
+        for cell in cells
+        if cell.throughput is not None and cell.p95 is not None
+    ]
+    if not measured:
+        return {}
+    along = numeric_axis(axes, [cell.flat for cell, *_ in measured])
+    rest = [axis for axis in axes if axis != along]
+    keys = dict.fromkeys(_series_name(cell, rest) for cell, *_ in measured)
+    names = dict(
+        zip(keys, _unique([shorten(key, _LEGEND_CHARACTERS) for key in keys]), strict=True)
+    )
+    plots = {}
+    if along is not None and len(measured) > len(names):
+        title = f"Throughput and p95 latency by {along}"
+        plots[title] = _by_axis(measured, along, rest, names, folder)
+    else:
+        plots["Throughput and p95 latency"] = _bars(measured, folder)
+    if len(measured) > 1:
+        plots["Throughput against p95 latency"] = _frontier(measured, along, rest, names, folder)
+    return plots
+
+
+def _by_axis(
+    measured: Sequence[Measured],
+    along: str,
+    rest: Sequence[str],
+    names: dict[str, str],
+    folder: Path,
+) -> Path:
+    """Two panels, one line per combination of the other axes, intervals as error bars."""
+    values = sorted({float(cell.flat[along]) for cell, *_ in measured})
+    with figure(3.3 + _LEGEND_ROW_IN * legend_rows(list(names.values()))) as made:
+        panels = made.subplots(1, 2)
+        for index, (key, name) in enumerate(names.items()):
+            members = [item for item in measured if _series_name(item[0], rest) == key]
+            members.sort(key=lambda item: float(item[0].flat[along]))
+            places = [float(cell.flat[along]) for cell, *_ in members]
+            _errorbar(panels[0], places, [item[1] for item in members], name, index)
+            _errorbar(panels[1], places, [item[2] for item in members], name, index)
+        panels[0].set(ylabel="throughput (pairs/s)")
+        panels[1].set(ylabel="p95 latency (ms)")
+        for panel in panels:
+            if values[0] > 0 and values[-1] >= 4 * values[0]:
+                panel.set_xscale("log", base=2)
+            panel.set_xticks(values, [f"{value:g}" for value in values], minor=False)
+            panel.set_xticks([], minor=True)
+            _thin_ticks(panel, values)
+            panel.margins(x=0.1)
+            panel.set(xlabel="pairs per request (batch)" if along == "batch" else along)
+            panel.set_ylim(bottom=0)
+        if any(names):
+            legend_below(made, panels[0].get_legend_handles_labels()[0])
+        return save(made, folder, f"by_{along.replace('.', '_')}")
+
+
+def _bars(measured: Sequence[Measured], folder: Path) -> Path:
+    """Where no number varies: one bar per cell, in the sweep's order."""
+    labels = _unique([shorten(cell.label, _BAR_CHARACTERS) for cell, *_ in measured])
+    rows = np.arange(len(measured))
+    with figure(1.1 + 0.27 * len(measured)) as made:
+        panels = made.subplots(1, 2, sharey=True)
+        titles = ("throughput (pairs/s)", "p95 latency (ms)")
+        for column, (panel, title) in enumerate(zip(panels, titles, strict=True)):
+            estimates = [(item[1], item[2])[column] for item in measured]
+            ends = [estimate.value + (estimate.above or 0.0) for estimate in estimates]
+            panel.barh(rows, [e.value for e in estimates], height=0.6, color=PALETTE[column],
+                       xerr=_reaches(estimates), error_kw={"elinewidth": 1})  # fmt: skip
+            for row, estimate, end in zip(rows, estimates, ends, strict=True):
+                panel.annotate(number(estimate.value), (end, row), (4, 0), va="center",
+                               textcoords="offset points", fontsize=8.5)  # fmt: skip
+            panel.set(xlabel=title, xlim=(0, max(ends) * 1.28))
+            panel.locator_params(axis="x", nbins=4, prune="upper")
+            panel.grid(visible=False, axis="y")
+        panels[0].set_yticks(rows, labels)
+        panels[0].set_ylim(len(measured) - 0.5, -0.5)
+        return save(made, folder, "by_cell")
+
+
+def _frontier(
+    measured: Sequence[Measured],
+    along: str | None,
+    rest: Sequence[str],
+    names: dict[str, str],
+    folder: Path,
+) -> Path:
+    """Every cell as p95 against throughput; those that no other beats in both are joined."""
+    front = pareto([(rate.value, p95.value) for _, rate, p95 in measured])
+    values = sorted({float(cell.flat[along]) for cell, *_ in measured}) if along else []
+    by_value = 1 < len(values) <= len(MARKERS)
+    handles: list[Line2D] = []
+    order = list(names)
+    for index, name in enumerate(names.values()):
+        marker = "o" if by_value else MARKERS[index % len(MARKERS)]
+        if name or not by_value:
+            handles.append(_handle(name or "all cells", marker, **_fill(index)))
+    if by_value:
+        handles += [
+            _handle(f"{along}={value:g}", MARKERS[k], color=GREY, markerfacecolor=GREY)
+            for k, value in enumerate(values)
+        ]
+    if len(front) > 1:
+        handles.append(Line2D([], [], color=GREY, linewidth=1.2, label="frontier"))
+    texts = [str(handle.get_label()) for handle in handles]
+    with figure(4.0 + _LEGEND_ROW_IN * legend_rows(texts)) as made:
+        axes = made.subplots()
+        axes.plot(
+            [measured[i][2].value for i in front], [measured[i][1].value for i in front],
+            color=GREY, linewidth=1.2, zorder=1,
+        )  # fmt: skip
+        for cell, rate, p95 in measured:
+            index = order.index(_series_name(cell, rest))
+            marker = MARKERS[index % len(MARKERS)]
+            if by_value and along:
+                marker = MARKERS[values.index(float(cell.flat[along]))]
+            axes.plot(p95.value, rate.value, marker, markersize=7, **_fill(index))
+        axes.margins(0.16)
+        axes.set(
+            xlabel="p95 latency (ms), better to the left",
+            ylabel="throughput (pairs/s), better upwards",
+        )
+        _room(axes, measured)
+        legend_below(made, handles)
+        place_labels(
+            axes,
+            [
+                (p95.value, rate.value, _texts(cell, along))
+                for cell, rate, p95 in (measured[i] for i in front)
+            ],
+        )
+        return save(made, folder, "frontier")
+
+
+def _room(axes: Axes, measured: Sequence[Measured]) -> None:
+    """A logarithmic latency axis where cells differ by orders; zero stays in view of throughput."""
+    latencies = [p95.value for _, _, p95 in measured]
+    if min(latencies) > 0 and max(latencies) > 20 * min(latencies):
+        logarithmic(axes)
+    elif axes.get_xlim()[0] < 0:
+        axes.set_xlim(left=0)
+    rates = [rate.value for _, rate, _ in measured]
+    if min(rates) < 0.5 * max(rates):
+        axes.set_ylim(0, max(rates) * 1.18)
+
+
+def _texts(cell: Cell, along: str | None) -> list[str]:
+    """What to write at a point; where that does not fit, the colour tells the rest."""
+    return [shorten(cell.label, 30), *([value_text(along, cell.flat)] if along else [])]
+
+
+def _series_name(cell: Cell, rest: Sequence[str]) -> str:
+    return " ".join(value_text(axis, cell.flat) for axis in rest)
+
+
+def _unique(texts: Sequence[str]) -> list[str]:
+    """Names that shortening made equal are told apart by a number."""
+    return [
+        f"{text} ({texts[: index + 1].count(text)})" if texts.count(text) > 1 else text
+        for index, text in enumerate(texts)
+    ]
+
+
+def _errorbar(
+    axes: Axes, places: Sequence[float], estimates: Sequence[Estimate], name: str, index: int
+) -> None:
+    axes.errorbar(
+        places, [estimate.value for estimate in estimates], yerr=_reaches(estimates), capsize=3,
+        marker=MARKERS[index % len(MARKERS)], markersize=5, elinewidth=1,
+        linestyle=LINES[index // len(PALETTE) % len(LINES)], label=name or None, **_fill(index),
+    )  # fmt: skip
+
+
+def _reaches(estimates: Sequence[Estimate]) -> list[list[float]]:
+    """Error bars as matplotlib wants them; an unknown interval has none."""
+    return [[e.below or 0.0 for e in estimates], [e.above or 0.0 for e in estimates]]
+
+
+def _fill(index: int) -> dict[str, Any]:
+    """Colour of a series; beyond the palette the same colours again, with hollow markers."""
+    colour = PALETTE[index % len(PALETTE)]
+    hollow = index // len(PALETTE) % 2 == 1
+    return {"color": colour, "markerfacecolor": "white" if hollow else colour}
+
+
+def _handle(name: str, marker: str, **style: Any) -> Line2D:
+    return Line2D([], [], marker=marker, linestyle="none", markersize=6, label=name, **style)
+
+
+def _thin_ticks(axes: Axes, values: Sequence[float]) -> None:
+    """Where many values crowd the axis, write only every other (third, …) one."""
+    step = -(-len(values) // 8)
+    kept = list(values[::step])
+    axes.set_xticks(kept, [f"{value:g}" for value in kept])

@@ -1,0 +1,199 @@
+"""The tables of a sweep's cells: the report's, and the short one for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from crossbench.report.axes import varying
+from crossbench.report.cell import REPORT_FILE
+from crossbench.report.compare import Cell, Estimate, Run, cells, distinguishable, ratio
+from crossbench.report.tables import (
+    ABSENT,
+    cut,
+    markdown_table,
+    number,
+    percentile_text,
+    plain_table,
+    plus_minus,
+    shorten,
+)
+from crossbench.results import RunResult
+
+_SAME = "≈ "
+_TERMINAL_VALUE = 28  # characters of one value in the terminal's table
+_TERMINAL_REASON = 60
+Get = Callable[[Cell], Estimate | None]
+
+
+def summary_rows(results: Sequence[RunResult]) -> tuple[list[str], list[list[str]]]:
+    """(headers, rows) of the short table: a row per cell, the highest throughput marked `*`.
+
+    Cells whose throughput cannot be told from the highest are marked `≈`.
+    """
+    joined = cells([Run(str(index), result) for index, result in enumerate(results)])
+    axes = varying([result.config for result in results])
+    best = best_of(joined, lambda cell: cell.throughput, max)
+    headers = [*_axis_names(axes), "pairs/s", "p50 ms", "p95 ms", "p99 ms", "RSS peak MB"]
+    rows = []
+    for cell in joined:
+        mark = ""
+        if best is not None and cell.throughput is not None and len(joined) > 1:
+            mark = "* " if cell is best else same_mark(cell.throughput, best.throughput)
+        metrics, n = cell.metrics, int(cell.metrics.get("requests/ok", 0))
+        width = _TERMINAL_VALUE if axes else _TERMINAL_REASON
+        rows.append([
+            *(shorten(text, width) for text in _axis_values(cell, axes)),
+            mark + estimate_text(cell.throughput),
+            *(percentile_text(metrics.get(f"latency/p{q}_ms"), q, n) for q in (50, 95, 99)),
+            number(metrics.get("memory/rss_peak_mb")),
+        ])  # fmt: skip
+    if any(cell.failures for cell in joined):
+        headers.append("status")
+        for row, cell in zip(rows, joined, strict=True):
+            why = f": {reason_of(cell.failures[0])}" if cell.failures else ""
+            row.append(cell.status + cut(why, _TERMINAL_REASON))
+    return headers, rows
+
+
+def terminal_table(results: Sequence[RunResult]) -> str:
+    """The short table as text, with the legend that its marks need."""
+    headers, rows = summary_rows(results)
+    names = len(headers) - 5 - (headers[-1] == "status")
+    lines = [plain_table(headers, rows, "l" * names + "rrrrr")]
+    throughput = " ".join(row[names] for row in rows)
+    legend = {
+        "*": "* highest throughput",
+        _SAME.strip(): "≈ not distinguishable from it",
+        "±": "± 95 % interval",
+    }
+    used = [text for mark, text in legend.items() if mark in throughput]
+    if any("±" not in row[names] != ABSENT for row in rows):
+        used.append("without ± the spread is unknown")
+    if any("~" in cell for row in rows for cell in row[names:]):
+        used.append("~ fewer than five requests beyond")
+    return "\n".join([*lines, *(["", "; ".join(used)] if used else [])])
+
+
+def all_cells(joined: Sequence[Cell], axes: Sequence[str], folder: Path) -> str:
+    if not joined:
+        return ""
+    fastest = best_of(joined, lambda cell: cell.throughput, max)
+    quickest = best_of(joined, lambda cell: cell.p95, min)
+    first = next((cell for cell in joined if cell.throughput is not None), None)
+    device = any("memory/device_peak_mb" in cell.metrics for cell in joined)
+    headers = ["cell", *_axis_names(axes), "status", "throughput (pairs/s)", "speed-up",
+               "p50 (ms)", "p95 (ms)", "p99 (ms)", "RSS peak (MB)",
+               *(["device peak (MB)"] * device)]  # fmt: skip
+    rows = []
+    for cell in joined:
+        metrics, n = cell.metrics, int(cell.metrics.get("requests/ok", 0))
+        p95 = percentile_text(cell.p95.value, 95, n) if cell.p95 else ABSENT
+        rows.append([
+            ", ".join(_link(run.name, folder) for run in cell.runs),
+            *_axis_values(cell, axes),
+            cell.status,
+            _marked(estimate_text(cell.throughput), cell, fastest, lambda cell: cell.throughput),
+            _times(cell, first),
+            percentile_text(metrics.get("latency/p50_ms"), 50, n),
+            _marked(p95, cell, quickest, lambda cell: cell.p95),
+            percentile_text(metrics.get("latency/p99_ms"), 99, n),
+            number(metrics.get("memory/rss_peak_mb")),
+            *([number(metrics.get("memory/device_peak_mb"))] * device),
+        ])  # fmt: skip
+    align = "l" * (len(headers) - 6 - device) + "r" * (6 + device)
+    table = markdown_table(headers, rows, align)
+    return f"## All cells\n\n{table}\n\n{_legend(joined)}"
+
+
+def _marked(text: str, cell: Cell, best: Cell | None, get: Get) -> str:
+    if cell is best:
+        return f"**{text}**"
+    return text if best is None else same_mark(get(cell), get(best)) + text
+
+
+def _times(cell: Cell, first: Cell | None) -> str:
+    if first is None or first.throughput is None or cell.throughput is None:
+        return ABSENT
+    if cell is first:
+        return "1×"
+    text = f"{number(ratio(cell.throughput, first.throughput).value)}×"
+    apart = distinguishable(cell.throughput, first.throughput)
+    return f"{text} ?" if apart is None else text if apart else _SAME + text
+
+
+def _legend(joined: Sequence[Cell]) -> str:
+    measured = [cell for cell in joined if cell.throughput is not None]
+    if not measured:
+        return "No cell has numbers."
+    notes = []
+    if len(measured) > 1:
+        notes.append(
+            "Bold: the best of all. `≈`: its difference (from the best; in the speed-up, from the "
+            "first cell with numbers) is within the 95 % intervals, so it may be chance."
+        )
+    if any(cell.finished > 1 for cell in joined):
+        notes.append(
+            "Repeats are averaged; ± is the 95 % interval of that mean, with the relative spread "
+            "between repeats pooled over all cells."
+        )
+    elif any(cell.throughput and cell.throughput.half is not None for cell in measured):
+        notes.append(
+            "± is the 95 % interval from window to window within one run; that of p95 comes from "
+            "its order statistics. Neither knows how much a second run would differ: `repeat=1,2,3`"
+            " measures that."
+        )
+    if any(cell.throughput and cell.throughput.half is None for cell in measured):
+        notes.append(
+            "Without ± a run had too few windows to tell its spread, and its differences may be "
+            "chance (`?`)."
+        )
+    notes.append("`~`: fewer than five requests lie beyond that percentile.")
+    return " ".join(notes)
+
+
+def best_of(
+    joined: Sequence[Cell],
+    get: Get,
+    choose: Callable[[list[float]], float],
+) -> Cell | None:
+    found = [(value, cell) for cell in joined if (value := get(cell)) is not None]
+    if not found:
+        return None
+    wanted = choose([value.value for value, _ in found])
+    return next(cell for value, cell in found if value.value == wanted)
+
+
+def same_mark(a: Estimate | None, b: Estimate | None) -> str:
+    if a is None or b is None or a is b:
+        return ""
+    return _SAME if distinguishable(a, b) is False else ""
+
+
+def estimate_text(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ABSENT
+    half = estimate.half
+    return number(estimate.value) if half is None else plus_minus(estimate.value, half)
+
+
+def reason_of(run: Run) -> str:
+    return (run.result.error or "no reason was recorded").strip().splitlines()[0]
+
+
+def _link(name: str, folder: Path) -> str:
+    return f"[{name}]({name}/{REPORT_FILE})" if (folder / name / REPORT_FILE).exists() else name
+
+
+def _axis_names(axes: Sequence[str]) -> list[str]:
+    last = [axis.rsplit(".", 1)[-1] for axis in axes]
+    names = [
+        short if last.count(short) == 1 else axis for axis, short in zip(axes, last, strict=True)
+    ]
+    return names or ["name"]
+
+
+def _axis_values(cell: Cell, axes: Sequence[str]) -> list[str]:
+    if not axes or not cell.flat:
+        return [cell.label, *([ABSENT] * (len(axes) - 1))]
+    return [cell.flat.get(axis, ABSENT) for axis in axes]

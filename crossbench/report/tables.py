@@ -1,0 +1,104 @@
+"""Numbers and tables as text: aligned Markdown, and the same for a terminal."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+
+from crossbench.measure.statistics import percentile_supported
+
+ABSENT = "–"
+Row = Sequence[str]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`value` to so many significant digits, whole numbers in full; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    if value == 0:
+        return "0"
+    if isinstance(value, int):
+        return f"{value:,}"
+    size = math.floor(math.log10(abs(value)))
+    if size < -3:
+        return f"{value:.1e}"
+    return f"{value:,.{max(0, digits - 1 - size)}f}"
+
+
+def percentile_text(value: float | None, q: float, n: int, unit: str = "") -> str:
+    """A percentile, marked with the number of requests where these hardly support it."""
+    text = f"{number(value)} {unit}".rstrip()
+    return text if value is None or percentile_supported(q, n) else f"~{text} (n={n})"
+
+
+def interval_text(low: float, high: float) -> str:
+    """`low` to `high` with the digits that their distance calls for."""
+    size = math.floor(math.log10(high - low)) if high > low else 0
+    digits = max(0, 1 - size)
+    return f"{low:,.{digits}f} … {high:,.{digits}f}"
+
+
+def plus_minus(value: float, half: float) -> str:
+    """`value ± half`: the half-width to two digits, the value to the same place."""
+    if half <= 0:
+        return number(value)
+    places = max(0, 1 - math.floor(math.log10(half)))
+    # No more digits than number() gives: a tiny half-width does not make the value more exact.
+    places = min(places, max(0, 4 - math.floor(math.log10(abs(value) or 1.0))))
+    return f"{value:,.{places}f} ± {half:,.{places}f}"
+
+
+def shorten(text: str, width: int) -> str:
+    """A name on one line of at most `width` characters, cut in the middle: both ends tell."""
+    line = " ".join(text.split())
+    if len(line) <= width:
+        return line
+    head = (width - 1) * 2 // 3
+    return f"{line[:head].rstrip()}…{line[len(line) - (width - 1 - head) :].lstrip()}"
+
+
+def cut(text: str, width: int) -> str:
+    """A sentence on one line of at most `width` characters, cut at its end."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1].rstrip()}…"
+
+
+def markdown_table(headers: Row, rows: Sequence[Row], align: str = "") -> str:
+    """A Markdown table that is aligned as plain text too; `align` has an l or r per column."""
+    cells = [[_escape(cell) for cell in row] for row in (headers, *rows)]
+    align = align.ljust(len(headers), "l")
+    widths = [max(3, *(_width(row[column]) for row in cells)) for column in range(len(headers))]
+    lines = ["| " + " | ".join(_pad(*cell) for cell in zip(row, widths, align, strict=True)) + " |"
+             for row in cells]  # fmt: skip
+    rules = ["-" * (width - 1) + (":" if side == "r" else "-")
+             for width, side in zip(widths, align, strict=True)]  # fmt: skip
+    return "\n".join([lines[0], "| " + " | ".join(rules) + " |", *lines[1:]])
+
+
+def plain_table(headers: Row, rows: Sequence[Row], align: str = "") -> str:
+    """The same for a terminal: columns apart by two spaces, a rule below the headers."""
+    align = align.ljust(len(headers), "l")
+    widths = [
+        max(_width(row[column]) for row in (headers, *rows)) for column in range(len(headers))
+    ]
+    lines = ["  ".join(_pad(*cell) for cell in zip(row, widths, align, strict=True)).rstrip()
+             for row in (headers, ["─" * width for width in widths], *rows)]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _escape(cell: str) -> str:
+    return " ".join(cell.split()).replace("|", "\\|")
+
+
+def _pad(cell: str, width: int, side: str) -> str:
+    space = " " * (width - _width(cell))
+    return space + cell if side == "r" else cell + space
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal: East Asian wide characters take two, combining ones none."""
+    return sum(
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )

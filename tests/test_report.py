@@ -1,0 +1,261 @@
+"""Reports of real result files: one cell, two, twenty-four, repeats, and what did not finish."""
+
+import csv
+import re
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossbench.measure.correlation import correlation_metrics
+from crossbench.measure.statistics import summarise, windows
+from crossbench.report.axes import flatten, label, varying
+from crossbench.report.cell import write_cell_report
+from crossbench.report.compare import Estimate, Run, cells, distinguishable, pareto
+from crossbench.report.style import figure, place_labels
+from crossbench.report.sweep import terminal_table, write_sweep_report
+from crossbench.report.tables import interval_text, markdown_table, number, plain_table, plus_minus
+from crossbench.results import RunResult, Status, save_records, save_result
+from crossbench.types import RequestRecord
+
+CAVEAT = "The relevance of the scores means nothing."
+
+
+def config(backend: str = "pytorch", batch: int = 32, repeat: int = 1) -> dict[str, Any]:
+    return {
+        "batch": batch,
+        "concurrency": 1,
+        "repeat": repeat,
+        "backend": {"_target_": f"made.{backend}", "name": backend, "compile": backend != "x"},
+        "quant": {"name": "fp32"},
+    }
+
+
+def load(pairs_per_s: float, batch: int, seed: int = 0, n: int = 120) -> list[RequestRecord]:
+    """One request in flight whose latency scatters by 5 %."""
+    rng, now, records = np.random.default_rng(seed), 0.0, []
+    for index in range(n):
+        latency = batch / pairs_per_s * float(rng.lognormal(0, 0.05))
+        infer = latency * 900
+        tokens = batch * int(rng.integers(70, 110))
+        records.append(
+            RequestRecord(index, now, now, now + latency, batch, tokens, 0, 0.3, 0.1, infer, "OK")
+        )
+        now += latency
+    return records
+
+
+def save(
+    folder: Path,
+    settings: dict[str, Any],
+    records: Sequence[RequestRecord] = (),
+    status: Status = Status.FINISHED,
+    error: str | None = None,
+) -> RunResult:
+    folder.mkdir(parents=True)
+    metrics = {**summarise(records), **correlation_metrics(records)} if records else {}
+    result = RunResult(
+        status,
+        settings,
+        cell_id=f"{settings['backend']['name']} {settings['batch']}",
+        error=error,
+        metrics={**metrics, "memory/rss_peak_mb": 700.0} if metrics else {},
+        environment={"host": "here", "cpu": "one", "versions": {"torch": "2.13.0"}},
+        series=windows(records).series(),
+        model={"name": "minilm-l6-seeded", "caveat": CAVEAT},
+        dataset={"name": "synthetic", "passage_tokens": {"50": 20, "mean": 21.5, "max": 40}},
+    )
+    save_result(result, folder)
+    if records:
+        save_records(records, folder)
+    return result
+
+
+def linked(report: Path) -> list[Path]:
+    """The pictures a report shows; every one must be there and not be empty."""
+    paths = [
+        report.parent / found for found in re.findall(r"!\[.*?\]\((.*?)\)", report.read_text())
+    ]
+    assert all(path.stat().st_size > 5000 for path in paths)
+    assert all(path.with_suffix(".svg").exists() for path in paths)
+    return paths
+
+
+def test_cell_report(tmp_path: Path) -> None:
+    records = load(400, 32, n=150)
+    save(tmp_path / "0", config(), records)
+    report = write_cell_report(tmp_path / "0")
+    text = report.read_text()
+    metrics = summarise(records)
+    rate, p95 = metrics["throughput/pairs_per_s"], metrics["latency/p95_ms"]
+    assert f"**{rate:.0f} pairs/s at a p95 latency of {p95:.1f} ms**, over 150 requests" in text
+    assert text.index(CAVEAT) < text.index("## Summary")
+    assert "21.5 tokens on average, MS MARCO's 81.7" in text
+    assert re.search(r"\| p99 +\| +~[\d.]+ \(n=150\)", text)
+    for section in ("Latency", "Throughput of single requests", "Correlation", "Stages", "Memory"):
+        assert f"## {section}" in text
+    assert len(linked(report)) == 4
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_cell_with_no_or_one_reply(tmp_path: Path, n: int) -> None:
+    failed = RequestRecord(9, 0.0, 0.0, 0.2, 32, 0, 0, 0.0, 0.0, 0.0, "INTERNAL")
+    save(tmp_path / "0", config(), [*load(400, 32, n=n), failed])
+    report = write_cell_report(tmp_path / "0")
+    assert f"1 of {n + 1} requests failed (INTERNAL)" in report.read_text()
+    assert ("No request succeeded" in report.read_text()) == (n == 0)
+    assert len(linked(report)) == (4 if n else 0)
+
+
+def test_two_cells_of_which_one_is_not_here(tmp_path: Path) -> None:
+    reason = "backend=mps needs a Mac | here is Linux"
+    here = save(tmp_path / "1", config("pytorch"), load(400, 32))
+    gone = save(tmp_path / "0", config("mps"), (), Status.UNAVAILABLE, f"{reason}\nmore")
+    assert "**unavailable**: backend=mps" in write_cell_report(tmp_path / "0").read_text()
+    report = write_sweep_report(tmp_path)
+    text = report.read_text()
+    assert "there is nothing to compare" in text
+    assert "needs a Mac \\| here is Linux" in text
+    assert "[0](0/report.md)" in text
+    assert len(linked(report)) == 1
+    table = terminal_table([gone, here])
+    assert "unavailable: backend=mps needs a Mac" in table
+    assert len(set(map(len, table.splitlines()[:2]))) <= 2
+
+
+def test_twenty_four_cells(tmp_path: Path) -> None:
+    backends = [f"backend-with-quite-a-long-name-number-{index}" for index in range(8)]
+    results = []
+    for index, (backend, batch) in enumerate(product(backends, (8, 32, 96))):
+        folder = tmp_path / str(index)
+        if index in (5, 20):
+            results.append(save(folder, config(backend, batch), (), Status.FAILED, "killed"))
+        else:
+            speed = 300 + 60 * backends.index(backend) + batch
+            results.append(save(folder, config(backend, batch), load(speed, batch, index, 60)))
+    report = write_sweep_report(tmp_path)
+    text = report.read_text()
+    assert "22 of 24 cells have numbers" in text
+    assert f"Highest throughput: **{backends[7]} batch=96**" in text
+    assert [path.name for path in linked(report)] == ["by_batch.png", "frontier.png"]
+    rows = list(csv.DictReader((tmp_path / "results.csv").open(encoding="utf-8")))
+    assert [row["folder"] for row in rows] == [str(index) for index in range(24)]
+    assert float(rows[3]["throughput/pairs_per_s"]) == pytest.approx(
+        results[3].metrics["throughput/pairs_per_s"]
+    )
+    assert (rows[5]["status"], rows[5]["error"]) == ("failed", "killed")
+    assert rows[0]["backend"] == backends[0]
+    assert len(terminal_table(results).splitlines()) == 2 + 24 + 2
+
+
+def test_no_cell_finished_and_no_cell_at_all(tmp_path: Path) -> None:
+    result = save(tmp_path / "a" / "0", config(), (), Status.FAILED, "killed by signal 9")
+    (tmp_path / "a" / "1").mkdir()
+    text = write_sweep_report(tmp_path / "a").read_text()
+    assert "**No cell finished**" in text
+    assert "no result.json in" in text
+    assert "killed by signal 9" in terminal_table([result])
+    (tmp_path / "b").mkdir()
+    assert "**No cell was run.**" in write_sweep_report(tmp_path / "b").read_text()
+
+
+def test_repeats_are_joined_and_their_spread_decides(tmp_path: Path) -> None:
+    # The two backends differ by less than each differs from repeat to repeat; the third by more.
+    speeds = {"pytorch": (400, 440, 420), "compiled": (425, 405, 445), "fast": (800, 840, 880)}
+    results = []
+    for repeat in range(3):
+        for backend, values in speeds.items():
+            folder = tmp_path / str(len(results))
+            records = load(values[repeat], 32, 1)
+            results.append(save(folder, config(backend, 32, repeat), records))
+    text = write_sweep_report(tmp_path).read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| 0, 3, 6") or "| 1, 4" in line]
+    assert len(rows) == 2
+    assert "≈ 1.01×" in rows[1]
+    fast = np.mean([result.metrics["throughput/pairs_per_s"] for result in results[2::3]])
+    assert f"**{fast:.0f} ±" in text
+    assert "pooled over all cells" in text
+
+
+def test_pooled_spread_by_hand() -> None:
+    def run(name: str, cell: str, value: float) -> Run:
+        metrics = {"throughput/pairs_per_s": value}
+        return Run(name, RunResult(Status.FINISHED, config(cell), cell, metrics=metrics))
+
+    joined = cells([run("0", "a", 90), run("1", "a", 110), run("2", "b", 200)])
+    assert [cell.label for cell in joined] == ["a", "b"]
+    first, second = joined[0].throughput, joined[1].throughput
+    assert first is not None
+    assert second is not None
+    # Relative deviations -0.1 and 0.1: a standard deviation of sqrt(0.02) with one degree.
+    assert first.half == pytest.approx(12.706 * 0.02**0.5 * 100 / 2**0.5)
+    assert second.half == pytest.approx(12.706 * 0.02**0.5 * 200)
+
+
+def test_distinguishable() -> None:
+    assert distinguishable(Estimate(100, 3, 3), Estimate(110, 4, 4)) is True
+    assert distinguishable(Estimate(110, 8, 1), Estimate(100, 1, 8)) is False
+    assert distinguishable(Estimate(100), Estimate(110, 1, 1)) is None
+
+
+def test_pareto() -> None:
+    assert pareto([(10, 5), (8, 5), (20, 9), (15, 10), (5, 1)]) == [4, 0, 2]
+
+
+def test_axes_leave_out_repeats_and_what_a_choice_implies() -> None:
+    configs = [config("pytorch", 32, 1), config("x", 32, 2), config("x", 96, 1)]
+    assert varying(configs) == ["backend", "batch"]
+    assert label(configs[2], ["backend", "batch"]) == "x batch=96"
+    assert label(configs[0]) == "pytorch fp32 batch=32 concurrency=1"
+    free = [config("pytorch"), {**config("x"), "backend": {"name": "pytorch", "compile": False}}]
+    assert varying(free) == ["backend.compile"]
+    assert flatten({"a": {"name": "n", "b": {"c": None}}}) == {"a": "n", "a.b.c": "null"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (float("nan"), "–"),
+        (0.0, "0"),
+        (7, "7"),
+        (12345.6, "12,346"),
+        (123.4, "123"),
+        (-4.2, "-4.20"),
+        (0.0123, "0.0123"),
+        (1e-5, "1.0e-05"),
+    ],
+)
+def test_numbers(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+def test_spreads_and_tables_as_text() -> None:
+    assert plus_minus(408.31, 28.6) == "408 ± 29"
+    assert plus_minus(4.0831, 0.0286) == "4.083 ± 0.029"
+    assert interval_text(77.71, 80.13) == "77.7 … 80.1"
+    table = markdown_table(["a", "long"], [["x|y", "1"], ["é", "10"]], "lr")
+    assert table.splitlines()[1] == "| ---- | ---: |"
+    assert table.splitlines()[2] == "| x\\|y |    1 |"
+    assert len({len(line) for line in table.splitlines()}) == 1
+    assert plain_table(["a", "b"], [["日本", "1"]], "lr").splitlines()[2] == "日本  1"
+
+
+def test_labels_never_overlap() -> None:
+    rng = np.random.default_rng(4)
+    with figure(4.0) as made:
+        axes = made.subplots()
+        points = [(float(x), float(y)) for x, y in rng.uniform(0, 1, (40, 2))]
+        for x, y in points:
+            axes.plot(x, y, "o")
+        homeless = place_labels(axes, [(x, y, ["a label of some length"]) for x, y in points])
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert len(boxes) + len(homeless) == 40
+        assert len(boxes) > 3
+        marks = axes.transData.transform(points)
+        for i, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[:i])
+            assert not any(box.contains(x, y) for x, y in marks)
