@@ -1,0 +1,344 @@
+"""Runs written to a real MLflow store, read back with MLflow's own client."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from omegaconf import OmegaConf
+
+from crossbench.compose import build
+from crossbench.config import conf_dir
+from crossbench.errors import TrackingError
+from crossbench.results import RunResult, Status
+from crossbench.tracking import MAX_PARAM, MlflowTracker, NoTracker, flatten_params, shorten
+
+RESULT = RunResult(
+    status=Status.FINISHED,
+    config={
+        "backend": {"_target_": "crossbench.backends.noop.Noop", "name": "noop", "threads": None},
+        "batch": 32,
+        "device": "cpu",
+    },
+    cell_id="0123456789ab",
+    metrics={
+        "throughput/pairs_per_s": 123.5,
+        "latency/p50_ms": 7.25,
+        "correlation/window": float("nan"),
+    },
+    environment={
+        "host": "bench-1",
+        "cpu": "Some CPU",
+        "git_commit": "c0ffee",
+        "gpus": [],
+        "versions": {"torch": "2.13.0"},
+    },
+    series={"time_s": [1.0, 2.0, 2.6], "pairs_per_s": [100.0, 120.0, 110.0]},
+    dataset={
+        "name": "synthetic",
+        "source": "made up",
+        "digest": "feedfacefeedface",
+        "lists": 10,
+        "pairs": 1000,
+    },
+    warnings=["a thing to know"],
+    started_at="2026-01-02T03:04:05+00:00",
+)
+
+
+@pytest.fixture(scope="session")
+def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh store costs seconds of migrations, so each test gets a copy of this one."""
+    store = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    client = MlflowClient(f"sqlite:///{store}")
+    client.search_experiments()
+    return store
+
+
+@pytest.fixture
+def tracker(migrated_store: Path, tmp_path: Path) -> MlflowTracker:
+    outputs = tmp_path / "out puts"  # a space, as people's folders have them
+    outputs.mkdir()
+    shutil.copy(migrated_store, outputs / "mlflow.db")
+    node = OmegaConf.load(conf_dir() / "tracker" / "mlflow.yaml")
+    config = OmegaConf.create({"outputs_dir": str(outputs), "tracker": node})
+    made = build(OmegaConf.to_container(config, resolve=True)["tracker"])
+    assert isinstance(made, MlflowTracker)
+    return made
+
+
+@pytest.fixture
+def client(tracker: MlflowTracker) -> MlflowClient:
+    return MlflowClient(tracker.uri)
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> Path:
+    folder = tmp_path / "sweep" / "0"
+    (folder / "plots").mkdir(parents=True)
+    (folder / "plots" / "latency.png").write_bytes(b"png")
+    for name in ("report.md", "result.json", "requests.parquet", "config.yaml"):
+        (folder / name).write_text(name, "utf-8")
+    (folder / "result.json.partial").write_text("not an artifact", "utf-8")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def environment_is_left_clean() -> Iterator[None]:
+    yield
+    assert "MLFLOW_RUN_ID" not in os.environ
+
+
+def finished(tracker: MlflowTracker, client: MlflowClient, result: RunResult, cell: Path) -> Run:
+    run_id = tracker.start_cell("noop fp32 batch=32 concurrency=1", None)
+    assert run_id is not None
+    tracker.finish_cell(run_id, result, cell)
+    return client.get_run(run_id)
+
+
+def test_a_finished_cell_has_params_metrics_and_tags(
+    tracker: MlflowTracker, client: MlflowClient, cell: Path
+) -> None:
+    run = finished(tracker, client, RESULT, cell)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "noop fp32 batch=32 concurrency=1"
+    assert run.data.params == {
+        "backend": "noop",
+        "backend._target_": "crossbench.backends.noop.Noop",
+        "backend.threads": "null",
+        "batch": "32",
+        "device": "cpu",
+    }
+    finals = {key: value for key, value in run.data.metrics.items() if not key.startswith("live/")}
+    assert finals == {"throughput/pairs_per_s": 123.5, "latency/p50_ms": 7.25}
+    tags = run.data.tags
+    assert tags["status"] == "finished"
+    assert tags["cell_id"] == "0123456789ab"
+    assert tags["mlflow.source.git.commit"] == tags["git_commit"] == "c0ffee"
+    assert tags["host"] == "bench-1"
+    assert tags["cpu"] == "Some CPU"
+    assert tags["version.torch"] == "2.13.0"
+    assert "error" not in tags
+    assert "| pairs/s | 123.5 |" in tags["mlflow.note.content"]
+    assert "a thing to know" in tags["mlflow.note.content"]
+
+
+def test_live_series_have_seconds_as_steps(
+    tracker: MlflowTracker, client: MlflowClient, cell: Path
+) -> None:
+    run = finished(tracker, client, RESULT, cell)
+    history = client.get_metric_history(run.info.run_id, "live/pairs_per_s")
+    assert [(point.step, point.value) for point in history] == [(1, 100.0), (2, 120.0), (3, 110.0)]
+    start_ms = 1_767_323_045_000
+    assert [point.timestamp - start_ms for point in history] == [1000, 2000, 2600]
+    assert "live/time_s" not in run.data.metrics
+
+
+def test_a_long_series_is_written_whole(
+    tracker: MlflowTracker, client: MlflowClient, cell: Path
+) -> None:
+    seconds = [float(second) for second in range(1, 2502)]
+    series = {"time_s": seconds, "p50_ms": seconds}
+    run = finished(tracker, client, replace(RESULT, series=series), cell)
+    assert len(client.get_metric_history(run.info.run_id, "live/p50_ms")) == 2501
+
+
+def test_the_data_set_is_an_input(
+    tracker: MlflowTracker, client: MlflowClient, cell: Path, tmp_path: Path
+) -> None:
+    entry = finished(tracker, client, RESULT, cell).inputs.dataset_inputs[0]
+    assert (entry.dataset.name, entry.dataset.digest) == ("synthetic", "feedfacefeedface")
+    assert json.loads(entry.dataset.profile) == {"lists": 10, "pairs": 1000}
+    assert [(tag.key, tag.value) for tag in entry.tags] == [("mlflow.data.context", "benchmark")]
+
+    local = {**RESULT.dataset, "source": str(tmp_path), "digest": "other"}
+    run = finished(tracker, client, replace(RESULT, dataset=local), cell)
+    dataset = run.inputs.dataset_inputs[0].dataset
+    assert dataset.source_type == "local"
+    assert json.loads(dataset.source) == {"uri": str(tmp_path)}
+
+
+def test_the_files_of_a_cell_are_artifacts(
+    tracker: MlflowTracker, client: MlflowClient, cell: Path, tmp_path: Path
+) -> None:
+    run = finished(tracker, client, RESULT, cell)
+    names = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert names == {"report.md", "result.json", "requests.parquet", "config.yaml", "plots"}
+    plots = [item.path for item in client.list_artifacts(run.info.run_id, "plots")]
+    assert plots == ["plots/latency.png"]
+    copy = client.download_artifacts(run.info.run_id, "report.md", str(tmp_path))
+    assert Path(copy).read_text("utf-8") == "report.md"
+    assert (tmp_path / "out puts" / "mlartifacts" / run.info.run_id).is_dir()
+
+
+def test_cells_nest_under_their_sweep(
+    tracker: MlflowTracker, client: MlflowClient, cell: Path
+) -> None:
+    parent = tracker.start_sweep("2026-01-02_03-04-05", ["backend=noop,pytorch", "+extra.key=1,2"])
+    assert parent is not None
+    children = [tracker.start_cell(name, parent) for name in ("first", "second")]
+    for child in children:
+        assert child is not None
+        tracker.finish_cell(child, RESULT, cell)
+    (cell.parent / "report.md").write_text("# Sweep\n\n![picture](plots/a.png)\nwords\n", "utf-8")
+    (cell.parent / "results.csv").write_text("a,b\n", "utf-8")
+    tracker.finish_sweep(parent, cell.parent, failed=False, interrupted=False)
+
+    run = client.get_run(parent)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "2026-01-02_03-04-05"
+    assert run.data.params == {"backend": "noop,pytorch", "extra.key": "1,2"}
+    assert run.data.tags["mlflow.note.content"] == "# Sweep\n\nwords"
+    assert run.data.tags["host"]
+    assert {item.path for item in client.list_artifacts(parent)} == {"report.md", "results.csv"}
+    nested = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert {item.info.run_id for item in nested} == set(children)
+
+
+@pytest.mark.parametrize(
+    ("failed", "interrupted", "status"),
+    [(True, False, "FAILED"), (False, True, "KILLED"), (True, True, "KILLED")],
+)
+def test_a_sweep_ends_as_its_cells_did(
+    tracker: MlflowTracker,
+    client: MlflowClient,
+    tmp_path: Path,
+    failed: bool,
+    interrupted: bool,
+    status: str,
+) -> None:
+    parent = tracker.start_sweep("sweep", [])
+    assert parent is not None
+    tracker.finish_sweep(parent, tmp_path, failed, interrupted)
+    assert client.get_run(parent).info.status == status
+
+
+@pytest.mark.parametrize("status", [Status.FAILED, Status.UNAVAILABLE, Status.UNSUPPORTED])
+def test_a_cell_without_numbers_is_failed_with_its_error(
+    tracker: MlflowTracker, client: MlflowClient, tmp_path: Path, status: Status
+) -> None:
+    result = RunResult(status, {"batch": 0}, "ab", error="the reason " + "x" * 9000)
+    run = finished(tracker, client, result, tmp_path)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["status"] == status.value
+    assert run.data.tags["error"].startswith("the reason xxx")
+    assert run.data.tags["error"].endswith("[9011 characters]")
+    assert run.data.params == {"batch": "0"}
+
+
+def test_an_interrupted_cell_is_killed(
+    tracker: MlflowTracker, client: MlflowClient, cell: Path
+) -> None:
+    run_id = tracker.start_cell("cell", None)
+    assert run_id is not None
+    result = replace(RESULT, status=Status.FAILED, error="interrupted")
+    tracker.finish_cell(run_id, result, cell, interrupted=True)
+    assert client.get_run(run_id).info.status == "KILLED"
+
+
+def test_odd_and_many_config_values(
+    tracker: MlflowTracker, client: MlflowClient, cell: Path
+) -> None:
+    config = {
+        "many": {f"value{index}": index for index in range(250)},
+        "none": None,
+        "empty": "",
+        "nothing": {},
+        "list": [1, "zwei", None],
+        "true": True,
+        "long": "ö" * 10_000,
+        "k@y": 1,
+        "k#y": 2,
+        "../up": 3,
+        "": 4,
+        "x" * 300: 5,
+        "store": "postgresql://me:secret@db/runs",
+        "lines": "a\nb\t|`",
+    }
+    run = finished(tracker, client, replace(RESULT, config=config), cell)
+    params = run.data.params
+    assert params == flatten_params(config)
+    assert len(params) == 250 + len(config) - 1
+    assert (params["many.value249"], params["none"], params["true"]) == ("249", "null", "true")
+    assert (params["empty"], params["nothing"], params["lines"]) == ("", "{}", "a\nb\t|`")
+    assert json.loads(params["list"]) == [1, "zwei", None]
+    assert len(params["long"]) == MAX_PARAM
+    assert (params["k_y"], params["k_y_"], params["_up"], params["_"]) == ("1", "2", "3", "4")
+    assert params["store"] == "postgresql://***@db/runs"
+
+
+def test_a_second_tracker_shares_the_store(tracker: MlflowTracker, client: MlflowClient) -> None:
+    first, second = tracker.start_cell("a", None), replace(tracker).start_cell("b", None)
+    assert first is not None
+    assert second is not None
+    one, two = client.get_run(first), client.get_run(second)
+    assert one.info.experiment_id == two.info.experiment_id
+
+
+def test_a_failed_write_still_ends_the_run(
+    tracker: MlflowTracker, client: MlflowClient, cell: Path, tmp_path: Path
+) -> None:
+    run_id = tracker.start_cell("cell", None)
+    assert run_id is not None
+    shutil.rmtree(tmp_path / "out puts" / "mlartifacts", ignore_errors=True)
+    (tmp_path / "out puts" / "mlartifacts").write_text("a file where a folder should be", "utf-8")
+    with pytest.raises(TrackingError, match="mlartifacts"):
+        tracker.finish_cell(run_id, RESULT, cell)
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["latency/p50_ms"] == 7.25
+
+
+def test_an_experiment_that_was_deleted_is_said(
+    tracker: MlflowTracker, client: MlflowClient
+) -> None:
+    run_id = tracker.start_cell("cell", None)
+    assert run_id is not None
+    client.delete_experiment(client.get_run(run_id).info.experiment_id)
+    with pytest.raises(TrackingError, match=r"was deleted: restore it, or choose"):
+        replace(tracker).start_cell("cell", None)
+
+
+def test_a_server_out_of_reach_is_said_soon(tracker: MlflowTracker) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        away = replace(tracker, uri=f"http://me:secret@{address}")
+        started = time.monotonic()
+        with pytest.raises(TrackingError, match=r"tracker=none") as caught:
+            away.start_sweep("sweep", [])
+    assert time.monotonic() - started < 30
+    assert address in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["nowhere://x", "postgresql://me:secret@127.0.0.1:9/runs"])
+def test_a_uri_that_cannot_be_used_is_said(tracker: MlflowTracker, uri: str) -> None:
+    with pytest.raises(TrackingError, match=r"tracker\.uri") as caught:
+        replace(tracker, uri=uri).start_cell("cell", None)
+    assert "secret" not in str(caught.value)
+
+
+def test_none_tracks_nothing(cell: Path) -> None:
+    node = OmegaConf.to_container(OmegaConf.load(conf_dir() / "tracker" / "none.yaml"))
+    tracker = build(node)
+    assert isinstance(tracker, NoTracker)
+    assert tracker.start_sweep("sweep", []) is None
+    assert tracker.start_cell("cell", None) is None
+    tracker.finish_cell("", RESULT, cell)
+    tracker.finish_sweep("", cell, failed=False, interrupted=False)
+
+
+@pytest.mark.parametrize("length", [0, 49, 50, 51, 1000])
+def test_shortened_text_fits(length: int) -> None:
+    text = shorten("x" * length, 50)
+    assert len(text) == min(length, 50)
