@@ -1,0 +1,90 @@
+# Every target installs what it needs into .venv first, once. GNU make 3.81 (macOS) is enough.
+#   PYTHON=python3.12     the interpreter to make .venv with
+#   PIP_ARGS="--index-url ..."   your own package index, or the one with CPU builds of torch
+#   ARGS="requests=100"   more overrides for `sweep`, more options for `test`
+
+PYTHON ?= python3
+PIP_ARGS ?=
+ARGS ?=
+MLFLOW_PORT ?= 5000
+
+BIN := .venv/bin
+PIP = @echo "installing $@ (the first time takes minutes)"; $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -c constraints.txt
+PROTOC := $(BIN)/python -m grpc_tools.protoc -I .
+PROTO := crossbench/serving/inference.proto
+PINS := pyproject.toml constraints.txt
+
+# The two backends that this machine has
+ifeq ($(shell uname -s),Darwin)
+BASE := .[mlx]
+PLUS := ,mlx
+TWO_BACKENDS := backend=mps,mlx
+else
+BASE := .
+PLUS :=
+TWO_BACKENDS := $(shell command -v $${CXX:-g++} >/dev/null 2>&1 && echo backend=pytorch,compiled || echo backend=pytorch quant=fp32,bf16)
+endif
+
+.PHONY: help sweep test test-full lint ui proto clean
+.NOTPARALLEL:
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+sweep: .venv/.base ## a 2 x 2 sweep: two backends that this machine has, batch=32,96
+	$(BIN)/python -m crossbench -m $(TWO_BACKENDS) batch=32,96 $(ARGS)
+
+test: .venv/.test ## the tests that take up to half a minute each
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-full: .venv/.full ## every test, with every optional engine that this platform has
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.dev ## ruff, mypy, import layers, and that the generated code is current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(PROTOC) --python_out="$$fresh" --pyi_out="$$fresh" --grpc_python_out="$$fresh" $(PROTO) && \
+	for file in inference_pb2.py inference_pb2.pyi inference_pb2_grpc.py; do \
+		diff -q "$$fresh/crossbench/serving/$$file" "crossbench/serving/$$file" >/dev/null || \
+		{ echo "crossbench/serving/$$file is not what $(PROTO) generates: run make proto"; exit 1; }; \
+	done
+
+ui: .venv/.base ## the MLflow page on the runs in outputs/, at MLFLOW_PORT (5000)
+	@mkdir -p outputs
+	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --host 127.0.0.1 --port $(MLFLOW_PORT) \
+		--backend-store-uri "sqlite:///$(CURDIR)/outputs/mlflow.db" \
+		--default-artifact-root "$(CURDIR)/outputs/mlartifacts"
+
+proto: .venv/.dev ## generate the gRPC code from its .proto again
+	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
+
+clean: ## remove .venv and caches; outputs/ stays
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find crossbench tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: a set of packages is installed again only when what it depends on has changed.
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "crossbench needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)."; \
+		echo "Give another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+
+.venv/.base: $(PINS) | $(BIN)/python
+	$(PIP) -e "$(BASE)"
+	@touch $@
+
+.venv/.test: $(PINS) | $(BIN)/python
+	$(PIP) -e ".[test$(PLUS)]"
+	@touch .venv/.base $@
+
+.venv/.full: $(PINS) | $(BIN)/python
+	$(PIP) -e ".[test,hub,openvino,onnx,mlx]"
+	@touch .venv/.base .venv/.test $@
+
+.venv/.dev: $(PINS) | $(BIN)/python
+	$(PIP) -e ".[dev$(PLUS)]"
+	@touch .venv/.base $@

@@ -1,0 +1,94 @@
+"""The wheel: what is in it, and that it runs where there is no checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from crossbench.results import RESULT_FILE
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+def run(command: list[str], cwd: Path, **environment: str) -> str:
+    """Standard output of a command that must succeed."""
+    ended = subprocess.run(
+        [sys.executable, *command],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
+    return ended.stdout
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(["-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(REPO)], folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to put first on the path: it hides the checkout, the libraries stay as they are."""
+    folder = tmp_path_factory.mktemp("installed")
+    options = ["--no-deps", "--no-index", "--no-compile", "--quiet", "--target", str(folder)]
+    run(["-m", "pip", "install", *options, str(wheel)], folder)
+    return folder
+
+
+def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    package = {
+        path.relative_to(REPO).as_posix()
+        for path in (REPO / "crossbench").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    configuration = {
+        f"crossbench/{path.relative_to(REPO).as_posix()}"
+        for path in (REPO / "conf").rglob("*.yaml")
+    }
+    assert "crossbench/conf/config.yaml" in configuration
+    assert package | configuration <= names
+    beside = {name for name in names if not name.startswith(("crossbench/", "crossbench-"))}
+    assert not beside
+
+
+def test_an_installed_wheel_finds_its_configuration(installed: Path, tmp_path: Path) -> None:
+    where = "import crossbench; print(crossbench.__file__)"
+    path = run(["-c", where], tmp_path, PYTHONPATH=str(installed)).strip()
+    assert Path(path).is_relative_to(installed)
+
+    help_text = run(["-m", "crossbench", "--help"], tmp_path, PYTHONPATH=str(installed))
+    assert "backend: " in help_text
+    arguments = ["-m", "crossbench", "--cfg", "job", "--resolve", "backend=noop"]
+    printed = run(arguments, tmp_path, PYTHONPATH=str(installed))
+    config = OmegaConf.create(printed)
+    assert config.backend.name == "noop"
+    assert Path(config.outputs_dir) == tmp_path / "outputs"
+
+
+def test_an_installed_wheel_measures_a_cell(
+    installed: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    overrides = ["backend=noop", "tracker=none", "batch=2", "requests=3", "warmup_requests=1"]
+    run(
+        ["-m", "crossbench", *overrides],
+        tmp_path,
+        PYTHONPATH=str(installed),
+        CROSSBENCH_CACHE=str(cache_dir),
+    )
+    (written,) = (tmp_path / "outputs").glob(f"*/0/{RESULT_FILE}")
+    assert json.loads(written.read_text("utf-8"))["status"] == "finished"
