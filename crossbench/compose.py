@@ -12,13 +12,12 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 
 from crossbench.backends.base import Backend, Deployment
 from crossbench.backends.devices import check_quant
 from crossbench.config import CellSettings
-from crossbench.errors import ConfigError, CrossbenchError
+from crossbench.errors import ConfigError
 from crossbench.load.lengths import PASSAGES, QUERIES
 from crossbench.measure.probes import rss_mb, usable_cores
 from crossbench.models.activation import activation_of
@@ -34,18 +33,20 @@ WARMUP_SEQUENCES = 32
 
 
 def build(node: Mapping[str, Any], **extra: Any) -> Any:
-    """Instantiate a group's `_target_` with its values and `extra`.
+    """Construct a group's `_target_` from its values and `extra`.
+
+    Not Hydra's `instantiate`, which would turn the dataclasses in `extra` into configs.
 
     Raises:
         CrossbenchError: what the class itself refused.
         ConfigError: the class does not take these values.
     """
+    values = {key: value for key, value in node.items() if key != "_target_"}
+    target = get_class(node["_target_"])
     try:
-        return instantiate(dict(node), **extra)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, CrossbenchError):
-            raise error.__cause__ from None
-        raise ConfigError(str(error)) from error
+        return target(**values, **extra)
+    except TypeError as error:
+        raise ConfigError(f"{node['_target_']} does not take {values}: {error}") from error
 
 
 def check_precision(config: Mapping[str, Any], settings: CellSettings) -> None:

@@ -39,7 +39,7 @@ def check_points(points: Sequence[Sequence[str]]) -> None:
 
 
 def explain(error: Exception) -> str:
-    """Hydra's word on a config that does not compose, with the keys that exist beside a wrong one."""
+    """Hydra's word on a config that does not compose, with the keys that exist beside."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__

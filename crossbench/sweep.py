@@ -5,10 +5,11 @@ State lives in `<sweep>/sweep.json`, so that every launcher's process finds it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,14 +17,14 @@ from typing import Any, TypeVar
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
 from crossbench.cell import run_cell
 from crossbench.compose import build
 from crossbench.config import to_plain
-from crossbench.errors import ConfigError, TrackingError
+from crossbench.errors import CrossbenchError, TrackingError
 from crossbench.overrides import check_points, sweep_points
 from crossbench.progress import cell_progress
 from crossbench.report.cell import write_cell_report
@@ -50,31 +51,48 @@ class SweepState:
 
 
 class SweepCallback(Callback):
-    """Hydra's hooks around a multirun; a single run has none of them.
-
-    Hydra turns an exception in a hook into a warning, so what must stop the sweep is SystemExit.
-    """
+    """Hydra's hooks around a multirun; a single run has none of them."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        overrides = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-        overrides += list(config.hydra.overrides.task)
-        try:
-            points = sweep_points(overrides)
-            check_points(points)
-        except ConfigError as error:
-            console.print(f"[bold red]crossbench:[/] {escape(str(error))}")
-            sys.exit(EXIT_FAILED)
-        folder = Path(config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        tracker = make_tracker(to_plain(config.copy()))
-        parent = tracked(lambda: tracker.start_sweep(folder.name, overrides))
-        state = SweepState(folder.name, len(points), parent, os.getpid())
-        (folder / STATE_FILE).write_text(json.dumps(asdict(state)) + "\n", "utf-8")
+        with _exit_on_error():
+            start_sweep(config)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        status = finish_sweep(Path(config.hydra.sweep.dir), make_tracker(to_plain(config)))
+        with _exit_on_error():
+            status = finish_sweep(Path(config.hydra.sweep.dir), make_tracker(config))
         if status:
             sys.exit(status)
+
+
+@contextlib.contextmanager
+def _exit_on_error() -> Iterator[None]:
+    """Hydra turns a hook's exception into a warning and goes on; what must stop it is an exit."""
+    try:
+        yield
+    except CrossbenchError as error:
+        sys.exit(f"crossbench: {error}")
+    except Exception:
+        console.print_exception()
+        sys.exit(EXIT_FAILED)
+
+
+def start_sweep(config: DictConfig) -> None:
+    """Compose every cell once, make the sweep's folder, open its parent run.
+
+    Raises:
+        ConfigError: a cell does not compose; nothing was started.
+    """
+    swept = config.hydra.sweeper.params or {}
+    overrides = [f"{key}={value}" for key, value in swept.items()]
+    overrides += list(config.hydra.overrides.task)
+    points = sweep_points(overrides)
+    check_points(points)
+    tracker = make_tracker(config)
+    folder = Path(config.hydra.sweep.dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    parent = tracked(lambda: tracker.start_sweep(folder.name, overrides))
+    state = SweepState(folder.name, len(points), parent, os.getpid())
+    (folder / STATE_FILE).write_text(json.dumps(asdict(state)) + "\n", "utf-8")
 
 
 def run_job(config: DictConfig) -> None:
@@ -90,7 +108,7 @@ def run_job(config: DictConfig) -> None:
     state = None if single else read_state(folder.parent)
     if (folder.parent / INTERRUPTED_FILE).exists() and not single:
         return
-    tracker = make_tracker(plain)
+    tracker = make_tracker(config)
     try:
         number = 0 if single else hydra.job.num
         result = measure_and_track(plain, folder, state, number, tracker)
@@ -128,7 +146,7 @@ def measure_and_track(
             result = load_result(folder)
     write_cell_report(folder)
     if run_id is not None:
-        tracked(lambda: tracker.finish_cell(run_id, result, folder))
+        tracked(lambda: tracker.finish_cell(run_id, result, folder, interrupted))
     if result.error:
         console.print(
             f"[yellow]{place} {escape(label)}: {result.status}[/]: {escape(result.error)}"
@@ -161,8 +179,10 @@ def read_state(folder: Path) -> SweepState:
     return SweepState(**json.loads((folder / STATE_FILE).read_text("utf-8")))
 
 
-def make_tracker(config: Mapping[str, Any]) -> Tracker:
-    tracker: Tracker = build(config["tracker"])
+def make_tracker(config: DictConfig) -> Tracker:
+    node = OmegaConf.to_container(config.tracker, resolve=True)
+    assert isinstance(node, dict)
+    tracker: Tracker = build({str(key): value for key, value in node.items()})
     return tracker
 
 

@@ -41,7 +41,7 @@ class PyTorchBackend:
         import torch
 
         deployment = self.deployment
-        self._device = resolve_device(deployment.device)
+        self._device = resolve_device(self._wanted_device())
         torch.set_num_threads(deployment.threads)
         self._model = load_classifier(deployment).to(self._device)
 
@@ -49,7 +49,7 @@ class PyTorchBackend:
         self.infer(sample_batch(lengths))
 
     def infer(self, batch: TokenBatch) -> Inference:
-        padded = batch.padded(self.deployment.model.pad_id)
+        padded = batch.padded(self.deployment.model.pad_id, self._pad_to(batch))
         logits = self._forward(padded)
         return Inference(logits, padded.input_ids.size)
 
@@ -58,6 +58,13 @@ class PyTorchBackend:
 
     def close(self) -> None:
         self._model = None
+
+    def _wanted_device(self) -> str:
+        return self.deployment.device
+
+    def _pad_to(self, batch: TokenBatch) -> int | None:
+        """Tokens to pad every sequence to; None for no more than the longest."""
+        return None
 
     def _forward(self, padded: PaddedBatch) -> np.ndarray:
         """Logits float32 (n,) on the host; copying them back synchronises the device."""

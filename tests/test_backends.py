@@ -1,0 +1,143 @@
+"""Scores against sentence-transformers on the same folder and text, and independence of company."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_transformers import CrossEncoder
+
+from crossbench.backends.base import Backend
+from crossbench.backends.compiled import CompiledBackend
+from crossbench.backends.devices import check_quant, resolve_device
+from crossbench.backends.noop import NoopBackend
+from crossbench.backends.pytorch import PyTorchBackend
+from crossbench.errors import BackendUnavailable, ConfigError, ModelError, UnsupportedQuant
+from crossbench.load.datasets import TrecDataset
+from crossbench.models.activation import activation_of
+from crossbench.models.folder import ModelFolder
+from crossbench.models.sources import LocalModel
+from crossbench.models.tokenizer import PairTokenizer
+from crossbench.types import Float32Array, Pair, Quant
+from tests.serving import deployment, pytorch
+from tests.texts import LONG, PAIRS
+
+FP32_TOLERANCE = 1e-4
+COMPANY_TOLERANCE = 1e-5
+# bf16 keeps 8 bits of a significand: errors of up to about 1 % of a logit's spread of 1.5 per layer
+HALF_TOLERANCE = {Quant.BF16: 0.15, Quant.FP16: 0.02}
+
+
+def scores(backend: Backend, pairs: list[Pair]) -> Float32Array:
+    model = backend.deployment.model
+    batch = PairTokenizer(model).encode_pairs(pairs).batch
+    return activation_of(model.config)(backend.infer(batch).values)
+
+
+def published(model: ModelFolder, pairs: list[Pair]) -> Float32Array:
+    """What sentence-transformers says, one pair at a time so that no padding is involved."""
+    encoder = CrossEncoder(str(model.path), device="cpu")
+    predicted = encoder.predict([(pair.query, pair.passage) for pair in pairs], batch_size=1)
+    return np.asarray(predicted, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def trained_model(shared: Path, cache_dir: Path) -> ModelFolder:
+    source = LocalModel("trained", str(shared / "models/minilm-l6-dl19"), None)
+    return source.fetch(cache_dir)
+
+
+def test_seeded_scores_equal_sentence_transformers(
+    seeded_model: ModelFolder, cache_dir: Path
+) -> None:
+    ours = scores(pytorch(seeded_model, cache_dir), PAIRS)
+    np.testing.assert_allclose(ours, published(seeded_model, PAIRS), atol=FP32_TOLERANCE, rtol=0)
+    assert ours.std() > 0.1
+
+
+def test_real_scores_equal_sentence_transformers(
+    trained_model: ModelFolder, shared: Path, cache_dir: Path
+) -> None:
+    tokenizer = PairTokenizer(trained_model)
+    folder = str(shared / "data/msmarco-dl19")
+    lists = TrecDataset("trec", folder, None, None, None, None, limit=4).load(tokenizer, 0).lists
+    real = [Pair(entry.query, text) for entry in lists for text in entry.passages[:15]]
+    pairs = PAIRS + real
+    ours = scores(pytorch(trained_model, cache_dir), pairs)
+    np.testing.assert_allclose(ours, published(trained_model, pairs), atol=FP32_TOLERANCE, rtol=0)
+
+
+def test_a_score_does_not_depend_on_its_company(
+    seeded_model: ModelFolder, cache_dir: Path
+) -> None:
+    backend = pytorch(seeded_model, cache_dir)
+    pair = PAIRS[0]
+    alone = scores(backend, [pair])[0]
+    among_long = scores(backend, [Pair("long", LONG * 20), pair, Pair("long", LONG * 30)])[1]
+    among_short = scores(backend, [Pair("a", "b"), Pair("c", "d"), pair])[2]
+    assert abs(among_long - alone) < COMPANY_TOLERANCE
+    assert abs(among_short - alone) < COMPANY_TOLERANCE
+
+
+@pytest.mark.parametrize("quant", HALF_TOLERANCE)
+def test_half_precisions_are_really_used(
+    seeded_model: ModelFolder, cache_dir: Path, quant: Quant
+) -> None:
+    half = pytorch(seeded_model, cache_dir, quant)
+    assert {str(weight.dtype) for weight in half._model.parameters()} == {
+        {Quant.BF16: "torch.bfloat16", Quant.FP16: "torch.float16"}[quant]
+    }
+    pairs = PAIRS[:2] + PAIRS[5:]
+    difference = np.abs(scores(half, pairs) - published(seeded_model, pairs))
+    assert 0 < difference.max() < HALF_TOLERANCE[quant]
+
+
+@pytest.mark.slow
+def test_compiled_scores_equal_sentence_transformers(
+    seeded_model: ModelFolder, cache_dir: Path
+) -> None:
+    backend = CompiledBackend("compiled", deployment(seeded_model, cache_dir), mode="default")
+    backend.load_model()
+    backend.warmup([20, 30, 40])
+    ours = scores(backend, PAIRS)
+    np.testing.assert_allclose(ours, published(seeded_model, PAIRS), atol=FP32_TOLERANCE, rtol=0)
+
+
+def test_padding_counts_as_computed(seeded_model: ModelFolder, cache_dir: Path) -> None:
+    batch = PairTokenizer(seeded_model).encode_pairs([PAIRS[0], PAIRS[1]]).batch
+    inference = pytorch(seeded_model, cache_dir).infer(batch)
+    assert inference.tokens_computed == 2 * int(batch.lengths.max())
+
+
+def test_unsupported_precisions_are_refused_with_the_list() -> None:
+    with pytest.raises(UnsupportedQuant, match="fp32, fp16, bf16"):
+        check_quant("pytorch", Quant.INT4, PyTorchBackend.supported)
+    check_quant("noop", Quant.INT4, NoopBackend.supported)
+
+
+def test_missing_devices_and_nonsense_are_told_apart() -> None:
+    import torch
+
+    if not torch.backends.mps.is_available():
+        with pytest.raises(BackendUnavailable, match="Apple GPU"):
+            resolve_device("mps")
+    with pytest.raises(BackendUnavailable, match="sees .* CUDA devices"):
+        resolve_device("cuda:99")
+    with pytest.raises(ConfigError, match="auto, cpu, cuda"):
+        resolve_device("toaster")
+
+
+def test_a_model_with_several_labels_is_refused(
+    seeded_model: ModelFolder, cache_dir: Path, tmp_path: Path
+) -> None:
+    import json
+    import shutil
+
+    folder = shutil.copytree(seeded_model.path, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {"0": "no", "1": "yes"}
+    config["label2id"] = {"no": 0, "yes": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError):
+        pytorch(ModelFolder(folder, "two labels", 512), cache_dir)
