@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from crossbench.types import Float32Array, Int32Array
+from crossbench.types import Float32Array, TokenBatch
 
 Weights = dict[str, Float32Array]
 
@@ -95,59 +96,63 @@ def random_weights(shape: BertShape, seed: int) -> Weights:
     return weights
 
 
-def scale_head(
-    weights: Weights,
-    shape: BertShape,
-    sequences: Sequence[tuple[Int32Array, Int32Array]],
-    std: float,
-) -> None:
-    """Scale and centre the head in place: scores of `sequences` get mean 0 and the given std.
+def scale_head(weights: Weights, shape: BertShape, batch: TokenBatch, std: float) -> None:
+    """Scale and centre the head in place: scores of the batch get mean 0 and the given std.
 
-    `sequences` are (ids, type ids) of one pair each. Scale and centre are rounded, so that another
-    machine's matrix library, which differs in the last bits, makes the same file.
+    Scale and centre are rounded, so that another machine's matrix library, which differs in the
+    last bits, makes the same file.
     """
-    scores = np.array([forward(weights, shape, ids, types) for ids, types in sequences])
-    scale = float(f"{std / scores.std():.3g}")
+    scores = forward(weights, shape, batch)
+    scale = float(f"{std / float(scores.std()):.3g}")
     bias = weights["classifier.bias"][0]
     weights["classifier.weight"] *= np.float32(scale)
     weights["classifier.bias"][0] = round(-scale * float(scores.mean() - bias), 2)
 
 
-def forward(weights: Weights, shape: BertShape, ids: Int32Array, types: Int32Array) -> float:
-    """The score of one sequence; ids and type ids are of shape (tokens,).
+def forward(weights: Weights, shape: BertShape, batch: TokenBatch) -> Float32Array:
+    """The scores of the batch's sequences, shape (n,).
 
     GELU by its tanh approximation (NumPy has no erf): close enough to calibrate a head by, no
-    more, and it needs no torch.
+    more, and it needs no torch. Sequences lie end to end, so that a product is one large call:
+    thousands of small ones crawl where other processes keep the cores busy.
     """
-    count, size = len(ids), shape.hidden // shape.heads
+    total, size = batch.total_tokens, shape.hidden // shape.heads
+    starts = batch.cu_seqlens[:-1]
+    positions = np.arange(total) - np.repeat(starts, batch.lengths)
 
     def linear(name: str, x: Float32Array) -> Float32Array:
         return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
-    def embed(table: str, rows: Any) -> Float32Array:
+    def embed(table: str, rows: NDArray[np.integer[Any]]) -> Float32Array:
         found: Float32Array = weights[f"bert.embeddings.{table}_embeddings.weight"][rows]
         return found
 
     def split(x: Float32Array) -> Float32Array:
-        return x.reshape(count, shape.heads, size).transpose(1, 0, 2)
+        return x.reshape(total, shape.heads, size).transpose(1, 0, 2)
 
     x = _normalise(
-        embed("word", ids) + embed("position", slice(count)) + embed("token_type", types)
+        embed("word", batch.input_ids)
+        + embed("position", positions)
+        + embed("token_type", batch.type_ids)
     )
     for index in range(shape.layers):
         layer = f"bert.encoder.layer.{index}"
         query, key, value = (
             split(linear(f"{layer}.attention.self.{part}", x)) for part in ("query", "key", "value")
         )
-        attention = np.exp(query @ key.transpose(0, 2, 1) / np.float32(math.sqrt(size)))
-        attention /= attention.sum(axis=-1, keepdims=True)
-        mixed = (attention @ value).transpose(1, 0, 2).reshape(count, shape.hidden)
-        x = _normalise(x + linear(f"{layer}.attention.output.dense", mixed))
+        mixed = np.empty((total, shape.heads, size), dtype=np.float32)
+        for start, stop in pairwise(batch.cu_seqlens.tolist()):
+            logits = query[:, start:stop] @ key[:, start:stop].transpose(0, 2, 1)
+            attention = np.exp(logits / np.float32(math.sqrt(size)))
+            attention /= attention.sum(axis=-1, keepdims=True)
+            mixed[start:stop] = (attention @ value[:, start:stop]).transpose(1, 0, 2)
+        attended = linear(f"{layer}.attention.output.dense", mixed.reshape(total, shape.hidden))
+        x = _normalise(x + attended)
         inner = linear(f"{layer}.intermediate.dense", x)
         inner *= 0.5 * (1 + np.tanh(0.7978846 * (inner + 0.044715 * inner * inner * inner)))
         x = _normalise(x + linear(f"{layer}.output.dense", inner))
-    pooled = np.tanh(linear("bert.pooler.dense", x[:1]))
-    return float(linear("classifier", pooled)[0, 0])
+    pooled = np.tanh(linear("bert.pooler.dense", x[starts]))
+    return linear("classifier", pooled)[:, 0]
 
 
 def _normalise(x: Float32Array) -> Float32Array:

@@ -19,10 +19,10 @@ from crossbench.models.safetensors_check import check_safetensors
 from crossbench.models.seeded_bert import BertShape, random_weights, scale_head
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.models.wordpiece import read_words, write_tokenizer
-from crossbench.types import Int32Array, Pair
+from crossbench.types import Pair, TokenBatch
 
 # Raise it whenever the same fields are to give other files: caches are made anew.
-_SEEDED_VERSION = 1
+_SEEDED_VERSION = 2
 _SCORE_STD = 1.5
 _MANIFEST = "manifest.json"
 _HUB_FILES = [
@@ -124,7 +124,7 @@ class SeededModel:
         weights = random_weights(shape, self.seed)
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
         tokenizer = PairTokenizer(ModelFolder(partial, self.name, self.positions))
-        scale_head(weights, shape, _sample_sequences(tokenizer, self.seed), _SCORE_STD)
+        scale_head(weights, shape, _sample_batch(tokenizer, self.seed), _SCORE_STD)
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
         sizes = {file.name: file.stat().st_size for file in partial.iterdir()}
         (partial / _MANIFEST).write_text(json.dumps(sizes, indent=2) + "\n", "utf-8")
@@ -141,7 +141,7 @@ class HubModel:
     revision: str
     max_length: int | None
 
-    def fetch(self, cache_dir: Path) -> ModelFolder:  # noqa: ARG002 (the hub has its own cache)
+    def fetch(self, cache_dir: Path) -> ModelFolder:
         """The folder of the downloaded snapshot; only JSON, text and safetensors are fetched.
 
         Raises:
@@ -171,7 +171,7 @@ class LocalModel:
     path: str | None
     max_length: int | None
 
-    def fetch(self, cache_dir: Path) -> ModelFolder:  # noqa: ARG002 (nothing to derive)
+    def fetch(self, cache_dir: Path) -> ModelFolder:
         """The folder itself; a null `name` becomes the folder's.
 
         Raises:
@@ -226,8 +226,8 @@ def _checked_folder(path: Path, name: str, max_length: int | None) -> ModelFolde
     return ModelFolder(path, folder.name, resolve_max_length(path, max_length))
 
 
-def _sample_sequences(tokenizer: PairTokenizer, seed: int) -> list[tuple[Int32Array, Int32Array]]:
-    """Token ids and type ids of a few pairs of ordinary length, to calibrate the head by."""
+def _sample_batch(tokenizer: PairTokenizer, seed: int) -> TokenBatch:
+    """A few pairs of ordinary length, to calibrate the head by."""
     rng = np.random.default_rng([seed, 1])
     words = read_words()
     common, content = np.array(words["function"]), np.array(words["content"])
@@ -242,11 +242,9 @@ def _sample_sequences(tokenizer: PairTokenizer, seed: int) -> list[tuple[Int32Ar
 
     pairs = [
         Pair(text(int(query)), text(int(passage)))
-        for query, passage in zip(rng.integers(3, 12, 64), rng.integers(30, 130, 64), strict=True)
+        for query, passage in zip(rng.integers(3, 12, 48), rng.integers(25, 80, 48), strict=True)
     ]
-    batch = tokenizer.encode_pairs(pairs).batch
-    cuts = batch.cu_seqlens[1:-1]
-    return list(zip(np.split(batch.input_ids, cuts), np.split(batch.type_ids, cuts), strict=True))
+    return tokenizer.encode_pairs(pairs).batch
 
 
 def _is_whole(folder: Path) -> bool:

@@ -1,0 +1,35 @@
+"""Fixtures that tests share: real models made once a session, and ../shared where it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from crossbench.models.folder import ModelFolder
+from crossbench.models.sources import SeededModel
+
+REPO = Path(__file__).resolve().parents[1]
+SHARED = REPO.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real text and real models beside the checkout."""
+    if not (SHARED / "models").is_dir():
+        pytest.skip(f"no real data and models in {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def seeded_model(cache_dir: Path) -> ModelFolder:
+    """The embedded default model, as conf/model/minilm-l6-seeded.yaml makes it."""
+    source: SeededModel = instantiate(OmegaConf.load(REPO / "conf/model/minilm-l6-seeded.yaml"))
+    return source.fetch(cache_dir)

@@ -1,0 +1,205 @@
+"""Ids, type ids and truncation equal those of transformers, on every kind of text."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossbench.errors import ModelError
+from crossbench.models.folder import ModelFolder
+from crossbench.models.tokenizer import PairTokenizer, Tokenized, longest_first
+from crossbench.types import Pair
+
+TEXTS = (
+    "what is a corporation?",
+    "A corporation is a company or group of people authorized to act as a single entity.",
+    "a",
+    "",
+    "   ",
+    "\t\r\n",
+    "?!.,;:-–—…",
+    "Größe, naïve café — œuvre Ærø; ΑΒΓΣ Σίσυφος Привет",
+    "東京は日本の首都です。 한국어 텍스트 ภาษาไทย हिन्दी العربية",
+    "emoji 😀👩‍👩‍👧 and e\u0301 combining, zero\u200bwidth, nbsp\u00a0here, \ufffd\x00\x07\x1cctrl",
+    "special [SEP] tokens[CLS]inside [MASK]. [sep] [PAD]",
+    "x" * 150 + " " + "y" * 70,
+    "İstanbul ﬁne ½ ² K Å ǅ ß",
+    "two  spaces\tand\u2003wide \u0301accent first",
+    "1,234,567.89 $5.00 50% a_b user@example.com http://x.org/?a=b&c=d C++ o'clock",
+    "long words " * 40,
+    "the quick brown fox jumps over a lazy dog. " * 200,
+    "Donaudampfschifffahrtsgesellschaft antidisestablishmentarianism",
+)
+
+
+@pytest.fixture(scope="module", params=["seeded", "bert", "roberta", "left"])
+def folder(
+    request: pytest.FixtureRequest, seeded_model: ModelFolder, tmp_path_factory: Any
+) -> Iterator[ModelFolder]:
+    """A model folder under several tokenizers; only the seeded one needs nothing from outside."""
+    if request.param == "seeded":
+        yield seeded_model
+        return
+    path = tmp_path_factory.mktemp(request.param)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(seeded_model.path / name, path)
+    (path / "model.safetensors").symlink_to(seeded_model.path / "model.safetensors")
+    if request.param == "bert":
+        shared = request.getfixturevalue("shared")
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(shared / "models/bert-tokenizer" / name, path)
+    elif request.param == "roberta":
+        _write_roberta(path)
+    else:
+        config = (path / "tokenizer_config.json").read_text()
+        config = config.replace("{", '{"truncation_side": "left",', 1)
+        (path / "tokenizer_config.json").write_text(config)
+    yield ModelFolder(path, request.param, 512)
+
+
+def _write_roberta(path: Path) -> None:
+    """A byte-level BPE tokenizer with RoBERTa's template, trained on our own texts."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS[:9], trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), add_prefix_space=False
+    )
+    # What whoever saved a tokenizer left in it must not count.
+    tokenizer.enable_truncation(7)
+    tokenizer.enable_padding(length=20)
+    tokenizer.save(str(path / "tokenizer.json"))
+    (path / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>",'
+        '"pad_token": "<pad>", "model_max_length": 512}'
+    )
+
+
+@pytest.fixture(scope="module")
+def reference(folder: ModelFolder) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder.path)
+
+
+def rows(tokenized: Tokenized) -> list[tuple[list[int], list[int]]]:
+    batch = tokenized.batch
+    cuts = batch.cu_seqlens[1:-1]
+    ids, types = np.split(batch.input_ids, cuts), np.split(batch.type_ids, cuts)
+    return [(a.tolist(), b.tolist()) for a, b in zip(ids, types, strict=True)]
+
+
+def expected(reference: Any, *texts: list[str], max_length: int) -> list[tuple[Any, Any]]:
+    encoded = reference(
+        *texts, truncation="longest_first", max_length=max_length, return_token_type_ids=True
+    )
+    return list(zip(encoded["input_ids"], encoded["token_type_ids"], strict=True))
+
+
+@pytest.mark.parametrize("max_length", [512, 128, 12, 11, 5, 4])
+def test_pairs_equal_transformers(folder: ModelFolder, reference: Any, max_length: int) -> None:
+    tokenizer = PairTokenizer(replace(folder, max_length=max_length))
+    # transformers builds every combination of what it cut off: minutes for long texts cut to a few.
+    texts = [text if max_length > 100 else text[:70] for text in TEXTS]
+    pairs = [(query, passage) for query in texts for passage in texts]
+    wanted = expected(reference, *map(list, zip(*pairs, strict=True)), max_length=max_length)
+    got = tokenizer.encode_pairs([Pair(*pair) for pair in pairs])
+    for pair, ours, theirs in zip(pairs, rows(got), wanted, strict=True):
+        assert ours == (list(theirs[0]), list(theirs[1])), pair
+    whole = {text: int(count) for text, count in zip(texts, tokenizer.count(texts), strict=True)}
+    room = max_length - tokenizer.pair_overhead
+    assert got.truncated == sum(whole[query] + whole[passage] > room for query, passage in pairs)
+    assert got.batch.input_ids.dtype == got.batch.type_ids.dtype == np.int32
+    for start, query in enumerate(texts):
+        single = tokenizer.encode_query(query, texts)
+        assert rows(single) == rows(got)[start * len(texts) :][: len(texts)]
+
+
+@pytest.mark.parametrize("max_length", [512, 20, 5])
+def test_texts_equal_transformers(folder: ModelFolder, reference: Any, max_length: int) -> None:
+    tokenizer = PairTokenizer(replace(folder, max_length=max_length))
+    wanted = expected(reference, list(TEXTS), max_length=max_length)
+    got = tokenizer.encode_texts(TEXTS)
+    assert rows(got) == [(list(ids), list(types)) for ids, types in wanted]
+    assert got.truncated == int(np.count_nonzero(tokenizer.count(TEXTS) > max_length - 2))
+
+
+def test_a_real_collection_equals_transformers(shared: Path, seeded_model: ModelFolder) -> None:
+    from transformers import AutoTokenizer
+
+    model = ModelFolder(shared / "models/minilm-l6-dl19", "dl19", 512)
+    lines = (shared / "data/msmarco-dl19/collection.tsv").read_text("utf-8").splitlines()[:700]
+    passages = [line.split("\t", 1)[1] for line in lines]
+    for folder in (model, seeded_model):
+        got = PairTokenizer(folder).encode_query("what is a dam?", passages)
+        reference = AutoTokenizer.from_pretrained(folder.path)
+        wanted = expected(reference, ["what is a dam?"] * len(passages), passages, max_length=512)
+        assert rows(got) == [(list(ids), list(types)) for ids, types in wanted]
+
+
+def test_longest_first_is_the_librarys_rule(seeded_model: ModelFolder) -> None:
+    from tokenizers import Tokenizer
+
+    library = Tokenizer.from_file(str(seeded_model.path / "tokenizer.json"))
+    for max_length in range(3, 13):
+        library.enable_truncation(max_length, strategy="longest_first")
+        lengths = [(first, second) for first in range(13) for second in range(13)]
+        encoded = library.encode_batch([("a " * first, "b " * second) for first, second in lengths])
+        wanted = [(item.sequence_ids.count(0), item.sequence_ids.count(1)) for item in encoded]
+        first, second = np.array(lengths).T
+        kept = longest_first(first, second, max_length - 3)
+        assert list(zip(*(part.tolist() for part in kept), strict=True)) == wanted
+
+
+def test_nothing_to_encode(seeded_model: ModelFolder) -> None:
+    tokenizer = PairTokenizer(seeded_model)
+    assert tokenizer.count([]).shape == (0,)
+    for empty in (tokenizer.encode_query("a", []), tokenizer.encode_pairs([])):
+        assert len(empty.batch) == 0
+        assert empty.batch.total_tokens == empty.truncated == 0
+    assert len(tokenizer.encode_texts([]).batch) == 0
+
+
+def test_several_threads_get_the_same_ids(seeded_model: ModelFolder) -> None:
+    texts = [f"{text} {number}" for number in range(20) for text in TEXTS[:12]]
+    wanted = rows(PairTokenizer(seeded_model).encode_query("a query", texts))
+    tokenizer = PairTokenizer(seeded_model)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: tokenizer.encode_query("a query", texts), range(24)))
+    assert all(rows(result) == wanted for result in results)
+
+
+def test_more_words_than_the_memo_holds(seeded_model: ModelFolder) -> None:
+    tokenizer = PairTokenizer(seeded_model)
+    first = tokenizer.count([" ".join(f"w{number}x" for number in range(66_000))])
+    second = tokenizer.count([" ".join(f"w{number}x" for number in range(66_000))])
+    assert first == second
+    assert tokenizer.count(["the end"]) == [2]
+
+
+def test_broken_tokenizer_and_too_small_maximum(seeded_model: ModelFolder, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="less than the 3 special tokens"):
+        PairTokenizer(replace(seeded_model, max_length=2))
+    assert rows(PairTokenizer(replace(seeded_model, max_length=3)).encode_query("a", ["b"])) == [
+        ([101, 102, 102], [0, 0, 1])
+    ]
+    broken = tmp_path / "broken"
+    shutil.copytree(seeded_model.path, broken)
+    (broken / "tokenizer.json").write_text('{"model": 1}')
+    with pytest.raises(ModelError, match="is not a tokenizer"):
+        PairTokenizer(ModelFolder(broken, "broken", 512))
