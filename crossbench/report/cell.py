@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from crossbench.measure.statistics import summarise
 from crossbench.report import sections
@@ -16,8 +15,6 @@ from crossbench.types import RequestRecord
 
 REPORT_FILE = "report.md"
 PLOTS_FOLDER = "plots"
-
-_FAR = 1.25  # a mean length beyond this factor is another load than MS MARCO's
 
 
 def write_cell_report(folder: Path) -> Path:
@@ -55,7 +52,6 @@ def write_cell_report(folder: Path) -> Path:
 def _head(result: RunResult, records: Sequence[RequestRecord], metrics: Mapping[str, float]) -> str:
     lines = [f"# {label(result.config) or 'cell'}", _answer(result, records, metrics)]
     notes = [str(note) for note in (result.model.get("caveat"), *result.warnings) if note]
-    notes += [note for note in _length_notes(result.dataset) if "MS MARCO" not in " ".join(notes)]
     if failed := int(metrics.get("requests/failed", 0)):
         total = failed + int(metrics.get("requests/ok", 0))
         codes = sorted({record.status for record in records if not record.ok})
@@ -89,16 +85,3 @@ def _failure(result: RunResult) -> str:
         return ""
     body = "\n".join("    " + line for line in result.error.strip().splitlines())
     return f"## Why it did not finish\n\n{body}"
-
-
-def _length_notes(dataset: Mapping[str, Any]) -> list[str]:
-    notes = []
-    for kind, usual in sections.MSMARCO_TOKENS.items():
-        sent = dataset.get(f"{kind}_tokens")
-        mean = sent.get("mean") if isinstance(sent, Mapping) else None
-        if mean and not 1 / _FAR <= mean / usual["mean"] <= _FAR:
-            notes.append(
-                f"The {kind} texts have {number(mean)} tokens on average, MS MARCO's "
-                f"{number(usual['mean'])}: these numbers are of another load."
-            )
-    return notes

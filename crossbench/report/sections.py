@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crossbench.load.lengths import PASSAGES, QUERIES, LengthTable
+from crossbench.load.lengths import PERCENTILES as PERCENT
 from crossbench.measure.correlation import correlations as correlations_of
 from crossbench.measure.intervals import mean_interval, percentile_interval
 from crossbench.measure.statistics import (
@@ -23,14 +25,6 @@ from crossbench.report.tables import (
     plus_minus,
 )
 from crossbench.types import RequestRecord
-
-# Token lengths of MS MARCO passage ranking, to hold what was really sent against.
-MSMARCO_TOKENS = {
-    "passage": {"1": 31, "5": 41, "10": 48, "25": 58, "50": 71, "75": 102, "90": 132, "95": 147,
-                "99": 181, "mean": 81.7, "max": 258},
-    "query": {"1": 3, "5": 3, "10": 4, "25": 5, "50": 7, "75": 8, "90": 10, "95": 12, "99": 16,
-              "mean": 7.0, "max": 42},
-}  # fmt: skip
 
 # (metric, what it is called, unit); rows without a value are left out.
 RESOURCES = {
@@ -209,19 +203,26 @@ def others(metrics: Mapping[str, float], group: str) -> str:
     return f"## {group.capitalize()}\n\n{table}" if rows else ""
 
 
+def _usual(table: LengthTable) -> dict[str, float]:
+    """MS MARCO's lengths by the keys of a result's data set."""
+    quantiles = dict(zip(map(str, PERCENT), table.quantiles, strict=True))
+    return {**quantiles, "mean": table.mean, "max": table.largest}
+
+
 def dataset(dataset: Mapping[str, Any]) -> str:
     plain = {key: value for key, value in dataset.items() if not key.endswith("_tokens")}
     parts = [mapping("Data set", plain)] if plain else []
-    kinds = [kind for kind in MSMARCO_TOKENS if isinstance(dataset.get(f"{kind}_tokens"), Mapping)]
+    usual = {"passage": _usual(PASSAGES), "query": _usual(QUERIES)}
+    kinds = [kind for kind in usual if isinstance(dataset.get(f"{kind}_tokens"), Mapping)]
     if kinds:
         headers, columns = [""], []
         for kind in kinds:
             headers += [f"{kind} tokens sent", f"MS MARCO {kind}"]
-            columns += [dataset[f"{kind}_tokens"], MSMARCO_TOKENS[kind]]
+            columns += [dataset[f"{kind}_tokens"], usual[kind]]
         rows = [
             [key if key in {"mean", "max"} else f"{key} %",
              *(number(column.get(key)) for column in columns)]
-            for key in MSMARCO_TOKENS["passage"]
+            for key in usual["passage"]
         ]  # fmt: skip
         parts.append(markdown_table(headers, rows, "l" + "r" * len(columns)))
     return "\n\n".join(parts)
