@@ -37,7 +37,7 @@ RESOURCES = {
     "Batching and CPU": (
         ("batching/pairs_per_batch", "pairs per micro-batch", ""),
         ("batching/padding_waste", "padding waste", "%"),
-        ("cpu/cores_used", "cores kept busy (server and client)", ""),
+        ("cpu/cores_used", "cores kept busy by the server's process", ""),
         ("requests/truncated_pairs", "pairs that were truncated", ""),
     ),
     "Start-up": (

@@ -119,7 +119,11 @@ def _speedup(cell: Cell, first: Cell) -> str:
 
 def _ties(best: Cell, others: Sequence[Cell], get: Callable[[Cell], Estimate | None]) -> str:
     tied = [cell.label for cell in others if cell is not best and same_mark(get(cell), get(best))]
-    return f" Not distinguishable from it: {'; '.join(tied)}." if tied else ""
+    if tied:
+        return f" Not distinguishable from it: {'; '.join(tied)}."
+    found = get(best)
+    unknown = found is None or found.half is None
+    return " Its spread is unknown, so its lead may be chance." if unknown else ""
 
 
 def _notes(runs: Sequence[Run]) -> str:
