@@ -88,3 +88,7 @@ $(BIN)/python:
 .venv/.dev: $(PINS) | $(BIN)/python
 	$(PIP) -e ".[dev$(PLUS)]"
 	@touch .venv/.base $@
+
+.venv/.ci: $(PINS) | $(BIN)/python
+	$(PIP) -e ".[test,dev$(PLUS)]"
+	@touch .venv/.base .venv/.test .venv/.dev $@
