@@ -54,7 +54,8 @@ lint: .venv/.dev ## ruff, mypy, import layers, and that the generated code is cu
 
 ui: .venv/.base ## the MLflow page on the runs in outputs/, at MLFLOW_PORT (5000)
 	@mkdir -p outputs
-	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --host 127.0.0.1 --port $(MLFLOW_PORT) \
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+		$(BIN)/mlflow ui --workers 1 --host 127.0.0.1 --port $(MLFLOW_PORT) \
 		--backend-store-uri "sqlite:///$(CURDIR)/outputs/mlflow.db" \
 		--default-artifact-root "$(CURDIR)/outputs/mlartifacts"
 
@@ -68,8 +69,8 @@ clean: ## remove .venv and caches; outputs/ stays
 # Stamps: a set of packages is installed again only when what it depends on has changed.
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "crossbench needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)."; \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "crossbench needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing)."; \
 		echo "Give another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 
