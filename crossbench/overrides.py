@@ -6,13 +6,15 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from hydra import compose
+from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from crossbench.config import conf_dir
 from crossbench.errors import ConfigError
 
 CONFIG_NAME = "config"
@@ -51,7 +53,7 @@ def explain(error: Exception) -> str:
     path = re.search(r"full_key: (\S+)", f"{cause}")
     key = path[1] if path else found[1]
     parent, _, name = key.rpartition(".")
-    node = compose(CONFIG_NAME)
+    node = _default_config()
     for part in filter(None, parent.split(".")):
         node = node[part]
     existing = sorted(str(item) for item in node) if isinstance(node, DictConfig) else []
@@ -59,3 +61,10 @@ def explain(error: Exception) -> str:
     hint = f" Did you mean {near[0]}?" if near else ""
     place = f"under {parent}" if parent else "at the root"
     return f"there is no key {key}.{hint} What exists {place}: {', '.join(existing)}"
+
+
+def _default_config() -> DictConfig:
+    if GlobalHydra.instance().is_initialized():
+        return compose(CONFIG_NAME)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(CONFIG_NAME)

@@ -106,7 +106,8 @@ def run_job(config: DictConfig) -> None:
     plain = to_plain(config)
     single = hydra.mode == RunMode.RUN
     state = None if single else read_state(folder.parent)
-    if (folder.parent / INTERRUPTED_FILE).exists() and not single:
+    if not single and (folder.parent / INTERRUPTED_FILE).exists():
+        folder.rmdir()  # Hydra has made it, and a cell that was left out is no failed one
         return
     tracker = make_tracker(config)
     try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from hydra.utils import instantiate
+from mlflow.tracking import MlflowClient
 from omegaconf import OmegaConf
 
 from crossbench.models.folder import ModelFolder
@@ -33,3 +35,20 @@ def seeded_model(cache_dir: Path) -> ModelFolder:
     """The embedded default model, as conf/model/minilm-l6-seeded.yaml makes it."""
     source: SeededModel = instantiate(OmegaConf.load(REPO / "conf/model/minilm-l6-seeded.yaml"))
     return source.fetch(cache_dir)
+
+
+@pytest.fixture(scope="session")
+def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh MLflow store costs seconds of migrations, so each test gets a copy of this one."""
+    store = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{store}").search_experiments()
+    return store
+
+
+@pytest.fixture
+def outputs(migrated_store: Path, tmp_path: Path) -> Path:
+    """An outputs folder of the test's own, with a store that needs no migration."""
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    shutil.copy(migrated_store, folder / "mlflow.db")
+    return folder

@@ -55,15 +55,6 @@ RESULT = RunResult(
 )
 
 
-@pytest.fixture(scope="session")
-def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh store costs seconds of migrations, so each test gets a copy of this one."""
-    store = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    client = MlflowClient(f"sqlite:///{store}")
-    client.search_experiments()
-    return store
-
-
 @pytest.fixture
 def tracker(migrated_store: Path, tmp_path: Path) -> MlflowTracker:
     outputs = tmp_path / "out puts"  # a space, as people's folders have them

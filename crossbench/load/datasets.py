@@ -82,7 +82,7 @@ class TrecDataset:
     qrels: str | None
     limit: int | None
 
-    def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:  # noqa: ARG002
+    def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
         """The lists of the folder.
 
         Raises:
@@ -110,7 +110,7 @@ class MsMarcoDataset:
     split: str
     limit: int | None
 
-    def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:  # noqa: ARG002
+    def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
         """One list per row with at least one passage; `is_selected` is the relevance.
 
         Raises:

@@ -1,0 +1,279 @@
+"""The user's own commands: one cell, sweeps, bad input, Ctrl-C, a killed parent, two terminals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from crossbench.models.folder import ModelFolder
+from crossbench.results import load_records
+
+QUICK = ("max_seconds=1", "warmup_requests=1", "dataset.queries=4", "dataset.passages_per_query=40")
+METRICS = {
+    "throughput/pairs_per_s",
+    "throughput/requests_per_s",
+    "throughput/tokens_per_s",
+    *(f"latency/{name}_ms" for name in "p50 p75 p90 p95 p99 mean std min max".split()),
+    *(f"service/{name}_ms" for name in "p50 p99 mean".split()),
+    *(f"stage/{name}_p50_ms" for name in "tokenize queue infer".split()),
+    "memory/rss_peak_mb",
+    "batching/pairs_per_batch",
+    "batching/padding_waste",
+    "correlation/request",
+    "requests/ok",
+    "requests/failed",
+}
+
+
+@pytest.fixture
+def environment(seeded_model: ModelFolder) -> dict[str, str]:
+    """The user's environment, with the seeded model already made."""
+    return {**os.environ, "CROSSBENCH_CACHE": str(seeded_model.path.parent)}
+
+
+def crossbench(
+    *arguments: str, outputs: Path, environment: dict[str, str], module: str = "crossbench"
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *arguments, f"outputs_dir={outputs}"]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+
+
+def the_sweep(outputs: Path) -> Path:
+    (folder,) = (path for path in outputs.iterdir() if re.match(r"\d{4}-", path.name))
+    return folder
+
+
+def results(sweep: Path) -> list[dict[str, object]]:
+    folders = sorted(path for path in sweep.iterdir() if path.name.isdecimal())
+    return [json.loads((folder / "result.json").read_text()) for folder in folders]
+
+
+def runs(outputs: Path) -> list[Run]:
+    client = MlflowClient(f"sqlite:///{outputs}/mlflow.db")
+    found = client.search_experiments(filter_string="name = 'crossbench'")
+    return list(client.search_runs([experiment.experiment_id for experiment in found]))
+
+
+def test_one_cell_of_the_real_model(outputs: Path, environment: dict[str, str]) -> None:
+    done = crossbench(*QUICK, "batch=4", outputs=outputs, environment=environment)
+    assert done.returncode == 0, done.stderr
+    cell = the_sweep(outputs) / "0"
+    (result,) = results(cell.parent)
+    assert result["status"] == "finished"
+    assert set(result["metrics"]) >= METRICS - {"correlation/request"}  # type: ignore[call-overload]
+    assert len(load_records(cell)) == result["metrics"]["requests/ok"]  # type: ignore[index]
+    assert "relevance" in (cell / "report.md").read_text()  # of random weights means nothing
+    assert list((cell / "plots").glob("*.png"))
+    (run,) = runs(outputs)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics.keys() >= set(result["metrics"])  # type: ignore[call-overload]
+    assert str(cell / "report.md") in done.stderr
+
+
+def test_a_sweep_goes_on_past_what_is_missing_or_wrong(
+    outputs: Path, environment: dict[str, str]
+) -> None:
+    overrides = ["-m", "backend=noop,mps", "batch=32,0", *QUICK]
+    done = crossbench(*overrides, outputs=outputs, environment=environment)
+    sweep = the_sweep(outputs)
+    statuses = [result["status"] for result in results(sweep)]
+    on_a_mac = sys.platform == "darwin"
+    assert statuses == ["finished", "failed", "finished" if on_a_mac else "unavailable", "failed"]
+    errors = [str(result["error"]) for result in results(sweep)]
+    assert "batch must be a positive whole number, got 0" in errors[1]
+    assert on_a_mac or "Apple GPU" in errors[2]
+    assert done.returncode == 1
+    report = (sweep / "report.md").read_text()
+    assert "batch must be a positive whole number" in report
+    assert (sweep / "results.csv").read_text().count("\n") == 5
+    tracked = {run.info.run_id: run for run in runs(outputs)}
+    (parent,) = (run for run in tracked.values() if "mlflow.parentRunId" not in run.data.tags)
+    children = [run for run in tracked.values() if run is not parent]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert len(children) == 4
+    assert sum(run.info.status == "FINISHED" for run in children) == statuses.count("finished")
+    finished = next(run for run in children if run.info.status == "FINISHED")
+    assert finished.data.metrics.keys() >= METRICS
+
+
+def test_unsupported_is_no_failure(outputs: Path, environment: dict[str, str]) -> None:
+    overrides = ["-m", "backend=pytorch", "quant=int4", *QUICK]
+    done = crossbench(*overrides, outputs=outputs, environment=environment)
+    assert done.returncode == 0, done.stderr
+    (result,) = results(the_sweep(outputs))
+    assert result["status"] == "unsupported"
+    assert "fp32, fp16, bf16" in str(result["error"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["batchh=3"], ["no key batchh", "Did you mean batch?", "concurrency"]),
+        (["scheduler.max_batch=3"], ["max_batch", "max_batch_pairs", "timeout_ms"]),
+        (["backend=tensorflow"], ["tensorflow", "pytorch", "compiled", "noop"]),
+        (["seed=abc"], ["seed", "abc"]),
+        (["-m", "backend=noop,tensorflow"], ["tensorflow", "pytorch"]),
+        (["-m", "batchh=3,4"], ["no key batchh"]),
+    ],
+)
+def test_what_does_not_compose_is_refused_with_what_exists(
+    tmp_path: Path, environment: dict[str, str], overrides: Sequence[str], words: Sequence[str]
+) -> None:
+    done = crossbench(*overrides, outputs=tmp_path, environment=environment)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert not list(tmp_path.glob("*/*"))  # nothing was started
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("batch=1.5", "batch must be a positive whole number, got 1.5"),
+        ("concurrency=-1", "concurrency must be a positive whole number, got -1"),
+        ("max_seconds=0", "max_seconds must be a positive number of seconds"),
+        ("scheduler.max_batch_pairs=many", "max_batch_pairs must be a whole number, got 'many'"),
+        ("model=local", "model.path=DIR"),
+        ("dataset=trec", "dataset.path=DIR"),
+    ],
+)
+def test_bad_values_fail_their_cell_with_our_words(
+    tmp_path: Path, environment: dict[str, str], override: str, words: str
+) -> None:
+    arguments = ["backend=noop", "tracker=none", override]
+    done = crossbench(*arguments, outputs=tmp_path, environment=environment)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def start(
+    *arguments: str, outputs: Path, environment: dict[str, str], module: str = "crossbench"
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", module, *arguments, f"outputs_dir={outputs}"]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """Lines of standard error up to the one with these words."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return line
+    raise AssertionError(f"{words!r} never came")
+
+
+LONG = ("backend=noop", "max_seconds=100", "requests=100000000", *QUICK[1:])
+
+
+def test_ctrl_c_ends_the_cell_in_order_and_reports_the_sweep(
+    outputs: Path, environment: dict[str, str]
+) -> None:
+    sweep = start("-m", "batch=8,16,32", *LONG, outputs=outputs, environment=environment)
+    read_until(sweep, "measuring")
+    time.sleep(1)
+    sweep.send_signal(signal.SIGINT)
+    _, errors = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
+    assert "interrupted after 1 of 3 cells" in errors
+    folder = the_sweep(outputs)
+    (result,) = results(folder)
+    assert result["status"] == "failed"
+    assert "interrupted" in str(result["error"])
+    assert load_records(folder / "0")
+    assert (folder / "report.md").exists()
+    assert {run.info.status for run in runs(outputs)} == {"KILLED"}
+
+
+def test_a_killed_child_fails_its_cell_and_the_sweep_goes_on(
+    outputs: Path, environment: dict[str, str]
+) -> None:
+    sweep = start(
+        "-m",
+        "batch=8",
+        "max_seconds=100,1",
+        *QUICK[1:],
+        "backend=noop",
+        "requests=100000000",
+        outputs=outputs,
+        environment=environment,
+    )
+    read_until(sweep, "measuring")
+    (child,) = psutil.Process(sweep.pid).children()
+    child.kill()
+    _, errors = sweep.communicate(timeout=60)
+    first, second = results(the_sweep(outputs))
+    assert first["status"] == "failed"
+    assert "SIGKILL" in str(first["error"])
+    assert second["status"] == "finished"
+    assert sweep.returncode == 1, errors
+    assert sorted(run.info.status for run in runs(outputs)) == ["FAILED", "FAILED", "FINISHED"]
+
+
+def test_a_killed_parent_leaves_no_orphan(tmp_path: Path, environment: dict[str, str]) -> None:
+    parent = start("tracker=none", *LONG, outputs=tmp_path, environment=environment)
+    read_until(parent, "measuring")
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert children
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+
+
+def test_two_terminals(tmp_path: Path, environment: dict[str, str]) -> None:
+    server = start(
+        "backend=noop",
+        "server.port=0",
+        outputs=tmp_path,
+        environment=environment,
+        module="crossbench.serve",
+    )
+    assert server.stdout is not None
+    address = ""
+    for line in server.stdout:
+        if found := re.search(r"listening on (\S+)", line):
+            address = found[1]
+            break
+    done = crossbench(
+        f"server.address={address}",
+        "tracker=none",
+        *QUICK,
+        outputs=tmp_path,
+        environment=environment,
+        module="crossbench.client",
+    )
+    assert done.returncode == 0, done.stderr
+    (result,) = results(the_sweep(tmp_path))
+    assert result["status"] == "finished"
+    assert result["model"]["backend"] == "noop"  # type: ignore[index]
+    server.send_signal(signal.SIGTERM)
+    out, errors = server.communicate(timeout=30)
+    assert server.returncode == 0, errors
+    assert "ended" in out
+
+    gone = crossbench(
+        f"server.address={address}",
+        "target.connect_timeout_s=1",
+        "tracker=none",
+        outputs=tmp_path / "gone",
+        environment=environment,
+        module="crossbench.client",
+    )
+    assert gone.returncode == 1
+    assert f"no crossbench server answers at {address}" in gone.stderr
