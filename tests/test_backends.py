@@ -68,9 +68,7 @@ def test_real_scores_equal_sentence_transformers(
     np.testing.assert_allclose(ours, published(trained_model, pairs), atol=FP32_TOLERANCE, rtol=0)
 
 
-def test_a_score_does_not_depend_on_its_company(
-    seeded_model: ModelFolder, cache_dir: Path
-) -> None:
+def test_a_score_does_not_depend_on_its_company(seeded_model: ModelFolder, cache_dir: Path) -> None:
     backend = pytorch(seeded_model, cache_dir)
     pair = PAIRS[0]
     alone = scores(backend, [pair])[0]

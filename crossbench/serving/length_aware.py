@@ -1,0 +1,106 @@
+"""scheduler=length_aware: micro-batches of similar length, under a budget of computed tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossbench.errors import ConfigError
+from crossbench.serving.scheduler import MicroBatch, Part, require_at_least
+from crossbench.types import Int32Array, Int64Array
+
+LAYOUTS = ("padded", "packed")
+
+
+@dataclass
+class LengthAwareScheduler:
+    """Picks from the waiting sequences of all requests by their true token lengths.
+
+    Each micro-batch is built around the longest waiting sequence of the oldest request, so no
+    sequence is passed over by more micro-batches than there were requests before its own: company
+    is chosen by length, the turn by age. Sequences join, nearest in length first (for a packed
+    layout, whose cost has no padding, simply the oldest first), while the micro-batch stays within
+    `max_batch_pairs` and `max_batch_tokens` computed tokens and, for a padded layout, within
+    `max_padding_waste`.
+    """
+
+    name: str
+    layout: str
+    max_batch_pairs: int
+    max_batch_tokens: int
+    max_padding_waste: float
+    _queue: dict[int, tuple[Int32Array, NDArray[np.bool_]]] = field(
+        default_factory=dict, init=False
+    )
+    _waiting: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise ConfigError(
+                f"scheduler.layout must be auto or one of {', '.join(LAYOUTS)}, got {self.layout}"
+            )
+        require_at_least("scheduler.max_batch_pairs", self.max_batch_pairs, 1)
+        require_at_least("scheduler.max_batch_tokens", self.max_batch_tokens, 1)
+        require_at_least("scheduler.max_padding_waste", self.max_padding_waste, 0)
+
+    @property
+    def waiting(self) -> int:
+        return self._waiting
+
+    def add(self, request: int, lengths: Int32Array, now_s: float) -> None:
+        self._queue[request] = (lengths, np.ones(len(lengths), dtype=bool))
+        self._waiting += len(lengths)
+
+    def take(self, now_s: float) -> MicroBatch:
+        if not self._queue:
+            return ()
+        numbers, indices, lengths = self._candidates()
+        chosen = self._grow(numbers, lengths)
+        parts = []
+        for number in dict.fromkeys(numbers[chosen].tolist()):
+            taken = np.sort(indices[chosen[numbers[chosen] == number]])
+            parts.append(Part(number, taken))
+            still = self._queue[number][1]
+            still[taken] = False
+            if not still.any():
+                del self._queue[number]
+        self._waiting -= len(chosen)
+        return tuple(parts)
+
+    def discard(self, request: int) -> None:
+        entry = self._queue.pop(request, None)
+        if entry is not None:
+            self._waiting -= int(np.count_nonzero(entry[1]))
+
+    def _candidates(self) -> tuple[Int64Array, NDArray[np.intp], Int64Array]:
+        """Request number, index and length of what waits, oldest request first, shapes (m,)."""
+        numbers, indices, lengths = [], [], []
+        for request, (tokens, still) in self._queue.items():
+            rows = np.flatnonzero(still)
+            numbers.append(np.full(len(rows), request, dtype=np.int64))
+            indices.append(rows)
+            lengths.append(tokens[rows].astype(np.int64))
+        return np.concatenate(numbers), np.concatenate(indices), np.concatenate(lengths)
+
+    def _grow(self, numbers: Int64Array, lengths: Int64Array) -> NDArray[np.intp]:
+        """Positions of the sequences that run together; the first is what had to run."""
+        own = np.flatnonzero(numbers == numbers[0])
+        anchor = own[np.argmax(lengths[own])]
+        if self.layout == "packed":
+            order = np.arange(len(lengths))
+        else:
+            # A stable sort: among equally near lengths the older request comes first
+            order = np.argsort(np.abs(lengths - lengths[anchor]), kind="stable")
+        order = np.concatenate(([anchor], order[order != anchor]))[: self.max_batch_pairs]
+        picked = lengths[order]
+        real = np.cumsum(picked)
+        computed = real
+        if self.layout == "padded":
+            computed = np.maximum.accumulate(picked) * np.arange(1, len(order) + 1)
+        waste = 1.0 - real / computed
+        fits = (computed <= self.max_batch_tokens) & (waste <= self.max_padding_waste)
+        # A micro-batch ends where the next one would not fit; the anchor always runs
+        stop = int(np.argmin(fits[1:])) + 1 if not fits[1:].all() else len(order)
+        return np.asarray(order[:stop], dtype=np.intp)
