@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from hydra.utils import get_class
 
-from crossbench.backends.base import Backend, Deployment
+from crossbench.backends.base import Backend, Deployment, Layout
 from crossbench.backends.devices import check_quant
 from crossbench.config import CellSettings
 from crossbench.errors import ConfigError
@@ -25,6 +25,7 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.pool import Pool, PoolSettings
+from crossbench.serving.scheduler import Scheduler
 from crossbench.serving.server import Server, ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.telemetry import Telemetry
@@ -96,7 +97,7 @@ def build_server(config: Mapping[str, Any], settings: CellSettings, model: Model
     compiled_s = time.perf_counter()
 
     callers = [replica for replica in replicas for _ in range(replica.workers)]
-    pool = Pool(build(config["scheduler"]), callers, telemetry, limits.max_queue_pairs)
+    pool = Pool(build_scheduler(config, replicas[0].layout), callers, telemetry, limits.max_queue_pairs)
     tokenizers = ThreadPoolExecutor(pool_settings.tokenizers, thread_name_prefix="tokenizer")
     service = ModelService(model, replicas, tokenizer, activation, pool, tokenizers)
     info = pb.ServerInfo(
@@ -123,6 +124,15 @@ def typical_pair_lengths(count: int, max_length: int) -> list[int]:
     probabilities = (np.arange(count) + 0.5) / count
     pairs = PASSAGES.inverse_cdf(probabilities) + round(QUERIES.mean) + 3
     return [int(length) for length in np.minimum(pairs, max_length)]
+
+
+def build_scheduler(config: Mapping[str, Any], layout: Layout) -> Scheduler:
+    """A scheduler; one that counts cost by `layout: auto` counts as the backend computes."""
+    node = dict(config["scheduler"])
+    if node.get("layout") == "auto":
+        node["layout"] = layout
+    scheduler: Scheduler = build(node)
+    return scheduler
 
 
 def build_backend(config: Mapping[str, Any], deployment: Deployment) -> Backend:
