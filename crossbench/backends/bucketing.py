@@ -1,4 +1,4 @@
-"""Cut a micro-batch into groups of similar length, so that little of what is computed is padding."""
+"""Cut a micro-batch into groups of similar length, so that little of it is padding."""
 
 from __future__ import annotations
 

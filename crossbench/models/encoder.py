@@ -1,4 +1,4 @@
-"""A padding-free BERT encoder in PyTorch: sequences lie end to end, nothing is computed for padding.
+"""A padding-free BERT encoder in PyTorch: sequences lie end to end.
 
 Embeddings, projections, feed-forward and norms run over (tokens, hidden). Attention alone needs
 rows and columns per sequence: it runs on groups of equal or nearly equal length, in float of the
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,15 +21,16 @@ from crossbench.models.weights import EncoderWeights, Layer, Linear, Norm
 from crossbench.types import TokenBatch
 
 Projection = Callable[[Tensor], Tensor]
-MakeProjection = Callable[[Tensor, Tensor], Projection]
+# Of the product's name ("3.up": layer 3's), its weight (out, in) and its bias (out,).
+MakeProjection = Callable[[str, Tensor, Tensor], Projection]
 
 
-def plain_linear(weight: Tensor, bias: Tensor) -> Projection:
+def plain_linear(name: str, weight: Tensor, bias: Tensor) -> Projection:
     """`F.linear` on a weight (out, in): MKL on a CPU at fp32, oneDNN at bf16, cuBLAS, Metal."""
     return lambda x: F.linear(x, weight, bias)
 
 
-def onednn_linear(weight: Tensor, bias: Tensor) -> Projection:
+def onednn_linear(name: str, weight: Tensor, bias: Tensor) -> Projection:
     """oneDNN's product on a weight packed once: ahead of MKL where MKL does not know the CPU."""
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
 
@@ -83,7 +85,7 @@ def attention_groups(
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return [
         _group(offsets[begin : end + 1], dtype, device)
-        for begin, end in zip(bounds, bounds[1:], strict=False)
+        for begin, end in pairwise(bounds)
     ]
 
 
@@ -131,14 +133,17 @@ class PackedEncoder:
         def tensor(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
             return torch.from_numpy(array).to(device=device, dtype=dtype)
 
-        self._dtype, self._device, self._cls_only = dtype, device, cls_only
+        self._dtype, self._device = dtype, device
         self._heads, self._head_dim, self._eps = weights.heads, weights.head_dim, weights.eps
         self._overhead = group_overhead
         self._words, self._positions = tensor(weights.words), tensor(weights.positions)
         self._types = tensor(weights.types)
         self._norm = _Norm(weights.norm, tensor, weights.eps)
-        self._layers = [_Layer(layer, tensor, linear, weights.eps) for layer in weights.layers]
-        self._last = _ClsLayer(weights.layers[-1], tensor, linear, weights) if cls_only else None
+        full = weights.layers[:-1] if cls_only else weights.layers
+        self._layers = [
+            _Layer(index, layer, tensor, linear, weights.eps) for index, layer in enumerate(full)
+        ]
+        self._last = _ClsLayer(weights, tensor, linear) if cls_only else None
         self._pooler = _float_linear(weights.pooler, device)
         self._classifier = _float_linear(weights.classifier, device)
 
@@ -151,8 +156,7 @@ class PackedEncoder:
         starts = torch.from_numpy(batch.cu_seqlens[:-1].astype(np.int64)).to(self._device)
         groups = attention_groups(lengths.tolist(), self._dtype, self._device, self._overhead)
         x = self._embed(batch)
-        full = self._layers if self._last is None else self._layers[:-1]
-        for layer in full:
+        for layer in self._layers:
             x = layer(x, lambda qkv: self._attend(qkv, groups))
         cls = x[starts] if self._last is None else self._last(x, starts, groups, self._attend_cls)
         pooled = torch.tanh(self._pooler(cls.float()))
@@ -203,7 +207,7 @@ ToTensor = Callable[[np.ndarray[tuple[int, ...], np.dtype[np.float32]]], Tensor]
 
 def _float_linear(linear: Linear, device: torch.device) -> Projection:
     weight, bias = (torch.from_numpy(array).to(device) for array in (linear.weight, linear.bias))
-    return plain_linear(weight, bias)
+    return plain_linear("head", weight, bias)
 
 
 class _Norm:
@@ -218,11 +222,15 @@ class _FeedForward:
     """Everything of a layer after attention: (rows, hidden) to (rows, hidden)."""
 
     def __init__(
-        self, layer: Layer, tensor: ToTensor, linear: MakeProjection, eps: float
+        self, index: int, layer: Layer, tensor: ToTensor, linear: MakeProjection, eps: float
     ) -> None:
         self._out, self._up, self._down = (
-            linear(tensor(part.weight), tensor(part.bias))
-            for part in (layer.attention_out, layer.up, layer.down)
+            linear(f"{index}.{name}", tensor(part.weight), tensor(part.bias))
+            for name, part in (
+                ("attention_out", layer.attention_out),
+                ("up", layer.up),
+                ("down", layer.down),
+            )
         )
         self._attention_norm = _Norm(layer.attention_norm, tensor, eps)
         self._out_norm = _Norm(layer.out_norm, tensor, eps)
@@ -236,10 +244,10 @@ class _FeedForward:
 
 class _Layer:
     def __init__(
-        self, layer: Layer, tensor: ToTensor, linear: MakeProjection, eps: float
+        self, index: int, layer: Layer, tensor: ToTensor, linear: MakeProjection, eps: float
     ) -> None:
-        self._qkv = linear(tensor(layer.qkv.weight), tensor(layer.qkv.bias))
-        self._rest = _FeedForward(layer, tensor, linear, eps)
+        self._qkv = linear(f"{index}.qkv", tensor(layer.qkv.weight), tensor(layer.qkv.bias))
+        self._rest = _FeedForward(index, layer, tensor, linear, eps)
 
     def __call__(self, x: Tensor, attend: Projection) -> Tensor:
         return self._rest(x, attend(self._qkv(x)))
@@ -248,14 +256,13 @@ class _Layer:
 class _ClsLayer:
     """The last layer where only the CLS rows are read."""
 
-    def __init__(
-        self, layer: Layer, tensor: ToTensor, linear: MakeProjection, weights: EncoderWeights
-    ) -> None:
-        hidden = weights.hidden
-        weight, bias = tensor(layer.qkv.weight), tensor(layer.qkv.bias)
-        self._query = linear(weight[:hidden].contiguous(), bias[:hidden].contiguous())
-        self._key_value = linear(weight[hidden:].contiguous(), bias[hidden:].contiguous())
-        self._rest = _FeedForward(layer, tensor, linear, weights.eps)
+    def __init__(self, weights: EncoderWeights, tensor: ToTensor, linear: MakeProjection) -> None:
+        index, hidden = len(weights.layers) - 1, weights.hidden
+        layer = weights.layers[index]
+        query, rest = layer.qkv.rows(0, hidden), layer.qkv.rows(hidden, 3 * hidden)
+        self._query = linear(f"{index}.query", tensor(query.weight), tensor(query.bias))
+        self._key_value = linear(f"{index}.key_value", tensor(rest.weight), tensor(rest.bias))
+        self._rest = _FeedForward(index, layer, tensor, linear, weights.eps)
 
     def __call__(
         self,

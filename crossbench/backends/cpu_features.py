@@ -1,0 +1,64 @@
+"""What this machine's CPU can compute natively, by the names that users know."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from crossbench.errors import BackendUnavailable
+
+# Linux's names: x86 in the left set, Arm in the right.
+_BF16 = {"avx512_bf16", "amx_bf16"} | {"bf16"}
+_INT8_DOT = {"avx512_vnni", "avx_vnni", "amx_int8"} | {"asimddp", "i8mm"}
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The CPU's feature flags in Linux's spelling; empty where they cannot be read."""
+    if platform.system() == "Linux":
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return frozenset(value.split())
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        known = {"FEAT_BF16": "bf16", "FEAT_DotProd": "asimddp", "FEAT_I8MM": "i8mm"}
+        return frozenset(flag for name, flag in known.items() if _sysctl(f"hw.optional.arm.{name}"))
+    return frozenset()
+
+
+def has_bf16() -> bool:
+    """Whether matrix products in bfloat16 run natively."""
+    return bool(cpu_flags() & _BF16)
+
+
+def has_int8_dot() -> bool:
+    """Whether four u8 by s8 products add into 32 bits in one step, without saturating."""
+    return bool(cpu_flags() & _INT8_DOT)
+
+
+def mkl_knows_cpu() -> bool:
+    """Whether MKL uses all of the CPU: with AVX-512 of other makes than Intel it does not."""
+    if "avx512f" not in cpu_flags():
+        return True
+    return "GenuineIntel" in Path("/proc/cpuinfo").read_text("utf-8", "replace")
+
+
+def require_bf16(backend: str) -> None:
+    """Refuse bfloat16 where it would be emulated, which is slower than fp32.
+
+    Raises:
+        BackendUnavailable: names the missing CPU features.
+    """
+    if not has_bf16():
+        raise BackendUnavailable(
+            f"backend={backend} quant=bf16 needs a CPU with AVX512_BF16 or AMX (x86: AMD Zen 4, "
+            "Intel Cooper Lake or Sapphire Rapids, or newer) or BF16 (Arm v8.6); this one has none "
+            "of them and would emulate it. Use quant=fp32 here"
+        )
+
+
+def _sysctl(name: str) -> bool:
+    run = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True)
+    return run.stdout.strip() == "1"

@@ -1,0 +1,153 @@
+"""backend=onnx: the encoder as an ONNX graph on ONNX Runtime, groups on parallel streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from crossbench.backends import artifacts
+from crossbench.backends.base import Deployment, Layout
+from crossbench.backends.calibration import Int8Options, calibrated_plan
+from crossbench.backends.devices import check_quant
+from crossbench.backends.pytorch import sample_batch
+from crossbench.backends.streams import Grouping, Run, Streams
+from crossbench.errors import BackendUnavailable
+from crossbench.models.weights import read_weights
+from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
+
+_GRAPH_VERSION = 1  # raise it when onnx_graph.py or quantize.py change what they make
+
+
+@dataclass
+class OnnxBackend:
+    """ONNX Runtime on the CPU, at fp32 or int8.
+
+    `streams` sessions of one thread each share a micro-batch's groups (0: as many as the
+    deployment has threads); `wide` keeps a second session with all threads for a lone group.
+    `cls_only` computes the last layer for the CLS row, which is exact. `grouping` bounds the
+    groups, `int8` says how int8 is made.
+    """
+
+    supported: ClassVar[frozenset[Quant]] = frozenset({Quant.FP32, Quant.INT8})
+    layout: ClassVar[Layout] = "packed"  # groups are sorted inside, so cost goes by tokens
+
+    name: str
+    deployment: Deployment
+    cls_only: bool
+    streams: int
+    wide: bool
+    grouping: Grouping
+    int8: Int8Options
+    _engine: Streams | None = field(default=None, init=False, repr=False)
+
+    @property
+    def workers(self) -> int:
+        """Two: while one caller waits for its last group, the other's fill the streams."""
+        return 2
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    def load_model(self) -> None:
+        deployment = self.deployment
+        check_quant(self.name, deployment.quant, self.supported)
+        if deployment.device not in ("auto", "cpu"):
+            raise BackendUnavailable(
+                f"backend={self.name} runs on the CPU, not on device={deployment.device}: "
+                "give device=cpu, or backend=packed for a GPU"
+            )
+        runtime = import_onnxruntime()
+        file = self._artifact() / "encoder.onnx"
+
+        def runner(threads: int) -> Run:
+            options = runtime.SessionOptions()
+            options.intra_op_num_threads = threads
+            # Spinning threads would take the cores from the tokenizer, the server and the client.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            return _runner(session, deployment.model.pad_id)
+
+        run = runner(1)
+        wide = self.wide and deployment.threads > 1
+        run_wide = runner(deployment.threads) if wide else run
+        self._engine = Streams(self.streams or deployment.threads, self.grouping, run, run_wide)
+
+    def warmup(self, lengths: Sequence[int]) -> None:
+        self.infer(sample_batch(lengths))
+        self.infer(sample_batch(lengths[:1]))
+
+    def infer(self, batch: TokenBatch) -> Inference:
+        assert self._engine is not None, "load_model() comes first"
+        return self._engine.infer(batch)
+
+    def memory(self) -> DeviceMemory:
+        return DeviceMemory()
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
+
+    def _artifact(self) -> Path:
+        quant, model = self.deployment.quant, self.deployment.model
+        key = artifacts.artifact_key(
+            _GRAPH_VERSION,
+            model.digest,
+            quant is Quant.INT8 and self.int8.key(),
+            self.cls_only,
+        )
+
+        def build(folder: Path) -> None:
+            from crossbench.backends.onnx_graph import build
+
+            weights = read_weights(model)
+            plan = calibrated_plan(model, weights, self.int8) if quant is Quant.INT8 else {}
+            proto = build(weights, self.cls_only, plan, self.int8.per_token)
+            # One file holds at most 2 GB; what is larger goes beside it.
+            import onnx
+
+            onnx.save_model(
+                proto,
+                folder / "encoder.onnx",
+                save_as_external_data=True,
+                location="encoder.onnx.data",
+            )
+
+        return artifacts.artifact(self.deployment.cache_dir, "onnx", key, build)
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module, where onnx is installed beside it to write its graphs.
+
+    Raises:
+        BackendUnavailable: one of them is not installed.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"backend=onnx needs ONNX Runtime and onnx, and one is not installed ({error}): "
+            "pip install 'crossbench[onnx]'"
+        ) from error
+    return onnxruntime
+
+
+def _runner(session: Any, pad_id: int) -> Run:
+    """Runs padded groups; a session may be called from several threads at once."""
+
+    def run(batch: TokenBatch) -> Inference:
+        padded = batch.padded(pad_id)
+        inputs = {
+            "input_ids": padded.input_ids.astype(np.int32),
+            "type_ids": padded.type_ids.astype(np.int32),
+            "mask": padded.attention_mask.astype(np.int32),
+        }
+        return Inference(session.run(None, inputs)[0], padded.input_ids.size)
+
+    return run

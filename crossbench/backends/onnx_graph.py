@@ -1,0 +1,186 @@
+"""The encoder as an ONNX graph, written node by node with ONNX Runtime's fused operators.
+
+Inputs are padded: `input_ids`, `type_ids` and `mask` (1 at tokens, 0 at padding), all int32
+(n, width). The output is `scores` float32 (n,). The last layer may be computed for the CLS row
+alone. Products may be int8, with activation scales that are either static, from calibration, or
+each token's own: never a batch's, which would let a pair's neighbours into its score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from crossbench.models.quantize import Int8Linear
+from crossbench.models.weights import EncoderWeights, Layer, Linear, Norm
+
+_OPSET, _IR_VERSION = 17, 9  # what ONNX Runtime has read since 1.16
+_FUSED = "com.microsoft"
+
+
+def build(
+    weights: EncoderWeights, cls_only: bool, int8: Mapping[str, Int8Linear], per_token: bool
+) -> Any:
+    """The ONNX ModelProto in float32, with the products that `int8` names quantised.
+
+    With `per_token` each token's activations get a scale of their own, computed as the model runs;
+    otherwise the calibrated range of `int8`.
+    """
+    return _Builder(weights, int8, per_token).model(cls_only)
+
+
+class _Builder:
+    def __init__(
+        self, weights: EncoderWeights, int8: Mapping[str, Int8Linear], per_token: bool
+    ) -> None:
+        self._weights, self._int8, self._per_token = weights, int8, per_token
+        self._nodes: list[Any] = []
+        self._constants: dict[str, Any] = {}
+        self._count = 0
+
+    def model(self, cls_only: bool) -> Any:
+        weights = self._weights
+        x = self._embed()
+        last = len(weights.layers) - 1
+        for index, layer in enumerate(weights.layers):
+            x = self._layer(index, layer, x, cls_only and index == last)
+        cls = self._node("Gather", x, self._constant("first", 0, np.int64), axis=1)
+        pooled = self._node("Tanh", self._linear("pooler", cls, weights.pooler))
+        logits = self._linear("classifier", pooled, weights.classifier)
+        axis = self._constant("last_axis", [1], np.int64)
+        self._nodes.append(helper.make_node("Squeeze", [logits, axis], ["scores"]))
+        inputs = [
+            helper.make_tensor_value_info(name, TensorProto.INT32, ["n", "width"])
+            for name in ("input_ids", "type_ids", "mask")
+        ]
+        output = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n"])
+        graph = helper.make_graph(
+            self._nodes, "encoder", inputs, [output], list(self._constants.values())
+        )
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_FUSED, 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
+
+    def _embed(self) -> str:
+        weights = self._weights
+        zero, one = (self._constant(f"int_{value}", [value], np.int64) for value in (0, 1))
+        width = self._node("Shape", "input_ids", start=1, end=2)
+        places = self._node(
+            "Slice", self._constant("positions", weights.positions), zero, width, zero, one
+        )
+        words = self._node("Gather", self._constant("words", weights.words), "input_ids")
+        kinds = self._node("Gather", self._constant("types", weights.types), "type_ids")
+        total = self._node("Add", self._node("Add", words, kinds), places)
+        return self._node(
+            "LayerNormalization",
+            total,
+            self._constant("norm.scale", weights.norm.scale),
+            self._constant("norm.shift", weights.norm.shift),
+            axis=-1,
+            epsilon=weights.eps,
+        )
+
+    def _layer(self, index: int, layer: Layer, x: str, cls: bool) -> str:
+        hidden = self._weights.hidden
+        rows = x
+        if cls:
+            zero, one = (self._constant(f"int_{value}", [value], np.int64) for value in (0, 1))
+            rows = self._node("Slice", x, zero, one, one, one)
+            q = self._linear(f"{index}.query", rows, layer.qkv.rows(0, hidden))
+            rest = layer.qkv.rows(hidden, 3 * hidden)
+            k, v = self._split(self._linear(f"{index}.key_value", x, rest), 2)
+        else:
+            q, k, v = self._split(self._linear(f"{index}.qkv", x, layer.qkv), 3)
+        context = self._node(
+            "MultiHeadAttention",
+            *(q, k, v, "", "mask"),
+            domain=_FUSED,
+            num_heads=self._weights.heads,
+            mask_filter_value=-1e9,
+        )
+        # Named apart where they run over CLS rows only: int8 would not make those any faster.
+        at = f"{index}.cls_" if cls else f"{index}."
+        out = self._product(f"{at}attention_out", context, layer.attention_out)
+        rows = self._skip_norm(f"{at}attention", out, rows, layer.attention_norm)
+        wide = self._node("BiasGelu", *self._product(f"{at}up", rows, layer.up), domain=_FUSED)
+        down = self._product(f"{at}down", wide, layer.down)
+        return self._skip_norm(f"{at}out", down, rows, layer.out_norm)
+
+    def _split(self, x: str, parts: int) -> list[str]:
+        outputs = [self._name("part") for _ in range(parts)]
+        sizes = self._constant(f"split_{parts}", [self._weights.hidden] * parts, np.int64)
+        self._nodes.append(helper.make_node("Split", [x, sizes], outputs, axis=-1))
+        return outputs
+
+    def _skip_norm(self, name: str, product: tuple[str, str], skip: str, norm: Norm) -> str:
+        """`norm(x + bias + skip)` in one pass over memory."""
+        x, bias = product
+        scale = self._constant(f"{name}.scale", norm.scale)
+        shift = self._constant(f"{name}.shift", norm.shift)
+        return self._node(
+            "SkipLayerNormalization",
+            *(x, skip, scale, shift, bias),
+            domain=_FUSED,
+            epsilon=self._weights.eps,
+        )
+
+    def _linear(self, name: str, x: str, linear: Linear) -> str:
+        return self._node("Add", *self._product(name, x, linear))
+
+    def _product(self, name: str, x: str, linear: Linear) -> tuple[str, str]:
+        """The product without its bias, and the bias, which the next operator may take in."""
+        quantised = self._int8.get(name)
+        if quantised is None:
+            weight = self._constant(f"{name}.weight", linear.weight.T)
+            bias = self._constant(f"{name}.bias", linear.bias)
+            return self._node("MatMul", x, weight), bias
+        bias = self._constant(f"{name}.bias", quantised.bias)
+        return self._int8_product(name, x, quantised), bias
+
+    def _int8_product(self, name: str, x: str, quantised: Int8Linear) -> str:
+        if quantised.smooth is not None:
+            x = self._node("Mul", x, self._constant(f"{name}.smooth", quantised.smooth))
+        weight = self._constant(f"{name}.weight", quantised.weight.T, np.int8)
+        weight_scale = self._constant(f"{name}.weight_scale", quantised.weight_scale[:, 0])
+        if self._per_token:
+            levels, scale, zero, row_scale = self._quantise_tokens(x)
+        else:
+            scale = self._constant(f"{name}.scale", quantised.input_scale)
+            zero = self._constant(f"{name}.zero", quantised.zero_point, np.uint8)
+            levels, row_scale = self._node("QuantizeLinear", x, scale, zero), None
+        out = self._node(
+            "MatMulIntegerToFloat",
+            *(levels, weight, scale, weight_scale, zero),
+            domain=_FUSED,
+        )
+        return out if row_scale is None else self._node("Mul", out, row_scale)
+
+    def _quantise_tokens(self, x: str) -> tuple[str, str, str, str]:
+        """u8 around 128 with a scale per token: levels, a scale of 1, 128, scales (n, width, 1)."""
+        top = self._node("ReduceMax", x, axes=[-1], keepdims=1)
+        bottom = self._node("Neg", self._node("ReduceMin", x, axes=[-1], keepdims=1))
+        reach = self._node("Max", top, bottom, self._constant("tiny", 1e-12))
+        row_scale = self._node("Mul", reach, self._constant("per_level", 1 / 127))
+        one = self._constant("one", 1.0)
+        zero = self._constant("middle", 128, np.uint8)
+        levels = self._node("QuantizeLinear", self._node("Div", x, row_scale), one, zero)
+        return levels, one, zero, row_scale
+
+    def _node(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        name = self._name(operator)
+        self._nodes.append(
+            helper.make_node(operator, list(inputs), [name], name, domain=domain, **attributes)
+        )
+        return name
+
+    def _constant(self, name: str, value: Any, dtype: Any = np.float32) -> str:
+        if name not in self._constants:
+            array = np.asarray(value, dtype=dtype, order="C")
+            self._constants[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def _name(self, stem: str) -> str:
+        self._count += 1
+        return f"{stem}_{self._count}"

@@ -1,0 +1,197 @@
+"""backend=openvino: the encoder as an OpenVINO graph, length-sorted groups on parallel streams."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from crossbench.backends import artifacts, cpu_features
+from crossbench.backends.base import Deployment, Layout
+from crossbench.backends.calibration import Int8Options, calibrated_plan
+from crossbench.backends.devices import check_quant
+from crossbench.backends.pytorch import sample_batch
+from crossbench.backends.streams import Grouping, Run, Streams
+from crossbench.errors import BackendUnavailable
+from crossbench.models.weights import read_weights
+from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
+
+_HIDDEN = np.float32(-1e9)  # added to attention scores of padding; -inf would make NaN of 0 * inf
+_GRAPH_VERSION = 1  # raise it when openvino_graph.py or quantize.py change what they make
+
+
+@dataclass
+class OpenVINOBackend:
+    """OpenVINO on the CPU, at fp32, bf16 or static int8.
+
+    `streams` engines of one thread each share a micro-batch's groups (0: as many as the deployment
+    has threads); `wide` keeps a second engine with all threads for a lone group. `cls_only`
+    computes the last layer for the CLS row, which is exact. `grouping` bounds the groups, `int8`
+    says how int8 is made. `int8_rest` is what int8 leaves over is computed in: f32, bf16, or auto
+    (bf16 where the CPU has it).
+    """
+
+    supported: ClassVar[frozenset[Quant]] = frozenset({Quant.FP32, Quant.BF16, Quant.INT8})
+    layout: ClassVar[Layout] = "packed"  # groups are sorted inside, so cost goes by tokens
+
+    name: str
+    deployment: Deployment
+    cls_only: bool
+    streams: int
+    wide: bool
+    grouping: Grouping
+    int8: Int8Options
+    int8_rest: str
+    _engine: Streams | None = field(default=None, init=False, repr=False)
+    precisions: frozenset[str] = field(default=frozenset(), init=False, repr=False)
+
+    @property
+    def workers(self) -> int:
+        """Two: while one caller waits for its last group, the other's fill the streams."""
+        return 2
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    def load_model(self) -> None:
+        deployment = self.deployment
+        check_quant(self.name, deployment.quant, self.supported)
+        if deployment.device not in ("auto", "cpu"):
+            raise BackendUnavailable(
+                f"backend={self.name} runs on the CPU, not on device={deployment.device}: "
+                "give device=cpu, or backend=packed for a GPU"
+            )
+        ov = import_openvino()
+        core = ov.Core()
+        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if deployment.quant is Quant.BF16 and not has_bf16:
+            cpu_features.require_bf16(self.name)
+            raise BackendUnavailable(
+                f"backend={self.name} quant=bf16: OpenVINO {ov.__version__} has no bf16 kernels "
+                "for this CPU. Use quant=fp32 here"
+            )
+        rest = "bf16" if has_bf16 and self.int8_rest == "auto" else self.int8_rest
+        hint = {Quant.FP32: "f32", Quant.BF16: "bf16"}.get(
+            deployment.quant, "f32" if rest == "auto" else rest
+        )
+        graph = core.read_model(self._artifact() / "encoder.xml")
+        count = self.streams or deployment.threads
+
+        def engine(streams: int, threads: int) -> Any:
+            # Pinning would nail the engines of several servers, and the client, to the same cores.
+            return core.compile_model(
+                graph,
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": hint,
+                    "NUM_STREAMS": streams,
+                    "INFERENCE_NUM_THREADS": threads,
+                    "ENABLE_CPU_PINNING": False,
+                },
+            )
+
+        narrow = engine(count, max(count, deployment.threads))
+        self.precisions = executed_precisions(narrow)
+        self._check_precisions()
+        run = _runner(narrow, deployment.model.pad_id)
+        wide = self.wide and deployment.threads > 1
+        run_wide = _runner(engine(1, deployment.threads), deployment.model.pad_id) if wide else run
+        self._engine = Streams(count, self.grouping, run, run_wide)
+
+    def warmup(self, lengths: Sequence[int]) -> None:
+        self.infer(sample_batch(lengths))
+        self.infer(sample_batch(lengths[:1]))
+
+    def infer(self, batch: TokenBatch) -> Inference:
+        assert self._engine is not None, "load_model() comes first"
+        return self._engine.infer(batch)
+
+    def memory(self) -> DeviceMemory:
+        return DeviceMemory()
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
+
+    def _artifact(self) -> Path:
+        quant, model = self.deployment.quant, self.deployment.model
+        key = artifacts.artifact_key(
+            _GRAPH_VERSION,
+            model.digest,
+            quant is Quant.INT8 and self.int8.key(),
+            self.cls_only,
+            artifacts.library_versions("openvino"),
+        )
+
+        def build(folder: Path) -> None:
+            from openvino import save_model
+
+            from crossbench.backends.openvino_graph import build
+
+            weights = read_weights(model)
+            plan = calibrated_plan(model, weights, self.int8) if quant is Quant.INT8 else {}
+            graph = build(weights, self.cls_only, plan, self.int8.per_token)
+            save_model(graph, folder / "encoder.xml", compress_to_fp16=False)
+
+        return artifacts.artifact(self.deployment.cache_dir, "openvino", key, build)
+
+    def _check_precisions(self) -> None:
+        """A precision that OpenVINO silently replaced would be measured under a wrong name."""
+        wanted = {Quant.FP32: "f32", Quant.BF16: "bf16", Quant.INT8: "i8"}[self.deployment.quant]
+        if not any(wanted in found.lower() for found in self.precisions):
+            raise BackendUnavailable(
+                f"backend={self.name} quant={self.deployment.quant.value}: OpenVINO compiled the "
+                f"model's products to {', '.join(sorted(self.precisions))} on this CPU, none of "
+                f"them in {wanted}. Use quant=fp32 here"
+            )
+
+
+def import_openvino() -> Any:
+    """The openvino module.
+
+    Raises:
+        BackendUnavailable: it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"backend=openvino needs OpenVINO, which is not installed ({error}): "
+            "pip install 'crossbench[openvino]'"
+        ) from error
+    return openvino
+
+
+def executed_precisions(compiled: Any) -> frozenset[str]:
+    """The kernels that a compiled model's matrix products run in, such as `brgemm_avx2_f32`."""
+    operations = compiled.get_runtime_model().get_ordered_ops()
+    infos = [operation.get_rt_info() for operation in operations]
+    return frozenset(
+        info["primitiveType"].astype(str)
+        for info in infos
+        if info["layerType"].astype(str) in ("FullyConnected", "MatMul")
+    )
+
+
+def _runner(compiled: Any, pad_id: int) -> Run:
+    """Runs padded groups; every thread gets an infer request of its own."""
+    local = threading.local()
+
+    def run(batch: TokenBatch) -> Inference:
+        request = getattr(local, "request", None)
+        if request is None:
+            request = local.request = compiled.create_infer_request()
+        padded = batch.padded(pad_id)
+        mask = np.where(padded.attention_mask == 1, np.float32(0), _HIDDEN)
+        inputs = [padded.input_ids.astype(np.int32), padded.type_ids.astype(np.int32), mask]
+        request.infer(inputs, share_inputs=True)
+        scores = np.array(request.get_output_tensor(0).data, dtype=np.float32)
+        return Inference(scores, padded.input_ids.size)
+
+    return run

@@ -1,0 +1,133 @@
+"""The encoder as an OpenVINO graph, written operation by operation from the folder's weights.
+
+Inputs are padded: `input_ids` and `type_ids` int32 (n, width), `mask` float32 (n, width) with 0
+at tokens and a large negative number at padding. The output is `scores` float32 (n,). The last
+layer may be computed for the CLS row alone, and products may be int8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as op
+
+from crossbench.models.quantize import Int8Linear
+from crossbench.models.weights import EncoderWeights, Layer, Linear, Norm
+
+Node = Any
+
+
+def build(
+    weights: EncoderWeights, cls_only: bool, int8: Mapping[str, Int8Linear], per_token: bool
+) -> ov.Model:
+    """The graph in float32, with the products that `int8` names quantised.
+
+    With `per_token` each token's activations get a scale of their own, computed as the model runs;
+    otherwise the calibrated range of `int8`.
+    """
+    return _Builder(weights, int8, per_token).model(cls_only)
+
+
+def _constant(value: Any, dtype: Any = np.float32) -> Node:
+    return op.constant(np.asarray(value, dtype=dtype))
+
+
+class _Builder:
+    def __init__(
+        self, weights: EncoderWeights, int8: Mapping[str, Int8Linear], per_token: bool
+    ) -> None:
+        self._weights, self._int8, self._per_token = weights, int8, per_token
+
+    def model(self, cls_only: bool) -> ov.Model:
+        weights = self._weights
+        ids = op.parameter([-1, -1], np.int32, name="input_ids")
+        types = op.parameter([-1, -1], np.int32, name="type_ids")
+        mask = op.parameter([-1, -1], np.float32, name="mask")
+        bias = op.unsqueeze(mask, _constant([1, 2], np.int32))
+        x = self._embed(ids, types)
+        last = len(weights.layers) - 1
+        for index, layer in enumerate(weights.layers):
+            x = self._layer(index, layer, x, bias, cls_only and index == last)
+        cls = op.gather(x, _constant(0, np.int32), _constant(1, np.int32))
+        pooled = op.tanh(self._linear("pooler", cls, weights.pooler))
+        logits = self._linear("classifier", pooled, weights.classifier)
+        scores = op.squeeze(logits, _constant([1], np.int32))
+        scores.output(0).set_names({"scores"})
+        for parameter in (ids, types, mask):
+            parameter.output(0).set_names({parameter.get_friendly_name()})
+        return ov.Model([op.result(scores)], [ids, types, mask], "encoder")
+
+    def _embed(self, ids: Node, types: Node) -> Node:
+        weights, zero = self._weights, _constant(0, np.int32)
+        width = op.gather(op.shape_of(ids, output_type="i32"), _constant([1], np.int32), zero)
+        positions = op.slice(
+            _constant(weights.positions),
+            _constant([0], np.int32),
+            width,
+            _constant([1], np.int32),
+            _constant([0], np.int32),
+        )
+        words = op.gather(_constant(weights.words), ids, zero)
+        kinds = op.gather(_constant(weights.types), types, zero)
+        return self._norm(op.add(op.add(words, kinds), positions), weights.norm)
+
+    def _layer(self, index: int, layer: Layer, x: Node, bias: Node, cls: bool) -> Node:
+        hidden = self._weights.hidden
+        rows = x
+        if cls:
+            one, zero = _constant([1], np.int32), _constant([0], np.int32)
+            rows = op.slice(x, zero, one, one, one)
+            q = self._linear(f"{index}.query", rows, layer.qkv.rows(0, hidden))
+            rest = layer.qkv.rows(hidden, 3 * hidden)
+            both = self._linear(f"{index}.key_value", x, rest)
+            k, v = op.split(both, _constant(2, np.int32), 2).outputs()
+        else:
+            fused = self._linear(f"{index}.qkv", x, layer.qkv)
+            q, k, v = op.split(fused, _constant(2, np.int32), 3).outputs()
+        heads = [self._to_heads(part) for part in (q, k, v)]
+        context = self._from_heads(op.scaled_dot_product_attention(*heads, bias))
+        # The names of the last layer's products differ where they run over CLS rows only, which
+        # int8 would not make any faster.
+        at = f"{index}.cls_" if cls else f"{index}."
+        out = self._linear(f"{at}attention_out", context, layer.attention_out)
+        rows = self._norm(op.add(out, rows), layer.attention_norm)
+        wide = op.gelu(self._linear(f"{at}up", rows, layer.up), "erf")
+        return self._norm(op.add(self._linear(f"{at}down", wide, layer.down), rows), layer.out_norm)
+
+    def _to_heads(self, x: Node) -> Node:
+        shape = _constant([0, 0, self._weights.heads, self._weights.head_dim], np.int32)
+        return op.transpose(op.reshape(x, shape, True), _constant([0, 2, 1, 3], np.int32))
+
+    def _from_heads(self, x: Node) -> Node:
+        shape = _constant([0, 0, self._weights.hidden], np.int32)
+        return op.reshape(op.transpose(x, _constant([0, 2, 1, 3], np.int32)), shape, True)
+
+    def _norm(self, x: Node, norm: Norm) -> Node:
+        axes = _constant([-1], np.int32)
+        centred = op.mvn(x, axes, True, self._weights.eps, "inside_sqrt")
+        return op.add(op.multiply(centred, _constant(norm.scale)), _constant(norm.shift))
+
+    def _linear(self, name: str, x: Node, linear: Linear) -> Node:
+        quantised = self._int8.get(name)
+        if quantised is None:
+            product = op.matmul(x, _constant(linear.weight), False, True)
+            return op.add(product, _constant(linear.bias))
+        if quantised.smooth is not None:
+            x = op.multiply(x, _constant(quantised.smooth))
+        low, high, levels, reach = quantised.low, quantised.high, 256, None
+        if self._per_token:
+            # Each token is divided by its own largest value, so the range of all is [-1, 1].
+            top = op.reduce_max(op.abs(x), _constant([-1], np.int32), True)
+            reach = op.maximum(top, _constant(1e-12))
+            x, low, high, levels = op.divide(x, reach), -1.0, 1.0, 255
+        ends = [_constant(end) for end in (low, high, low, high)]
+        x = op.fake_quantize(x, *ends, levels)
+        weight = op.convert(op.constant(quantised.weight), np.float32)
+        weight = op.multiply(weight, _constant(quantised.weight_scale))
+        product = op.matmul(x, weight, False, True)
+        if reach is not None:
+            product = op.multiply(product, reach)
+        return op.add(product, _constant(quantised.bias))

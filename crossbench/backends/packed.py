@@ -1,0 +1,134 @@
+"""backend=packed: our padding-free PyTorch encoder on a CPU, a CUDA device or an Apple GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from crossbench.backends import cpu_features
+from crossbench.backends.base import Deployment, Layout
+from crossbench.backends.devices import check_quant, device_memory, resolve_device, torch_dtype
+from crossbench.backends.pytorch import sample_batch
+from crossbench.backends.streams import Grouping, Streams
+from crossbench.errors import BackendUnavailable, ConfigError
+from crossbench.models.weights import read_weights
+from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
+
+if TYPE_CHECKING:
+    import torch
+
+    from crossbench.models.encoder import MakeProjection, PackedEncoder
+
+
+@dataclass
+class PackedBackend:
+    """No padding: cost grows with tokens, whatever lengths share a micro-batch.
+
+    `cls_only` computes the last layer for the CLS row, which is exact. `linear` picks the CPU's
+    matrix library at fp32: mkl, onednn or auto. On a CPU, `streams` chunks of about `chunk_tokens`
+    tokens run side by side on one thread each (0: as many as the deployment has threads).
+    `group_overhead` is what an attention call costs, in attended pairs of positions: the higher,
+    the more sequences of unequal length attend together behind a mask.
+    """
+
+    supported: ClassVar[frozenset[Quant]] = frozenset({Quant.FP32, Quant.BF16, Quant.FP16})
+    layout: ClassVar[Layout] = "packed"
+
+    name: str
+    deployment: Deployment
+    cls_only: bool
+    linear: str
+    streams: int
+    chunk_tokens: int
+    group_overhead: float
+    _encoder: PackedEncoder | None = field(default=None, init=False, repr=False)
+    _streams: Streams | None = field(default=None, init=False, repr=False)
+    _device: torch.device | None = field(default=None, init=False, repr=False)
+
+    @property
+    def workers(self) -> int:
+        return 1
+
+    @property
+    def device(self) -> str:
+        return str(self._device)
+
+    def load_model(self) -> None:
+        import torch
+
+        from crossbench.models.encoder import PackedEncoder
+
+        deployment = self.deployment
+        check_quant(self.name, deployment.quant, self.supported)
+        self._device = resolve_device(deployment.device)
+        on_cpu = self._device.type == "cpu"
+        if on_cpu:
+            self._check_cpu()
+        encoder = PackedEncoder(
+            read_weights(deployment.model),
+            dtype=torch_dtype(deployment.quant),
+            device=self._device,
+            cls_only=self.cls_only,
+            linear=self._projection(on_cpu),
+            group_overhead=self.group_overhead,
+        )
+        self._encoder = encoder
+        count = self.streams or deployment.threads
+        torch.set_num_threads(deployment.threads if count == 1 else 1)
+        if on_cpu and count > 1:
+            # No padding to save here, so a group ends where its chunk is full.
+            grouping = Grouping(0.0, 0.0, self.chunk_tokens, self.chunk_tokens)
+            self._streams = Streams(count, grouping, self._run, self._run)
+
+    def warmup(self, lengths: Sequence[int]) -> None:
+        self.infer(sample_batch(lengths))
+        self.infer(sample_batch(lengths[:1]))
+
+    def infer(self, batch: TokenBatch) -> Inference:
+        if self._streams is not None:
+            return self._streams.infer(batch)
+        order = np.argsort(batch.lengths, kind="stable")
+        result = self._run(batch.select(order))
+        values = np.empty_like(result.values)
+        values[order] = result.values
+        return Inference(values, result.tokens_computed)
+
+    def memory(self) -> DeviceMemory:
+        return DeviceMemory() if self._device is None else device_memory(self._device)
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams.close()
+        self._encoder = self._streams = None
+
+    def _run(self, batch: TokenBatch) -> Inference:
+        """Scores of sequences in ascending order of length; copying to the host synchronises."""
+        import torch
+
+        assert self._encoder is not None, "load_model() comes first"
+        with torch.inference_mode():
+            scores = self._encoder.scores(batch).cpu().numpy()
+        return Inference(scores, batch.total_tokens)
+
+    def _check_cpu(self) -> None:
+        quant = self.deployment.quant
+        if quant is Quant.BF16:
+            cpu_features.require_bf16(self.name)
+        if quant is Quant.FP16:
+            raise BackendUnavailable(
+                f"backend={self.name} quant=fp16 needs a GPU (device=cuda or mps): on a CPU fp16 "
+                "products are slower than fp32. Use quant=fp32, or bf16 where the CPU has it"
+            )
+
+    def _projection(self, on_cpu: bool) -> MakeProjection:
+        from crossbench.models import encoder
+
+        if self.linear not in ("auto", "mkl", "onednn"):
+            raise ConfigError(f"linear={self.linear} is not known: give auto, mkl or onednn")
+        auto = "mkl" if cpu_features.mkl_knows_cpu() else "onednn"
+        chosen = auto if self.linear == "auto" else self.linear
+        packs = on_cpu and chosen == "onednn" and self.deployment.quant is Quant.FP32
+        return encoder.onednn_linear if packs else encoder.plain_linear

@@ -1,0 +1,163 @@
+"""Static int8 for the encoder's matrix products: scales from calibration text, weights per row.
+
+Activations get one scale per product, fixed by calibration: a score then depends on its own pair
+only, where scales taken from a whole batch would let its neighbours in. SmoothQuant moves the
+spread between channels from the activations, which share a scale, into the weights, which have
+one per output row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossbench.models.weights import EncoderWeights, Linear
+from crossbench.types import Float32Array, TokenBatch
+
+# vpmaddubsw adds two products of u8 and s8 into 16 bits. Where a CPU lacks VNNI that saturates
+# unless weights keep to 7 bits: 2 * 255 * 63 < 2**15.
+FULL_WEIGHT_LEVEL, SAFE_WEIGHT_LEVEL = 127, 63
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What calibration saw at the input of one product.
+
+    `low` and `high` (in,) are each channel's extremes; `mean` (in,) its average.
+    """
+
+    low: Float32Array
+    high: Float32Array
+    mean: Float32Array
+
+
+@dataclass(frozen=True)
+class Int8Linear:
+    """A product in int8: `(smooth * x)` quantised to u8 in [low, high], weights s8.
+
+    `weight` is int8 (out, in) and stands for `weight * weight_scale`, with `weight_scale` (out, 1).
+    `smooth` (in,) multiplies the input before it is quantised, or is None.
+    """
+
+    weight: np.ndarray[tuple[int, int], np.dtype[np.int8]]
+    weight_scale: Float32Array
+    bias: Float32Array
+    low: float
+    high: float
+    smooth: Float32Array | None
+
+    @property
+    def input_scale(self) -> float:
+        return (self.high - self.low) / 255
+
+    @property
+    def zero_point(self) -> int:
+        return round(-self.low / self.input_scale)
+
+
+Plan = Mapping[str, Int8Linear]
+
+
+def products(weights: EncoderWeights) -> dict[str, Linear]:
+    """The products that int8 pays for, by name: all that run over every token (CLS-only model)."""
+    named: dict[str, Linear] = {}
+    for index, layer in enumerate(weights.layers[:-1]):
+        named[f"{index}.qkv"] = layer.qkv
+        named[f"{index}.attention_out"] = layer.attention_out
+        named[f"{index}.up"] = layer.up
+        named[f"{index}.down"] = layer.down
+    last = weights.layers[-1].qkv.rows(weights.hidden, 3 * weights.hidden)
+    return {**named, f"{len(weights.layers) - 1}.key_value": last}
+
+
+def observe(weights: EncoderWeights, batches: Sequence[TokenBatch]) -> dict[str, Observed]:
+    """Run the encoder in fp32 over `batches` and record the inputs of its products."""
+    import torch
+    from torch import Tensor
+
+    from crossbench.models.encoder import PackedEncoder, Projection, plain_linear
+
+    seen: dict[str, list[Tensor]] = {}
+
+    def recording(name: str, weight: Tensor, bias: Tensor) -> Projection:
+        project = plain_linear(name, weight, bias)
+
+        def record(x: Tensor) -> Tensor:
+            seen.setdefault(name, []).append(torch.stack([x.amin(0), x.amax(0), x.mean(0)]))
+            return project(x)
+
+        return record
+
+    encoder = PackedEncoder(
+        weights,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        cls_only=True,
+        linear=recording,
+        group_overhead=0.0,
+    )
+    with torch.inference_mode():
+        for batch in batches:
+            encoder.scores(batch.select(np.argsort(batch.lengths, kind="stable")))
+    result = {}
+    for name, records in seen.items():
+        rows = torch.stack(records)
+        result[name] = Observed(
+            rows[:, 0].amin(0).numpy(), rows[:, 1].amax(0).numpy(), rows[:, 2].mean(0).numpy()
+        )
+    return result
+
+
+def plan(
+    weights: EncoderWeights,
+    observed: Mapping[str, Observed],
+    *,
+    names: Sequence[str],
+    alpha: Mapping[str, float],
+    level: int,
+) -> Plan:
+    """Quantise the products in `names` to weights in [-level, level].
+
+    `alpha` gives SmoothQuant's strength per kind of product ("up", "down", …): how much of the
+    activations' spread between channels moves into the weights (0 to 1); a kind that it does not
+    name is not smoothed.
+    """
+    named = products(weights)
+    return {
+        name: quantize_linear(named[name], observed[name], alpha.get(name.split(".")[1]), level)
+        for name in names
+    }
+
+
+def quantize_linear(
+    linear: Linear, observed: Observed, alpha: float | None, level: int
+) -> Int8Linear:
+    """One product in int8; see `plan`."""
+    weight, smooth = linear.weight, None
+    low, high = observed.low, observed.high
+    if alpha is not None:
+        spread = np.maximum(np.maximum(np.abs(low), np.abs(high)), 1e-5)
+        reach = np.maximum(np.abs(weight).max(0), 1e-5)
+        factor = spread**alpha / reach ** (1 - alpha)
+        factor /= np.exp(np.mean(np.log(factor)))
+        weight, smooth = weight * factor, (1 / factor).astype(np.float32)
+        low, high = low / factor, high / factor
+    scale = np.maximum(np.abs(weight).max(1, keepdims=True), 1e-12) / level
+    rounded = np.clip(np.rint(weight / scale), -level, level)
+    # Zero must be exact, since padding and cut-off activations are full of it.
+    lowest, highest = min(float(low.min()), 0.0), max(float(high.max()), 1e-6)
+    step = (highest - lowest) / 255
+    zero = round(-lowest / step)
+    # What rounding the weights adds on average is known, so it goes into the bias.
+    mean = observed.mean if smooth is None else observed.mean * smooth
+    bias = linear.bias + (weight - rounded * scale) @ mean
+    return Int8Linear(
+        rounded.astype(np.int8),
+        scale.astype(np.float32),
+        bias.astype(np.float32),
+        -zero * step,
+        (255 - zero) * step,
+        smooth,
+    )

@@ -1,0 +1,94 @@
+"""backend=onnx."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossbench.errors import BackendUnavailable, ConfigError, UnsupportedQuant
+from tests import engine_checks as checks
+
+pytest.importorskip(
+    "onnxruntime", reason="ONNX Runtime is not installed: pip install 'crossbench[onnx]'"
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory):
+    return checks.tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("cls_only", [True, False])
+def test_fp32_scores_are_those_of_transformers(tiny, cache_dir, cls_only):
+    batch = checks.tiny_batch()
+    engine = checks.backend("onnx", tiny, "fp32", cache_dir, cls_only=cls_only)
+    result = engine.infer(batch)
+    np.testing.assert_allclose(result.values, checks.reference(tiny, batch), atol=1e-4)
+    assert result.tokens_computed >= batch.total_tokens
+
+
+def test_scores_of_the_real_model(tmp_path):
+    model, batch = checks.real_model(), checks.real_batch()
+    expected = checks.reference(model, batch)
+    result = checks.backend("onnx", model, "fp32", tmp_path).infer(batch)
+    np.testing.assert_allclose(result.values, expected, atol=1e-4)
+
+
+def test_int8_of_the_real_model_stays_close(tmp_path):
+    model, batch = checks.real_model(), checks.real_batch()
+    expected = checks.reference(model, batch)
+    engine = checks.backend("onnx", model, "int8", tmp_path)
+    scores = engine.infer(batch).values
+    assert np.abs(scores - expected).max() < 0.4  # their standard deviation is about 2
+
+
+@pytest.mark.parametrize(
+    ("quant", "activations"), [("fp32", "token"), ("int8", "token"), ("int8", "static")]
+)
+def test_a_score_depends_on_its_own_pair_only(tiny, cache_dir, quant, activations):
+    """int8 too, but for rounding: each token has its own scale, or all have a calibrated one.
+
+    A sum in another order can move an activation over a rounding boundary, by one step of 255,
+    so int8 is asked for 2 % of the scores' spread where fp32 is asked for 1e-5.
+    """
+    engine = checks.backend(
+        "onnx", tiny, quant, cache_dir, int8={"activations": activations, "alpha": {}}
+    )
+    batch = checks.tiny_batch()
+    limit = 1e-5 if quant == "fp32" else 0.02 * float(engine.infer(batch).values.std())
+    alone, among_long, among_short = checks.in_company(engine, batch, 1)
+    assert among_long == pytest.approx(alone, abs=limit)
+    assert among_short == pytest.approx(alone, abs=limit)
+
+
+def test_a_broken_cache_is_made_again(tiny, tmp_path):
+    batch = checks.tiny_batch()
+    before = checks.backend("onnx", tiny, "fp32", tmp_path).infer(batch).values
+    (weights,) = (tmp_path / "onnx").glob("*/encoder.onnx.data")
+    weights.write_bytes(weights.read_bytes()[:-100] + b"x" * 100)
+    after = checks.backend("onnx", tiny, "fp32", tmp_path).infer(batch).values
+    np.testing.assert_array_equal(after, before)
+    assert [folder.name[0] for folder in (tmp_path / "onnx").iterdir()].count(".") == 0
+
+
+def test_without_the_library_it_says_what_to_install(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # Python's own way to make an import fail
+    with pytest.raises(BackendUnavailable, match=r"pip install 'crossbench\[onnx\]'"):
+        checks.backend("onnx", tiny, "fp32", tmp_path)
+
+
+def test_refuses_what_it_cannot_compute(tiny, tmp_path):
+    with pytest.raises(UnsupportedQuant, match="fp32, int8"):
+        checks.backend("onnx", tiny, "bf16", tmp_path)
+    with pytest.raises(ConfigError, match="static or token"):
+        checks.backend("onnx", tiny, "int8", tmp_path, int8={"activations": "batch"})
+    with pytest.raises(ConfigError, match=r"nowhere\.tsv"):
+        checks.backend("onnx", tiny, "int8", tmp_path, int8={"text": "nowhere.tsv"})

@@ -1,0 +1,134 @@
+"""backend=packed, the encoder and the cutting of micro-batches."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from crossbench.backends import cpu_features
+from crossbench.backends.bucketing import Cost, cut
+from crossbench.errors import BackendUnavailable, ConfigError, ModelError, UnsupportedQuant
+from tests import engine_checks as checks
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory):
+    return checks.tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"cls_only": False},
+        {"linear": "onednn"},
+        {"streams": 1},
+        {"chunk_tokens": 16},
+        {"group_overhead": 0},
+        {"group_overhead": 1e9},
+    ],
+    ids=str,
+)
+def test_scores_are_those_of_transformers(tiny, tmp_path, options):
+    batch = checks.tiny_batch()
+    result = checks.backend("packed", tiny, "fp32", tmp_path, **options).infer(batch)
+    np.testing.assert_allclose(result.values, checks.reference(tiny, batch), atol=1e-4)
+    assert result.values.dtype == np.float32
+    assert result.tokens_computed == batch.total_tokens
+
+
+def test_roberta_positions_start_behind_the_padding_id(tmp_path):
+    model = checks.tiny_model(tmp_path, "roberta")
+    batch = checks.tiny_batch(types=False)
+    result = checks.backend("packed", model, "fp32", tmp_path).infer(batch)
+    np.testing.assert_allclose(result.values, checks.reference(model, batch), atol=1e-4)
+
+
+def test_scores_of_the_real_model(tmp_path):
+    model, batch = checks.real_model(), checks.real_batch()
+    result = checks.backend("packed", model, "fp32", tmp_path).infer(batch)
+    np.testing.assert_allclose(result.values, checks.reference(model, batch), atol=1e-4)
+
+
+def test_a_score_depends_on_its_own_pair_only(tiny, tmp_path):
+    engine = checks.backend("packed", tiny, "fp32", tmp_path)
+    alone, among_long, among_short = checks.in_company(engine, checks.tiny_batch(), 1)
+    assert among_long == pytest.approx(alone, abs=1e-5)
+    assert among_short == pytest.approx(alone, abs=1e-5)
+
+
+def test_loads_again_after_close(tiny, tmp_path):
+    engine = checks.backend("packed", tiny, "fp32", tmp_path)
+    batch = checks.tiny_batch()
+    before = engine.infer(batch).values
+    engine.close()
+    engine.load_model()
+    engine.warmup([8, 16])
+    np.testing.assert_allclose(engine.infer(batch).values, before, atol=1e-6)
+
+
+def test_refuses_what_it_cannot_compute(tiny, tmp_path):
+    with pytest.raises(UnsupportedQuant, match="fp32"):
+        checks.backend("packed", tiny, "int8", tmp_path)
+    with pytest.raises(BackendUnavailable, match="device=cuda or mps"):
+        checks.backend("packed", tiny, "fp16", tmp_path)
+    with pytest.raises(ConfigError, match="mkl or onednn"):
+        checks.backend("packed", tiny, "fp32", tmp_path, linear="blas")
+
+
+@pytest.mark.skipif(cpu_features.has_bf16(), reason="this CPU has bf16")
+def test_bf16_names_the_missing_cpu_features(tiny, tmp_path):
+    with pytest.raises(BackendUnavailable, match="AVX512_BF16"):
+        checks.backend("packed", tiny, "bf16", tmp_path)
+
+
+@pytest.mark.skipif(not cpu_features.has_bf16(), reason="this CPU has no bf16")
+def test_bf16_keeps_scores_close(tiny, tmp_path):
+    batch = checks.tiny_batch()
+    result = checks.backend("packed", tiny, "bf16", tmp_path).infer(batch)
+    np.testing.assert_allclose(result.values, checks.reference(tiny, batch), atol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model_type", "deberta-v2"), ("hidden_act", "relu"), ("architectures", ["BertModel"])],
+)
+def test_other_families_are_sent_to_backend_pytorch(tmp_path, key, value):
+    model = checks.tiny_model(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(ModelError, match=rf"{key}(.|\n)*backend=pytorch"):
+        checks.backend("packed", model, "fp32", tmp_path)
+
+
+def test_cut_covers_every_sequence_once_within_its_bounds():
+    lengths = np.random.default_rng(0).integers(3, 300, 100).astype(np.int32)
+    groups = cut(lengths, Cost(30, 4e-4), max_tokens=512, max_pairs=8, parts=2)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(100))
+    for group in groups:
+        assert len(group) <= 8
+        assert len(group) * lengths[group].max() <= 512
+        assert (np.diff(lengths[group]) >= 0).all()
+
+
+@pytest.mark.parametrize("overhead", [0.0, 10.0, 200.0])
+def test_cut_finds_the_cheapest_runs(overhead):
+    lengths = np.array([4, 90, 5, 50, 88, 52, 4], dtype=np.int32)
+    cost = Cost(overhead, 1e-3)
+
+    def price(groups):
+        return sum(
+            overhead + len(g) * w * (1 + 1e-3 * w) for g in groups for w in [lengths[g].max()]
+        )
+
+    order = np.argsort(lengths, kind="stable")
+    every = [np.split(order, [i + 1 for i in range(6) if mask >> i & 1]) for mask in range(1 << 6)]
+    found = cut(lengths, cost, max_tokens=10_000, max_pairs=100)
+    assert price(found) == pytest.approx(min(price(groups) for groups in every))
+
+
+def test_cut_leaves_work_for_every_part():
+    equal = np.full(8, 50, dtype=np.int32)
+    assert len(cut(equal, Cost(30, 0), max_tokens=4096, max_pairs=64, parts=2)) == 2
