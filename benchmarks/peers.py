@@ -1,0 +1,111 @@
+"""Our server against the usual ways to serve a reranker: same folder, text and cores, interleaved.
+
+    python -m benchmarks.peers --model DIR --data DIR [--peers-python .venv-peers/bin/python]
+
+Ours are driven end to end over gRPC, 4 requests of 32 passages in flight; sentence-transformers'
+predict is called in its process on 128 pairs at a time (no server in its way); Infinity over its
+HTTP rerank, 4 requests of 32. `make peers` makes the environment of the peers, which are not
+dependencies of crossbench. Writes outputs/peers.md and outputs/peers.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.race import Contestant, Race, machine, ratios, speed_table
+from crossbench.config import outputs_dir
+from crossbench.report.tables import markdown_table
+
+OURS = {
+    "crossbench openvino int8": ("backend=openvino", "quant=int8"),
+    "crossbench openvino fp32": ("backend=openvino", "quant=fp32"),
+    "crossbench openvino bf16": ("backend=openvino", "quant=bf16"),
+    "crossbench onnx int8": ("backend=onnx", "quant=int8"),
+    "crossbench onnx fp32": ("backend=onnx", "quant=fp32"),
+    "crossbench packed fp32": ("backend=packed",),
+    "crossbench compiled fp32": ("backend=compiled",),
+}
+
+
+def our_contestants(model: str, data: str, names: list[str]) -> list[Contestant]:
+    common = [
+        *("model=local", f"model.path={model}", "dataset=trec", f"dataset.path={data}"),
+        *("batch=32", "concurrency=4"),
+    ]
+    module = "benchmarks.contestants.crossbench_server"
+    return [
+        Contestant(name, [sys.executable, "-m", module, *common, *overrides])
+        for name, overrides in OURS.items()
+        if not names or any(word in name for word in names)
+    ]
+
+
+def peer_contestants(model: str, data: str, python: str, exported: str) -> list[Contestant]:
+    module = "benchmarks.contestants.sentence_transformers_predict"
+
+    def predict(name: str, folder: str, batch: int, *how: str) -> Contestant:
+        command = [python, "-m", module, folder, data, str(batch), *how]
+        return Contestant(f"sentence-transformers {name}, batch {batch}", command)
+
+    peers = [predict("torch fp32", model, batch, "torch", "float32") for batch in (8, 32)]
+    int8 = Path(exported) / "openvino" / "openvino_model_qint8_quantized.xml"
+    if int8.exists():
+        peers += [
+            predict("openvino int8", exported, batch, "openvino", "int8", int8.name)
+            for batch in (8, 32)
+        ]
+        peers.append(predict("openvino default", exported, 8, "openvino", "default"))
+    onnx = sorted((Path(exported) / "onnx").glob("model_q*.onnx"))
+    if onnx:
+        peers.append(predict("onnx int8", exported, 8, "onnx", "int8", onnx[0].name))
+    return peers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="a cross-encoder's folder")
+    parser.add_argument("--data", required=True, help="a folder with TREC files")
+    parser.add_argument("--peers-python", default=sys.executable, help="the peers' interpreter")
+    parser.add_argument("--exported", default="", help="the folder that export_peers.py wrote")
+    parser.add_argument("--infinity-python", default="", help="an interpreter that has Infinity")
+    parser.add_argument("--ours", nargs="*", default=[], help="only ours with these words")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    given = parser.parse_args()
+
+    model, data = (str(Path(path).resolve()) for path in (given.model, given.data))
+    ours = our_contestants(model, data, given.ours)
+    exported = str(Path(given.exported).resolve()) if given.exported else ""
+    peers = peer_contestants(model, data, given.peers_python, exported)
+    if given.infinity_python:
+        module = "benchmarks.contestants.infinity_rerank"
+        command = [given.infinity_python, "-m", module, model, data, "7997"]
+        peers.append(Contestant("Infinity torch fp32", command))
+    folder = outputs_dir()
+    race = Race([*ours, *peers], folder / "peers.log")
+    taken = race.run(given.rounds, given.seconds)
+    race.close()
+
+    rows = []
+    for one in (entry.name for entry in ours if entry.name in taken):
+        for peer in (entry.name for entry in peers if entry.name in taken):
+            middle, least, largest = ratios(taken, one, peer)
+            rows.append((one, peer, f"{middle:.2f} x", f"{least:.2f} to {largest:.2f}"))
+    text = "\n\n".join(
+        [
+            f"{machine()}; {given.rounds} rounds of {given.seconds:g} s, interleaved",
+            speed_table(taken),
+            markdown_table(("ours", "peer", "ratio (median)", "rounds"), rows, "llrr"),
+            *(f"{name}: {reason}" for name, reason in race.missing.items()),
+        ]
+    )
+    print(text)
+    (folder / "peers.md").write_text(text + "\n", "utf-8")
+    (folder / "peers.json").write_text(json.dumps(taken, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

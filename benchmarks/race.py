@@ -1,0 +1,94 @@
+"""Contestants that are warm at once and measured in turn, so that noise falls on all alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from crossbench.measure.probes import environment
+from crossbench.report.tables import markdown_table, number
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A command line whose process obeys `benchmarks.contestants.protocol`."""
+
+    name: str
+    command: Sequence[str]
+
+
+class Race:
+    """Started contestants; one that does not come up is left out with its reason."""
+
+    def __init__(self, contestants: Sequence[Contestant], log: Path) -> None:
+        self.missing: dict[str, str] = {}
+        self._running: dict[str, subprocess.Popen[str]] = {}
+        for contestant in contestants:
+            print(f"starting {contestant.name}", file=sys.stderr, flush=True)
+            process = subprocess.Popen(
+                contestant.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log.open("a"),
+                text=True,
+                cwd=REPO,
+                env={**os.environ, "PYTHONPATH": str(REPO)},
+            )
+            assert process.stdout is not None
+            if process.stdout.readline():
+                self._running[contestant.name] = process
+            else:
+                self.missing[contestant.name] = f"did not start, see {log}"
+
+    def run(self, rounds: int, seconds: float) -> dict[str, list[dict[str, float]]]:
+        """Every contestant's measurements, one a round."""
+        taken: dict[str, list[dict[str, float]]] = {name: [] for name in self._running}
+        for turn in range(rounds):
+            print(f"round {turn + 1}/{rounds}", file=sys.stderr, flush=True)
+            for name, process in self._running.items():
+                assert process.stdin is not None
+                assert process.stdout is not None
+                process.stdin.write(f"{seconds}\n")
+                process.stdin.flush()
+                taken[name].append(json.loads(process.stdout.readline()))
+        return taken
+
+    def close(self) -> None:
+        for process in self._running.values():
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(60)
+
+
+def ratios(
+    taken: Mapping[str, Sequence[Mapping[str, float]]], ours: str, peer: str
+) -> tuple[float, float, float]:
+    """Median, least and largest of ours over the peer, round by round."""
+    pairs = zip(taken[ours], taken[peer], strict=True)
+    each = [a["pairs_per_s"] / b["pairs_per_s"] for a, b in pairs]
+    return median(each), min(each), max(each)
+
+
+def speed_table(taken: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Median pairs/s of each contestant with the least and largest round."""
+    rows = []
+    for name, rounds in taken.items():
+        speeds = [entry["pairs_per_s"] for entry in rounds]
+        spread = f"{number(min(speeds))} to {number(max(speeds))}"
+        rows.append((name, number(median(speeds)), spread))
+    return markdown_table(("", "pairs/s (median)", "rounds"), rows, "lrr")
+
+
+def machine() -> str:
+    """One line that says on what this was measured."""
+    place = environment()
+    flags = " ".join(place["cpu_flags"])
+    return f"{place['cores_usable']} cores of {place['cpu']} ({flags}), {place['os']}"
