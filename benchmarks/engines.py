@@ -1,14 +1,13 @@
 """How fast each engine scores real text, against its peers and against the machine's own limit.
 
     python benchmarks/engines.py --model DIR --data DIR [--rounds 5] [--pairs 64] [--threads 2]
-        [--peer-python PYTHON] [--only packed,openvino] [--json FILE]
+        [--only packed,openvino] [--json FILE]
 
 Every engine gets the same pairs; engines take turns within a round, so that what else the machine
 does hits all of them, and ratios are taken within rounds. `--data` is a folder with `queries.tsv`,
-`collection.tsv` and a run file in TREC format (`run.bm25.txt`). `--peer-python` is the Python of an
-environment with sentence-transformers and optimum-intel[openvino], which are no dependencies here:
-
-    python -m venv peers && peers/bin/pip install sentence-transformers "optimum-intel[openvino]"
+`collection.tsv` and a run file in TREC format (`run.bm25.txt`). Engines get token ids; only
+sentence-transformers, where it is installed, tokenises within its time. For servers and for what
+needs an environment of its own see benchmarks/peers.py.
 """
 
 from __future__ import annotations
@@ -16,12 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +46,7 @@ ENGINES: dict[str, tuple[str, str, dict[str, object]]] = {
     "onnx int8": ("onnx", "int8", {}),
     "onnx int8, static scales": ("onnx", "int8", STATIC_INT8),
 }
-PEERS = (
-    "sentence-transformers torch fp32",
-    "sentence-transformers openvino",
-    "sentence-transformers openvino int8",
-)
+PEER = "sentence-transformers torch fp32, 8 a batch"
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,6 @@ class Arguments:
     rounds: int
     pairs: int
     threads: int
-    peer_python: str | None
     only: tuple[str, ...]
     json: Path | None
 
@@ -85,7 +77,9 @@ def main() -> None:
         print(f"  {name:<28}{limit:8.0f}")
     work = float((batch.lengths * (21.2e-3 + 9.2e-6 * batch.lengths)).sum())
     for name, row in rows.items():
-        print(f"  {name:<42}{row['pairs_per_s'] / len(pairs) * work:8.0f} GFLOP/s of the whole model")
+        print(
+            f"  {name:<42}{row['pairs_per_s'] / len(pairs) * work:8.0f} GFLOP/s of the whole model"
+        )
     if arguments.json:
         arguments.json.write_text(json.dumps({"engines": rows, "limits": limits}, indent=1))
 
@@ -97,7 +91,6 @@ def parse() -> Arguments:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--peer-python")
     parser.add_argument("--only", default="")
     parser.add_argument("--json", type=Path)
     given = vars(parser.parse_args())
@@ -166,11 +159,34 @@ def prepare(
                 print(f"skipped {name}: {error}")
                 continue
             runs[name] = lambda engine=engine: engine.infer(batch)
-    if arguments.peer_python:
-        for name in filter(wanted, PEERS):
-            peer = Peer(arguments.peer_python, name, model.path, pairs, cache, arguments.threads)
-            runs[name] = peer.predict
+    with suppress(ImportError):
+        runs[PEER] = sentence_transformers_predict(model, pairs, arguments.threads)
     return runs
+
+
+def sentence_transformers_predict(
+    model: ModelFolder, pairs: list[tuple[str, str]], threads: int
+) -> Run:
+    from sentence_transformers import CrossEncoder
+
+    encoder = CrossEncoder(str(model.path), device="cpu")
+
+    def predict() -> object:
+        with torch_threads(threads):
+            return encoder.predict(pairs, batch_size=8, show_progress_bar=False)
+
+    return predict
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """torch's threads are the process's, and the engines set them to their own need."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    yield
+    torch.set_num_threads(before)
 
 
 def transformers_forward(model: ModelFolder) -> Callable[[TokenBatch, int, int], object]:
@@ -180,10 +196,8 @@ def transformers_forward(model: ModelFolder) -> Callable[[TokenBatch, int, int],
     classifier = AutoModelForSequenceClassification.from_pretrained(model.path).eval()
 
     def forward(batch: TokenBatch, size: int, threads: int) -> list[float]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
         scores: list[float] = []
-        with torch.inference_mode():
+        with torch_threads(threads), torch.inference_mode():
             for start in range(0, len(batch), size):
                 part = batch.select(np.arange(start, min(start + size, len(batch))))
                 padded = part.padded(model.pad_id)
@@ -193,50 +207,9 @@ def transformers_forward(model: ModelFolder) -> Callable[[TokenBatch, int, int],
                     attention_mask=torch.from_numpy(padded.attention_mask),
                 ).logits
                 scores += logits[:, 0].tolist()
-        torch.set_num_threads(before)
         return scores
 
     return forward
-
-
-class Peer:
-    """A sentence-transformers CrossEncoder in another Python, asked over its pipes.
-
-    It tokenises too, which `predict` does not let one leave out: a few per cent of its time.
-    """
-
-    def __init__(
-        self,
-        python: str,
-        name: str,
-        model: Path,
-        pairs: list[tuple[str, str]],
-        cache: Path,
-        threads: int,
-    ) -> None:
-        spec = {"name": name, "model": str(model), "pairs": pairs, "threads": threads}
-        spec["work"] = str(cache / name.replace(" ", "-"))
-        self._process = subprocess.Popen(
-            [python, str(Path(__file__).with_name("peer.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._ask(json.dumps(spec))
-
-    def predict(self) -> str:
-        return self._ask("predict")
-
-    def _ask(self, line: str) -> str:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            sys.exit(f"a peer ended with status {self._process.wait()}: see its error above")
-        return answer
 
 
 def take_turns(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
@@ -289,7 +262,12 @@ def roofline(threads: int) -> dict[str, float]:
         candidates: dict[str, Run] = {
             "fp32 MKL": lambda: torch.nn.functional.linear(x, weight, bias),  # noqa: B023
             "fp32 oneDNN": lambda: torch.ops.mkldnn._linear_pointwise(  # noqa: B023
-                x, packed, bias, "none", [], ""  # noqa: B023
+                x,
+                packed,
+                bias,
+                "none",
+                [],
+                "",  # noqa: B023
             ),
         }
         for name, make in (("int8 ONNX Runtime", onnx_int8), ("int8 OpenVINO", openvino_int8)):

@@ -121,7 +121,7 @@ def test_missing_devices_and_nonsense_are_told_apart() -> None:
     if not torch.backends.mps.is_available():
         with pytest.raises(BackendUnavailable, match="Apple GPU"):
             resolve_device("mps")
-    with pytest.raises(BackendUnavailable, match="sees .* CUDA devices"):
+    with pytest.raises(BackendUnavailable, match=r"sees .* CUDA devices"):
         resolve_device("cuda:99")
     with pytest.raises(ConfigError, match="auto, cpu, cuda"):
         resolve_device("toaster")

@@ -1,4 +1,4 @@
-"""Infinity's HTTP rerank endpoint: 4 requests of 32 passages in flight. Arguments: MODEL DATA PORT."""
+"""Infinity's HTTP rerank endpoint, 4 requests of 32 in flight. Arguments: MODEL DATA PORT."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """sentence-transformers' CrossEncoder.predict on the same pairs, 128 at a call.
 
-Arguments: MODEL DATA BATCH_SIZE BACKEND DTYPE [FILE_NAME]. 128 is what 4 requests of 32 hold; predict sorts
-them by length itself. FILE_NAME is the exported model that ONNX or OpenVINO load.
+Arguments: MODEL DATA BATCH_SIZE BACKEND DTYPE [FILE_NAME]. 128 is what 4 requests of 32 hold;
+predict sorts them by length itself. FILE_NAME is the exported model that ONNX or OpenVINO load.
 """
 
 from __future__ import annotations
