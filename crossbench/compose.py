@@ -34,7 +34,7 @@ WARMUP_SEQUENCES = 32
 
 
 def build(node: Mapping[str, Any], **extra: Any) -> Any:
-    """Construct a group's `_target_` from its values and `extra`.
+    """Construct a group's `_target_` from its values, nested targets first, and `extra`.
 
     Not Hydra's `instantiate`, which would turn the dataclasses in `extra` into configs.
 
@@ -42,7 +42,11 @@ def build(node: Mapping[str, Any], **extra: Any) -> Any:
         CrossbenchError: what the class itself refused.
         ConfigError: the class does not take these values.
     """
-    values = {key: value for key, value in node.items() if key != "_target_"}
+    values = {
+        key: build(value) if isinstance(value, Mapping) and "_target_" in value else value
+        for key, value in node.items()
+        if key != "_target_"
+    }
     target = get_class(node["_target_"])
     try:
         return target(**values, **extra)
@@ -97,7 +101,8 @@ def build_server(config: Mapping[str, Any], settings: CellSettings, model: Model
     compiled_s = time.perf_counter()
 
     callers = [replica for replica in replicas for _ in range(replica.workers)]
-    pool = Pool(build_scheduler(config, replicas[0].layout), callers, telemetry, limits.max_queue_pairs)
+    scheduler = build_scheduler(config, replicas[0].layout)
+    pool = Pool(scheduler, callers, telemetry, limits.max_queue_pairs)
     tokenizers = ThreadPoolExecutor(pool_settings.tokenizers, thread_name_prefix="tokenizer")
     service = ModelService(model, replicas, tokenizer, activation, pool, tokenizers)
     info = pb.ServerInfo(

@@ -174,6 +174,9 @@ def _check_node(group: str, node: Mapping[str, Any]) -> None:
     target = get_class(node["_target_"])
     if not is_dataclass(target):
         return
+    for key, value in node.items():
+        if isinstance(value, Mapping) and "_target_" in value:
+            _check_node(f"{group}.{key}", value)
     for item in fields(target):
         words = [word.strip() for word in str(item.type).split("|")]
         if item.name not in node or any(word not in _PLAIN for word in words):
