@@ -1,0 +1,396 @@
+"""backend=mlx: the encoder in MLX on an Apple GPU, or slowly on a CPU for checking."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from crossbench.backends.base import Deployment, Layout
+from crossbench.backends.bucketing import Cost, cut
+from crossbench.backends.devices import check_quant
+from crossbench.backends.pytorch import sample_batch
+from crossbench.backends.streams import Grouping
+from crossbench.errors import BackendUnavailable, ConfigError
+from crossbench.models.weights import EncoderWeights, Layer, Linear, Norm, read_weights
+from crossbench.types import DeviceMemory, Float32Array, Inference, PaddedBatch, Quant, TokenBatch
+
+GROUP_SIZES = (32, 64, 128)  # what mx.quantize has kernels for
+_BITS = {Quant.INT8: 8, Quant.INT4: 4}
+_DTYPES = {Quant.FP32: "float32", Quant.FP16: "float16", Quant.BF16: "bfloat16"}
+
+_Result = TypeVar("_Result")
+
+
+@dataclass
+class MlxBackend:
+    """A padded BERT over length-sorted groups.
+
+    int8 and int4 quantise the weights of the layers' products and the word table, in groups of
+    `group_size` along a row with a scale and an offset each. Activations beside them, scales and
+    small tables are fp16 on a GPU, and fp32 on a CPU, where MLX's fp16 quantised products take 30
+    times as long. The head of two dense layers on the CLS row is fp32 in every precision.
+
+    `cls_only` computes the last layer for the CLS row, which is exact. `tf32` lets a GPU with
+    matrix units compute fp32 products in about 10 bits, which MLX would do unasked; the first model
+    of a process decides it for all. `grouping` bounds the groups. MLX chooses its CPU threads
+    itself, whatever the deployment says.
+
+    `stored` is the bytes of the loaded weights by the type that MLX holds them in (quantised
+    weights are packed in uint32), known after load_model().
+
+    Raises:
+        ConfigError: `group_size` is none of GROUP_SIZES.
+    """
+
+    supported: ClassVar[frozenset[Quant]] = frozenset(Quant)
+    layout: ClassVar[Layout] = "packed"  # groups are sorted inside, so cost goes by tokens
+
+    name: str
+    deployment: Deployment
+    cls_only: bool
+    group_size: int
+    tf32: bool
+    grouping: Grouping
+    stored: dict[str, int] = field(default_factory=dict, init=False, repr=False)
+    _engine: _Engine | None = field(default=None, init=False, repr=False)
+    _device: str = field(default="", init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.group_size not in GROUP_SIZES:
+            raise ConfigError(
+                f"backend.group_size={self.group_size} is not one that MLX has: "
+                f"give {_listed(GROUP_SIZES)}"
+            )
+
+    @property
+    def workers(self) -> int:
+        return 1
+
+    @property
+    def device(self) -> str:
+        return self._device
+
+    def load_model(self) -> None:
+        deployment = self.deployment
+        quant = deployment.quant
+        check_quant(self.name, quant, self.supported)
+        check_device(self.name, deployment.device)
+        # MLX reads it at its first product, and by default computes fp32 at reduced precision.
+        os.environ["MLX_ENABLE_TF32"] = str(int(self.tf32))
+        mx = import_mlx()
+        self._device = resolve_device(mx, deployment.device)
+        weights = read_weights(deployment.model)
+        bits = _BITS.get(quant)
+        if bits:
+            check_group_size(self.group_size, weights, deployment.model.name)
+        on_cpu = self._device == "cpu"
+        engine = _Engine(mx, mx.cpu if on_cpu else mx.gpu)
+        dtype = getattr(mx, _DTYPES.get(quant, "float32" if on_cpu else "float16"))
+        try:
+            self.stored = engine.load(weights, dtype, bits, self.group_size, self.cls_only)
+        except BaseException:
+            engine.close()
+            raise
+        self._engine = engine
+
+    def warmup(self, lengths: Sequence[int]) -> None:
+        self.infer(sample_batch(lengths))
+        self.infer(sample_batch(lengths[:1]))
+
+    def infer(self, batch: TokenBatch) -> Inference:
+        assert self._engine is not None, "load_model() comes first"
+        grouping = self.grouping
+        cost = Cost(grouping.overhead_tokens, grouping.attention_cost)
+        groups = cut(batch.lengths, cost, grouping.max_tokens, grouping.max_pairs)
+        pad_id = self.deployment.model.pad_id
+        padded = [batch.select(group).padded(pad_id) for group in groups]
+        values = np.empty(len(batch), dtype=np.float32)
+        for group, scores in zip(groups, self._engine.scores(padded), strict=True):
+            values[group] = scores
+        return Inference(values, sum(part.input_ids.size for part in padded))
+
+    def memory(self) -> DeviceMemory:
+        """MLX's own count over the whole process, since loading; None on a CPU."""
+        if self._engine is None or self._device == "cpu":
+            return DeviceMemory()
+        return self._engine.memory()
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
+
+
+class _Engine:
+    """The encoder and the one thread on which all of MLX's work for it is done.
+
+    MLX's streams belong to the thread that made them, and an array that is not yet evaluated to
+    its stream; before MLX 0.31.2 evaluating on several threads was not safe at all. A GPU computes
+    one graph at a time anyway, so the hop to this thread costs nothing but itself.
+    """
+
+    def __init__(self, mx: Any, device: Any) -> None:
+        self._mx, self._device = mx, device
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlx")
+        self._encoder: _Encoder | None = None
+
+    def load(
+        self, weights: EncoderWeights, dtype: Any, bits: int | None, group_size: int, cls_only: bool
+    ) -> dict[str, int]:
+        """Make the encoder; bytes of its weights by the type that they are stored in."""
+
+        def make() -> dict[str, int]:
+            maker = _Maker(self._mx, dtype, bits, group_size)
+            self._encoder = _Encoder(weights, maker, cls_only)
+            # The peak to report is serving's, not that of the fp32 weights on their way in.
+            self._mx.clear_cache()
+            self._mx.reset_peak_memory()
+            return maker.stored
+
+        return self._run(make)
+
+    def scores(self, batches: Sequence[PaddedBatch]) -> list[Float32Array]:
+        """Logits (n,) of each batch, on the host."""
+
+        def compute() -> list[Float32Array]:
+            assert self._encoder is not None
+            logits = []
+            for batch in batches:
+                logits.append(self._encoder.logits(batch))
+                # The device starts on this group while the host builds the next one's graph.
+                self._mx.async_eval(logits[-1])
+            self._mx.eval(logits)
+            return [np.array(part, dtype=np.float32) for part in logits]
+
+        return self._run(compute)
+
+    def memory(self) -> DeviceMemory:
+        return DeviceMemory(
+            current_mb=self._mx.get_active_memory() / 1e6,
+            peak_mb=self._mx.get_peak_memory() / 1e6,
+        )
+
+    def close(self) -> None:
+        def drop() -> None:
+            self._encoder = None
+            self._mx.clear_cache()
+
+        self._run(drop)
+        self._thread.shutdown()
+
+    def _run(self, work: Callable[[], _Result]) -> _Result:
+        def on_device() -> _Result:
+            with self._mx.stream(self._device):
+                return work()
+
+        return self._thread.submit(on_device).result()
+
+
+class _Maker:
+    """Makes MLX's layers of ours, evaluated, and counts what they store."""
+
+    def __init__(self, mx: Any, dtype: Any, bits: int | None, group_size: int) -> None:
+        import mlx.nn as nn
+
+        self.mx, self.nn, self._dtype = mx, nn, dtype
+        self._bits, self._group_size = bits, group_size
+        self.stored: dict[str, int] = {}
+
+    def linear(self, linear: Linear) -> Any:
+        """`x @ weight.T + bias`, quantised where the precision says so."""
+        made = self._plain_linear(linear, self._dtype)
+        if self._bits:
+            made = self.nn.QuantizedLinear.from_linear(made, self._group_size, self._bits)
+        return self._keep(made)
+
+    def head(self, linear: Linear) -> Any:
+        """A product of the head, always fp32: one row a pair, and the score's last digits."""
+        return self._keep(self._plain_linear(linear, self.mx.float32))
+
+    def words(self, table: Float32Array) -> Any:
+        """The word table, quantised where the precision says so: half of a small model is in it."""
+        made = self._embedding(table)
+        if self._bits:
+            made = self.nn.QuantizedEmbedding.from_embedding(made, self._group_size, self._bits)
+        return self._keep(made)
+
+    def table(self, table: Float32Array) -> Any:
+        """A small table, never quantised."""
+        return self._keep(self._embedding(table))
+
+    def norm(self, norm: Norm, eps: float) -> Any:
+        made = self.nn.LayerNorm(len(norm.scale), eps=eps)
+        made.weight = self._array(norm.scale, self._dtype)
+        made.bias = self._array(norm.shift, self._dtype)
+        return self._keep(made)
+
+    def _plain_linear(self, linear: Linear, dtype: Any) -> Any:
+        rows, columns = linear.weight.shape
+        made = self.nn.Linear(columns, rows)
+        made.weight = self._array(linear.weight, dtype)
+        made.bias = self._array(linear.bias, dtype)
+        return made
+
+    def _embedding(self, table: Float32Array) -> Any:
+        made = self.nn.Embedding(*table.shape)
+        made.weight = self._array(table, self._dtype)
+        return made
+
+    def _array(self, array: Float32Array, dtype: Any) -> Any:
+        return self.mx.array(array).astype(dtype)
+
+    def _keep(self, module: Any) -> Any:
+        # Now, so that the fp32 original is freed and nothing lazy is left for another time.
+        self.mx.eval(module.parameters())
+        for array in module.parameters().values():
+            dtype = str(array.dtype).removeprefix("mlx.core.")
+            self.stored[dtype] = self.stored.get(dtype, 0) + array.nbytes
+        return module
+
+
+class _Encoder:
+    """Embeddings, layers and head over padded sequences."""
+
+    def __init__(self, weights: EncoderWeights, maker: _Maker, cls_only: bool) -> None:
+        self._mx = maker.mx
+        self._words = maker.words(weights.words)
+        self._positions = maker.table(weights.positions)
+        self._types = maker.table(weights.types)
+        self._norm = maker.norm(weights.norm, weights.eps)
+        last = len(weights.layers) - 1
+        self._layers = [
+            _EncoderLayer(weights, layer, maker, cls_only and index == last)
+            for index, layer in enumerate(weights.layers)
+        ]
+        self._pooler = maker.head(weights.pooler)
+        self._classifier = maker.head(weights.classifier)
+
+    def logits(self, batch: PaddedBatch) -> Any:
+        """Logits float32 (n,), not yet evaluated."""
+        mx = self._mx
+        ids = mx.array(batch.input_ids.astype(np.int32))
+        types = mx.array(batch.type_ids.astype(np.int32))
+        real = batch.attention_mask.astype(bool)
+        # True where a position is attended to, against (n, heads, rows, width).
+        mask = None if real.all() else mx.array(real[:, None, None, :])
+        x = self._words(ids) + self._types(types) + self._positions(mx.arange(ids.shape[1]))
+        x = self._norm(x)
+        for layer in self._layers:
+            x = layer(x, mask)
+        pooled = mx.tanh(self._pooler(x[:, 0].astype(mx.float32)))
+        return self._classifier(pooled)[:, 0]
+
+
+class _EncoderLayer:
+    """One post-norm layer; with `cls_only`, of its output only the first row."""
+
+    def __init__(
+        self, weights: EncoderWeights, layer: Layer, maker: _Maker, cls_only: bool
+    ) -> None:
+        hidden = weights.hidden
+        self._attention = maker.mx.fast.scaled_dot_product_attention
+        self._gelu = maker.nn.gelu  # by erf, as BERT's; MLX fuses it into one kernel
+        self._heads, self._scale = weights.heads, weights.head_dim**-0.5
+        self._cls_only = cls_only
+        self._query = maker.linear(layer.qkv.rows(0, hidden))
+        self._key = maker.linear(layer.qkv.rows(hidden, 2 * hidden))
+        self._value = maker.linear(layer.qkv.rows(2 * hidden, 3 * hidden))
+        self._out = maker.linear(layer.attention_out)
+        self._attention_norm = maker.norm(layer.attention_norm, weights.eps)
+        self._up, self._down = maker.linear(layer.up), maker.linear(layer.down)
+        self._out_norm = maker.norm(layer.out_norm, weights.eps)
+
+    def __call__(self, x: Any, mask: Any) -> Any:
+        """(n, width, hidden) to the same, or to (n, 1, hidden) with `cls_only`."""
+        rows = x[:, :1] if self._cls_only else x
+        query, key, value = (
+            self._split(part) for part in (self._query(rows), self._key(x), self._value(x))
+        )
+        context = self._attention(query, key, value, scale=self._scale, mask=mask)
+        joined = context.transpose(0, 2, 1, 3).reshape(rows.shape)
+        rows = self._attention_norm(rows + self._out(joined))
+        return self._out_norm(rows + self._down(self._gelu(self._up(rows))))
+
+    def _split(self, x: Any) -> Any:
+        """(n, rows, hidden) to (n, heads, rows, head_dim)."""
+        count, rows, _ = x.shape
+        return x.reshape(count, rows, self._heads, -1).transpose(0, 2, 1, 3)
+
+
+def import_mlx() -> Any:
+    """The module mlx.core.
+
+    Raises:
+        BackendUnavailable: it, or a library that it needs, is not installed.
+    """
+    try:
+        import mlx.core as mx
+    except ImportError as error:
+        where = (
+            " On Linux MLX runs on the CPU only and very slowly: good for checking scores, not for "
+            "measuring speed. Its place is a Mac with Apple silicon"
+            if sys.platform == "linux"
+            else ""
+        )
+        raise BackendUnavailable(
+            f"backend=mlx needs MLX, which is not installed ({error}): "
+            f"pip install 'crossbench[mlx]'.{where}"
+        ) from error
+    return mx
+
+
+def check_device(name: str, wanted: str) -> None:
+    """Refuse a kind of device that this backend has no path for, on any machine.
+
+    Raises:
+        ConfigError: `wanted` is not auto, cpu or mps.
+    """
+    if wanted not in ("auto", "cpu", "mps"):
+        raise ConfigError(
+            f"backend={name} runs on an Apple GPU (device=mps) or a CPU, not on device={wanted}: "
+            "give device=auto, or another backend for that device"
+        )
+
+
+def resolve_device(mx: Any, wanted: str) -> str:
+    """`mps` or `cpu`: the Apple GPU where `wanted` allows it and it is here.
+
+    Raises:
+        BackendUnavailable: it is wanted and not here.
+    """
+    has_gpu = bool(mx.metal.is_available())
+    if wanted == "mps" and not has_gpu:
+        raise BackendUnavailable(
+            f"device mps is not here: MLX {mx.__version__} sees no Metal GPU. It needs a Mac with "
+            "Apple silicon; on this machine give device=cpu (very slow)"
+        )
+    return "mps" if has_gpu and wanted != "cpu" else "cpu"
+
+
+def check_group_size(group_size: int, weights: EncoderWeights, model: str) -> None:
+    """Refuse a group that does not divide the rows of every quantised weight.
+
+    Raises:
+        ConfigError: names the size that it does not divide, and the groups that fit.
+    """
+    sizes = {
+        "hidden_size": weights.hidden,
+        "intermediate_size": weights.layers[0].down.weight.shape[1],
+    }
+    for key, size in sizes.items():
+        if size % group_size:
+            fitting = [g for g in GROUP_SIZES if not any(s % g for s in sizes.values())]
+            advice = f"give {_listed(fitting)}" if fitting else "no size does; use quant=fp16"
+            raise ConfigError(
+                f"backend.group_size={group_size} does not divide {key}={size} of {model}: {advice}"
+            )
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return " or ".join(str(size) for size in sizes)
