@@ -5,26 +5,32 @@ Everything else receives objects; only this file knows how the config's groups f
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 from hydra.utils import get_class
+from omegaconf import OmegaConf
 
 from crossbench.backends.base import Backend, Deployment, Layout
 from crossbench.backends.devices import check_quant
-from crossbench.config import CellSettings
+from crossbench.config import CellSettings, conf_dir
 from crossbench.errors import ConfigError
 from crossbench.load.lengths import PASSAGES, QUERIES
-from crossbench.measure.probes import rss_mb, usable_cores
+from crossbench.measure.probes import usable_cores
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.serving import inference_pb2 as pb
-from crossbench.serving.pool import Pool, PoolSettings
+from crossbench.serving.pool import Pool
+from crossbench.serving.pool_settings import PoolSettings
+from crossbench.serving.process_engine import ProcessEngine
+from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import Scheduler
 from crossbench.serving.server import Server, ServerSettings
 from crossbench.serving.service import ModelService
@@ -75,53 +81,150 @@ def fetch_model(config: Mapping[str, Any], settings: CellSettings) -> ModelFolde
 
 
 def build_server(config: Mapping[str, Any], settings: CellSettings, model: ModelFolder) -> Server:
-    """A server with its model loaded and warm, ready to start.
+    """A server with `model` and those of `pool.models` loaded and warm, ready to start.
 
     Raises:
         BackendUnavailable, ModelError, ConfigError: see their docstrings.
     """
-    telemetry = Telemetry()
     limits: ServerSettings = build(config["server"])
     pool_settings: PoolSettings = build(config["pool"])
-    workers, threads = pool_settings.resolve(usable_cores())
-    tokenizer = PairTokenizer(model)
-    activation = activation_of(model.config)
-    deployment = Deployment(model, settings.quant, settings.device, threads, settings.cache_dir)
+    models = [model, *further_models(pool_settings.models, settings, model.name)]
+    workers, threads = pool_settings.resolve(usable_cores(), len(models))
+    loading = threading.Lock()  # of replicas in this process: one after the other
 
-    before_mb = rss_mb()
-    loading_s = time.perf_counter()
-    replicas = [build_backend(config, deployment) for _ in range(workers)]
-    for replica in replicas:
-        replica.load_model()
-    loaded_s = time.perf_counter()
-    after_mb = rss_mb()
-    lengths = typical_pair_lengths(min(settings.batch, WARMUP_SEQUENCES), model.max_length)
-    for replica in replicas:
-        replica.warmup(lengths)
-    compiled_s = time.perf_counter()
+    def make_replica(served: ModelFolder) -> Replica:
+        deployment = Deployment(
+            served, settings.quant, settings.device, threads, settings.cache_dir
+        )
+        backend = build_backend(config, deployment)
+        if pool_settings.kind == "process":
+            return Replica(backend, ProcessEngine(backend), pool_settings.idle_seconds)
+        return Replica(backend, backend, pool_settings.idle_seconds, loading)
 
-    callers = [replica for replica in replicas for _ in range(replica.workers)]
-    scheduler = build_scheduler(config, replicas[0].layout)
-    pool = Pool(scheduler, callers, telemetry, limits.max_queue_pairs)
+    replicas = {served.name: [make_replica(served) for _ in range(workers)] for served in models}
+    everyone = [replica for group in replicas.values() for replica in group]
+    telemetry = Telemetry(lambda: [item.pid for item in everyone if item.pid is not None])
+    startup = _start(everyone, telemetry, settings, concurrently=pool_settings.kind == "process")
+
     tokenizers = ThreadPoolExecutor(pool_settings.tokenizers, thread_name_prefix="tokenizer")
-    service = ModelService(model, replicas, tokenizer, activation, pool, tokenizers)
+    services = {}
+    for served in models:
+        group = replicas[served.name]
+        callers = [replica for replica in group for _ in range(replica.callers)]
+        scheduler = build_scheduler(config, group[0].backend.layout)
+        pool = Pool(scheduler, callers, telemetry, limits.max_queue_pairs, pool_settings.routing)
+        activation = activation_of(served.config)
+        services[served.name] = ModelService(
+            served, group, PairTokenizer(served), activation, pool, tokenizers
+        )
     info = pb.ServerInfo(
-        models=[_model_info(service)],
+        models=[_model_info(service) for service in services.values()],
         scheduler=config["scheduler"]["name"],
-        workers=len(callers),
+        workers=sum(len(service.pool.workers) for service in services.values()),
         threads=threads,
         max_pairs=limits.max_pairs,
         max_queue_pairs=limits.max_queue_pairs,
         max_request_bytes=limits.max_request_bytes,
         version=metadata.version("crossbench"),
-        startup=pb.Startup(
-            load_s=loaded_s - loading_s,
-            compile_s=compiled_s - loaded_s,
-            rss_before_load_mb=before_mb,
-            rss_after_load_mb=after_mb,
-        ),
+        startup=startup,
     )
-    return Server({model.name: service}, limits, telemetry, info)
+    return Server(services, limits, telemetry, info)
+
+
+def _start(
+    replicas: Sequence[Replica], telemetry: Telemetry, settings: CellSettings, concurrently: bool
+) -> pb.Startup:
+    """Load and warm up every replica; where one cannot, close the others and raise what it did."""
+
+    def warm_up(replica: Replica) -> None:
+        longest = replica.backend.deployment.model.max_length
+        replica.warmup(typical_pair_lengths(min(settings.batch, WARMUP_SEQUENCES), longest))
+
+    def each(action: Callable[[Replica], None]) -> None:
+        if not concurrently:
+            for replica in replicas:
+                action(replica)
+            return
+        with ThreadPoolExecutor(len(replicas)) as threads:
+            for _ in threads.map(action, replicas):
+                pass
+
+    before_mb = telemetry.usage.rss_mb()
+    loading_s = time.perf_counter()
+    try:
+        each(Replica.load)
+        loaded_s = time.perf_counter()
+        after_mb = telemetry.usage.rss_mb()
+        each(warm_up)
+    except BaseException:
+        for replica in replicas:
+            replica.close()
+        raise
+    return pb.Startup(
+        load_s=loaded_s - loading_s,
+        compile_s=time.perf_counter() - loaded_s,
+        rss_before_load_mb=before_mb,
+        rss_after_load_mb=after_mb,
+    )
+
+
+def further_models(chosen: Any, settings: CellSettings, first: str) -> list[ModelFolder]:
+    """The folders of what `pool.models` names, to be served beside the model `first`.
+
+    Raises:
+        ConfigError: it is neither a list nor a mapping of models, or two have the same name.
+        ModelError: a model cannot be had.
+    """
+    if isinstance(chosen, Mapping):
+        named = {str(name): _model_node(model) for name, model in chosen.items()}
+    elif chosen is None or (isinstance(chosen, Sequence) and not isinstance(chosen, str)):
+        nodes = [_model_node(model) for model in chosen or ()]
+        named = {}
+        for node in nodes:
+            name = str(node.get("name"))
+            if name in named:
+                raise ConfigError(
+                    f"pool.models has {name} twice: give names of your own, for example "
+                    f"pool.models={{first: {name}, second: {{base: {name}, max_length: 128}}}}"
+                )
+            named[name] = node
+    else:
+        raise ConfigError(
+            f"pool.models must be a list of choices of conf/model or a mapping, got {chosen!r}: "
+            "give for example pool.models=[minilm-l6]"
+        )
+    if first in named:
+        raise ConfigError(
+            f"pool.models has {first}, which this server has already as model={first}: give it a "
+            f"name of your own, pool.models={{second: {first}}}"
+        )
+    return [
+        dataclasses.replace(build(node).fetch(settings.cache_dir), name=name)
+        for name, node in named.items()
+    ]
+
+
+def _model_node(model: Any) -> dict[str, Any]:
+    """A whole model node from a choice's name, `{base: choice, key: value}`, or a whole node."""
+    if isinstance(model, Mapping) and "_target_" in model:
+        return dict(model)
+    changes = dict(model) if isinstance(model, Mapping) else {"base": model}
+    choice = changes.pop("base", None)
+    file = conf_dir() / "model" / f"{choice}.yaml"
+    if not isinstance(choice, str) or not file.is_file():
+        choices = ", ".join(sorted(path.stem for path in file.parent.glob("*.yaml")))
+        raise ConfigError(
+            f"pool.models: {model!r} is not a choice of conf/model: give one of {choices}, or "
+            "{base: one of them, key: value}"
+        )
+    node = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    assert isinstance(node, dict)
+    if unknown := changes.keys() - node.keys():
+        raise ConfigError(
+            f"pool.models: model {choice} has no {', '.join(sorted(unknown))}: what it has is "
+            f"{', '.join(str(key) for key in node if key != '_target_')}"
+        )
+    return {**{str(key): value for key, value in node.items()}, **changes}
 
 
 def typical_pair_lengths(count: int, max_length: int) -> list[int]:
@@ -147,12 +250,13 @@ def build_backend(config: Mapping[str, Any], deployment: Deployment) -> Backend:
 
 
 def _model_info(service: ModelService) -> pb.ModelInfo:
-    model, backend = service.model, service.replicas[0]
+    model, replica = service.model, service.replicas[0]
+    backend = replica.backend
     return pb.ModelInfo(
         name=model.name,
         backend=backend.name,
         quant=backend.deployment.quant.value,
-        device=backend.device,
+        device=replica.engine.device,
         architecture=model.architecture,
         max_length=model.max_length,
         digest=model.digest,

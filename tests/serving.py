@@ -16,6 +16,8 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.pool import Pool
+from crossbench.serving.pool_settings import Routing
+from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import DynamicScheduler, Scheduler
 from crossbench.serving.server import Server, ServerSettings
 from crossbench.serving.service import ModelService
@@ -49,19 +51,23 @@ def pytorch(model: ModelFolder, cache_dir: Path, quant: Quant = Quant.FP32) -> P
 
 @contextlib.asynccontextmanager
 async def serving(
-    replicas: Sequence[Backend],
+    replicas: Sequence[Backend | Replica],
     scheduler: Scheduler | None = None,
+    routing: Routing = "load",
     **changes: object,
 ) -> AsyncIterator[str]:
     """A started server over these replicas; yields HOST:PORT. `changes` are settings' fields."""
     settings = dataclasses.replace(SETTINGS, **changes)  # type: ignore[arg-type]
-    model = replicas[0].deployment.model
-    telemetry = Telemetry()
+    workers = [item if isinstance(item, Replica) else Replica(item, item) for item in replicas]
+    for worker in workers:
+        worker.load()
+    model = workers[0].backend.deployment.model
+    telemetry = Telemetry(lambda: [worker.pid for worker in workers if worker.pid is not None])
     scheduler = scheduler or DynamicScheduler("dynamic", 256, 5.0)
-    pool = Pool(scheduler, replicas, telemetry, settings.max_queue_pairs)
+    pool = Pool(scheduler, workers, telemetry, settings.max_queue_pairs, routing)
     service = ModelService(
         model,
-        replicas,
+        workers,
         PairTokenizer(model),
         activation_of(model.config),
         pool,

@@ -5,57 +5,41 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from crossbench.errors import ConfigError, CrossbenchError, DeadlineExpired, QueueFull, WorkerDied
-from crossbench.serving.scheduler import MicroBatch, Scheduler, require_at_least
+from crossbench.errors import CrossbenchError, DeadlineExpired, QueueFull, WorkerDied
+from crossbench.serving.pool_settings import Routing
+from crossbench.serving.scheduler import MicroBatch, Scheduler
 from crossbench.types import Float32Array, Inference, TokenBatch
 
 log = logging.getLogger(__name__)
 
 
 class Worker(Protocol):
-    """What computes a micro-batch: a Backend, or a process that holds one."""
+    """What computes micro-batches: see replica.Replica."""
 
     def infer(self, batch: TokenBatch) -> Inference: ...
+
+    def alive(self) -> bool:
+        """Whether it may be given work; if not, replace() it first."""
+        ...
+
+    def replace(self) -> None: ...
+
+    def rest(self) -> float | None:
+        """Called while there is no work; answers when to call again, in seconds, or None."""
+        ...
 
 
 class BatchObserver(Protocol):
     """Hears of every micro-batch that ran (called from worker threads)."""
 
     def batch_done(self, pairs: int, tokens: int, tokens_computed: int) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class PoolSettings:
-    """How many replicas run, on how many CPU threads each, beside how many tokenizer threads.
-
-    `auto` workers is one; `auto` threads shares the usable cores among the workers.
-    """
-
-    name: str
-    workers: int | str
-    threads: int | str
-    tokenizers: int
-
-    def __post_init__(self) -> None:
-        for key in ("workers", "threads"):
-            value = getattr(self, key)
-            if value != "auto" and (isinstance(value, str) or value < 1):
-                raise ConfigError(
-                    f"pool.{key} must be a positive whole number or auto, got {value!r}"
-                )
-        require_at_least("pool.tokenizers", self.tokenizers, 1)
-
-    def resolve(self, cores: int) -> tuple[int, int]:
-        """Replicas and threads of each on a machine with so many usable cores."""
-        workers = 1 if self.workers == "auto" else int(self.workers)
-        threads = max(1, cores // workers) if self.threads == "auto" else int(self.threads)
-        return workers, threads
 
 
 @dataclass(slots=True, eq=False)
@@ -92,25 +76,32 @@ class Pool:
     """Runs a scheduler's micro-batches on its workers, one thread per entry of `workers`.
 
     An entry may stand there several times when it makes use of several callers.
-    `max_queue_pairs` bounds what may wait; an idle pool takes any request.
+    `max_queue_pairs` bounds what may wait; an idle pool takes any request. With `routing` load the
+    worker that fell idle last takes the next micro-batch, which lets the others rest;
+    with round_robin each worker takes it in its turn, and the others wait for a busy one.
     """
 
     scheduler: Scheduler
     workers: Sequence[Worker]
     observer: BatchObserver
     max_queue_pairs: int
+    routing: Routing
     _tickets: dict[int, Ticket] = field(default_factory=dict, init=False)
     _threads: list[threading.Thread] = field(default_factory=list, init=False)
     _submitted: int = field(default=0, init=False)
     _closed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._ready = threading.Condition()
+        self._lock = threading.RLock()
+        # A condition each, so that the one that is to work wakes and no other
+        self._ready = [threading.Condition(self._lock) for _ in self.workers]
+        self._idle: list[int] = []
+        self._turns = deque(range(len(self.workers)))
 
     def start(self) -> None:
         for number, worker in enumerate(self.workers):
             thread = threading.Thread(
-                target=self._serve, args=(worker,), name=f"worker-{number}", daemon=True
+                target=self._serve, args=(number, worker), name=f"worker-{number}", daemon=True
             )
             thread.start()
             self._threads.append(thread)
@@ -118,7 +109,7 @@ class Pool:
     @property
     def waiting(self) -> int:
         """Sequences that wait for a worker."""
-        with self._ready:
+        with self._lock:
             return self.scheduler.waiting
 
     def submit(
@@ -130,7 +121,7 @@ class Pool:
             QueueFull: more than `max_queue_pairs` would wait.
         """
         now_s = time.perf_counter()
-        with self._ready:
+        with self._lock:
             waiting = self.scheduler.waiting
             if waiting and waiting + len(batch) > self.max_queue_pairs:
                 raise QueueFull(
@@ -141,38 +132,85 @@ class Pool:
             ticket = Ticket(self._submitted, batch, deadline_s, done, now_s, len(batch))
             self._tickets[ticket.number] = ticket
             self.scheduler.add(ticket.number, batch.lengths, now_s)
-            self._ready.notify()
+            self._wake()
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
         """Drop what still waits of a request; its `done` is not called any more."""
-        with self._ready:
+        with self._lock:
             ticket.closed = True
             self._forget(ticket)
 
     def close(self) -> None:
         """Stop the workers after what they run now; requests that still wait fail."""
-        with self._ready:
+        with self._lock:
             self._closed = True
             tickets = list(self._tickets.values())
-            self._ready.notify_all()
+            for ready in self._ready:
+                ready.notify()
         for ticket in tickets:
             self._fail(ticket, WorkerDied("the server is shutting down: send the request again"))
         for thread in self._threads:
             thread.join()
 
-    def _serve(self, worker: Worker) -> None:
+    def _serve(self, number: int, worker: Worker) -> None:
         while True:
-            with self._ready:
-                while not (micro_batch := self.scheduler.take(time.perf_counter())):
-                    if self._closed:
-                        return
-                    self._ready.wait()
-                if self.scheduler.waiting:
-                    self._ready.notify()
+            if not worker.alive():
+                self._replace(number, worker)
+            with self._lock:
+                micro_batch = self._take(number)
                 work = self._alive(micro_batch)
             if work:
                 self._run(worker, work)
+            if micro_batch:
+                continue
+            pause_s = worker.rest()  # without the lock: it may free a model
+            with self._lock:
+                if self._closed:
+                    return
+                if self._may_take(number) and self.scheduler.waiting:
+                    continue
+                if number not in self._idle:
+                    self._idle.append(number)
+                self._ready[number].wait(pause_s)
+
+    def _may_take(self, number: int) -> bool:
+        return self.routing == "load" or self._turns[0] == number
+
+    def _take(self, number: int) -> MicroBatch:
+        if not self._may_take(number):
+            return ()
+        micro_batch = self.scheduler.take(time.perf_counter())
+        if micro_batch:
+            self._turns.rotate(-1)
+            if number in self._idle:  # it looked by itself, nobody woke it
+                self._idle.remove(number)
+            if self.scheduler.waiting:
+                self._wake()
+        return micro_batch
+
+    def _wake(self) -> None:
+        """Tell the worker that is to take what waits; a busy one looks when it is done."""
+        if self.routing == "round_robin":
+            if self._turns:
+                self._ready[self._turns[0]].notify()
+        elif self._idle:
+            self._ready[self._idle.pop()].notify()
+
+    def _replace(self, number: int, worker: Worker) -> None:
+        """Bring a dead worker back; meanwhile nothing is routed to it."""
+        with self._lock:
+            self._turns.remove(number)
+            if number in self._idle:
+                self._idle.remove(number)
+            if self.scheduler.waiting:
+                self._wake()
+        try:
+            worker.replace()
+        except Exception:
+            log.exception("a worker could not be replaced; the next micro-batch tries again")
+        with self._lock:
+            self._turns.append(number)
 
     def _alive(self, micro_batch: MicroBatch) -> list[tuple[Ticket, np.ndarray]]:
         """The parts whose request is still wanted; those past their deadline fail here, unrun."""
@@ -200,7 +238,11 @@ class Pool:
             inference = worker.infer(batch)
         except Exception as error:
             log.exception("a worker failed on a micro-batch of %d sequences", len(batch))
-            reason = WorkerDied(f"the worker failed: {type(error).__name__}: {error}")
+            reason = (
+                error
+                if isinstance(error, WorkerDied)
+                else WorkerDied(f"the worker failed: {type(error).__name__}: {error}")
+            )
             for ticket, _ in work:
                 self._fail(ticket, reason)
             return
@@ -214,7 +256,7 @@ class Pool:
     def _deliver(
         self, ticket: Ticket, rows: np.ndarray, values: Float32Array, finished_s: float
     ) -> None:
-        with self._ready:  # parts of one request may finish on several workers at once
+        with self._lock:  # parts of one request may finish on several workers at once
             if ticket.closed:
                 return
             if ticket.values is None:
@@ -227,7 +269,7 @@ class Pool:
             self._close(ticket, None)
 
     def _fail(self, ticket: Ticket, error: CrossbenchError) -> None:
-        with self._ready:
+        with self._lock:
             if not ticket.closed:
                 self._close(ticket, error)
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from crossbench.backends.base import Backend
 from crossbench.errors import DeadlineExpired
 from crossbench.models.activation import Activation
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer, Tokenized
 from crossbench.serving.pool import Pool, Ticket
+from crossbench.serving.replica import Replica
 from crossbench.types import Float32Array, Pair, Timing
 
 
@@ -32,7 +32,7 @@ class ModelService:
     """Text in, scores out. `tokenizers` threads tokenise, off the event loop."""
 
     model: ModelFolder
-    replicas: Sequence[Backend]
+    replicas: Sequence[Replica]
     tokenizer: PairTokenizer
     activation: Activation
     pool: Pool

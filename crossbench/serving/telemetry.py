@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import psutil
 
-from crossbench.measure.probes import PeakRss
 from crossbench.serving import inference_pb2 as pb
+from crossbench.serving.usage import Usage
 from crossbench.types import Timing
 
 RECENT_REQUESTS = 4096
@@ -19,28 +18,30 @@ RATE_WINDOW_S = 1.0
 
 
 class Telemetry:
-    """Counters since the last reset. `batch_done` may be called from any thread."""
+    """Counters since the last reset. `batch_done` may be called from any thread.
 
-    def __init__(self) -> None:
+    `worker_pids` answers which processes compute for this server now; `usage` counts them in.
+    """
+
+    def __init__(self, worker_pids: Callable[[], Sequence[int]]) -> None:
         self._lock = threading.Lock()
-        self._process = psutil.Process()
-        self._peak_rss = PeakRss()
+        self.usage = Usage(worker_pids)
         self._started_s = time.perf_counter()
-        self._rate_mark = (self._started_s, 0, self._cpu_s())
+        self._rate_mark = (self._started_s, 0, self.usage.cpu_s())
         self._rates = (0.0, 0.0)
         self.in_flight = 0
         self.reset()
 
     def reset(self) -> None:
         """Start every counter anew; the uptime and what is in flight go on."""
-        self._peak_rss.start()
+        self.usage.start_peak()
         with self._lock:
             self._reset_s = time.perf_counter()
             self._failed: Counter[str] = Counter()
             self._ok = self._pairs = self._tokens = self._truncated = 0
             self._batches = self._batch_pairs = self._batch_tokens = self._computed = 0
             self._recent: deque[tuple[float, float, float, float]] = deque(maxlen=RECENT_REQUESTS)
-            self._rate_mark = (self._reset_s, 0, self._cpu_s())
+            self._rate_mark = (self._reset_s, 0, self.usage.cpu_s())
             self._rates = (0.0, 0.0)
 
     def batch_done(self, pairs: int, tokens: int, tokens_computed: int) -> None:
@@ -90,9 +91,9 @@ class Telemetry:
         columns = (metrics.latency_ms, metrics.tokenize_ms, metrics.queue_ms, metrics.infer_ms)
         for distribution, values in zip(columns, recent.T, strict=True):
             distribution.CopyFrom(_distribution(values))
-        metrics.rss_mb = self._process.memory_info().rss / 1e6
-        metrics.rss_peak_mb = self._peak_rss.peak_mb()
-        metrics.cpu_s = self._cpu_s()
+        metrics.rss_mb = self.usage.rss_mb()
+        metrics.rss_peak_mb = self.usage.peak_mb()
+        metrics.cpu_s = self.usage.cpu_s()
         return metrics
 
     def _update_rates(self, now_s: float) -> tuple[float, float]:
@@ -103,17 +104,13 @@ class Telemetry:
         mark_s, mark_pairs, mark_cpu_s = self._rate_mark
         elapsed_s = now_s - mark_s
         if elapsed_s >= RATE_WINDOW_S:
-            cpu_s = self._cpu_s()
+            cpu_s = self.usage.cpu_s()
             self._rates = (
                 (self._pairs - mark_pairs) / elapsed_s,
                 (cpu_s - mark_cpu_s) / elapsed_s,
             )
             self._rate_mark = (now_s, self._pairs, cpu_s)
         return self._rates
-
-    def _cpu_s(self) -> float:
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
 
 
 def _distribution(values: Iterable[float]) -> pb.Distribution:

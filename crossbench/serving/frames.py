@@ -1,0 +1,102 @@
+"""What travels between a server and its worker processes: raw arrays for the work itself, pickles
+for the rare rest. Both ends are this package on this machine, so native byte order will do."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from crossbench.types import DeviceMemory, Inference, TokenBatch
+
+_KIND = struct.Struct("=i")
+_CALL, _BATCH, _STATE, _VALUES, _ERROR = range(5)
+# kind, rows, columns (0: one value a row), tokens computed, device memory now and peak (NaN: none)
+_INFERENCE = struct.Struct("=iiiqdd")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One of the backend's methods, to be called in the worker process."""
+
+    method: str
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a worker process answers to a call."""
+
+    device: str
+    memory: DeviceMemory
+
+
+def pack_call(call: Call) -> bytes:
+    return _KIND.pack(_CALL) + pickle.dumps(call)
+
+
+def pack_batch(batch: TokenBatch) -> bytes:
+    """The batch's three arrays, end to end, as int32."""
+    head = np.array([_BATCH, len(batch)], dtype=np.int32)
+    parts = (head, batch.cu_seqlens, batch.input_ids, batch.type_ids)
+    return np.concatenate(parts, dtype=np.int32).tobytes()
+
+
+def unpack_request(message: bytes) -> Call | TokenBatch:
+    (kind,) = _KIND.unpack_from(message)
+    if kind == _CALL:
+        call: Call = pickle.loads(message[_KIND.size :])
+        return call
+    assert kind == _BATCH
+    numbers = np.frombuffer(message, dtype=np.int32)
+    start = 2 + int(numbers[1]) + 1
+    middle = start + (len(numbers) - start) // 2
+    return TokenBatch(numbers[start:middle], numbers[middle:], numbers[2:start])
+
+
+def pack_state(state: State) -> bytes:
+    return _KIND.pack(_STATE) + pickle.dumps(state)
+
+
+def pack_error(error: Exception) -> bytes:
+    return _KIND.pack(_ERROR) + pickle.dumps(error)
+
+
+def pack_inference(inference: Inference, memory: DeviceMemory) -> bytes:
+    values = inference.values
+    rows, columns = values.shape if values.ndim == 2 else (len(values), 0)
+    nan = float("nan")
+    head = _INFERENCE.pack(
+        _VALUES,
+        rows,
+        columns,
+        inference.tokens_computed,
+        nan if memory.current_mb is None else memory.current_mb,
+        nan if memory.peak_mb is None else memory.peak_mb,
+    )
+    return head + np.ascontiguousarray(values, dtype=np.float32).tobytes()
+
+
+def unpack_answer(message: bytes) -> State | tuple[Inference, DeviceMemory]:
+    """What the worker process answered.
+
+    Raises:
+        CrossbenchError: the one that the worker process raised.
+    """
+    (kind,) = _KIND.unpack_from(message)
+    if kind == _VALUES:
+        _, rows, columns, computed, current_mb, peak_mb = _INFERENCE.unpack_from(message)
+        values = np.frombuffer(message, dtype=np.float32, offset=_INFERENCE.size)
+        shape = (rows, columns) if columns else (rows,)
+        return Inference(values.reshape(shape), computed), DeviceMemory(
+            None if current_mb != current_mb else current_mb,
+            None if peak_mb != peak_mb else peak_mb,
+        )
+    content = pickle.loads(message[_KIND.size :])
+    if kind == _ERROR:
+        raise content
+    assert isinstance(content, State)
+    return content

@@ -1,0 +1,94 @@
+"""A worker process: `python -m crossbench.serving.worker_process FD...`, started by its server.
+
+It holds one backend and computes what arrives on its channels, one thread a channel. It ends when
+its channels close, and at once when its standard input does: then its server is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+
+from crossbench.backends.base import Backend
+from crossbench.errors import CrossbenchError, WorkerDied
+from crossbench.serving.frames import (
+    Call,
+    State,
+    pack_error,
+    pack_inference,
+    pack_state,
+    unpack_request,
+)
+from crossbench.types import TokenBatch
+
+
+class Host:
+    """The backend in this process; the server's first call brings it."""
+
+    def __init__(self) -> None:
+        self._backend: Backend | None = None
+
+    def serve(self, channel: Connection) -> None:
+        """Answer what comes on `channel` until the server closes it."""
+        while True:
+            try:
+                message = channel.recv_bytes()
+            except (EOFError, ConnectionError):
+                return
+            channel.send_bytes(self._answer(message))
+
+    def close(self) -> None:
+        if self._backend is not None:
+            self._backend.close()
+
+    def _answer(self, message: bytes) -> bytes:
+        try:
+            request = unpack_request(message)
+            if isinstance(request, TokenBatch):
+                assert self._backend is not None
+                return pack_inference(self._backend.infer(request), self._backend.memory())
+            return pack_state(self._call(request))
+        except CrossbenchError as error:
+            return pack_error(error)
+        except Exception as error:
+            traceback.print_exc()  # the server's log has it; over there the words must do
+            return pack_error(WorkerDied(f"the worker failed: {type(error).__name__}: {error}"))
+
+    def _call(self, call: Call) -> State:
+        if call.method == "load_model":
+            (self._backend,) = call.arguments
+            assert self._backend is not None
+            self._backend.load_model()
+        else:
+            assert call.method == "warmup"
+            assert self._backend is not None
+            self._backend.warmup(*call.arguments)
+        return State(self._backend.device, self._backend.memory())
+
+
+def _end_with_server() -> None:
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, name="server-watch", daemon=True).start()
+
+
+def main(descriptors: list[int]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the server ends us
+    _end_with_server()
+    host = Host()
+    first, *others = [Connection(descriptor) for descriptor in descriptors]
+    for channel in others:
+        threading.Thread(target=host.serve, args=(channel,), daemon=True).start()
+    host.serve(first)
+    host.close()
+
+
+if __name__ == "__main__":
+    main([int(argument) for argument in sys.argv[1:]])
