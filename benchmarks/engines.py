@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from hydra.utils import instantiate
@@ -31,9 +32,12 @@ from crossbench.errors import CrossbenchError
 from crossbench.models.folder import ModelFolder
 from crossbench.types import Quant, TokenBatch
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 CONF = Path(__file__).parents[1] / "conf/backend"
 REFERENCE = "transformers fp32, sorted, 8 a batch"
-STATIC_INT8 = {"int8": {"activations": "static"}}
+STATIC_INT8 = {"int8": {"token_scales": []}}
 ENGINES: dict[str, tuple[str, str, dict[str, object]]] = {
     "packed fp32": ("packed", "fp32", {}),
     "packed fp32, whole last layer": ("packed", "fp32", {"cls_only": False}),
@@ -255,27 +259,27 @@ def roofline(threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     limits = {"fp32 MKL": 0.0, "fp32 oneDNN": 0.0, "int8 ONNX Runtime": 0.0, "int8 OpenVINO": 0.0}
     for inner, outer in ((384, 1152), (384, 1536), (1536, 384)):
-        x, weight = torch.randn(512 * threads, inner), torch.randn(outer, inner)
-        bias = torch.zeros(outer)
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        x = torch.randn(512 * threads, inner)
         work = 2e-9 * x.shape[0] * inner * outer
-        candidates: dict[str, Run] = {
-            "fp32 MKL": lambda: torch.nn.functional.linear(x, weight, bias),  # noqa: B023
-            "fp32 oneDNN": lambda: torch.ops.mkldnn._linear_pointwise(  # noqa: B023
-                x,
-                packed,
-                bias,
-                "none",
-                [],
-                "",  # noqa: B023
-            ),
-        }
+        candidates = torch_products(x, outer)
         for name, make in (("int8 ONNX Runtime", onnx_int8), ("int8 OpenVINO", openvino_int8)):
             with suppress(ImportError):
                 candidates[name] = make(x.numpy(), outer, threads)
         for name, run in candidates.items():
             limits[name] = max(limits[name], work / fastest(run))
     return limits
+
+
+def torch_products(x: Tensor, outer: int) -> dict[str, Run]:
+    import torch
+
+    weight, bias = torch.randn(outer, x.shape[1]), torch.zeros(outer)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    onednn = torch.ops.mkldnn._linear_pointwise
+    return {
+        "fp32 MKL": lambda: torch.nn.functional.linear(x, weight, bias),
+        "fp32 oneDNN": lambda: onednn(x, packed, bias, "none", [], ""),
+    }
 
 
 def fastest(run: Run) -> float:

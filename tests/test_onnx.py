@@ -51,17 +51,15 @@ def test_int8_of_the_real_model_stays_close(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("quant", "activations"), [("fp32", "token"), ("int8", "token"), ("int8", "static")]
+    ("quant", "scaled"), [("fp32", []), ("int8", []), ("int8", ["down", "0.qkv"])], ids=str
 )
-def test_a_score_depends_on_its_own_pair_only(tiny, cache_dir, quant, activations):
+def test_a_score_depends_on_its_own_pair_only(tiny, cache_dir, quant, scaled):
     """int8 too, but for rounding: each token has its own scale, or all have a calibrated one.
 
     A sum in another order can move an activation over a rounding boundary, by one step of 255,
     so int8 is asked for 2 % of the scores' spread where fp32 is asked for 1e-5.
     """
-    engine = checks.backend(
-        "onnx", tiny, quant, cache_dir, int8={"activations": activations, "alpha": {}}
-    )
+    engine = checks.backend("onnx", tiny, quant, cache_dir, int8={"token_scales": scaled})
     batch = checks.tiny_batch()
     limit = 1e-5 if quant == "fp32" else 0.02 * float(engine.infer(batch).values.std())
     alone, among_long, among_short = checks.in_company(engine, batch, 1)
@@ -88,7 +86,7 @@ def test_without_the_library_it_says_what_to_install(tiny, tmp_path, monkeypatch
 def test_refuses_what_it_cannot_compute(tiny, tmp_path):
     with pytest.raises(UnsupportedQuant, match="fp32, int8"):
         checks.backend("onnx", tiny, "bf16", tmp_path)
-    with pytest.raises(ConfigError, match="static or token"):
-        checks.backend("onnx", tiny, "int8", tmp_path, int8={"activations": "batch"})
+    with pytest.raises(ConfigError, match=r"int8\.token_scales names batch"):
+        checks.backend("onnx", tiny, "int8", tmp_path, int8={"token_scales": ["batch"]})
     with pytest.raises(ConfigError, match=r"nowhere\.tsv"):
         checks.backend("onnx", tiny, "int8", tmp_path, int8={"text": "nowhere.tsv"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +18,6 @@ from crossbench.models.weights import EncoderWeights
 from crossbench.types import TokenBatch
 
 _PAIRS_PER_BATCH = 32
-_ACTIVATIONS = ("static", "token")
 
 
 @dataclass
@@ -26,27 +25,18 @@ class Int8Options:
     """How int8 is made.
 
     `text` is a file of `query<TAB>passage` lines to calibrate with; None takes the text that ships
-    with crossbench, which no data set judges. `skip` names products kept in higher precision, by
-    kind ("down") or by name ("0.down"). `alpha` is SmoothQuant's strength by kind.
-    `activations` says where the scales of activations come from: `static`, one per product from
-    calibration, or `token`, each token's own as the model runs (closer, for a few more operations).
+    with crossbench, which no data set judges. `token_scales` names products, by kind ("down") or
+    by name ("0.down"), whose activations take each token's own scale, which is closer and costs a
+    few operations more than a calibrated one; `skip` names products that are kept in higher
+    precision. `alpha` is SmoothQuant's strength by kind.
     `weight_bits` is 8, 7, or 0: 8 where the CPU adds int8 products without saturating, else 7.
     """
 
     text: str | None
-    activations: str
+    token_scales: Sequence[str]
     skip: Sequence[str]
     alpha: Mapping[str, float]
     weight_bits: int
-
-    @property
-    def per_token(self) -> bool:
-        if self.activations not in _ACTIVATIONS:
-            raise ConfigError(
-                f"int8.activations={self.activations} is not known: give "
-                f"{' or '.join(_ACTIVATIONS)}"
-            )
-        return self.activations == "token"
 
     def weight_level(self) -> int:
         """The largest integer that a weight may become."""
@@ -59,7 +49,7 @@ class Int8Options:
         """What an artifact made with these options depends on, the text's content included."""
         text = hashlib.sha256(self.read_text().encode()).hexdigest()
         alpha = tuple(sorted(self.alpha.items()))
-        return text, self.per_token, tuple(self.skip), alpha, self.weight_level()
+        return text, tuple(self.token_scales), tuple(self.skip), alpha, self.weight_level()
 
     def read_text(self) -> str:
         """The calibration text.
@@ -82,19 +72,33 @@ def calibrated_plan(
     model: ModelFolder, weights: EncoderWeights, options: Int8Options
 ) -> quantize.Plan:
     """The model's products in int8, with scales from the calibration text."""
-    skip = set(options.skip)
-    names = [
-        name
-        for name in quantize.products(weights)
-        if name not in skip and name.split(".")[1] not in skip
-    ]
+    names = list(quantize.products(weights))
+    skip = chosen(names, options.skip, "skip")
+    chosen(names, options.alpha, "alpha")
     return quantize.plan(
         weights,
         quantize.observe(weights, calibration_batches(model, options.read_text())),
-        names=names,
+        names=[name for name in names if name not in skip],
+        token_scales=chosen(names, options.token_scales, "token_scales"),
         alpha=options.alpha,
         level=options.weight_level(),
     )
+
+
+def chosen(names: Sequence[str], wanted: Collection[str], option: str) -> set[str]:
+    """The products in `names` that `wanted` means, by name or by kind.
+
+    Raises:
+        ConfigError: something in `wanted` is neither; `option` is what the user calls it.
+    """
+    kinds = {quantize.kind(name) for name in names}
+    unknown = [word for word in wanted if word not in kinds and word not in names]
+    if unknown:
+        raise ConfigError(
+            f"int8.{option} names {', '.join(unknown)}, which is no product of this model: give "
+            f"{', '.join(sorted(kinds))}, or one of them in one layer, such as {names[0]}"
+        )
+    return {name for name in names if name in wanted or quantize.kind(name) in wanted}
 
 
 def calibration_batches(model: ModelFolder, text: str) -> list[TokenBatch]:

@@ -19,7 +19,7 @@ from crossbench.errors import BackendUnavailable
 from crossbench.models.weights import read_weights
 from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 
-_GRAPH_VERSION = 1  # raise it when onnx_graph.py or quantize.py change what they make
+_GRAPH_VERSION = 2  # raise it when onnx_graph.py or quantize.py change what they make
 
 
 @dataclass
@@ -107,7 +107,7 @@ class OnnxBackend:
 
             weights = read_weights(model)
             plan = calibrated_plan(model, weights, self.int8) if quant is Quant.INT8 else {}
-            proto = build(weights, self.cls_only, plan, self.int8.per_token)
+            proto = build(weights, self.cls_only, plan)
             # One file holds at most 2 GB; what is larger goes beside it.
             import onnx
 

@@ -21,22 +21,14 @@ _OPSET, _IR_VERSION = 17, 9  # what ONNX Runtime has read since 1.16
 _FUSED = "com.microsoft"
 
 
-def build(
-    weights: EncoderWeights, cls_only: bool, int8: Mapping[str, Int8Linear], per_token: bool
-) -> Any:
-    """The ONNX ModelProto in float32, with the products that `int8` names quantised.
-
-    With `per_token` each token's activations get a scale of their own, computed as the model runs;
-    otherwise the calibrated range of `int8`.
-    """
-    return _Builder(weights, int8, per_token).model(cls_only)
+def build(weights: EncoderWeights, cls_only: bool, int8: Mapping[str, Int8Linear]) -> Any:
+    """The ONNX ModelProto in float32, with the products that `int8` names quantised."""
+    return _Builder(weights, int8).model(cls_only)
 
 
 class _Builder:
-    def __init__(
-        self, weights: EncoderWeights, int8: Mapping[str, Int8Linear], per_token: bool
-    ) -> None:
-        self._weights, self._int8, self._per_token = weights, int8, per_token
+    def __init__(self, weights: EncoderWeights, int8: Mapping[str, Int8Linear]) -> None:
+        self._weights, self._int8 = weights, int8
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
         self._count = 0
@@ -144,7 +136,7 @@ class _Builder:
             x = self._node("Mul", x, self._constant(f"{name}.smooth", quantised.smooth))
         weight = self._constant(f"{name}.weight", quantised.weight.T, np.int8)
         weight_scale = self._constant(f"{name}.weight_scale", quantised.weight_scale[:, 0])
-        if self._per_token:
+        if quantised.per_token:
             levels, scale, zero, row_scale = self._quantise_tokens(x)
         else:
             scale = self._constant(f"{name}.scale", quantised.input_scale)

@@ -20,15 +20,9 @@ from crossbench.models.weights import EncoderWeights, Layer, Linear, Norm
 Node = Any
 
 
-def build(
-    weights: EncoderWeights, cls_only: bool, int8: Mapping[str, Int8Linear], per_token: bool
-) -> ov.Model:
-    """The graph in float32, with the products that `int8` names quantised.
-
-    With `per_token` each token's activations get a scale of their own, computed as the model runs;
-    otherwise the calibrated range of `int8`.
-    """
-    return _Builder(weights, int8, per_token).model(cls_only)
+def build(weights: EncoderWeights, cls_only: bool, int8: Mapping[str, Int8Linear]) -> ov.Model:
+    """The graph in float32, with the products that `int8` names quantised."""
+    return _Builder(weights, int8).model(cls_only)
 
 
 def _constant(value: Any, dtype: Any = np.float32) -> Node:
@@ -36,10 +30,8 @@ def _constant(value: Any, dtype: Any = np.float32) -> Node:
 
 
 class _Builder:
-    def __init__(
-        self, weights: EncoderWeights, int8: Mapping[str, Int8Linear], per_token: bool
-    ) -> None:
-        self._weights, self._int8, self._per_token = weights, int8, per_token
+    def __init__(self, weights: EncoderWeights, int8: Mapping[str, Int8Linear]) -> None:
+        self._weights, self._int8 = weights, int8
 
     def model(self, cls_only: bool) -> ov.Model:
         weights = self._weights
@@ -118,7 +110,7 @@ class _Builder:
         if quantised.smooth is not None:
             x = op.multiply(x, _constant(quantised.smooth))
         low, high, levels, reach = quantised.low, quantised.high, 256, None
-        if self._per_token:
+        if quantised.per_token:
             # Each token is divided by its own largest value, so the range of all is [-1, 1].
             top = op.reduce_max(op.abs(x), _constant([-1], np.int32), True)
             reach = op.maximum(top, _constant(1e-12))

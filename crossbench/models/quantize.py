@@ -1,14 +1,15 @@
-"""Static int8 for the encoder's matrix products: scales from calibration text, weights per row.
+"""Int8 for the encoder's matrix products: how activations and weights are scaled.
 
-Activations get one scale per product, fixed by calibration: a score then depends on its own pair
-only, where scales taken from a whole batch would let its neighbours in. SmoothQuant moves the
+Activations get one scale per product, fixed by calibration, or one per token, computed as the model
+runs: either way a score depends on its own pair only, where scales taken from a whole batch would
+let its neighbours in. SmoothQuant moves the
 spread between channels from the activations, which share a scale, into the weights, which have
 one per output row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,8 @@ class Int8Linear:
     """A product in int8: `(smooth * x)` quantised to u8 in [low, high], weights s8.
 
     `weight` is int8 (out, in) and stands for `weight * weight_scale`, with `weight_scale` (out, 1).
-    `smooth` (in,) multiplies the input before it is quantised, or is None.
+    `smooth` (in,) multiplies the input before it is quantised, or is None. With `per_token` a
+    token's own largest value takes the place of the calibrated range.
     """
 
     weight: np.ndarray[tuple[int, int], np.dtype[np.int8]]
@@ -47,6 +49,7 @@ class Int8Linear:
     low: float
     high: float
     smooth: Float32Array | None
+    per_token: bool
 
     @property
     def input_scale(self) -> float:
@@ -70,6 +73,11 @@ def products(weights: EncoderWeights) -> dict[str, Linear]:
         named[f"{index}.down"] = layer.down
     last = weights.layers[-1].qkv.rows(weights.hidden, 3 * weights.hidden)
     return {**named, f"{len(weights.layers) - 1}.key_value": last}
+
+
+def kind(name: str) -> str:
+    """The kind of a product: `down` of `3.down`."""
+    return name.split(".")[1]
 
 
 def observe(weights: EncoderWeights, batches: Sequence[TokenBatch]) -> dict[str, Observed]:
@@ -115,24 +123,28 @@ def plan(
     observed: Mapping[str, Observed],
     *,
     names: Sequence[str],
+    token_scales: Collection[str],
     alpha: Mapping[str, float],
     level: int,
 ) -> Plan:
     """Quantise the products in `names` to weights in [-level, level].
 
+    Products in `token_scales` take each token's own scale, the others the calibrated one.
     `alpha` gives SmoothQuant's strength per kind of product ("up", "down", …): how much of the
     activations' spread between channels moves into the weights (0 to 1); a kind that it does not
     name is not smoothed.
     """
     named = products(weights)
     return {
-        name: quantize_linear(named[name], observed[name], alpha.get(name.split(".")[1]), level)
+        name: quantize_linear(
+            named[name], observed[name], name in token_scales, alpha.get(kind(name)), level
+        )
         for name in names
     }
 
 
 def quantize_linear(
-    linear: Linear, observed: Observed, alpha: float | None, level: int
+    linear: Linear, observed: Observed, per_token: bool, alpha: float | None, level: int
 ) -> Int8Linear:
     """One product in int8; see `plan`."""
     weight, smooth = linear.weight, None
@@ -160,4 +172,5 @@ def quantize_linear(
         -zero * step,
         (255 - zero) * step,
         smooth,
+        per_token,
     )
