@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def build_server(config: Mapping[str, Any], settings: CellSettings, model: Model
     """
     limits: ServerSettings = build(config["server"])
     pool_settings: PoolSettings = build(config["pool"])
-    models = [model, *further_models(pool_settings.models, settings, model.name)]
+    models = [model, *further_models(pool_settings.models, settings.cache_dir, model.name)]
     workers, threads = pool_settings.resolve(usable_cores(), len(models))
     loading = threading.Lock()  # of replicas in this process: one after the other
 
@@ -168,7 +169,7 @@ def _start(
     )
 
 
-def further_models(chosen: Any, settings: CellSettings, first: str) -> list[ModelFolder]:
+def further_models(chosen: Any, cache_dir: Path, first: str) -> list[ModelFolder]:
     """The folders of what `pool.models` names, to be served beside the model `first`.
 
     Raises:
@@ -199,8 +200,7 @@ def further_models(chosen: Any, settings: CellSettings, first: str) -> list[Mode
             f"name of your own, pool.models={{second: {first}}}"
         )
     return [
-        dataclasses.replace(build(node).fetch(settings.cache_dir), name=name)
-        for name, node in named.items()
+        dataclasses.replace(build(node).fetch(cache_dir), name=name) for name, node in named.items()
     ]
 
 

@@ -211,7 +211,7 @@ def _result(
     data: CellData,
     measured: Measured,
 ) -> RunResult:
-    served = measured.info.models[0]
+    served, *others = measured.info.models
     dataset = data.dataset
     failed = [record.status for record in measured.records if not record.ok]
     warnings = length_warnings(data.query_tokens, data.passage_tokens)
@@ -242,6 +242,7 @@ def _result(
             "max_length": served.max_length,
             "digest": served.digest,
             "caveat": served.caveat or None,
+            **({"also_served": [model.name for model in others]} if others else {}),
             "workers": measured.info.workers,
             "threads": measured.info.threads,
         },

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from crossbench.models.tokenizer import PairTokenizer
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.pool import Pool
 from crossbench.serving.pool_settings import Routing
+from crossbench.serving.process_engine import ProcessEngine
 from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import DynamicScheduler, Scheduler
 from crossbench.serving.server import Server, ServerSettings
@@ -47,6 +49,18 @@ def pytorch(model: ModelFolder, cache_dir: Path, quant: Quant = Quant.FP32) -> P
     backend = PyTorchBackend("pytorch", deployment(model, cache_dir, quant))
     backend.load_model()
     return backend
+
+
+def in_process(backend: Backend, idle_seconds: float | None = None) -> Replica:
+    return Replica(backend, ProcessEngine(backend), idle_seconds)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the condition never came true")
 
 
 @contextlib.asynccontextmanager

@@ -1,68 +1,46 @@
-"""The pool with its real parts: worker processes over gRPC, deaths, rest, turns, several models."""
+"""The pool over gRPC: rest and return, turns, several models, settings that cannot be."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import psutil
 import pytest
+from hydra import compose, initialize_config_dir
 
 from crossbench.backends.noop import NoopBackend
-from crossbench.backends.pytorch import PyTorchBackend
-from crossbench.errors import BackendUnavailable, ModelError
+from crossbench.compose import build_server, fetch_model, further_models
+from crossbench.config import check_settings, conf_dir, register, to_plain
+from crossbench.errors import ConfigError
+from crossbench.load.driver import ClosedLoop, Stop
+from crossbench.load.requests import fill_requests
 from crossbench.models.folder import ModelFolder
 from crossbench.serving.client import InferenceClient
-from crossbench.serving.frames import pack_batch, pack_inference, unpack_answer, unpack_request
-from crossbench.serving.process_engine import ProcessEngine
+from crossbench.serving.pool_settings import PoolSettings
 from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import DirectScheduler
-from crossbench.types import DeviceMemory, Inference, TokenBatch
-from tests.serving import deployment, noop, serving
+from crossbench.serving.server import Server
+from crossbench.types import Inference, QueryPassages, TokenBatch
+from tests.serving import deployment, in_process, noop, serving, until
 
+POOL: dict[str, Any] = {
+    "name": "threads",
+    "kind": "thread",
+    "workers": "auto",
+    "threads": "auto",
+    "tokenizers": 1,
+    "routing": "load",
+    "idle_seconds": None,
+    "models": None,
+}
 PASSAGES = ["a short one", "a passage that is quite a bit longer than the first", "middle sized"]
-BATCH = TokenBatch.from_lengths(np.arange(9, dtype=np.int32), np.ones(9, dtype=np.int32), [2, 3, 4])
-
-
-@dataclass
-class FailingBackend(NoopBackend):
-    """Fails as an engine may, here or in its process."""
-
-    def load_model(self) -> None:
-        raise BackendUnavailable("libengine is missing here: pip install engine")
-
-
-@dataclass
-class FileBackend(NoopBackend):
-    """Loads while its model's file is there."""
-
-    def load_model(self) -> None:
-        if not (self.deployment.model.path / "model.safetensors").exists():
-            raise ModelError("the model's file has gone")
-
-
-@dataclass
-class SlowBackend(NoopBackend):
-    """Never ends with one batch and fails on another; takes two callers, as OpenVINO does."""
-
-    @property
-    def workers(self) -> int:
-        return 2
-
-    def infer(self, batch: TokenBatch) -> Inference:
-        if batch.lengths.max() > 30:
-            signal.pause()
-        if batch.lengths.max() > 20:
-            raise RuntimeError("the engine fell over")
-        return super().infer(batch)
 
 
 @dataclass
@@ -84,165 +62,165 @@ class CountingBackend(NoopBackend):
         self.closes += 1
 
 
-def in_process(backend: NoopBackend | PyTorchBackend, idle: float | None = None) -> Replica:
-    return Replica(backend, ProcessEngine(backend), idle)
-
-
-def slow(model: ModelFolder) -> SlowBackend:
-    return SlowBackend("slow", deployment(model, Path()))
-
-
-async def until(condition: Any) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("the condition never came true")
-
-
-def test_frames_bring_back_what_was_packed() -> None:
-    batch = unpack_request(pack_batch(BATCH))
-    assert isinstance(batch, TokenBatch)
-    for name in ("input_ids", "type_ids", "cu_seqlens"):
-        assert np.array_equal(getattr(batch, name), getattr(BATCH, name))
-    for shape in ((3,), (3, 5)):
-        values = np.random.default_rng(0).random(shape, dtype=np.float32)
-        answer = unpack_answer(pack_inference(Inference(values, 17), DeviceMemory(None, 2.5)))
-        assert isinstance(answer, tuple)
-        assert np.array_equal(answer[0].values, values)
-        assert (answer[0].tokens_computed, answer[1]) == (17, DeviceMemory(None, 2.5))
-
-
-def test_processes_score_as_threads_do_and_count_as_the_servers(
-    seeded_model: ModelFolder, cache_dir: Path
-) -> None:
-    backend = PyTorchBackend("pytorch", deployment(seeded_model, cache_dir))
-
-    async def scores(replica: Replica) -> tuple[np.ndarray, float, float]:
-        async with serving([replica]) as address, InferenceClient(address) as client:
-            await client.reset_metrics()
-            reply = await client.score("which one", PASSAGES)
-            metrics = await client.metrics()
-            assert metrics.rss_peak_mb > 0.9 * metrics.rss_mb
-            own = psutil.Process()
-            times = own.cpu_times()
-            rss_mb = metrics.rss_mb - own.memory_info().rss / 1e6
-            return reply.scores, rss_mb, metrics.cpu_s - times.user - times.system
-
-    in_child, rss_mb, cpu_s = asyncio.run(scores(in_process(backend)))
-    here, _, _ = asyncio.run(scores(Replica(backend, backend)))
-    assert np.allclose(in_child, here, atol=1e-6)
-    assert rss_mb > 100  # the child has torch and the model
-    assert cpu_s > 0.5
-
-
-def test_load_errors_come_back_as_themselves(seeded_model: ModelFolder, tmp_path: Path) -> None:
-    engine = ProcessEngine(FailingBackend("failing", deployment(seeded_model, Path())))
-    with pytest.raises(BackendUnavailable, match="libengine is missing"):
-        engine.load_model()
-    assert not engine.alive
-    for name in ("config.json", "tokenizer.json"):
-        (tmp_path / name).write_bytes((seeded_model.path / name).read_bytes())
-    (tmp_path / "model.safetensors").write_bytes(b"broken")
-    broken = ModelFolder(tmp_path, "broken", 512)
-    engine = ProcessEngine(PyTorchBackend("pytorch", deployment(broken, Path())))
-    with pytest.raises(ModelError, match="check that its files are whole"):
-        engine.load_model()
-
-
-def test_a_killed_worker_fails_its_own_requests_and_is_replaced(
+def test_who_rests_comes_back_on_demand_and_nobody_waits_in_vain(
     seeded_model: ModelFolder,
 ) -> None:
-    replicas = [in_process(slow(seeded_model)) for _ in range(2)]
+    async def run() -> None:
+        backend = CountingBackend("noop", deployment(seeded_model, Path()))
+        thread, process = Replica(backend, backend, 0.3), in_process(noop(seeded_model), 0.3)
+        for replica in (thread, process):
+            async with serving([replica]) as address, InferenceClient(address) as client:
+                awake_mb = (await client.metrics()).rss_mb
+                cpu_s = (await client.metrics()).cpu_s
+                for _ in range(2):
+                    await until(lambda replica=replica: replica.resting)
+                    assert replica.pid is None
+                    scored = [client.score("q", PASSAGES) for _ in range(8)]
+                    assert all(len(reply.scores) == 3 for reply in await asyncio.gather(*scored))
+                    assert not replica.resting
+                await until(lambda replica=replica: replica.resting)
+                metrics = await client.metrics()
+                if replica is process:
+                    assert metrics.rss_mb < awake_mb - 15  # an interpreter with NumPy
+                assert metrics.cpu_s >= cpu_s
+                assert not metrics.requests_failed
+        assert (backend.loads, backend.closes) == (3, 4)  # once more by the end of the server
+
+    asyncio.run(run())
+
+
+def test_a_resting_model_frees_its_memory(cache_dir: Path) -> None:
+    settings = ("backend=packed", "model.layers=24", "pool.idle_seconds=0.3", "batch=2")
 
     async def run() -> None:
+        server = make_server(cache_dir, *settings)
+        async with InferenceClient(await server.start()) as client:
+            try:
+                before = (await client.score("q", PASSAGES)).scores
+                awake_mb = psutil.Process().memory_info().rss / 1e6
+                (service,) = server._services.values()
+                await until(lambda: service.replicas[0].resting)
+                await asyncio.sleep(0.2)
+                rests_mb = psutil.Process().memory_info().rss / 1e6
+                assert rests_mb < awake_mb - 100  # of 170 MB of layers
+                assert np.allclose((await client.score("q", PASSAGES)).scores, before, atol=1e-6)
+            finally:
+                await server.stop()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("routing", ["load", "round_robin"])
+def test_routing_by_load_or_by_turns(seeded_model: ModelFolder, routing: Any) -> None:
+    async def run() -> None:
+        backends = [CountingBackend("noop", deployment(seeded_model, Path())) for _ in range(3)]
+        scheduler = DirectScheduler("direct")
         async with (
-            serving(replicas, DirectScheduler("direct")) as address,
+            serving(backends, scheduler, routing) as address,
             InferenceClient(address) as client,
         ):
-            with pytest.raises(grpc.aio.AioRpcError, match="RuntimeError: the engine fell over"):
-                await client.score("q", ["long " * 22])
-            doomed = asyncio.create_task(client.score("q", ["long " * 60]))
-            await until(lambda: any(replica._active for replica in replicas))
-            (busy,) = (replica for replica in replicas if replica._active)
-            (other,) = (replica for replica in replicas if replica is not busy)
-            before, untouched = busy.pid, other.pid
-            assert before is not None
-            os.kill(before, signal.SIGKILL)
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await doomed
-            assert caught.value.code() == grpc.StatusCode.INTERNAL
-            assert "was ended by SIGKILL" in (caught.value.details() or "")
-            replies = await asyncio.gather(*(client.score("q", ["ok"]) for _ in range(8)))
-            assert all(len(reply.scores) == 1 for reply in replies)
-            await until(lambda: busy.pid not in (None, before) and busy.alive())
-            assert other.pid == untouched
-            assert (await client.metrics()).cpu_s > 0
+            for _ in range(9):
+                await client.score("q", ["p"])
+            counts = sorted(len(backend.ran) for backend in backends)
+            assert counts == ([3, 3, 3] if routing == "round_robin" else [0, 0, 9])
+            await asyncio.gather(*(client.score("q", ["p"]) for _ in range(30)))
+            assert sum(len(backend.ran) for backend in backends) == 39
+            if routing == "round_robin":
+                assert {len(backend.ran) for backend in backends} == {13}
 
     asyncio.run(run())
-    assert all(replica.pid is None for replica in replicas)
 
 
-def test_a_worker_killed_in_its_sleep_is_replaced_and_no_request_fails(
-    seeded_model: ModelFolder,
-) -> None:
+def test_a_dead_worker_loses_its_turn_until_it_is_replaced(seeded_model: ModelFolder) -> None:
     async def run() -> None:
-        replica = in_process(noop(seeded_model))
-        async with serving([replica]) as address, InferenceClient(address) as client:
-            for wait_for_the_watch in (False, True):
-                before = replica.pid
-                assert before is not None
-                os.kill(before, signal.SIGKILL)
-                if wait_for_the_watch:
-                    await until(lambda before=before: replica.pid not in (None, before))
-                else:
-                    psutil.wait_procs([psutil.Process(before)], timeout=0.1)
-                assert len((await client.score("q", ["ok"])).scores) == 1
+        replicas = [in_process(noop(seeded_model)) for _ in range(2)]
+        async with (
+            serving(replicas, DirectScheduler("direct"), "round_robin") as address,
+            InferenceClient(address) as client,
+        ):
+            assert replicas[0].pid is not None
+            os.kill(replicas[0].pid, signal.SIGKILL)
+            await asyncio.gather(*(client.score("q", ["p"]) for _ in range(10)))
 
     asyncio.run(run())
 
 
-def test_a_worker_process_ends_when_its_server_does(seeded_model: ModelFolder) -> None:
-    program = f"""
-import sys, time
-from pathlib import Path
-from crossbench.models.folder import ModelFolder
-from crossbench.serving.process_engine import ProcessEngine
-from tests.test_pool import BATCH, slow
-model = ModelFolder(Path({str(seeded_model.path)!r}), "m", 512)
-engine = ProcessEngine(slow(model))
-engine.load_model()
-print(engine.pid, flush=True)
-from crossbench.types import TokenBatch
-import numpy as np
-ids = np.zeros(50, dtype=np.int32)
-engine.infer(TokenBatch.from_lengths(ids, ids, [50]))  # never answers
-"""
-    server = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    worker = psutil.Process(int(server.stdout.readline()))
-    assert os.getpgid(worker.pid) == os.getpgid(server.pid)
-    server.kill()
-    server.wait()
-    gone, _ = psutil.wait_procs([worker], timeout=10)
-    assert gone
+def make_server(cache_dir: Path, *overrides: str) -> Server:
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = to_plain(compose("config", overrides=[*overrides, f"cache_dir={cache_dir}"]))
+    settings = check_settings(config)
+    return build_server(config, settings, fetch_model(config, settings))
 
 
-def test_a_process_that_cannot_be_replaced_says_why_and_comes_back_later(
-    seeded_model: ModelFolder, tmp_path: Path
-) -> None:
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        (tmp_path / name).symlink_to(seeded_model.path / name)
-    model = ModelFolder(tmp_path, "m", 512)
-    replica = in_process(FileBackend("file", deployment(model, Path())))
-    replica.load()
-    before = replica.pid
-    assert before is not None
-    (tmp_path / "model.safetensors").rename(tmp_path / "away")
-    os.kill(before, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(before)], timeout=1)
-    with pytest.raises(ModelError):
-        replica.infer(BATCH)
-    (tmp_path / "away").rename(tmp_path / "model.safetensors")
-    assert len(replica.infer(BATCH).values) == 3
-    replica.close()
+def test_several_models_in_one_server(cache_dir: Path, seeded_model: ModelFolder) -> None:
+    short = "{base: minilm-l6-seeded, max_length: 16}"
+    settings = ("backend=noop", "pool.workers=1", f"pool.models={{short: {short}}}")
+
+    async def run() -> None:
+        server = make_server(cache_dir, *settings)
+        async with InferenceClient(await server.start()) as client:
+            try:
+                info = await client.info()
+                names = [model.name for model in info.models]
+                assert names == [seeded_model.name, "short"]
+                assert [model.max_length for model in info.models] == [512, 16]
+                passage = "word " * 40
+                whole = await client.score("q", [passage])
+                cut = await client.score("q", [passage], model="short")
+                assert whole.scores[0] > 40
+                assert cut.scores[0] == 16
+                loop = ClosedLoop("closed", 2, 10.0, ["short", "short", seeded_model.name])
+                messages = fill_requests([QueryPassages("1", "q", ("p",), (passage,))], 1)
+                stop = Stop(6, 10.0)
+                records = await loop.drive(client, messages, stop, lambda _: None, asyncio.Event())
+                by_index = sorted(records, key=lambda record: record.index)
+                assert [record.truncated for record in by_index] == [1, 1, 0] * 2
+                wrong = ClosedLoop("closed", 1, 10.0, ["tall"])
+                with pytest.raises(ConfigError, match="add what is missing to pool"):
+                    await wrong.drive(client, messages, stop, lambda _: None, asyncio.Event())
+            finally:
+                await server.stop()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ("minilm-l6", "must be a list of choices"),
+        (["tall"], "give one of local, minilm-l6, minilm-l6-seeded"),
+        (["minilm-l6-seeded"], "already as model=minilm-l6-seeded"),
+        (["minilm-l6", "minilm-l6"], "has minilm-l6 twice"),
+        ({"a": {"base": "minilm-l6-seeded", "depth": 2}}, "has no depth"),
+        ({"a": {"layers": 2}}, "is not a choice of conf/model"),
+    ],
+)
+def test_models_that_cannot_be_served_beside(cache_dir: Path, models: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        further_models(models, cache_dir, "minilm-l6-seeded")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"workers": 0}, "pool.workers must be a positive whole number or auto, got 0"),
+        ({"workers": True}, "pool.workers"),
+        ({"threads": [1, 2]}, "all replicas get the same"),
+        ({"threads": 64}, "more than the 4 cores"),
+        ({"kind": "fork"}, "thread or process, got 'fork'"),
+        ({"routing": "random"}, "load or round_robin"),
+        ({"idle_seconds": 0}, "give null for never"),
+        ({"tokenizers": 0}, "pool.tokenizers"),
+    ],
+)
+def test_pool_settings_say_what_is_wrong(changes: Mapping[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        PoolSettings(**{**POOL, **changes}).resolve(4)
+
+
+def test_threads_are_shared_by_all_replicas_of_all_models() -> None:
+    assert PoolSettings(**POOL).resolve(8) == (1, 8)
+    assert PoolSettings(**{**POOL, "workers": 3}).resolve(8) == (3, 2)
+    assert PoolSettings(**{**POOL, "workers": 2}).resolve(8, models=2) == (2, 2)
+    assert PoolSettings(**{**POOL, "workers": 4}).resolve(2) == (4, 1)

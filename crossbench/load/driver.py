@@ -6,9 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
+from crossbench.load.mix import mix_models, wanted_models
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient, Message
 from crossbench.types import RequestRecord
@@ -29,12 +31,14 @@ class ClosedLoop:
     """`concurrency` users, each sending its next request when its last one was answered.
 
     A request is due the moment its user becomes free, so what the client itself needs to prepare
-    it counts as latency. `timeout_s` is each request's deadline.
+    it counts as latency. `timeout_s` is each request's deadline. Requests are for the server's
+    first model, or take the turns that `models` lists (`all`: every model that is served).
     """
 
     name: str
     concurrency: int
     timeout_s: float
+    models: Any
 
     async def drive(
         self,
@@ -47,7 +51,13 @@ class ClosedLoop:
         """Send until `stop` or `interrupted`; what is in flight then completes and counts.
 
         The first request is always sent. Returns the records in the order of their replies.
+
+        Raises:
+            ConfigError: the server has no model of that name.
         """
+        if self.models is not None:
+            served = [model.name for model in (await client.info()).models]
+            messages = mix_models(messages, wanted_models(self.models, served))
         records: list[RequestRecord] = []
         started_s = time.perf_counter()
         sent = 0
