@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from sentence_transformers import CrossEncoder
 
 from crossbench.backends.base import Backend
@@ -13,6 +14,7 @@ from crossbench.backends.compiled import CompiledBackend
 from crossbench.backends.devices import check_quant, resolve_device
 from crossbench.backends.noop import NoopBackend
 from crossbench.backends.pytorch import PyTorchBackend
+from crossbench.config import conf_dir
 from crossbench.errors import BackendUnavailable, ConfigError, ModelError, UnsupportedQuant
 from crossbench.load.datasets import TrecDataset
 from crossbench.models.activation import activation_of
@@ -23,6 +25,7 @@ from crossbench.types import Float32Array, Pair, Quant
 from tests.serving import deployment, pytorch
 from tests.texts import LONG, PAIRS
 
+COMPILED_YAML = [conf_dir() / f"backend/{name}.yaml" for name in ("packed", "compiled")]
 FP32_TOLERANCE = 1e-4
 COMPANY_TOLERANCE = 1e-5
 # bf16 keeps 8 bits of a significand: errors of up to about 1 % of a logit's spread of 1.5 per layer
@@ -92,15 +95,24 @@ def test_half_precisions_are_really_used(
     assert 0 < difference.max() < HALF_TOLERANCE[quant]
 
 
-@pytest.mark.slow
 def test_compiled_scores_equal_sentence_transformers(
     seeded_model: ModelFolder, cache_dir: Path
 ) -> None:
-    backend = CompiledBackend("compiled", deployment(seeded_model, cache_dir), mode="default")
+    """One graph for any number of tokens: nothing is compiled again after the warm-up."""
+    import torch._dynamo.utils as dynamo
+
+    options = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, COMPILED_YAML)))
+    assert isinstance(options, dict)
+    values = {key: value for key, value in options.items() if key not in ("_target_", "defaults")}
+    backend = CompiledBackend(deployment=deployment(seeded_model, cache_dir), **values)
     backend.load_model()
     backend.warmup([20, 30, 40])
+    compiled = dynamo.counters["stats"]["unique_graphs"]
+    assert compiled > 0
     ours = scores(backend, PAIRS)
     np.testing.assert_allclose(ours, published(seeded_model, PAIRS), atol=FP32_TOLERANCE, rtol=0)
+    assert scores(backend, PAIRS[:1])[0] == pytest.approx(ours[0], abs=COMPANY_TOLERANCE)
+    assert dynamo.counters["stats"]["unique_graphs"] == compiled
 
 
 def test_padding_counts_as_computed(seeded_model: ModelFolder, cache_dir: Path) -> None:

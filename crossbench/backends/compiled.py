@@ -1,41 +1,43 @@
-"""backend=compiled: the same padded forward through torch.compile, with dynamic shapes."""
+"""backend=compiled: the padding-free encoder with all but attention fused by torch.compile."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from crossbench.backends.pytorch import PyTorchBackend, sample_batch
+from crossbench.backends.packed import PackedBackend
+from crossbench.backends.pytorch import sample_batch
 from crossbench.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from crossbench.models.encoder import MakeFeedForward
 
 
 @dataclass
-class CompiledBackend(PyTorchBackend):
-    """torch.compile of transformers' forward; `mode` is torch.compile's own option.
+class CompiledBackend(PackedBackend):
+    """torch.compile of what each layer does after attention; `mode` is torch.compile's option.
 
-    Compiled code is kept under the deployment's cache folder and shared by all cells.
+    One graph serves all layers and any number of tokens, so it compiles in seconds and never
+    again. What is compiled is kept under the deployment's cache folder and shared by all cells.
     """
 
     mode: str
 
-    def load_model(self) -> None:
-        import torch
+    def _feed_forward(self) -> MakeFeedForward:
+        from crossbench.models.fused import Fused
 
         cache = self.deployment.cache_dir / "inductor"
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-        super().load_model()
         if self._device is not None and self._device.type == "cpu":
             require_cpp_compiler()
-        self._compiled: Any = torch.compile(self._model, mode=self.mode, dynamic=True)
-        self._model = self._compiled
+        return Fused(self.mode).make
 
     def warmup(self, lengths: Sequence[int]) -> None:
-        # Sizes 0 and 1 are special to torch.compile, so a single sequence compiles on its own
-        self.infer(sample_batch(lengths))
-        self.infer(sample_batch(lengths[:1]))
-        self.infer(sample_batch(lengths))
+        # One row is a shape of its own to torch.compile, and a lone pair's CLS is one row
+        for sizes in (lengths, lengths[:1], lengths):
+            self.infer(sample_batch(sizes))
 
 
 def require_cpp_compiler() -> None:

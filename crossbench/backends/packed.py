@@ -20,7 +20,7 @@ from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 if TYPE_CHECKING:
     import torch
 
-    from crossbench.models.encoder import MakeProjection, PackedEncoder
+    from crossbench.models.encoder import MakeFeedForward, MakeProjection, PackedEncoder
 
 
 @dataclass
@@ -74,6 +74,7 @@ class PackedBackend:
             cls_only=self.cls_only,
             linear=self._projection(on_cpu),
             group_overhead=self.group_overhead,
+            feed_forward=self._feed_forward(),
         )
         self._encoder = encoder
         count = self.streams or deployment.threads
@@ -112,6 +113,10 @@ class PackedBackend:
         with torch.inference_mode():
             scores = self._encoder.scores(batch).cpu().numpy()
         return Inference(scores, batch.total_tokens)
+
+    def _feed_forward(self) -> MakeFeedForward | None:
+        """What follows attention in a layer; None for the encoder's own."""
+        return None
 
     def _check_cpu(self) -> None:
         quant = self.deployment.quant

@@ -23,6 +23,10 @@ from crossbench.types import TokenBatch
 Projection = Callable[[Tensor], Tensor]
 # Of the product's name ("3.up": layer 3's), its weight (out, in) and its bias (out,).
 MakeProjection = Callable[[str, Tensor, Tensor], Projection]
+ToTensor = Callable[[np.ndarray[tuple[int, ...], np.dtype[np.float32]]], Tensor]
+# What follows attention in a layer: of its input and context, (rows, hidden) each.
+Rest = Callable[[Tensor, Tensor], Tensor]
+MakeFeedForward = Callable[[int, Layer, ToTensor, MakeProjection, float], Rest]
 
 
 def plain_linear(name: str, weight: Tensor, bias: Tensor) -> Projection:
@@ -83,10 +87,7 @@ def attention_groups(
         bounds.append(start[bounds[-1]])
     bounds.reverse()
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return [
-        _group(offsets[begin : end + 1], dtype, device)
-        for begin, end in pairwise(bounds)
-    ]
+    return [_group(offsets[begin : end + 1], dtype, device) for begin, end in pairwise(bounds)]
 
 
 def _group(
@@ -115,9 +116,10 @@ def _group(
 class PackedEncoder:
     """The encoder and its one-logit head on one device, in one precision.
 
-    `linear` makes the product of a weight and bias. `group_overhead` is what one attention call
-    costs, in attended pairs of positions. `pooler` and `classifier` stay in float32: they are one
-    row a pair, and the score's last digits are theirs.
+    `linear` makes the product of a weight and bias, `feed_forward` what follows attention in a
+    layer. `group_overhead` is what one attention call costs, in attended pairs of positions.
+    `pooler` and `classifier` stay in float32: they are one row a pair, and the score's last digits
+    are theirs.
     """
 
     def __init__(
@@ -129,7 +131,10 @@ class PackedEncoder:
         cls_only: bool,
         linear: MakeProjection,
         group_overhead: float,
+        feed_forward: MakeFeedForward | None = None,
     ) -> None:
+        make = feed_forward or FeedForward
+
         def tensor(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
             return torch.from_numpy(array).to(device=device, dtype=dtype)
 
@@ -141,9 +146,10 @@ class PackedEncoder:
         self._norm = _Norm(weights.norm, tensor, weights.eps)
         full = weights.layers[:-1] if cls_only else weights.layers
         self._layers = [
-            _Layer(index, layer, tensor, linear, weights.eps) for index, layer in enumerate(full)
+            _Layer(index, layer, tensor, linear, make(index, layer, tensor, linear, weights.eps))
+            for index, layer in enumerate(full)
         ]
-        self._last = _ClsLayer(weights, tensor, linear) if cls_only else None
+        self._last = _ClsLayer(weights, tensor, linear, make) if cls_only else None
         self._pooler = _float_linear(weights.pooler, device)
         self._classifier = _float_linear(weights.classifier, device)
 
@@ -202,9 +208,6 @@ class PackedEncoder:
         return torch.cat(outputs)
 
 
-ToTensor = Callable[[np.ndarray[tuple[int, ...], np.dtype[np.float32]]], Tensor]
-
-
 def _float_linear(linear: Linear, device: torch.device) -> Projection:
     weight, bias = (torch.from_numpy(array).to(device) for array in (linear.weight, linear.bias))
     return plain_linear("head", weight, bias)
@@ -218,7 +221,7 @@ class _Norm:
         return F.layer_norm(x, (x.shape[-1],), self._scale, self._shift, self._eps)
 
 
-class _FeedForward:
+class FeedForward:
     """Everything of a layer after attention: (rows, hidden) to (rows, hidden)."""
 
     def __init__(
@@ -244,10 +247,15 @@ class _FeedForward:
 
 class _Layer:
     def __init__(
-        self, index: int, layer: Layer, tensor: ToTensor, linear: MakeProjection, eps: float
+        self,
+        index: int,
+        layer: Layer,
+        tensor: ToTensor,
+        linear: MakeProjection,
+        rest: Rest,
     ) -> None:
         self._qkv = linear(f"{index}.qkv", tensor(layer.qkv.weight), tensor(layer.qkv.bias))
-        self._rest = _FeedForward(index, layer, tensor, linear, eps)
+        self._rest = rest
 
     def __call__(self, x: Tensor, attend: Projection) -> Tensor:
         return self._rest(x, attend(self._qkv(x)))
@@ -256,13 +264,19 @@ class _Layer:
 class _ClsLayer:
     """The last layer where only the CLS rows are read."""
 
-    def __init__(self, weights: EncoderWeights, tensor: ToTensor, linear: MakeProjection) -> None:
+    def __init__(
+        self,
+        weights: EncoderWeights,
+        tensor: ToTensor,
+        linear: MakeProjection,
+        feed_forward: MakeFeedForward,
+    ) -> None:
         index, hidden = len(weights.layers) - 1, weights.hidden
         layer = weights.layers[index]
         query, rest = layer.qkv.rows(0, hidden), layer.qkv.rows(hidden, 3 * hidden)
         self._query = linear(f"{index}.query", tensor(query.weight), tensor(query.bias))
         self._key_value = linear(f"{index}.key_value", tensor(rest.weight), tensor(rest.bias))
-        self._rest = _FeedForward(index, layer, tensor, linear, weights.eps)
+        self._rest = feed_forward(index, layer, tensor, linear, weights.eps)
 
     def __call__(
         self,
