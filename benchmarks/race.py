@@ -69,11 +69,13 @@ class Race:
 
 
 def ratios(
-    taken: Mapping[str, Sequence[Mapping[str, float]]], ours: str, peer: str
+    taken: Mapping[str, Sequence[Mapping[str, float]]],
+    ours: str,
+    peer: str,
+    key: str = "pairs_per_s",
 ) -> tuple[float, float, float]:
     """Median, least and largest of ours over the peer, round by round."""
-    pairs = zip(taken[ours], taken[peer], strict=True)
-    each = [a["pairs_per_s"] / b["pairs_per_s"] for a, b in pairs]
+    each = [a[key] / b[key] for a, b in zip(taken[ours], taken[peer], strict=True)]
     return median(each), min(each), max(each)
 
 

@@ -8,32 +8,23 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from hydra import compose, initialize_config_dir
-
+from benchmarks.contestants.cell import open_cell
 from benchmarks.contestants.protocol import obey
-from crossbench.compose import build, build_server, check_precision, fetch_model
-from crossbench.config import check_settings, conf_dir, register, to_plain
+from crossbench.compose import build, build_server
 from crossbench.load.driver import ClosedLoop, Stop
 from crossbench.load.requests import fill_requests
 from crossbench.measure.statistics import summarise
-from crossbench.models.tokenizer import PairTokenizer
 from crossbench.serving.client import InferenceClient
 
 
 def main(overrides: list[str]) -> None:
-    register()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = to_plain(compose("config", overrides=overrides))
-    settings = check_settings(config)
-    check_precision(config, settings)
-    model = fetch_model(config, settings)
-    lists = build(config["dataset"]).load(PairTokenizer(model), settings.seed).lists
-    load: ClosedLoop = build(config["load"])
-    server = build_server(config, settings, model)
+    cell = open_cell(overrides)
+    load: ClosedLoop = build(cell.config["load"])
+    server = build_server(cell.config, cell.settings, cell.model)
     loop = asyncio.new_event_loop()
     address = loop.run_until_complete(server.start())
     client = loop.run_until_complete(_connect(address))
-    messages = fill_requests(lists, settings.batch)
+    messages = fill_requests(cell.lists, cell.settings.batch)
 
     def measure(seconds: float) -> dict[str, float]:
         stop = Stop(requests=sys.maxsize, max_seconds=seconds)
