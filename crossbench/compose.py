@@ -36,8 +36,17 @@ from crossbench.serving.scheduler import Scheduler
 from crossbench.serving.server import Server, ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.telemetry import Telemetry
+from crossbench.serving.token_memory import TokenMemory
+from crossbench.types import Pipeline
 
 WARMUP_SEQUENCES = 32
+PIPELINE_CAVEATS = {
+    Pipeline.FULL: "",
+    Pipeline.TOKENIZE: "pipeline=tokenize: no model ran, every score is 0, and the numbers are of "
+    "tokenisation alone.",
+    Pipeline.INFER: "pipeline=infer: the token ids of each pair were computed once before, and the "
+    "numbers leave tokenisation out.",
+}
 
 
 def build(node: Mapping[str, Any], **extra: Any) -> Any:
@@ -105,7 +114,10 @@ def build_server(config: Mapping[str, Any], settings: CellSettings, model: Model
     replicas = {served.name: [make_replica(served) for _ in range(workers)] for served in models}
     everyone = [replica for group in replicas.values() for replica in group]
     telemetry = Telemetry(lambda: [item.pid for item in everyone if item.pid is not None])
-    startup = _start(everyone, telemetry, settings, concurrently=pool_settings.kind == "process")
+    pipeline = settings.pipeline
+    runs_model = pipeline is not Pipeline.TOKENIZE
+    concurrently = pool_settings.kind == "process"
+    startup = _start(everyone if runs_model else [], telemetry, settings, concurrently)
 
     tokenizers = ThreadPoolExecutor(pool_settings.tokenizers, thread_name_prefix="tokenizer")
     services = {}
@@ -115,11 +127,13 @@ def build_server(config: Mapping[str, Any], settings: CellSettings, model: Model
         scheduler = build_scheduler(config, group[0].backend.layout)
         pool = Pool(scheduler, callers, telemetry, limits.max_queue_pairs, pool_settings.routing)
         activation = activation_of(served.config)
+        tokenizer = PairTokenizer(served)
+        memory = TokenMemory(tokenizer) if pipeline is Pipeline.INFER else None
         services[served.name] = ModelService(
-            served, group, PairTokenizer(served), activation, pool, tokenizers
+            served, group, tokenizer, activation, pool, tokenizers, runs_model, memory
         )
     info = pb.ServerInfo(
-        models=[_model_info(service) for service in services.values()],
+        models=[_model_info(service, pipeline) for service in services.values()],
         scheduler=config["scheduler"]["name"],
         workers=sum(len(service.pool.workers) for service in services.values()),
         threads=threads,
@@ -142,7 +156,7 @@ def _start(
         replica.warmup(typical_pair_lengths(min(settings.batch, WARMUP_SEQUENCES), longest))
 
     def each(action: Callable[[Replica], None]) -> None:
-        if not concurrently:
+        if not (concurrently and replicas):
             for replica in replicas:
                 action(replica)
             return
@@ -249,16 +263,16 @@ def build_backend(config: Mapping[str, Any], deployment: Deployment) -> Backend:
     return backend
 
 
-def _model_info(service: ModelService) -> pb.ModelInfo:
+def _model_info(service: ModelService, pipeline: Pipeline) -> pb.ModelInfo:
     model, replica = service.model, service.replicas[0]
     backend = replica.backend
     return pb.ModelInfo(
         name=model.name,
         backend=backend.name,
         quant=backend.deployment.quant.value,
-        device=replica.engine.device,
+        device=replica.engine.device if service.runs_model else "none",
         architecture=model.architecture,
         max_length=model.max_length,
         digest=model.digest,
-        caveat=model.caveat or "",
+        caveat=" ".join(filter(None, (model.caveat, PIPELINE_CAVEATS[pipeline]))),
     )

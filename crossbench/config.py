@@ -14,7 +14,7 @@ from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from crossbench.errors import ConfigError
-from crossbench.types import Quant
+from crossbench.types import Pipeline, Quant
 
 PACKAGE = Path(__file__).resolve().parent
 # What says how a cell is watched, stored or repeated, and not what is measured
@@ -46,6 +46,7 @@ class RootSchema:
     warmup_requests: Any = MISSING
     warmup_max_seconds: Any = MISSING
     repeat: Any = MISSING
+    pipeline: Any = MISSING
     device: str = MISSING
     seed: int = MISSING
     outputs_dir: str = MISSING
@@ -63,6 +64,7 @@ class CellSettings:
     warmup_requests: int
     warmup_max_seconds: float
     repeat: int
+    pipeline: Pipeline
     device: str
     seed: int
     quant: Quant
@@ -96,6 +98,9 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
     quant = (config["quant"] or {}).get("name")
     if quant not in set(Quant):
         raise ConfigError(f"quant.name={quant} is not a precision: give one of {', '.join(Quant)}")
+    pipeline = config["pipeline"]
+    if pipeline not in set(Pipeline):
+        raise ConfigError(f"pipeline must be one of {', '.join(Pipeline)}, got {pipeline!r}")
     return CellSettings(
         batch=_count(config, "batch", least=1),
         concurrency=_count(config, "concurrency", least=1),
@@ -104,6 +109,7 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
         warmup_requests=_count(config, "warmup_requests", least=0),
         warmup_max_seconds=_seconds(config, "warmup_max_seconds"),
         repeat=_count(config, "repeat", least=0),
+        pipeline=Pipeline(pipeline),
         device=str(config["device"]),
         seed=int(config["seed"]),
         quant=Quant(quant),

@@ -30,7 +30,7 @@ from crossbench.load.datasets import LoadedDataset
 from crossbench.load.driver import ClosedLoop, Stop
 from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
 from crossbench.load.lengths import summarise as summarise_lengths
-from crossbench.load.requests import fill_requests
+from crossbench.load.requests import fill_requests, first_pairs
 from crossbench.measure.correlation import correlation_metrics
 from crossbench.measure.probes import environment
 from crossbench.measure.statistics import summarise, windows
@@ -41,7 +41,7 @@ from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.server import Server
 from crossbench.targets import Target
-from crossbench.types import RequestRecord
+from crossbench.types import Pipeline, RequestRecord
 
 CONFIG_FILE = "config.yaml"
 
@@ -132,7 +132,11 @@ async def _drive(
     load: ClosedLoop = build(config["load"])
 
     def make_server() -> Server:
-        return build_server(config, settings, model)
+        server = build_server(config, settings, model)
+        if settings.pipeline is Pipeline.INFER:
+            requests = settings.warmup_requests + settings.requests
+            server.learn(first_pairs(data.dataset.lists, requests * settings.batch))
+        return server
 
     events.stage("loading and compiling")
     try:

@@ -25,6 +25,14 @@ class Quant(StrEnum):
     INT4 = "int4"
 
 
+class Pipeline(StrEnum):
+    """Which stages of a request the server runs: all, or one to be measured alone."""
+
+    FULL = "full"
+    TOKENIZE = "tokenize"
+    INFER = "infer"
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """One (query, passage): the unit of work."""

@@ -22,12 +22,14 @@ from crossbench.errors import ConfigError
 from crossbench.load.driver import ClosedLoop, Stop
 from crossbench.load.requests import fill_requests
 from crossbench.models.folder import ModelFolder
+from crossbench.models.tokenizer import PairTokenizer
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.pool_settings import PoolSettings
 from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import DirectScheduler
 from crossbench.serving.server import Server
-from crossbench.types import Inference, QueryPassages, TokenBatch
+from crossbench.serving.token_memory import TokenMemory
+from crossbench.types import Inference, Pair, QueryPassages, TokenBatch
 from tests.serving import deployment, in_process, noop, serving, until
 
 POOL: dict[str, Any] = {
@@ -224,3 +226,50 @@ def test_threads_are_shared_by_all_replicas_of_all_models() -> None:
     assert PoolSettings(**{**POOL, "workers": 3}).resolve(8) == (3, 2)
     assert PoolSettings(**{**POOL, "workers": 2}).resolve(8, models=2) == (2, 2)
     assert PoolSettings(**{**POOL, "workers": 4}).resolve(2) == (4, 1)
+
+
+def test_one_stage_alone(cache_dir: Path, seeded_model: ModelFolder) -> None:
+    passages = [*PASSAGES, "word " * 600]
+    expected = PairTokenizer(seeded_model).encode_query("q", passages).batch.lengths
+
+    async def run(pipeline: str) -> None:
+        server = make_server(cache_dir, "backend=noop", f"pipeline={pipeline}")
+        server.learn([("q", passages[0]), ("q", passages[1])])
+        async with InferenceClient(await server.start()) as client:
+            try:
+                assert f"pipeline={pipeline}:" in (await client.info()).models[0].caveat
+                pairs = [Pair("q", passage) for passage in passages]
+                for again in range(2):
+                    reply = await client.score("q", passages[again:])
+                    spanning = await client.score_pairs(pairs)
+                    assert (spanning.tokens, spanning.truncated) == (expected.sum(), 1)
+                    scores = [*reply.scores, *spanning.scores]
+                    if pipeline == "tokenize":
+                        assert not any(scores)
+                        assert reply.timing.infer_ms == reply.timing.queue_ms == 0
+                    else:
+                        assert scores == [*expected[again:], *expected]
+                assert bool((await client.metrics()).batches) == (pipeline == "infer")
+            finally:
+                await server.stop()
+
+    for pipeline in ("tokenize", "infer"):
+        asyncio.run(run(pipeline))
+
+
+def test_a_full_token_memory_still_answers(seeded_model: ModelFolder) -> None:
+    tokenizer = PairTokenizer(seeded_model)
+    memory = TokenMemory(tokenizer, max_tokens=5)
+    texts = [("q", passage) for passage in PASSAGES]
+    memory.learn(texts[:1])
+    for _ in range(2):
+        tokenized = memory.learn_and_recall(texts)
+        expected = tokenizer.encode_query("q", PASSAGES)
+        assert np.array_equal(tokenized.batch.input_ids, expected.batch.input_ids)
+    assert memory.recall(texts[:1]) is not None
+    assert memory.recall(texts) is None
+
+
+def test_a_pipeline_that_is_none(cache_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="one of full, tokenize, infer, got 'both'"):
+        make_server(cache_dir, "pipeline=both")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import Message, pairs_message
@@ -31,3 +32,8 @@ def fill_requests(lists: Sequence[QueryPassages], batch: int) -> Iterator[Messag
                 if len(pairs) == batch:
                     yield pairs_message(pairs)
                     pairs = []
+
+
+def first_pairs(lists: Sequence[QueryPassages], count: int) -> Iterator[tuple[str, str]]:
+    """The (query, passage) of the first `count` pairs that requests hold, each list's once."""
+    return islice(((entry.query, text) for entry in lists for text in entry.passages), count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -252,6 +252,16 @@ class Server:
         self._server, self._checker = server, checker
         self.address = f"{settings.host}:{port}"
         return self.address
+
+    def learn(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Compute the token ids of these (query, passage) ahead, where pipeline=infer keeps them.
+
+        What is remembered is each model's own; call it before the server starts.
+        """
+        known = list(pairs)
+        for service in self._services.values():
+            if service.memory is not None:
+                service.memory.learn(known)
 
     async def stop(self) -> None:
         """Take nothing new, let what is in flight end within `grace_s`, then free the models."""

@@ -1,0 +1,99 @@
+"""Token ids of pairs that came before, so that the model stage can be measured alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from crossbench.models.tokenizer import Tokenized
+from crossbench.types import Int32Array, Pair, TokenBatch
+
+log = logging.getLogger(__name__)
+
+MAX_TOKENS = 32_000_000  # 256 MB of ids and type ids
+LEARN_AT_ONCE = 256
+
+Texts: TypeAlias = tuple[
+    str, str
+]  # query, passage; a Pair's own hash would cost more than all else
+
+
+class Tokenizer(Protocol):
+    """What a served model's text is tokenised by: see models.tokenizer.PairTokenizer."""
+
+    def encode_query(self, query: str, passages: Sequence[str]) -> Tokenized: ...
+    def encode_pairs(self, pairs: Sequence[Pair]) -> Tokenized: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    input_ids: Int32Array
+    type_ids: Int32Array
+    truncated: int
+
+
+class TokenMemory:
+    """Pairs by their texts; learns while `max_tokens` allow. Safe to use from several threads."""
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS) -> None:
+        self._tokenizer = tokenizer
+        self._room = max_tokens
+        self._known: dict[Texts, _Known] = {}
+
+    def recall(self, pairs: Sequence[Texts]) -> Tokenized | None:
+        """Their tokens in their order; None where one of them is not known."""
+        found: list[_Known] = []
+        for pair in pairs:
+            known = self._known.get(pair)
+            if known is None:
+                return None
+            found.append(known)
+        return _join(found)
+
+    def learn(self, pairs: Iterable[Texts]) -> None:
+        """Tokenise and keep pairs that are not known yet, until the room is used up."""
+        unknown = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
+        for start in range(0, len(unknown), LEARN_AT_ONCE):
+            if self._room <= 0:
+                log.warning("no room for the tokens of more pairs: they are tokenised every time")
+                return
+            for pair, known in self._tokenize(unknown[start : start + LEARN_AT_ONCE]).items():
+                self._known[pair] = known
+                self._room -= len(known.input_ids)
+
+    def learn_and_recall(self, pairs: Sequence[Texts]) -> Tokenized:
+        """The pairs' tokens in their order, known afterwards if there is room."""
+        self.learn(pairs)
+        tokenized = self.recall(pairs)
+        if tokenized is None:
+            tokenized = self._tokenizer.encode_pairs([Pair(*pair) for pair in pairs])
+        return tokenized
+
+    def _tokenize(self, pairs: Sequence[Texts]) -> dict[Texts, _Known]:
+        tokenized = self._tokenizer.encode_pairs([Pair(*pair) for pair in pairs])
+        batch, longest = tokenized.batch, int(tokenized.batch.lengths.max())
+        entries = {}
+        for index, pair in enumerate(pairs):
+            rows = slice(int(batch.cu_seqlens[index]), int(batch.cu_seqlens[index + 1]))
+            truncated = 0
+            # The count is of all pairs together; only the longest can have been cut
+            if tokenized.truncated and rows.stop - rows.start == longest:
+                truncated = self._tokenizer.encode_pairs([Pair(*pair)]).truncated
+            # Copies: a view would keep the arrays of all these pairs alive
+            entries[pair] = _Known(
+                batch.input_ids[rows].copy(), batch.type_ids[rows].copy(), truncated
+            )
+        return entries
+
+
+def _join(known: Sequence[_Known]) -> Tokenized:
+    batch = TokenBatch.from_lengths(
+        np.concatenate([entry.input_ids for entry in known]),
+        np.concatenate([entry.type_ids for entry in known]),
+        [len(entry.input_ids) for entry in known],
+    )
+    return Tokenized(batch, sum(entry.truncated for entry in known))
