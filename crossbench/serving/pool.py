@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -31,8 +31,13 @@ class Worker(Protocol):
 
     def replace(self) -> None: ...
 
+    @property
+    def look_s(self) -> float | None:
+        """After how many seconds without work to look after it: rest(), and alive(); or never."""
+        ...
+
     def rest(self) -> float | None:
-        """Called while there is no work; answers when to call again, in seconds, or None."""
+        """Free what is due; answers as `look_s` does."""
         ...
 
 
@@ -69,6 +74,9 @@ class Ticket:
     @property
     def infer_ms(self) -> float:
         return (self.finished_s - self.started_s) * 1e3
+
+
+Work: TypeAlias = tuple[Ticket, np.ndarray]  # of which request, which sequences
 
 
 @dataclass
@@ -157,22 +165,31 @@ class Pool:
         while True:
             if not worker.alive():
                 self._replace(number, worker)
-            with self._lock:
-                micro_batch = self._take(number)
-                work = self._alive(micro_batch)
-            if work:
-                self._run(worker, work)
-            if micro_batch:
-                continue
-            pause_s = worker.rest()  # without the lock: it may free a model
-            with self._lock:
+            pause_s = worker.look_s
+            while not (micro_batch := self._next(number, pause_s)):
                 if self._closed:
                     return
-                if self._may_take(number) and self.scheduler.waiting:
+                pause_s = worker.rest()  # without the lock: it may free a model
+                if not worker.alive():
+                    break
+            else:
+                self._run(worker, micro_batch)
+
+    def _next(self, number: int, pause_s: float | None) -> list[Work]:
+        """What the worker is to run; empty when it is to look after itself, or to end."""
+        with self._lock:
+            while True:
+                micro_batch = self._take(number)
+                if micro_batch:
+                    if work := self._alive(micro_batch):
+                        return work
                     continue
+                if self._closed:
+                    return []
                 if number not in self._idle:
                     self._idle.append(number)
-                self._ready[number].wait(pause_s)
+                if not self._ready[number].wait(pause_s):
+                    return []
 
     def _may_take(self, number: int) -> bool:
         return self.routing == "load" or self._turns[0] == number
@@ -212,10 +229,10 @@ class Pool:
         with self._lock:
             self._turns.append(number)
 
-    def _alive(self, micro_batch: MicroBatch) -> list[tuple[Ticket, np.ndarray]]:
+    def _alive(self, micro_batch: MicroBatch) -> list[Work]:
         """The parts whose request is still wanted; those past their deadline fail here, unrun."""
         now_s = time.perf_counter()
-        alive: list[tuple[Ticket, np.ndarray]] = []
+        alive: list[Work] = []
         for part in micro_batch:
             ticket = self._tickets.get(part.request)
             if ticket is None or ticket.closed:
@@ -232,17 +249,15 @@ class Pool:
             alive.append((ticket, part.indices))
         return alive
 
-    def _run(self, worker: Worker, work: list[tuple[Ticket, np.ndarray]]) -> None:
+    def _run(self, worker: Worker, work: list[Work]) -> None:
         batch = TokenBatch.concatenate([ticket.batch.select(rows) for ticket, rows in work])
         try:
             inference = worker.infer(batch)
         except Exception as error:
             log.exception("a worker failed on a micro-batch of %d sequences", len(batch))
-            reason = (
-                error
-                if isinstance(error, WorkerDied)
-                else WorkerDied(f"the worker failed: {type(error).__name__}: {error}")
-            )
+            reason = error
+            if not isinstance(reason, WorkerDied):
+                reason = WorkerDied(f"the worker failed: {type(error).__name__}: {error}")
             for ticket, _ in work:
                 self._fail(ticket, reason)
             return

@@ -47,13 +47,17 @@ class Replica:
     engine: Engine
     idle_seconds: float | None = None
     loading: AbstractContextManager[object] = field(default_factory=nullcontext)
+    look_s: float | None = field(default=None, init=False)
     _warmup: Sequence[int] = field(default=(), init=False, repr=False)
     _awake: bool = field(default=False, init=False)
     _active: int = field(default=0, init=False)
     _used_s: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.Lock())
+        watch_s = WATCH_S if isinstance(self.engine, ProcessEngine) else None
+        pauses = [pause for pause in (watch_s, self.idle_seconds) if pause is not None]
+        self.look_s = min(pauses, default=None)
 
     @property
     def callers(self) -> int:
@@ -96,7 +100,8 @@ class Replica:
             with self._changed:
                 self._active -= 1
                 self._used_s = time.perf_counter()
-                self._changed.notify_all()
+                if not self._active:
+                    self._changed.notify_all()
 
     def alive(self) -> bool:
         """False once its process has died; a resting replica is not dead."""
@@ -111,15 +116,14 @@ class Replica:
 
     def rest(self) -> float | None:
         """Free the model if it is due; answers after how many seconds to ask again, or None."""
-        watch_s = WATCH_S if isinstance(self.engine, ProcessEngine) and self._awake else None
-        if self.idle_seconds is None or not self._awake:
-            return watch_s
+        if self.idle_seconds is None:
+            return self.look_s
         with self._changed:
+            if not self._awake:
+                return None  # who wakes it looks after it
             left_s = self._used_s + self.idle_seconds - time.perf_counter()
-            if self._active or not self._awake:
-                return self.idle_seconds
-            if left_s > 0:
-                return left_s if watch_s is None else min(left_s, watch_s)
+            if self._active or left_s > 0:
+                return min(self.look_s or left_s, max(left_s, 0.0) or self.idle_seconds)
             self._awake = False
             self.engine.close()
         release_memory()
