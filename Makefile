@@ -79,7 +79,7 @@ $(BIN)/python:
 	@touch $@
 
 .venv/.test: $(PINS) | $(BIN)/python
-	$(PIP) -e ".[test$(PLUS)]"
+	$(PIP) -e ".[test,openvino,onnx$(PLUS)]"
 	@touch .venv/.base $@
 
 .venv/.full: $(PINS) | $(BIN)/python
@@ -91,5 +91,5 @@ $(BIN)/python:
 	@touch .venv/.base $@
 
 .venv/.ci: $(PINS) | $(BIN)/python
-	$(PIP) -e ".[test,dev$(PLUS)]"
+	$(PIP) -e ".[test,openvino,onnx,dev$(PLUS)]"
 	@touch .venv/.base .venv/.test .venv/.dev $@

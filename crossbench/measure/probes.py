@@ -35,7 +35,7 @@ _APPLE_FLAGS = {  # sysctl hw.optional.… of macOS
 }  # fmt: skip
 _LIBRARIES = (
     "crossbench", "torch", "transformers", "tokenizers", "safetensors", "sentence-transformers",
-    "numpy", "grpcio", "protobuf", "hydra-core", "omegaconf", "mlflow", "openvino", "nncf",
+    "numpy", "grpcio", "protobuf", "hydra-core", "omegaconf", "mlflow", "openvino",
     "onnxruntime", "mlx", "datasets", "pyarrow",
 )  # fmt: skip
 
