@@ -4,8 +4,15 @@
 
 Ours are driven end to end over gRPC, 4 requests of 32 passages in flight; sentence-transformers'
 predict is called in its process on 128 pairs at a time (no server in its way); Infinity over its
-HTTP rerank, 4 requests of 32. `make peers` makes the environment of the peers, which are not
-dependencies of crossbench. Writes outputs/peers.md and outputs/peers.json.
+HTTP rerank, 4 requests of 32. The peers are no dependencies of crossbench; they live in an
+environment of their own:
+
+    python -m venv .venv-peers
+    .venv-peers/bin/pip install sentence-transformers "optimum-intel[openvino]" nncf
+    .venv-peers/bin/pip install "optimum-onnx[onnxruntime]"
+    PYTHONPATH=. .venv-peers/bin/python benchmarks/export_peers.py MODEL DATA EXPORTED
+
+Writes outputs/peers.md and outputs/peers.json.
 """
 
 from __future__ import annotations

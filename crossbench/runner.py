@@ -129,7 +129,7 @@ async def _drive(
 ) -> Measured:
     """Open the target, warm up, measure, close."""
     target: Target = build(config["target"])
-    load: ClosedLoop = build(config["load"])
+    load: ClosedLoop = build(config["load"], concurrency=settings.concurrency)
 
     def make_server() -> Server:
         server = build_server(config, settings, model)

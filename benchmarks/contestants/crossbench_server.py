@@ -19,7 +19,7 @@ from crossbench.serving.client import InferenceClient
 
 def main(overrides: list[str]) -> None:
     cell = open_cell(overrides)
-    load: ClosedLoop = build(cell.config["load"])
+    load: ClosedLoop = build(cell.config["load"], concurrency=cell.settings.concurrency)
     server = build_server(cell.config, cell.settings, cell.model)
     loop = asyncio.new_event_loop()
     address = loop.run_until_complete(server.start())
