@@ -35,7 +35,7 @@ sweep: .venv/.base ## a 2 x 2 sweep: two backends that this machine has, batch=3
 	$(BIN)/python -m crossbench -m $(TWO_BACKENDS) batch=32,96 $(ARGS)
 
 test: .venv/.test ## the tests that take up to half a minute each
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
 
 test-full: .venv/.full ## every test, with every optional engine that this platform has
 	$(BIN)/python -m pytest $(ARGS)
