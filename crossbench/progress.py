@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
+
+MOST_OF_THE_REST = 62  # columns of a terminal that the bar and the figures take
 
 
 class CellProgress(Protocol):
@@ -31,10 +34,7 @@ class _Bar:
 
     def advance(self, done: int, elapsed_s: float, pairs_per_s: float, p50_ms: float) -> None:
         share = max(done / self._requests, elapsed_s / self._max_seconds)
-        status = (
-            f"{done} of at most {self._requests} requests, "
-            f"{pairs_per_s:,.1f} pairs/s, p50 {p50_ms:,.1f} ms"
-        )
+        status = f"{done}/{self._requests} req, {pairs_per_s:,.1f} pairs/s, p50 {p50_ms:,.1f} ms"
         self._bar.update(self._task, completed=min(1.0, share), status=status)
         self._bar.refresh()
 
@@ -59,11 +59,13 @@ def cell_progress(label: str, config: Mapping[str, Any]) -> Iterator[CellProgres
     if not console.is_terminal:
         yield _Lines(console, label)
         return
+    # On a narrow terminal the name gives way, not the figures
+    wide = console.width - MOST_OF_THE_REST
+    name = Column(no_wrap=True, overflow="ellipsis", max_width=max(12, wide))
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[status]}"),
-        TimeElapsedColumn(),
+        TextColumn("{task.description}", table_column=name),
+        BarColumn(bar_width=8),
+        TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True)),
     )
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
         yield _Bar(bar, bar.add_task(label, total=1.0, status="starting"), config)
