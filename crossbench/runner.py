@@ -32,7 +32,7 @@ from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
 from crossbench.load.lengths import summarise as summarise_lengths
 from crossbench.load.requests import fill_requests, first_pairs
 from crossbench.measure.correlation import correlation_metrics
-from crossbench.measure.probes import environment
+from crossbench.measure.probes import CpuMeter, environment
 from crossbench.measure.statistics import summarise, windows
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
@@ -169,18 +169,17 @@ async def _measure(
     events.stage("measuring")
     await client.reset_metrics()
     before = await client.metrics()
-    cpu_s, wall_s = time.process_time(), time.perf_counter()
+    cpu, started_s = CpuMeter(), time.perf_counter()
     stop = Stop(settings.requests, settings.max_seconds)
     records = await load.drive(client, messages, stop, Progress(events), interrupted)
-    wall_s = time.perf_counter() - wall_s
-    cpu_s = time.process_time() - cpu_s
+    wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
     after = await client.metrics()
 
     metrics = {**summarise(records), **correlation_metrics(records)}
     metrics |= _server_metrics(info, before, after, wall_s)
     metrics |= {
         "startup/warmup_s": warmup_s,
-        "harness/cores_used": cpu_s / wall_s,  # of this process, the server's too if it is here
+        "harness/cores_used": cores_used,  # of this process, the server's too if it is here
     }
     return Measured(records, metrics, info, interrupted.is_set())
 

@@ -58,16 +58,6 @@ def torch_dtype(quant: Quant) -> torch.dtype:
     }[quant]
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for the device, so that a clock read next means something."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
 def device_memory(device: torch.device) -> DeviceMemory:
     """What torch holds on the device; empty on the CPU, whose memory is the process's own."""
     import torch
