@@ -35,6 +35,7 @@ def main() -> None:
     loaded = [*overrides, f"backend={given.backend}", "batch=32", "concurrency=4"]
     lone = [*overrides, f"backend={given.backend}", "batch=1", "concurrency=1"]
     floor = [*overrides, "backend=noop", "batch=32", "concurrency=4"]
+    cached = [*floor, "pipeline=infer"]
     race = Race(
         [
             contestant("server", "crossbench_server", loaded),
@@ -44,8 +45,11 @@ def main() -> None:
             contestant("server, noop", "crossbench_server", floor),
             contestant("our tokenizer", "crossbench_direct", floor),
             contestant("tokenizers library", "tokenizers_library", floor),
+            contestant("server, noop, tokens cached, 32 a request", "crossbench_server", cached),
             contestant(
-                "server, noop, tokens cached", "crossbench_server", [*floor, "pipeline=infer"]
+                "server, noop, tokens cached, 128 a request",
+                "crossbench_server",
+                [*cached, "batch=128"],
             ),
         ],
         outputs_dir() / "server_cost.log",

@@ -127,7 +127,7 @@ def build_server(config: Mapping[str, Any], settings: CellSettings, model: Model
         scheduler = build_scheduler(config, group[0].backend.layout)
         pool = Pool(scheduler, callers, telemetry, limits.max_queue_pairs, pool_settings.routing)
         activation = activation_of(served.config)
-        tokenizer = PairTokenizer(served)
+        tokenizer = PairTokenizer(served, pool_settings.cache_tokens)
         memory = TokenMemory(tokenizer) if pipeline is Pipeline.INFER else None
         services[served.name] = ModelService(
             served, group, tokenizer, activation, pool, tokenizers, runs_model, memory

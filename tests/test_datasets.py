@@ -70,16 +70,25 @@ def test_synthetic_lengths_are_ms_marcos(any_tokenizer: PairTokenizer) -> None:
 
 
 def test_synthetic_is_deterministic(tokenizer: PairTokenizer, seeded_model: ModelFolder) -> None:
-    data = SyntheticDataset("synthetic", queries=7, passages_per_query=10)
+    data = SyntheticDataset("synthetic", 7, 10, passage_tokens=None)
     first = data.load(tokenizer, 1)
     assert first == data.load(PairTokenizer(seeded_model), 1)
     assert first.digest != data.load(tokenizer, 2).digest
     assert [len(item.passages) for item in first.lists] == [10] * 7
     assert first.lists[0].relevance is None
-    one = SyntheticDataset("synthetic", queries=1, passages_per_query=1).load(tokenizer, 1)
+    one = SyntheticDataset("synthetic", 1, 1, passage_tokens=None).load(tokenizer, 1)
     assert tokenizer.count([one.lists[0].query, one.lists[0].passages[0]]).tolist() == [7, 71]
     with pytest.raises(DatasetError, match=r"dataset\.queries=0"):
-        SyntheticDataset("synthetic", queries=0, passages_per_query=1).load(tokenizer, 1)
+        SyntheticDataset("synthetic", 0, 1, passage_tokens=None).load(tokenizer, 1)
+
+
+def test_synthetic_passages_of_given_lengths(tokenizer: PairTokenizer) -> None:
+    loaded = SyntheticDataset("synthetic", 3, 4, passage_tokens=[20, 400]).load(tokenizer, 0)
+    for entry in loaded.lists:
+        assert tokenizer.count(entry.passages).tolist() == [20, 400, 20, 400]
+    for wrong in ([], [20, 0]):
+        with pytest.raises(DatasetError, match=r"dataset\.passage_tokens=\["):
+            SyntheticDataset("synthetic", 3, 4, passage_tokens=wrong).load(tokenizer, 0)
 
 
 def test_synthetic_lengths_hold_for_a_tokenizer_that_counts_otherwise(
@@ -98,7 +107,7 @@ def test_synthetic_lengths_hold_for_a_tokenizer_that_counts_otherwise(
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).symlink_to(seeded_model.path / name)
     tokenizer = PairTokenizer(ModelFolder(tmp_path, "bpe", 512))
-    loaded = SyntheticDataset("synthetic", 10, 20).load(tokenizer, 0)
+    loaded = SyntheticDataset("synthetic", 10, 20, passage_tokens=None).load(tokenizer, 0)
     sent = summarise(tokenizer.count([p for item in loaded.lists for p in item.passages]))
     assert sent.mean == pytest.approx(PASSAGES.mean, rel=0.1)
 

@@ -38,6 +38,7 @@ POOL: dict[str, Any] = {
     "workers": "auto",
     "threads": "auto",
     "tokenizers": 1,
+    "cache_tokens": 0,
     "routing": "load",
     "idle_seconds": None,
     "models": None,

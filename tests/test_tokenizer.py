@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,9 @@ import pytest
 
 from crossbench.errors import ModelError
 from crossbench.models.folder import ModelFolder
+from crossbench.models.text_cache import TextCache
 from crossbench.models.tokenizer import PairTokenizer, Tokenized, longest_first
-from crossbench.types import Pair
+from crossbench.types import Int32Array, Int64Array, Pair
 
 TEXTS = (
     "what is a corporation?",
@@ -203,3 +204,32 @@ def test_broken_tokenizer_and_too_small_maximum(seeded_model: ModelFolder, tmp_p
     (broken / "tokenizer.json").write_text('{"model": 1}')
     with pytest.raises(ModelError, match="is not a tokenizer"):
         PairTokenizer(ModelFolder(broken, "broken", 512))
+
+
+def test_a_cache_of_texts_changes_no_token_and_keeps_its_bound(seeded_model: ModelFolder) -> None:
+    texts = [text for text in TEXTS if text.strip()]
+    wanted = rows(PairTokenizer(seeded_model).encode_query("a query", texts))
+    for cache_tokens in (1, 60, 1_000_000):  # holds nothing, a few, everything
+        tokenizer = PairTokenizer(seeded_model, cache_tokens)
+        for order in (texts, texts[::-1], texts[::2], texts + texts):
+            got = rows(tokenizer.encode_query("a query", order))
+            assert got == [wanted[texts.index(text)] for text in order]
+
+
+def test_a_cache_forgets_what_was_used_longest_ago() -> None:
+    class Letters:
+        """One id per letter; remembers what it was asked."""
+
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        def encode(self, texts: Sequence[str]) -> tuple[Int32Array, Int64Array]:
+            self.asked += texts
+            ids = np.array([ord(letter) for text in texts for letter in text], dtype=np.int32)
+            return ids, np.array([len(text) for text in texts], dtype=np.int64)
+
+    encoder = Letters()
+    cache = TextCache(encoder, max_tokens=4)
+    for texts in (["aa"], ["bb"], ["aa"], ["cc"], ["aa"], ["bb"]):
+        cache.encode(texts)
+    assert encoder.asked == ["aa", "bb", "cc", "bb"]

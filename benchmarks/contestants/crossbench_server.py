@@ -32,6 +32,7 @@ def main(overrides: list[str]) -> None:
         metrics = summarise(loop.run_until_complete(drive))
         return {
             "pairs_per_s": metrics["throughput/pairs_per_s"],
+            "tokens_per_s": metrics["throughput/tokens_per_s"],
             "p50_ms": metrics["latency/p50_ms"],
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,17 +43,21 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class SyntheticDataset:
-    """Made-up text whose lengths under the served tokenizer follow MS MARCO's."""
+    """Made-up text whose lengths under the served tokenizer follow MS MARCO's.
+
+    Or whose passages have, in turn, the token lengths `passage_tokens`.
+    """
 
     name: str
     queries: int
     passages_per_query: int
+    passage_tokens: Sequence[int] | None
 
     def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
         """Deterministic in the seed and the tokenizer.
 
         Raises:
-            DatasetError: `queries` or `passages_per_query` is below 1.
+            DatasetError: `queries`, `passages_per_query` or a length is below 1.
         """
         for key, value in (
             ("queries", self.queries),
@@ -61,7 +65,13 @@ class SyntheticDataset:
         ):
             if value < 1:
                 raise DatasetError(f"dataset.{key}={value}: give at least 1")
-        lists = make_lists(tokenizer, seed, self.queries, self.passages_per_query)
+        lengths = self.passage_tokens
+        if lengths is not None and (not lengths or min(lengths) < 1):
+            raise DatasetError(
+                f"dataset.passage_tokens={list(lengths)}: give lengths of at least 1, for example "
+                "[20,400], or null for those of MS MARCO"
+            )
+        lists = make_lists(tokenizer, seed, self.queries, self.passages_per_query, lengths)
         return _loaded(self.name, f"synthetic, seed {seed}", lists)
 
 

@@ -21,17 +21,26 @@ _ROUNDS = 4  # of correction, for tokenizers whose counts do not simply add up
 
 
 def make_lists(
-    tokenizer: PairTokenizer, seed: int, queries: int, passages_per_query: int
+    tokenizer: PairTokenizer,
+    seed: int,
+    queries: int,
+    passages_per_query: int,
+    passage_tokens: Sequence[int] | None = None,
 ) -> tuple[QueryPassages, ...]:
     """`queries` lists of `passages_per_query` passages whose token lengths follow MS MARCO's.
 
-    Every list's passages follow the distribution, and so does any run of consecutive queries: a
-    measurement that ends early has sent the right lengths too.
+    With `passage_tokens` the passages have these lengths in turn instead. Every list's passages
+    follow the distribution, and so does any run of consecutive queries: a measurement that ends
+    early has sent the right lengths too.
     """
     rng = np.random.default_rng(seed)
     writer = _Writer(tokenizer, rng)
     query_lengths = QUERIES.inverse_cdf(_spread(_golden_order(queries), queries))
-    passage_lengths = PASSAGES.inverse_cdf(_passage_probabilities(rng, queries, passages_per_query))
+    if passage_tokens is None:
+        probabilities = _passage_probabilities(rng, queries, passages_per_query)
+        passage_lengths = PASSAGES.inverse_cdf(probabilities)
+    else:
+        passage_lengths = np.resize(np.array(passage_tokens), queries * passages_per_query)
     query_texts = writer.texts(query_lengths, _QUERY_MIX, sentences=False)
     passages = writer.texts(passage_lengths, _PASSAGE_MIX, sentences=True)
     return tuple(

@@ -11,6 +11,7 @@ import numpy as np
 
 from crossbench.errors import ModelError
 from crossbench.models.folder import ModelFolder, read_json
+from crossbench.models.text_cache import Encoder, TextCache
 from crossbench.models.word_memo import TextEncoder
 from crossbench.types import Int32Array, Int64Array, Pair, TokenBatch
 
@@ -43,13 +44,14 @@ class PairTokenizer:
     """The tokenizer of a model folder; its methods may be called from several threads at once.
 
     A query is tokenised once and spliced with its passages in NumPy: the tokenizers library would
-    tokenise it again for each passage and hand back Python objects per token.
+    tokenise it again for each passage and hand back Python objects per token. With `cache_tokens`
+    the ids of texts are kept between calls, up to so many.
 
     Raises:
         ModelError: tokenizer.json is broken, or max_length leaves no room beside special tokens.
     """
 
-    def __init__(self, folder: ModelFolder) -> None:
+    def __init__(self, folder: ModelFolder, cache_tokens: int = 0) -> None:
         from tokenizers import Tokenizer
 
         path = folder.path / "tokenizer.json"
@@ -60,7 +62,8 @@ class PairTokenizer:
         # tokenizer.json may carry the settings of whoever saved it; ours are the only ones.
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self._encoder = TextEncoder(tokenizer)
+        encoder = TextEncoder(tokenizer)
+        self._encoder: Encoder = TextCache(encoder, cache_tokens) if cache_tokens else encoder
         self.max_length = folder.max_length
         self._keep_left = _truncation_side(folder) == "right"
         self._single = _probe(tokenizer, ("a",), str(path))

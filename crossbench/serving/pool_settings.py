@@ -20,7 +20,8 @@ class PoolSettings:
     `kind` is what a replica is: a thread of the server, or a process of its own. `workers` replicas
     of each model run (auto: one), on `threads` CPU threads each (auto: the usable cores, shared by
     all replicas of all models), beside `tokenizers` tokenizer threads. `routing` says which replica
-    takes the next micro-batch. `models` are served beside the cell's own: see conf/pool.
+    takes the next micro-batch. `cache_tokens` bounds the token ids of texts that are kept between
+    requests (0: none are). `models` are served beside the cell's own: see conf/pool.
 
     Raises:
         ConfigError: a value is none of those that work.
@@ -31,6 +32,7 @@ class PoolSettings:
     workers: int | str
     threads: int | str
     tokenizers: int
+    cache_tokens: int
     routing: Routing
     idle_seconds: float | None
     models: Any
@@ -59,6 +61,7 @@ class PoolSettings:
                 "give null for never"
             )
         require_at_least("pool.tokenizers", self.tokenizers, 1)
+        require_at_least("pool.cache_tokens", self.cache_tokens, 0)
 
     def resolve(self, cores: int, models: int = 1) -> tuple[int, int]:
         """Replicas of each of so many models, and the threads of each replica on so many cores.
