@@ -275,4 +275,5 @@ def _model_info(service: ModelService, pipeline: Pipeline) -> pb.ModelInfo:
         max_length=model.max_length,
         digest=model.digest,
         caveat=" ".join(filter(None, (model.caveat, PIPELINE_CAVEATS[pipeline]))),
+        model_mb=replica.memory().model_mb if service.runs_model else None,
     )

@@ -202,6 +202,8 @@ def _server_metrics(
         metrics["batching/pairs_per_batch"] = after.batch_pairs / after.batches
     if after.tokens_computed:
         metrics["batching/padding_waste"] = 1.0 - after.batch_tokens / after.tokens_computed
+    if info.models[0].HasField("model_mb"):
+        metrics["memory/model_mb"] = info.models[0].model_mb
     if after.HasField("device_memory_peak_mb"):
         metrics["memory/device_peak_mb"] = after.device_memory_peak_mb
     return metrics

@@ -47,6 +47,8 @@ class QueryPassages:
 
     `query_id` and `passage_ids` are the data set's own identifiers; `relevance` is one grade per
     passage (0 = not relevant, None = not judged), or None for data without judgements.
+    `judged_elsewhere` are the grades of passages that were judged for the query and are not among
+    the candidates: a ranking is measured against all that could have been found.
     """
 
     query_id: str
@@ -54,6 +56,7 @@ class QueryPassages:
     passage_ids: tuple[str, ...]
     passages: tuple[str, ...]
     relevance: tuple[int | None, ...] | None = None
+    judged_elsewhere: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +147,28 @@ class Inference:
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """Bytes that a backend holds on its device, in MB (1e6 bytes); None where it cannot tell."""
+    """Bytes that a backend holds on its device, in MB (1e6 bytes); None where it cannot tell.
+
+    `model_mb` is one copy of the model's weights, in the types that they are held in.
+    """
 
     current_mb: float | None = None
     peak_mb: float | None = None
+    model_mb: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPair:
+    """One pair of the quality check: its score as served, the reference's, and its judgement.
+
+    `reference_score` is None where nothing was compared, `relevance` where nobody judged.
+    """
+
+    query_id: str
+    passage_id: str
+    score: float
+    reference_score: float | None
+    relevance: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,10 @@ class Backend(Protocol):
         ...
 
     def memory(self) -> DeviceMemory:
-        """What the model and its buffers hold on the device; None where it is host memory."""
+        """What the model and its buffers hold on the device; None where it is host memory.
+
+        `model_mb` is told wherever it is: one copy of the weights, in the types they are held in.
+        """
         ...
 
     def close(self) -> None:

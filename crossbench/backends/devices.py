@@ -58,22 +58,50 @@ def torch_dtype(quant: Quant) -> torch.dtype:
     }[quant]
 
 
-def device_memory(device: torch.device) -> DeviceMemory:
-    """What torch holds on the device; empty on the CPU, whose memory is the process's own."""
+def device_memory(device: torch.device, model_bytes: int | None) -> DeviceMemory:
+    """What torch holds on the device; on the CPU, whose memory is the process's own, the weights.
+
+    `model_bytes` is what the backend counted of those, None while it holds none.
+    """
     import torch
 
+    model_mb = None if model_bytes is None else model_bytes / 1e6
     if device.type == "cuda":
         return DeviceMemory(
             current_mb=torch.cuda.memory_allocated(device) / 1e6,
             peak_mb=torch.cuda.max_memory_allocated(device) / 1e6,
+            model_mb=model_mb,
         )
     if device.type == "mps":
         # MPS keeps no peak; the driver's figure includes the allocator's cache and only grows
         return DeviceMemory(
             current_mb=torch.mps.current_allocated_memory() / 1e6,
             peak_mb=torch.mps.driver_allocated_memory() / 1e6,
+            model_mb=model_mb,
         )
-    return DeviceMemory()
+    return DeviceMemory(model_mb=model_mb)
+
+
+def stored_bytes(module: torch.nn.Module) -> int:
+    """Bytes of a module's parameters and buffers in their own types, shared ones once.
+
+    Modules that torch quantises keep packed weights, which stand in the state alone.
+    """
+    import torch
+
+    seen: dict[int, int] = {}
+
+    def count(value: object) -> None:
+        if isinstance(value, torch.Tensor):
+            place = id(value) if value.is_quantized else value.data_ptr()
+            seen[place] = value.nbytes
+        elif isinstance(value, tuple | list):
+            for item in value:
+                count(item)
+
+    for value in (*module.state_dict().values(), *module.buffers()):
+        count(value)
+    return sum(seen.values())
 
 
 def check_quant(name: str, quant: Quant, supported: frozenset[Quant]) -> None:

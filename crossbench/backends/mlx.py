@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -116,10 +116,13 @@ class MlxBackend:
         return Inference(values, sum(part.input_ids.size for part in padded))
 
     def memory(self) -> DeviceMemory:
-        """MLX's own count over the whole process, since loading; None on a CPU."""
-        if self._engine is None or self._device == "cpu":
+        """MLX's own count over the whole process, since loading; on a CPU the weights alone."""
+        if self._engine is None:
             return DeviceMemory()
-        return self._engine.memory()
+        model_mb = sum(self.stored.values()) / 1e6
+        if self._device == "cpu":
+            return DeviceMemory(model_mb=model_mb)
+        return replace(self._engine.memory(), model_mb=model_mb)
 
     def close(self) -> None:
         if self._engine is not None:

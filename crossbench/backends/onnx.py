@@ -43,6 +43,7 @@ class OnnxBackend:
     grouping: Grouping
     int8: Int8Options
     _engine: Streams | None = field(default=None, init=False, repr=False)
+    _model_mb: float | None = field(default=None, init=False, repr=False)
 
     @property
     def workers(self) -> int:
@@ -63,6 +64,8 @@ class OnnxBackend:
             )
         runtime = import_onnxruntime()
         file = self._artifact() / "encoder.onnx"
+        # Next to nothing but weights, in the types that the sessions hold them in
+        self._model_mb = sum(part.stat().st_size for part in file.parent.glob("*.onnx*")) / 1e6
 
         def runner(threads: int) -> Run:
             options = runtime.SessionOptions()
@@ -86,12 +89,12 @@ class OnnxBackend:
         return self._engine.infer(batch)
 
     def memory(self) -> DeviceMemory:
-        return DeviceMemory()
+        return DeviceMemory(model_mb=self._model_mb)
 
     def close(self) -> None:
         if self._engine is not None:
             self._engine.close()
-        self._engine = None
+        self._engine = self._model_mb = None
 
     def _artifact(self) -> Path:
         quant, model = self.deployment.quant, self.deployment.model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,6 +49,7 @@ class OpenVINOBackend:
     int8: Int8Options
     int8_rest: str
     _engine: Streams | None = field(default=None, init=False, repr=False)
+    _model_mb: float | None = field(default=None, init=False, repr=False)
     precisions: frozenset[str] = field(default=frozenset(), init=False, repr=False)
 
     @property
@@ -97,6 +100,7 @@ class OpenVINOBackend:
 
         narrow = engine(count, max(count, deployment.threads))
         self.precisions = executed_precisions(narrow)
+        self._model_mb = constant_bytes(narrow) / 1e6
         self._check_precisions()
         run = _runner(narrow, deployment.model.pad_id)
         wide = self.wide and deployment.threads > 1
@@ -112,12 +116,12 @@ class OpenVINOBackend:
         return self._engine.infer(batch)
 
     def memory(self) -> DeviceMemory:
-        return DeviceMemory()
+        return DeviceMemory(model_mb=self._model_mb)
 
     def close(self) -> None:
         if self._engine is not None:
             self._engine.close()
-        self._engine = None
+        self._engine = self._model_mb = None
 
     def _artifact(self) -> Path:
         quant, model = self.deployment.quant, self.deployment.model
@@ -177,6 +181,18 @@ def executed_precisions(compiled: Any) -> frozenset[str]:
         for info in infos
         if info["layerType"].astype(str) in ("FullyConnected", "MatMul")
     )
+
+
+def constant_bytes(compiled: Any) -> int:
+    """Bytes of a compiled model's constants, in the types that it was compiled to."""
+    total = 0
+    for operation in compiled.get_runtime_model().get_ordered_ops():
+        info = operation.get_rt_info()
+        bits = re.search(r"\d+$", info["outputPrecisions"].astype(str))
+        shape = operation.output(0).partial_shape
+        if info["layerType"].astype(str) == "Const" and bits and shape.is_static:
+            total += math.prod(shape.to_shape()) * int(bits[0]) // 8
+    return total
 
 
 def _runner(compiled: Any, pad_id: int) -> Run:

@@ -98,7 +98,10 @@ class PackedBackend:
         return Inference(values, result.tokens_computed)
 
     def memory(self) -> DeviceMemory:
-        return DeviceMemory() if self._device is None else device_memory(self._device)
+        if self._device is None:
+            return DeviceMemory()
+        stored = None if self._encoder is None else self._encoder.stored_bytes
+        return device_memory(self._device, stored)
 
     def close(self) -> None:
         if self._streams is not None:

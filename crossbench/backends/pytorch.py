@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from crossbench.backends.base import Deployment, Layout
-from crossbench.backends.devices import device_memory, resolve_device, torch_dtype
+from crossbench.backends.devices import device_memory, resolve_device, stored_bytes, torch_dtype
 from crossbench.errors import ModelError
 from crossbench.types import DeviceMemory, Inference, PaddedBatch, Quant, TokenBatch
 
@@ -27,6 +27,7 @@ class PyTorchBackend:
     name: str
     deployment: Deployment
     _model: Any = field(default=None, init=False, repr=False)
+    _model_bytes: int | None = field(default=None, init=False, repr=False)
     _device: torch.device | None = field(default=None, init=False, repr=False)
 
     @property
@@ -44,6 +45,7 @@ class PyTorchBackend:
         self._device = resolve_device(self._wanted_device())
         torch.set_num_threads(deployment.threads)
         self._model = load_classifier(deployment).to(self._device)
+        self._model_bytes = stored_bytes(self._model)
 
     def warmup(self, lengths: Sequence[int]) -> None:
         self.infer(sample_batch(lengths))
@@ -54,10 +56,12 @@ class PyTorchBackend:
         return Inference(logits, padded.input_ids.size)
 
     def memory(self) -> DeviceMemory:
-        return DeviceMemory() if self._device is None else device_memory(self._device)
+        if self._device is None:
+            return DeviceMemory()
+        return device_memory(self._device, self._model_bytes)
 
     def close(self) -> None:
-        self._model = None
+        self._model = self._model_bytes = None
 
     def _wanted_device(self) -> str:
         return self.deployment.device

@@ -230,6 +230,7 @@ def _loaded(name: str, source: str, lists: tuple[QueryPassages, ...]) -> LoadedD
         raise DatasetError(f"dataset={name} ({source}) has no query with passages: nothing to send")
     hasher = hashlib.sha256()
     for item in lists:
-        hasher.update(repr((item.query_id, item.query, item.relevance)).encode())
+        judged = (item.relevance, item.judged_elsewhere)
+        hasher.update(repr((item.query_id, item.query, *judged)).encode())
         hasher.update(repr((item.passage_ids, item.passages)).encode())
     return LoadedDataset(name, source, hasher.hexdigest()[:16], lists)

@@ -57,6 +57,9 @@ def read_trec(
                 passage_ids=tuple(found),
                 passages=tuple(passages[passage] for passage in found),
                 relevance=tuple(grades.get(passage) for passage in found) if qrels_path else None,
+                judged_elsewhere=tuple(
+                    grades[passage] for passage in sorted(grades.keys() - set(found))
+                ),
             )
 
 

@@ -119,7 +119,7 @@ class PackedEncoder:
     `linear` makes the product of a weight and bias, `feed_forward` what follows attention in a
     layer. `group_overhead` is what one attention call costs, in attended pairs of positions.
     `pooler` and `classifier` stay in float32: they are one row a pair, and the score's last digits
-    are theirs.
+    are theirs. `stored_bytes` is what all weights take on the device.
     """
 
     def __init__(
@@ -135,8 +135,18 @@ class PackedEncoder:
     ) -> None:
         make = feed_forward or FeedForward
 
-        def tensor(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
-            return torch.from_numpy(array).to(device=device, dtype=dtype)
+        self.stored_bytes = 0
+
+        def tensor(
+            array: np.ndarray[tuple[int, ...], np.dtype[np.float32]], dtype: torch.dtype = dtype
+        ) -> Tensor:
+            made = torch.from_numpy(array).to(device=device, dtype=dtype)
+            self.stored_bytes += made.nbytes
+            return made
+
+        def float_linear(linear: Linear) -> Projection:
+            weight, bias = (tensor(array, torch.float32) for array in (linear.weight, linear.bias))
+            return plain_linear("head", weight, bias)
 
         self._dtype, self._device = dtype, device
         self._heads, self._head_dim, self._eps = weights.heads, weights.head_dim, weights.eps
@@ -150,8 +160,8 @@ class PackedEncoder:
             for index, layer in enumerate(full)
         ]
         self._last = _ClsLayer(weights, tensor, linear, make) if cls_only else None
-        self._pooler = _float_linear(weights.pooler, device)
-        self._classifier = _float_linear(weights.classifier, device)
+        self._pooler = float_linear(weights.pooler)
+        self._classifier = float_linear(weights.classifier)
 
     def scores(self, batch: TokenBatch) -> Tensor:
         """Logits of shape (n,), float32 on the device.
@@ -206,11 +216,6 @@ class PackedEncoder:
             outputs.append(context.reshape(-1, hidden))
             done += group.count
         return torch.cat(outputs)
-
-
-def _float_linear(linear: Linear, device: torch.device) -> Projection:
-    weight, bias = (torch.from_numpy(array).to(device) for array in (linear.weight, linear.bias))
-    return plain_linear("head", weight, bias)
 
 
 class _Norm:

@@ -29,6 +29,7 @@ from crossbench.types import RequestRecord
 # (metric, what it is called, unit); rows without a value are left out.
 RESOURCES = {
     "Memory": (
+        ("memory/model_mb", "the model's weights as held, one copy", "MB"),
         ("memory/rss_before_load_mb", "resident set before load", "MB"),
         ("memory/rss_after_load_mb", "resident set after load", "MB"),
         ("memory/rss_peak_mb", "resident set, peak", "MB"),

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 
 from crossbench.backends.base import Backend
@@ -81,6 +81,8 @@ class ProcessEngine:
         answer = self._exchange(pack_batch(batch))
         assert isinstance(answer, tuple)
         inference, memory = answer
+        # The weights do not change from one micro-batch to the next, so they do not travel
+        memory = replace(memory, model_mb=self._state.memory.model_mb)
         self._state = State(self._state.device, memory)
         return inference
 
