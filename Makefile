@@ -25,7 +25,7 @@ PLUS :=
 TWO_BACKENDS := $(shell command -v $${CXX:-g++} >/dev/null 2>&1 && echo backend=pytorch,compiled || echo backend=pytorch quant=fp32,bf16)
 endif
 
-.PHONY: help sweep test test-full lint ui proto clean
+.PHONY: help sweep test test-full lint ui proto peers clean
 .NOTPARALLEL:
 
 help: ## what there is to make
@@ -62,8 +62,17 @@ ui: .venv/.base ## the MLflow page on the runs in outputs/, at MLFLOW_PORT (5000
 proto: .venv/.dev ## generate the gRPC code from its .proto again
 	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
 
+peers: .venv/.test .venv-peers/.done .venv-infinity/.done ## MODEL=DIR DATA=DIR: ours beside sentence-transformers and Infinity
+	@test -n "$(MODEL)" && test -n "$(DATA)" || { \
+		echo "Give a cross-encoder's folder and one with TREC files: make peers MODEL=DIR DATA=DIR"; exit 1; }
+	mkdir -p outputs
+	test -d outputs/peers-exported || PYTHONPATH=. .venv-peers/bin/python benchmarks/export_peers.py \
+		$(MODEL) $(DATA) outputs/peers-exported
+	$(BIN)/python -m benchmarks.peers --model $(MODEL) --data $(DATA) --exported outputs/peers-exported \
+		--peers-python .venv-peers/bin/python --infinity-python .venv-infinity/bin/python $(ARGS)
+
 clean: ## remove .venv and caches; outputs/ stays
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-peers .venv-infinity build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find crossbench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: a set of packages is installed again only when what it depends on has changed.
@@ -93,3 +102,18 @@ $(BIN)/python:
 .venv/.ci: $(PINS) | $(BIN)/python
 	$(PIP) -e ".[test,openvino,onnx,dev$(PLUS)]"
 	@touch .venv/.base .venv/.test .venv/.dev $@
+
+# The peers, at the versions that were measured; torch first, so that nothing brings another build
+.venv-peers/.done:
+	$(PYTHON) -m venv --clear .venv-peers
+	.venv-peers/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt torch
+	.venv-peers/bin/python -m pip install --quiet $(PIP_ARGS) sentence-transformers==6.2.0 \
+		"optimum-intel[openvino]" nncf "optimum-onnx[onnxruntime]"
+	@touch $@
+
+.venv-infinity/.done:
+	$(PYTHON) -m venv --clear .venv-infinity
+	.venv-infinity/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt torch
+	.venv-infinity/bin/python -m pip install --quiet $(PIP_ARGS) "infinity-emb[server,torch]==0.0.77" \
+		"optimum<1.25" "transformers<4.50" "click<8.2"
+	@touch $@

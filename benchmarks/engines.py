@@ -42,6 +42,8 @@ ENGINES: dict[str, tuple[str, str, dict[str, object]]] = {
     "packed fp32": ("packed", "fp32", {}),
     "packed fp32, whole last layer": ("packed", "fp32", {"cls_only": False}),
     "packed bf16": ("packed", "bf16", {}),
+    "compiled fp32": ("compiled", "fp32", {}),
+    "compiled bf16": ("compiled", "bf16", {}),
     "openvino fp32": ("openvino", "fp32", {}),
     "openvino bf16": ("openvino", "bf16", {}),
     "openvino int8": ("openvino", "int8", {}),

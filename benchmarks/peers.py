@@ -3,14 +3,10 @@
     python -m benchmarks.peers --model DIR --data DIR [--peers-python .venv-peers/bin/python]
 
 Ours are driven end to end over gRPC, 4 requests of 32 passages in flight; sentence-transformers'
-predict is called in its process on 128 pairs at a time (no server in its way); Infinity over its
-HTTP rerank, 4 requests of 32. The peers are no dependencies of crossbench; they live in an
-environment of their own:
-
-    python -m venv .venv-peers
-    .venv-peers/bin/pip install sentence-transformers "optimum-intel[openvino]" nncf
-    .venv-peers/bin/pip install "optimum-onnx[onnxruntime]"
-    PYTHONPATH=. .venv-peers/bin/python benchmarks/export_peers.py MODEL DATA EXPORTED
+predict is called in its process on 128 pairs at a time (no server in its way; it sorts them by
+length, so that with batch 8 it is transformers' padded forward in sorted batches of 8); Infinity
+over its HTTP rerank, 4 requests of 32. The peers are no dependencies of crossbench; they live in environments of their own, which `make peers MODEL=DIR DATA=DIR` builds
+before it runs all this.
 
 Writes outputs/peers.md and outputs/peers.json.
 """
@@ -23,6 +19,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.race import Contestant, Race, machine, ratios, speed_table
+from crossbench.backends.cpu_features import has_bf16
 from crossbench.config import outputs_dir
 from crossbench.report.tables import markdown_table
 
@@ -33,7 +30,9 @@ OURS = {
     "crossbench onnx int8": ("backend=onnx", "quant=int8"),
     "crossbench onnx fp32": ("backend=onnx", "quant=fp32"),
     "crossbench packed fp32": ("backend=packed",),
+    "crossbench packed bf16": ("backend=packed", "quant=bf16"),
     "crossbench compiled fp32": ("backend=compiled",),
+    "crossbench compiled bf16": ("backend=compiled", "quant=bf16"),
 }
 
 
@@ -58,6 +57,8 @@ def peer_contestants(model: str, data: str, python: str, exported: str) -> list[
         return Contestant(f"sentence-transformers {name}, batch {batch}", command)
 
     peers = [predict("torch fp32", model, batch, "torch", "float32") for batch in (8, 32)]
+    if has_bf16():
+        peers.append(predict("torch bf16", model, 8, "torch", "bfloat16"))
     int8 = Path(exported) / "openvino" / "openvino_model_qint8_quantized.xml"
     if int8.exists():
         peers += [
