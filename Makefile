@@ -103,12 +103,14 @@ $(BIN)/python:
 	$(PIP) -e ".[test,openvino,onnx,dev$(PLUS)]"
 	@touch .venv/.base .venv/.test .venv/.dev $@
 
-# The peers, at the versions that were measured; torch first, so that nothing brings another build
+# The peers, at the versions that were measured; torch first, so that nothing brings another build.
+# optimum-onnx comes last: in one go with optimum-intel pip finds no versions that both allow.
 .venv-peers/.done:
 	$(PYTHON) -m venv --clear .venv-peers
 	.venv-peers/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt torch
 	.venv-peers/bin/python -m pip install --quiet $(PIP_ARGS) sentence-transformers==6.2.0 \
-		"optimum-intel[openvino]" nncf "optimum-onnx[onnxruntime]"
+		"optimum-intel[openvino]" nncf
+	.venv-peers/bin/python -m pip install --quiet $(PIP_ARGS) "optimum-onnx[onnxruntime]"
 	@touch $@
 
 .venv-infinity/.done:
