@@ -18,7 +18,9 @@ from crossbench.types import Pipeline, Quant
 
 PACKAGE = Path(__file__).resolve().parent
 # What says how a cell is watched, stored or repeated, and not what is measured
-NOT_IDENTITY = ("repeat", "tracker", "dashboard", "outputs_dir", "cache_dir")
+NOT_IDENTITY = (
+    "repeat", "tracker", "dashboard", "outputs_dir", "cache_dir", "study", "report", "reference",
+)  # fmt: skip
 
 
 @dataclass
@@ -49,6 +51,9 @@ class RootSchema:
     pipeline: Any = MISSING
     device: str = MISSING
     seed: int = MISSING
+    study: Any = MISSING
+    report: Any = MISSING
+    reference: Any = MISSING
     outputs_dir: str = MISSING
     cache_dir: str = MISSING
 
@@ -101,6 +106,12 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
     pipeline = config["pipeline"]
     if pipeline not in set(Pipeline):
         raise ConfigError(f"pipeline must be one of {', '.join(Pipeline)}, got {pipeline!r}")
+    bound_ms = config["report"]["latency_bound_ms"]
+    if bound_ms is not None and (isinstance(bound_ms, bool | str) or not bound_ms > 0):
+        raise ConfigError(
+            f"report.latency_bound_ms must be a positive number of milliseconds, got {bound_ms!r}: "
+            "give for example report.latency_bound_ms=200, or null for no bound"
+        )
     return CellSettings(
         batch=_count(config, "batch", least=1),
         concurrency=_count(config, "concurrency", least=1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -25,6 +25,17 @@ def sweep_points(overrides: Sequence[str]) -> list[list[str]]:
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return [list(point) for batch in batches for point in batch]
+
+
+def without_given(swept: Mapping[str, str], given: Sequence[str]) -> dict[str, str]:
+    """A study's `hydra.sweeper.params` less what the command line sets in its own way.
+
+    Hydra lets the command line win over a parameter that is spelt alike; `++batch=8` beside a
+    swept `batch` would otherwise multiply with it, into cells that are all the same.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(given))
+    keys = {override.key_or_group for override in parsed}
+    return {key: str(value) for key, value in swept.items() if key.lstrip("+") not in keys}
 
 
 def check_points(points: Sequence[Sequence[str]]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from rich.console import Console
 from rich.markup import escape
 
@@ -25,7 +25,7 @@ from crossbench.cell import run_cell
 from crossbench.compose import build
 from crossbench.config import to_plain
 from crossbench.errors import CrossbenchError, TrackingError
-from crossbench.overrides import check_points, sweep_points
+from crossbench.overrides import check_points, sweep_points, without_given
 from crossbench.progress import cell_progress
 from crossbench.report.cell import write_cell_report
 from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
@@ -82,9 +82,11 @@ def start_sweep(config: DictConfig) -> None:
     Raises:
         ConfigError: a cell does not compose; nothing was started.
     """
-    swept = config.hydra.sweeper.params or {}
-    overrides = [f"{key}={value}" for key, value in swept.items()]
-    overrides += list(config.hydra.overrides.task)
+    given = list(config.hydra.overrides.task)
+    swept = without_given(config.hydra.sweeper.params or {}, given)
+    with read_write(config):
+        config.hydra.sweeper.params = swept  # the sweeper that Hydra makes next reads it here
+    overrides = [*(f"{key}={value}" for key, value in swept.items()), *given]
     points = sweep_points(overrides)
     check_points(points)
     tracker = make_tracker(config)

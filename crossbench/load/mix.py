@@ -20,6 +20,8 @@ def mix_models(messages: Iterator[Message], models: Sequence[str]) -> Iterator[M
 def wanted_models(chosen: Any, served: Sequence[str]) -> list[str]:
     """The turns that `load.models` asks for, by the names of models that the server has.
 
+    A null in the list is the server's first model.
+
     Raises:
         ConfigError: it is neither `all` nor a list of names, or the server has no such model.
     """
@@ -30,7 +32,7 @@ def wanted_models(chosen: Any, served: Sequence[str]) -> list[str]:
             f"load.models must be all or a list of names, got {chosen!r}: this server has "
             f"{', '.join(served)}"
         )
-    names = [str(name) for name in chosen]
+    names = [served[0] if name is None else str(name) for name in chosen]
     if absent := [name for name in names if name not in served]:
         raise ConfigError(
             f"load.models names {', '.join(absent)}, and this server has {', '.join(served)}: "

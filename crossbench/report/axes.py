@@ -12,6 +12,7 @@ _ORDER = (
     "dataset", "batch", "concurrency",
 )  # fmt: skip
 _NOT_AN_AXIS = frozenset({"repeat"})  # the same cell again
+_NOT_A_SETTING = frozenset({"study", "report", "reference"})  # what reports read, not the cell
 _CELL_AXES = ("backend", "quant", "batch", "concurrency")
 
 
@@ -19,7 +20,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Every value by its dotted key as text; a group's own key holds its `name`."""
     flat: dict[str, str] = {}
     for key, value in config.items():
-        if key.startswith("_"):
+        if key.startswith("_") or (not prefix and key in _NOT_A_SETTING):
             continue
         path = f"{prefix}{key}"
         if isinstance(value, Mapping):

@@ -9,6 +9,7 @@ from crossbench.measure.statistics import summarise
 from crossbench.report import sections
 from crossbench.report.axes import flatten, label
 from crossbench.report.cell_plots import cell_plots
+from crossbench.report.reference import beside_reference
 from crossbench.report.tables import number, percentile_text
 from crossbench.results import RunResult, Status, load_records, load_result
 from crossbench.types import RequestRecord
@@ -39,6 +40,7 @@ def write_cell_report(folder: Path) -> Path:
         *(sections.resources(title, rows, metrics) for title, rows in sections.RESOURCES.items()),
         sections.others(metrics, "quality"),
         sections.others(metrics, "harness"),
+        beside_reference([(label(result.config), result)]),
         sections.dataset(result.dataset),
         sections.mapping("Model", result.model),
         sections.mapping("Configuration", flatten(result.config)),

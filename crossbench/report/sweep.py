@@ -10,6 +10,7 @@ from crossbench.errors import ResultError
 from crossbench.report.axes import flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
 from crossbench.report.compare import Cell, Estimate, Run, cells, ratio
+from crossbench.report.reference import beside_reference
 from crossbench.report.sweep_plots import sweep_plots
 from crossbench.report.sweep_tables import (
     all_cells,
@@ -51,6 +52,7 @@ def write_sweep_report(folder: Path) -> Path:
     write_csv(runs, folder / CSV_FILE)
     sections = [
         f"# Sweep {folder.resolve().name}",
+        question(runs),
         _answer(joined),
         _notes(runs),
         _varied(axes, joined),
@@ -58,6 +60,7 @@ def write_sweep_report(folder: Path) -> Path:
         *(f"![{title}]({path.relative_to(folder).as_posix()})" for title, path in plots.items()),
         _plot_note(joined, bool(plots)),
         _quality(joined),
+        beside_reference([(_named(cell), run.result) for cell in joined for run in cell.runs]),
         _failures(joined),
         _environment(runs),
     ]
@@ -81,6 +84,17 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
                 + [flat.get(key) for key in settings]
                 + [result.metrics.get(name) for name in metrics]
             )
+
+
+def question(runs: Sequence[Run]) -> str:
+    """What the study asks; cells of which an override made a question of its own ask theirs."""
+    asked = dict.fromkeys(str(run.result.config.get("study") or "") for run in runs)
+    return "\n\n".join(f"*{text}*" for text in asked if text)
+
+
+def _named(cell: Cell) -> str:
+    backend = cell.flat.get("backend", "")
+    return cell.label if cell.label.startswith(backend) else f"{backend} {cell.label}"
 
 
 def _answer(joined: Sequence[Cell]) -> str:

@@ -1,0 +1,71 @@
+"""What the reference system measured, beside one's own cells of the same batch and concurrency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crossbench.report.tables import ABSENT, markdown_table, number, percentile_text
+from crossbench.results import RunResult, Status
+
+_COLUMNS = (
+    ("throughput/pairs_per_s", "throughput (pairs/s)"),
+    ("latency/p50_ms", "p50 (ms)"),
+    ("latency/p95_ms", "p95 (ms)"),
+    ("memory/rss_peak_mb", "RSS peak (MB)"),
+)
+
+
+def beside_reference(named: Sequence[tuple[str, RunResult]]) -> str:
+    """A section with the reference's rows and those of one's own (label, result) that match them.
+
+    Empty where the study names no figures of the reference (the config's node `reference`).
+    """
+    entries = reference_entries([result for _, result in named])
+    if not entries:
+        return ""
+    rows = []
+    for entry, machine in entries.values():
+        metrics = entry["metrics"]
+        numbers = [number(metrics.get(key)) for key, _ in _COLUMNS]
+        rows.append([f"reference system: {entry['name']}", machine, *numbers, ABSENT])
+        rows += [_own(label, result, metrics) for label, result in named if _same(entry, result)]
+    headers = ["", "machine", *(title for _, title in _COLUMNS), "throughput / reference"]
+    table = markdown_table(headers, rows, "ll" + "r" * (len(_COLUMNS) + 1))
+    return (
+        f"## Beside the reference system\n\n{table}\n\nOther hardware, other software and, unless "
+        "the model and the data are the same, other work: the figures stand beside each other, "
+        "they are no comparison of the two systems."
+    )
+
+
+def reference_entries(results: Sequence[RunResult]) -> dict[str, tuple[Mapping[str, Any], str]]:
+    """Each entry of the reference's figures by its key, with the machine it was measured on."""
+    found: dict[str, tuple[Mapping[str, Any], str]] = {}
+    for result in results:
+        node = result.config.get("reference") or {}
+        for key, entry in node.items():
+            if isinstance(entry, Mapping):
+                found.setdefault(key, (entry, str(node.get("machine", ABSENT))))
+    return found
+
+
+def _same(entry: Mapping[str, Any], result: RunResult) -> bool:
+    keys = ("batch", "concurrency")
+    return result.status == Status.FINISHED and all(
+        result.config.get(key) == entry.get(key) for key in keys
+    )
+
+
+def _own(label: str, result: RunResult, reference: Mapping[str, float]) -> list[str]:
+    metrics, key = result.metrics, _COLUMNS[0][0]
+    n = int(metrics.get("requests/ok", 0))
+    times = number(metrics[key] / reference[key]) + "×" if key in metrics else ABSENT
+    return [
+        f"here: {label}",
+        str(result.environment.get("cpu", "this machine")),
+        number(metrics.get(key)),
+        *(percentile_text(metrics.get(f"latency/p{q}_ms"), q, n) for q in (50, 95)),
+        number(metrics.get("memory/rss_peak_mb")),
+        times,
+    ]
