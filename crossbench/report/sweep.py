@@ -10,6 +10,7 @@ from crossbench.errors import ResultError
 from crossbench.report.axes import flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
 from crossbench.report.compare import Cell, Estimate, Run, cells, ratio
+from crossbench.report.recommendations import recommendations
 from crossbench.report.reference import beside_reference
 from crossbench.report.sweep_plots import sweep_plots
 from crossbench.report.sweep_tables import (
@@ -63,6 +64,7 @@ def write_sweep_report(folder: Path) -> Path:
         beside_reference([(_named(cell), run.result) for cell in joined for run in cell.runs]),
         _failures(joined),
         _environment(runs),
+        recommendations(runs),
     ]
     path = folder / REPORT_FILE
     path.write_text("\n\n".join(section for section in sections if section) + "\n", "utf-8")

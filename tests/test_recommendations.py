@@ -1,0 +1,254 @@
+"""Recommendations say what the data say: other numbers, other words; too little, that too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossbench.measure.statistics import summarise, windows
+from crossbench.report.advice import Recommendation
+from crossbench.report.compare import Run
+from crossbench.report.knee import find_knee
+from crossbench.report.recommendations import recommend, recommendations
+from crossbench.results import RunResult, Status
+from crossbench.types import RequestRecord
+
+KEEPS = {"quality/ndcg_at_10_change": -0.002, "quality/ndcg_at_10_change_low": -0.006,
+         "quality/ndcg_at_10_change_high": 0.001, "quality/kendall_tau": 0.97}  # fmt: skip
+CHANGES = {"quality/ndcg_at_10_change": -0.08, "quality/ndcg_at_10_change_low": -0.12,
+           "quality/ndcg_at_10_change_high": -0.05}  # fmt: skip
+
+
+def run(
+    pairs_per_s: float,
+    p95_ms: float | None = None,
+    *,
+    backend: str = "packed",
+    quant: str = "fp32",
+    batch: int = 32,
+    concurrency: int = 1,
+    repeat: int = 1,
+    n: int = 200,
+    status: Status = Status.FINISHED,
+    bound_ms: float | None = None,
+    pipeline: str = "full",
+    **metrics: float,
+) -> Run:
+    """A run with so many requests of one length, but for those that carry the p95."""
+    config: dict[str, Any] = {
+        "batch": batch, "concurrency": concurrency, "repeat": repeat, "pipeline": pipeline,
+        "backend": {"_target_": f"made.{backend}", "name": backend}, "quant": {"name": quant},
+        "report": {"latency_bound_ms": bound_ms},
+    }  # fmt: skip
+    name = f"{backend} {quant} {batch} {concurrency} {pipeline}"
+    if status != Status.FINISHED:
+        return Run(name, RunResult(status, config, name, error="not here"))
+    records = requests(pairs_per_s, p95_ms, batch, concurrency, n, repeat)
+    found = {**summarise(records), "throughput/pairs_per_s": pairs_per_s, **metrics}
+    series = windows(records).series()
+    return Run(name, RunResult(status, config, name, metrics=found, series=series), records)
+
+
+def requests(
+    pairs_per_s: float, p95_ms: float | None, batch: int, concurrency: int, n: int, seed: int
+) -> list[RequestRecord]:
+    rng, gap_s = np.random.default_rng(seed), batch / pairs_per_s
+    usual_ms = (p95_ms or 1e3 * gap_s * concurrency) / 1.02
+    return [
+        RequestRecord(
+            i, due := i * gap_s, due, due + usual_ms / 1e3 * float(rng.uniform(0.98, 1.02)), batch,
+            batch * 80, 0, usual_ms * 0.02, 0.1, usual_ms * 0.9, "OK",
+        )
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def topic(found: Sequence[Recommendation], start: str) -> Recommendation:
+    (item,) = (item for item in found if item.topic.startswith(start))
+    return item
+
+
+def text(item: Recommendation) -> str:
+    return " ".join([item.advice or "", *item.evidence, *item.limits])
+
+
+def test_best_under_the_bound() -> None:
+    runs = [run(100, 50, batch=8), run(200, 90, batch=32), run(300, 400, batch=96)]
+    free = topic(recommend(runs, None), "Best throughput")
+    assert free.advice is not None
+    assert free.advice.startswith("batch=96 (")
+    assert "batch=96 is the largest tried" in text(free)
+    assert "No latency bound was given" in text(free)
+    bound = topic(recommend(runs, 100), "Best throughput with p95 up to 100 ms")
+    assert bound.advice is not None
+    assert bound.advice.startswith("batch=32 (")
+    assert "2.0" in bound.evidence[0]  # times the next, batch=8
+    assert "1 over the bound, the fastest of them batch=96" in text(bound)
+    tight = topic(recommend(runs, 20), "Best throughput")
+    assert tight.advice is None
+    assert "the nearest is batch=8" in text(tight)
+
+
+def test_the_bound_comes_with_the_cells() -> None:
+    runs = [run(100, 50, batch=8, bound_ms=60), run(300, 400, batch=96, bound_ms=60)]
+    assert "**Best throughput with p95 up to 60.0 ms:** batch=8 " in recommendations(runs)
+
+
+def test_knee_by_hand() -> None:
+    found = find_knee([(0, 0), (1, 8), (5, 9), (10, 10)])
+    assert found is not None
+    assert (found.index, found.height) == (1, pytest.approx(0.7))
+    assert found.lead == pytest.approx(0.3)
+    assert find_knee([(0, 0), (5, 5.2), (10, 10)]) is None
+    assert find_knee([(0, 0), (10, 10)]) is None
+
+
+def test_knee_of_a_sweep() -> None:
+    sizes = {8: (100, 80), 32: (400, 120), 64: (420, 300), 128: (440, 500)}
+    runs = [run(rate, p95, batch=batch) for batch, (rate, p95) in sizes.items()]
+    found = topic(recommend(runs, None), "Knee")
+    assert found.advice is not None
+    assert found.advice.startswith("batch=32 (")
+    assert "4.00×" in text(found)  # 400 over 100
+    assert "1.10×" in text(found)  # 440 over 400
+    straight = [run(100 * k, 100 * k, batch=k) for k in (1, 2, 3, 4)]
+    none = topic(recommend(straight, None), "Knee")
+    assert none.advice is None
+    assert "in step with p95" in text(none)
+
+
+def test_which_backend_is_faster() -> None:
+    runs = [
+        run(rate * size, backend=name, batch=batch)
+        for name, rate in (("slow", 100), ("quick", 250), ("same", 101))
+        for batch, size in ((32, 1.0), (96, 1.2))
+    ]
+    # One run each: the windows of made-up requests hardly vary, so even 1 % is told apart
+    found = topic(recommend(runs, None), "Which backend")
+    assert found.advice == "quick > same > slow."
+    assert "2 of 2 settings" in text(found)
+    assert "how far a second run would differ is not known" in text(found)
+    # Repeats that differ by 10 %: the two slow ones cannot be told apart
+    again = [
+        run(rate * (1 + 0.1 * (repeat - 2)), backend=name, repeat=repeat)
+        for name, rate in (("slow", 100), ("quick", 250), ("same", 101))
+        for repeat in (1, 2, 3)
+    ]
+    found = topic(recommend(again, None), "Which backend")
+    assert found.advice == "quick > same ≈ slow."
+    assert "3 to 3 runs of each cell" in text(found)
+
+
+def test_no_spread_no_verdict() -> None:
+    runs = [run(100, backend="a", n=2), run(150, backend="b", n=2)]
+    found = recommend(runs, None)
+    assert topic(found, "Which backend").advice == "b ? a."
+    assert "No spread is known" in text(topic(found, "Which backend"))
+    assert "Its p95 rests on 2 requests" in text(topic(found, "Best"))
+    assert "Whether it is really faster is unknown for: a" in text(topic(found, "Best"))
+
+
+@pytest.mark.parametrize(
+    ("quality", "worth", "best"),
+    [(KEEPS, "Worth it: int8", "int8"), (CHANGES, "the ranking changes: int8", "fp32"),
+     ({}, "None that was measured", "fp32")],
+)  # fmt: skip
+def test_a_lower_precision(quality: Mapping[str, float], worth: str, best: str) -> None:
+    memory = {"memory/model_mb": 90.0}
+    runs = [run(100, quant="fp32", **memory), run(160, quant="int8", **{"memory/model_mb": 23.0},
+            **quality), run(1, quant="int4", status=Status.UNSUPPORTED)]  # fmt: skip
+    found = recommend(runs, None)
+    precision = topic(found, "What a lower precision")
+    assert worth in str(precision.advice)
+    assert "1.60×" in text(precision)
+    assert "0.26× the weights" in text(precision)
+    assert "int4: unsupported" in text(precision)
+    chosen = topic(found, "Best throughput")
+    if best == "fp32":
+        assert chosen.advice is None  # int8 is not to be chosen, so there is no choice
+        assert "int8" in text(chosen)
+    else:
+        assert str(chosen.advice).startswith("int8")
+    if quality is KEEPS:
+        assert "nDCG@10 -0.2 %, 95 % interval -0.6 to +0.1 %; Kendall's tau 0.970" in text(
+            precision
+        )
+
+
+def test_what_changes_the_ranking_is_never_advised() -> None:
+    runs = [
+        run(100, batch=32),
+        run(110, batch=96),
+        run(300, quant="int8", batch=32, **CHANGES),
+        run(310, quant="int8", batch=96),
+    ]
+    found = recommend(runs, None)
+    assert str(topic(found, "Best").advice).startswith("fp32 batch=96")
+    assert "int8 batch=32 (changes the ranking (nDCG@10 -8.0 %" in text(topic(found, "Best"))
+    assert "int8 batch=96 (its ranking was not verified)" in text(topic(found, "Best"))
+    for item in found:
+        if not item.topic.startswith("What a lower"):
+            assert "int8" not in str(item.advice)
+
+
+def test_where_concurrency_stops_paying() -> None:
+    rates = {1: 100, 2: 180, 4: 240, 8: 242, 16: 243}
+    runs = [run(rate, concurrency=c) for c, rate in rates.items()]
+    found = topic(recommend(runs, None), "Where concurrency")
+    assert str(found.advice).startswith("at 4: 16 in flight bring 1.01×")
+    growing = [run(100 * c, concurrency=c) for c in (1, 2, 4)]
+    assert str(topic(recommend(growing, None), "Where concurrency").advice).startswith(
+        "not by 4, the most that was tried: it brings 2.00×"
+    )
+    alone = topic(recommend([run(100), run(200, batch=96)], None), "Where concurrency")
+    assert alone.advice is None
+
+
+def test_what_holds_it_back() -> None:
+    runs = [
+        run(100, backend="padded", **{"batching/padding_waste": 0.34}),
+        run(140, backend="packed", **{"batching/padding_waste": 0.0}),
+    ]
+    found = topic(recommend(runs, None), "What holds")
+    assert found.advice == "Padding."
+    assert "34% of the computed tokens are padding at padded" in text(found)
+    assert "With backend=packed instead it is 0%, at 1.40× the throughput" in text(found)
+    assert "tokenisation: at most 2%" in text(found)
+    with_floor = topic(recommend([*runs, run(200, backend="noop")], None), "What holds")
+    assert with_floor.advice == "Padding, the harness."
+    assert "70% of the throughput of backend=noop" in text(with_floor)
+    slow_words = run(100, **{"stage/tokenize_mean_ms": 80.0, "stage/infer_mean_ms": 100.0})
+    assert topic(recommend([slow_words], None), "What holds").advice == "Tokenisation."
+
+
+def test_noop_and_single_stages_are_never_advised() -> None:
+    runs = [run(9000, backend="noop"), run(800, pipeline="tokenize"), run(100), run(90, batch=8)]
+    found = topic(recommend(runs, None), "Best")
+    assert "noop" not in str(found.advice)
+    assert "tokenize" not in str(found.advice)
+    assert "100" in str(found.advice)
+    assert "runs no model" in text(found)
+    assert "measures tokenize alone" in text(found)
+
+
+def test_one_cell_none_and_twenty_four() -> None:
+    assert recommendations([]) == ""
+    one = recommendations([run(100)])
+    assert "What these data cannot say" in one
+    assert "- Best throughput: only packed fp32 batch=32 concurrency=1" in one
+    none = recommendations([run(1, status=Status.FAILED), run(1, batch=8, status=Status.FAILED)])
+    assert "no cell could be chosen. Left out: batch=32 (no numbers (failed)); batch=8" in none
+    assert "**" not in none
+    many = [
+        run(50 * (i + 1) * (1 - 0.5 ** (c + 1)) * batch / 8, backend=f"engine-{i}", batch=batch,
+            concurrency=c + 1)
+        for i in range(4) for batch in (8, 32) for c in range(3)
+    ]  # fmt: skip
+    text_of_many = recommendations(many)
+    assert "engine-3 batch=32 concurrency=3" in text_of_many
+    assert "engine-3 > engine-2 > engine-1 > engine-0" in text_of_many
+    assert "And 3 slower series, not listed." in text_of_many
+    assert len(text_of_many.splitlines()) < 45
