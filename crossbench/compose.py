@@ -18,8 +18,8 @@ import numpy as np
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from crossbench.backends.availability import refuse, support
 from crossbench.backends.base import Backend, Deployment, Layout
-from crossbench.backends.devices import check_quant
 from crossbench.config import CellSettings, conf_dir
 from crossbench.errors import ConfigError
 from crossbench.load.lengths import PASSAGES, QUERIES
@@ -70,14 +70,15 @@ def build(node: Mapping[str, Any], **extra: Any) -> Any:
         raise ConfigError(f"{node['_target_']} does not take {values}: {error}") from error
 
 
-def check_precision(config: Mapping[str, Any], settings: CellSettings) -> None:
-    """Refuse a precision that the backend does not have, before anything is loaded.
+def check_support(config: Mapping[str, Any], settings: CellSettings) -> None:
+    """Refuse a precision or device that the backend does not have, before anything is loaded.
 
     Raises:
-        UnsupportedQuant: with the list of what the backend computes in.
+        UnsupportedQuant, UnsupportedDevice: with the list of what the backend has.
     """
     backend: type[Backend] = get_class(config["backend"]["_target_"])
-    check_quant(config["backend"]["name"], settings.quant, backend.supported)
+    quant = settings.quant
+    refuse(config["backend"]["name"], support(backend.supported, quant, settings.device), quant)
 
 
 def fetch_model(config: Mapping[str, Any], settings: CellSettings) -> ModelFolder:

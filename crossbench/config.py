@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from crossbench.errors import ConfigError
 from crossbench.types import Pipeline, Quant
 
 PACKAGE = Path(__file__).resolve().parent
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 # What says how a cell is watched, stored or repeated, and not what is measured
 NOT_IDENTITY = (
     "repeat", "tracker", "dashboard", "outputs_dir", "cache_dir", "study", "report", "reference",
@@ -112,6 +114,9 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
             f"report.latency_bound_ms must be a positive number of milliseconds, got {bound_ms!r}: "
             "give for example report.latency_bound_ms=200, or null for no bound"
         )
+    device = str(config["device"])
+    if not _DEVICE.fullmatch(device):
+        raise ConfigError(f"device={device} is not a device: give auto, cpu, cuda, cuda:1 or mps")
     return CellSettings(
         batch=_count(config, "batch", least=1),
         concurrency=_count(config, "concurrency", least=1),
@@ -121,7 +126,7 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
         warmup_max_seconds=_seconds(config, "warmup_max_seconds"),
         repeat=_count(config, "repeat", least=0),
         pipeline=Pipeline(pipeline),
-        device=str(config["device"]),
+        device=device,
         seed=int(config["seed"]),
         quant=Quant(quant),
         cache_dir=Path(config["cache_dir"]).expanduser(),

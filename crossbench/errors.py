@@ -3,6 +3,7 @@
 CrossbenchError
 +-- ConfigError              a value, key or combination in the configuration cannot be used
 |   +-- UnsupportedQuant     the backend does not compute in that precision
+|   +-- UnsupportedDevice    the backend has no path for that kind of device
 +-- BackendUnavailable       a library or device that the backend needs is missing on this machine
 +-- ModelError               a model folder is missing, incomplete or broken
 +-- DatasetError             a data set is missing, empty or malformed
@@ -25,6 +26,10 @@ class ConfigError(CrossbenchError):
 
 class UnsupportedQuant(ConfigError):
     """The backend does not compute in the precision that was asked for."""
+
+
+class UnsupportedDevice(ConfigError):
+    """The backend has no path for that kind of device, on any machine."""
 
 
 class BackendUnavailable(CrossbenchError):

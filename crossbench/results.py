@@ -24,7 +24,7 @@ class Status(StrEnum):
     FINISHED = "finished"
     FAILED = "failed"
     UNAVAILABLE = "unavailable"  # something is missing on this machine
-    UNSUPPORTED = "unsupported"  # the backend has no such precision
+    UNSUPPORTED = "unsupported"  # the backend has no such precision or device
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from crossbench.compose import build, build_server, check_precision, fetch_model
+from crossbench.compose import build, build_server, check_support, fetch_model
 from crossbench.config import CellSettings, cell_id, check_groups, check_settings
-from crossbench.errors import BackendUnavailable, CrossbenchError, UnsupportedQuant
+from crossbench.errors import (
+    BackendUnavailable,
+    CrossbenchError,
+    UnsupportedDevice,
+    UnsupportedQuant,
+)
 from crossbench.events import EventStream, Progress
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.driver import ClosedLoop, Stop
@@ -77,12 +82,12 @@ def measure_cell(
     try:
         settings = check_settings(config)
         check_groups(config)
-        check_precision(config, settings)
+        check_support(config, settings)
         events.stage("preparing model and data")
         model = fetch_model(config, settings)
         data = load_data(config, settings, model)
         measured = asyncio.run(_drive(config, settings, model, data, events))
-    except UnsupportedQuant as error:
+    except (UnsupportedQuant, UnsupportedDevice) as error:
         return ended(Status.UNSUPPORTED, str(error))
     except BackendUnavailable as error:
         return ended(Status.UNAVAILABLE, str(error))

@@ -8,7 +8,7 @@ import signal
 from omegaconf import DictConfig
 
 from crossbench.app import launch
-from crossbench.compose import build_server, check_precision, fetch_model
+from crossbench.compose import build_server, check_support, fetch_model
 from crossbench.config import check_groups, check_settings, to_plain
 from crossbench.serving.server import Server
 
@@ -18,7 +18,7 @@ def serve(config: DictConfig) -> None:
     plain = to_plain(config)
     settings = check_settings(plain)
     check_groups(plain)
-    check_precision(plain, settings)
+    check_support(plain, settings)
     model = fetch_model(plain, settings)
     print(f"loading {model.name} for backend={plain['backend']['name']} ...", flush=True)
     asyncio.run(_run(build_server(plain, settings, model)))

@@ -11,11 +11,8 @@ from sentence_transformers import CrossEncoder
 
 from crossbench.backends.base import Backend
 from crossbench.backends.compiled import CompiledBackend
-from crossbench.backends.devices import check_quant, resolve_device
-from crossbench.backends.noop import NoopBackend
-from crossbench.backends.pytorch import PyTorchBackend
 from crossbench.config import conf_dir
-from crossbench.errors import BackendUnavailable, ConfigError, ModelError, UnsupportedQuant
+from crossbench.errors import ModelError
 from crossbench.load.datasets import TrecDataset
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
@@ -119,24 +116,6 @@ def test_padding_counts_as_computed(seeded_model: ModelFolder, cache_dir: Path) 
     batch = PairTokenizer(seeded_model).encode_pairs([PAIRS[0], PAIRS[1]]).batch
     inference = pytorch(seeded_model, cache_dir).infer(batch)
     assert inference.tokens_computed == 2 * int(batch.lengths.max())
-
-
-def test_unsupported_precisions_are_refused_with_the_list() -> None:
-    with pytest.raises(UnsupportedQuant, match="fp32, fp16, bf16"):
-        check_quant("pytorch", Quant.INT4, PyTorchBackend.supported)
-    check_quant("noop", Quant.INT4, NoopBackend.supported)
-
-
-def test_missing_devices_and_nonsense_are_told_apart() -> None:
-    import torch
-
-    if not torch.backends.mps.is_available():
-        with pytest.raises(BackendUnavailable, match="Apple GPU"):
-            resolve_device("mps")
-    with pytest.raises(BackendUnavailable, match=r"sees .* CUDA devices"):
-        resolve_device("cuda:99")
-    with pytest.raises(ConfigError, match="auto, cpu, cuda"):
-        resolve_device("toaster")
 
 
 def test_a_model_with_several_labels_is_refused(

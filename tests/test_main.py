@@ -17,6 +17,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from crossbench.backends.devices import missing_device
 from crossbench.models.folder import ModelFolder
 from crossbench.results import load_records
 
@@ -94,7 +95,7 @@ def test_a_sweep_goes_on_past_what_is_missing_or_wrong(
     assert statuses == ["finished", "failed", "finished" if on_a_mac else "unavailable", "failed"]
     errors = [str(result["error"]) for result in results(sweep)]
     assert "batch must be a positive whole number, got 0" in errors[1]
-    assert on_a_mac or "Apple GPU" in errors[2]
+    assert on_a_mac or errors[2].endswith(str(missing_device("mps")))  # the doctor's words
     assert done.returncode == 1
     report = (sweep / "report.md").read_text()
     assert "batch must be a positive whole number" in report

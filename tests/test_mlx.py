@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from crossbench.backends.base import Deployment
 from crossbench.backends.mlx import MlxBackend, _Engine
 from crossbench.backends.pytorch import PyTorchBackend
-from crossbench.errors import BackendUnavailable, ConfigError
+from crossbench.errors import BackendUnavailable, ConfigError, UnsupportedDevice
 from crossbench.models.folder import ModelFolder
 from crossbench.models.weights import Linear, read_weights
 from crossbench.types import Float32Array, Quant, TokenBatch
@@ -215,7 +215,7 @@ def test_a_missing_library_is_named_with_its_command(
 
 
 def test_devices_that_it_has_no_path_for_are_refused(tiny: ModelFolder) -> None:
-    with pytest.raises(ConfigError, match="not on device=cuda"):
+    with pytest.raises(UnsupportedDevice, match="not on device=cuda"):
         make(tiny, device="cuda").load_model()
     require_mlx()
     import mlx.core as mx

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from crossbench.compose import build, check_precision, fetch_model
+from crossbench.compose import build, check_support, fetch_model
 from crossbench.config import CellSettings, check_settings, conf_dir, register, to_plain
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
@@ -28,7 +28,7 @@ def open_cell(overrides: Sequence[str]) -> Cell:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = to_plain(compose("config", overrides=list(overrides)))
     settings = check_settings(config)
-    check_precision(config, settings)
+    check_support(config, settings)
     model = fetch_model(config, settings)
     lists = build(config["dataset"]).load(PairTokenizer(model), settings.seed).lists
     return Cell(config, settings, model, lists)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
+from crossbench.backends.availability import Missing, Supported
 from crossbench.models.folder import ModelFolder
 from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 
@@ -37,8 +38,13 @@ class Backend(Protocol):
 
     name: str
     deployment: Deployment
-    supported: ClassVar[frozenset[Quant]]
+    supported: ClassVar[Supported]
     layout: ClassVar[Layout]  # what the scheduler should count a micro-batch's cost by
+
+    @classmethod
+    def missing(cls, quant: Quant, device: str) -> Missing | None:
+        """What this machine lacks for a supported precision and device; imports, loads no model."""
+        ...
 
     @property
     def workers(self) -> int:
@@ -55,6 +61,7 @@ class Backend(Protocol):
 
         Raises:
             BackendUnavailable: a library or device is missing here; says which and what brings it.
+            UnsupportedQuant, UnsupportedDevice: it has no such precision or kind of device.
             ModelError: the model's folder is broken or of a family that this backend cannot run.
         """
         ...

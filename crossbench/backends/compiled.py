@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crossbench.backends.availability import Missing
+from crossbench.backends.devices import missing_compiler
 from crossbench.backends.packed import PackedBackend
 from crossbench.backends.pytorch import sample_batch
-from crossbench.errors import BackendUnavailable
+from crossbench.types import Quant
 
 if TYPE_CHECKING:
     from crossbench.models.encoder import MakeFeedForward
@@ -25,34 +27,18 @@ class CompiledBackend(PackedBackend):
 
     mode: str
 
+    @classmethod
+    def missing(cls, quant: Quant, device: str) -> Missing | None:
+        return super().missing(quant, device) or missing_compiler(device)
+
     def _feed_forward(self) -> MakeFeedForward:
         from crossbench.models.fused import Fused
 
         cache = self.deployment.cache_dir / "inductor"
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-        if self._device is not None and self._device.type == "cpu":
-            require_cpp_compiler()
         return Fused(self.mode).make
 
     def warmup(self, lengths: Sequence[int]) -> None:
         # One row is a shape of its own to torch.compile, and a lone pair's CLS is one row
         for sizes in (lengths, lengths[:1], lengths):
             self.infer(sample_batch(sizes))
-
-
-def require_cpp_compiler() -> None:
-    """torch.compile writes C++ for the CPU.
-
-    Raises:
-        BackendUnavailable: no C++ compiler is found.
-    """
-    from torch._inductor import exc
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
-    try:
-        get_cpp_compiler()
-    except exc.InvalidCxxCompiler as error:
-        raise BackendUnavailable(
-            "torch.compile needs a C++ compiler on a CPU and finds none: install one (Debian: "
-            "apt-get install g++; macOS: xcode-select --install), or set CXX to yours"
-        ) from error

@@ -7,7 +7,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from crossbench.errors import BackendUnavailable
+from crossbench.backends.availability import Missing
 
 # Linux's names: x86 in the left set, Arm in the right.
 _BF16 = {"avx512_bf16", "amx_bf16"} | {"bf16"}
@@ -45,18 +45,15 @@ def mkl_knows_cpu() -> bool:
     return "GenuineIntel" in Path("/proc/cpuinfo").read_text("utf-8", "replace")
 
 
-def require_bf16(backend: str) -> None:
-    """Refuse bfloat16 where it would be emulated, which is slower than fp32.
-
-    Raises:
-        BackendUnavailable: names the missing CPU features.
-    """
-    if not has_bf16():
-        raise BackendUnavailable(
-            f"backend={backend} quant=bf16 needs a CPU with AVX512_BF16 or AMX (x86: AMD Zen 4, "
-            "Intel Cooper Lake or Sapphire Rapids, or newer) or BF16 (Arm v8.6); this one has none "
-            "of them and would emulate it. Use quant=fp32 here"
-        )
+def missing_bf16() -> Missing | None:
+    """What a CPU lacks that would emulate bfloat16, which is slower than fp32; else None."""
+    if has_bf16():
+        return None
+    return Missing(
+        "this CPU has no bf16 and would emulate it (x86: AVX512_BF16 or AMX; Arm: BF16)",
+        "it takes an AMD Zen 4, Intel Cooper Lake or Sapphire Rapids, Arm v8.6 or newer; "
+        "give quant=fp32 here",
+    )
 
 
 def _sysctl(name: str) -> bool:

@@ -1,50 +1,60 @@
-"""Which torch device a backend runs on, and the few calls that differ between devices."""
+"""The torch devices of this machine, and the few calls that differ between them."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from crossbench.errors import BackendUnavailable, ConfigError, UnsupportedQuant
+from crossbench.backends.availability import Missing
 from crossbench.types import DeviceMemory, Quant
 
 if TYPE_CHECKING:
     import torch
 
 
-def resolve_device(wanted: str) -> torch.device:
-    """The torch device for `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `auto` is the best here.
-
-    Raises:
-        BackendUnavailable: this machine has no such device.
-        ConfigError: no such kind of device is known.
-    """
+def missing_device(device: str) -> Missing | None:
+    """What a torch backend lacks for `cpu`, `mps`, `cuda` or `cuda:N`; None where it is here."""
     import torch
 
-    if wanted == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"device={wanted} is not a device: give auto, cpu, cuda, cuda:N or mps"
-        ) from error
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise BackendUnavailable(
-            "device mps is not here: it needs an Apple GPU (a Mac with Apple silicon, macOS 14 or "
-            "newer) and a PyTorch built for it. On this machine try device=cpu"
+    if device == "mps" and not torch.backends.mps.is_available():
+        return Missing(
+            "PyTorch sees no Apple GPU",
+            "it needs a Mac with Apple silicon and macOS 14 or newer",
         )
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise BackendUnavailable(
-                f"device {wanted} is not here: PyTorch {torch.__version__} sees {count} CUDA "
-                "devices. It needs an NVIDIA GPU, its driver and a CUDA build of PyTorch"
-            )
-    elif device.type not in ("cpu", "mps"):
-        raise ConfigError(f"device={wanted} is not served: give auto, cpu, cuda, cuda:N or mps")
-    return device
+    if not device.startswith("cuda"):
+        return None
+    if torch.version.cuda is None:
+        return Missing(
+            f"PyTorch {torch.__version__} is built without CUDA",
+            "on a machine with an NVIDIA GPU, pip install --force-reinstall torch from an index "
+            "with its CUDA builds",
+        )
+    count = torch.cuda.device_count()
+    if int(device.partition(":")[2] or 0) >= count:
+        return Missing(
+            f"PyTorch {torch.__version__} sees {count} CUDA devices, so none is {device}",
+            "it needs an NVIDIA GPU and its driver (nvidia-smi lists what there is)",
+        )
+    return None
+
+
+def missing_compiler(device: str) -> Missing | None:
+    """What torch.compile lacks to write kernels for this device; None where it has it."""
+    if device.startswith("cuda"):
+        if find_spec("triton") is None:
+            return Missing("torch.compile needs Triton on a GPU", "pip install triton")
+        return None
+    # Where inductor looks too; asking it would import it whole.
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if device == "cpu" and shutil.which(compiler) is None:
+        return Missing(
+            f"torch.compile needs a C++ compiler on a CPU and finds no {compiler}",
+            "apt-get install g++ (macOS: xcode-select --install), or set CXX to yours",
+        )
+    return None
 
 
 def torch_dtype(quant: Quant) -> torch.dtype:
@@ -102,16 +112,3 @@ def stored_bytes(module: torch.nn.Module) -> int:
     for value in (*module.state_dict().values(), *module.buffers()):
         count(value)
     return sum(seen.values())
-
-
-def check_quant(name: str, quant: Quant, supported: frozenset[Quant]) -> None:
-    """Refuse a precision before anything is loaded.
-
-    Raises:
-        UnsupportedQuant: with the list of what the backend computes in.
-    """
-    if quant not in supported:
-        listed = ", ".join(choice.value for choice in Quant if choice in supported)
-        raise UnsupportedQuant(
-            f"backend={name} does not compute in {quant.value}: give quant= one of {listed}"
-        )

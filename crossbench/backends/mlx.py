@@ -11,12 +11,12 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout
 from crossbench.backends.bucketing import Cost, cut
-from crossbench.backends.devices import check_quant
 from crossbench.backends.pytorch import sample_batch
 from crossbench.backends.streams import Grouping
-from crossbench.errors import BackendUnavailable, ConfigError
+from crossbench.errors import ConfigError
 from crossbench.models.weights import EncoderWeights, Layer, Linear, Norm, read_weights
 from crossbench.types import DeviceMemory, Float32Array, Inference, PaddedBatch, Quant, TokenBatch
 
@@ -48,7 +48,7 @@ class MlxBackend:
         ConfigError: `group_size` is none of GROUP_SIZES.
     """
 
-    supported: ClassVar[frozenset[Quant]] = frozenset(Quant)
+    supported: ClassVar[Supported] = dict.fromkeys(Quant, ("mps", "cpu"))
     layout: ClassVar[Layout] = "packed"  # groups are sorted inside, so cost goes by tokens
 
     name: str
@@ -68,6 +68,23 @@ class MlxBackend:
                 f"give {_listed(GROUP_SIZES)}"
             )
 
+    @classmethod
+    def missing(cls, quant: Quant, device: str) -> Missing | None:
+        try:
+            import mlx.core as mx
+        except ImportError as error:
+            slow = " (on Linux it runs on the CPU only and very slowly: to check scores, not speed)"
+            return Missing(
+                f"MLX is not installed ({error})",
+                "pip install 'crossbench[mlx]'" + slow * (sys.platform == "linux"),
+            )
+        if device == "mps" and not mx.metal.is_available():
+            return Missing(
+                "MLX sees no Metal GPU",
+                "it needs a Mac with Apple silicon (elsewhere it runs on the CPU, very slowly)",
+            )
+        return None
+
     @property
     def workers(self) -> int:
         return 1
@@ -79,12 +96,11 @@ class MlxBackend:
     def load_model(self) -> None:
         deployment = self.deployment
         quant = deployment.quant
-        check_quant(self.name, quant, self.supported)
-        check_device(self.name, deployment.device)
+        self._device = require(self.name, type(self), quant, deployment.device)
         # MLX reads it at its first product, and by default computes fp32 at reduced precision.
         os.environ["MLX_ENABLE_TF32"] = str(int(self.tf32))
-        mx = import_mlx()
-        self._device = resolve_device(mx, deployment.device)
+        import mlx.core as mx
+
         weights = read_weights(deployment.model)
         bits = _BITS.get(quant)
         if bits:
@@ -324,56 +340,6 @@ class _EncoderLayer:
         """(n, rows, hidden) to (n, heads, rows, head_dim)."""
         count, rows, _ = x.shape
         return x.reshape(count, rows, self._heads, -1).transpose(0, 2, 1, 3)
-
-
-def import_mlx() -> Any:
-    """The module mlx.core.
-
-    Raises:
-        BackendUnavailable: it, or a library that it needs, is not installed.
-    """
-    try:
-        import mlx.core as mx
-    except ImportError as error:
-        where = (
-            " On Linux MLX runs on the CPU only and very slowly: good for checking scores, not for "
-            "measuring speed. Its place is a Mac with Apple silicon"
-            if sys.platform == "linux"
-            else ""
-        )
-        raise BackendUnavailable(
-            f"backend=mlx needs MLX, which is not installed ({error}): "
-            f"pip install 'crossbench[mlx]'.{where}"
-        ) from error
-    return mx
-
-
-def check_device(name: str, wanted: str) -> None:
-    """Refuse a kind of device that this backend has no path for, on any machine.
-
-    Raises:
-        ConfigError: `wanted` is not auto, cpu or mps.
-    """
-    if wanted not in ("auto", "cpu", "mps"):
-        raise ConfigError(
-            f"backend={name} runs on an Apple GPU (device=mps) or a CPU, not on device={wanted}: "
-            "give device=auto, or another backend for that device"
-        )
-
-
-def resolve_device(mx: Any, wanted: str) -> str:
-    """`mps` or `cpu`: the Apple GPU where `wanted` allows it and it is here.
-
-    Raises:
-        BackendUnavailable: it is wanted and not here.
-    """
-    has_gpu = bool(mx.metal.is_available())
-    if wanted == "mps" and not has_gpu:
-        raise BackendUnavailable(
-            f"device mps is not here: MLX {mx.__version__} sees no Metal GPU. It needs a Mac with "
-            "Apple silicon; on this machine give device=cpu (very slow)"
-        )
-    return "mps" if has_gpu and wanted != "cpu" else "cpu"
 
 
 def check_group_size(group_size: int, weights: EncoderWeights, model: str) -> None:

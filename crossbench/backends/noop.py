@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from crossbench.backends.availability import Missing, Supported
 from crossbench.backends.base import Deployment, Layout
 from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 
@@ -14,11 +15,15 @@ from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 class NoopBackend:
     """Scores are the sequences' lengths in tokens, so that their order can be checked."""
 
-    supported: ClassVar[frozenset[Quant]] = frozenset(Quant)
+    supported: ClassVar[Supported] = dict.fromkeys(Quant, ())
     layout: ClassVar[Layout] = "packed"
 
     name: str
     deployment: Deployment
+
+    @classmethod
+    def missing(cls, quant: Quant, device: str) -> Missing | None:
+        return None
 
     @property
     def workers(self) -> int:

@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from crossbench.backends import artifacts
+from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout
 from crossbench.backends.calibration import Int8Options, calibrated_plan
-from crossbench.backends.devices import check_quant
 from crossbench.backends.pytorch import sample_batch
 from crossbench.backends.streams import Grouping, Run, Streams
-from crossbench.errors import BackendUnavailable
 from crossbench.models.weights import read_weights
 from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 
@@ -32,7 +31,7 @@ class OnnxBackend:
     groups, `int8` says how int8 is made.
     """
 
-    supported: ClassVar[frozenset[Quant]] = frozenset({Quant.FP32, Quant.INT8})
+    supported: ClassVar[Supported] = {Quant.FP32: ("cpu",), Quant.INT8: ("cpu",)}
     layout: ClassVar[Layout] = "packed"  # groups are sorted inside, so cost goes by tokens
 
     name: str
@@ -45,6 +44,17 @@ class OnnxBackend:
     _engine: Streams | None = field(default=None, init=False, repr=False)
     _model_mb: float | None = field(default=None, init=False, repr=False)
 
+    @classmethod
+    def missing(cls, quant: Quant, device: str) -> Missing | None:
+        try:
+            import onnx  # noqa: F401
+            import onnxruntime  # noqa: F401
+        except ImportError as error:
+            return Missing(
+                f"ONNX Runtime or onnx is not installed ({error})", "pip install 'crossbench[onnx]'"
+            )
+        return None
+
     @property
     def workers(self) -> int:
         """Two: while one caller waits for its last group, the other's fill the streams."""
@@ -56,13 +66,9 @@ class OnnxBackend:
 
     def load_model(self) -> None:
         deployment = self.deployment
-        check_quant(self.name, deployment.quant, self.supported)
-        if deployment.device not in ("auto", "cpu"):
-            raise BackendUnavailable(
-                f"backend={self.name} runs on the CPU, not on device={deployment.device}: "
-                "give device=cpu, or backend=packed for a GPU"
-            )
-        runtime = import_onnxruntime()
+        require(self.name, type(self), deployment.quant, deployment.device)
+        import onnxruntime as runtime
+
         file = self._artifact() / "encoder.onnx"
         # Next to nothing but weights, in the types that the sessions hold them in
         self._model_mb = sum(part.stat().st_size for part in file.parent.glob("*.onnx*")) / 1e6
@@ -122,23 +128,6 @@ class OnnxBackend:
             )
 
         return artifacts.artifact(self.deployment.cache_dir, "onnx", key, build)
-
-
-def import_onnxruntime() -> Any:
-    """The onnxruntime module, where onnx is installed beside it to write its graphs.
-
-    Raises:
-        BackendUnavailable: one of them is not installed.
-    """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"backend=onnx needs ONNX Runtime and onnx, and one is not installed ({error}): "
-            "pip install 'crossbench[onnx]'"
-        ) from error
-    return onnxruntime
 
 
 def _runner(session: Any, pad_id: int) -> Run:

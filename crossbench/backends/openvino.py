@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from crossbench.backends import artifacts, cpu_features
+from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout
 from crossbench.backends.calibration import Int8Options, calibrated_plan
-from crossbench.backends.devices import check_quant
 from crossbench.backends.pytorch import sample_batch
 from crossbench.backends.streams import Grouping, Run, Streams
 from crossbench.errors import BackendUnavailable
@@ -37,7 +37,7 @@ class OpenVINOBackend:
     (bf16 where the CPU has it).
     """
 
-    supported: ClassVar[frozenset[Quant]] = frozenset({Quant.FP32, Quant.BF16, Quant.INT8})
+    supported: ClassVar[Supported] = dict.fromkeys((Quant.FP32, Quant.BF16, Quant.INT8), ("cpu",))
     layout: ClassVar[Layout] = "packed"  # groups are sorted inside, so cost goes by tokens
 
     name: str
@@ -52,6 +52,20 @@ class OpenVINOBackend:
     _model_mb: float | None = field(default=None, init=False, repr=False)
     precisions: frozenset[str] = field(default=frozenset(), init=False, repr=False)
 
+    @classmethod
+    def missing(cls, quant: Quant, device: str) -> Missing | None:
+        try:
+            import openvino as ov
+        except ImportError as error:
+            return Missing(
+                f"OpenVINO is not installed ({error})", "pip install 'crossbench[openvino]'"
+            )
+        if quant is Quant.BF16 and not has_bf16(ov.Core()):
+            return cpu_features.missing_bf16() or Missing(
+                f"OpenVINO {ov.__version__} has no bf16 kernels for this CPU", "give quant=fp32"
+            )
+        return None
+
     @property
     def workers(self) -> int:
         """Two: while one caller waits for its last group, the other's fill the streams."""
@@ -63,22 +77,11 @@ class OpenVINOBackend:
 
     def load_model(self) -> None:
         deployment = self.deployment
-        check_quant(self.name, deployment.quant, self.supported)
-        if deployment.device not in ("auto", "cpu"):
-            raise BackendUnavailable(
-                f"backend={self.name} runs on the CPU, not on device={deployment.device}: "
-                "give device=cpu, or backend=packed for a GPU"
-            )
-        ov = import_openvino()
+        require(self.name, type(self), deployment.quant, deployment.device)
+        import openvino as ov
+
         core = ov.Core()
-        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if deployment.quant is Quant.BF16 and not has_bf16:
-            cpu_features.require_bf16(self.name)
-            raise BackendUnavailable(
-                f"backend={self.name} quant=bf16: OpenVINO {ov.__version__} has no bf16 kernels "
-                "for this CPU. Use quant=fp32 here"
-            )
-        rest = "bf16" if has_bf16 and self.int8_rest == "auto" else self.int8_rest
+        rest = "bf16" if has_bf16(core) and self.int8_rest == "auto" else self.int8_rest
         hint = {Quant.FP32: "f32", Quant.BF16: "bf16"}.get(
             deployment.quant, "f32" if rest == "auto" else rest
         )
@@ -156,20 +159,9 @@ class OpenVINOBackend:
             )
 
 
-def import_openvino() -> Any:
-    """The openvino module.
-
-    Raises:
-        BackendUnavailable: it is not installed.
-    """
-    try:
-        import openvino
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"backend=openvino needs OpenVINO, which is not installed ({error}): "
-            "pip install 'crossbench[openvino]'"
-        ) from error
-    return openvino
+def has_bf16(core: Any) -> bool:
+    """Whether OpenVINO has bf16 kernels for this CPU."""
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def executed_precisions(compiled: Any) -> frozenset[str]:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from crossbench.backends import cpu_features
+from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout
-from crossbench.backends.devices import check_quant, device_memory, resolve_device, torch_dtype
+from crossbench.backends.devices import device_memory, missing_device, torch_dtype
 from crossbench.backends.pytorch import sample_batch
 from crossbench.backends.streams import Grouping, Streams
-from crossbench.errors import BackendUnavailable, ConfigError
+from crossbench.errors import ConfigError
 from crossbench.models.weights import read_weights
 from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 
@@ -34,7 +35,11 @@ class PackedBackend:
     the more sequences of unequal length attend together behind a mask.
     """
 
-    supported: ClassVar[frozenset[Quant]] = frozenset({Quant.FP32, Quant.BF16, Quant.FP16})
+    supported: ClassVar[Supported] = {
+        Quant.FP32: ("cuda", "mps", "cpu"),
+        Quant.FP16: ("cuda", "mps"),  # on a CPU its products are slower than fp32's
+        Quant.BF16: ("cuda", "mps", "cpu"),
+    }
     layout: ClassVar[Layout] = "packed"
 
     name: str
@@ -47,6 +52,12 @@ class PackedBackend:
     _encoder: PackedEncoder | None = field(default=None, init=False, repr=False)
     _streams: Streams | None = field(default=None, init=False, repr=False)
     _device: torch.device | None = field(default=None, init=False, repr=False)
+
+    @classmethod
+    def missing(cls, quant: Quant, device: str) -> Missing | None:
+        if device == "cpu" and quant is Quant.BF16:
+            return cpu_features.missing_bf16()
+        return missing_device(device)
 
     @property
     def workers(self) -> int:
@@ -62,11 +73,9 @@ class PackedBackend:
         from crossbench.models.encoder import PackedEncoder
 
         deployment = self.deployment
-        check_quant(self.name, deployment.quant, self.supported)
-        self._device = resolve_device(deployment.device)
-        on_cpu = self._device.type == "cpu"
-        if on_cpu:
-            self._check_cpu()
+        place = require(self.name, type(self), deployment.quant, deployment.device)
+        self._device = torch.device(place)
+        on_cpu = place == "cpu"
         encoder = PackedEncoder(
             read_weights(deployment.model),
             dtype=torch_dtype(deployment.quant),
@@ -120,16 +129,6 @@ class PackedBackend:
     def _feed_forward(self) -> MakeFeedForward | None:
         """What follows attention in a layer; None for the encoder's own."""
         return None
-
-    def _check_cpu(self) -> None:
-        quant = self.deployment.quant
-        if quant is Quant.BF16:
-            cpu_features.require_bf16(self.name)
-        if quant is Quant.FP16:
-            raise BackendUnavailable(
-                f"backend={self.name} quant=fp16 needs a GPU (device=cuda or mps): on a CPU fp16 "
-                "products are slower than fp32. Use quant=fp32, or bf16 where the CPU has it"
-            )
 
     def _projection(self, on_cpu: bool) -> MakeProjection:
         from crossbench.models import encoder

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout
-from crossbench.backends.devices import device_memory, resolve_device, stored_bytes, torch_dtype
+from crossbench.backends.devices import device_memory, missing_device, stored_bytes, torch_dtype
 from crossbench.errors import ModelError
 from crossbench.types import DeviceMemory, Inference, PaddedBatch, Quant, TokenBatch
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 class PyTorchBackend:
     """One padded forward per micro-batch, in the order in which it came."""
 
-    supported: ClassVar[frozenset[Quant]] = frozenset({Quant.FP32, Quant.FP16, Quant.BF16})
+    supported: ClassVar[Supported] = dict.fromkeys(
+        (Quant.FP32, Quant.FP16, Quant.BF16), ("cuda", "mps", "cpu")
+    )
     layout: ClassVar[Layout] = "padded"
 
     name: str
@@ -29,6 +32,10 @@ class PyTorchBackend:
     _model: Any = field(default=None, init=False, repr=False)
     _model_bytes: int | None = field(default=None, init=False, repr=False)
     _device: torch.device | None = field(default=None, init=False, repr=False)
+
+    @classmethod
+    def missing(cls, quant: Quant, device: str) -> Missing | None:
+        return missing_device(device)
 
     @property
     def workers(self) -> int:
@@ -42,7 +49,8 @@ class PyTorchBackend:
         import torch
 
         deployment = self.deployment
-        self._device = resolve_device(self._wanted_device())
+        place = require(self.name, type(self), deployment.quant, deployment.device)
+        self._device = torch.device(place)
         torch.set_num_threads(deployment.threads)
         self._model = load_classifier(deployment).to(self._device)
         self._model_bytes = stored_bytes(self._model)
@@ -62,9 +70,6 @@ class PyTorchBackend:
 
     def close(self) -> None:
         self._model = self._model_bytes = None
-
-    def _wanted_device(self) -> str:
-        return self.deployment.device
 
     def _pad_to(self, batch: TokenBatch) -> int | None:
         """Tokens to pad every sequence to; None for no more than the longest."""
