@@ -5,8 +5,8 @@
 Ours are driven end to end over gRPC, 4 requests of 32 passages in flight; sentence-transformers'
 predict is called in its process on 128 pairs at a time (no server in its way; it sorts them by
 length, so that with batch 8 it is transformers' padded forward in sorted batches of 8); Infinity
-over its HTTP rerank, 4 requests of 32. The peers are no dependencies of crossbench; they live in environments of their own, which `make peers MODEL=DIR DATA=DIR` builds
-before it runs all this.
+over its HTTP rerank, 4 requests of 32. The peers are no dependencies of crossbench; they live in
+environments of their own, which `make peers MODEL=DIR DATA=DIR` builds before it runs all this.
 
 Writes outputs/peers.md and outputs/peers.json.
 """
