@@ -153,6 +153,12 @@ class Board:
         return self.samples[-1] if self.samples else None
 
     @property
+    def has_device(self) -> bool:
+        """Whether there is a GPU, or device memory that the server counts itself (mps, mlx)."""
+        last = self.last
+        return last is not None and bool(last.gpus or last.metrics.HasField("device_memory_mb"))
+
+    @property
     def totals(self) -> Counters:
         """What was counted since the reset."""
         return Counters.of(self.last.metrics) - self._base if self.last else Counters.zero()

@@ -13,6 +13,7 @@ from typing import Any
 from crossbench.dashboard.board import HISTORY, Board
 from crossbench.dashboard.figures import ClientWindow, Sample
 
+SHORTEST_S = 60  # that the time axis shows, when there is no more to see yet
 Points = list[list[float | None]]
 Value = float | None
 
@@ -80,7 +81,8 @@ class Chart:
     def moved(self, board: Board, time_s: float) -> dict[str, Any]:
         """What is new: the last minutes up to now, on the axis that moves with them."""
         series: list[dict[str, Any]] = [{"data": line.points(board)} for line in self.lines]
-        oldest_s = time_s - HISTORY
+        first_s = board.samples[0].time_s if board.samples else time_s
+        oldest_s = time_s - min(HISTORY, max(SHORTEST_S, time_s - first_s))
         marks = [{"xAxis": at * 1e3, "name": name} for at, name in board.marks if at > oldest_s]
         if board.cells_planned > 1:
             series[0]["markLine"] = {"data": marks}
@@ -89,7 +91,7 @@ class Chart:
     def _axis(self, unit: str, side: int) -> dict[str, Any]:
         return {
             "type": "value", "min": 0, "splitNumber": 3, "position": ("left", "right")[side],
-            **({"max": 100} if unit == "%" else {}),
+            **({"max": 100, "interval": 25} if unit == "%" else {}),
             "splitLine": {"show": side == 0, "lineStyle": {"color": "var(--line)"}},
             "axisLabel": {
                 "color": "var(--muted)", "fontSize": 11,
@@ -170,9 +172,3 @@ GPU_CHART = Chart("gpu", "GPU", ["%", "MB"], [
          lambda s: s.metrics.device_memory_mb if s.metrics.HasField("device_memory_mb") else None,
          right=True),
 ])  # fmt: skip
-
-
-def has_device(board: Board) -> bool:
-    """Whether there is a GPU, or device memory that the server counts itself (mps, mlx)."""
-    last = board.last
-    return last is not None and bool(last.gpus or last.metrics.HasField("device_memory_mb"))

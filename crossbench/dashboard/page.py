@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from nicegui.events import GenericEventArguments
 
 from crossbench.dashboard import words
 from crossbench.dashboard.board import Board
-from crossbench.dashboard.charts import CHARTS, GPU_CHART, Chart, has_device
+from crossbench.dashboard.charts import CHARTS, GPU_CHART, Chart
 from crossbench.dashboard.watch import Watcher
 
 INTERVAL_S = 1.0
@@ -82,7 +83,8 @@ class Page:
     def __init__(self, board: Board, watcher: Watcher) -> None:
         self._board, self._watcher = board, watcher
         self._html: list[tuple[ui.html, Callable[[Board], str]]] = []
-        self._charts: list[tuple[Chart, ui.echart]] = []
+        self._charts: dict[str, tuple[Chart, ui.echart]] = {}
+        self._in_view: deque[str] = deque()
 
     def build(self) -> None:
         self._dark = ui.dark_mode(None)
@@ -101,8 +103,8 @@ class Page:
             with self._section("Sweep") as self._sweep:
                 self._sweep_words = Tag("p")
                 self._bar = ui.element("progress").props('max=1 value=0 aria-label="Sweep"')
-            with ui.element("div").classes("tiles"):
-                self._tiles = [self._tile() for _ in words.tiles(self._board)]
+            with ui.element("div").classes("tiles") as self._grid:
+                self._tiles: list[TileView] = []
             with ui.element("div").classes("charts"):
                 for chart in CHARTS:
                     self._chart(chart)
@@ -115,9 +117,12 @@ class Page:
                 with self._section("Configuration"):
                     self._fill(words.config_html, "scroll config")
         self.refresh()
+        for key in self._charts:
+            self._draw(key)
         # Nothing is drawn where nobody looks: not for a closed page, nor for one in the background
         self._timer = ui.timer(INTERVAL_S, self.refresh, immediate=False)
         ui.on("looking", self._look)
+        ui.on("in_view", self._bring_into_view)
         ui.on("theme", self._remembered_theme)
         client = ui.context.client
         client.on_connect(lambda: self._count(1))
@@ -133,13 +138,27 @@ class Page:
         self._cells.set_visibility(bool(board.cells))
         self._sweep_words.say(words.sweep_words(board, now_s))
         self._bar.props(f"value={words.sweep_share(board):.3f}")
-        for view, tile in zip(self._tiles, words.tiles(board), strict=True):
-            view.show(tile)
+        for index, tile in enumerate(words.tiles(board)):
+            if index == len(self._tiles):
+                with self._grid:
+                    self._tiles.append(self._tile())
+            self._tiles[index].show(tile)
         for element, text in self._html:
             element.set_content(text(board))
-        self._gpu.set_visibility(has_device(board))
-        for chart, drawn in self._charts:
-            drawn.run_chart_method("setOption", chart.moved(board, now_s), {"lazyUpdate": True})
+        self._gpu.set_visibility(board.has_device)
+        if self._in_view:
+            self._draw(self._in_view[0])
+            self._in_view.rotate(-1)
+
+    def _draw(self, key: str) -> None:
+        """Move a chart's curves on.
+
+        A browser takes ten times as long over a chart as over all the figures, on a machine that
+        may be the measured one. So each second it is the turn of one of those in view.
+        """
+        chart, drawn = self._charts[key]
+        moved = chart.moved(self._board, time.time())
+        drawn.run_chart_method("setOption", moved, {"lazyUpdate": True})
 
     def _section(self, title: str) -> ui.element:
         section = ui.element("section").props(f'aria-label="{title}"')
@@ -159,7 +178,8 @@ class Page:
         with self._section(f"{chart.title}, {' / '.join(chart.units)}") as section:
             drawn = ui.echart(chart.options(), renderer="svg").classes("chart")
             drawn.props(f'role=img aria-label="{chart.title} over the last minutes: {names}"')
-        self._charts.append((chart, drawn))
+            drawn.props(f"data-chart={chart.key}")
+        self._charts[chart.key] = (chart, drawn)
         return section
 
     def _fill(self, text: Callable[[Board], str], classes: str) -> None:
@@ -190,6 +210,13 @@ class Page:
         self._timer.active = bool(event.args)
         if event.args:
             self.refresh()
+
+    def _bring_into_view(self, event: GenericEventArguments) -> None:
+        wanted = [key for key in self._charts if key in event.args]
+        for key in wanted:
+            if key not in self._in_view:
+                self._draw(key)
+        self._in_view = deque(wanted)
 
     def _count(self, change: int) -> None:
         self._board.pages += change

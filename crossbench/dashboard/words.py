@@ -9,6 +9,7 @@ from html import escape
 
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.document import CELL_FIGURES, server_facts
+from crossbench.dashboard.figures import Sample
 
 NONE = "–"
 
@@ -41,7 +42,7 @@ def duration(seconds: float) -> str:
 
 
 def tiles(board: Board) -> Iterator[Tile]:
-    """The figures of now, always the same number of them in the same order."""
+    """The figures of now in their order; the last one only where there is a GPU to speak of."""
     last, totals = board.last, board.totals
     metrics = last.metrics if last else None
     window = board.windows[-1] if board.windows else None
@@ -58,7 +59,7 @@ def tiles(board: Board) -> Iterator[Tile]:
     wait_ms = last.interval.mean_ms("queue") if last else None
     yield Tile("Queue", number(waiting), "pairs", f"wait {number(wait_ms)} ms")
     waste = totals.padding_waste
-    below = f"padding waste {NONE if waste is None else f'{waste:.1%}'}"
+    below = f"padding waste {NONE if waste is None else f'{100 * waste:.1f} %'}"
     yield Tile("Micro-batch", number(totals.pairs_per_batch), "pairs", below)
     cores = metrics.cpu_cores if metrics else None
     spent = f"{number(metrics.cpu_s)} s in all" if metrics else ""
@@ -69,13 +70,11 @@ def tiles(board: Board) -> Iterator[Tile]:
     failed = sum(board.failed.values())
     below = f"{failed:,} failed, {metrics.requests_in_flight if metrics else 0} in flight"
     yield Tile("Requests", f"{totals.requests_ok:,}", "ok", below)
-    yield _device_tile(board)
+    if last is not None and board.has_device:
+        yield _device_tile(last)
 
 
-def _device_tile(board: Board) -> Tile:
-    last = board.last
-    if last is None or not (last.gpus or last.metrics.HasField("device_memory_mb")):
-        return Tile("GPU", NONE, "", "none here")
+def _device_tile(last: Sample) -> Tile:
     metrics = last.metrics
     own = f"model {number(metrics.device_memory_mb)} MB" if metrics.device_memory_mb else ""
     if not last.gpus:
@@ -83,7 +82,7 @@ def _device_tile(board: Board) -> Tile:
         return Tile("Device memory", number(metrics.device_memory_mb), "MB", peak)
     busiest = max(last.gpus, key=lambda gpu: gpu.utilization)
     below = own or f"{number(busiest.memory_used_mb)} of {number(busiest.memory_total_mb)} MB"
-    return Tile(f"GPU {busiest.index}", f"{busiest.utilization:.0%}".rstrip("%"), "%", below)
+    return Tile(f"GPU {busiest.index}", f"{100 * busiest.utilization:.0f}", "%", below)
 
 
 def status_words(board: Board) -> str:
@@ -164,7 +163,7 @@ def errors_html(board: Board) -> str:
 
 
 def config_html(board: Board) -> str:
-    """The configuration by its dotted keys; without one, what the server says of itself."""
+    """The configuration, choices and plain values first; without one, what the server says."""
     shown = board.config or {key: str(value) for key, value in server_facts(board.info).items()}
     if not shown:
         return '<p class="quiet">Not known yet.</p>'
