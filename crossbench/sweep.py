@@ -191,7 +191,7 @@ def measure_and_track(
         }
     )
     write_cell_report(folder)
-    if state.dashboard_url and config["dashboard"]["screenshot"]:
+    if state.dashboard_url and config["dashboard"]["screenshot"] and result.metrics:
         _take_screenshot(state.dashboard_url, folder)
     if run_id is not None:
         tracked(lambda: tracker.finish_cell(run_id, result, folder, interrupted))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -87,6 +88,7 @@ def serve(
     app.add_middleware(Guard)
     add_routes(app, board, watcher)
     add_page(app, board, watcher)
+    logging.getLogger("nicegui").setLevel(logging.ERROR)  # it tells of every 404
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, loop="asyncio", timeout_graceful_shutdown=1
     )
