@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from crossbench.config import cell_id, check_groups, check_settings
 from crossbench.errors import ConfigError, ResultError
+from crossbench.events import Journal
 from crossbench.measure.probes import environment
 from crossbench.progress import CellProgress
 from crossbench.results import RunResult, Status, load_result, save_result
@@ -27,7 +28,9 @@ LOG_LINES_IN_ERROR = 5
 STOP_GRACE_S = 10.0
 
 
-def run_cell(config: Mapping[str, Any], folder: Path, progress: CellProgress) -> RunResult:
+def run_cell(
+    config: Mapping[str, Any], folder: Path, progress: CellProgress, journal: Journal
+) -> RunResult:
     """Measure one cell in a fresh process; whatever happens to it becomes a result in `folder`.
 
     A KeyboardInterrupt ends the child in order (what was measured is kept) and is raised again
@@ -44,7 +47,7 @@ def run_cell(config: Mapping[str, Any], folder: Path, progress: CellProgress) ->
     interrupted = False
     with _child(folder) as child:
         try:
-            _follow(child, progress)
+            _follow(child, progress, journal)
         except KeyboardInterrupt:
             interrupted = True
             _end(child)
@@ -85,14 +88,15 @@ def _child(folder: Path) -> Iterator[subprocess.Popen[str]]:
                     pipe.close()
 
 
-def _follow(child: subprocess.Popen[str], progress: CellProgress) -> None:
+def _follow(child: subprocess.Popen[str], progress: CellProgress, journal: Journal) -> None:
     """Block on the child's events until it closes its pipe."""
     assert child.stdout is not None
     for line in child.stdout:
         event = json.loads(line)
+        journal.write(event)
         if event["event"] == "stage":
             progress.stage(event["stage"])
-        else:
+        elif event["event"] == "progress":
             progress.advance(
                 event["done"], event["elapsed_s"], event["pairs_per_s"], event["p50_ms"]
             )

@@ -13,6 +13,7 @@ CrossbenchError
 +-- WorkerDied               the worker that computed a request failed or died (gRPC INTERNAL)
 +-- ResultError              a result file is missing, unreadable or of another schema version
 +-- TrackingError            the experiment tracker cannot be reached or refused a write
++-- DashboardError           the live page did not come up, or no picture of it could be taken
 """
 
 
@@ -66,3 +67,7 @@ class ResultError(CrossbenchError):
 
 class TrackingError(CrossbenchError):
     """The experiment tracker cannot be reached or refused a write."""
+
+
+class DashboardError(CrossbenchError):
+    """The live page did not come up, or no picture of it could be taken."""

@@ -59,6 +59,7 @@ class Measured:
     metrics: dict[str, float]
     info: pb.ServerInfo
     interrupted: bool
+    reset_midway: bool  # somebody else has reset the server's counters
 
 
 def measure_cell(
@@ -146,9 +147,11 @@ async def _drive(
     events.stage("loading and compiling")
     try:
         address = await target.open(make_server)
+        events.server(address)
         async with InferenceClient(address) as client:
             return await _measure(client, load, settings, data, events)
     finally:
+        events.server(None)
         await target.close()
 
 
@@ -186,7 +189,8 @@ async def _measure(
         "startup/warmup_s": warmup_s,
         "harness/cores_used": cores_used,  # of this process, the server's too if it is here
     }
-    return Measured(records, metrics, info, interrupted.is_set())
+    reset_midway = after.since_reset_s < wall_s
+    return Measured(records, metrics, info, interrupted.is_set(), reset_midway)
 
 
 def _server_metrics(
@@ -225,6 +229,11 @@ def _result(
     dataset = data.dataset
     failed = [record.status for record in measured.records if not record.ok]
     warnings = length_warnings(data.query_tokens, data.passage_tokens)
+    if measured.reset_midway:
+        warnings.append(
+            "the server's counters were reset while it was measured: batching and peak memory are "
+            "of the time since then"
+        )
     error = None
     if measured.interrupted:
         error = f"interrupted after {len(measured.records)} requests; their records are kept"

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import tempfile
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from crossbench.app import launch
-from crossbench.compose import build_server, check_support, fetch_model
+from crossbench.compose import build, build_server, check_support, fetch_model
 from crossbench.config import check_groups, check_settings, to_plain
+from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
+from crossbench.errors import DashboardError
+from crossbench.events import FileJournal, Journal, NoJournal
 from crossbench.serving.server import Server
 
 
@@ -20,12 +25,36 @@ def serve(config: DictConfig) -> None:
     check_groups(plain)
     check_support(plain, settings)
     model = fetch_model(plain, settings)
-    print(f"loading {model.name} for backend={plain['backend']['name']} ...", flush=True)
-    asyncio.run(_run(build_server(plain, settings, model)))
+    dashboard: Dashboard = build(plain["dashboard"])
+    with tempfile.TemporaryDirectory(prefix="crossbench-") as folder:
+        path = Path(folder) / JOURNAL_FILE
+        dashboard.start(path)  # which takes a second of CPU, and is over before anybody is served
+        print(f"loading {model.name} for backend={plain['backend']['name']} ...", flush=True)
+        try:
+            server = build_server(plain, settings, model)
+            url = _url(dashboard)
+            journal = FileJournal(path) if url else NoJournal()
+            journal.write({"event": "config", "config": plain})
+            asyncio.run(_run(server, journal))
+        finally:
+            dashboard.close()
 
 
-async def _run(server: Server) -> None:
+def _url(dashboard: Dashboard) -> str | None:
+    """Where the dashboard is; one that does not come up costs a warning."""
+    try:
+        url = dashboard.ready()
+    except DashboardError as error:
+        print(f"dashboard: {error} (serving without it)", flush=True)
+        return None
+    if url:
+        print(f"dashboard: {url}" + (f"  ({dashboard.note})" if dashboard.note else ""), flush=True)
+    return url
+
+
+async def _run(server: Server, journal: Journal) -> None:
     address = await server.start()
+    journal.write({"event": "server", "address": address})
     info = server.info
     served = info.models[0]
     print(
@@ -42,6 +71,7 @@ async def _run(server: Server) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     await ended.wait()
+    journal.write({"event": "end", "words": "the server has ended"})
     print("ending: nothing new is taken, what is in flight completes", flush=True)
     await server.stop()
     print("ended", flush=True)

@@ -23,8 +23,11 @@ from rich.markup import escape
 
 from crossbench.cell import run_cell
 from crossbench.compose import build
-from crossbench.config import to_plain
-from crossbench.errors import CrossbenchError, TrackingError
+from crossbench.config import check_groups, to_plain
+from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
+from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
+from crossbench.errors import CrossbenchError, DashboardError, TrackingError
+from crossbench.events import FileJournal, Journal, NoJournal
 from crossbench.overrides import check_points, sweep_points, without_given
 from crossbench.progress import cell_progress
 from crossbench.report.cell import write_cell_report
@@ -35,6 +38,9 @@ from crossbench.tracking import Tracker
 T = TypeVar("T")
 STATE_FILE = "sweep.json"
 INTERRUPTED_FILE = "INTERRUPTED"
+DASHBOARD_FIGURES = (
+    "throughput/pairs_per_s", "latency/p50_ms", "latency/p95_ms", "memory/rss_peak_mb",
+)  # fmt: skip
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -48,18 +54,24 @@ class SweepState:
     cells: int
     parent_run_id: str | None
     pid: int
+    dashboard_url: str | None
 
 
 class SweepCallback(Callback):
     """Hydra's hooks around a multirun; a single run has none of them."""
 
+    def __init__(self) -> None:
+        self._dashboard: Dashboard | None = None
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         with _exit_on_error():
-            start_sweep(config)
+            self._dashboard = start_sweep(config)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         with _exit_on_error():
             status = finish_sweep(Path(config.hydra.sweep.dir), make_tracker(config))
+        if self._dashboard is not None:
+            self._dashboard.close()
         if status:
             sys.exit(status)
 
@@ -76,8 +88,8 @@ def _exit_on_error() -> Iterator[None]:
         sys.exit(EXIT_FAILED)
 
 
-def start_sweep(config: DictConfig) -> None:
-    """Compose every cell once, make the sweep's folder, open its parent run.
+def start_sweep(config: DictConfig) -> Dashboard:
+    """Compose every cell once, make the sweep's folder, open its parent run and its dashboard.
 
     Raises:
         ConfigError: a cell does not compose; nothing was started.
@@ -92,9 +104,16 @@ def start_sweep(config: DictConfig) -> None:
     tracker = make_tracker(config)
     folder = Path(config.hydra.sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
+    dashboard = make_dashboard(config)
+    dashboard.start(folder / JOURNAL_FILE)
+    # While it comes up; it is up before the first cell starts
     parent = tracked(lambda: tracker.start_sweep(folder.name, overrides))
-    state = SweepState(folder.name, len(points), parent, os.getpid())
+    url = dashboard_url(dashboard)
+    state = SweepState(folder.name, len(points), parent, os.getpid(), url)
     (folder / STATE_FILE).write_text(json.dumps(asdict(state)) + "\n", "utf-8")
+    journal = sweep_journal(folder, url)
+    journal.write({"event": "sweep", "name": folder.name, "cells": len(points)})
+    return dashboard
 
 
 def run_job(config: DictConfig) -> None:
@@ -112,42 +131,70 @@ def run_job(config: DictConfig) -> None:
         folder.rmdir()  # Hydra has made it, and a cell that was left out is no failed one
         return
     tracker = make_tracker(config)
-    try:
-        number = 0 if single else hydra.job.num
-        result = measure_and_track(plain, folder, state, number, tracker)
-    except KeyboardInterrupt:
-        if single:
-            console.print(f"interrupted; what there is lies in {folder}")
-            sys.exit(EXIT_INTERRUPTED)
-        (folder.parent / INTERRUPTED_FILE).touch()
+    if state is None:
+        _run_single(config, plain, folder, tracker)
         return
-    if single:
-        console.print(terminal_table([result]))
-        console.print(f"report: {folder / 'report.md'}")
-        if _is_failure(result):
-            sys.exit(EXIT_FAILED)
+    try:
+        measure_and_track(plain, folder, state, hydra.job.num, tracker)
+    except KeyboardInterrupt:
+        (folder.parent / INTERRUPTED_FILE).touch()
+
+
+def _run_single(
+    config: DictConfig, plain: Mapping[str, Any], folder: Path, tracker: Tracker
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    dashboard = make_dashboard(config)
+    dashboard.start(folder.parent / JOURNAL_FILE)
+    url = dashboard_url(dashboard)
+    state = SweepState(folder.parent.name, 1, None, os.getpid(), url)
+    try:
+        result = measure_and_track(plain, folder, state, 0, tracker)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; what there is lies in {folder}")
+        sys.exit(EXIT_INTERRUPTED)
+    finally:
+        sweep_journal(folder.parent, url).write(
+            {"event": "end", "words": f"ended; report: {folder / 'report.md'}"}
+        )
+        dashboard.close()
+    console.print(terminal_table([result]))
+    console.print(f"report: {folder / 'report.md'}")
+    if _is_failure(result):
+        sys.exit(EXIT_FAILED)
 
 
 def measure_and_track(
     config: Mapping[str, Any],
     folder: Path,
-    state: SweepState | None,
+    state: SweepState,
     number: int,
     tracker: Tracker,
 ) -> RunResult:
     """One cell from its config to its report and its MLflow run."""
     label = cell_label(config)
-    place = f"cell {number + 1}/{state.cells if state else 1}"
-    parent = state.parent_run_id if state else None
-    run_id = tracked(lambda: tracker.start_cell(label, parent))
+    place = f"cell {number + 1}/{state.cells}"
+    run_id = tracked(lambda: tracker.start_cell(label, state.parent_run_id))
+    journal = sweep_journal(folder.parent, state.dashboard_url, cell=number)
+    journal.write({"event": "cell", "label": label, "config": config})
     interrupted = False
     with cell_progress(f"{place} {label}", config) as progress:
         try:
-            result = run_cell(config, folder, progress)
+            result = run_cell(config, folder, progress, journal)
         except KeyboardInterrupt:
             interrupted = True
             result = load_result(folder)
+    journal.write(
+        {
+            "event": "result",
+            "status": result.status,
+            "error": result.error,
+            "metrics": {key: result.metrics.get(key) for key in DASHBOARD_FIGURES},
+        }
+    )
     write_cell_report(folder)
+    if state.dashboard_url and config["dashboard"]["screenshot"] and result.metrics:
+        _take_screenshot(state.dashboard_url, folder)
     if run_id is not None:
         tracked(lambda: tracker.finish_cell(run_id, result, folder, interrupted))
     if result.error:
@@ -173,6 +220,8 @@ def finish_sweep(folder: Path, tracker: Tracker) -> int:
     if interrupted:
         console.print(f"interrupted after {len(results)} of {state.cells} cells")
     console.print(f"report: {report}")
+    end = {"event": "end", "words": f"ended; report: {report}"}
+    sweep_journal(folder, state.dashboard_url).write(end)
     if interrupted:
         return EXIT_INTERRUPTED
     return EXIT_FAILED if failed else 0
@@ -180,6 +229,39 @@ def finish_sweep(folder: Path, tracker: Tracker) -> int:
 
 def read_state(folder: Path) -> SweepState:
     return SweepState(**json.loads((folder / STATE_FILE).read_text("utf-8")))
+
+
+def make_dashboard(config: DictConfig) -> Dashboard:
+    node = OmegaConf.to_container(config.dashboard, resolve=True)
+    assert isinstance(node, dict)
+    check_groups({"dashboard": node})
+    dashboard: Dashboard = build({str(key): value for key, value in node.items()})
+    return dashboard
+
+
+def dashboard_url(dashboard: Dashboard) -> str | None:
+    """Where it is, once it is up; one that does not come up costs a warning, never a result."""
+    try:
+        url = dashboard.ready()
+    except DashboardError as error:
+        console.print(f"[yellow]dashboard:[/] {escape(str(error))} (measuring without it)")
+        return None
+    if url:
+        note = f"  ({dashboard.note})" if dashboard.note else ""
+        console.print(f"dashboard: {url}{note}")
+    return url
+
+
+def sweep_journal(folder: Path, url: str | None, **about: int) -> Journal:
+    """Where events of this sweep go; nowhere if no dashboard shows them."""
+    return FileJournal(folder / JOURNAL_FILE, about) if url else NoJournal()
+
+
+def _take_screenshot(url: str, folder: Path) -> None:
+    try:
+        take_screenshot(url, folder / SCREENSHOT_FILE)
+    except DashboardError as error:
+        console.print(f"[yellow]dashboard:[/] {escape(str(error))}")
 
 
 def make_tracker(config: DictConfig) -> Tracker:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ARTIFACTS = (
     "report.md", RESULT_FILE, RECORDS_FILE, "config.yaml", "cell.log", "results.csv", "plots",
+    "dashboard.png",
 )  # fmt: skip
 # What MLflow's stores and its REST API take
 MAX_KEY, MAX_PARAM, MAX_TAG, MAX_DIGEST = 250, 6000, 8000, 36

@@ -83,7 +83,14 @@ def test_an_installed_wheel_finds_its_configuration(installed: Path, tmp_path: P
 def test_an_installed_wheel_measures_a_cell(
     installed: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    overrides = ["backend=noop", "tracker=none", "batch=2", "requests=3", "warmup_requests=1"]
+    overrides = [
+        "backend=noop",
+        "tracker=none",
+        "dashboard=none",
+        "batch=2",
+        "requests=3",
+        "warmup_requests=1",
+    ]
     run(
         ["-m", "crossbench", *overrides],
         tmp_path,

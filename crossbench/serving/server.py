@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -68,6 +69,11 @@ class Servicer(pb_grpc.InferenceServicer):
         self._settings = settings
         self._telemetry = telemetry
         self.info = info
+        self._ending = asyncio.Event()
+
+    def hang_up(self) -> None:
+        """End the streams, which would never complete by themselves."""
+        self._ending.set()
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         async def run(service: ModelService, deadline_s: float | None) -> Answer:
@@ -115,9 +121,11 @@ class Servicer(pb_grpc.InferenceServicer):
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"interval_s must be at least 0.05, got {interval_s}",
             )
-        while True:
+        while not self._ending.is_set():
             yield self._metrics()
-            await asyncio.sleep(interval_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await self._ending.wait()
 
     async def ResetMetrics(
         self, request: pb.ResetMetricsRequest, context: Context
@@ -249,7 +257,7 @@ class Server:
         await server.start()
         for name in ("", SERVICE_NAME):
             await checker.set(name, health_pb2.HealthCheckResponse.SERVING)
-        self._server, self._checker = server, checker
+        self._server, self._servicer, self._checker = server, servicer, checker
         self.address = f"{settings.host}:{port}"
         return self.address
 
@@ -266,6 +274,7 @@ class Server:
     async def stop(self) -> None:
         """Take nothing new, let what is in flight end within `grace_s`, then free the models."""
         if self._server is not None:
+            self._servicer.hang_up()
             await self._checker.enter_graceful_shutdown()
             await self._server.stop(self._settings.grace_s)
         for service in self._services.values():

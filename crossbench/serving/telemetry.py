@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.usage import Usage
 from crossbench.types import Timing
 
 RECENT_REQUESTS = 4096
+RECENT_S = 30.0  # a longer memory would hide what happens now where requests are slow
 RATE_WINDOW_S = 1.0
+
+
+class RecentRequests:
+    """A ring of what the last requests took, in one array: a snapshot costs a copy, no loop."""
+
+    def __init__(self) -> None:
+        # When it ended; then latency, tokenize, queue and infer, in ms
+        self._rows = np.zeros((RECENT_REQUESTS, 5))
+        self._added = 0
+
+    def add(self, ended_s: float, spent_ms: tuple[float, float, float, float]) -> None:
+        self._rows[self._added % RECENT_REQUESTS] = (ended_s, *spent_ms)
+        self._added += 1
+
+    def since(self, start_s: float) -> NDArray[np.float64]:
+        """Milliseconds of the requests that ended after `start_s`, float64 (n, 4), unordered."""
+        rows = self._rows[: self._added]
+        return rows[rows[:, 0] >= start_s, 1:]
 
 
 class Telemetry:
@@ -40,7 +60,8 @@ class Telemetry:
             self._failed: Counter[str] = Counter()
             self._ok = self._pairs = self._tokens = self._truncated = 0
             self._batches = self._batch_pairs = self._batch_tokens = self._computed = 0
-            self._recent: deque[tuple[float, float, float, float]] = deque(maxlen=RECENT_REQUESTS)
+            self._sums_ms = [0.0, 0.0, 0.0, 0.0]
+            self._recent = RecentRequests()
             self._rate_mark = (self._reset_s, 0, self.usage.cpu_s())
             self._rates = (0.0, 0.0)
 
@@ -61,7 +82,9 @@ class Telemetry:
             self._pairs += pairs
             self._tokens += tokens
             self._truncated += truncated
-            self._recent.append((latency_ms, timing.tokenize_ms, timing.queue_ms, timing.infer_ms))
+            spent_ms = (latency_ms, timing.tokenize_ms, timing.queue_ms, timing.infer_ms)
+            self._sums_ms = [total + ms for total, ms in zip(self._sums_ms, spent_ms, strict=True)]
+            self._recent.add(time.perf_counter(), spent_ms)
 
     def request_failed(self, status: str) -> None:
         """A request ended with this gRPC status name."""
@@ -72,7 +95,8 @@ class Telemetry:
         """The counters now, without what only the pools know (queue, device memory)."""
         now_s = time.perf_counter()
         with self._lock:
-            recent = np.array(self._recent, dtype=np.float64).reshape(-1, 4)
+            recent = self._recent.since(now_s - RECENT_S)
+            latency_ms, tokenize_ms, queue_ms, infer_ms = self._sums_ms
             metrics = pb.Metrics(
                 uptime_s=now_s - self._started_s,
                 since_reset_s=now_s - self._reset_s,
@@ -86,11 +110,15 @@ class Telemetry:
                 batch_tokens=self._batch_tokens,
                 tokens_computed=self._computed,
                 requests_in_flight=self.in_flight,
+                latency_sum_ms=latency_ms,
+                tokenize_sum_ms=tokenize_ms,
+                queue_sum_ms=queue_ms,
+                infer_sum_ms=infer_ms,
             )
             metrics.pairs_per_s, metrics.cpu_cores = self._update_rates(now_s)
         columns = (metrics.latency_ms, metrics.tokenize_ms, metrics.queue_ms, metrics.infer_ms)
-        for distribution, values in zip(columns, recent.T, strict=True):
-            distribution.CopyFrom(_distribution(values))
+        for distribution, values in zip(columns, _distributions(recent), strict=True):
+            distribution.CopyFrom(values)
         metrics.rss_mb = self.usage.rss_mb()
         metrics.rss_peak_mb = self.usage.peak_mb()
         metrics.cpu_s = self.usage.cpu_s()
@@ -113,9 +141,13 @@ class Telemetry:
         return self._rates
 
 
-def _distribution(values: Iterable[float]) -> pb.Distribution:
-    sample = np.asarray(values)
-    if sample.size == 0:
-        return pb.Distribution()
-    p50, p95, p99 = np.percentile(sample, (50, 95, 99))
-    return pb.Distribution(count=sample.size, mean=float(sample.mean()), p50=p50, p95=p95, p99=p99)
+def _distributions(recent_ms: NDArray[np.float64]) -> list[pb.Distribution]:
+    """One per column."""
+    count, columns = recent_ms.shape
+    if count == 0:
+        return [pb.Distribution()] * columns
+    means, percentiles = recent_ms.mean(axis=0), np.percentile(recent_ms, (50, 95, 99), axis=0)
+    return [
+        pb.Distribution(count=count, mean=mean, p50=p50, p95=p95, p99=p99)
+        for mean, (p50, p95, p99) in zip(means, percentiles.T, strict=True)
+    ]

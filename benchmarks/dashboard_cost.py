@@ -1,0 +1,106 @@
+"""What the live page costs the throughput that is measured beside it, interleaved.
+
+    python -m benchmarks.dashboard_cost [--rounds 6] [--seconds 10] [OVERRIDES ...]
+
+The same warm server and client are measured in turn without a dashboard, with one that nobody
+looks at, and with its page open in a Chromium on the same machine. OVERRIDES are crossbench's own
+(backend=onnx model=local model.path=DIR dataset=trec dataset.path=DIR). Needs Playwright and
+Chromium. Writes outputs/dashboard_cost.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from benchmarks.race import Contestant, Race, machine, ratios, speed_table
+from crossbench.config import outputs_dir
+from crossbench.dashboard.process import JOURNAL_FILE, WebDashboard
+from crossbench.dashboard.screenshot import BROWSER_ARGS, find_browser
+from crossbench.events import FileJournal
+from crossbench.report.tables import markdown_table
+
+PORT = 50990
+SETTLE_S = 4.0  # until the page's curves and the machine's caches are as they stay
+
+
+@contextlib.contextmanager
+def nothing() -> Iterator[None]:
+    yield
+
+
+@contextlib.contextmanager
+def dashboard() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / JOURNAL_FILE
+        FileJournal(journal).write({"event": "server", "address": f"127.0.0.1:{PORT}"})
+        shown = WebDashboard("web", "127.0.0.1", 0, False)
+        shown.start(journal)
+        url = shown.ready()
+        assert url is not None
+        try:
+            yield url
+        finally:
+            shown.close()
+
+
+@contextlib.contextmanager
+def open_page() -> Iterator[None]:
+    with dashboard() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=find_browser(), args=list(BROWSER_ARGS)
+        )
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto(url)
+        page.wait_for_selector(".chart svg path", state="attached")
+        yield
+        browser.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    given, overrides = parser.parse_known_args()
+    served = [*overrides, f"server.port={PORT}"]
+    command = [sys.executable, "-m", "benchmarks.contestants.crossbench_server", *served]
+    race = Race([Contestant("server", command)], outputs_dir() / "dashboard_cost.log")
+    if race.missing:
+        sys.exit(str(race.missing))
+    beside: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
+        "no dashboard": nothing,
+        "dashboard, no page": dashboard,
+        "open page": open_page,
+    }
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in beside}
+    for turn in range(given.rounds):
+        # There and back, so that a machine that slowly changes favours none
+        for name in sorted(beside, reverse=bool(turn % 2)):
+            with beside[name]():
+                time.sleep(SETTLE_S)
+                taken[name] += race.run(1, given.seconds)["server"]
+    race.close()
+    rows = []
+    for name in ("dashboard, no page", "open page"):
+        middle, least, largest = ratios(taken, name, "no dashboard")
+        rows.append((f"{name} / no dashboard", f"{middle:.3f}", f"{least:.3f} to {largest:.3f}"))
+    text = "\n\n".join(
+        [
+            f"{machine()}; {given.rounds} rounds of {given.seconds:g} s",
+            speed_table(taken),
+            markdown_table(("throughput", "median", "rounds"), rows, "lrr"),
+        ]
+    )
+    print(text)
+    (outputs_dir() / "dashboard_cost.md").write_text(text + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

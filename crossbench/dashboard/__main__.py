@@ -1,0 +1,33 @@
+"""`python -m crossbench.dashboard server.address=HOST:PORT`: the page of a server that runs."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from crossbench.app import launch
+from crossbench.config import check_groups, to_plain
+from crossbench.dashboard.board import Board
+from crossbench.errors import ConfigError
+
+
+def watch(config: DictConfig) -> None:
+    """Show the server at `server.address` until Ctrl-C, whether it is up yet or not."""
+    plain = to_plain(config)
+    check_groups({"dashboard": plain["dashboard"]})
+    settings, address = plain["dashboard"], str(plain["server"].get("address", ""))
+    if settings["name"] != "web":
+        raise ConfigError(f"dashboard={settings['name']} shows nothing: leave it out here")
+    if ":" not in address:
+        raise ConfigError(f"server.address must be HOST:PORT, got {address!r}")
+    from crossbench.dashboard.web import listen, serve, url_of
+
+    listener = listen(settings["host"], settings["port"])
+    url = url_of(listener)
+    if settings["port"] not in (0, listener.getsockname()[1]):
+        print(f"port {settings['port']} is taken, so the page is on the next free one")
+    print(f"dashboard of {address}: {url}  (Ctrl-C ends it, not the server)", flush=True)
+    serve(listener, Board(address), None, lambda: None)
+
+
+if __name__ == "__main__":
+    launch(watch, choices=["server=remote", "hydra.run.dir=."])

@@ -1,0 +1,225 @@
+"""What there is to show, whoever shows it: fed with events and metrics, asked for figures.
+
+Knows no web, no gRPC and no clock but the times that it is handed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crossbench.dashboard.figures import ClientWindow, Counters, GpuUse, Sample
+from crossbench.serving import inference_pb2 as pb
+
+HISTORY = 180  # samples, a second each
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+@dataclass(slots=True)
+class CellRow:
+    """One cell of the sweep; `figures` are the result's metrics by their contract names."""
+
+    number: int
+    label: str
+    status: str
+    started_s: float
+    ended_s: float | None
+    figures: Mapping[str, float]
+    error: str | None
+
+
+class Board:
+    """The state of one dashboard."""
+
+    def __init__(self, address: str | None) -> None:
+        self.address = address
+        self.info: pb.ServerInfo | None = None
+        self.pages = 0  # that are open
+        self.linked = False
+        self.lost = False  # there was or should be a server, and it does not answer
+        self.sweep = ""
+        self.cells_planned = 0
+        self.cells: dict[int, CellRow] = {}
+        self.current: int | None = None
+        self.stage = ""
+        self.ended = ""
+        self.config: dict[str, str] = {}
+        self.progress: Mapping[str, Any] = {}
+        self.client_failed: Counter[str] = Counter()
+        self.samples: deque[Sample] = deque(maxlen=HISTORY)
+        self.windows: deque[ClientWindow] = deque(maxlen=HISTORY)
+        self.marks: deque[tuple[float, str]] = deque(maxlen=HISTORY)  # where a cell began
+        self._base = Counters.zero()
+        self._base_failed: Counter[str] = Counter()
+        self._base_s = 0.0
+
+    # What is fed
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """One line of the journal; kinds that are not known are left alone."""
+        handler = getattr(self, f"_on_{event.get('event')}", None)
+        if handler is not None:
+            handler(event)
+
+    def _on_sweep(self, event: Mapping[str, Any]) -> None:
+        self.sweep, self.cells_planned = event["name"], event["cells"]
+
+    def _on_config(self, event: Mapping[str, Any]) -> None:
+        self.config = flat_config(event["config"])
+
+    def _on_cell(self, event: Mapping[str, Any]) -> None:
+        number, now_s = event["cell"], event["time"]
+        self.cells[number] = CellRow(number, event["label"], "running", now_s, None, {}, None)
+        self.cells_planned = max(self.cells_planned, number + 1)
+        self.current, self.stage, self.address = number, "starting", None
+        self.config = flat_config(event["config"])
+        self.progress = {}
+        self.client_failed.clear()
+        self.marks.append((now_s, f"cell {number + 1}"))
+
+    def _on_stage(self, event: Mapping[str, Any]) -> None:
+        self.stage = event["stage"]
+
+    def _on_server(self, event: Mapping[str, Any]) -> None:
+        """The server announced itself, or that it is about to go (address null)."""
+        self.address = event["address"]
+        self.lost = False
+
+    def _on_progress(self, event: Mapping[str, Any]) -> None:
+        self.progress = event
+
+    def _on_window(self, event: Mapping[str, Any]) -> None:
+        self.client_failed.update(event["failed"])
+        percentiles = (event.get(name) for name in ("p50_ms", "p95_ms", "p99_ms"))
+        self.windows.append(
+            ClientWindow(event["time"], event["requests"], event["pairs_per_s"], *percentiles)
+        )
+
+    def _on_result(self, event: Mapping[str, Any]) -> None:
+        row = self.cells[event["cell"]]
+        row.status, row.error = event["status"], event["error"]
+        row.figures, row.ended_s = event["metrics"], event["time"]
+        if self.current == row.number:
+            self.current, self.stage, self.address = None, "", None
+
+    def _on_end(self, event: Mapping[str, Any]) -> None:
+        self.ended = event["words"]
+        self.address = None
+
+    def connected(self, info: pb.ServerInfo) -> None:
+        self.info, self.linked, self.lost = info, True, False
+        self._base, self._base_failed = Counters.zero(), Counter()
+
+    def disconnected(self, lost: bool) -> None:
+        self.linked, self.lost = False, lost
+
+    def sample(self, metrics: pb.Metrics, gpus: tuple[GpuUse, ...], time_s: float) -> None:
+        """A message of the server, once a second."""
+        counters = Counters.of(metrics)
+        last = self.samples[-1].metrics if self.samples else None
+        anew = last is None or metrics.since_reset_s < last.since_reset_s
+        interval = counters if anew or last is None else counters - Counters.of(last)
+        if anew:  # another server, or somebody has reset it: what was set aside is gone there
+            self._base, self._base_failed = Counters.zero(), Counter()
+            self._base_s = 0.0
+        self.samples.append(Sample(time_s, metrics, interval, gpus))
+
+    def reset(self) -> None:
+        """Start the counters and the curves anew, here alone: the server goes on counting."""
+        if self.samples:
+            last = self.samples[-1]
+            self._base = Counters.of(last.metrics)
+            self._base_failed = Counter(dict(last.metrics.requests_failed))
+            self._base_s = last.metrics.since_reset_s
+            self.samples.clear()
+            # The next interval is counted from here
+            self.samples.append(Sample(last.time_s, last.metrics, Counters.zero(), last.gpus))
+        self.windows.clear()
+        self.marks.clear()
+        self.client_failed.clear()
+
+    # What is asked for
+
+    @property
+    def measured(self) -> bool:
+        """Whether a cell runs, whose numbers a reset of its server would change."""
+        return self.current is not None
+
+    @property
+    def last(self) -> Sample | None:
+        return self.samples[-1] if self.samples else None
+
+    @property
+    def has_device(self) -> bool:
+        """Whether there is a GPU, or device memory that the server counts itself (mps, mlx)."""
+        last = self.last
+        return last is not None and bool(last.gpus or last.metrics.HasField("device_memory_mb"))
+
+    @property
+    def totals(self) -> Counters:
+        """What was counted since the reset."""
+        return Counters.of(self.last.metrics) - self._base if self.last else Counters.zero()
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """Failed requests by gRPC status since the reset, as the server counted them."""
+        if self.last is None:
+            return {}
+        counted = Counter(dict(self.last.metrics.requests_failed))
+        return dict(counted - self._base_failed)
+
+    @property
+    def since_reset_s(self) -> float:
+        return self.last.metrics.since_reset_s - self._base_s if self.last else 0.0
+
+    @property
+    def status(self) -> str:
+        """One of ended, disconnected, waiting, connected, or what the running cell does."""
+        if self.ended:
+            return "ended"
+        if self.lost:
+            return "disconnected"
+        if self.current is not None:
+            return self.stage
+        if self.linked:
+            return "connected"
+        return "waiting"
+
+    @property
+    def done(self) -> list[CellRow]:
+        return [row for row in self.cells.values() if row.ended_s is not None]
+
+    def cell_share(self) -> float:
+        """How much of the running cell's measurement is done, 0 to 1."""
+        if not self.progress:
+            return 0.0
+        by_count: float = self.progress["done"] / float(self.config["requests"])
+        by_time: float = self.progress["elapsed_s"] / float(self.config["max_seconds"])
+        return min(1.0, max(by_count, by_time))
+
+    def time_left_s(self, time_s: float) -> float | None:
+        """Until the sweep ends, by the mean of its cells so far; None before one has ended."""
+        took_s = [row.ended_s - row.started_s for row in self.done if row.ended_s is not None]
+        if not took_s or not self.cells_planned:
+            return None
+        each_s = sum(took_s) / len(took_s)
+        left_s = each_s * (self.cells_planned - len(took_s))
+        if self.current is not None:
+            left_s -= min(each_s, time_s - self.cells[self.current].started_s)
+        return max(0.0, left_s)
+
+
+def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Every value by its dotted key, a group's own key for its `name`; credentials masked."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flat_config(value, f"{path}.")
+        elif key != "_target_":
+            text = "null" if value is None else str(value)
+            flat[path.removesuffix(".name")] = _CREDENTIALS.sub("***@", text)
+    return flat

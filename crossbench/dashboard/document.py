@@ -1,0 +1,112 @@
+"""What `/metrics` answers: the board as one JSON document."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from crossbench.dashboard.board import Board
+from crossbench.serving import inference_pb2 as pb
+
+CELL_FIGURES = ("throughput/pairs_per_s", "latency/p50_ms", "latency/p95_ms", "memory/rss_peak_mb")
+STAGES = ("tokenize", "queue", "infer")
+
+
+def document(board: Board, time_s: float) -> dict[str, Any]:
+    """Every figure under a name with its unit; null where there is none.
+
+    Counters are since the last reset. Latencies and stages are of the last 30 s. Figures stay as
+    they were last heard when the server is gone: `status` and `age_s` say so.
+    """
+    last, totals = board.last, board.totals
+    metrics = last.metrics if last else pb.Metrics()
+    window = board.windows[-1] if board.windows else None
+    return {
+        "status": board.status,
+        "address": board.address,
+        "age_s": round(time_s - last.time_s, 1) if last else None,
+        "since_reset_s": round(board.since_reset_s, 3),
+        "uptime_s": metrics.uptime_s,
+        "server": server_facts(board.info),
+        "throughput": {"pairs_per_s": metrics.pairs_per_s},
+        "requests": {
+            "ok": totals.requests_ok,
+            "failed": board.failed,
+            "in_flight": metrics.requests_in_flight,
+        },
+        "pairs": totals.pairs,
+        "tokens": totals.tokens,
+        "truncated_pairs": totals.truncated_pairs,
+        "latency_ms": _distribution(metrics.latency_ms),
+        "stages_ms": {name: _distribution(getattr(metrics, f"{name}_ms")) for name in STAGES},
+        "queue": {"pairs": metrics.queue_pairs, "wait_p50_ms": metrics.queue_ms.p50},
+        "batching": {
+            "batches": totals.batches,
+            "pairs_per_batch": totals.pairs_per_batch,
+            "padding_waste": totals.padding_waste,
+        },
+        "cpu": {"cores": metrics.cpu_cores, "seconds": metrics.cpu_s},
+        "memory": {
+            "rss_mb": metrics.rss_mb,
+            "rss_peak_mb": metrics.rss_peak_mb,
+            "device_mb": _optional(metrics, "device_memory_mb"),
+            "device_peak_mb": _optional(metrics, "device_memory_peak_mb"),
+        },
+        "gpus": [asdict(gpu) for gpu in last.gpus] if last else [],
+        "client": {**asdict(window), "failed": dict(board.client_failed)} if window else None,
+        "sweep": _sweep(board, time_s),
+        "config": board.config,
+    }
+
+
+def server_facts(info: pb.ServerInfo | None) -> dict[str, Any]:
+    """What is served and on what; empty before the server has said it."""
+    if info is None:
+        return {}
+    served = info.models[0] if info.models else pb.ModelInfo()
+    return {
+        "model": served.name,
+        "backend": served.backend,
+        "quant": served.quant,
+        "device": served.device,
+        "scheduler": info.scheduler,
+        "workers": info.workers,
+        "threads": info.threads,
+        "max_length": served.max_length,
+        "version": info.version,
+    }
+
+
+def _distribution(distribution: pb.Distribution) -> dict[str, float | None]:
+    if not distribution.count:
+        return {"count": 0, "mean": None, "p50": None, "p95": None, "p99": None}
+    names = ("count", "mean", "p50", "p95", "p99")
+    return {name: getattr(distribution, name) for name in names}
+
+
+def _optional(metrics: pb.Metrics, name: str) -> float | None:
+    return float(getattr(metrics, name)) if metrics.HasField(name) else None
+
+
+def _sweep(board: Board, time_s: float) -> dict[str, Any] | None:
+    if not board.cells_planned:
+        return None
+    left_s = board.time_left_s(time_s)
+    return {
+        "name": board.sweep,
+        "cells": board.cells_planned,
+        "done": len(board.done),
+        "running": board.current,
+        "running_share": round(board.cell_share(), 3),
+        "time_left_s": None if left_s is None else round(left_s, 1),
+        "results": [
+            {
+                "cell": row.number,
+                "label": row.label,
+                "status": row.status,
+                "error": row.error,
+                **{name: row.figures.get(name) for name in CELL_FIGURES},
+            }
+            for row in board.done
+        ],
+    }

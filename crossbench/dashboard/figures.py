@@ -1,0 +1,87 @@
+"""From two messages of WatchMetrics to the figures of the interval between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from crossbench.serving import inference_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a server has counted; never falls but when it starts anew."""
+
+    requests_ok: int
+    pairs: int
+    tokens: int
+    truncated_pairs: int
+    batches: int
+    batch_pairs: int
+    batch_tokens: int
+    tokens_computed: int
+    latency_sum_ms: float
+    tokenize_sum_ms: float
+    queue_sum_ms: float
+    infer_sum_ms: float
+
+    @classmethod
+    def of(cls, metrics: pb.Metrics) -> Counters:
+        return cls(**{item.name: getattr(metrics, item.name) for item in fields(cls)})
+
+    @classmethod
+    def zero(cls) -> Counters:
+        return cls(**{item.name: 0 for item in fields(cls)})
+
+    def __sub__(self, before: Counters) -> Counters:
+        difference = {
+            item.name: getattr(self, item.name) - getattr(before, item.name)
+            for item in fields(self)
+        }
+        return Counters(**difference)
+
+    @property
+    def padding_waste(self) -> float | None:
+        """Share of the computed positions that held no token, 0 to 1."""
+        return 1.0 - self.batch_tokens / self.tokens_computed if self.tokens_computed else None
+
+    @property
+    def pairs_per_batch(self) -> float | None:
+        return self.batch_pairs / self.batches if self.batches else None
+
+    def mean_ms(self, stage: str) -> float | None:
+        """Mean of `latency`, `tokenize`, `queue` or `infer` over the requests."""
+        total_ms: float = getattr(self, f"{stage}_sum_ms")
+        return total_ms / self.requests_ok if self.requests_ok else None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """One GPU as NVML sees it; memory in MB (1e6 bytes), utilisation 0 to 1."""
+
+    index: int
+    name: str
+    utilization: float
+    memory_used_mb: float
+    memory_total_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One second of a server: `interval` holds what was counted since the sample before."""
+
+    time_s: float  # Unix
+    metrics: pb.Metrics
+    interval: Counters
+    gpus: tuple[GpuUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientWindow:
+    """About a second as the client saw it; percentiles in ms, None where no request succeeded."""
+
+    time_s: float  # Unix
+    requests: int
+    pairs_per_s: float
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None

@@ -1,0 +1,135 @@
+"""The parent's side: starts the dashboard's process, ends it, and goes on without one that fails.
+
+Imports no web framework: the measured process looks at these settings too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from crossbench.errors import DashboardError
+
+JOURNAL_FILE = "events.jsonl"
+LOG_FILE = "dashboard.log"
+START_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 3.0
+
+
+class Dashboard(Protocol):
+    """`start`, then `ready` before anything is measured, `close` at the end.
+
+    A dashboard ends by itself when the process that started it does.
+    """
+
+    name: str
+    note: str  # what a person should be told once it is ready; may be empty
+
+    def start(self, journal: Path) -> None:
+        """Begin to show what `journal` tells; returns at once."""
+        ...
+
+    def ready(self) -> str | None:
+        """Wait until pages are answered; the URL, None where there is no dashboard.
+
+        Raises:
+            DashboardError: it did not come up.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class NoDashboard:
+    """Nothing is shown."""
+
+    name: str
+    note: str = field(default="", init=False)
+
+    def start(self, journal: Path) -> None:
+        """Nothing to start."""
+
+    def ready(self) -> str | None:
+        return None
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+@dataclass
+class WebDashboard:
+    """A page on `http://host:port`; a port that is taken gives way to the next free one."""
+
+    name: str
+    host: str
+    port: int
+    screenshot: bool
+    note: str = field(default="", init=False)
+    _process: subprocess.Popen[str] | None = field(default=None, init=False)
+    _log: Path = field(default=Path(), init=False)
+
+    def start(self, journal: Path) -> None:
+        settings = {"host": self.host, "port": self.port, "journal": str(journal)}
+        self._log = journal.with_name(LOG_FILE)
+        with self._log.open("w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "crossbench.dashboard.child", json.dumps(settings)],
+                stdin=subprocess.PIPE,  # which closes with this process, however it ends
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                process_group=0,  # Ctrl-C is for the cell: the page shows how it ends
+            )
+
+    def ready(self) -> str | None:
+        process = self._process
+        assert process is not None
+        assert process.stdout is not None
+        answered = select.select([process.stdout], [], [], START_TIMEOUT_S)[0]
+        line = process.stdout.readline() if answered else ""
+        if not line:
+            raise DashboardError(f"the dashboard did not start: {self._last_words()}")
+        said: dict[str, Any] = json.loads(line)
+        if "error" in said:
+            self.close()
+            raise DashboardError(said["error"])
+        self.note = said["note"]
+        url: str = said["url"]
+        return url
+
+    def close(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+        if self._log.stat().st_size == 0:
+            self._log.unlink()
+
+    def _last_words(self) -> str:
+        process = self._process
+        assert process is not None
+        try:
+            status = process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            words = f"no answer within {START_TIMEOUT_S:g} s"
+        else:
+            lines = self._log.read_text("utf-8", errors="replace").strip().splitlines()
+            words = lines[-1] if lines else f"its process ended with status {status}"
+        self.close()
+        return words

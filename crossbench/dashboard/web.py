@@ -1,0 +1,95 @@
+"""The web server of the dashboard process: its socket, its routes, its page."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from crossbench.dashboard.board import Board
+from crossbench.dashboard.guard import Guard
+from crossbench.dashboard.page import add_page
+from crossbench.dashboard.routes import add_routes
+from crossbench.dashboard.watch import Watcher
+from crossbench.errors import ConfigError
+
+PORTS_TRIED = 100
+NICENESS = 10
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket on `port`, or on the next free one where that is taken; 0 takes any.
+
+    Raises:
+        ConfigError: the host is not this machine's, the port is none, or all are taken.
+    """
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"dashboard.port must be 0 (any free port) to 65535, got {port}")
+    for candidate in range(port, min(port + PORTS_TRIED, 65536)):
+        try:
+            return _bind(host, candidate)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise ConfigError(
+                    f"the dashboard cannot listen on {host}:{candidate} ({error}): give an address "
+                    "of this machine as dashboard.host"
+                ) from error
+    raise ConfigError(
+        f"no port from {port} to {port + PORTS_TRIED - 1} is free on {host}: give another one as "
+        "dashboard.port, or 0 for any"
+    )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    taken = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A port that was in use a moment ago is free; one that somebody listens on is not
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((host, port))
+        taken.listen(64)
+    except OSError:
+        taken.close()
+        raise
+    taken.setblocking(False)
+    return taken
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a browser on this machine finds it."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def serve(
+    listener: socket.socket, board: Board, journal: Path | None, started: Callable[[], None]
+) -> None:
+    """Show `board` until SIGINT or SIGTERM; `started` is called once pages are answered."""
+    os.nice(NICENESS)  # what is measured may run beside it
+    watcher = Watcher(board, journal)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(watcher.run())
+        started()
+        yield
+        watching.cancel()
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Guard)
+    add_routes(app, board, watcher)
+    add_page(app, board, watcher)
+    logging.getLogger("nicegui").setLevel(logging.ERROR)  # it tells of every 404
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, loop="asyncio", timeout_graceful_shutdown=1
+    )
+    uvicorn.Server(config).run(sockets=[listener])

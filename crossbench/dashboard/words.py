@@ -1,0 +1,173 @@
+"""The board in words and numbers with their units, as the page prints them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+
+from crossbench.dashboard.board import Board
+from crossbench.dashboard.document import CELL_FIGURES, server_facts
+from crossbench.dashboard.figures import Sample
+
+NONE = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One large figure with its unit, and a small line below."""
+
+    label: str
+    value: str
+    unit: str
+    below: str = ""
+
+
+def number(value: float | None) -> str:
+    """Three digits that count, thousands apart; a dash for nothing."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """For example `45 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def tiles(board: Board) -> Iterator[Tile]:
+    """The figures of now in their order; the last one only where there is a GPU to speak of."""
+    last, totals = board.last, board.totals
+    metrics = last.metrics if last else None
+    window = board.windows[-1] if board.windows else None
+    speed = metrics.pairs_per_s if metrics else None
+    of_client = f"client {number(window.pairs_per_s)}" if window else ""
+    yield Tile("Throughput", number(speed), "pairs/s", of_client)
+    recent = metrics.latency_ms if metrics else None
+    for name in ("p50", "p95", "p99"):
+        value = getattr(recent, name) if recent is not None and recent.count else None
+        seen = getattr(window, f"{name}_ms") if window else None
+        below = f"client {number(seen)}" if seen is not None else ""
+        yield Tile(f"Latency {name}", number(value), "ms", below)
+    waiting = metrics.queue_pairs if metrics else None
+    wait_ms = last.interval.mean_ms("queue") if last else None
+    yield Tile("Queue", number(waiting), "pairs", f"wait {number(wait_ms)} ms")
+    waste = totals.padding_waste
+    below = f"padding waste {NONE if waste is None else f'{100 * waste:.1f} %'}"
+    yield Tile("Micro-batch", number(totals.pairs_per_batch), "pairs", below)
+    cores = metrics.cpu_cores if metrics else None
+    spent = f"{number(metrics.cpu_s)} s in all" if metrics else ""
+    yield Tile("CPU", number(cores), "cores", spent)
+    resident = metrics.rss_mb if metrics else None
+    peak = f"peak {number(metrics.rss_peak_mb)}" if metrics else ""
+    yield Tile("Memory", number(resident), "MB", peak)
+    failed = sum(board.failed.values())
+    below = f"{failed:,} failed, {metrics.requests_in_flight if metrics else 0} in flight"
+    yield Tile("Requests", f"{totals.requests_ok:,}", "ok", below)
+    if last is not None and board.has_device:
+        yield _device_tile(last)
+
+
+def _device_tile(last: Sample) -> Tile:
+    metrics = last.metrics
+    own = f"model {number(metrics.device_memory_mb)} MB" if metrics.device_memory_mb else ""
+    if not last.gpus:
+        peak = f"peak {number(metrics.device_memory_peak_mb)}"
+        return Tile("Device memory", number(metrics.device_memory_mb), "MB", peak)
+    busiest = max(last.gpus, key=lambda gpu: gpu.utilization)
+    below = own or f"{number(busiest.memory_used_mb)} of {number(busiest.memory_total_mb)} MB"
+    return Tile(f"GPU {busiest.index}", f"{100 * busiest.utilization:.0f}", "%", below)
+
+
+def status_words(board: Board) -> str:
+    """What is going on, for people; changes only when that changes."""
+    status = board.status
+    place = ""
+    if board.current is not None and board.cells_planned > 1:
+        place = f"cell {board.current + 1} of {board.cells_planned}: "
+    if status == "disconnected":
+        return f"{place}disconnected from {board.address}; trying again"
+    if status == "ended":
+        return board.ended
+    if status == "connected":
+        return f"connected to {board.address}"
+    if status == "waiting":
+        if board.address:
+            return f"connecting to {board.address}"
+        return "waiting for the next cell" if board.cells else "waiting for the server"
+    return place + status
+
+
+def subtitle(board: Board) -> str:
+    """What is served, on what."""
+    facts = server_facts(board.info)
+    if not facts:
+        return ""
+    shown = [facts["model"], facts["backend"], facts["quant"], facts["device"]]
+    workers = f"{facts['workers']} × {facts['threads']} threads" if facts["workers"] else ""
+    return " · ".join(str(word) for word in [*shown, workers] if word)
+
+
+def sweep_words(board: Board, time_s: float) -> str:
+    """How far the sweep is and how long it still takes."""
+    if board.cells_planned <= 1:
+        return "one cell"
+    left_s = board.time_left_s(time_s)
+    left = "time left: known after the first cell" if left_s is None else f"{duration(left_s)} left"
+    if len(board.done) == board.cells_planned:
+        left = "complete"
+    return f"{len(board.done)} of {board.cells_planned} cells done · {left}"
+
+
+def sweep_share(board: Board) -> float:
+    """0 to 1, with the running cell's own share."""
+    if not board.cells_planned:
+        return 0.0
+    running = board.cell_share() if board.current is not None else 0.0
+    return min(1.0, (len(board.done) + running) / board.cells_planned)
+
+
+def cells_html(board: Board) -> str:
+    """The table of cells, newest last; every text escaped."""
+    heads = ("cell", "status", "pairs/s", "p50, ms", "p95, ms", "RSS peak, MB")
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    body = []
+    for row in board.cells.values():
+        figures = "".join(f"<td>{number(row.figures.get(name))}</td>" for name in CELL_FIGURES)
+        status = f'<span class="badge {escape(row.status)}">{escape(row.status)}</span>'
+        label = f'<th scope="row">{row.number + 1}. {escape(row.label)}</th>'
+        body.append(f"<tr>{label}<td>{status}</td>{figures}</tr>")
+        if row.error:
+            body.append(f'<tr class="why"><td colspan="{len(heads)}">{escape(row.error)}</td></tr>')
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def errors_html(board: Board) -> str:
+    """Failed requests by status, the server's count and the client's."""
+    server, client = board.failed, board.client_failed
+    if not server and not client:
+        return '<p class="quiet">No request has failed.</p>'
+    rows = "".join(
+        f'<tr><th scope="row">{escape(status)}</th><td>{server.get(status, 0):,}</td>'
+        f"<td>{client.get(status, 0):,}</td></tr>"
+        for status in sorted({*server, *client})
+    )
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("status", "server", "client"))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def config_html(board: Board) -> str:
+    """The configuration, choices and plain values first; without one, what the server says."""
+    shown = board.config or {key: str(value) for key, value in server_facts(board.info).items()}
+    if not shown:
+        return '<p class="quiet">Not known yet.</p>'
+    rows = "".join(
+        f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in shown.items()
+    )
+    return f"<dl>{rows}</dl>"
