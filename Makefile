@@ -103,19 +103,23 @@ $(BIN)/python:
 	$(PIP) -e ".[test,openvino,onnx,dev$(PLUS)]"
 	@touch .venv/.base .venv/.test .venv/.dev $@
 
-# The peers, at the versions that were measured; torch first, so that nothing brings another build.
-# optimum-onnx comes last: in one go with optimum-intel pip finds no versions that both allow.
+# The peers, at the versions that were measured, each with the same torch as ours. optimum-onnx comes
+# last: in one go with optimum-intel pip finds no versions that both allow. torchvision, which
+# optimum-intel asks for and nobody here uses, is built for another torch and breaks transformers.
+TORCH = $(shell grep '^torch==' constraints.txt)
+
 .venv-peers/.done:
 	$(PYTHON) -m venv --clear .venv-peers
-	.venv-peers/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt torch
-	.venv-peers/bin/python -m pip install --quiet $(PIP_ARGS) sentence-transformers==6.2.0 \
+	.venv-peers/bin/python -m pip install --quiet $(PIP_ARGS) $(TORCH)
+	.venv-peers/bin/python -m pip install --quiet $(PIP_ARGS) $(TORCH) sentence-transformers==6.2.0 \
 		"optimum-intel[openvino]" nncf
-	.venv-peers/bin/python -m pip install --quiet $(PIP_ARGS) "optimum-onnx[onnxruntime]"
+	.venv-peers/bin/python -m pip install --quiet $(PIP_ARGS) $(TORCH) "optimum-onnx[onnxruntime]"
+	.venv-peers/bin/python -m pip uninstall --quiet --yes torchvision
 	@touch $@
 
 .venv-infinity/.done:
 	$(PYTHON) -m venv --clear .venv-infinity
-	.venv-infinity/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt torch
-	.venv-infinity/bin/python -m pip install --quiet $(PIP_ARGS) "infinity-emb[server,torch]==0.0.77" \
-		"optimum<1.25" "transformers<4.50" "click<8.2"
+	.venv-infinity/bin/python -m pip install --quiet $(PIP_ARGS) $(TORCH)
+	.venv-infinity/bin/python -m pip install --quiet $(PIP_ARGS) $(TORCH) \
+		"infinity-emb[server,torch,optimum]==0.0.77" "optimum<1.25" "transformers<4.50" "click<8.2"
 	@touch $@
