@@ -151,6 +151,7 @@ PROMETHEUS = (
         ("/metrics", PROMETHEUS, "application/openmetrics-text"),
         ("/metrics/prometheus", "*/*", "text/plain"),
         ("/metrics/prometheus", "application/json", "text/plain"),
+        ("/metrics", "application/openmetrics-text;version=new", "text/plain"),
     ],
 )
 def test_metrics_come_in_the_format_that_is_asked_for(
@@ -176,6 +177,7 @@ def test_another_sites_page_can_neither_reset_nor_read(server: LiveServer, url: 
         ("POST", {"origin": "http://evil.example"}),
         ("POST", {"origin": "null"}),
         ("GET", {"sec-purpose": "prefetch", "sec-fetch-site": "none"}),
+        ("GET", {"origin": "http://["}),
         ("GET", {"host": "evil.example"}),
     ):
         answer = httpx.request(method, f"{url}/reset", headers=headers)

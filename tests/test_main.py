@@ -49,7 +49,7 @@ def environment(seeded_model: ModelFolder) -> dict[str, str]:
 def crossbench(
     *arguments: str, outputs: Path, environment: dict[str, str], module: str = "crossbench"
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", module, *QUIET, *arguments, f"outputs_dir={outputs}"]
+    command = [sys.executable, "-m", module, *arguments, *QUIET, f"outputs_dir={outputs}"]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
 
 
@@ -166,7 +166,7 @@ def test_bad_values_fail_their_cell_with_our_words(
 def start(
     *arguments: str, outputs: Path, environment: dict[str, str], module: str = "crossbench"
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", module, *QUIET, *arguments, f"outputs_dir={outputs}"]
+    command = [sys.executable, "-m", module, *arguments, *QUIET, f"outputs_dir={outputs}"]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )

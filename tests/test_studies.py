@@ -149,7 +149,7 @@ def test_what_reports_read_does_not_make_another_cell() -> None:
 def run_study(outputs: Path, model: ModelFolder, *arguments: str) -> Path:
     """`python -m crossbench -m arguments…` in earnest; returns the sweep's folder."""
     done = subprocess.run(
-        [sys.executable, "-m", "crossbench", "-m", *arguments, "tracker=none",
+        [sys.executable, "-m", "crossbench", "-m", *arguments, "tracker=none", "dashboard=none",
          "warmup_requests=1", "dataset.queries=4", "dataset.passages_per_query=40",
          f"hydra.sweep.dir={outputs}"],
         capture_output=True, text=True, timeout=240,

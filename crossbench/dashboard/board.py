@@ -5,6 +5,8 @@ Knows no web, no gRPC and no clock but the times that it is handed.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ from crossbench.dashboard.figures import ClientWindow, Counters, GpuUse, Sample
 from crossbench.serving import inference_pb2 as pb
 
 HISTORY = 180  # samples, a second each
+RATE_WINDOW_S = 5.0
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -125,7 +128,20 @@ class Board:
         if anew:  # another server, or somebody has reset it: what was set aside is gone there
             self._base, self._base_failed = Counters.zero(), Counter()
             self._base_s = 0.0
-        self.samples.append(Sample(time_s, metrics, interval, gpus))
+        speed = self._pairs_per_s(metrics)
+        cores = metrics.cpu_cores if metrics.since_reset_s > 1.0 else None
+        self.samples.append(Sample(time_s, metrics, interval, speed, cores, gpus))
+
+    def _pairs_per_s(self, now: pb.Metrics) -> float | None:
+        """Over the last seconds of the same count."""
+        before = now
+        for sample in reversed(self.samples):
+            elapsed_s = now.since_reset_s - sample.metrics.since_reset_s
+            if not 0 < elapsed_s <= RATE_WINDOW_S + 0.5:
+                break
+            before = sample.metrics
+        elapsed_s = now.since_reset_s - before.since_reset_s
+        return (now.pairs - before.pairs) / elapsed_s if elapsed_s else None
 
     def reset(self) -> None:
         """Start the counters and the curves anew, here alone: the server goes on counting."""
@@ -136,7 +152,7 @@ class Board:
             self._base_s = last.metrics.since_reset_s
             self.samples.clear()
             # The next interval is counted from here
-            self.samples.append(Sample(last.time_s, last.metrics, Counters.zero(), last.gpus))
+            self.samples.append(dataclasses.replace(last, interval=Counters.zero()))
         self.windows.clear()
         self.marks.clear()
         self.client_failed.clear()
@@ -220,6 +236,6 @@ def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat |= flat_config(value, f"{path}.")
         elif key != "_target_":
-            text = "null" if value is None else str(value)
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
             flat[path.removesuffix(".name")] = _CREDENTIALS.sub("***@", text)
     return flat

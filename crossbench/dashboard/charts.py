@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from crossbench.dashboard.board import HISTORY, Board
@@ -29,13 +30,22 @@ class Line:
     right: bool = False  # on the second axis
     stacked: bool = False
     dashed: bool = False
+    held: bool = False  # a mean over requests stays as it was in a second without any
 
     def points(self, board: Board) -> Points:
-        """[Unix ms, value], oldest first."""
+        """[Unix ms, value], oldest first, with a gap where another cell began."""
         if self.of_sample is not None:
-            return [[item.time_s * 1e3, _short(self.of_sample(item))] for item in board.samples]
-        assert self.of_window is not None
-        return [[item.time_s * 1e3, _short(self.of_window(item))] for item in board.windows]
+            found = [(item.time_s, self.of_sample(item)) for item in board.samples]
+        else:
+            assert self.of_window is not None
+            found = [(item.time_s, self.of_window(item)) for item in board.windows]
+        gaps = [(at, None) for at, _ in board.marks]
+        points: Points = []
+        last: Value = None
+        for at, value in sorted([*found, *gaps], key=itemgetter(0)):
+            last = last if self.held and value is None and (at, None) not in gaps else value
+            points.append([at * 1e3, _short(last)])
+        return points
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +112,7 @@ class Chart:
     def _series(self, line: Line) -> dict[str, Any]:
         return {
             "type": "line", "name": line.name, "data": [], "showSymbol": False, "silent": True,
-            "yAxisIndex": int(line.right), "emphasis": {"disabled": True}, "connectNulls": True,
+            "yAxisIndex": int(line.right), "emphasis": {"disabled": True},
             "lineStyle": {"width": 1.8, "type": "dashed" if line.dashed else "solid"},
             **({"stack": "all", "areaStyle": {"opacity": 0.25}} if line.stacked else {}),
             "markLine": {
@@ -127,13 +137,17 @@ def _recent(name: str, percentile: str) -> Callable[[Sample], Value]:
     return read
 
 
+def _mean(stage: str) -> Callable[[Sample], Value]:
+    return lambda sample: sample.interval.mean_ms(stage)
+
+
 def _percent(value: Value) -> Value:
     return None if value is None else 100 * value
 
 
 CHARTS = (
     Chart("throughput", "Throughput", ["pairs/s"], [
-        Line("server", "blue", lambda s: s.metrics.pairs_per_s),
+        Line("server", "blue", lambda s: s.pairs_per_s),
         Line("client", "orange", of_window=lambda w: w.pairs_per_s, dashed=True),
     ]),
     Chart("latency", "Latency", ["ms"], [
@@ -144,21 +158,21 @@ CHARTS = (
         Line("client p95", "red", of_window=lambda w: w.p95_ms, dashed=True),
     ]),
     Chart("stages", "Stage times, mean of a request", ["ms"], [
-        Line("tokenise", "orange", lambda s: s.interval.mean_ms("tokenize"), stacked=True),
-        Line("queue", "purple", lambda s: s.interval.mean_ms("queue"), stacked=True),
-        Line("infer", "blue", lambda s: s.interval.mean_ms("infer"), stacked=True),
+        Line("tokenise", "orange", _mean("tokenize"), stacked=True, held=True),
+        Line("queue", "purple", _mean("queue"), stacked=True, held=True),
+        Line("infer", "blue", _mean("infer"), stacked=True, held=True),
     ]),
     Chart("queue", "Queue", ["pairs", "ms"], [
         Line("pairs waiting", "blue", lambda s: s.metrics.queue_pairs),
-        Line("mean wait, ms", "orange", lambda s: s.interval.mean_ms("queue"), right=True),
+        Line("mean wait, ms", "orange", _mean("queue"), right=True, held=True),
     ]),
     Chart("batches", "Micro-batches", ["pairs", "%"], [
-        Line("pairs each", "blue", lambda s: s.interval.pairs_per_batch),
+        Line("pairs each", "blue", lambda s: s.interval.pairs_per_batch, held=True),
         Line("padding waste, %", "orange", lambda s: _percent(s.interval.padding_waste),
-             right=True),
+             right=True, held=True),
     ]),
     Chart("usage", "CPU and memory of the server", ["cores", "MB"], [
-        Line("cores", "blue", lambda s: s.metrics.cpu_cores),
+        Line("cores", "blue", lambda s: s.cores),
         Line("resident MB", "green", lambda s: s.metrics.rss_mb, right=True),
     ]),
 )  # fmt: skip

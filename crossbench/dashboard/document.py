@@ -15,7 +15,8 @@ STAGES = ("tokenize", "queue", "infer")
 def document(board: Board, time_s: float) -> dict[str, Any]:
     """Every figure under a name with its unit; null where there is none.
 
-    Counters are since the last reset. Latencies and stages are of the last 30 s. Figures stay as
+    Counters are since the last reset, throughput is over the last 5 s, latencies and stages are of
+    the last 30 s. Figures stay as
     they were last heard when the server is gone: `status` and `age_s` say so.
     """
     last, totals = board.last, board.totals
@@ -28,7 +29,7 @@ def document(board: Board, time_s: float) -> dict[str, Any]:
         "since_reset_s": round(board.since_reset_s, 3),
         "uptime_s": metrics.uptime_s,
         "server": server_facts(board.info),
-        "throughput": {"pairs_per_s": metrics.pairs_per_s},
+        "throughput": {"pairs_per_s": last.pairs_per_s if last else None},
         "requests": {
             "ok": totals.requests_ok,
             "failed": board.failed,

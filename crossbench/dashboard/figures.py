@@ -67,11 +67,17 @@ class GpuUse:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One second of a server: `interval` holds what was counted since the sample before."""
+    """One second of a server: `interval` holds what was counted since the sample before.
+
+    `pairs_per_s` is over the last seconds: where a request takes one, a second's count only jumps.
+    It and `cores` are None until there is a second to speak of.
+    """
 
     time_s: float  # Unix
     metrics: pb.Metrics
     interval: Counters
+    pairs_per_s: float | None
+    cores: float | None
     gpus: tuple[GpuUse, ...]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,12 +48,12 @@ class Guard:
 def is_own_host(host: str) -> bool:
     """Whether a Host header names this machine: by an address, which no DNS can move, or by a
     name of its own."""
-    name = urlsplit(f"//{host}").hostname or ""
+    name = host.rpartition(":")[0].strip("[]") if re.search(r":\d+$", host) else host.strip("[]")
     try:
         ipaddress.ip_address(name)
     except ValueError:
         own = {socket.gethostname().lower(), "localhost"}
-        return name in own or name.endswith(".localhost")
+        return name.lower() in own or name.lower().endswith(".localhost")
     return True
 
 
@@ -68,4 +69,9 @@ def is_foreign(headers: Mapping[str, str]) -> bool:
     if site is not None:
         return site not in ("same-origin", "none")
     source = headers.get("origin") or headers.get("referer")
-    return source is not None and urlsplit(source).netloc != headers.get("host")
+    if source is None:
+        return False
+    try:
+        return urlsplit(source).netloc != headers.get("host")
+    except ValueError:  # what is no URL is not ours either
+        return True

@@ -44,6 +44,7 @@ def add_page(app: FastAPI, board: Board, watcher: Watcher) -> None:
         title="crossbench",
         favicon=ICON,
         dark=None,
+        language="en-US",
         tailwind=False,  # it would look through the page at every change
         binding_refresh_interval=None,
         gzip_middleware_factory=None,  # a loopback needs none
@@ -110,12 +111,12 @@ class Page:
                     self._chart(chart)
                 self._gpu = self._chart(GPU_CHART)
             with self._section("Cells") as self._cells:
-                self._fill(words.cells_html, "scroll")
+                self._fill("Table of cells", words.cells_html, "scroll")
             with ui.element("div").classes("pair"):
                 with self._section("Errors by status"):
-                    self._fill(words.errors_html, "scroll")
+                    self._fill("Table of errors", words.errors_html, "scroll")
                 with self._section("Configuration"):
-                    self._fill(words.config_html, "scroll config")
+                    self._fill("Settings", words.config_html, "scroll config")
         self.refresh()
         for key in self._charts:
             self._draw(key)
@@ -182,8 +183,9 @@ class Page:
         self._charts[chart.key] = (chart, drawn)
         return section
 
-    def _fill(self, text: Callable[[Board], str], classes: str) -> None:
-        element = ui.html(text(self._board)).classes(classes).props("tabindex=0 role=region")
+    def _fill(self, label: str, text: Callable[[Board], str], classes: str) -> None:
+        element = ui.html(text(self._board)).classes(classes)
+        element.props(f'tabindex=0 role=group aria-label="{label}"')  # it scrolls: keys must reach
         self._html.append((element, text))
 
     async def _reset(self) -> None:

@@ -145,7 +145,10 @@ def exposition(board: Board, accept: str) -> tuple[bytes, str]:
     """The text in the format that `accept` prefers (OpenMetrics or the older one), and its type."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(BoardCollector(board))
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except ValueError:  # a version that is none
+        encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 

@@ -62,7 +62,8 @@ class Watcher:
     def read_journal(self) -> None:
         """Take in what the journal has got since the last look."""
         for event in self._journal.new() if self._journal else ():
-            self._board.event(event)
+            with contextlib.suppress(KeyError, TypeError):  # a line is lost where a disk is full
+                self._board.event(event)
 
     async def reset(self) -> None:
         """Start the counters anew: the server's own too, but while a cell is measured from them.

@@ -46,7 +46,7 @@ def tiles(board: Board) -> Iterator[Tile]:
     last, totals = board.last, board.totals
     metrics = last.metrics if last else None
     window = board.windows[-1] if board.windows else None
-    speed = metrics.pairs_per_s if metrics else None
+    speed = last.pairs_per_s if last else None
     of_client = f"client {number(window.pairs_per_s)}" if window else ""
     yield Tile("Throughput", number(speed), "pairs/s", of_client)
     recent = metrics.latency_ms if metrics else None
@@ -61,7 +61,7 @@ def tiles(board: Board) -> Iterator[Tile]:
     waste = totals.padding_waste
     below = f"padding waste {NONE if waste is None else f'{100 * waste:.1f} %'}"
     yield Tile("Micro-batch", number(totals.pairs_per_batch), "pairs", below)
-    cores = metrics.cpu_cores if metrics else None
+    cores = last.cores if last else None
     spent = f"{number(metrics.cpu_s)} s in all" if metrics else ""
     yield Tile("CPU", number(cores), "cores", spent)
     resident = metrics.rss_mb if metrics else None
@@ -168,6 +168,7 @@ def config_html(board: Board) -> str:
     if not shown:
         return '<p class="quiet">Not known yet.</p>'
     rows = "".join(
-        f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in shown.items()
+        f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>"
+        for key, value in sorted(shown.items(), key=lambda item: "." in item[0])
     )
     return f"<dl>{rows}</dl>"
