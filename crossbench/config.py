@@ -18,7 +18,7 @@ from crossbench.types import Pipeline, Quant
 
 PACKAGE = Path(__file__).resolve().parent
 # What says how a cell is watched, stored or repeated, and not what is measured
-NOT_IDENTITY = ("repeat", "tracker", "dashboard", "outputs_dir", "cache_dir")
+NOT_IDENTITY = ("repeat", "tracker", "dashboard", "quality", "outputs_dir", "cache_dir")
 
 
 @dataclass
@@ -39,6 +39,7 @@ class RootSchema:
     dataset: Any = MISSING
     tracker: Any = MISSING
     dashboard: Any = MISSING
+    quality: Any = MISSING
     batch: Any = MISSING
     concurrency: Any = MISSING
     requests: Any = MISSING

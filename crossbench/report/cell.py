@@ -9,6 +9,7 @@ from crossbench.measure.statistics import summarise
 from crossbench.report import sections
 from crossbench.report.axes import flatten, label
 from crossbench.report.cell_plots import cell_plots
+from crossbench.report.quality import cell_quality
 from crossbench.report.tables import number, percentile_text
 from crossbench.results import RunResult, Status, load_records, load_result
 from crossbench.types import RequestRecord
@@ -37,7 +38,7 @@ def write_cell_report(folder: Path) -> Path:
         sections.correlations(records),
         sections.stages(metrics),
         *(sections.resources(title, rows, metrics) for title, rows in sections.RESOURCES.items()),
-        sections.others(metrics, "quality"),
+        cell_quality(result.quality, metrics),
         sections.others(metrics, "harness"),
         sections.dataset(result.dataset),
         sections.mapping("Model", result.model),
