@@ -37,7 +37,7 @@ from crossbench.serving.server import Server, ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.token_memory import TokenMemory
-from crossbench.types import Pipeline
+from crossbench.types import Pipeline, Quant
 
 WARMUP_SEQUENCES = 32
 PIPELINE_CAVEATS = {
@@ -147,6 +147,22 @@ def build_server(config: Mapping[str, Any], settings: CellSettings, model: Model
     return Server(services, limits, telemetry, info)
 
 
+def build_reference(settings: CellSettings, model: ModelFolder) -> Server:
+    """What drift is measured from: transformers' own fp32 forward of `model` on the CPU.
+
+    Behind a server as any other's, so that nothing but the forward can differ.
+
+    Raises:
+        ModelError: transformers cannot load the model.
+    """
+    choices = {"backend": "pytorch", "scheduler": "direct", "pool": "threads", "server": "cell"}
+    config = {group: _choice(group, name) for group, name in choices.items()}
+    plain = dataclasses.replace(
+        settings, quant=Quant.FP32, device="cpu", pipeline=Pipeline.FULL, batch=1
+    )
+    return build_server(config, plain, model)
+
+
 def _start(
     replicas: Sequence[Replica], telemetry: Telemetry, settings: CellSettings, concurrently: bool
 ) -> pb.Startup:
@@ -232,14 +248,20 @@ def _model_node(model: Any) -> dict[str, Any]:
             f"pool.models: {model!r} is not a choice of conf/model: give one of {choices}, or "
             "{base: one of them, key: value}"
         )
-    node = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
-    assert isinstance(node, dict)
+    node = _choice("model", choice)
     if unknown := changes.keys() - node.keys():
         raise ConfigError(
             f"pool.models: model {choice} has no {', '.join(sorted(unknown))}: what it has is "
             f"{', '.join(str(key) for key in node if key != '_target_')}"
         )
-    return {**{str(key): value for key, value in node.items()}, **changes}
+    return {**node, **changes}
+
+
+def _choice(group: str, name: str) -> dict[str, Any]:
+    """A group's choice as its file has it, without what it says of other groups."""
+    node = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{name}.yaml"), resolve=True)
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items() if key != "defaults"}
 
 
 def typical_pair_lengths(count: int, max_length: int) -> list[int]:

@@ -21,7 +21,8 @@ PACKAGE = Path(__file__).resolve().parent
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 # What says how a cell is watched, stored or repeated, and not what is measured
 NOT_IDENTITY = (
-    "repeat", "tracker", "dashboard", "outputs_dir", "cache_dir", "study", "report", "reference",
+    "repeat", "tracker", "dashboard", "quality", "outputs_dir", "cache_dir", "study", "report",
+    "reference",
 )  # fmt: skip
 
 
@@ -43,6 +44,7 @@ class RootSchema:
     dataset: Any = MISSING
     tracker: Any = MISSING
     dashboard: Any = MISSING
+    quality: Any = MISSING
     batch: Any = MISSING
     concurrency: Any = MISSING
     requests: Any = MISSING

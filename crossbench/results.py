@@ -1,4 +1,4 @@
-"""RunResult and its files: result.json (versioned) and requests.parquet (the raw records)."""
+"""RunResult and its files: result.json (versioned), requests.parquet and quality.parquet (raw)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from crossbench.errors import ResultError
-from crossbench.types import RequestRecord
+from crossbench.types import RequestRecord, ScoredPair
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
 RECORDS_FILE = "requests.parquet"
+QUALITY_FILE = "quality.parquet"
 
 
 class Status(StrEnum):
@@ -34,7 +35,8 @@ class RunResult:
     `metrics` maps the contract's names (`latency/p50_ms`) to numbers. `series` maps a live series'
     name (`pairs_per_s`) to values per window; its key `time_s` holds the windows' ends in seconds
     since the start of the measurement. `model`, `dataset` and `environment` describe what was
-    served, what was sent and where. `warnings` are sentences that a reader must know.
+    served, what was sent and where. `quality` says what was checked of the ranking and the verdict
+    (`measure.quality.Verdict`) with its reason. `warnings` are sentences that a reader must know.
     """
 
     status: Status
@@ -46,6 +48,7 @@ class RunResult:
     series: Mapping[str, Sequence[float]] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
     dataset: Mapping[str, Any] = field(default_factory=dict)
+    quality: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     started_at: str = ""  # ISO 8601, UTC
 
@@ -107,6 +110,38 @@ def load_records(folder: Path) -> list[RequestRecord]:
         return []
     names = [item.name for item in fields(RequestRecord)]
     return [RequestRecord(**row) for row in pq.read_table(path, columns=names).to_pylist()]
+
+
+def save_quality(pairs: Sequence[ScoredPair], folder: Path) -> Path:
+    """Write `quality.parquet` into `folder`: one row per pair of the quality check."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {
+        "query_id": pa.string(),
+        "passage_id": pa.string(),
+        "score": pa.float32(),
+        "reference_score": pa.float32(),
+        "relevance": pa.int32(),
+    }
+    columns = {
+        name: pa.array([getattr(pair, name) for pair in pairs], kind)
+        for name, kind in types.items()
+    }
+    path = folder / QUALITY_FILE
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def load_quality(folder: Path) -> list[ScoredPair]:
+    """Read `folder`/quality.parquet, query by query; no such file is an empty list."""
+    import pyarrow.parquet as pq
+
+    path = folder / QUALITY_FILE
+    if not path.exists():
+        return []
+    names = [item.name for item in fields(ScoredPair)]
+    return [ScoredPair(**row) for row in pq.read_table(path, columns=names).to_pylist()]
 
 
 def _finite(value: Any) -> Any:

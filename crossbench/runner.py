@@ -14,15 +14,22 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from crossbench.compose import build, build_server, check_support, fetch_model
+from crossbench.compose import (
+    build,
+    build_reference,
+    build_server,
+    check_support,
+    fetch_model,
+)
 from crossbench.config import CellSettings, cell_id, check_groups, check_settings
 from crossbench.errors import (
     BackendUnavailable,
@@ -36,12 +43,15 @@ from crossbench.load.driver import ClosedLoop, Stop
 from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
 from crossbench.load.lengths import summarise as summarise_lengths
 from crossbench.load.requests import fill_requests, first_pairs
+from crossbench.load.sample import Check
 from crossbench.measure.correlation import correlation_metrics
 from crossbench.measure.probes import CpuMeter, environment
 from crossbench.measure.statistics import summarise, windows
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.results import RunResult, Status, save_records, save_result
+from crossbench.quality import Checked, Served, compare, score_sample, unchecked
+from crossbench.reference import ReferenceCache
+from crossbench.results import RunResult, Status, save_quality, save_records, save_result
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.server import Server
@@ -60,16 +70,24 @@ class Measured:
     info: pb.ServerInfo
     interrupted: bool
     reset_midway: bool  # somebody else has reset the server's counters
+    served: Served
 
 
-def measure_cell(
-    config: Mapping[str, Any], events: EventStream
-) -> tuple[RunResult, list[RequestRecord]]:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A cell's result and records, and the rest of its quality check where there is one to do."""
+
+    result: RunResult
+    records: Sequence[RequestRecord] = ()
+    check_quality: Callable[[], Checked] | None = None
+
+
+def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
     """Measure one cell; every failure becomes a result with its reason."""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     identity = cell_id(config)
 
-    def ended(status: Status, error: str) -> tuple[RunResult, list[RequestRecord]]:
+    def ended(status: Status, error: str) -> Outcome:
         result = RunResult(
             status=status,
             config=config,
@@ -78,16 +96,17 @@ def measure_cell(
             environment=environment(),
             started_at=started_at,
         )
-        return result, []
+        return Outcome(result)
 
     try:
         settings = check_settings(config)
         check_groups(config)
         check_support(config, settings)
+        check: Check = build(config["quality"])
         events.stage("preparing model and data")
         model = fetch_model(config, settings)
         data = load_data(config, settings, model)
-        measured = asyncio.run(_drive(config, settings, model, data, events))
+        measured = asyncio.run(_drive(config, settings, model, data, check, events))
     except (UnsupportedQuant, UnsupportedDevice) as error:
         return ended(Status.UNSUPPORTED, str(error))
     except BackendUnavailable as error:
@@ -98,7 +117,25 @@ def measure_cell(
         traceback.print_exc()
         return ended(Status.FAILED, f"{type(error).__name__}: {error}")
     events.stage("writing results")
-    return _result(config, identity, started_at, data, measured), measured.records
+    result = _result(config, identity, started_at, data, measured)
+    served = measured.served
+    if served.why:
+        checked = unchecked(served.why, served.check)
+        return Outcome(_with_quality(result, checked), measured.records)
+
+    def finish() -> Checked:
+        cache = ReferenceCache(settings.cache_dir / "reference", model)
+        reference = partial(build_reference, settings, model)
+        return compare(served, check, cache, reference, settings.seed, events.stage)
+
+    # Until the check has come to its end
+    pending = unchecked("the check did not come to its end", served.check)
+    return Outcome(_with_quality(result, pending), measured.records, finish)
+
+
+def _with_quality(result: RunResult, checked: Checked) -> RunResult:
+    metrics = {**result.metrics, **checked.metrics}
+    return replace(result, metrics=metrics, quality=checked.summary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +168,10 @@ async def _drive(
     settings: CellSettings,
     model: ModelFolder,
     data: CellData,
+    check: Check,
     events: EventStream,
 ) -> Measured:
-    """Open the target, warm up, measure, close."""
+    """Open the target, warm up, measure, score the quality check's sample, close."""
     target: Target = build(config["target"])
     load: ClosedLoop = build(config["load"], concurrency=settings.concurrency)
 
@@ -149,7 +187,26 @@ async def _drive(
         address = await target.open(make_server)
         events.server(address)
         async with InferenceClient(address) as client:
-            return await _measure(client, load, settings, data, events)
+            interrupted = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
+            info = await client.info()
+            records, metrics, reset_midway = await _measure(
+                client, load, info, settings, data, interrupted, events
+            )
+            cut_short = interrupted.is_set()
+            served = Served(check.name, why="interrupted" if cut_short else "no request succeeded")
+            if not cut_short and any(record.ok for record in records):
+                served = await score_sample(
+                    client,
+                    check,
+                    data.dataset.lists,
+                    info,
+                    settings=settings,
+                    digest=model.digest,
+                    interrupted=interrupted,
+                    announce=events.stage,
+                )
+            return Measured(records, metrics, info, cut_short, reset_midway, served)
     finally:
         events.server(None)
         await target.close()
@@ -158,14 +215,14 @@ async def _drive(
 async def _measure(
     client: InferenceClient,
     load: ClosedLoop,
+    info: pb.ServerInfo,
     settings: CellSettings,
     data: CellData,
+    interrupted: asyncio.Event,
     events: EventStream,
-) -> Measured:
-    info = await client.info()
+) -> tuple[list[RequestRecord], dict[str, float], bool]:
+    """Records, metrics, and whether somebody else has reset the server's counters midway."""
     messages = fill_requests(data.dataset.lists, settings.batch)
-    interrupted = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
 
     events.stage("warming up")
     warming_s = time.perf_counter()
@@ -189,8 +246,7 @@ async def _measure(
         "startup/warmup_s": warmup_s,
         "harness/cores_used": cores_used,  # of this process, the server's too if it is here
     }
-    reset_midway = after.since_reset_s < wall_s
-    return Measured(records, metrics, info, interrupted.is_set(), reset_midway)
+    return records, metrics, after.since_reset_s < wall_s
 
 
 def _server_metrics(
@@ -302,10 +358,16 @@ def main(folder: Path) -> None:
     _end_with_parent()
     config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE))
     assert isinstance(config, dict)
-    result, records = measure_cell({str(key): value for key, value in config.items()}, events)
-    if records:
-        save_records(records, folder)
-    save_result(result, folder)
+    outcome = measure_cell({str(key): value for key, value in config.items()}, events)
+    if outcome.records:
+        save_records(outcome.records, folder)
+    # What was measured is safe before the reference takes memory and time of its own
+    save_result(outcome.result, folder)
+    if outcome.check_quality is not None:
+        checked = outcome.check_quality()
+        if checked.pairs:
+            save_quality(checked.pairs, folder)
+        save_result(_with_quality(outcome.result, checked), folder)
 
 
 if __name__ == "__main__":

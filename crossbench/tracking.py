@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from crossbench.errors import TrackingError
 from crossbench.measure.probes import environment
-from crossbench.results import RECORDS_FILE, RESULT_FILE, RunResult, Status
+from crossbench.results import QUALITY_FILE, RECORDS_FILE, RESULT_FILE, RunResult, Status
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
 ARTIFACTS = (
-    "report.md", RESULT_FILE, RECORDS_FILE, "config.yaml", "cell.log", "results.csv", "plots",
-    "dashboard.png",
+    "report.md", RESULT_FILE, RECORDS_FILE, QUALITY_FILE, "config.yaml", "cell.log",
+    "results.csv", "plots", "dashboard.png",
 )  # fmt: skip
 # What MLflow's stores and its REST API take
 MAX_KEY, MAX_PARAM, MAX_TAG, MAX_DIGEST = 250, 6000, 8000, 36
@@ -39,6 +39,7 @@ _NOTE_METRICS = (
     ("latency/p50_ms", "p50, ms"),
     ("latency/p95_ms", "p95, ms"),
     ("memory/rss_peak_mb", "peak resident set, MB"),
+    ("memory/model_mb", "the model's weights, MB"),
 )
 T = TypeVar("T")
 _UNFIT_IN_KEY = re.compile(r"[^\w\-. ]", re.ASCII)  # MLflow reads a slash as a path
@@ -155,6 +156,9 @@ class MlflowTracker:
         }
         if result.error:
             tags["error"] = result.error
+        if result.quality:
+            tags["quality"] = str(result.quality["verdict"])
+            tags["quality.reason"] = str(result.quality["reason"])
         # An unsupported cell has no numbers to compare either: its tag tells it from a breakdown
         ended = "FINISHED" if result.status is Status.FINISHED else "FAILED"
         with self._errors(), self._ending(run_id, "KILLED" if interrupted else ended):

@@ -76,6 +76,8 @@ def test_one_cell_of_the_real_model(outputs: Path, environment: dict[str, str]) 
     (result,) = results(cell.parent)
     assert result["status"] == "finished"
     assert set(result["metrics"]) >= METRICS - {"correlation/request"}  # type: ignore[call-overload]
+    assert result["quality"]["verdict"] == "reference"  # type: ignore[index]
+    assert result["metrics"]["memory/model_mb"] > 80  # type: ignore[index]
     assert len(load_records(cell)) == result["metrics"]["requests/ok"]  # type: ignore[index]
     assert "relevance" in (cell / "report.md").read_text()  # of random weights means nothing
     assert list((cell / "plots").glob("*.png"))
@@ -94,6 +96,11 @@ def test_a_sweep_goes_on_past_what_is_missing_or_wrong(
     statuses = [result["status"] for result in results(sweep)]
     on_a_mac = sys.platform == "darwin"
     assert statuses == ["finished", "failed", "finished" if on_a_mac else "unavailable", "failed"]
+    assert results(sweep)[0]["quality"] == {
+        "check": "sample",
+        "verdict": "not checked",
+        "reason": "backend=noop runs no model",
+    }
     errors = [str(result["error"]) for result in results(sweep)]
     assert "batch must be a positive whole number, got 0" in errors[1]
     assert on_a_mac or errors[2].endswith(str(missing_device("mps")))  # the doctor's words

@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,72 @@ def test_two_cells_of_which_one_is_not_here(tmp_path: Path) -> None:
     table = terminal_table([gone, here])
     assert "unavailable: backend=mps needs a Mac" in table
     assert len(set(map(len, table.splitlines()[:2]))) <= 2
+
+
+def checked(verdict: str, change: float) -> tuple[dict[str, Any], dict[str, float]]:
+    """A quality check's summary and metrics; the change's interval reaches 0.5 % to each side."""
+    summary = {"check": "sample", "verdict": verdict, "reason": f"found to be {verdict}",
+               "passages_a_query": 20, "queries_chosen": 43}  # fmt: skip
+    metrics = {"quality/queries": 43.0, "quality/pairs": 860.0, "quality/ndcg_at_10": 0.7,
+               "quality/ndcg_at_10_low": 0.65, "quality/ndcg_at_10_high": 0.75}  # fmt: skip
+    if verdict != "reference":
+        metrics |= {"quality/max_abs_diff": 0.2, "quality/mean_abs_diff": 0.03,
+                    "quality/kendall_tau": 0.96, "quality/ndcg_at_10_change": change,
+                    "quality/ndcg_at_10_change_low": change - 0.005,
+                    "quality/ndcg_at_10_change_high": change + 0.005}  # fmt: skip
+    return summary, metrics
+
+
+def quality_sweep(folder: Path, verdicts: dict[str, tuple[str, float, int]]) -> list[RunResult]:
+    """A cell per backend: its verdict, its change of nDCG@10 and its speed in pairs/s."""
+    results = []
+    for index, (backend, (verdict, change, speed)) in enumerate(verdicts.items()):
+        cell = folder / str(index)
+        result = save(cell, config(backend), load(speed, 32, index))
+        summary, metrics = checked(verdict, change)
+        metrics |= {**result.metrics, "memory/model_mb": 90.0 - 20 * index}
+        results.append(replace(result, metrics=metrics, quality=summary))
+        save_result(results[-1], cell)
+        write_cell_report(cell)
+    return results
+
+
+def test_speed_that_changes_the_ranking_wins_nothing(tmp_path: Path) -> None:
+    results = quality_sweep(
+        tmp_path,
+        {
+            "pytorch": ("reference", 0.0, 400),
+            "onnx": ("keeps", -0.001, 600),
+            "wild": ("changes", -0.08, 900),
+            "mlx": ("cannot say", -0.008, 500),
+        },
+    )
+    report = write_sweep_report(tmp_path)
+    text = report.read_text()
+    assert "Highest throughput: **onnx**" in text
+    assert "**wild** changes the ranking, so it does not count: found to be changes." in text
+    table = text[text.index("## All cells") :]
+    assert re.search(r"\| \*\*6\d\d ± [\d.]+\*\* .* 70.0 .* keeps \|", table)
+    assert re.search(r"\| 9\d\d ± .* 50.0 .* -8.0 % \(-8.5 % … -7.5 %\) \| +✗ changes \|", table)
+    assert re.search(r"\| +reference \|", table)
+    assert "Crossed points change the ranking" in text
+    assert len(linked(report)) == 2
+    svg = (tmp_path / "plots/frontier.svg").read_text()
+    assert "changes the ranking: disqualified" in svg
+    terminal = terminal_table(results)
+    assert "* 6" in terminal
+    assert "✗ 9" in terminal
+    assert "✗ changes the ranking" in terminal
+    cell = (tmp_path / "2" / "report.md").read_text()
+    assert "**The ranking is changed**: found to be changes." in cell
+
+
+def test_a_sweep_whose_every_cell_changes_the_ranking_has_no_winner(tmp_path: Path) -> None:
+    cells_ = {name: ("changes", -0.08, speed) for name, speed in (("a", 500), ("b", 700))}
+    quality_sweep(tmp_path, cells_)
+    text = write_sweep_report(tmp_path).read_text()
+    assert "All 2 cells with numbers change the ranking" in text
+    assert "**700" not in text
 
 
 def test_twenty_four_cells(tmp_path: Path) -> None:

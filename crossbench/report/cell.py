@@ -9,6 +9,7 @@ from crossbench.measure.statistics import summarise
 from crossbench.report import sections
 from crossbench.report.axes import flatten, label
 from crossbench.report.cell_plots import cell_plots
+from crossbench.report.quality import cell_quality
 from crossbench.report.reference import beside_reference
 from crossbench.report.tables import number, percentile_text
 from crossbench.results import RunResult, Status, load_records, load_result
@@ -38,7 +39,7 @@ def write_cell_report(folder: Path) -> Path:
         sections.correlations(records),
         sections.stages(metrics),
         *(sections.resources(title, rows, metrics) for title, rows in sections.RESOURCES.items()),
-        sections.others(metrics, "quality"),
+        cell_quality(result.quality, metrics),
         sections.others(metrics, "harness"),
         beside_reference([(label(result.config), result)]),
         sections.dataset(result.dataset),

@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crossbench.measure.intervals import mean_interval, percentile_interval, t_95
+from crossbench.measure.quality import Verdict
 from crossbench.report.axes import flatten, label, varying
 from crossbench.results import RunResult, Status
 from crossbench.types import RequestRecord
 
+_WORST_FIRST = (
+    Verdict.CHANGES, Verdict.UNSURE, Verdict.UNCHECKED, Verdict.KEEPS, Verdict.REFERENCE,
+)  # fmt: skip
 THROUGHPUT = "throughput/pairs_per_s"
 P95 = "latency/p95_ms"
 
@@ -60,6 +64,21 @@ class Cell:
     @property
     def failures(self) -> list[Run]:
         return [run for run in self.runs if run.result.status != Status.FINISHED]
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the quality check found; of repeats that differ, the worst. None: no check."""
+        found = {
+            run.result.quality.get("verdict")
+            for run in self.runs
+            if run.result.status == Status.FINISHED
+        }
+        return next((verdict for verdict in _WORST_FIRST if verdict in found), None)
+
+    @property
+    def disqualified(self) -> bool:
+        """It changes the ranking, so its speed wins nothing."""
+        return self.verdict is Verdict.CHANGES
 
     @property
     def status(self) -> str:

@@ -10,6 +10,7 @@ from crossbench.errors import ResultError
 from crossbench.report.axes import flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
 from crossbench.report.compare import Cell, Estimate, Run, cells, ratio
+from crossbench.report.quality import quality_reason, sweep_quality
 from crossbench.report.recommendations import recommendations
 from crossbench.report.reference import beside_reference
 from crossbench.report.sweep_plots import sweep_plots
@@ -60,7 +61,7 @@ def write_sweep_report(folder: Path) -> Path:
         all_cells(joined, axes, folder),
         *(f"![{title}]({path.relative_to(folder).as_posix()})" for title, path in plots.items()),
         _plot_note(joined, bool(plots)),
-        _quality(joined),
+        sweep_quality(joined),
         beside_reference([(_named(cell), run.result) for cell in joined for run in cell.runs]),
         _failures(joined),
         _environment(runs),
@@ -107,14 +108,21 @@ def _answer(joined: Sequence[Cell]) -> str:
         return f"**No cell finished**: see why for each of the {len(joined)} below."
     fastest = best_of(finished, lambda cell: cell.throughput, max)
     quickest = best_of(finished, lambda cell: cell.p95, min)
-    assert fastest is not None
+    if fastest is None:
+        return f"**All {len(finished)} cells with numbers change the ranking**: see Quality below."
     if len(finished) == 1:
         return f"Only one cell has numbers, {_told(fastest)}: there is nothing to compare."
     lines = [f"Highest throughput: {_told(fastest)}{_speedup(fastest, finished[0])}."]
-    lines[0] += _ties(fastest, finished, lambda cell: cell.throughput)
+    qualified = [cell for cell in finished if not cell.disqualified]
+    lines[0] += _ties(fastest, qualified, lambda cell: cell.throughput)
     if quickest is not None:
         lines.append(f"Lowest p95 latency: {_told(quickest)}.")
-        lines[1] += _ties(quickest, finished, lambda cell: cell.p95)
+        lines[1] += _ties(quickest, qualified, lambda cell: cell.p95)
+    lines += [
+        f"**{cell.label}** changes the ranking, so it does not count: {quality_reason(cell)}."
+        for cell in finished
+        if cell.disqualified
+    ]
     if len(finished) < len(joined):
         lines.append(f"{len(finished)} of {len(joined)} cells have numbers.")
     return "\n".join(f"- {line}" for line in lines)
@@ -176,22 +184,10 @@ def _plot_note(joined: Sequence[Cell], drawn: bool) -> str:
         return ""
     plural = "cell has" if missing == 1 else "cells have"
     absent = f" {missing} {plural} no numbers and no place in the plots." if missing else ""
-    return f"Error bars are the 95 % intervals of the table above.{absent}"
-
-
-def _quality(joined: Sequence[Cell]) -> str:
-    names = sorted(
-        {name for cell in joined for name in cell.metrics if name.startswith("quality/")}
-    )
-    if not names:
-        return ""
-    rows = [
-        [cell.label, *(number(cell.metrics.get(name), 4) for name in names)]
-        for cell in joined
-        if cell.metrics
-    ]
-    headers = ["cell", *(name.split("/", 1)[1] for name in names)]
-    return f"## Quality\n\n{markdown_table(headers, rows, 'l' + 'r' * len(names))}"
+    crossed = ""
+    if any(cell.disqualified for cell in joined):
+        crossed = " Crossed points change the ranking and are no part of the frontier."
+    return f"Error bars are the 95 % intervals of the table above.{crossed}{absent}"
 
 
 def _failures(joined: Sequence[Cell]) -> str:

@@ -29,6 +29,7 @@ from crossbench.report.tables import number, shorten
 _LEGEND_CHARACTERS = 44
 _BAR_CHARACTERS = 38
 _LEGEND_ROW_IN = 0.19
+_CROSS: dict[str, Any] = {"color": "black", "markeredgewidth": 1.6}
 
 Measured = tuple[Cell, Estimate, Estimate]
 
@@ -122,8 +123,14 @@ def _frontier(
     names: dict[str, str],
     folder: Path,
 ) -> Path:
-    """Every cell as p95 against throughput; those that no other beats in both are joined."""
-    front = pareto([(rate.value, p95.value) for _, rate, p95 in measured])
+    """Every cell as p95 against throughput; those that no other beats in both are joined.
+
+    A cell that changes the ranking is crossed out and beats nobody.
+    """
+    fit = [index for index, (cell, *_) in enumerate(measured) if not cell.disqualified]
+    front = [
+        fit[place] for place in pareto([(measured[i][1].value, measured[i][2].value) for i in fit])
+    ]
     values = sorted({float(cell.flat[along]) for cell, *_ in measured}) if along else []
     by_value = 1 < len(values) <= len(MARKERS)
     handles: list[Line2D] = []
@@ -139,6 +146,8 @@ def _frontier(
         ]
     if len(front) > 1:
         handles.append(Line2D([], [], color=GREY, linewidth=1.2, label="frontier"))
+    if len(fit) < len(measured):
+        handles.append(_handle("changes the ranking: disqualified", "x", **_CROSS))
     texts = [str(handle.get_label()) for handle in handles]
     with figure(4.0 + _LEGEND_ROW_IN * legend_rows(texts)) as made:
         axes = made.subplots()
@@ -151,6 +160,11 @@ def _frontier(
             marker = MARKERS[index % len(MARKERS)]
             if by_value and along:
                 marker = MARKERS[values.index(float(cell.flat[along]))]
+            if cell.disqualified:
+                style = {**_fill(index), "markerfacecolor": "white"}
+                axes.plot(p95.value, rate.value, marker, markersize=7, alpha=0.6, **style)
+                axes.plot(p95.value, rate.value, "x", markersize=11, zorder=4, **_CROSS)
+                continue
             axes.plot(p95.value, rate.value, marker, markersize=7, **_fill(index))
         axes.margins(0.16)
         axes.set(
@@ -163,7 +177,9 @@ def _frontier(
             axes,
             [
                 (p95.value, rate.value, _texts(cell, along))
-                for cell, rate, p95 in (measured[i] for i in front)
+                for cell, rate, p95 in (
+                    measured[i] for i in (*front, *sorted({*range(len(measured))} - {*fit}))
+                )
             ],
         )
         return save(made, folder, "frontier")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from crossbench.measure.quality import Verdict
 from crossbench.report.axes import varying
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.compare import Cell, Estimate, Run, cells, distinguishable, ratio
 from crossbench.report.tables import (
     ABSENT,
+    change_text,
     cut,
     markdown_table,
     number,
@@ -40,6 +42,7 @@ def summary_rows(results: Sequence[RunResult]) -> tuple[list[str], list[list[str
         mark = ""
         if best is not None and cell.throughput is not None and len(joined) > 1:
             mark = "* " if cell is best else same_mark(cell.throughput, best.throughput)
+            mark = "✗ " if cell.disqualified else mark
         metrics, n = cell.metrics, int(cell.metrics.get("requests/ok", 0))
         width = _TERMINAL_VALUE if axes else _TERMINAL_REASON
         rows.append([
@@ -64,6 +67,7 @@ def terminal_table(results: Sequence[RunResult]) -> str:
     throughput = " ".join(row[names] for row in rows)
     legend = {
         "*": "* highest throughput",
+        "✗": "✗ changes the ranking, so it does not count",
         _SAME.strip(): "≈ not distinguishable from it",
         "±": "± 95 % interval",
     }
@@ -82,9 +86,10 @@ def all_cells(joined: Sequence[Cell], axes: Sequence[str], folder: Path) -> str:
     quickest = best_of(joined, lambda cell: cell.p95, min)
     first = next((cell for cell in joined if cell.throughput is not None), None)
     device = any("memory/device_peak_mb" in cell.metrics for cell in joined)
+    more = [column for column in _COLUMNS if any(column[1](cell) != ABSENT for cell in joined)]
     headers = ["cell", *_axis_names(axes), "status", "throughput (pairs/s)", "speed-up",
                "p50 (ms)", "p95 (ms)", "p99 (ms)", "RSS peak (MB)",
-               *(["device peak (MB)"] * device)]  # fmt: skip
+               *(["device peak (MB)"] * device), *(name for name, _ in more)]  # fmt: skip
     rows = []
     for cell in joined:
         metrics, n = cell.metrics, int(cell.metrics.get("requests/ok", 0))
@@ -100,16 +105,40 @@ def all_cells(joined: Sequence[Cell], axes: Sequence[str], folder: Path) -> str:
             percentile_text(metrics.get("latency/p99_ms"), 99, n),
             number(metrics.get("memory/rss_peak_mb")),
             *([number(metrics.get("memory/device_peak_mb"))] * device),
+            *(text(cell) for _, text in more),
         ])  # fmt: skip
-    align = "l" * (len(headers) - 6 - device) + "r" * (6 + device)
+    right = 6 + device + len(more)
+    align = "l" * (len(headers) - right) + "r" * right
     table = markdown_table(headers, rows, align)
     return f"## All cells\n\n{table}\n\n{_legend(joined)}"
+
+
+def verdict_text(cell: Cell) -> str:
+    if cell.verdict is None or cell.verdict is Verdict.UNCHECKED:
+        return ABSENT
+    return "✗ changes" if cell.disqualified else cell.verdict.value
+
+
+def _metric(name: str, digits: int) -> Callable[[Cell], str]:
+    return lambda cell: number(cell.metrics.get(name), digits)
+
+
+# Beside the speed where any cell has them
+_COLUMNS: tuple[tuple[str, Callable[[Cell], str]], ...] = (
+    ("model (MB)", _metric("memory/model_mb", 3)),
+    ("tau", _metric("quality/kendall_tau", 3)),
+    ("nDCG@10", _metric("quality/ndcg_at_10", 3)),
+    ("nDCG@10 to fp32", lambda cell: change_text(cell.metrics)),
+    ("ranking", verdict_text),
+)
 
 
 def _marked(text: str, cell: Cell, best: Cell | None, get: Get) -> str:
     if cell is best:
         return f"**{text}**"
-    return text if best is None else same_mark(get(cell), get(best)) + text
+    if best is None or cell.disqualified:
+        return text
+    return same_mark(get(cell), get(best)) + text
 
 
 def _times(cell: Cell, first: Cell | None) -> str:
@@ -149,6 +178,10 @@ def _legend(joined: Sequence[Cell]) -> str:
             "chance (`?`)."
         )
     notes.append("`~`: fewer than five requests lie beyond that percentile.")
+    if any(cell.verdict not in (None, Verdict.UNCHECKED) for cell in joined):
+        notes.append(
+            "Ranking: see Quality below; a cell that changes it (`✗`) is never the best of all."
+        )
     return " ".join(notes)
 
 
@@ -157,7 +190,12 @@ def best_of(
     get: Get,
     choose: Callable[[list[float]], float],
 ) -> Cell | None:
-    found = [(value, cell) for cell in joined if (value := get(cell)) is not None]
+    """The best cell; one that changes the ranking is not in the running."""
+    found = [
+        (value, cell)
+        for cell in joined
+        if (value := get(cell)) is not None and not cell.disqualified
+    ]
     if not found:
         return None
     wanted = choose([value.value for value, _ in found])

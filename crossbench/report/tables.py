@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from crossbench.measure.statistics import percentile_supported
 
@@ -30,6 +30,17 @@ def percentile_text(value: float | None, q: float, n: int, unit: str = "") -> st
     """A percentile, marked with the number of requests where these hardly support it."""
     text = f"{number(value)} {unit}".rstrip()
     return text if value is None or percentile_supported(q, n) else f"~{text} (n={n})"
+
+
+def change_text(metrics: Mapping[str, float]) -> str:
+    """nDCG@10's relative change from fp32 with its interval, in percent."""
+    key = "quality/ndcg_at_10_change"
+    if key not in metrics:
+        return ABSENT
+    text = f"{metrics[key]:+.1%}"
+    if f"{key}_low" in metrics:
+        text += f" ({metrics[f'{key}_low']:+.1%} … {metrics[f'{key}_high']:+.1%})"
+    return text.replace("%", " %")
 
 
 def interval_text(low: float, high: float) -> str:

@@ -1,0 +1,64 @@
+"""The reference's scores, kept by the content that they follow from: one small file a list."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crossbench.backends.artifacts import artifact_key, library_versions
+from crossbench.models.folder import ModelFolder
+from crossbench.types import Float32Array, QueryPassages
+
+_VERSION = 1  # raise it when what the reference computes changes
+
+
+@dataclass(frozen=True)
+class ReferenceCache:
+    """Scores of transformers' fp32 forward under `folder`, for one model.
+
+    A file's name is the hash of the model's content, its maximum length, the texts and the
+    versions of torch and transformers; its scores carry their own sum, and a file that is broken
+    is as good as none.
+    """
+
+    folder: Path
+    model: ModelFolder
+
+    def load(self, entry: QueryPassages) -> Float32Array | None:
+        """Scores float32 (n,) of the list's passages; None where they are not there or broken."""
+        try:
+            document = json.loads(self._path(entry).read_text("utf-8"))
+            scores = np.array(document["scores"], dtype=np.float32)
+            whole = document["sha256"] == _sum(scores) and len(scores) == len(entry.passages)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return scores if whole else None
+
+    def save(self, entry: QueryPassages, scores: Float32Array) -> None:
+        """Keep the list's scores, whole or not at all."""
+        path = self._path(entry)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        document = {"sha256": _sum(scores), "scores": scores.tolist()}
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as draft:
+            json.dump(document, draft)
+        Path(draft.name).replace(path)
+
+    def _path(self, entry: QueryPassages) -> Path:
+        key = artifact_key(
+            _VERSION,
+            self.model.digest,
+            self.model.max_length,
+            library_versions("torch", "transformers"),
+            entry.query,
+            entry.passages,
+        )
+        return self.folder / f"{key}.json"
+
+
+def _sum(scores: Float32Array) -> str:
+    return hashlib.sha256(np.ascontiguousarray(scores).tobytes()).hexdigest()
