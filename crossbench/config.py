@@ -151,6 +151,12 @@ def cell_id(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def without_bookkeeping(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without how a cell is watched and stored, which nobody compares cells by."""
+    kept = {"repeat", "study"}
+    return {key: node for key, node in config.items() if key in kept or key not in NOT_IDENTITY}
+
+
 def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every value by its dotted key, as it is; a group's own key holds its `name`.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from crossbench.config import flatten_config
+from crossbench.config import flatten_config, without_bookkeeping
 from crossbench.results import RunResult, Status
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ LEADING_METRICS = (
     "memory/rss_peak_mb",
     "memory/device_peak_mb",
 )
-# How a cell is watched and stored is no parameter that anyone compares runs by
-_NOT_A_PARAM = frozenset({"tracker", "dashboard", "outputs_dir", "cache_dir"})
 _NOTE_METRICS = (
     ("throughput/pairs_per_s", "pairs/s"),
     ("latency/p50_ms", "p50, ms"),
@@ -71,8 +69,7 @@ def flatten_params(config: Mapping[str, Any]) -> dict[str, str]:
     is cut with a mark. How the cell is watched and stored is left out.
     """
     flat: dict[str, str] = {}
-    kept = {key: value for key, value in config.items() if key not in _NOT_A_PARAM}
-    for path, value in flatten_config(kept).items():
+    for path, value in flatten_config(without_bookkeeping(config)).items():
         key = _UNFIT_IN_KEY.sub("_", path)[: MAX_KEY - 10].strip(" .") or "_"
         while key in flat:  # two keys may have become one
             key += "_"
@@ -233,11 +230,13 @@ def dataset_input(dataset: Mapping[str, Any]) -> DatasetInput:
 
 
 def artifacts(folder: Path) -> list[Path]:
-    """What of a cell's or sweep's folder goes to MLflow: its files, and its plots; no cells."""
+    """What of a cell's or sweep's folder goes to MLflow: its files and its plots; no cells, nothing
+    half written, and not the journal that the dashboard follows."""
     return [
         path
         for path in sorted(folder.iterdir())
-        if path.name == "plots" or (path.is_file() and path.suffix not in ("", ".partial"))
+        if path.name == "plots"
+        or (path.is_file() and path.suffix not in ("", ".partial", ".jsonl"))
     ]
 
 

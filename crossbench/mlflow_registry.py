@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from crossbench.errors import TrackingError
 from crossbench.mlflow_format import DIGEST_TAG, is_number
 from crossbench.results import RunResult
+from crossbench.types import Pipeline
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,7 +38,8 @@ def link_version(client: MlflowClient, name: str, run_id: str, result: RunResult
     version = _version(client, name, digest) or _create(client, name, run_id, digest, result)
     number = str(version.version)
     rate, p95 = (result.metrics.get(key) for key in ("throughput/pairs_per_s", "latency/p95_ms"))
-    if is_number(rate) and float(rate or 0) > float(version.tags.get(RATE_TAG, "-inf")):
+    best_so_far = float(version.tags.get(RATE_TAG, "-inf"))
+    if _is_of_the_model(result) and is_number(rate) and float(rate or 0) > best_so_far:
         model = result.model
         tags = {
             RATE_TAG: f"{rate:.6g}",
@@ -51,10 +53,14 @@ def link_version(client: MlflowClient, name: str, run_id: str, result: RunResult
     return f"models:/{name}/{number}"
 
 
+def _is_of_the_model(result: RunResult) -> bool:
+    """Not the harness's floor, nor one stage of the pipeline alone."""
+    return result.model.get("backend") != "noop" and result.config.get("pipeline") == Pipeline.FULL
+
+
 def _version(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
     """The newest version with this digest."""
-    escaped = name.replace("'", "")
-    found = client.search_model_versions(f"name = '{escaped}'", max_results=1000)
+    found = client.search_model_versions(_named(name), max_results=1000)
     fitting = [item for item in found if item.tags.get(DIGEST_TAG) == digest]
     return max(fitting, key=lambda item: int(item.version), default=None)
 
@@ -62,7 +68,7 @@ def _version(client: MlflowClient, name: str, digest: str) -> ModelVersion | Non
 def _create(
     client: MlflowClient, name: str, run_id: str, digest: str, result: RunResult
 ) -> ModelVersion:
-    if not client.search_registered_models(f"name = '{name}'"):
+    if not client.search_registered_models(_named(name)):
         client.create_registered_model(name, description="Models that crossbench has measured")
     return client.create_model_version(
         name,
@@ -71,3 +77,8 @@ def _create(
         tags={DIGEST_TAG: digest, "model": str(result.model.get("name", ""))},
         description="Measured by crossbench; its files are told by the digest and not kept here.",
     )
+
+
+def _named(name: str) -> str:
+    mark = '"' if "'" in name else "'"
+    return f"name = {mark}{name}{mark}"

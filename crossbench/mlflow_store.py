@@ -181,8 +181,8 @@ class MlflowTracker:
         with self._errors():
             self._client.set_tag(run_id, form.PARENT_TAG, parent_id)
 
-    def cells(self, sweep: str | None) -> list[Run]:
-        """MLflow's own runs of cells, the oldest first: all, or those of one sweep.
+    def cells(self) -> list[Run]:
+        """MLflow's own runs of all cells, the oldest first.
 
         Raises:
             TrackingError: the store is out of reach or has no experiment of that name.
@@ -194,13 +194,7 @@ class MlflowTracker:
                     f"MLflow at {form.without_credentials(self.uri)} has no experiment "
                     f"{self.experiment!r}: what it has is {', '.join(names) or 'none'}"
                 )
-            runs = self._search("")
-        tags = [run.data.tags for run in runs]
-        return [
-            run
-            for run, found in zip(runs, tags, strict=True)
-            if "cell_id" in found and sweep in (None, found.get(form.SWEEP_TAG))
-        ]
+            return [run for run in self._search("") if "cell_id" in run.data.tags]
 
     def _search(self, condition: str) -> list[Run]:
         found: list[Run] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from crossbench.mlflow_store import MlflowTracker, StoredRun
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.sweep import read_runs
 from crossbench.results import RESULT_FILE, RunResult, cell_folders, load_result
-from crossbench.sweep import INTERRUPTED_FILE, STATE_FILE, cell_label, read_state
+from crossbench.sweep import INTERRUPTED_FILE, STATE_FILE, cell_label
 from crossbench.tracking import Place
 
 
@@ -129,7 +130,7 @@ def _is_running(folder: Path) -> bool:
     if not (folder / STATE_FILE).exists() or (folder / REPORT_FILE).exists():
         return False
     try:
-        process = psutil.Process(read_state(folder).pid)
+        process = psutil.Process(json.loads((folder / STATE_FILE).read_text("utf-8"))["pid"])
         # An identifier is given again; a later process is another one
         return process.create_time() <= (folder / STATE_FILE).stat().st_mtime
     except psutil.Error:
