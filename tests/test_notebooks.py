@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from filelock import FileLock
 from nbclient import NotebookClient
 
 import crossbench
@@ -36,24 +37,36 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def ran(
-    migrated_store: Path, seeded_model: ModelFolder, tmp_path_factory: pytest.TempPathFactory
+    migrated_store: Path,
+    seeded_model: ModelFolder,
+    tmp_path_factory: pytest.TempPathFactory,
+    worker_id: str,
+    testrun_uid: str,
 ) -> Ran:
-    outputs = tmp_path_factory.mktemp("outputs")
-    shutil.copy(migrated_store, outputs / "mlflow.db")
+    """Made once for all of pytest-xdist's processes, which share the folder above their own."""
+    base = tmp_path_factory.getbasetemp()
+    outputs = (base if worker_id == "master" else base.parent) / f"notebooks-{testrun_uid}"
+    with FileLock(f"{outputs}.lock"):
+        if not outputs.exists():
+            outputs.mkdir()
+            shutil.copy(migrated_store, outputs / "mlflow.db")
+            sweep(outputs, seeded_model)
+    return Ran(crossbench.latest_sweep(outputs), f"sqlite:///{outputs}/mlflow.db")
+
+
+def sweep(outputs: Path, model: ModelFolder) -> None:
     overrides = (
         "backend=noop", "batch=0,4,8", "requests=80", "max_seconds=20", "warmup_requests=1",
-        "concurrency=2", "dataset.queries=4", "dataset.passages_per_query=40",
-        "dashboard=none",
+        "concurrency=2", "dataset.queries=4", "dataset.passages_per_query=40", "dashboard=none",
     )  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "crossbench", "-m", *overrides, f"outputs_dir={outputs}"],
-        env={**os.environ, "CROSSBENCH_CACHE": str(seeded_model.path.parent)},
+        env={**os.environ, "CROSSBENCH_CACHE": str(model.path.parent)},
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 1, done.stderr  # of batch=0
-    return Ran(crossbench.latest_sweep(outputs), f"sqlite:///{outputs}/mlflow.db")
 
 
 def test_a_sweep_is_a_frame_of_its_cells(ran: Ran) -> None:
