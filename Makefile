@@ -25,7 +25,7 @@ PLUS :=
 TWO_BACKENDS := $(shell command -v $${CXX:-g++} >/dev/null 2>&1 && echo backend=pytorch,compiled || echo backend=pytorch quant=fp32,bf16)
 endif
 
-.PHONY: help sweep test test-full lint ui proto peers clean
+.PHONY: help sweep test test-full lint ui notebooks proto peers clean
 .NOTPARALLEL:
 
 help: ## what there is to make
@@ -58,6 +58,9 @@ ui: .venv/.base ## the MLflow page on the runs in outputs/, at MLFLOW_PORT (5000
 		$(BIN)/mlflow ui --workers 1 --host 127.0.0.1 --port $(MLFLOW_PORT) \
 		--backend-store-uri "sqlite:///$(CURDIR)/outputs/mlflow.db" \
 		--default-artifact-root "$(CURDIR)/outputs/mlartifacts"
+
+notebooks: .venv/.notebooks ## JupyterLab on notebooks/, which read what is in outputs/
+	$(BIN)/jupyter lab --notebook-dir notebooks
 
 proto: .venv/.dev ## generate the gRPC code from its .proto again
 	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
@@ -94,6 +97,10 @@ $(BIN)/python:
 .venv/.full: $(PINS) | $(BIN)/python
 	$(PIP) -e ".[test,hub,openvino,onnx,mlx]"
 	@touch .venv/.base .venv/.test $@
+
+.venv/.notebooks: $(PINS) | $(BIN)/python
+	$(PIP) -e ".[notebooks$(PLUS)]"
+	@touch .venv/.base $@
 
 .venv/.dev: $(PINS) | $(BIN)/python
 	$(PIP) -e ".[dev$(PLUS)]"

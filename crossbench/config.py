@@ -153,6 +153,32 @@ def cell_id(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def without_bookkeeping(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without how a cell is watched and stored, which nobody compares cells by."""
+    kept = {"repeat", "study"}
+    return {key: node for key, node in config.items() if key in kept or key not in NOT_IDENTITY}
+
+
+def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every value by its dotted key, as it is; a group's own key holds its `name`.
+
+    Keys that begin with an underscore (`_target_`) say how a thing is made and are left out.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if key.startswith("_"):
+            continue
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            inside = flatten_config(value, f"{path}.")
+            if (name := inside.pop(f"{path}.name", None)) is not None:
+                flat[path] = name
+            flat |= inside
+        else:
+            flat[path] = value
+    return flat
+
+
 def to_plain(config: DictConfig) -> dict[str, Any]:
     """The config as resolved dicts and lists.
 

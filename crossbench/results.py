@@ -27,6 +27,11 @@ class Status(StrEnum):
     UNAVAILABLE = "unavailable"  # something is missing on this machine
     UNSUPPORTED = "unsupported"  # the backend has no such precision or device
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether the command that measured such a cell ends with status 1."""
+        return self not in (Status.FINISHED, Status.UNSUPPORTED)
+
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
@@ -85,6 +90,12 @@ def load_result(folder: Path) -> RunResult:
     known = {item.name for item in fields(RunResult)}
     document = {key: value for key, value in document.items() if key in known}
     return RunResult(**{**document, "status": Status(document["status"])})
+
+
+def cell_folders(sweep: Path) -> list[Path]:
+    """The numbered folders of a sweep's cells, in their order."""
+    numbered = [path for path in sweep.iterdir() if path.is_dir() and path.name.isdecimal()]
+    return sorted(numbered, key=lambda path: int(path.name))
 
 
 def save_records(records: Sequence[RequestRecord], folder: Path) -> Path:

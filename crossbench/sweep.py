@@ -32,8 +32,8 @@ from crossbench.overrides import check_points, sweep_points, without_given
 from crossbench.progress import cell_progress
 from crossbench.report.cell import write_cell_report
 from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
-from crossbench.results import RunResult, Status, load_result
-from crossbench.tracking import Tracker
+from crossbench.results import RunResult, load_result
+from crossbench.tracking import Place, Tracker
 
 T = TypeVar("T")
 STATE_FILE = "sweep.json"
@@ -160,7 +160,7 @@ def _run_single(
         dashboard.close()
     console.print(terminal_table([result]))
     console.print(f"report: {folder / 'report.md'}")
-    if _is_failure(result):
+    if result.status.is_failure:
         sys.exit(EXIT_FAILED)
 
 
@@ -174,7 +174,8 @@ def measure_and_track(
     """One cell from its config to its report and its MLflow run."""
     label = cell_label(config)
     place = f"cell {number + 1}/{state.cells}"
-    run_id = tracked(lambda: tracker.start_cell(label, state.parent_run_id))
+    where = Place(folder.parent.name, number)
+    run_id = tracked(lambda: tracker.start_cell(label, state.parent_run_id, where))
     journal = sweep_journal(folder.parent, state.dashboard_url, cell=number)
     journal.write({"event": "cell", "label": label, "config": config})
     interrupted = False
@@ -212,10 +213,9 @@ def finish_sweep(folder: Path, tracker: Tracker) -> int:
     interrupted = (folder / INTERRUPTED_FILE).exists()
     report = write_sweep_report(folder)
     results = [run.result for run in read_runs(folder)]
-    failed = any(_is_failure(result) for result in results)
     if state.parent_run_id is not None:
         parent = state.parent_run_id
-        tracked(lambda: tracker.finish_sweep(parent, folder, failed, interrupted))
+        tracked(lambda: tracker.finish_sweep(parent, results, folder, interrupted))
     console.print(terminal_table(results))
     if interrupted:
         console.print(f"interrupted after {len(results)} of {state.cells} cells")
@@ -224,7 +224,7 @@ def finish_sweep(folder: Path, tracker: Tracker) -> int:
     sweep_journal(folder, state.dashboard_url).write(end)
     if interrupted:
         return EXIT_INTERRUPTED
-    return EXIT_FAILED if failed else 0
+    return EXIT_FAILED if any(result.status.is_failure for result in results) else 0
 
 
 def read_state(folder: Path) -> SweepState:
@@ -276,7 +276,10 @@ def tracked(call: Callable[[], T]) -> T | None:
     try:
         return call()
     except TrackingError as error:
-        console.print(f"[yellow]tracking:[/] {escape(str(error))} (results stay on disk)")
+        console.print(
+            f"[yellow]tracking:[/] {escape(str(error))} (results stay on disk: "
+            "python -m crossbench.sync uploads them later)"
+        )
         return None
 
 
@@ -286,7 +289,3 @@ def cell_label(config: Mapping[str, Any]) -> str:
         f"{config['backend']['name']} {config['quant']['name']} "
         f"batch={config['batch']} concurrency={config['concurrency']}"
     )
-
-
-def _is_failure(result: RunResult) -> bool:
-    return result.status not in (Status.FINISHED, Status.UNSUPPORTED)

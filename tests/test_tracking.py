@@ -19,8 +19,10 @@ from omegaconf import OmegaConf
 from crossbench.compose import build
 from crossbench.config import conf_dir
 from crossbench.errors import TrackingError
+from crossbench.mlflow_format import MAX_PARAM, flatten_params, shorten
+from crossbench.mlflow_store import MlflowTracker
 from crossbench.results import RunResult, Status
-from crossbench.tracking import MAX_PARAM, MlflowTracker, NoTracker, flatten_params, shorten
+from crossbench.tracking import NoTracker, Place
 
 RESULT = RunResult(
     status=Status.FINISHED,
@@ -33,6 +35,7 @@ RESULT = RunResult(
     metrics={
         "throughput/pairs_per_s": 123.5,
         "latency/p50_ms": 7.25,
+        "latency/p95_ms": 8.5,
         "correlation/window": float("nan"),
     },
     environment={
@@ -90,7 +93,7 @@ def environment_is_left_clean() -> Iterator[None]:
 
 
 def finished(tracker: MlflowTracker, client: MlflowClient, result: RunResult, cell: Path) -> Run:
-    run_id = tracker.start_cell("noop fp32 batch=32 concurrency=1", None)
+    run_id = tracker.start_cell("noop fp32 batch=32 concurrency=1", None, Place("sweep", 0))
     assert run_id is not None
     tracker.finish_cell(run_id, result, cell)
     return client.get_run(run_id)
@@ -104,13 +107,16 @@ def test_a_finished_cell_has_params_metrics_and_tags(
     assert run.info.run_name == "noop fp32 batch=32 concurrency=1"
     assert run.data.params == {
         "backend": "noop",
-        "backend._target_": "crossbench.backends.noop.Noop",
         "backend.threads": "null",
         "batch": "32",
         "device": "cpu",
     }
     finals = {key: value for key, value in run.data.metrics.items() if not key.startswith("live/")}
-    assert finals == {"throughput/pairs_per_s": 123.5, "latency/p50_ms": 7.25}
+    assert finals == {
+        "throughput/pairs_per_s": 123.5,
+        "latency/p50_ms": 7.25,
+        "latency/p95_ms": 8.5,
+    }
     tags = run.data.tags
     assert tags["status"] == "finished"
     assert tags["cell_id"] == "0123456789ab"
@@ -174,21 +180,38 @@ def test_the_files_of_a_cell_are_artifacts(
 def test_cells_nest_under_their_sweep(
     tracker: MlflowTracker, client: MlflowClient, cell: Path
 ) -> None:
-    parent = tracker.start_sweep("2026-01-02_03-04-05", ["backend=noop,pytorch", "+extra.key=1,2"])
+    overrides = ["backend=noop,pytorch", "+extra.key=1,2"]
+    parent = tracker.start_sweep("2026-01-02_03-04-05", overrides)
     assert parent is not None
-    children = [tracker.start_cell(name, parent) for name in ("first", "second")]
+    children = [
+        tracker.start_cell(name, parent, Place("sweep", number))
+        for number, name in enumerate(("first", "second"))
+    ]
     for child in children:
         assert child is not None
         tracker.finish_cell(child, RESULT, cell)
-    (cell.parent / "report.md").write_text("# Sweep\n\n![picture](plots/a.png)\nwords\n", "utf-8")
+    report = "# Sweep\n\n![picture](plots/a b.png)\n[0](0/report.md) [7](7/report.md)\n"
+    (cell.parent / "report.md").write_text(report, "utf-8")
     (cell.parent / "results.csv").write_text("a,b\n", "utf-8")
-    tracker.finish_sweep(parent, cell.parent, failed=False, interrupted=False)
+    tracker.finish_sweep(parent, [RESULT, RESULT], cell.parent, interrupted=False)
 
     run = client.get_run(parent)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "2026-01-02_03-04-05"
     assert run.data.params == {"backend": "noop,pytorch", "extra.key": "1,2"}
-    assert run.data.tags["mlflow.note.content"] == "# Sweep\n\nwords"
+    assert run.data.metrics == {
+        "cells/finished": 2,
+        "cells/failed": 0,
+        "cells/unavailable": 0,
+        "cells/unsupported": 0,
+        "best/pairs_per_s": 123.5,
+        "best/p95_ms": 8.5,
+    }
+    page = f"#/experiments/{run.info.experiment_id}/runs/{children[0]}"
+    assert run.data.tags["mlflow.note.content"] == (
+        f"# Sweep\n\n![picture](get-artifact?path=plots%2Fa%20b.png&run_uuid={parent})\n"
+        f"[0]({page}) 7"
+    )
     assert run.data.tags["host"]
     assert {item.path for item in client.list_artifacts(parent)} == {"report.md", "results.csv"}
     nested = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
@@ -209,7 +232,8 @@ def test_a_sweep_ends_as_its_cells_did(
 ) -> None:
     parent = tracker.start_sweep("sweep", [])
     assert parent is not None
-    tracker.finish_sweep(parent, tmp_path, failed, interrupted)
+    result = replace(RESULT, status=Status.FAILED if failed else Status.FINISHED)
+    tracker.finish_sweep(parent, [RESULT, result], tmp_path, interrupted)
     assert client.get_run(parent).info.status == status
 
 
@@ -229,7 +253,7 @@ def test_a_cell_without_numbers_is_failed_with_its_error(
 def test_an_interrupted_cell_is_killed(
     tracker: MlflowTracker, client: MlflowClient, cell: Path
 ) -> None:
-    run_id = tracker.start_cell("cell", None)
+    run_id = tracker.start_cell("cell", None, Place("sweep", 0))
     assert run_id is not None
     result = replace(RESULT, status=Status.FAILED, error="interrupted")
     tracker.finish_cell(run_id, result, cell, interrupted=True)
@@ -268,7 +292,10 @@ def test_odd_and_many_config_values(
 
 
 def test_a_second_tracker_shares_the_store(tracker: MlflowTracker, client: MlflowClient) -> None:
-    first, second = tracker.start_cell("a", None), replace(tracker).start_cell("b", None)
+    first, second = (
+        tracker.start_cell("a", None, Place("sweep", 0)),
+        replace(tracker).start_cell("b", None, Place("sweep", 0)),
+    )
     assert first is not None
     assert second is not None
     one, two = client.get_run(first), client.get_run(second)
@@ -278,7 +305,7 @@ def test_a_second_tracker_shares_the_store(tracker: MlflowTracker, client: Mlflo
 def test_a_failed_write_still_ends_the_run(
     tracker: MlflowTracker, client: MlflowClient, cell: Path, tmp_path: Path
 ) -> None:
-    run_id = tracker.start_cell("cell", None)
+    run_id = tracker.start_cell("cell", None, Place("sweep", 0))
     assert run_id is not None
     shutil.rmtree(tmp_path / "out puts" / "mlartifacts", ignore_errors=True)
     (tmp_path / "out puts" / "mlartifacts").write_text("a file where a folder should be", "utf-8")
@@ -292,11 +319,11 @@ def test_a_failed_write_still_ends_the_run(
 def test_an_experiment_that_was_deleted_is_said(
     tracker: MlflowTracker, client: MlflowClient
 ) -> None:
-    run_id = tracker.start_cell("cell", None)
+    run_id = tracker.start_cell("cell", None, Place("sweep", 0))
     assert run_id is not None
     client.delete_experiment(client.get_run(run_id).info.experiment_id)
     with pytest.raises(TrackingError, match=r"was deleted: restore it, or choose"):
-        replace(tracker).start_cell("cell", None)
+        replace(tracker).start_cell("cell", None, Place("sweep", 0))
 
 
 def test_a_server_out_of_reach_is_said_soon(tracker: MlflowTracker) -> None:
@@ -315,7 +342,7 @@ def test_a_server_out_of_reach_is_said_soon(tracker: MlflowTracker) -> None:
 @pytest.mark.parametrize("uri", ["nowhere://x", "postgresql://me:secret@127.0.0.1:9/runs"])
 def test_a_uri_that_cannot_be_used_is_said(tracker: MlflowTracker, uri: str) -> None:
     with pytest.raises(TrackingError, match=r"tracker\.uri") as caught:
-        replace(tracker, uri=uri).start_cell("cell", None)
+        replace(tracker, uri=uri).start_cell("cell", None, Place("sweep", 0))
     assert "secret" not in str(caught.value)
 
 
@@ -324,9 +351,9 @@ def test_none_tracks_nothing(cell: Path) -> None:
     tracker = build(node)
     assert isinstance(tracker, NoTracker)
     assert tracker.start_sweep("sweep", []) is None
-    assert tracker.start_cell("cell", None) is None
+    assert tracker.start_cell("cell", None, Place("sweep", 0)) is None
     tracker.finish_cell("", RESULT, cell)
-    tracker.finish_sweep("", cell, failed=False, interrupted=False)
+    tracker.finish_sweep("", [], cell, interrupted=False)
 
 
 @pytest.mark.parametrize("length", [0, 49, 50, 51, 1000])

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crossbench.config import flatten_config
+
 # Reading order of names and columns; what is not listed follows in the config's own order.
 _ORDER = (
     "model", "backend", "quant", "device", "pool", "scheduler", "server", "target", "load",
@@ -16,21 +18,14 @@ _NOT_A_SETTING = frozenset({"study", "report", "reference"})  # what reports rea
 _CELL_AXES = ("backend", "quant", "batch", "concurrency")
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(config: Mapping[str, Any]) -> dict[str, str]:
     """Every value by its dotted key as text; a group's own key holds its `name`."""
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        if key.startswith("_") or (not prefix and key in _NOT_A_SETTING):
-            continue
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            inside = flatten(value, f"{path}.")
-            if name := inside.pop(f"{path}.name", None):
-                flat[path] = name
-            flat |= inside
-        else:
-            flat[path] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return flat
+    kept = {key: value for key, value in config.items() if key not in _NOT_A_SETTING}
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in flatten_config(kept).items()
+        if value != {}
+    }
 
 
 def varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -24,7 +24,7 @@ from crossbench.report.sweep_tables import (
     terminal_table,
 )
 from crossbench.report.tables import ABSENT, markdown_table, number, percentile_text
-from crossbench.results import RunResult, Status, load_records, load_result
+from crossbench.results import RunResult, Status, cell_folders, load_records, load_result
 
 CSV_FILE = "results.csv"
 __all__ = ["read_runs", "summary_rows", "terminal_table", "write_csv", "write_sweep_report"]
@@ -37,8 +37,7 @@ def read_runs(folder: Path) -> list[Run]:
     A folder without a readable result is a run that failed, with the reason as its error.
     """
     runs = []
-    numbered = (path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal())
-    for path in sorted(numbered, key=lambda path: int(path.name)):
+    for path in cell_folders(folder):
         try:
             runs.append(Run(path.name, load_result(path), load_records(path)))
         except ResultError as error:

@@ -1,0 +1,61 @@
+"""`python -m crossbench.sync [SWEEP ...] [tracker.uri=URI]`: upload what the tracker does not have.
+
+SWEEP is a folder of outputs/; without one, all of them. What is there already stays as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from crossbench.app import launch
+from crossbench.errors import ConfigError, ResultError
+from crossbench.mlflow_store import MlflowTracker
+from crossbench.sweep import make_tracker
+from crossbench.upload import Uploaded, is_sweep, sweep_folders, upload_sweep
+
+
+def sync(folders: Sequence[str], config: DictConfig) -> None:
+    """Upload every sweep and say what was done.
+
+    Raises:
+        ConfigError: the tracker is not MLflow.
+        ResultError: a folder is no sweep, or there is none.
+        TrackingError: the store is out of reach.
+    """
+    tracker = make_tracker(config)
+    if not isinstance(tracker, MlflowTracker):
+        raise ConfigError(f"tracker={config.tracker.name} keeps nothing: give tracker=mlflow")
+    sweeps = [_sweep(Path(folder)) for folder in folders]
+    if not folders:
+        sweeps = sweep_folders(Path(config.outputs_dir))
+    if not sweeps:
+        raise ResultError(f"no sweep in {config.outputs_dir}: give the folder of one")
+    for folder in sweeps:
+        print(_told(upload_sweep(folder, tracker)), flush=True)
+
+
+def _sweep(folder: Path) -> Path:
+    if not folder.is_dir() or not is_sweep(folder):
+        raise ResultError(f"{folder} holds no cell with a result: give the folder of a sweep")
+    return folder
+
+
+def _told(done: Uploaded) -> str:
+    if done.still_running:
+        return f"{done.sweep}: still running, left alone"
+    parts = [f"{done.uploaded} uploaded", f"{done.present} already there"]
+    if done.without_result:
+        parts.append(f"{done.without_result} without a result")
+    return f"{done.sweep}: {', '.join(parts)}"
+
+
+if __name__ == "__main__":
+    given = [word for word in sys.argv[1:] if "=" not in word and not word.startswith("-")]
+    given += [word for word in sys.argv[1:] if "=" in word and Path(word).is_dir()]
+    sys.argv[1:] = [word for word in sys.argv[1:] if word not in given]
+    launch(partial(sync, given), choices=["hydra.run.dir=."])

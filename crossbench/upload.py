@@ -1,0 +1,137 @@
+"""From a sweep's folder to an MLflow store that has not all of it: what is missing, once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from omegaconf import OmegaConf
+
+from crossbench.errors import ResultError
+from crossbench.mlflow_format import unix
+from crossbench.mlflow_store import MlflowTracker, StoredRun
+from crossbench.report.cell import REPORT_FILE
+from crossbench.report.sweep import read_runs
+from crossbench.results import RESULT_FILE, RunResult, cell_folders, load_result
+from crossbench.sweep import INTERRUPTED_FILE, STATE_FILE, cell_label
+from crossbench.tracking import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """What became of one sweep: cells that were uploaded, were there already, have no result."""
+
+    sweep: str
+    uploaded: int
+    present: int
+    without_result: int
+    still_running: bool = False
+
+
+def sweep_folders(outputs: Path) -> list[Path]:
+    """The folders in `outputs` that hold cells, in the order of their names."""
+    if not outputs.is_dir():
+        return []
+    folders = sorted(path for path in outputs.iterdir() if path.is_dir())
+    return [path for path in folders if is_sweep(path)]
+
+
+def is_sweep(folder: Path) -> bool:
+    return any((cell / RESULT_FILE).exists() for cell in cell_folders(folder))
+
+
+def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
+    """Write to the store what it lacks of the sweep in `folder`; a second call finds nothing.
+
+    A run is known by the names of its sweep and its host, its cell's number and the time at which
+    the cell started. One that was opened and never written whole is completed.
+
+    Raises:
+        TrackingError: the store is out of reach or refused a write.
+        ResultError: a result cannot be read.
+    """
+    folder = folder.resolve()
+    cells = [path for path in cell_folders(folder) if (path / RESULT_FILE).exists()]
+    results = {int(path.name): load_result(path) for path in cells}
+    missing = len(cell_folders(folder)) - len(cells)
+    if _is_running(folder):
+        return Uploaded(folder.name, 0, 0, missing, still_running=True)
+    if not results:
+        raise ResultError(f"no cell in {folder} has a {RESULT_FILE}: there is nothing to upload")
+    first = results[min(results)]
+    host = str(first.environment.get("host", ""))
+    stored = [run for run in tracker.find(folder.name) if run.host == host]
+    parent = _parent(folder, first, stored, tracker)
+    parent_id = parent.run_id if parent else None
+
+    uploaded = 0
+    for path in cells:
+        number, result = int(path.name), results[int(path.name)]
+        same = [run for run in stored if run.number == number]
+        whole = next((run for run in same if run.complete == result.started_at), None)
+        if whole is None:
+            begun = next((run for run in same if not run.complete), None)
+            whole = begun or _open(result, parent_id, Place(folder.name, number), host, tracker)
+            interrupted = (result.error or "").startswith("interrupted")
+            tracker.finish_cell(whole.run_id, result, path, interrupted, _written_s(path))
+            uploaded += 1
+        if parent_id is not None and whole.parent_id != parent_id:
+            tracker.set_parent(whole.run_id, parent_id)
+    if parent is not None and (uploaded or parent.complete != str(len(read_runs(folder)))):
+        interrupted = (folder / INTERRUPTED_FILE).exists() or not (folder / REPORT_FILE).exists()
+        everything = [run.result for run in read_runs(folder)]
+        tracker.finish_sweep(parent.run_id, everything, folder, interrupted, _written_s(cells[-1]))
+    return Uploaded(folder.name, uploaded, len(cells) - uploaded, missing)
+
+
+def _parent(
+    folder: Path, first: RunResult, stored: Sequence[StoredRun], tracker: MlflowTracker
+) -> StoredRun | None:
+    """The sweep's own run, opened where the store has none; None for a cell that ran alone."""
+    if not (folder / STATE_FILE).exists():
+        return None
+    found = [run for run in stored if run.number is None]
+    if found:
+        return found[-1]
+    host = str(first.environment.get("host", ""))
+    run_id = tracker.open_sweep(
+        folder.name, _overrides(folder), first.environment, unix(first.started_at) or None
+    )
+    return StoredRun(run_id, None, None, host, "")
+
+
+def _open(
+    result: RunResult, parent_id: str | None, place: Place, host: str, tracker: MlflowTracker
+) -> StoredRun:
+    name = cell_label(result.config) if result.config else f"cell {place.number}"
+    run_id = tracker.open_cell(name, parent_id, place, host, unix(result.started_at) or None)
+    return StoredRun(run_id, place.number, parent_id, host, "")
+
+
+def _overrides(folder: Path) -> list[str]:
+    """The command line of the sweep, as Hydra wrote it down."""
+    file = folder / "multirun.yaml"
+    if not file.exists():
+        return []
+    hydra = OmegaConf.load(file).hydra
+    swept = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
+    return [*swept, *map(str, hydra.overrides.task)]
+
+
+def _written_s(cell: Path) -> float:
+    return (cell / RESULT_FILE).stat().st_mtime
+
+
+def _is_running(folder: Path) -> bool:
+    """Whether the process that began the sweep lives on this machine and has not reported yet."""
+    if not (folder / STATE_FILE).exists() or (folder / REPORT_FILE).exists():
+        return False
+    try:
+        process = psutil.Process(json.loads((folder / STATE_FILE).read_text("utf-8"))["pid"])
+        # An identifier is given again; a later process is another one
+        return process.create_time() <= (folder / STATE_FILE).stat().st_mtime
+    except psutil.Error:
+        return False

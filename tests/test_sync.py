@@ -1,0 +1,335 @@
+"""Sweeps whose tracker was lost, uploaded later: whole, once, and nested as usual."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from crossbench.errors import ResultError
+from crossbench.mlflow_store import MlflowTracker
+from crossbench.models.folder import ModelFolder
+from crossbench.results import RunResult, Status, save_result
+from crossbench.tracking import Place
+from crossbench.upload import upload_sweep
+
+QUICK = (
+    "requests=20",
+    "warmup_requests=1",
+    "dataset.queries=4",
+    "dataset.passages_per_query=40",
+    "dashboard=none",
+)
+RESULT = RunResult(
+    status=Status.FINISHED,
+    config={
+        "backend": {"name": "pytorch"},
+        "quant": {"name": "fp32"},
+        "batch": 8,
+        "concurrency": 1,
+        "pipeline": "full",
+    },
+    cell_id="0123456789ab",
+    metrics={"throughput/pairs_per_s": 100.0, "latency/p95_ms": 9.5},
+    environment={"host": "bench-1"},
+    series={"time_s": [1.0, 2.0, 2.5], "pairs_per_s": [100.0, 120.0, 110.0]},
+    model={"name": "minilm", "digest": "feedface", "backend": "pytorch", "quant": "fp32"},
+    dataset={"name": "synthetic", "source": "made up", "digest": "beef"},
+    started_at="2026-01-02T03:04:05+00:00",
+)
+
+
+@pytest.fixture
+def tracker(outputs: Path) -> MlflowTracker:
+    return MlflowTracker(
+        name="mlflow",
+        uri=f"sqlite:///{outputs}/mlflow.db",
+        experiment="crossbench",
+        artifact_location=str(outputs / "mlartifacts"),
+        registered_model=None,
+        http_timeout_s=30,
+    )
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """A sweep on disk whose runs never came to a store: a finished cell, a failed, a killed one."""
+    folder = tmp_path / "2026-01-02_03-04-00"
+    failed = replace(
+        RESULT, status=Status.FAILED, error="no luck", metrics={}, series={}, dataset={}
+    )
+    for number, result in enumerate((RESULT, failed)):
+        (folder / str(number)).mkdir(parents=True)
+        save_result(result, folder / str(number))
+    (folder / "2").mkdir()
+    (folder / "report.md").write_text("# Sweep\n\n[0](0/report.md)\n", "utf-8")
+    state = {"name": folder.name, "cells": 3, "parent_run_id": None, "pid": 1}
+    (folder / "sweep.json").write_text(json.dumps(state), "utf-8")
+    (folder / "multirun.yaml").write_text(
+        "hydra:\n  sweeper: {params: {quant: 'fp32,int8'}}\n  overrides: {task: ['batch=8']}\n"
+    )
+    return folder
+
+
+def runs(uri: str) -> list[Run]:
+    client = MlflowClient(uri)
+    found = client.search_experiments(filter_string="name = 'crossbench'")
+    return list(client.search_runs([item.experiment_id for item in found]))
+
+
+def parent_and_cells(uri: str) -> tuple[Run, list[Run]]:
+    """The sweep's run and its cells' in order; every run must be one of these."""
+    every = runs(uri)
+    (parent,) = (run for run in every if "mlflow.parentRunId" not in run.data.tags)
+    cells = [run for run in every if run is not parent]
+    assert {run.data.tags["mlflow.parentRunId"] for run in cells} <= {parent.info.run_id}
+    return parent, sorted(cells, key=lambda run: int(run.data.tags["crossbench.cell"]))
+
+
+def test_a_sweep_is_uploaded_whole_and_once(sweep: Path, tracker: MlflowTracker) -> None:
+    done = upload_sweep(sweep, tracker)
+    assert (done.uploaded, done.present, done.without_result) == (2, 0, 1)
+    parent, cells = parent_and_cells(tracker.uri)
+    assert parent.info.run_name == sweep.name
+    assert parent.info.status == "FAILED"
+    assert parent.data.params == {"quant": "fp32,int8", "batch": "8"}
+    assert parent.data.metrics["cells/finished"] == 1
+    assert parent.data.metrics["cells/failed"] == 2
+    assert f"/runs/{cells[0].info.run_id})" in parent.data.tags["mlflow.note.content"]
+    assert [run.info.status for run in cells] == ["FINISHED", "FAILED"]
+    assert cells[0].info.run_name == "pytorch fp32 batch=8 concurrency=1"
+    assert cells[0].info.start_time == 1_767_323_045_000  # when it ran, not when it came here
+    assert cells[0].data.tags["host"] == parent.data.tags["host"] == "bench-1"
+    assert cells[0].data.metrics["throughput/pairs_per_s"] == 100
+    assert cells[0].data.tags["crossbench.model_digest"] == "feedface"
+    assert cells[1].data.tags["error"] == "no luck"
+
+    before = {run.info.run_id: run.data.to_dictionary() for run in runs(tracker.uri)}
+    again = upload_sweep(sweep, replace(tracker))
+    assert (again.uploaded, again.present) == (0, 2)
+    assert {run.info.run_id: run.data.to_dictionary() for run in runs(tracker.uri)} == before
+
+
+def test_what_was_begun_is_completed_and_nothing_stands_twice(
+    sweep: Path, tracker: MlflowTracker
+) -> None:
+    """The store was lost while the second cell ran, and came back without the sweep's run."""
+    whole = tracker.open_cell("whole", None, Place(sweep.name, 0), "bench-1", None)
+    tracker.finish_cell(whole, RESULT, sweep / "0")
+    begun = tracker.open_cell("begun", None, Place(sweep.name, 1), "bench-1", None)
+    elsewhere = tracker.open_cell("other", None, Place(sweep.name, 1), "bench-2", None)
+
+    done = upload_sweep(sweep, tracker)
+    assert (done.uploaded, done.present) == (1, 1)
+    MlflowClient(tracker.uri).delete_run(elsewhere)
+    _, cells = parent_and_cells(tracker.uri)
+    assert [run.info.run_id for run in cells] == [whole, begun]
+    assert cells[1].data.tags["status"] == "failed"
+
+    tracker.finish_cell(whole, RESULT, sweep / "0")  # as after a loss in the midst of writing
+    client = MlflowClient(tracker.uri)
+    for name in ("throughput/pairs_per_s", "live/pairs_per_s"):
+        steps = [point.step for point in client.get_metric_history(whole, name)]
+        assert len(steps) == len(set(steps)), name
+    assert [p.step for p in client.get_metric_history(whole, "live/pairs_per_s")] == [1, 2, 3]
+    assert len(client.get_run(whole).inputs.dataset_inputs) == 1
+
+
+def test_the_same_folder_run_again_is_another_run(sweep: Path, tracker: MlflowTracker) -> None:
+    upload_sweep(sweep, tracker)
+    save_result(replace(RESULT, started_at="2026-01-02T09:00:00+00:00"), sweep / "0")
+    done = upload_sweep(sweep, tracker)
+    assert (done.uploaded, done.present) == (1, 1)
+    _, cells = parent_and_cells(tracker.uri)
+    assert [run.data.tags["crossbench.cell"] for run in cells] == ["0", "0", "1"]
+
+
+def test_a_sweep_that_still_runs_is_left_alone(sweep: Path, tracker: MlflowTracker) -> None:
+    (sweep / "report.md").unlink()
+    state = json.loads((sweep / "sweep.json").read_text())
+    (sweep / "sweep.json").write_text(json.dumps({**state, "pid": os.getpid()}), "utf-8")
+    assert upload_sweep(sweep, tracker).still_running
+    assert runs(tracker.uri) == []
+    with pytest.raises(ResultError, match="nothing to upload"):
+        upload_sweep(sweep / "2", tracker)
+
+
+def test_a_registered_model_knows_its_best_run(sweep: Path, tracker: MlflowTracker) -> None:
+    registering = replace(tracker, registered_model="it's a reranker")
+    client = MlflowClient(tracker.uri)
+    found = []
+    for number, rate in enumerate((100.0, 300.0, 200.0)):
+        metrics = {"throughput/pairs_per_s": rate, "latency/p95_ms": 1e3 / rate}
+        run_id = registering.open_cell("cell", None, Place("s", number), "bench-1", None)
+        registering.finish_cell(run_id, replace(RESULT, metrics=metrics), sweep / "0")
+        found.append(run_id)
+    floor = {**RESULT.model, "backend": "noop"}
+    fast = replace(RESULT, model=floor, metrics={"throughput/pairs_per_s": 9e9})
+    registering.finish_cell(found[2], fast, sweep / "0")  # the harness's floor is no best
+    other = replace(RESULT, model={**RESULT.model, "digest": "cafe"})
+    registering.finish_cell(
+        registering.open_cell("cell", None, Place("s", 3), "bench-1", None), other, sweep / "0"
+    )
+
+    versions = client.search_model_versions("")
+    by_digest = {item.tags["crossbench.model_digest"]: item for item in versions}
+    assert by_digest.keys() == {"feedface", "cafe"}
+    best = by_digest["feedface"]
+    assert best.name == "it's a reranker"
+    assert best.run_id == found[0]  # who measured it first
+    assert best.tags["crossbench.best_run_id"] == found[1]
+    assert best.tags["crossbench.best_pairs_per_s"] == "300"
+    assert best.tags["crossbench.best_cell"] == "pytorch fp32 batch=8 concurrency=1"
+    tags = client.get_run(found[1]).data.tags
+    assert tags["crossbench.model_version"] == f"models:/it's a reranker/{best.version}"
+
+
+def test_a_version_that_someone_registered_is_used(sweep: Path, tracker: MlflowTracker) -> None:
+    client = MlflowClient(tracker.uri)
+    client.create_registered_model("mine")
+    client.create_model_version("mine", "/somewhere", tags={"crossbench.model_digest": "feedface"})
+    registering = replace(tracker, registered_model="mine")
+    run_id = registering.open_cell("cell", None, Place("s", 0), "bench-1", None)
+    registering.finish_cell(run_id, RESULT, sweep / "0")
+    (version,) = client.search_model_versions("")
+    assert version.tags["crossbench.best_run_id"] == run_id
+
+
+def crossbench(module: str, *arguments: str, model: ModelFolder) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, "CROSSBENCH_CACHE": str(model.path.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def sync(*arguments: str, model: ModelFolder) -> list[str]:
+    process = crossbench("crossbench.sync", *arguments, model=model)
+    out, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return out.splitlines()
+
+
+def the_sweep(outputs: Path) -> Path:
+    (state,) = outputs.glob("*/sweep.json")
+    return state.parent
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def test_a_sweep_without_its_server_is_synced_later(
+    outputs: Path, tracker: MlflowTracker, seeded_model: ModelFolder
+) -> None:
+    overrides = ["-m", "backend=noop", "batch=4", *QUICK, f"outputs_dir={outputs}"]
+    uri = f"tracker.uri=http://127.0.0.1:{free_port()}"
+    process = crossbench("crossbench", *overrides, uri, model=seeded_model)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert "python -m crossbench.sync uploads them later" in " ".join(errors.split())
+
+    folder = the_sweep(outputs)
+    here = f"outputs_dir={outputs}"
+    assert sync(here, model=seeded_model) == [f"{folder.name}: 1 uploaded, 0 already there"]
+    again = upload_sweep(folder, tracker)
+    assert (again.uploaded, again.present) == (0, 1)
+    parent, cells = parent_and_cells(tracker.uri)
+    assert parent.data.params["batch"] == "4"
+    assert [run.data.params["batch"] for run in cells] == ["4"]
+    assert [run.info.status for run in (parent, *cells)] == ["FINISHED"] * 2
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"),
+        *("--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
+        *("--artifacts-destination", str(folder / "artifacts")),
+    ]
+    settings = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen(
+            command, env={**os.environ, **settings}, stdout=log, stderr=log, process_group=0
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline, (folder / "server.log").read_text()
+                assert server.poll() is None, (folder / "server.log").read_text()
+                time.sleep(0.2)
+        yield server
+    finally:
+        kill(server)
+
+
+def kill(server: subprocess.Popen[bytes]) -> None:
+    if server.poll() is None:
+        os.killpg(server.pid, 9)
+        server.wait()
+
+
+def read_until(process: subprocess.Popen[str], words: Sequence[str]) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if all(word in line for word in words):
+            return
+    raise AssertionError(f"{words} never came")
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_in_mid_sweep_gets_the_rest_later(
+    outputs: Path, seeded_model: ModelFolder, migrated_store: Path, tmp_path: Path
+) -> None:
+    store, port = tmp_path / "server", free_port()
+    store.mkdir()
+    shutil.copy(migrated_store, store / "mlflow.db")
+    uri = f"tracker.uri=http://127.0.0.1:{port}"
+    here = f"outputs_dir={outputs}"
+    overrides = ["-m", "backend=noop", "batch=4,8,16", *QUICK, "requests=100000", "max_seconds=4"]
+    with mlflow_server(store, port) as server:
+        process = crossbench("crossbench", *overrides, uri, here, model=seeded_model)
+        read_until(process, ("cell 2/3", "measuring"))
+        kill(server)
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+        assert "tracking:" in errors
+    with mlflow_server(store, port):
+        parent, cells = parent_and_cells(f"http://127.0.0.1:{port}")
+        assert [run.info.status for run in (parent, *cells)] == ["RUNNING", "FINISHED", "RUNNING"]
+        kept = [run.info.run_id for run in (parent, *cells)]
+        folder = the_sweep(outputs)
+        assert sync(uri, here, model=seeded_model) == [
+            f"{folder.name}: 2 uploaded, 1 already there"
+        ]
+        assert sync(uri, here, model=seeded_model) == [
+            f"{folder.name}: 0 uploaded, 3 already there"
+        ]
+        parent, cells = parent_and_cells(f"http://127.0.0.1:{port}")
+        assert [run.info.status for run in (parent, *cells)] == ["FINISHED"] * 4
+        assert [run.info.run_id for run in (parent, *cells)][:3] == kept
+        client = MlflowClient(f"http://127.0.0.1:{port}")
+        names = {item.path for item in client.list_artifacts(cells[2].info.run_id)}
+        assert {"report.md", "result.json", "requests.parquet", "plots"} <= names
