@@ -23,13 +23,18 @@ WORDS = 200  # ids below it are words of the tiny model; 0 is padding
 
 
 def backend(
-    name: str, model: ModelFolder, quant: str, cache_dir: Path, **options: object
+    name: str,
+    model: ModelFolder,
+    quant: str,
+    cache_dir: Path,
+    device: str = "cpu",
+    **options: object,
 ) -> object:
     """The backend of conf/backend/<name>.yaml, loaded with two threads."""
     config = OmegaConf.load(ROOT / "conf/backend" / f"{name}.yaml")
     config.pop("defaults", None)
     config.merge_with(options)
-    deployment = Deployment(model, Quant(quant), "cpu", 2, cache_dir)
+    deployment = Deployment(model, Quant(quant), device, 2, cache_dir)
     made = instantiate(config, _partial_=True)(deployment=deployment)
     made.load_model()
     return made
