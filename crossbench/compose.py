@@ -100,19 +100,19 @@ def build_server(config: Mapping[str, Any], settings: CellSettings, model: Model
     limits: ServerSettings = build(config["server"])
     pool_settings: PoolSettings = build(config["pool"])
     models = [model, *further_models(pool_settings.models, settings.cache_dir, model.name)]
-    workers, threads = pool_settings.resolve(usable_cores(), len(models))
+    devices = replica_devices(config, settings)
+    workers, threads = pool_settings.resolve(usable_cores(), len(models), len(devices))
     loading = threading.Lock()  # of replicas in this process: one after the other
 
-    def make_replica(served: ModelFolder) -> Replica:
-        deployment = Deployment(
-            served, settings.quant, settings.device, threads, settings.cache_dir
-        )
+    def make_replica(served: ModelFolder, number: int) -> Replica:
+        device = devices[number % len(devices)]
+        deployment = Deployment(served, settings.quant, device, threads, settings.cache_dir)
         backend = build_backend(config, deployment)
         if pool_settings.kind == "process":
             return Replica(backend, ProcessEngine(backend), pool_settings.idle_seconds)
         return Replica(backend, backend, pool_settings.idle_seconds, loading)
 
-    replicas = {served.name: [make_replica(served) for _ in range(workers)] for served in models}
+    replicas = {served.name: [make_replica(served, i) for i in range(workers)] for served in models}
     everyone = [replica for group in replicas.values() for replica in group]
     telemetry = Telemetry(lambda: [item.pid for item in everyone if item.pid is not None])
     pipeline = settings.pipeline
@@ -161,6 +161,29 @@ def build_reference(settings: CellSettings, model: ModelFolder) -> Server:
         settings, quant=Quant.FP32, device="cpu", pipeline=Pipeline.FULL, batch=1
     )
     return build_server(config, plain, model)
+
+
+def replica_devices(config: Mapping[str, Any], settings: CellSettings) -> list[str]:
+    """Where replicas go, in turns: `backend.devices` names several GPUs, else `device` is all.
+
+    Raises:
+        ConfigError: they are no list of different numbers, or `device` asks for something else.
+    """
+    numbers = config["backend"].get("devices")
+    if numbers is None:
+        return [settings.device]
+    good = isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
+    if not good or not numbers or len(set(numbers)) < len(numbers):
+        raise ConfigError(
+            f"backend.devices must be a list of different GPU numbers, got {numbers!r}: "
+            "give for example backend.devices=[0,1], or null for device="
+        )
+    if settings.device not in ("auto", "cuda"):
+        raise ConfigError(
+            f"device={settings.device} and backend.devices={numbers} say different things: "
+            "leave one of them out"
+        )
+    return [f"cuda:{number}" for number in numbers]
 
 
 def _start(
@@ -288,12 +311,13 @@ def build_backend(config: Mapping[str, Any], deployment: Deployment) -> Backend:
 
 def _model_info(service: ModelService, pipeline: Pipeline) -> pb.ModelInfo:
     model, replica = service.model, service.replicas[0]
+    devices = dict.fromkeys(replica.engine.device for replica in service.replicas)
     backend = replica.backend
     return pb.ModelInfo(
         name=model.name,
         backend=backend.name,
         quant=backend.deployment.quant.value,
-        device=replica.engine.device if service.runs_model else "none",
+        device=", ".join(devices) if service.runs_model else "none",
         architecture=model.architecture,
         max_length=model.max_length,
         digest=model.digest,

@@ -41,12 +41,15 @@ LEADING_METRICS = (
     "latency/p99_ms",
     "memory/rss_peak_mb",
     "memory/device_peak_mb",
+    "memory/model_mb",
+    "quality/ndcg_at_10",
 )
 _NOTE_METRICS = (
     ("throughput/pairs_per_s", "pairs/s"),
     ("latency/p50_ms", "p50, ms"),
     ("latency/p95_ms", "p95, ms"),
     ("memory/rss_peak_mb", "peak resident set, MB"),
+    ("memory/model_mb", "the model's weights, MB"),
 )
 _VIEW_COLUMNS = (
     *(f"params.`{name}`" for name in ("backend", "quant", "batch", "concurrency")),

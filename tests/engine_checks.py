@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from crossbench.backends.base import Deployment
 from crossbench.models.folder import ModelFolder
-from crossbench.types import Float32Array, Quant, TokenBatch
+from crossbench.models.tokenizer import PairTokenizer
+from crossbench.types import Float32Array, Pair, Quant, TokenBatch
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -23,16 +24,29 @@ WORDS = 200  # ids below it are words of the tiny model; 0 is padding
 
 
 def backend(
-    name: str, model: ModelFolder, quant: str, cache_dir: Path, **options: object
+    name: str,
+    model: ModelFolder,
+    quant: str,
+    cache_dir: Path,
+    device: str = "cpu",
+    **options: object,
 ) -> object:
     """The backend of conf/backend/<name>.yaml, loaded with two threads."""
-    config = OmegaConf.load(ROOT / "conf/backend" / f"{name}.yaml")
-    config.pop("defaults", None)
-    config.merge_with(options)
-    deployment = Deployment(model, Quant(quant), "cpu", 2, cache_dir)
+    config = OmegaConf.merge(node_of(name), options)
+    deployment = Deployment(model, Quant(quant), device, 2, cache_dir)
     made = instantiate(config, _partial_=True)(deployment=deployment)
     made.load_model()
     return made
+
+
+def node_of(name: str) -> DictConfig:
+    """conf/backend/<name>.yaml over those that it builds on."""
+    node = OmegaConf.load(ROOT / "conf/backend" / f"{name}.yaml")
+    assert isinstance(node, DictConfig)
+    bases = [node_of(base) for base in node.pop("defaults", []) if isinstance(base, str)]
+    merged = OmegaConf.merge(*bases, node)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def tiny_model(folder: Path, family: str = "bert", seed: int = 0) -> ModelFolder:
@@ -98,33 +112,25 @@ def tiny_batch(lengths: tuple[int, ...] = LENGTHS, types: bool = True) -> TokenB
 
 
 @cache
-def real_batch(count: int = 12) -> TokenBatch:
-    """Pairs of MS MARCO text, tokenised whole; skips where they are absent."""
+def real_pairs(count: int = 6) -> list[Pair]:
+    """Pairs of MS MARCO text spread over the queries, good and bad; skips where they are absent."""
     if not REAL_MODEL.is_dir():
         pytest.skip(f"no real model and text: {SHARED} is absent")
-    from tokenizers import Tokenizer
-
     data = SHARED / "data/msmarco-dl19"
-    tables = [
+    queries, passages = (
         dict(line.split("\t", 1) for line in (data / name).read_text("utf-8").splitlines())
         for name in ("queries.tsv", "collection.tsv")
-    ]
+    )
     run = [line.split() for line in (data / "run.bm25.txt").read_text().splitlines()]
-    pairs = [(tables[0][row[0]], tables[1][row[2]]) for row in run if row[2] in tables[1]]
-    step = len(pairs) // count
-    encoded = Tokenizer.from_file(str(REAL_MODEL / "tokenizer.json")).encode_batch(
-        pairs[::step][:count]
-    )
-    rows = [np.flatnonzero(item.attention_mask) for item in encoded]
-    return TokenBatch.from_lengths(
-        np.concatenate(
-            [np.asarray(i.ids, np.int32)[r] for i, r in zip(encoded, rows, strict=True)]
-        ),
-        np.concatenate(
-            [np.asarray(i.type_ids, np.int32)[r] for i, r in zip(encoded, rows, strict=True)]
-        ),
-        [len(row) for row in rows],
-    )
+    pairs = [Pair(queries[row[0]], passages[row[2]]) for row in run if row[2] in passages]
+    return pairs[:: len(pairs) // count][:count]
+
+
+@cache
+def real_batch(count: int = 12) -> TokenBatch:
+    """Pairs of MS MARCO text, tokenised whole; skips where they are absent."""
+    tokenizer = PairTokenizer(real_model())
+    return tokenizer.encode_pairs(real_pairs(count)).batch
 
 
 def real_model() -> ModelFolder:

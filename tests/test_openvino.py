@@ -35,22 +35,6 @@ def test_fp32_scores_are_those_of_transformers(tiny, cache_dir, cls_only):
     assert result.tokens_computed >= batch.total_tokens
 
 
-def test_scores_of_the_real_model(tmp_path):
-    model, batch = checks.real_model(), checks.real_batch()
-    expected = checks.reference(model, batch)
-    result = checks.backend("openvino", model, "fp32", tmp_path).infer(batch)
-    np.testing.assert_allclose(result.values, expected, atol=1e-4)
-
-
-def test_int8_of_the_real_model_stays_close(tmp_path):
-    model, batch = checks.real_model(), checks.real_batch()
-    expected = checks.reference(model, batch)
-    engine = checks.backend("openvino", model, "int8", tmp_path)
-    scores = engine.infer(batch).values
-    assert np.abs(scores - expected).max() < 0.4  # their standard deviation is about 2
-    assert any("i8" in kernel.lower() for kernel in engine.precisions)
-
-
 @pytest.mark.parametrize(
     ("quant", "scaled"), [("fp32", []), ("int8", []), ("int8", ["down", "0.qkv"])], ids=str
 )

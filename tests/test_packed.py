@@ -46,12 +46,6 @@ def test_roberta_positions_start_behind_the_padding_id(tmp_path):
     np.testing.assert_allclose(result.values, checks.reference(model, batch), atol=1e-4)
 
 
-def test_scores_of_the_real_model(tmp_path):
-    model, batch = checks.real_model(), checks.real_batch()
-    result = checks.backend("packed", model, "fp32", tmp_path).infer(batch)
-    np.testing.assert_allclose(result.values, checks.reference(model, batch), atol=1e-4)
-
-
 def test_a_score_depends_on_its_own_pair_only(tiny, tmp_path):
     engine = checks.backend("packed", tiny, "fp32", tmp_path)
     alone, among_long, among_short = checks.in_company(engine, checks.tiny_batch(), 1)

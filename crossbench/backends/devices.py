@@ -58,14 +58,11 @@ def missing_compiler(device: str) -> Missing | None:
 
 
 def torch_dtype(quant: Quant) -> torch.dtype:
-    """The floating-point type of a precision that torch computes in directly."""
+    """The floating-point type of a precision; float32 of what int8 and int4 leave over."""
     import torch
 
-    return {
-        Quant.FP32: torch.float32,
-        Quant.FP16: torch.float16,
-        Quant.BF16: torch.bfloat16,
-    }[quant]
+    halves = {Quant.FP16: torch.float16, Quant.BF16: torch.bfloat16}
+    return halves.get(quant, torch.float32)
 
 
 def device_memory(device: torch.device, model_bytes: int | None) -> DeviceMemory:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from crossbench.backends import cpu_features
 from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout
 from crossbench.backends.devices import device_memory, missing_device, stored_bytes, torch_dtype
@@ -20,11 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class PyTorchBackend:
-    """One padded forward per micro-batch, in the order in which it came."""
+    """One padded forward per micro-batch, in the order in which it came.
 
-    supported: ClassVar[Supported] = dict.fromkeys(
-        (Quant.FP32, Quant.FP16, Quant.BF16), ("cuda", "mps", "cpu")
-    )
+    int8 is dynamic: see models/dynamic_int8.py.
+    """
+
+    supported: ClassVar[Supported] = {
+        Quant.FP32: ("cuda", "mps", "cpu"),
+        Quant.FP16: ("cuda", "mps", "cpu"),
+        Quant.BF16: ("cuda", "mps", "cpu"),
+        Quant.INT8: ("cpu",),
+    }
     layout: ClassVar[Layout] = "padded"
 
     name: str
@@ -53,6 +60,10 @@ class PyTorchBackend:
         self._device = torch.device(place)
         torch.set_num_threads(deployment.threads)
         self._model = load_classifier(deployment).to(self._device)
+        if deployment.quant is Quant.INT8:
+            from crossbench.models.dynamic_int8 import quantize_linears
+
+            quantize_linears(self._model, reduce_range=not cpu_features.has_int8_dot())
         self._model_bytes = stored_bytes(self._model)
 
     def warmup(self, lengths: Sequence[int]) -> None:

@@ -1,24 +1,24 @@
 """A padding-free BERT encoder in PyTorch: sequences lie end to end.
 
 Embeddings, projections, feed-forward and norms run over (tokens, hidden). Attention alone needs
-rows and columns per sequence: it runs on groups of equal or nearly equal length, in float of the
-model's precision. `cls_only` computes the last layer for the row that the head reads, which is
-exact: keys and values of all tokens, everything else of the CLS token.
+rows and columns per sequence: see attention.py. `cls_only` computes the last layer for the row
+that the head reads, which is exact: keys and values of all tokens, everything else of the CLS
+token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name everybody knows it by)
 from torch import Tensor
 
+from crossbench.models.attention import Attention, GroupedAttention
 from crossbench.models.weights import EncoderWeights, Layer, Linear, Norm
-from crossbench.types import TokenBatch
+from crossbench.types import Int32Array, TokenBatch
 
 Projection = Callable[[Tensor], Tensor]
 # Of the product's name ("3.up": layer 3's), its weight (out, in) and its bias (out,).
@@ -46,71 +46,15 @@ def onednn_linear(name: str, weight: Tensor, bias: Tensor) -> Projection:
 
 
 @dataclass(frozen=True)
-class AttentionGroup:
-    """`count` neighbouring sequences that attend together, padded to `width` tokens.
+class PackedInputs:
+    """A batch on the device: `ids`, `types` and `places` (positions in their sequence) are int32
+    (tokens,), `starts` (n,) says where sequences start, `attention` knows the sequences."""
 
-    They hold the rows [start, stop) of a packed tensor. `rows` (count * width,) gathers them into
-    the padded shape, `back` (stop - start,) picks the real rows out of it again, and `mask`
-    (count, 1, 1, width) hides the padding; all three are None where the lengths are equal.
-    """
-
-    start: int
-    stop: int
-    count: int
-    width: int
-    rows: Tensor | None
-    back: Tensor | None
-    mask: Tensor | None
-
-
-def attention_groups(
-    lengths: Sequence[int], dtype: torch.dtype, device: torch.device, overhead: float
-) -> list[AttentionGroup]:
-    """Cut sequences of ascending `lengths` into groups at least cost.
-
-    A group of b sequences padded to w costs `b * w * w + overhead`; `overhead` is in attended
-    pairs of positions. Sequences that need no padding are always worth grouping.
-    """
-    count = len(lengths)
-    best, start = [0.0] * (count + 1), [0] * (count + 1)
-    for end in range(1, count + 1):
-        square = float(lengths[end - 1]) ** 2
-        best[end] = float("inf")
-        for begin in range(end - 1, -1, -1):
-            if (end - begin) * square > best[end]:
-                break
-            cost = best[begin] + (end - begin) * square + overhead
-            if cost < best[end]:
-                best[end], start[end] = cost, begin
-    bounds = [count]
-    while bounds[-1] > 0:
-        bounds.append(start[bounds[-1]])
-    bounds.reverse()
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return [_group(offsets[begin : end + 1], dtype, device) for begin, end in pairwise(bounds)]
-
-
-def _group(
-    offsets: np.ndarray[tuple[int], np.dtype[np.int64]], dtype: torch.dtype, device: torch.device
-) -> AttentionGroup:
-    lengths = np.diff(offsets)
-    count, width = len(lengths), int(lengths[-1])
-    start, stop = int(offsets[0]), int(offsets[-1])
-    if int(lengths[0]) == width:
-        return AttentionGroup(start, stop, count, width, None, None, None)
-    real = np.arange(width) < lengths[:, None]
-    rows = np.where(real, offsets[:-1, None] + np.arange(width), start).reshape(-1)
-    hidden = torch.zeros(count, 1, 1, width, dtype=dtype, device=device)
-    hidden.masked_fill_(~torch.from_numpy(real).to(device)[:, None, None, :], float("-inf"))
-    return AttentionGroup(
-        start,
-        stop,
-        count,
-        width,
-        torch.from_numpy(rows).to(device),
-        torch.from_numpy(np.flatnonzero(real)).to(device),
-        hidden,
-    )
+    ids: Tensor
+    types: Tensor
+    places: Tensor
+    starts: Tensor
+    attention: Attention
 
 
 class PackedEncoder:
@@ -149,7 +93,7 @@ class PackedEncoder:
             return plain_linear("head", weight, bias)
 
         self._dtype, self._device = dtype, device
-        self._heads, self._head_dim, self._eps = weights.heads, weights.head_dim, weights.eps
+        self._heads = weights.heads
         self._overhead = group_overhead
         self._words, self._positions = tensor(weights.words), tensor(weights.positions)
         self._types = tensor(weights.types)
@@ -168,54 +112,42 @@ class PackedEncoder:
 
         The sequences of `batch` must be in ascending order of length.
         """
-        lengths = batch.lengths
-        starts = torch.from_numpy(batch.cu_seqlens[:-1].astype(np.int64)).to(self._device)
-        groups = attention_groups(lengths.tolist(), self._dtype, self._device, self._overhead)
-        x = self._embed(batch)
+        return self.run(self.inputs(batch))
+
+    def inputs(self, batch: TokenBatch) -> PackedInputs:
+        """The batch, copied to the device, with attention in groups."""
+        starts = batch.cu_seqlens[:-1].astype(np.int64)
+        ids, types, places, first = (
+            torch.from_numpy(array).to(self._device)
+            for array in (batch.input_ids, batch.type_ids, places_of(batch), starts)
+        )
+        lengths = batch.lengths.tolist()
+        dtype, device = self._dtype, self._device
+        attention = GroupedAttention(lengths, self._heads, dtype, device, self._overhead)
+        return PackedInputs(ids, types, places, first, attention)
+
+    def run(self, inputs: PackedInputs) -> Tensor:
+        """Logits (n,), float32 on the device, in the inputs' order. Nothing waits for the host."""
+        x = self._embed(inputs)
         for layer in self._layers:
-            x = layer(x, lambda qkv: self._attend(qkv, groups))
-        cls = x[starts] if self._last is None else self._last(x, starts, groups, self._attend_cls)
+            x = layer(x, inputs.attention.full)
+        starts = inputs.starts
+        cls = x[starts] if self._last is None else self._last(x, starts, inputs.attention.cls)
         pooled = torch.tanh(self._pooler(cls.float()))
         return self._classifier(pooled)[:, 0]
 
-    def _embed(self, batch: TokenBatch) -> Tensor:
-        positions = np.arange(batch.total_tokens, dtype=np.int32)
-        positions -= np.repeat(batch.cu_seqlens[:-1], batch.lengths)
-        ids, types, places = (
-            torch.from_numpy(array).to(self._device)
-            for array in (batch.input_ids, batch.type_ids, positions)
-        )
-        x = F.embedding(ids, self._words)
-        x += F.embedding(types, self._types)
-        x += F.embedding(places, self._positions)
+    def _embed(self, inputs: PackedInputs) -> Tensor:
+        x = F.embedding(inputs.ids, self._words)
+        x += F.embedding(inputs.types, self._types)
+        x += F.embedding(inputs.places, self._positions)
         return self._norm(x)
 
-    def _attend(self, qkv: Tensor, groups: list[AttentionGroup]) -> Tensor:
-        """Context (tokens, hidden) of the fused projections (tokens, 3 * hidden)."""
-        hidden = qkv.shape[1] // 3
-        out = torch.empty(qkv.shape[0], hidden, dtype=qkv.dtype, device=qkv.device)
-        for group in groups:
-            rows = qkv[group.start : group.stop] if group.rows is None else qkv[group.rows]
-            shape = (group.count, group.width, 3, self._heads, self._head_dim)
-            q, k, v = rows.view(shape).permute(2, 0, 3, 1, 4).unbind(0)
-            context = F.scaled_dot_product_attention(q, k, v, attn_mask=group.mask)
-            flat = context.transpose(1, 2).reshape(-1, hidden)
-            out[group.start : group.stop] = flat if group.back is None else flat[group.back]
-        return out
 
-    def _attend_cls(self, q: Tensor, kv: Tensor, groups: list[AttentionGroup]) -> Tensor:
-        """Context (n, hidden) of the CLS queries (n, hidden) over keys and values (tokens, 2h)."""
-        hidden = q.shape[1]
-        outputs, done = [], 0
-        for group in groups:
-            rows = kv[group.start : group.stop] if group.rows is None else kv[group.rows]
-            shape = (group.count, group.width, 2, self._heads, self._head_dim)
-            k, v = rows.view(shape).permute(2, 0, 3, 1, 4).unbind(0)
-            queries = q[done : done + group.count].view(-1, self._heads, 1, self._head_dim)
-            context = F.scaled_dot_product_attention(queries, k, v, attn_mask=group.mask)
-            outputs.append(context.reshape(-1, hidden))
-            done += group.count
-        return torch.cat(outputs)
+def places_of(batch: TokenBatch) -> Int32Array:
+    """Each token's position in its sequence, int32 (tokens,)."""
+    places = np.arange(batch.total_tokens, dtype=np.int32)
+    places -= np.repeat(batch.cu_seqlens[:-1], batch.lengths)
+    return places
 
 
 class _Norm:
@@ -287,8 +219,7 @@ class _ClsLayer:
         self,
         x: Tensor,
         starts: Tensor,
-        groups: list[AttentionGroup],
-        attend: Callable[[Tensor, Tensor, list[AttentionGroup]], Tensor],
+        attend: Callable[[Tensor, Tensor], Tensor],
     ) -> Tensor:
         cls = x[starts]
-        return self._rest(cls, attend(self._query(cls), self._key_value(x), groups))
+        return self._rest(cls, attend(self._query(cls), self._key_value(x)))

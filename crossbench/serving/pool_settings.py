@@ -63,13 +63,15 @@ class PoolSettings:
         require_at_least("pool.tokenizers", self.tokenizers, 1)
         require_at_least("pool.cache_tokens", self.cache_tokens, 0)
 
-    def resolve(self, cores: int, models: int = 1) -> tuple[int, int]:
+    def resolve(self, cores: int, models: int = 1, devices: int = 1) -> tuple[int, int]:
         """Replicas of each of so many models, and the threads of each replica on so many cores.
+
+        `devices` is what the replicas of a model are spread over: auto gives one to each.
 
         Raises:
             ConfigError: a replica would get more threads than there are cores.
         """
-        workers = 1 if self.workers == "auto" else int(self.workers)
+        workers = devices if self.workers == "auto" else int(self.workers)
         if self.threads == "auto":
             return workers, max(1, cores // (workers * models))
         threads = int(self.threads)

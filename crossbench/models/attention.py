@@ -1,0 +1,165 @@
+"""Attention over sequences that lie end to end: in padded groups, or by a variable-length kernel.
+
+The encoder asks for nothing but `full` and `cls`, so that where a GPU has a kernel which reads the
+sequences as they lie, only that kernel differs from what a CPU computes and tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name everybody knows it by)
+from torch import Tensor
+
+# Of queries (rows, heads, dim), keys and values (tokens, heads, dim), where each one's sequences
+# start and end (int32 (n + 1,) on the device) and the longest of each: context (rows, heads, dim).
+VarlenKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int, int], Tensor]
+
+
+class Attention(Protocol):
+    """Attention within each of a batch's sequences."""
+
+    def full(self, qkv: Tensor) -> Tensor:
+        """Context (tokens, hidden) of the fused projections (tokens, 3 * hidden)."""
+        ...
+
+    def cls(self, q: Tensor, kv: Tensor) -> Tensor:
+        """Context (n, hidden) of the CLS queries (n, hidden) over keys and values (tokens, 2h)."""
+        ...
+
+
+class VarlenAttention:
+    """All sequences in one call of `kernel`; `cu_seqlens` int32 (n + 1,) is on the device."""
+
+    def __init__(self, kernel: VarlenKernel, heads: int, cu_seqlens: Tensor, longest: int) -> None:
+        self._kernel, self._heads = kernel, heads
+        self._cu_seqlens, self._longest = cu_seqlens, longest
+        count = len(cu_seqlens)
+        self._one_each = torch.arange(count, dtype=torch.int32, device=cu_seqlens.device)
+
+    def full(self, qkv: Tensor) -> Tensor:
+        q, k, v = qkv.view(qkv.shape[0], 3, self._heads, -1).unbind(1)
+        cu, longest = self._cu_seqlens, self._longest
+        return self._kernel(q, k, v, cu, cu, longest, longest).reshape(qkv.shape[0], -1)
+
+    def cls(self, q: Tensor, kv: Tensor) -> Tensor:
+        k, v = kv.view(kv.shape[0], 2, self._heads, -1).unbind(1)
+        rows = q.view(q.shape[0], self._heads, -1)
+        ends = (self._one_each, self._cu_seqlens)
+        return self._kernel(rows, k, v, *ends, 1, self._longest).reshape(q.shape)
+
+
+class GroupedAttention:
+    """Sequences of ascending `lengths` in groups of equal or nearly equal length, on any device.
+
+    `overhead` is what one call costs, in attended pairs of positions.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        heads: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        overhead: float,
+    ) -> None:
+        self._heads = heads
+        self._groups = attention_groups(lengths, dtype, device, overhead)
+
+    def full(self, qkv: Tensor) -> Tensor:
+        hidden = qkv.shape[1] // 3
+        out = torch.empty(qkv.shape[0], hidden, dtype=qkv.dtype, device=qkv.device)
+        for group in self._groups:
+            rows = qkv[group.start : group.stop] if group.rows is None else qkv[group.rows]
+            shape = (group.count, group.width, 3, self._heads, hidden // self._heads)
+            q, k, v = rows.view(shape).permute(2, 0, 3, 1, 4).unbind(0)
+            context = F.scaled_dot_product_attention(q, k, v, attn_mask=group.mask)
+            flat = context.transpose(1, 2).reshape(-1, hidden)
+            out[group.start : group.stop] = flat if group.back is None else flat[group.back]
+        return out
+
+    def cls(self, q: Tensor, kv: Tensor) -> Tensor:
+        hidden = q.shape[1]
+        outputs, done = [], 0
+        for group in self._groups:
+            rows = kv[group.start : group.stop] if group.rows is None else kv[group.rows]
+            shape = (group.count, group.width, 2, self._heads, hidden // self._heads)
+            k, v = rows.view(shape).permute(2, 0, 3, 1, 4).unbind(0)
+            queries = q[done : done + group.count].view(-1, self._heads, 1, shape[-1])
+            context = F.scaled_dot_product_attention(queries, k, v, attn_mask=group.mask)
+            outputs.append(context.reshape(-1, hidden))
+            done += group.count
+        return torch.cat(outputs)
+
+
+@dataclass(frozen=True)
+class AttentionGroup:
+    """`count` neighbouring sequences that attend together, padded to `width` tokens.
+
+    They hold the rows [start, stop) of a packed tensor. `rows` (count * width,) gathers them into
+    the padded shape, `back` (stop - start,) picks the real rows out of it again, and `mask`
+    (count, 1, 1, width) hides the padding; all three are None where the lengths are equal.
+    """
+
+    start: int
+    stop: int
+    count: int
+    width: int
+    rows: Tensor | None
+    back: Tensor | None
+    mask: Tensor | None
+
+
+def attention_groups(
+    lengths: Sequence[int], dtype: torch.dtype, device: torch.device, overhead: float
+) -> list[AttentionGroup]:
+    """Cut sequences of ascending `lengths` into groups at least cost.
+
+    A group of b sequences padded to w costs `b * w * w + overhead`; `overhead` is in attended
+    pairs of positions. Sequences that need no padding are always worth grouping.
+    """
+    count = len(lengths)
+    best, start = [0.0] * (count + 1), [0] * (count + 1)
+    for end in range(1, count + 1):
+        square = float(lengths[end - 1]) ** 2
+        best[end] = float("inf")
+        for begin in range(end - 1, -1, -1):
+            if (end - begin) * square > best[end]:
+                break
+            cost = best[begin] + (end - begin) * square + overhead
+            if cost < best[end]:
+                best[end], start[end] = cost, begin
+    bounds = [count]
+    while bounds[-1] > 0:
+        bounds.append(start[bounds[-1]])
+    bounds.reverse()
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return [_group(offsets[begin : end + 1], dtype, device) for begin, end in pairwise(bounds)]
+
+
+def _group(
+    offsets: np.ndarray[tuple[int], np.dtype[np.int64]], dtype: torch.dtype, device: torch.device
+) -> AttentionGroup:
+    lengths = np.diff(offsets)
+    count, width = len(lengths), int(lengths[-1])
+    start, stop = int(offsets[0]), int(offsets[-1])
+    if int(lengths[0]) == width:
+        return AttentionGroup(start, stop, count, width, None, None, None)
+    real = np.arange(width) < lengths[:, None]
+    rows = np.where(real, offsets[:-1, None] + np.arange(width), start).reshape(-1)
+    hidden = torch.zeros(count, 1, 1, width, dtype=dtype, device=device)
+    hidden.masked_fill_(~torch.from_numpy(real).to(device)[:, None, None, :], float("-inf"))
+    return AttentionGroup(
+        start,
+        stop,
+        count,
+        width,
+        torch.from_numpy(rows).to(device),
+        torch.from_numpy(np.flatnonzero(real)).to(device),
+        hidden,
+    )
