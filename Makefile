@@ -25,7 +25,7 @@ PLUS :=
 TWO_BACKENDS := $(shell command -v $${CXX:-g++} >/dev/null 2>&1 && echo backend=pytorch,compiled || echo backend=pytorch quant=fp32,bf16)
 endif
 
-.PHONY: help sweep test test-full lint ui notebooks proto peers clean
+.PHONY: help sweep suite test test-full lint ui notebooks proto peers clean
 .NOTPARALLEL:
 
 help: ## what there is to make
@@ -33,6 +33,9 @@ help: ## what there is to make
 
 sweep: .venv/.base ## a 2 x 2 sweep: two backends that this machine has, batch=32,96
 	$(BIN)/python -m crossbench -m $(TWO_BACKENDS) batch=32,96 $(ARGS)
+
+suite: .venv/.base ## every study that this machine can run, and one report; ARGS="max_seconds=3" shortens it
+	$(BIN)/python -m crossbench.suite $(ARGS)
 
 test: .venv/.test ## the tests that take up to half a minute each
 	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)

@@ -1,0 +1,236 @@
+"""The report of a suite: its studies one below the other, and the tables that span them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from crossbench.errors import ResultError
+from crossbench.measure.statistics import latency_range_table
+from crossbench.report.advice import choose
+from crossbench.report.cell import REPORT_FILE
+from crossbench.report.compare import Cell, Run, cells
+from crossbench.report.recommendations import recommendations
+from crossbench.report.reference import reference_entries
+from crossbench.report.sweep import question, read_runs, summary_rows
+from crossbench.report.sweep_tables import best_of, estimate_text
+from crossbench.report.tables import ABSENT, markdown_table, number, percentile_text
+from crossbench.types import RequestRecord
+
+SUITE_FILE = "suite.json"
+STUDY_FILE = "study.json"
+BASELINES = ("02_backend_mps", "01_backend_pytorch")  # the first that has numbers here
+OPTIMA = ("15_production_optimal", "14_optimized_production")
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteState:
+    """What a suite was started for, as its folder remembers it."""
+
+    studies: tuple[str, ...]
+    overrides: tuple[str, ...]
+    skipped: Mapping[str, str]  # study: why this machine cannot run it
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One study of a suite: its runs are empty where it was skipped or is still to be run."""
+
+    name: str
+    state: str
+    runs: tuple[Run, ...] = ()
+    cells: tuple[Cell, ...] = ()
+
+
+def read_suite(folder: Path) -> SuiteState:
+    """Read `folder`/suite.json.
+
+    Raises:
+        ResultError: there is none, or it is not one of a suite.
+    """
+    try:
+        found = json.loads((folder / SUITE_FILE).read_text("utf-8"))
+        return SuiteState(tuple(found["studies"]), tuple(found["overrides"]), found["skipped"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultError(
+            f"{folder} is no folder of a suite ({error}): give the one that "
+            "`python -m crossbench.suite` has printed"
+        ) from error
+
+
+def exit_status(folder: Path) -> int | None:
+    """The exit status of the study in `folder`; None: it has not run to its end."""
+    try:
+        return int(json.loads((folder / STUDY_FILE).read_text("utf-8"))["exit_status"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_suite_report(folder: Path) -> Path:
+    """Write `report.md` from what the studies' folders hold; returns it."""
+    state = read_suite(folder)
+    studies = [_read_study(folder, name, state) for name in state.studies]
+    runs = [
+        replace(run, name=f"{study.name}/{run.name}") for study in studies for run in study.runs
+    ]
+    sections = [
+        ("Studies", _overview(studies)),
+        ("Baseline against production optimum", _baseline_and_optimum(studies, runs)),
+        ("Backends", _backends(runs)),
+        ("Throughput by latency range", _ranges(runs)),
+        ("Recommendations", recommendations(runs).removeprefix("## Recommendations\n\n")),
+        *((study.name, _one(study)) for study in studies if study.runs),
+        ("What was skipped", _skipped(state)),
+    ]
+    written = [(title, text) for title, text in sections if text]
+    contents = "\n".join(f"- [{title}](#{_anchor(title)})" for title, _ in written)
+    done = sum(bool(study.runs) for study in studies)
+    told = f"{done} of {len(studies)} studies have results"
+    given = f", with {' '.join(f'`{word}`' for word in state.overrides)}" if state.overrides else ""
+    parts = [f"# Suite {folder.resolve().name}", f"{told}{given}.", contents]
+    parts += [f"## {title}\n\n{text}" for title, text in written]
+    path = folder / REPORT_FILE
+    path.write_text("\n\n".join(parts) + "\n", "utf-8")
+    return path
+
+
+def _read_study(folder: Path, name: str, state: SuiteState) -> Study:
+    if name in state.skipped:
+        return Study(name, "skipped")
+    status = exit_status(folder / name)
+    words = {None: "not finished", 0: "finished"}.get(status, "finished, not every cell")
+    runs = tuple(read_runs(folder / name)) if (folder / name).is_dir() else ()
+    if status is not None and not runs:
+        words = "did not start"
+    return Study(name, words, runs, tuple(cells(runs)))
+
+
+def _overview(studies: Sequence[Study]) -> str:
+    rows = []
+    for study in studies:
+        best = best_of(study.cells, lambda cell: cell.throughput, max)
+        n = int(best.metrics.get("requests/ok", 0)) if best else 0
+        found = [
+            number(entry["metrics"].get("throughput/pairs_per_s"))
+            for entry, _ in reference_entries([run.result for run in study.runs]).values()
+        ]
+        rows.append([
+            f"[{study.name}]({study.name}/{REPORT_FILE})" if study.runs else study.name,
+            study.state,
+            best.label if best else ABSENT,
+            estimate_text(best.throughput if best else None),
+            percentile_text(best.p95.value, 95, n) if best and best.p95 else ABSENT,
+            " / ".join(found) or ABSENT,
+        ])  # fmt: skip
+    headers = ["study", "state", "fastest cell", "pairs/s", "p95 (ms)", "reference system, pairs/s"]
+    return markdown_table(headers, rows, "lllrrr")
+
+
+def _baseline_and_optimum(studies: Sequence[Study], runs: Sequence[Run]) -> str:
+    by_name = {study.name: study for study in studies}
+    baseline = _first(by_name, BASELINES)
+    optimum = _first(by_name, OPTIMA)
+    if optimum is None:
+        best = best_of(choose(cells(runs)).cells, lambda cell: cell.throughput, max)
+        optimum = (f"fastest of all, {best.name}", best) if best else None
+    if baseline is None or optimum is None or baseline[1].runs == optimum[1].runs:
+        names = " or ".join(BASELINES)
+        return f"It needs numbers of {names}, and of another cell: they are not here."
+    rows = [
+        _change("throughput (pairs/s)", "throughput/pairs_per_s", baseline[1], optimum[1]),
+        *(
+            _change(f"{q} (ms)", f"latency/{q}_ms", baseline[1], optimum[1])
+            for q in ("p50", "p95", "p99")
+        ),
+        _change("RSS peak (MB)", "memory/rss_peak_mb", baseline[1], optimum[1]),
+        _change("device peak (MB)", "memory/device_peak_mb", baseline[1], optimum[1]),
+    ]
+    headers = ["", f"baseline: {baseline[0]}", f"optimum: {optimum[0]}", "change"]
+    shown = [row for row in rows if row[1:] != [ABSENT] * 3]
+    return markdown_table(headers, shown, "lrrr")
+
+
+def _first(studies: Mapping[str, Study], names: Sequence[str]) -> tuple[str, Cell] | None:
+    for name in names:
+        if name in studies:
+            best = best_of(studies[name].cells, lambda cell: cell.throughput, max)
+            if best is not None:
+                return f"{name}, {best.flat.get('backend', '')}", best
+    return None
+
+
+def _change(title: str, metric: str, before: Cell, after: Cell) -> list[str]:
+    old, new = before.metrics.get(metric), after.metrics.get(metric)
+    change = f"{(new / old - 1) * 100:+.0f} %" if old and new is not None else ABSENT
+    return [title, number(old), number(new), change]
+
+
+def _backends(runs: Sequence[Run]) -> str:
+    """Each backend's best cell among those that only its own choice sets apart."""
+    joined = choose(cells(runs)).cells
+    by_backend: dict[tuple[str, str], list[Cell]] = {}
+    for cell in joined:
+        key = (cell.flat.get("backend", ABSENT), cell.flat.get("quant", ABSENT))
+        by_backend.setdefault(key, []).append(cell)
+    rows = []
+    for (backend, quant), members in by_backend.items():
+        best = best_of(members, lambda cell: cell.throughput, max)
+        assert best is not None
+        metrics, n = best.metrics, int(best.metrics.get("requests/ok", 0))
+        rows.append([
+            backend, quant, str(best.runs[0].result.model.get("device", ABSENT)),
+            f"batch={best.flat.get('batch')} concurrency={best.flat.get('concurrency')}",
+            estimate_text(best.throughput),
+            *(percentile_text(metrics.get(f"latency/p{q}_ms"), q, n) for q in (50, 95)),
+            *(number(metrics.get(f"memory/{name}_mb"))
+              for name in ("device_peak", "rss_peak", "model")),
+            best.name,
+        ])  # fmt: skip
+    if not rows:
+        return ""
+    headers = ["backend", "precision", "device", "fastest at", "pairs/s", "p50 (ms)", "p95 (ms)",
+               "device peak (MB)", "RSS peak (MB)", "weights (MB)", "run"]  # fmt: skip
+    return (
+        f"{markdown_table(headers, rows, 'llll' + 'r' * 6 + 'l')}\n\nDevice memory is that of a "
+        "GPU; on a CPU the resident set holds all."
+    )
+
+
+def _ranges(runs: Sequence[Run]) -> str:
+    """The reference's table, over the requests of every cell that served a model."""
+    chosen = {run.name for cell in choose(cells(runs)).cells for run in cell.runs}
+    records: list[RequestRecord] = [
+        record for run in runs if run.name in chosen for record in run.records
+    ]
+    rows = [
+        [row.label, number(row.mean_pairs_per_s), number(row.min_pairs_per_s),
+         number(row.max_pairs_per_s), str(row.requests)]
+        for row in latency_range_table(records)
+    ]  # fmt: skip
+    if not rows:
+        return ""
+    headers = ["latency", "average (pairs/s)", "min (pairs/s)", "max (pairs/s)", "requests"]
+    return (
+        f"{markdown_table(headers, rows, 'lrrrr')}\n\nOf single requests (a request's pairs over "
+        f"its latency), over {len(chosen)} cells; the ranges are of all their latencies together."
+    )
+
+
+def _one(study: Study) -> str:
+    headers, rows = summary_rows([run.result for run in study.runs])
+    names = headers.index("pairs/s")
+    table = markdown_table(headers, rows, "l" * names + "rrrrr")
+    link = f"[Its report]({study.name}/{REPORT_FILE})"
+    return "\n\n".join(filter(None, [question(study.runs), table, link]))
+
+
+def _skipped(state: SuiteState) -> str:
+    rows = [[name, reason] for name, reason in state.skipped.items()]
+    return markdown_table(["study", "why"], rows) if rows else ""
+
+
+def _anchor(title: str) -> str:
+    """As GitHub and most renderers make it of a heading."""
+    return title.lower().replace(" ", "-")

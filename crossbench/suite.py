@@ -1,0 +1,221 @@
+"""`python -m crossbench.suite`: all studies of conf/experiment, or some, one after the other.
+
+Each study is a process of its own, `python -m crossbench -m +experiment=NAME`, because Hydra drops
+a study's own sweep where several are given at once. What is done is told by files, so that an
+interrupted suite goes on where it was.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.utils import get_class
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.markup import escape
+
+from crossbench.backends.availability import Ready, Unavailable, availability
+from crossbench.config import check_settings, conf_dir, register, to_plain
+from crossbench.errors import ConfigError, CrossbenchError
+from crossbench.overrides import CONFIG_NAME, explain, sweep_points, without_given
+from crossbench.report.suite import (
+    STUDY_FILE,
+    SUITE_FILE,
+    SuiteState,
+    exit_status,
+    read_suite,
+    write_suite_report,
+)
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+STOP_GRACE_S = 60.0
+HELP = """Run the studies of conf/experiment one after the other and write one report.
+
+  python -m crossbench.suite                                     all that this machine can run
+  python -m crossbench.suite studies=[20_stages,10b_packing_enabled]
+  python -m crossbench.suite max_seconds=3 backend=onnx ...      overrides for every study
+  python -m crossbench.suite resume=outputs/suite_...            go on where one was interrupted
+
+Studies:"""
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit status: 0 when every study that could run ended well.
+
+    Raises:
+        ConfigError: a study or an override is none that exists; nothing was started.
+    """
+    if {"-h", "--help"} & set(arguments):
+        print(HELP, *(f"  {name}" for name in all_studies()), sep="\n")
+        return 0
+    register()
+    own = {"studies", "resume"}
+    given = {a.partition("=")[0]: a for a in arguments if a.partition("=")[0] in own}
+    overrides = [argument for argument in arguments if argument.partition("=")[0] not in own]
+    if "resume" in given:
+        if len(arguments) > 1:
+            raise ConfigError(
+                "resume=FOLDER goes on with the studies and overrides that it was started with: "
+                f"drop {', '.join(a for a in arguments if a != given['resume'])}"
+            )
+        folder = Path(given["resume"].partition("=")[2]).expanduser().resolve()
+        state = read_suite(folder)
+    else:
+        names = chosen_studies(given.get("studies"))
+        console.print(f"checking {len(names)} studies")
+        folder, state = plan(names, overrides)
+        folder.mkdir(parents=True)
+        (folder / SUITE_FILE).write_text(json.dumps(asdict(state), indent=2) + "\n", "utf-8")
+    for name, reason in state.skipped.items():
+        console.print(f"[yellow]skipped {name}:[/] {escape(reason)}")
+    return run(folder, state)
+
+
+def all_studies() -> list[str]:
+    return sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+
+
+def chosen_studies(given: str | None) -> list[str]:
+    """The names in `studies=[a,b]`, in that order; all for none.
+
+    Raises:
+        ConfigError: there is no such study.
+    """
+    known = all_studies()
+    if given is None or given == "studies=all":
+        return known
+    try:
+        value = OverridesParser.create().parse_override(given).value()
+    except HydraException as error:
+        raise ConfigError(f"{given} cannot be read: give studies=[a,b]") from error
+    names = [str(name) for name in value] if isinstance(value, list) else [str(value)]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"there is no study {name}.{hint} What exists: {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+def plan(names: Iterable[str], overrides: Sequence[str]) -> tuple[Path, SuiteState]:
+    """The suite's folder (not made yet) and its state: what to run, what to skip and why.
+
+    Raises:
+        ConfigError: an override fits a study no more than any other word would.
+    """
+    studies, skipped, outputs = list(names), {}, Path()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        for name in studies:
+            try:
+                composed = compose(
+                    CONFIG_NAME, overrides=[f"+experiment={name}"], return_hydra_config=True
+                )
+                swept = without_given(composed.hydra.sweeper.params or {}, overrides)
+                task = [f"+experiment={name}", *overrides]
+                points = sweep_points([*(f"{key}={value}" for key, value in swept.items()), *task])
+                config = to_plain(compose(CONFIG_NAME, overrides=points[0]))
+            except (HydraException, OmegaConfBaseException) as error:
+                raise ConfigError(f"{name}: {explain(error)}") from error
+            outputs = Path(config["outputs_dir"])
+            # Where a study compares backends, those that are missing are cells of its report
+            if len({word for point in points for word in point if _is_backend(word)}) < 2:
+                reason = why_not(config)
+                if reason is not None:
+                    skipped[name] = reason
+    folder = outputs / f"suite_{datetime.now().astimezone():%Y-%m-%d_%H-%M-%S}"
+    return folder.resolve(), SuiteState(tuple(studies), tuple(overrides), skipped)
+
+
+def why_not(config: Mapping[str, Any]) -> str | None:
+    """What this machine lacks for a config's backend; None: nothing.
+
+    What no machine can do is not missing: its cell will say so.
+    """
+    settings = check_settings(config)
+    name, backend = config["backend"]["name"], get_class(config["backend"]["_target_"])
+    found = availability(backend, settings.quant, settings.device)
+    if isinstance(found, Unavailable):
+        return f"backend={name} is not available here. {found}"
+    if name == "mlx" and found == Ready("cpu") and settings.device == "auto":
+        return (
+            "backend=mlx finds no Apple GPU, and on a CPU it is right but far too slow to measure; "
+            "device=cpu asks for it all the same"
+        )
+    return None
+
+
+def run(folder: Path, state: SuiteState) -> int:
+    """Run what is left, write the report; returns the exit status."""
+    todo = [name for name in state.studies if name not in state.skipped]
+    interrupted = False
+    for number, name in enumerate(todo, start=1):
+        place = f"study {number}/{len(todo)} {name}"
+        if exit_status(folder / name) is not None:
+            console.print(f"{place}: done before")
+            continue
+        console.print(f"[bold]{place}[/]")
+        status = run_study(name, state.overrides, folder / name)
+        if status == EXIT_INTERRUPTED:
+            interrupted = True
+            break
+        done = {"exit_status": status}
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / STUDY_FILE).write_text(json.dumps(done) + "\n", "utf-8")
+    report = write_suite_report(folder)
+    console.print(f"report of the suite: {report}")
+    if interrupted:
+        console.print(f"interrupted; to go on: python -m crossbench.suite resume={folder}")
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if any(exit_status(folder / name) for name in todo) else 0
+
+
+def run_study(name: str, overrides: Sequence[str], folder: Path) -> int:
+    """One study as a process; returns its exit status. Ctrl-C ends it in order."""
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run of it has left
+    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    command = [sys.executable, "-m", "crossbench", "-m", f"+experiment={name}", *overrides]
+    # In a group of its own: Ctrl-C in a terminal would else reach it twice, from there and from us
+    study = subprocess.Popen([*command, f"hydra.sweep.dir='{quoted}'"], process_group=0)
+    try:
+        return study.wait()
+    except KeyboardInterrupt:
+        study.send_signal(signal.SIGINT)
+        try:
+            study.wait(STOP_GRACE_S)
+        except (KeyboardInterrupt, subprocess.TimeoutExpired):
+            study.terminate()
+            study.wait()
+        return EXIT_INTERRUPTED
+
+
+def _is_backend(override: str) -> bool:
+    return override.lstrip("+").startswith("backend=")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: the study under way ends in order
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except CrossbenchError as error:
+        sys.exit(f"crossbench: {error}")
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

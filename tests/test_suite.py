@@ -1,0 +1,140 @@
+"""`python -m crossbench.suite`: in order, past what is missing, interrupted and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from crossbench.config import conf_dir, register, to_plain
+from crossbench.errors import ConfigError, ResultError
+from crossbench.models.folder import ModelFolder
+from crossbench.report.suite import SUITE_FILE, exit_status, read_suite
+from crossbench.suite import all_studies, chosen_studies, main, why_not
+
+QUICK = ("backend=noop", "tracker=none", "max_seconds=1", "warmup_requests=1",
+         "dataset.queries=4", "dataset.passages_per_query=40")  # fmt: skip
+
+
+def start(*arguments: str, model: ModelFolder) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "crossbench.suite", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "CROSSBENCH_CACHE": str(model.path.parent)},
+    )
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """Standard error up to the line with these words."""
+    assert process.stderr is not None
+    seen = ""
+    for line in process.stderr:
+        seen += line
+        if words in line:
+            return seen
+    raise AssertionError(f"{words!r} never came: {seen}")
+
+
+def test_a_suite_is_interrupted_and_resumed(tmp_path: Path, seeded_model: ModelFolder) -> None:
+    given = [
+        "studies=[01_backend_pytorch,15_production_optimal]",
+        *QUICK,
+        f"outputs_dir={tmp_path}",
+    ]
+    suite = start(*given, model=seeded_model)
+    seen = read_until(suite, "study 2/2 15_production_optimal")
+    assert "study 1/2 01_backend_pytorch" in seen
+    read_until(suite, "measuring")
+    suite.send_signal(signal.SIGINT)
+    _, errors = suite.communicate(timeout=60)
+    assert suite.returncode == 130, errors
+    (folder,) = tmp_path.glob("suite_*")
+    assert f"python -m crossbench.suite resume={folder}" in errors
+    first, second = folder / "01_backend_pytorch", folder / "15_production_optimal"
+    assert (exit_status(first), exit_status(second)) == (0, None)
+    assert "interrupted" in json.loads((second / "0" / "result.json").read_text())["error"]
+    measured = (first / "0" / "result.json").read_bytes()
+    assert "not finished" in (folder / "report.md").read_text("utf-8")
+
+    again = start(f"resume={folder}", model=seeded_model)
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert "study 1/2 01_backend_pytorch: done before" in errors
+    assert (first / "0" / "result.json").read_bytes() == measured
+    assert (exit_status(first), exit_status(second)) == (0, 0)
+    text = (folder / "report.md").read_text("utf-8")
+    headings = re.findall(r"^## (.*)$", text, flags=re.M)
+    assert headings == [
+        "Studies", "Baseline against production optimum", "Recommendations",
+        "01_backend_pytorch", "15_production_optimal",
+    ]  # fmt: skip
+    contents = re.findall(r"^- \[(.*)\]\(#.*\)$", text, flags=re.M)
+    assert contents == headings
+    assert "baseline: 01_backend_pytorch, noop" in text
+    assert "optimum: 15_production_optimal, noop" in text
+    assert "532 / 814" in text  # the reference's figures beside
+    assert "backend=noop" in text.splitlines()[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["studies=[20_stage]"], "there is no study 20_stage. Did you mean 20_stages?"),
+        (["studies=[20_stages]", "batchh=3"], "no key batchh. Did you mean batch?"),
+        (["resume=x", "batch=3"], "drop batch=3"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, arguments: Sequence[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        main([*arguments, *([] if arguments[0] == "resume=x" else [f"outputs_dir={tmp_path}"])])
+    assert not list(tmp_path.iterdir())
+
+
+def test_studies_are_chosen_by_name() -> None:
+    assert chosen_studies(None) == all_studies()
+    assert chosen_studies("studies=all") == all_studies()
+    wanted = ["20_stages", "01_backend_pytorch"]
+    assert chosen_studies("studies=[20_stages,01_backend_pytorch,20_stages]") == wanted
+    assert chosen_studies("studies=20_stages") == ["20_stages"]
+
+
+def test_a_folder_of_no_suite(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match="no folder of a suite"):
+        read_suite(tmp_path)
+    (tmp_path / SUITE_FILE).write_text("{}")
+    with pytest.raises(ResultError, match="no folder of a suite"):
+        read_suite(tmp_path)
+
+
+def test_what_this_machine_lacks(cache_dir: Path) -> None:
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        noop, mps, wrong = (
+            to_plain(compose("config", overrides=[*given, f"cache_dir={cache_dir}"]))
+            for given in (["backend=noop"], ["backend=mps"], ["backend=onnx", "device=mps"])
+        )
+    assert why_not(noop) is None
+    assert why_not(wrong) is None  # no machine can do it: nothing is missing
+    if sys.platform != "darwin":
+        assert "Apple GPU" in str(why_not(mps))
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a Mac has what the study needs")
+def test_a_suite_of_nothing_that_is_here(tmp_path: Path, seeded_model: ModelFolder) -> None:
+    suite = start("studies=[02_backend_mps]", f"outputs_dir={tmp_path}", model=seeded_model)
+    _, errors = suite.communicate(timeout=120)
+    assert suite.returncode == 0, errors
+    assert "skipped 02_backend_mps: backend=mps is not available here" in errors
+    (report,) = tmp_path.glob("suite_*/report.md")
+    assert "0 of 1 studies have results" in report.read_text("utf-8")
+    assert "Apple GPU" in report.read_text("utf-8")
