@@ -37,7 +37,7 @@ from crossbench.serving.server import Server, ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.token_memory import TokenMemory
-from crossbench.types import Pipeline, Quant
+from crossbench.types import Pipeline, Quant, Task
 
 WARMUP_SEQUENCES = 32
 PIPELINE_CAVEATS = {
@@ -91,6 +91,23 @@ def fetch_model(config: Mapping[str, Any], settings: CellSettings) -> ModelFolde
     return folder
 
 
+def check_task(config: Mapping[str, Any], model: ModelFolder) -> Task:
+    """What the load asks of the server, refused where the model does not do it.
+
+    Raises:
+        ConfigError: `load.task` is no task, or a cross-encoder is to embed.
+    """
+    task = config["load"].get("task", Task.SCORE)
+    if task not in set(Task):
+        raise ConfigError(f"load.task must be one of {', '.join(Task)}, got {task!r}")
+    if task == Task.EMBED and model.embedding is None:
+        raise ConfigError(
+            f"load.task=embed: {model.name} is a cross-encoder, which scores pairs and does not "
+            "embed. Give load.task=score, or a sentence-transformer such as model=all-minilm-l6"
+        )
+    return Task(task)
+
+
 def build_server(config: Mapping[str, Any], settings: CellSettings, model: ModelFolder) -> Server:
     """A server with `model` and those of `pool.models` loaded and warm, ready to start.
 
@@ -129,7 +146,7 @@ def build_server(config: Mapping[str, Any], settings: CellSettings, model: Model
         pool = Pool(scheduler, callers, telemetry, limits.max_queue_pairs, pool_settings.routing)
         activation = activation_of(served.config)
         tokenizer = PairTokenizer(served, pool_settings.cache_tokens)
-        memory = TokenMemory(tokenizer) if pipeline is Pipeline.INFER else None
+        memory = TokenMemory(tokenizer.encode) if pipeline is Pipeline.INFER else None
         services[served.name] = ModelService(
             served, group, tokenizer, activation, pool, tokenizers, runs_model, memory
         )
@@ -281,10 +298,14 @@ def _model_node(model: Any) -> dict[str, Any]:
 
 
 def _choice(group: str, name: str) -> dict[str, Any]:
-    """A group's choice as its file has it, without what it says of other groups."""
+    """A choice's values over those of the group's choices that its defaults list names."""
     node = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{name}.yaml"), resolve=True)
     assert isinstance(node, dict)
-    return {str(key): value for key, value in node.items() if key != "defaults"}
+    values: dict[str, Any] = {}
+    for base in node.pop("defaults", ()):
+        if isinstance(base, str):  # the others override other groups
+            values |= _choice(group, base)
+    return values | {str(key): value for key, value in node.items()}
 
 
 def typical_pair_lengths(count: int, max_length: int) -> list[int]:
@@ -321,6 +342,8 @@ def _model_info(service: ModelService, pipeline: Pipeline) -> pb.ModelInfo:
         architecture=model.architecture,
         max_length=model.max_length,
         digest=model.digest,
+        encoder=backend.encoder if service.runs_model else "none",
+        embedding_dim=model.embedding_dim,
         caveat=" ".join(filter(None, (model.caveat, PIPELINE_CAVEATS[pipeline]))),
         model_mb=replica.memory().model_mb if service.runs_model else None,
     )

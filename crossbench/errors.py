@@ -8,6 +8,7 @@ CrossbenchError
 +-- ModelError               a model folder is missing, incomplete or broken
 +-- DatasetError             a data set is missing, empty or malformed
 +-- InvalidRequest           a request that the server refuses (gRPC INVALID_ARGUMENT)
++-- WrongTask                the model served does not do what was asked (gRPC FAILED_PRECONDITION)
 +-- QueueFull                the server holds as much work as it may (gRPC RESOURCE_EXHAUSTED)
 +-- DeadlineExpired          a request's deadline passed before it was computed
 +-- WorkerDied               the worker that computed a request failed or died (gRPC INTERNAL)
@@ -47,6 +48,10 @@ class DatasetError(CrossbenchError):
 
 class InvalidRequest(CrossbenchError):
     """A request that the server refuses."""
+
+
+class WrongTask(CrossbenchError):
+    """The model that is served does not do what was asked: a cross-encoder embeds nothing."""
 
 
 class QueueFull(CrossbenchError):

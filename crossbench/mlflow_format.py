@@ -46,6 +46,7 @@ LEADING_METRICS = (
 )
 _NOTE_METRICS = (
     ("throughput/pairs_per_s", "pairs/s"),
+    ("throughput/texts_per_s", "texts/s"),
     ("latency/p50_ms", "p50, ms"),
     ("latency/p95_ms", "p95, ms"),
     ("memory/rss_peak_mb", "peak resident set, MB"),

@@ -29,6 +29,7 @@ from crossbench.report.sweep_plots import sweep_plots
 from crossbench.report.sweep_tables import summary_rows
 from crossbench.report.tables import number
 from crossbench.results import RESULT_FILE, RunResult, Status, load_records, load_result
+from crossbench.types import Task
 
 RATE, P50, P95 = "throughput/pairs_per_s", "latency/p50_ms", "latency/p95_ms"
 _FIGURES = {
@@ -150,7 +151,7 @@ def request_plots(requests: pd.DataFrame) -> Pictures:
     images: dict[str, bytes] = {}
     for cell, group in requests.groupby("cell"):
         with tempfile.TemporaryDirectory() as folder:
-            drawn = _pictures(cell_plots(records_of(group), Path(folder)))
+            drawn = _pictures(cell_plots(records_of(group), Path(folder), Task.SCORE.unit))
         images |= {f"Cell {cell}: {title}": image for title, image in drawn.images.items()}
     return Pictures(images)
 

@@ -164,7 +164,7 @@ async def score_lists(
                 query=entry.query, passages=entry.passages[start : start + batch]
             )
             try:
-                parts[index][start] = (await client.send(request, timeout_s)).scores
+                parts[index][start] = (await client.send_score(request, timeout_s)).scores
             except grpc.aio.AioRpcError as error:
                 failures.append(error)
                 work.close()

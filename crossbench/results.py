@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crossbench.errors import ResultError
-from crossbench.types import RequestRecord, ScoredPair
+from crossbench.types import RequestRecord, ScoredPair, Task
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
@@ -38,10 +38,11 @@ class RunResult:
     """Everything that one cell found out, but for its raw records.
 
     `metrics` maps the contract's names (`latency/p50_ms`) to numbers. `series` maps a live series'
-    name (`pairs_per_s`) to values per window; its key `time_s` holds the windows' ends in seconds
-    since the start of the measurement. `model`, `dataset` and `environment` describe what was
-    served, what was sent and where. `quality` says what was checked of the ranking and the verdict
-    (`measure.quality.Verdict`) with its reason. `warnings` are sentences that a reader must know.
+    name (`pairs_per_s`, `texts_per_s` where it embeds) to values per window; its key `time_s` holds
+    the windows' ends in seconds since the start of the measurement. `model`, `dataset` and
+    `environment` describe what was served, what was sent and where. `quality` says what was checked
+    of the ranking and the verdict (`measure.quality.Verdict`) with its reason. `warnings` are
+    sentences that a reader must know.
     """
 
     status: Status
@@ -56,6 +57,18 @@ class RunResult:
     quality: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     started_at: str = ""  # ISO 8601, UTC
+
+    @property
+    def task(self) -> Task:
+        """What the cell asked of the server; before there was a choice, for scores."""
+        return task_of(self.config)
+
+
+def task_of(config: Mapping[str, Any]) -> Task:
+    """What a cell of this config asks of the server: scores, wherever it does not say."""
+    load = config.get("load")
+    chosen = load.get("task") if isinstance(load, Mapping) else None
+    return Task.EMBED if chosen == Task.EMBED else Task.SCORE
 
 
 def save_result(result: RunResult, folder: Path) -> Path:

@@ -28,6 +28,7 @@ from crossbench.compose import (
     build_reference,
     build_server,
     check_support,
+    check_task,
     fetch_model,
 )
 from crossbench.config import CellSettings, cell_id, check_groups, check_settings
@@ -42,7 +43,7 @@ from crossbench.load.datasets import LoadedDataset
 from crossbench.load.driver import ClosedLoop, Stop
 from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
 from crossbench.load.lengths import summarise as summarise_lengths
-from crossbench.load.requests import fill_requests, first_pairs
+from crossbench.load.requests import fill_requests, fill_texts, first_pairs
 from crossbench.load.sample import Check
 from crossbench.measure.correlation import correlation_metrics
 from crossbench.measure.probes import CpuMeter, environment
@@ -56,7 +57,7 @@ from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.server import Server
 from crossbench.targets import Target
-from crossbench.types import Pipeline, RequestRecord
+from crossbench.types import Pipeline, RequestRecord, Task
 
 CONFIG_FILE = "config.yaml"
 
@@ -105,8 +106,9 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
         check: Check = build(config["quality"])
         events.stage("preparing model and data")
         model = fetch_model(config, settings)
+        task = check_task(config, model)
         data = load_data(config, settings, model)
-        measured = asyncio.run(_drive(config, settings, model, data, check, events))
+        measured = asyncio.run(_drive(config, settings, model, data, task, check, events))
     except (UnsupportedQuant, UnsupportedDevice) as error:
         return ended(Status.UNSUPPORTED, str(error))
     except BackendUnavailable as error:
@@ -117,7 +119,7 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
         traceback.print_exc()
         return ended(Status.FAILED, f"{type(error).__name__}: {error}")
     events.stage("writing results")
-    result = _result(config, identity, started_at, data, measured)
+    result = _result(config, identity, started_at, data, task, measured)
     served = measured.served
     if served.why:
         checked = unchecked(served.why, served.check)
@@ -168,6 +170,7 @@ async def _drive(
     settings: CellSettings,
     model: ModelFolder,
     data: CellData,
+    task: Task,
     check: Check,
     events: EventStream,
 ) -> Measured:
@@ -191,7 +194,7 @@ async def _drive(
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
             info = await client.info()
             records, metrics, reset_midway = await _measure(
-                client, load, info, settings, data, interrupted, events
+                client, load, info, settings, data, task, interrupted, events
             )
             cut_short = interrupted.is_set()
             served = Served(check.name, why="interrupted" if cut_short else "no request succeeded")
@@ -218,11 +221,13 @@ async def _measure(
     info: pb.ServerInfo,
     settings: CellSettings,
     data: CellData,
+    task: Task,
     interrupted: asyncio.Event,
     events: EventStream,
 ) -> tuple[list[RequestRecord], dict[str, float], bool]:
     """Records, metrics, and whether somebody else has reset the server's counters midway."""
-    messages = fill_requests(data.dataset.lists, settings.batch)
+    fill = fill_texts if task is Task.EMBED else fill_requests
+    messages = fill(data.dataset.lists, settings.batch)
 
     events.stage("warming up")
     warming_s = time.perf_counter()
@@ -240,8 +245,8 @@ async def _measure(
     wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
     after = await client.metrics()
 
-    metrics = {**summarise(records), **correlation_metrics(records)}
-    metrics |= _server_metrics(info, before, after, wall_s)
+    metrics = {**summarise(records, task), **correlation_metrics(records)}
+    metrics |= _server_metrics(info, before, after, wall_s, task)
     metrics |= {
         "startup/warmup_s": warmup_s,
         "harness/cores_used": cores_used,  # of this process, the server's too if it is here
@@ -250,7 +255,7 @@ async def _measure(
 
 
 def _server_metrics(
-    info: pb.ServerInfo, before: pb.Metrics, after: pb.Metrics, wall_s: float
+    info: pb.ServerInfo, before: pb.Metrics, after: pb.Metrics, wall_s: float, task: Task
 ) -> dict[str, float]:
     """What the server itself says of the measurement, wherever it runs."""
     startup = info.startup
@@ -264,7 +269,7 @@ def _server_metrics(
         "batching/batches": float(after.batches),
     }
     if after.batches:
-        metrics["batching/pairs_per_batch"] = after.batch_pairs / after.batches
+        metrics[f"batching/{task.unit}_per_batch"] = after.batch_pairs / after.batches
     if after.tokens_computed:
         metrics["batching/padding_waste"] = 1.0 - after.batch_tokens / after.tokens_computed
     if info.models[0].HasField("model_mb"):
@@ -279,6 +284,7 @@ def _result(
     identity: str,
     started_at: str,
     data: CellData,
+    task: Task,
     measured: Measured,
 ) -> RunResult:
     served, *others = measured.info.models
@@ -307,14 +313,16 @@ def _result(
         error=error,
         metrics=measured.metrics,
         environment=environment(),
-        series=windows(measured.records).series() if not error else {},
+        series=windows(measured.records).series(task) if not error else {},
         model={
             "name": served.name,
             "backend": served.backend,
+            "encoder": served.encoder,
             "quant": served.quant,
             "device": served.device,
             "architecture": served.architecture,
             "max_length": served.max_length,
+            "embedding_dim": served.embedding_dim or None,
             "digest": served.digest,
             "caveat": served.caveat or None,
             **({"also_served": [model.name for model in others]} if others else {}),

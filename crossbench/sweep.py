@@ -39,7 +39,8 @@ T = TypeVar("T")
 STATE_FILE = "sweep.json"
 INTERRUPTED_FILE = "INTERRUPTED"
 DASHBOARD_FIGURES = (
-    "throughput/pairs_per_s", "latency/p50_ms", "latency/p95_ms", "memory/rss_peak_mb",
+    "throughput/pairs_per_s", "throughput/texts_per_s", "latency/p50_ms", "latency/p95_ms",
+    "memory/rss_peak_mb",
 )  # fmt: skip
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130

@@ -33,6 +33,18 @@ class Pipeline(StrEnum):
     INFER = "infer"
 
 
+class Task(StrEnum):
+    """What the client asks of the server: scores of pairs, or vectors of texts."""
+
+    SCORE = "score"
+    EMBED = "embed"
+
+    @property
+    def unit(self) -> str:
+        """What a request holds and throughput counts."""
+        return "texts" if self is Task.EMBED else "pairs"
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """One (query, passage): the unit of work."""
@@ -184,6 +196,7 @@ class Timing:
 class RequestRecord:
     """One request of the measurement as its client saw it; times in seconds since its start.
 
+    `pairs` counts what the request held: pairs, or texts where the cell embeds.
     `due_s` is when the request should have been sent, `sent_s` when it was. `status` is the gRPC
     status code's name ("OK" for success). `tokens` counts real tokens, after truncation.
     """

@@ -260,3 +260,34 @@ def test_head_is_calibrated_for_other_sizes_too(tmp_path: Path) -> None:
     batch = tokenizer.encode_pairs(pairs).batch
     scores = forward(weights, BertShape(1, 32, 2, 64, 8000, 128), batch)
     assert 1.0 < scores.std() < 2.0
+
+
+def test_every_choice_of_a_model_composes_and_none_repeats_another(tmp_path: Path) -> None:
+    from hydra import compose, initialize_config_dir
+
+    from crossbench.compose import build, further_models
+    from crossbench.config import conf_dir, register, to_plain
+
+    register()
+    choices = sorted(file.stem for file in (conf_dir() / "model").glob("*.yaml"))
+    sources = {}
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        for choice in choices:
+            sources[choice] = build(to_plain(compose("config", [f"model={choice}"]))["model"])
+    repos = {name: made.repo for name, made in sources.items() if isinstance(made, HubModel)}
+    assert repos.pop("hub") is None
+    assert len(set(repos.values())) == len(repos) == 9
+    deeper, base = sources["minilm-l12-seeded"], sources["minilm-l6-seeded"]
+    assert deeper == replace(base, name="minilm-l12-seeded", layers=12)
+    # What a server is to have beside its own model is composed by us, as Hydra does.
+    (folder,) = further_models(
+        {"tiny": {"base": "minilm-l12-seeded", "layers": 1, "hidden": 32, "heads": 2,
+                  "intermediate": 64, "vocab_size": 8000, "positions": 64}},
+        tmp_path, "other",
+    )  # fmt: skip
+    assert folder.name == "tiny"
+
+
+def test_a_hub_model_without_a_name_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"give model\.repo=OWNER/NAME"):
+        HubModel(None, None, "main", None).fetch(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 from crossbench.backends import cpu_features
 from crossbench.backends.bucketing import Cost, cut
 from crossbench.errors import BackendUnavailable, ConfigError, ModelError, UnsupportedQuant
+from crossbench.models.weights import read_weights
 from tests import engine_checks as checks
 
 
@@ -87,12 +88,12 @@ def test_bf16_keeps_scores_close(tiny, tmp_path):
     ("key", "value"),
     [("model_type", "deberta-v2"), ("hidden_act", "relu"), ("architectures", ["BertModel"])],
 )
-def test_other_families_are_sent_to_backend_pytorch(tmp_path, key, value):
+def test_what_our_encoder_would_compute_wrongly_is_sent_elsewhere(tmp_path, key, value):
     model = checks.tiny_model(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
     with pytest.raises(ModelError, match=rf"{key}(.|\n)*backend=pytorch"):
-        checks.backend("packed", model, "fp32", tmp_path)
+        read_weights(model)
 
 
 def test_cut_covers_every_sequence_once_within_its_bounds():

@@ -173,13 +173,13 @@ def test_several_models_in_one_server(cache_dir: Path, seeded_model: ModelFolder
                 cut = await client.score("q", [passage], model="short")
                 assert whole.scores[0] > 40
                 assert cut.scores[0] == 16
-                loop = ClosedLoop("closed", 2, 10.0, ["short", "short", seeded_model.name])
+                loop = ClosedLoop("closed", 2, 10.0, "score", ["short", "short", seeded_model.name])
                 messages = fill_requests([QueryPassages("1", "q", ("p",), (passage,))], 1)
                 stop = Stop(6, 10.0)
                 records = await loop.drive(client, messages, stop, lambda _: None, asyncio.Event())
                 by_index = sorted(records, key=lambda record: record.index)
                 assert [record.truncated for record in by_index] == [1, 1, 0] * 2
-                wrong = ClosedLoop("closed", 1, 10.0, ["tall"])
+                wrong = ClosedLoop("closed", 1, 10.0, "score", ["tall"])
                 with pytest.raises(ConfigError, match="add what is missing to pool"):
                     await wrong.drive(client, messages, stop, lambda _: None, asyncio.Event())
             finally:
@@ -192,7 +192,7 @@ def test_several_models_in_one_server(cache_dir: Path, seeded_model: ModelFolder
     ("models", "words"),
     [
         ("minilm-l6", "must be a list of choices"),
-        (["tall"], "give one of local, minilm-l6, minilm-l6-seeded"),
+        (["tall"], "give one of all-minilm-l6, bge-reranker-base"),
         (["minilm-l6-seeded"], "already as model=minilm-l6-seeded"),
         (["minilm-l6", "minilm-l6"], "has minilm-l6 twice"),
         ({"a": {"base": "minilm-l6-seeded", "depth": 2}}, "has no depth"),
@@ -260,7 +260,7 @@ def test_one_stage_alone(cache_dir: Path, seeded_model: ModelFolder) -> None:
 
 def test_a_full_token_memory_still_answers(seeded_model: ModelFolder) -> None:
     tokenizer = PairTokenizer(seeded_model)
-    memory = TokenMemory(tokenizer, max_tokens=5)
+    memory = TokenMemory(tokenizer.encode, max_tokens=5)
     texts = [("q", passage) for passage in PASSAGES]
     memory.learn(texts[:1])
     for _ in range(2):

@@ -39,7 +39,19 @@ class Backend(Protocol):
     name: str
     deployment: Deployment
     supported: ClassVar[Supported]
-    layout: ClassVar[Layout]  # what the scheduler should count a micro-batch's cost by
+
+    @property
+    def layout(self) -> Layout:
+        """What the scheduler should count a micro-batch's cost by; known before load_model()."""
+        ...
+
+    @property
+    def encoder(self) -> str:
+        """Whose forward computes this model: `packed`, `transformers`, or the engine's own graph.
+
+        Known before load_model(): it follows from the model's family.
+        """
+        ...
 
     @classmethod
     def missing(cls, quant: Quant, device: str) -> Missing | None:

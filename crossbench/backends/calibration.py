@@ -14,8 +14,9 @@ from crossbench.backends import cpu_features
 from crossbench.errors import ConfigError
 from crossbench.models import quantize
 from crossbench.models.folder import ModelFolder
+from crossbench.models.tokenizer import PairTokenizer
 from crossbench.models.weights import EncoderWeights
-from crossbench.types import TokenBatch
+from crossbench.types import Pair, TokenBatch
 
 _PAIRS_PER_BATCH = 32
 
@@ -91,12 +92,11 @@ def chosen(names: Sequence[str], wanted: Collection[str], option: str) -> set[st
     Raises:
         ConfigError: something in `wanted` is neither; `option` is what the user calls it.
     """
-    kinds = {quantize.kind(name) for name in names}
-    unknown = [word for word in wanted if word not in kinds and word not in names]
+    unknown = [word for word in wanted if word not in quantize.KINDS and word not in names]
     if unknown:
         raise ConfigError(
             f"int8.{option} names {', '.join(unknown)}, which is no product of this model: give "
-            f"{', '.join(sorted(kinds))}, or one of them in one layer, such as {names[0]}"
+            f"{', '.join(sorted(quantize.KINDS))}, or one of them in one layer, such as {names[0]}"
         )
     return {name for name in names if name in wanted or quantize.kind(name) in wanted}
 
@@ -104,27 +104,22 @@ def chosen(names: Sequence[str], wanted: Collection[str], option: str) -> set[st
 def calibration_batches(model: ModelFolder, text: str) -> list[TokenBatch]:
     """Every query with its own passage and, for the scores that most pairs get, with another's.
 
+    An embedder gets every query and every passage by itself.
+
     Raises:
         ConfigError: the text holds no query<TAB>passage line.
     """
-    from tokenizers import Tokenizer
-
     pairs = [line.split("\t", 1) for line in text.splitlines() if "\t" in line]
     if not pairs:
         raise ConfigError("the calibration text holds no query<TAB>passage line: give some dozens")
     others = [[query, pairs[index - 1][1]] for index, (query, _) in enumerate(pairs)]
-    tokenizer = Tokenizer.from_file(str(model.path / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(model.max_length)
-    encoded = tokenizer.encode_batch([tuple(pair) for pair in pairs + others])
+    tokenizer = PairTokenizer(model)
+    if model.embedding is None:
+        whole = tokenizer.encode_pairs([Pair(*pair) for pair in pairs + others]).batch
+    else:
+        whole = tokenizer.encode_texts([text for pair in pairs for text in pair]).batch
+    places = np.arange(len(whole))
     return [
-        TokenBatch.from_lengths(
-            np.concatenate([np.asarray(item.ids, dtype=np.int32) for item in part]),
-            np.concatenate([np.asarray(item.type_ids, dtype=np.int32) for item in part]),
-            [len(item.ids) for item in part],
-        )
-        for part in (
-            encoded[start : start + _PAIRS_PER_BATCH]
-            for start in range(0, len(encoded), _PAIRS_PER_BATCH)
-        )
+        whole.select(places[start : start + _PAIRS_PER_BATCH])
+        for start in range(0, len(whole), _PAIRS_PER_BATCH)
     ]

@@ -18,8 +18,8 @@ from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout
 from crossbench.backends.devices import device_memory, missing_device, torch_dtype
 from crossbench.backends.pytorch import sample_batch
-from crossbench.errors import BackendUnavailable, ConfigError
-from crossbench.models.weights import EncoderWeights, read_weights
+from crossbench.errors import BackendUnavailable, ConfigError, ModelError
+from crossbench.models.weights import ClassifierHead, EncoderWeights, read_weights
 from crossbench.types import DeviceMemory, Float32Array, Inference, Quant, TokenBatch
 
 if TYPE_CHECKING:
@@ -78,6 +78,10 @@ class CudaBackend:
         return missing_device(device)
 
     @property
+    def encoder(self) -> str:
+        return "packed"
+
+    @property
     def workers(self) -> int:
         return 2
 
@@ -95,6 +99,11 @@ class CudaBackend:
         torch.set_num_threads(1)  # the host only packs and launches
         kernel = None if quant is Quant.FP32 else varlen_kernel(self.attention)
         weights = read_weights(self.deployment.model)
+        if not isinstance(weights.head, ClassifierHead):
+            raise ModelError(
+                f"backend={self.name} scores pairs and does not embed: use backend=packed or "
+                f"compiled for the sentence-transformer {self.deployment.model.name}"
+            )
         encoder, self._model_bytes = build_encoder(
             weights, quant, device, self.cls_only, self.group_overhead
         )
@@ -236,7 +245,7 @@ class _Lane:
         with torch.inference_mode(), torch.cuda.device(self._device):
             with torch.cuda.stream(self._stream):
                 if self._kernel is None:
-                    result = self._encoder.scores(batch)
+                    result = self._encoder.values(batch)
                 else:
                     bucket = token_buckets.smallest(list(self._graphs), batch)
                     room = bucket or token_buckets.exact(batch)

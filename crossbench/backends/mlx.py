@@ -16,8 +16,15 @@ from crossbench.backends.base import Deployment, Layout
 from crossbench.backends.bucketing import Cost, cut
 from crossbench.backends.pytorch import sample_batch
 from crossbench.backends.streams import Grouping
-from crossbench.errors import ConfigError
-from crossbench.models.weights import EncoderWeights, Layer, Linear, Norm, read_weights
+from crossbench.errors import ConfigError, ModelError
+from crossbench.models.weights import (
+    ClassifierHead,
+    EncoderWeights,
+    Layer,
+    Linear,
+    Norm,
+    read_weights,
+)
 from crossbench.types import DeviceMemory, Float32Array, Inference, PaddedBatch, Quant, TokenBatch
 
 GROUP_SIZES = (32, 64, 128)  # what mx.quantize has kernels for
@@ -86,6 +93,10 @@ class MlxBackend:
         return None
 
     @property
+    def encoder(self) -> str:
+        return "mlx"
+
+    @property
     def workers(self) -> int:
         return 1
 
@@ -102,6 +113,11 @@ class MlxBackend:
         import mlx.core as mx
 
         weights = read_weights(deployment.model)
+        if not isinstance(weights.head, ClassifierHead):
+            raise ModelError(
+                f"backend={self.name} scores pairs and does not embed, and {deployment.model.name} "
+                "is a sentence-transformer: use backend=pytorch, packed, compiled, openvino or onnx"
+            )
         bits = _BITS.get(quant)
         if bits:
             check_group_size(self.group_size, weights, deployment.model.name)
@@ -287,8 +303,12 @@ class _Encoder:
             _EncoderLayer(weights, layer, maker, cls_only and index == last)
             for index, layer in enumerate(weights.layers)
         ]
-        self._pooler = maker.head(weights.pooler)
-        self._classifier = maker.head(weights.classifier)
+        assert isinstance(weights.head, ClassifierHead)
+        nn = maker.nn
+        activations = {"tanh": self._mx.tanh, "gelu": nn.gelu, "relu": nn.relu}
+        self._activation = activations[weights.head.activation]
+        self._dense = maker.head(weights.head.dense)
+        self._classifier = maker.head(weights.head.classifier)
 
     def logits(self, batch: PaddedBatch) -> Any:
         """Logits float32 (n,), not yet evaluated."""
@@ -302,7 +322,7 @@ class _Encoder:
         x = self._norm(x)
         for layer in self._layers:
             x = layer(x, mask)
-        pooled = mx.tanh(self._pooler(x[:, 0].astype(mx.float32)))
+        pooled = self._activation(self._dense(x[:, 0].astype(mx.float32)))
         return self._classifier(pooled)[:, 0]
 
 

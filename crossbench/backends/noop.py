@@ -13,7 +13,7 @@ from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 
 @dataclass
 class NoopBackend:
-    """Scores are the sequences' lengths in tokens, so that their order can be checked."""
+    """Scores, and all numbers of a vector, are the sequences' lengths: checkable order."""
 
     supported: ClassVar[Supported] = dict.fromkeys(Quant, ())
     layout: ClassVar[Layout] = "packed"
@@ -24,6 +24,10 @@ class NoopBackend:
     @classmethod
     def missing(cls, quant: Quant, device: str) -> Missing | None:
         return None
+
+    @property
+    def encoder(self) -> str:
+        return "none"
 
     @property
     def workers(self) -> int:
@@ -40,7 +44,10 @@ class NoopBackend:
         """There is nothing to warm up."""
 
     def infer(self, batch: TokenBatch) -> Inference:
-        return Inference(batch.lengths.astype("float32"), batch.total_tokens)
+        values = batch.lengths.astype("float32")
+        if dim := self.deployment.model.embedding_dim:
+            values = values[:, None].repeat(dim, axis=1)
+        return Inference(values, batch.total_tokens)
 
     def memory(self) -> DeviceMemory:
         return DeviceMemory()

@@ -13,6 +13,7 @@ from crossbench.backends import artifacts
 from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout
 from crossbench.backends.calibration import Int8Options, calibrated_plan
+from crossbench.backends.graphs import check_graph_pools
 from crossbench.backends.pytorch import sample_batch
 from crossbench.backends.streams import Grouping, Run, Streams
 from crossbench.models.weights import read_weights
@@ -56,6 +57,10 @@ class OnnxBackend:
         return None
 
     @property
+    def encoder(self) -> str:
+        return "onnx"
+
+    @property
     def workers(self) -> int:
         """Two: while one caller waits for its last group, the other's fill the streams."""
         return 2
@@ -67,6 +72,7 @@ class OnnxBackend:
     def load_model(self) -> None:
         deployment = self.deployment
         require(self.name, type(self), deployment.quant, deployment.device)
+        check_graph_pools(self.name, deployment.model)
         import onnxruntime as runtime
 
         file = self._artifact() / "encoder.onnx"

@@ -1,9 +1,9 @@
 """The encoder as an ONNX graph, written node by node with ONNX Runtime's fused operators.
 
 Inputs are padded: `input_ids`, `type_ids` and `mask` (1 at tokens, 0 at padding), all int32
-(n, width). The output is `scores` float32 (n,). The last layer may be computed for the CLS row
-alone. Products may be int8, with activation scales that are either static, from calibration, or
-each token's own: never a batch's, which would let a pair's neighbours into its score.
+(n, width). The output is `values` float32: scores (n,) or vectors (n, dim). The last layer may be
+computed for the CLS row alone. Products may be int8, with activation scales that are either static,
+from calibration, or each token's own: never a batch's, which would let a pair's neighbours in.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from crossbench.models.embedding import Embedding
 from crossbench.models.quantize import Int8Linear
-from crossbench.models.weights import EncoderWeights, Layer, Linear, Norm
+from crossbench.models.weights import ClassifierHead, EncoderWeights, Layer, Linear, Norm
 
 _OPSET, _IR_VERSION = 17, 9  # what ONNX Runtime has read since 1.16
 _FUSED = "com.microsoft"
@@ -36,24 +37,58 @@ class _Builder:
     def model(self, cls_only: bool) -> Any:
         weights = self._weights
         x = self._embed()
+        cls_only = cls_only and weights.reads_cls
         last = len(weights.layers) - 1
         for index, layer in enumerate(weights.layers):
             x = self._layer(index, layer, x, cls_only and index == last)
-        cls = self._node("Gather", x, self._constant("first", 0, np.int64), axis=1)
-        pooled = self._node("Tanh", self._linear("pooler", cls, weights.pooler))
-        logits = self._linear("classifier", pooled, weights.classifier)
-        axis = self._constant("last_axis", [1], np.int64)
-        self._nodes.append(helper.make_node("Squeeze", [logits, axis], ["scores"]))
+        shape: list[str | int] = ["n"]
+        if isinstance(weights.head, ClassifierHead):
+            values = self._classify(x, weights.head)
+        else:
+            values = self._pool(x, weights.head)
+            shape.append(weights.head.dim(weights.hidden))
+        self._nodes.append(helper.make_node("Identity", [values], ["values"]))
         inputs = [
             helper.make_tensor_value_info(name, TensorProto.INT32, ["n", "width"])
             for name in ("input_ids", "type_ids", "mask")
         ]
-        output = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n"])
+        output = helper.make_tensor_value_info("values", TensorProto.FLOAT, shape)
         graph = helper.make_graph(
             self._nodes, "encoder", inputs, [output], list(self._constants.values())
         )
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_FUSED, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
+
+    def _classify(self, x: str, head: ClassifierHead) -> str:
+        dense = self._linear("dense", self._first(x), head.dense)
+        if head.activation == "gelu":
+            hidden = self._node("Gelu", dense, domain=_FUSED)
+        else:
+            hidden = self._node(head.activation.capitalize(), dense)
+        return self._node(
+            "Squeeze", self._linear("classifier", hidden, head.classifier), self._one()
+        )
+
+    def _pool(self, x: str, embedding: Embedding) -> str:
+        real = self._node("Cast", "mask", to=TensorProto.FLOAT)
+
+        def mean() -> str:
+            rows = self._node("MatMul", self._node("Unsqueeze", real, self._one()), x)
+            count = self._node("ReduceSum", real, self._one(), keepdims=1)
+            return self._node("Div", self._node("Squeeze", rows, self._one()), count)
+
+        vectors = [self._first(x) if mode == "cls" else mean() for mode in embedding.modes]
+        joined = vectors[0] if len(vectors) == 1 else self._node("Concat", *vectors, axis=1)
+        return (
+            self._node("LpNormalization", joined, axis=-1, p=2) if embedding.normalize else joined
+        )
+
+    def _first(self, x: str) -> str:
+        """CLS rows (n, hidden) of the states (n, width, hidden)."""
+        return self._node("Gather", x, self._constant("first", 0, np.int64), axis=1)
+
+    def _one(self) -> str:
+        return self._constant("int_1", [1], np.int64)
 
     def _embed(self) -> str:
         weights = self._weights

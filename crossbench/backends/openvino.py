@@ -16,6 +16,7 @@ from crossbench.backends import artifacts, cpu_features
 from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout
 from crossbench.backends.calibration import Int8Options, calibrated_plan
+from crossbench.backends.graphs import check_graph_pools
 from crossbench.backends.pytorch import sample_batch
 from crossbench.backends.streams import Grouping, Run, Streams
 from crossbench.errors import BackendUnavailable
@@ -67,6 +68,10 @@ class OpenVINOBackend:
         return None
 
     @property
+    def encoder(self) -> str:
+        return "openvino"
+
+    @property
     def workers(self) -> int:
         """Two: while one caller waits for its last group, the other's fill the streams."""
         return 2
@@ -78,6 +83,7 @@ class OpenVINOBackend:
     def load_model(self) -> None:
         deployment = self.deployment
         require(self.name, type(self), deployment.quant, deployment.device)
+        check_graph_pools(self.name, deployment.model)
         import openvino as ov
 
         core = ov.Core()

@@ -1,8 +1,8 @@
 """The encoder as an OpenVINO graph, written operation by operation from the folder's weights.
 
 Inputs are padded: `input_ids` and `type_ids` int32 (n, width), `mask` float32 (n, width) with 0
-at tokens and a large negative number at padding. The output is `scores` float32 (n,). The last
-layer may be computed for the CLS row alone, and products may be int8.
+at tokens and a large negative number at padding. The output is `values` float32: scores (n,) or
+vectors (n, dim). The last layer may be computed for the CLS row alone, and products may be int8.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
+from crossbench.models.embedding import Embedding
 from crossbench.models.quantize import Int8Linear
-from crossbench.models.weights import EncoderWeights, Layer, Linear, Norm
+from crossbench.models.weights import ClassifierHead, EncoderWeights, Layer, Linear, Norm
 
 Node = Any
 
@@ -23,6 +24,10 @@ Node = Any
 def build(weights: EncoderWeights, cls_only: bool, int8: Mapping[str, Int8Linear]) -> ov.Model:
     """The graph in float32, with the products that `int8` names quantised."""
     return _Builder(weights, int8).model(cls_only)
+
+
+def _gelu(x: Node) -> Node:
+    return op.gelu(x, "erf")
 
 
 def _constant(value: Any, dtype: Any = np.float32) -> Node:
@@ -40,17 +45,40 @@ class _Builder:
         mask = op.parameter([-1, -1], np.float32, name="mask")
         bias = op.unsqueeze(mask, _constant([1, 2], np.int32))
         x = self._embed(ids, types)
+        cls_only = cls_only and weights.reads_cls
         last = len(weights.layers) - 1
         for index, layer in enumerate(weights.layers):
             x = self._layer(index, layer, x, bias, cls_only and index == last)
-        cls = op.gather(x, _constant(0, np.int32), _constant(1, np.int32))
-        pooled = op.tanh(self._linear("pooler", cls, weights.pooler))
-        logits = self._linear("classifier", pooled, weights.classifier)
-        scores = op.squeeze(logits, _constant([1], np.int32))
-        scores.output(0).set_names({"scores"})
+        if isinstance(weights.head, ClassifierHead):
+            values = self._classify(x, weights.head)
+        else:
+            values = self._pool(x, mask, weights.head)
+        values.output(0).set_names({"values"})
         for parameter in (ids, types, mask):
             parameter.output(0).set_names({parameter.get_friendly_name()})
-        return ov.Model([op.result(scores)], [ids, types, mask], "encoder")
+        return ov.Model([op.result(values)], [ids, types, mask], "encoder")
+
+    def _classify(self, x: Node, head: ClassifierHead) -> Node:
+        dense = self._linear("dense", self._first(x), head.dense)
+        hidden = {"tanh": op.tanh, "relu": op.relu, "gelu": _gelu}[head.activation](dense)
+        logits = self._linear("classifier", hidden, head.classifier)
+        return op.squeeze(logits, _constant([1], np.int32))
+
+    def _pool(self, x: Node, mask: Node, embedding: Embedding) -> Node:
+        real = op.convert(op.greater(mask, _constant(-1.0)), np.float32)
+        one = _constant([1], np.int32)
+
+        def mean() -> Node:
+            sums = op.squeeze(op.matmul(op.unsqueeze(real, one), x, False, False), one)
+            return op.divide(sums, op.reduce_sum(real, one, True))
+
+        vectors = [self._first(x) if mode == "cls" else mean() for mode in embedding.modes]
+        joined = vectors[0] if len(vectors) == 1 else op.concat(vectors, 1)
+        return op.normalize_l2(joined, one, 1e-24, "max") if embedding.normalize else joined
+
+    def _first(self, x: Node) -> Node:
+        """CLS rows (n, hidden) of the states (n, width, hidden)."""
+        return op.gather(x, _constant(0, np.int32), _constant(1, np.int32))
 
     def _embed(self, ids: Node, types: Node) -> Node:
         weights, zero = self._weights, _constant(0, np.int32)
@@ -86,7 +114,7 @@ class _Builder:
         at = f"{index}.cls_" if cls else f"{index}."
         out = self._linear(f"{at}attention_out", context, layer.attention_out)
         rows = self._norm(op.add(out, rows), layer.attention_norm)
-        wide = op.gelu(self._linear(f"{at}up", rows, layer.up), "erf")
+        wide = _gelu(self._linear(f"{at}up", rows, layer.up))
         return self._norm(op.add(self._linear(f"{at}down", wide, layer.down), rows), layer.out_norm)
 
     def _to_heads(self, x: Node) -> Node:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -12,9 +12,10 @@ from crossbench.backends import cpu_features
 from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout
 from crossbench.backends.devices import device_memory, missing_device, torch_dtype
-from crossbench.backends.pytorch import sample_batch
+from crossbench.backends.pytorch import PyTorchBackend, sample_batch
 from crossbench.backends.streams import Grouping, Streams
 from crossbench.errors import ConfigError
+from crossbench.models.families import has_encoder
 from crossbench.models.weights import read_weights
 from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 class PackedBackend:
     """No padding: cost grows with tokens, whatever lengths share a micro-batch.
 
-    `cls_only` computes the last layer for the CLS row, which is exact. `linear` picks the CPU's
-    matrix library at fp32: mkl, onednn or auto. On a CPU, `streams` chunks of about `chunk_tokens`
+    A model of a family that our encoder does not compute runs by the library's padded forward.
+    `cls_only` computes the last layer for the CLS row where the head reads no other, which is
+    exact. `linear` picks the CPU's matrix library at fp32: mkl, onednn or auto. On a CPU, `streams`
+    chunks of about `chunk_tokens`
     tokens run side by side on one thread each (0: as many as the deployment has threads).
     `group_overhead` is what an attention call costs, in attended pairs of positions: the higher,
     the more sequences of unequal length attend together behind a mask.
@@ -40,7 +43,6 @@ class PackedBackend:
         Quant.FP16: ("cuda", "mps"),  # on a CPU its products are slower than fp32's
         Quant.BF16: ("cuda", "mps", "cpu"),
     }
-    layout: ClassVar[Layout] = "packed"
 
     name: str
     deployment: Deployment
@@ -49,6 +51,7 @@ class PackedBackend:
     streams: int
     chunk_tokens: int
     group_overhead: float
+    _library: PyTorchBackend | None = field(default=None, init=False, repr=False)
     _encoder: PackedEncoder | None = field(default=None, init=False, repr=False)
     _streams: Streams | None = field(default=None, init=False, repr=False)
     _device: torch.device | None = field(default=None, init=False, repr=False)
@@ -58,6 +61,15 @@ class PackedBackend:
         if device == "cpu" and quant is Quant.BF16:
             return cpu_features.missing_bf16()
         return missing_device(device)
+
+    @property
+    def layout(self) -> Layout:
+        return "packed" if self.encoder == "packed" else "padded"
+
+    @property
+    def encoder(self) -> str:
+        """`packed`, or `transformers` for a family that our encoder does not compute."""
+        return "packed" if has_encoder(self.deployment.model) else "transformers"
 
     @property
     def workers(self) -> int:
@@ -75,6 +87,10 @@ class PackedBackend:
         deployment = self.deployment
         place = require(self.name, type(self), deployment.quant, deployment.device)
         self._device = torch.device(place)
+        if self.encoder != "packed":
+            self._library = PyTorchBackend(self.name, replace(deployment, device=place))
+            self._library.load_model()
+            return
         on_cpu = place == "cpu"
         encoder = PackedEncoder(
             read_weights(deployment.model),
@@ -98,6 +114,8 @@ class PackedBackend:
         self.infer(sample_batch(lengths[:1]))
 
     def infer(self, batch: TokenBatch) -> Inference:
+        if self._library is not None:
+            return self._library.infer(batch)
         if self._streams is not None:
             return self._streams.infer(batch)
         order = np.argsort(batch.lengths, kind="stable")
@@ -109,22 +127,24 @@ class PackedBackend:
     def memory(self) -> DeviceMemory:
         if self._device is None:
             return DeviceMemory()
+        if self._library is not None:
+            return self._library.memory()
         stored = None if self._encoder is None else self._encoder.stored_bytes
         return device_memory(self._device, stored)
 
     def close(self) -> None:
         if self._streams is not None:
             self._streams.close()
-        self._encoder = self._streams = None
+        self._encoder = self._streams = self._library = None
 
     def _run(self, batch: TokenBatch) -> Inference:
-        """Scores of sequences in ascending order of length; copying to the host synchronises."""
+        """Values of sequences in ascending order of length; copying to the host synchronises."""
         import torch
 
         assert self._encoder is not None, "load_model() comes first"
         with torch.inference_mode():
-            scores = self._encoder.scores(batch).cpu().numpy()
-        return Inference(scores, batch.total_tokens)
+            values = self._encoder.values(batch).cpu().numpy()
+        return Inference(values, batch.total_tokens)
 
     def _feed_forward(self) -> MakeFeedForward | None:
         """What follows attention in a layer; None for the encoder's own."""

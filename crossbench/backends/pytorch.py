@@ -45,6 +45,10 @@ class PyTorchBackend:
         return missing_device(device)
 
     @property
+    def encoder(self) -> str:
+        return "transformers"
+
+    @property
     def workers(self) -> int:
         return 1
 
@@ -59,7 +63,7 @@ class PyTorchBackend:
         place = require(self.name, type(self), deployment.quant, deployment.device)
         self._device = torch.device(place)
         torch.set_num_threads(deployment.threads)
-        self._model = load_classifier(deployment).to(self._device)
+        self._model = load_library_model(deployment).to(self._device)
         if deployment.quant is Quant.INT8:
             from crossbench.models.dynamic_int8 import quantize_linears
 
@@ -71,8 +75,7 @@ class PyTorchBackend:
 
     def infer(self, batch: TokenBatch) -> Inference:
         padded = batch.padded(self.deployment.model.pad_id, self._pad_to(batch))
-        logits = self._forward(padded)
-        return Inference(logits, padded.input_ids.size)
+        return Inference(self._forward(padded), padded.input_ids.size)
 
     def memory(self) -> DeviceMemory:
         if self._device is None:
@@ -87,50 +90,68 @@ class PyTorchBackend:
         return None
 
     def _forward(self, padded: PaddedBatch) -> np.ndarray:
-        """Logits float32 (n,) on the host; copying them back synchronises the device."""
+        """Logits (n,) or vectors (n, dim), float32; copying to the host synchronises the device."""
         import torch
+
+        from crossbench.models.pooling import pool_states
+
+        embedding = self.deployment.model.embedding
 
         with torch.inference_mode():
             inputs = {
                 name: torch.from_numpy(array).to(self._device)
                 for name, array in model_inputs(padded, self._model.config).items()
             }
-            logits = self._model(**inputs).logits
-            scores: np.ndarray = logits[:, 0].float().cpu().numpy()
-        return scores
+            output = self._model(**inputs)
+            if embedding is None:
+                values = output.logits[:, 0].float()
+            else:
+                real = inputs["attention_mask"].bool()
+                values = pool_states(output.last_hidden_state[real], real.sum(1), embedding)
+            on_host: np.ndarray = values.cpu().numpy()
+        return on_host
 
 
-def load_classifier(deployment: Deployment) -> torch.nn.Module:
-    """transformers' sequence classifier in the deployment's precision, on the CPU.
+def load_library_model(deployment: Deployment) -> torch.nn.Module:
+    """transformers' sequence classifier or bare encoder in the deployment's precision, on the CPU.
 
     Raises:
         ModelError: the folder is broken, or its model does not give one score per pair.
     """
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModel, AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     folder = deployment.model
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(
+        kind = AutoModelForSequenceClassification if folder.embedding is None else AutoModel
+        model, report = kind.from_pretrained(
             folder.path,
             dtype=torch_dtype(deployment.quant),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
     except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
         raise ModelError(
             f"transformers cannot load {folder.path} ({type(error).__name__}: {error}): "
             "check that its files are whole and belong together"
         ) from error
-    if model.config.num_labels != 1:
+    # transformers makes up at random what a folder does not hold; an encoder's pooler is not used.
+    missing = [name for name in report["missing_keys"] if not name.startswith("pooler.")]
+    if missing:
+        raise ModelError(
+            f"{folder.path} holds no {', '.join(sorted(missing)[:4])}: it is neither a whole "
+            "cross-encoder nor, for want of modules.json with a pooling, a sentence-transformer"
+        )
+    if folder.embedding is None and model.config.num_labels != 1:
         raise ModelError(
             f"{folder.path} gives {model.config.num_labels} labels per pair and a reranker gives "
             "one: choose a cross-encoder with one label"
         )
-    classifier: torch.nn.Module = model.eval()
-    return classifier
+    module: torch.nn.Module = model.eval()
+    return module
 
 
 def model_inputs(padded: PaddedBatch, config: Any) -> dict[str, np.ndarray]:

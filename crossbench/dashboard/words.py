@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 
@@ -12,6 +12,7 @@ from crossbench.dashboard.document import CELL_FIGURES, server_facts
 from crossbench.dashboard.figures import Sample
 
 NONE = "–"
+TEXTS_PER_S = "throughput/texts_per_s"  # of a cell that embeds, in the place of its pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +134,20 @@ def sweep_share(board: Board) -> float:
     return min(1.0, (len(board.done) + running) / board.cells_planned)
 
 
+def _figure(figures: Mapping[str, float | None], name: str) -> float | None:
+    value = figures.get(name)
+    return figures.get(TEXTS_PER_S) if value is None and name.startswith("throughput/") else value
+
+
 def cells_html(board: Board) -> str:
     """The table of cells, newest last; every text escaped."""
-    heads = ("cell", "status", "pairs/s", "p50, ms", "p95, ms", "RSS peak, MB")
+    embeds = any(row.figures.get(TEXTS_PER_S) is not None for row in board.cells.values())
+    rate = "pairs or texts/s" if embeds else "pairs/s"
+    heads = ("cell", "status", rate, "p50, ms", "p95, ms", "RSS peak, MB")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = []
     for row in board.cells.values():
-        figures = "".join(f"<td>{number(row.figures.get(name))}</td>" for name in CELL_FIGURES)
+        figures = "".join(f"<td>{number(_figure(row.figures, name))}</td>" for name in CELL_FIGURES)
         status = f'<span class="badge {escape(row.status)}">{escape(row.status)}</span>'
         label = f'<th scope="row">{row.number + 1}. {escape(row.label)}</th>'
         body.append(f"<tr>{label}<td>{status}</td>{figures}</tr>")

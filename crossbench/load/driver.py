@@ -11,8 +11,7 @@ from typing import Any
 import grpc
 
 from crossbench.load.mix import mix_models, wanted_models
-from crossbench.serving import inference_pb2 as pb
-from crossbench.serving.client import InferenceClient, Message
+from crossbench.serving.client import InferenceClient, Message, message_size
 from crossbench.types import RequestRecord
 
 Observer = Callable[[RequestRecord], None]
@@ -32,12 +31,14 @@ class ClosedLoop:
 
     A request is due the moment its user becomes free, so what the client itself needs to prepare
     it counts as latency. `timeout_s` is each request's deadline. Requests are for the server's
-    first model, or take the turns that `models` lists (`all`: every model that is served).
+    first model, or take the turns that `models` lists (`all`: every model that is served). `task`
+    says what requests ask for: see types.Task.
     """
 
     name: str
     concurrency: int
     timeout_s: float
+    task: str
     models: Any
 
     async def drive(
@@ -86,7 +87,7 @@ class ClosedLoop:
     async def _send(
         self, client: InferenceClient, message: Message, index: int, due_s: float, started_s: float
     ) -> RequestRecord:
-        pairs = len(message.passages if isinstance(message, pb.ScoreRequest) else message.pairs)
+        pairs = message_size(message)
         tokens = truncated = 0
         tokenize_ms = queue_ms = infer_ms = 0.0
         sent_s = time.perf_counter() - started_s

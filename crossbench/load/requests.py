@@ -1,9 +1,9 @@
-"""Cut a data set's lists into requests of `batch` pairs, in the lists' order, for ever."""
+"""Cut a data set's lists into requests of `batch` pairs or texts, in the lists' order, for ever."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, cycle, islice
 
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import Message, pairs_message
@@ -32,6 +32,13 @@ def fill_requests(lists: Sequence[QueryPassages], batch: int) -> Iterator[Messag
                 if len(pairs) == batch:
                     yield pairs_message(pairs)
                     pairs = []
+
+
+def fill_texts(lists: Sequence[QueryPassages], batch: int) -> Iterator[Message]:
+    """Embed requests of exactly `batch` passages; after the last list comes the first again."""
+    texts = cycle(chain.from_iterable(entry.passages for entry in lists))
+    while True:
+        yield pb.EmbedRequest(texts=islice(texts, batch))
 
 
 def first_pairs(lists: Sequence[QueryPassages], count: int) -> Iterator[tuple[str, str]]:

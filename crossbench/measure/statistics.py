@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crossbench.types import RequestRecord
+from crossbench.types import RequestRecord, Task
 
 PERCENTILES = (50, 75, 90, 95, 99)
 STAGES = ("tokenize", "queue", "infer", "overhead")
@@ -45,7 +45,7 @@ class Windows:
     def __len__(self) -> int:
         return len(self.time_s)
 
-    def series(self) -> dict[str, list[float]]:
+    def series(self, task: Task = Task.SCORE) -> dict[str, list[float]]:
         """The columns for RunResult.series; a window without a latency is left out of all."""
         rows = [
             (time_s, rate, float(requests), p50, p95)
@@ -54,7 +54,7 @@ class Windows:
             )
             if p50 is not None and p95 is not None
         ]
-        names = ("time_s", "pairs_per_s", "requests", "p50_ms", "p95_ms")
+        names = ("time_s", f"{task.unit}_per_s", "requests", "p50_ms", "p95_ms")
         return {name: [row[column] for row in rows] for column, name in enumerate(names)}
 
 
@@ -69,7 +69,7 @@ class LatencyRange:
     max_pairs_per_s: float | None
 
 
-def summarise(records: Sequence[RequestRecord]) -> dict[str, float]:
+def summarise(records: Sequence[RequestRecord], task: Task = Task.SCORE) -> dict[str, float]:
     """The contract's metrics; those that are undefined (all failed, one request's std) are absent.
 
     Latency starts when a request was due, service time when it was sent. A request's `overhead` is
@@ -79,13 +79,13 @@ def summarise(records: Sequence[RequestRecord]) -> dict[str, float]:
     metrics = {
         "requests/ok": float(len(good)),
         "requests/failed": float(len(records) - len(good)),
-        "requests/truncated_pairs": float(sum(record.truncated for record in good)),
+        f"requests/truncated_{task.unit}": float(sum(record.truncated for record in good)),
     }
     if not good:
         return metrics
     span_s = max(r.received_s for r in records) - min(r.sent_s for r in records)
     if span_s > 0:
-        metrics["throughput/pairs_per_s"] = sum(r.pairs for r in good) / span_s
+        metrics[f"throughput/{task.unit}_per_s"] = sum(r.pairs for r in good) / span_s
         metrics["throughput/requests_per_s"] = len(good) / span_s
         metrics["throughput/tokens_per_s"] = sum(r.tokens for r in good) / span_s
     metrics |= _distribution("latency", _values(good, lambda r: r.latency_ms))

@@ -17,7 +17,9 @@ import torch.nn.functional as F  # noqa: N812 (the name everybody knows it by)
 from torch import Tensor
 
 from crossbench.models.attention import Attention, GroupedAttention
-from crossbench.models.weights import EncoderWeights, Layer, Linear, Norm
+from crossbench.models.embedding import Embedding
+from crossbench.models.pooling import pool_states
+from crossbench.models.weights import ClassifierHead, EncoderWeights, Layer, Linear, Norm
 from crossbench.types import Int32Array, TokenBatch
 
 Projection = Callable[[Tensor], Tensor]
@@ -27,6 +29,7 @@ ToTensor = Callable[[np.ndarray[tuple[int, ...], np.dtype[np.float32]]], Tensor]
 # What follows attention in a layer: of its input and context, (rows, hidden) each.
 Rest = Callable[[Tensor, Tensor], Tensor]
 MakeFeedForward = Callable[[int, Layer, ToTensor, MakeProjection, float], Rest]
+HEAD_ACTIVATIONS: dict[str, Projection] = {"tanh": torch.tanh, "gelu": F.gelu, "relu": torch.relu}
 
 
 def plain_linear(name: str, weight: Tensor, bias: Tensor) -> Projection:
@@ -58,12 +61,13 @@ class PackedInputs:
 
 
 class PackedEncoder:
-    """The encoder and its one-logit head on one device, in one precision.
+    """The encoder and its head, a logit or a vector, on one device in one precision.
 
-    `linear` makes the product of a weight and bias, `feed_forward` what follows attention in a
-    layer. `group_overhead` is what one attention call costs, in attended pairs of positions.
-    `pooler` and `classifier` stay in float32: they are one row a pair, and the score's last digits
-    are theirs. `stored_bytes` is what all weights take on the device.
+    `cls_only` counts where the head reads the CLS rows alone. `linear` makes the product of a
+    weight and bias, `feed_forward` what follows attention in a layer. `group_overhead` is what one
+    attention call costs, in attended pairs of positions. The head stays in float32: it is one row a
+    sequence, and the last digits are its own. `stored_bytes` is what all weights take on the
+    device.
     """
 
     def __init__(
@@ -98,17 +102,22 @@ class PackedEncoder:
         self._words, self._positions = tensor(weights.words), tensor(weights.positions)
         self._types = tensor(weights.types)
         self._norm = _Norm(weights.norm, tensor, weights.eps)
+        cls_only = cls_only and weights.reads_cls
         full = weights.layers[:-1] if cls_only else weights.layers
         self._layers = [
             _Layer(index, layer, tensor, linear, make(index, layer, tensor, linear, weights.eps))
             for index, layer in enumerate(full)
         ]
         self._last = _ClsLayer(weights, tensor, linear, make) if cls_only else None
-        self._pooler = float_linear(weights.pooler)
-        self._classifier = float_linear(weights.classifier)
+        head = weights.head
+        if isinstance(head, ClassifierHead):
+            parts = float_linear(head.dense), float_linear(head.classifier)
+            self._head: _Classifier | Embedding = _Classifier(*parts, head.activation)
+        else:
+            self._head = head
 
-    def scores(self, batch: TokenBatch) -> Tensor:
-        """Logits of shape (n,), float32 on the device.
+    def values(self, batch: TokenBatch) -> Tensor:
+        """Logits (n,) or vectors (n, dim), float32 on the device.
 
         The sequences of `batch` must be in ascending order of length.
         """
@@ -127,14 +136,23 @@ class PackedEncoder:
         return PackedInputs(ids, types, places, first, attention)
 
     def run(self, inputs: PackedInputs) -> Tensor:
-        """Logits (n,), float32 on the device, in the inputs' order. Nothing waits for the host."""
+        """Logits (n,) or vectors (n, dim), float32 on the device, in the inputs' order.
+
+        Nothing waits for the host where there is a classifier.
+        """
         x = self._embed(inputs)
         for layer in self._layers:
             x = layer(x, inputs.attention.full)
-        starts = inputs.starts
-        cls = x[starts] if self._last is None else self._last(x, starts, inputs.attention.cls)
-        pooled = torch.tanh(self._pooler(cls.float()))
-        return self._classifier(pooled)[:, 0]
+        starts, head = inputs.starts, self._head
+        if self._last is not None:
+            cls = self._last(x, starts, inputs.attention.cls)
+            if isinstance(head, _Classifier):
+                return head(cls)
+            return pool_states(cls, torch.ones_like(starts), head)
+        if isinstance(head, _Classifier):
+            return head(x[starts])
+        ends = torch.cat([starts[1:], starts.new_full((1,), len(inputs.ids))])
+        return pool_states(x, ends - starts, head)
 
     def _embed(self, inputs: PackedInputs) -> Tensor:
         x = F.embedding(inputs.ids, self._words)
@@ -148,6 +166,17 @@ def places_of(batch: TokenBatch) -> Int32Array:
     places = np.arange(batch.total_tokens, dtype=np.int32)
     places -= np.repeat(batch.cu_seqlens[:-1], batch.lengths)
     return places
+
+
+class _Classifier:
+    """CLS rows (n, hidden) to logits (n,), in float32."""
+
+    def __init__(self, dense: Projection, classifier: Projection, activation: str) -> None:
+        self._dense, self._classifier = dense, classifier
+        self._activation = HEAD_ACTIVATIONS[activation]
+
+    def __call__(self, cls: Tensor) -> Tensor:
+        return self._classifier(self._activation(self._dense(cls.float())))[:, 0]
 
 
 class _Norm:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from crossbench.errors import ModelError
+from crossbench.models.embedding import LIBRARY_FILE, Embedding, read_embedding
+from crossbench.models.json_file import read_json
 
 REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder with `config.json`, `model.safetensors` and `tokenizer.json`.
+    """A folder with `config.json`, `model.safetensors` and `tokenizer.json`: a cross-encoder.
+
+    With sentence-transformers' `modules.json` and a pooling beside them it is an embedder.
 
     `name` is what reports call it. `max_length` is the most tokens a sequence may have: the
     model's positions, or fewer. `caveat` is a sentence that every report must carry (the seeded
@@ -41,8 +44,29 @@ class ModelFolder:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """config.json as it stands."""
-        return read_json(self.path / "config.json")
+        """config.json, with the activation that sentence-transformers 6 keeps in another file."""
+        config = read_json(self.path / "config.json")
+        if (self.path / LIBRARY_FILE).is_file():
+            stored = read_json(self.path / LIBRARY_FILE).get("activation_fn")
+            if stored is not None:
+                own = config.get("sentence_transformers") or {}
+                config["sentence_transformers"] = {**own, "activation_fn": stored}
+        return config
+
+    @cached_property
+    def embedding(self) -> Embedding | None:
+        """How it embeds; None for a cross-encoder, which scores pairs.
+
+        Raises:
+            ModelError: the folder asks for a pooling that we do not compute.
+        """
+        return read_embedding(self.path)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Numbers in one vector; 0 for a cross-encoder."""
+        hidden = int(self.config.get("hidden_size") or self.config.get("dim") or 0)
+        return 0 if self.embedding is None else self.embedding.dim(hidden)
 
     @property
     def architecture(self) -> str:
@@ -55,11 +79,13 @@ class ModelFolder:
 
     @cached_property
     def digest(self) -> str:
-        """Content hash of the three files, 16 hexadecimal digits: the key of derived caches."""
+        """Content hash of what is computed, 16 hexadecimal digits: the key of derived caches."""
         hasher = hashlib.sha256()
         for name in REQUIRED_FILES:
             with (self.path / name).open("rb") as file:
                 hasher.update(hashlib.file_digest(file, "sha256").digest())
+        if self.embedding is not None:
+            hasher.update(repr(self.embedding).encode())
         return hasher.hexdigest()[:16]
 
 
@@ -73,18 +99,3 @@ class ModelSource(Protocol):
             ModelError: the model cannot be had or its folder is broken.
         """
         ...
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a model folder's file.
-
-    Raises:
-        ModelError: the file is not a JSON object.
-    """
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as JSON ({error}): restore the file") from error
-    if not isinstance(document, dict):
-        raise ModelError(f"{path} holds no JSON object: restore the file")
-    return document

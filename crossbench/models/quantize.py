@@ -61,16 +61,24 @@ class Int8Linear:
 
 
 Plan = Mapping[str, Int8Linear]
+# A model's last layer has a key_value where its head reads CLS rows only, and a qkv where not.
+KINDS = frozenset({"qkv", "key_value", "attention_out", "up", "down"})
 
 
 def products(weights: EncoderWeights) -> dict[str, Linear]:
-    """The products that int8 pays for, by name: all that run over every token (CLS-only model)."""
+    """The products that int8 pays for, by name: all that run over every token.
+
+    Of the last layer that is the keys and values alone where the head reads CLS rows only.
+    """
     named: dict[str, Linear] = {}
-    for index, layer in enumerate(weights.layers[:-1]):
+    full = weights.layers[:-1] if weights.reads_cls else weights.layers
+    for index, layer in enumerate(full):
         named[f"{index}.qkv"] = layer.qkv
         named[f"{index}.attention_out"] = layer.attention_out
         named[f"{index}.up"] = layer.up
         named[f"{index}.down"] = layer.down
+    if not weights.reads_cls:
+        return named
     last = weights.layers[-1].qkv.rows(weights.hidden, 3 * weights.hidden)
     return {**named, f"{len(weights.layers) - 1}.key_value": last}
 
@@ -108,7 +116,7 @@ def observe(weights: EncoderWeights, batches: Sequence[TokenBatch]) -> dict[str,
     )
     with torch.inference_mode():
         for batch in batches:
-            encoder.scores(batch.select(np.argsort(batch.lengths, kind="stable")))
+            encoder.values(batch.select(np.argsort(batch.lengths, kind="stable")))
     result = {}
     for name, records in seen.items():
         rows = torch.stack(records)

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from crossbench.errors import ModelError
-from crossbench.models.folder import ModelFolder, read_json
+from crossbench.models.folder import ModelFolder
+from crossbench.models.json_file import read_json
 from crossbench.models.safetensors_check import check_safetensors
 from crossbench.models.seeded_bert import BertShape, random_weights, scale_head
 from crossbench.models.tokenizer import PairTokenizer
@@ -134,10 +135,13 @@ class SeededModel:
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model of the Hugging Face hub; it is kept in the hub's own cache (HF_HOME)."""
+    """A model of the Hugging Face hub; it is kept in the hub's own cache (HF_HOME).
 
-    name: str
-    repo: str
+    A null `name` becomes the repository's.
+    """
+
+    name: str | None
+    repo: str | None
     revision: str
     max_length: int | None
 
@@ -149,6 +153,8 @@ class HubModel:
         """
         from huggingface_hub import snapshot_download
 
+        if not self.repo:
+            raise ModelError("model=hub needs a model of the hub: give model.repo=OWNER/NAME")
         try:
             path = Path(
                 snapshot_download(self.repo, revision=self.revision, allow_patterns=_HUB_FILES)
@@ -160,7 +166,7 @@ class HubModel:
                 f"({reason}): check the name and the network, or give a folder that holds it with "
                 "model=local model.path=DIR"
             ) from error
-        return _checked_folder(path, self.name, self.max_length)
+        return _checked_folder(path, self.name or self.repo.rsplit("/", 1)[-1], self.max_length)
 
 
 @dataclass(frozen=True)

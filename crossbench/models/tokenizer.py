@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from crossbench.errors import ModelError
-from crossbench.models.folder import ModelFolder, read_json
+from crossbench.models.folder import ModelFolder
+from crossbench.models.json_file import read_json
 from crossbench.models.text_cache import Encoder, TextCache
 from crossbench.models.word_memo import TextEncoder
 from crossbench.types import Int32Array, Int64Array, Pair, TokenBatch
@@ -52,13 +54,8 @@ class PairTokenizer:
     """
 
     def __init__(self, folder: ModelFolder, cache_tokens: int = 0) -> None:
-        from tokenizers import Tokenizer
-
         path = folder.path / "tokenizer.json"
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise ModelError(f"{path} is not a tokenizer ({error}): restore the file") from error
+        tokenizer = _load(path)
         # tokenizer.json may carry the settings of whoever saved it; ours are the only ones.
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -94,6 +91,12 @@ class PairTokenizer:
         ids, lengths = self._encoder.encode([*places, *(pair.passage for pair in pairs)])
         return self._splice(ids, lengths, queries, np.arange(len(places), len(lengths)))
 
+    def encode(self, sequences: Sequence[tuple[str, ...]]) -> Tokenized:
+        """(query, passage) each, or one text each: all of one kind."""
+        if sequences and len(sequences[0]) == 1:
+            return self.encode_texts([text for (text,) in sequences])
+        return self.encode_pairs([Pair(*sequence) for sequence in sequences])
+
     def encode_texts(self, texts: Sequence[str]) -> Tokenized:
         """Single sequences with their special tokens, for embedding."""
         ids, lengths = self._encoder.encode(texts)
@@ -123,6 +126,25 @@ class PairTokenizer:
             )
         batch = _assemble(self._pair, ids, [(first_start, kept_first), (second_start, kept_second)])
         return Tokenized(batch, int(np.count_nonzero(first + second > room)))
+
+
+def _load(path: Path) -> Any:
+    """The tokenizers library's object for a tokenizer.json.
+
+    transformers keeps only the vocabulary of a SentencePiece unigram model and builds the rest from
+    the class that the folder names, so there its word is taken: scores are to equal the library's.
+    """
+    from tokenizers import Tokenizer, models
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+        if not isinstance(tokenizer.model, models.Unigram):
+            return tokenizer
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(path.parent, local_files_only=True).backend_tokenizer
+    except Exception as error:  # the libraries raise bare Exception and many other kinds
+        raise ModelError(f"{path} is not a tokenizer ({error}): restore the file") from error
 
 
 def longest_first(

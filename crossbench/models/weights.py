@@ -1,20 +1,22 @@
-"""The weights of a BERT-like cross-encoder, read from a folder under names of our own.
+"""The weights of a BERT-like encoder and its head, read from a folder under names of our own.
 
 Every engine that computes the encoder itself (packed, openvino, onnx) builds from these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from crossbench.errors import ModelError
+from crossbench.models.embedding import Embedding
+from crossbench.models.families import Family, HeadActivation, family_of
 from crossbench.models.folder import ModelFolder
 from crossbench.types import Float32Array
 
-FAMILIES = ("bert", "roberta", "xlm-roberta")
+_DEFAULT_EPS = 1e-12  # of the families whose config.json does not say
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,20 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class ClassifierHead:
+    """One logit a pair, of the CLS row: `classifier(activation(dense(cls)))`."""
+
+    dense: Linear
+    activation: HeadActivation
+    classifier: Linear
+
+
+@dataclass(frozen=True)
 class EncoderWeights:
-    """A post-norm BERT encoder with a one-logit head of two dense layers on the CLS row.
+    """A post-norm BERT-like encoder, and what is made of its states: a logit or a vector.
 
     The tables are `words` (vocabulary, h), `positions` (positions, h) with row 0 the first
-    token's, and `types` (types, h). The head is `classifier(tanh(pooler(cls)))`.
+    token's, and `types` (at least 2, h).
     """
 
     heads: int
@@ -64,8 +75,7 @@ class EncoderWeights:
     types: Float32Array
     norm: Norm
     layers: tuple[Layer, ...]
-    pooler: Linear
-    classifier: Linear
+    head: ClassifierHead | Embedding
 
     @property
     def hidden(self) -> int:
@@ -75,6 +85,11 @@ class EncoderWeights:
     def head_dim(self) -> int:
         return self.hidden // self.heads
 
+    @property
+    def reads_cls(self) -> bool:
+        """The head reads the CLS rows only, so the last layer need not compute any other."""
+        return isinstance(self.head, ClassifierHead) or self.head.reads_cls
+
 
 def read_weights(folder: ModelFolder) -> EncoderWeights:
     """The folder's encoder in float32.
@@ -82,107 +97,115 @@ def read_weights(folder: ModelFolder) -> EncoderWeights:
     Raises:
         ModelError: another family, another head, or a tensor is missing or has a wrong shape.
     """
-    check_family(folder)
+    family = family_of(folder)
     config = folder.config
-    get = _reader(folder)
-    is_bert = config["model_type"] == "bert"
-    prefix = "bert." if is_bert else "roberta."
-    hidden = int(config["hidden_size"])
-
-    def linear(name: str, prefix: str = prefix) -> Linear:
-        return Linear(get(f"{prefix}{name}.weight"), get(f"{prefix}{name}.bias"))
-
-    def norm(name: str) -> Norm:
-        return Norm(get(f"{prefix}{name}.weight"), get(f"{prefix}{name}.bias"))
+    tensors = _Tensors(folder.path / "model.safetensors", family.prefix)
+    embedding = folder.embedding
 
     def layer(index: int) -> Layer:
-        at = f"encoder.layer.{index}."
-        parts = [linear(f"{at}attention.self.{part}") for part in ("query", "key", "value")]
+        def linear(name: str) -> Linear:
+            return tensors.linear(f"{family.layers}.{index}.{name}")
+
+        parts = [linear(name) for name in (family.query, family.key, family.value)]
         return Layer(
             qkv=Linear(
                 np.concatenate([part.weight for part in parts]),
                 np.concatenate([part.bias for part in parts]),
             ),
-            attention_out=linear(f"{at}attention.output.dense"),
-            attention_norm=norm(f"{at}attention.output.LayerNorm"),
-            up=linear(f"{at}intermediate.dense"),
-            down=linear(f"{at}output.dense"),
-            out_norm=norm(f"{at}output.LayerNorm"),
+            attention_out=linear(family.attention_out),
+            attention_norm=tensors.norm(f"{family.layers}.{index}.{family.attention_norm}"),
+            up=linear(family.up),
+            down=linear(family.down),
+            out_norm=tensors.norm(f"{family.layers}.{index}.{family.out_norm}"),
         )
 
-    positions = get(f"{prefix}embeddings.position_embeddings.weight")
-    if is_bert:
-        pooler, classifier = linear("pooler.dense"), linear("classifier", "")
-    else:
-        # RoBERTa counts positions from pad_token_id + 1; what is before that is never looked up.
-        positions = positions[int(config["pad_token_id"]) + 1 :]
-        pooler, classifier = linear("classifier.dense", ""), linear("classifier.out_proj", "")
+    words = tensors.get("embeddings.word_embeddings.weight")
+    positions = tensors.get("embeddings.position_embeddings.weight")
+    if family.offset:
+        # Positions count from pad_token_id + 1; what is before that is never looked up.
+        positions = np.ascontiguousarray(positions[int(config["pad_token_id"]) + 1 :])
+    layers = tensors.count(f"{family.layers}.")
     weights = EncoderWeights(
-        heads=int(config["num_attention_heads"]),
-        eps=float(config["layer_norm_eps"]),
-        words=get(f"{prefix}embeddings.word_embeddings.weight"),
-        positions=np.ascontiguousarray(positions),
-        types=get(f"{prefix}embeddings.token_type_embeddings.weight"),
-        norm=norm("embeddings.LayerNorm"),
-        layers=tuple(layer(index) for index in range(int(config["num_hidden_layers"]))),
-        pooler=pooler,
-        classifier=classifier,
+        heads=int(config[family.head_count]),
+        eps=float(config.get("layer_norm_eps", _DEFAULT_EPS)),
+        words=words,
+        positions=positions,
+        types=_types(tensors, family, words.shape[1]),
+        norm=tensors.norm("embeddings.LayerNorm"),
+        layers=tuple(layer(index) for index in range(layers)),
+        head=_classifier(tensors, family) if embedding is None else embedding,
     )
-    if weights.hidden != hidden or weights.classifier.weight.shape != (1, hidden):
-        raise ModelError(
-            f"{folder.path}: hidden size {weights.hidden} and a head of shape "
-            f"{weights.classifier.weight.shape}, where config.json says {hidden} and a reranker "
-            "gives one logit: restore the folder, or choose a cross-encoder with one label"
-        )
+    _check(folder, weights)
     return weights
 
 
-def check_family(folder: ModelFolder) -> None:
-    """Refuse what this encoder would compute wrongly.
+def _types(tensors: _Tensors, family: Family, hidden: int) -> Float32Array:
+    """The table of token types, two rows at least: a tokenizer may number types that are one."""
+    if not family.has_types:
+        return np.zeros((2, hidden), dtype=np.float32)
+    table = tensors.get("embeddings.token_type_embeddings.weight")
+    return np.repeat(table, 2, axis=0) if len(table) == 1 else table
 
-    Raises:
-        ModelError: names what differs, and the backend that can.
-    """
-    config = folder.config
-    facts: tuple[tuple[str, object, bool], ...] = (
-        ("model_type", config.get("model_type"), config.get("model_type") in FAMILIES),
-        ("hidden_act", config.get("hidden_act"), config.get("hidden_act") == "gelu"),
-        (
-            "position_embedding_type",
-            config.get("position_embedding_type"),
-            config.get("position_embedding_type") in (None, "absolute"),
-        ),
-        (
-            "architectures",
-            folder.architecture,
-            folder.architecture.endswith("ForSequenceClassification"),
-        ),
-        ("is_decoder", config.get("is_decoder"), not config.get("is_decoder")),
+
+def _classifier(tensors: _Tensors, family: Family) -> ClassifierHead:
+    return ClassifierHead(
+        dense=tensors.linear(family.dense, inside=family.pooler_inside),
+        activation=family.activation,
+        classifier=tensors.linear(family.classifier, inside=False),
     )
-    for key, given, fits in facts:
-        if not fits:
+
+
+def _check(folder: ModelFolder, weights: EncoderWeights) -> None:
+    hidden, wanted = weights.hidden, folder.config.get("hidden_size", folder.config.get("dim"))
+    depth = folder.config.get("num_hidden_layers", folder.config.get("n_layers"))
+    if (hidden, len(weights.layers)) != (wanted, depth):
+        raise ModelError(
+            f"{folder.path} holds {len(weights.layers)} layers of hidden size {hidden}, where "
+            f"config.json says {depth} of {wanted}: restore the folder"
+        )
+    head = weights.head
+    if isinstance(head, ClassifierHead) and head.classifier.weight.shape != (1, hidden):
+        raise ModelError(
+            f"{folder.path} has a head of shape {head.classifier.weight.shape} and a reranker "
+            "gives one logit: choose a cross-encoder with one label"
+        )
+
+
+class _Tensors:
+    """The tensors of a file in float32; the encoder's with or without the family's `prefix`.
+
+    Through torch, since NumPy has no bfloat16 and some folders store it.
+    """
+
+    def __init__(self, path: Path, prefix: str) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            self._tensors = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path} cannot be read ({error}): restore the file") from error
+        # An encoder that was saved alone, as sentence-transformers do, has no prefix.
+        alone = "embeddings.word_embeddings.weight" in self._tensors
+        self._path, self._prefix = path, "" if alone else prefix
+
+    def get(self, name: str, inside: bool = True) -> Float32Array:
+        full = f"{self._prefix}{name}" if inside else name
+        if full not in self._tensors:
             raise ModelError(
-                f"{folder.path}: config.json has {key} = {given!r}, which our own encoder does not "
-                f"compute (it does cross-encoders of {', '.join(FAMILIES)} with hidden_act=gelu "
-                "and absolute positions). Use backend=pytorch, which can"
+                f"{self._path} holds no tensor {full}: the folder is not the model it says"
             )
-
-
-def _reader(folder: ModelFolder) -> Callable[[str], Float32Array]:
-    # Through torch, since NumPy has no bfloat16 and some folders store it.
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = folder.path / "model.safetensors"
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} cannot be read ({error}): restore the file") from error
-
-    def get(name: str) -> Float32Array:
-        if name not in tensors:
-            raise ModelError(f"{path} holds no tensor {name}: the folder is not the model it says")
-        array: Float32Array = tensors[name].float().contiguous().numpy()
+        array: Float32Array = self._tensors[full].float().contiguous().numpy()
         return array
 
-    return get
+    def linear(self, name: str, inside: bool = True) -> Linear:
+        return Linear(self.get(f"{name}.weight", inside), self.get(f"{name}.bias", inside))
+
+    def norm(self, name: str) -> Norm:
+        return Norm(self.get(f"{name}.weight"), self.get(f"{name}.bias"))
+
+    def count(self, start: str) -> int:
+        """How many numbered things follow `start`."""
+        at = f"{self._prefix}{start}"
+        found = (name[len(at) :] for name in self._tensors if name.startswith(at))
+        return len({name.split(".", 1)[0] for name in found})

@@ -98,7 +98,7 @@ def told(cell: Cell) -> str:
     """A cell with its throughput and p95."""
     n = int(cell.metrics.get("requests/ok", 0))
     p95 = percentile_text(cell.p95.value if cell.p95 else None, 95, n, "ms")
-    return f"{cell.label} ({estimate_text(cell.throughput)} pairs/s, p95 {p95})"
+    return f"{cell.label} ({estimate_text(cell.throughput)} {cell.unit}/s, p95 {p95})"
 
 
 def spread_limit(joined: Sequence[Cell]) -> str:

@@ -26,17 +26,18 @@ def write_cell_report(folder: Path) -> Path:
         ResultError: `folder` holds no readable result.
     """
     result, records = load_result(folder), load_records(folder)
-    plots = cell_plots(records, folder / PLOTS_FOLDER)
-    metrics = {**(summarise(records) if records else {}), **result.metrics}
+    unit = result.task.unit
+    plots = cell_plots(records, folder / PLOTS_FOLDER, unit)
+    metrics = {**(summarise(records, result.task) if records else {}), **result.metrics}
     metrics = {name: value for name, value in metrics.items() if value is not None}
     parts = [
         _head(result, records, metrics),
         _failure(result),
-        sections.summary(records, metrics),
+        sections.summary(records, metrics, unit),
         sections.latency(records, metrics),
         *(f"![{title}]({path.relative_to(folder).as_posix()})" for title, path in plots.items()),
-        sections.ranges(records),
-        sections.correlations(records),
+        sections.ranges(records, unit),
+        sections.correlations(records, unit),
         sections.stages(metrics),
         *(sections.resources(title, rows, metrics) for title, rows in sections.RESOURCES.items()),
         cell_quality(result.quality, metrics),
@@ -71,15 +72,15 @@ def _answer(
     if result.status != Status.FINISHED:
         reason = (result.error or "no reason was recorded").strip().splitlines()[0]
         return f"**{result.status}**: {reason}"
-    ok = int(metrics.get("requests/ok", 0))
-    if not ok or "throughput/pairs_per_s" not in metrics:
+    ok, unit = int(metrics.get("requests/ok", 0)), result.task.unit
+    if not ok or f"throughput/{unit}_per_s" not in metrics:
         return "**No request succeeded**, so there is nothing to report on speed."
     p95 = percentile_text(metrics.get("latency/p95_ms"), 95, ok, "ms")
     sizes = sorted({record.pairs for record in records if record.ok})
-    pairs = f" of {sizes[0]} pairs" if len(sizes) == 1 else ""
+    size = f" of {sizes[0]} {unit}" if len(sizes) == 1 else ""
     return (
-        f"**{number(metrics['throughput/pairs_per_s'])} pairs/s at a p95 latency of {p95}**, "
-        f"over {ok} request{'s' * (ok != 1)}{pairs}."
+        f"**{number(metrics[f'throughput/{unit}_per_s'])} {unit}/s at a p95 latency of {p95}**, "
+        f"over {ok} request{'s' * (ok != 1)}{size}."
     )
 
 

@@ -23,15 +23,18 @@ from crossbench.types import RequestRecord
 _MANY_POINTS = 2000  # beyond these, the SVG holds the cloud as a picture
 
 
-def cell_plots(records: Sequence[RequestRecord], folder: Path) -> dict[str, Path]:
-    """Draw all plots into `folder`: {title: path of the PNG}; none where nothing succeeded."""
+def cell_plots(records: Sequence[RequestRecord], folder: Path, unit: str) -> dict[str, Path]:
+    """Draw all plots into `folder`: {title: path of the PNG}; none where nothing succeeded.
+
+    `unit` is what throughput counts: pairs or texts.
+    """
     good = [record for record in records if record.ok]
     if not good:
         return {}
     return {
         "Distribution of latency": latency_cdf(good, folder),
-        "Throughput and latency over time": over_time(records, folder),
-        "Throughput against latency": throughput_latency(records, folder),
+        "Throughput and latency over time": over_time(records, folder, unit),
+        "Throughput against latency": throughput_latency(records, folder, unit),
         "Where the time goes": stages(good, folder),
     }
 
@@ -55,7 +58,7 @@ def latency_cdf(good: Sequence[RequestRecord], folder: Path) -> Path:
         return save(made, folder, "latency_cdf")
 
 
-def over_time(records: Sequence[RequestRecord], folder: Path) -> Path:
+def over_time(records: Sequence[RequestRecord], folder: Path, unit: str) -> Path:
     """Throughput, p50 and p95 of every window, at the window's middle."""
     cut = windows(records)
     ends = np.array(cut.time_s)
@@ -66,7 +69,7 @@ def over_time(records: Sequence[RequestRecord], folder: Path) -> Path:
     with figure(4.4) as made:
         top, bottom = made.subplots(2, 1, sharex=True)
         top.plot(middles, cut.pairs_per_s, color=PALETTE[0], marker=marker, markersize=4)
-        top.set(ylabel="throughput (pairs/s)")
+        top.set(ylabel=f"throughput ({unit}/s)")
         for name, series, colour, shape in (
             ("p95", cut.p95_ms, PALETTE[1], "s"), ("p50", cut.p50_ms, PALETTE[2], "^"),
         ):  # fmt: skip
@@ -85,7 +88,7 @@ def over_time(records: Sequence[RequestRecord], folder: Path) -> Path:
         return save(made, folder, "over_time")
 
 
-def throughput_latency(records: Sequence[RequestRecord], folder: Path) -> Path:
+def throughput_latency(records: Sequence[RequestRecord], folder: Path, unit: str) -> Path:
     """Every request, and every window, as throughput against latency."""
     good, cut = [record for record in records if record.ok], windows(records)
     pairs = [
@@ -102,7 +105,7 @@ def throughput_latency(records: Sequence[RequestRecord], folder: Path) -> Path:
         left.set(
             title=f"{len(good)} request{'s' * (len(good) != 1)}",
             xlabel="latency (ms)",
-            ylabel="pairs / latency (pairs/s)",
+            ylabel=f"{unit} / latency ({unit}/s)",
         )
         right.scatter(
             [p50 for p50, _ in pairs], [rate for _, rate in pairs], s=24, color=PALETTE[1]
@@ -110,7 +113,7 @@ def throughput_latency(records: Sequence[RequestRecord], folder: Path) -> Path:
         right.set(
             title=f"{len(pairs)} window{'s' * (len(pairs) != 1)} of {cut.length_s:.3g} s",
             xlabel="median latency in the window (ms)",
-            ylabel="throughput (pairs/s)",
+            ylabel=f"throughput ({unit}/s)",
         )
         for axes in (left, right):
             axes.margins(0.08)

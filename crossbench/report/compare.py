@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crossbench.measure.intervals import mean_interval, percentile_interval, t_95
@@ -15,7 +15,6 @@ from crossbench.types import RequestRecord
 _WORST_FIRST = (
     Verdict.CHANGES, Verdict.UNSURE, Verdict.UNCHECKED, Verdict.KEEPS, Verdict.REFERENCE,
 )  # fmt: skip
-THROUGHPUT = "throughput/pairs_per_s"
 P95 = "latency/p95_ms"
 
 
@@ -46,12 +45,14 @@ class Estimate:
 class Cell:
     """One point of the sweep: its runs (repeats) and their mean metrics.
 
-    `throughput` is in pairs/s, `p95` in ms; both are None where no run finished.
+    `throughput` is in `unit` (pairs or texts) a second, `p95` in ms; both are None where no run
+    finished.
     """
 
     name: str
     label: str
     runs: tuple[Run, ...]
+    unit: str
     flat: Mapping[str, str]
     metrics: Mapping[str, float] = field(default_factory=dict)
     throughput: Estimate | None = None
@@ -95,13 +96,14 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.result.cell_id or f"folder {run.name}", []).append(run)
-    throughput_sd = _relative_sd(THROUGHPUT, list(groups.values()))
-    p95_sd = _relative_sd(P95, list(groups.values()))
+    throughput_sd = _relative_sd(throughput_metric, list(groups.values()))
+    p95_sd = _relative_sd(lambda group: P95, list(groups.values()))
     return [
         Cell(
             name=", ".join(run.name for run in group),
             label=_label(group[0], axes),
             runs=tuple(group),
+            unit=group[0].result.task.unit,
             flat=flatten(group[0].result.config),
             metrics=_mean_metrics(group),
             throughput=_throughput(group, throughput_sd),
@@ -109,6 +111,17 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
         )
         for group in groups.values()
     ]
+
+
+def throughput_metric(group: Sequence[Run]) -> str:
+    """The name of a cell's throughput: pairs a second, or texts where it embeds."""
+    return f"throughput/{group[0].result.task.unit}_per_s"
+
+
+def rate_unit(joined: Sequence[Cell]) -> str:
+    """What the cells' throughputs are in: `pairs/s`, `texts/s`, or both words."""
+    units = dict.fromkeys(cell.unit for cell in joined)
+    return f"{' or '.join(units) or 'pairs'}/s"
 
 
 def distinguishable(a: Estimate, b: Estimate) -> bool | None:
@@ -160,7 +173,9 @@ def _mean_metrics(group: Sequence[Run]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in columns.items() if values}
 
 
-def _relative_sd(metric: str, groups: Sequence[Sequence[Run]]) -> tuple[float, int] | None:
+def _relative_sd(
+    metric_of: Callable[[Sequence[Run]], str], groups: Sequence[Sequence[Run]]
+) -> tuple[float, int] | None:
     """Relative standard deviation between repeats, pooled over all cells, and its degrees.
 
     Two repeats of one cell say next to nothing about its spread; those of all cells on the same
@@ -168,7 +183,7 @@ def _relative_sd(metric: str, groups: Sequence[Sequence[Run]]) -> tuple[float, i
     """
     squares, degrees = 0.0, 0
     for group in groups:
-        values = _finished_values(metric, group)
+        values = _finished_values(metric_of(group), group)
         mean = sum(values) / max(1, len(values))
         if len(values) > 1 and mean > 0:
             squares += sum((value / mean - 1) ** 2 for value in values)
@@ -186,12 +201,14 @@ def _repeated(metric: str, group: Sequence[Run], sd: tuple[float, int]) -> Estim
 
 
 def _throughput(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate | None:
+    metric = throughput_metric(group)
     if sd is not None:
-        return _repeated(THROUGHPUT, group, sd)
-    values = _finished_values(THROUGHPUT, group)
+        return _repeated(metric, group, sd)
+    values = _finished_values(metric, group)
     if not values:
         return None
-    series = [rate for rate in group[0].result.series.get("pairs_per_s", ()) if rate is not None]
+    rates = group[0].result.series.get(metric.removeprefix("throughput/"), ())
+    series = [rate for rate in rates if rate is not None]
     found = mean_interval(series[:-1])  # in the last window the load drains
     half = None if found is None else (found.high - found.low) / 2
     return Estimate(values[0], half, half)

@@ -37,9 +37,11 @@ RESOURCES = {
     ),
     "Batching and CPU": (
         ("batching/pairs_per_batch", "pairs per micro-batch", ""),
+        ("batching/texts_per_batch", "texts per micro-batch", ""),
         ("batching/padding_waste", "padding waste", "%"),
         ("cpu/cores_used", "cores kept busy by the server's process", ""),
         ("requests/truncated_pairs", "pairs that were truncated", ""),
+        ("requests/truncated_texts", "texts that were truncated", ""),
     ),
     "Start-up": (
         ("startup/load_s", "load the model", "s"),
@@ -49,15 +51,15 @@ RESOURCES = {
 }
 
 
-def summary(records: Sequence[RequestRecord], metrics: Mapping[str, float]) -> str:
-    if "throughput/pairs_per_s" not in metrics:
+def summary(records: Sequence[RequestRecord], metrics: Mapping[str, float], unit: str) -> str:
+    if f"throughput/{unit}_per_s" not in metrics:
         return ""
-    rate = metrics["throughput/pairs_per_s"]
+    rate = metrics[f"throughput/{unit}_per_s"]
     # In the last window the load drains, so it is no sample of the steady rate.
     spread = mean_interval(windows(records).pairs_per_s[:-1])
     half = (spread.high - spread.low) / 2 if spread else None
     rows = [
-        ["throughput", plus_minus(rate, half) if half else number(rate), "pairs/s"],
+        ["throughput", plus_minus(rate, half) if half else number(rate), f"{unit}/s"],
         ["", number(metrics.get("throughput/requests_per_s")), "requests/s"],
         ["", number(metrics.get("throughput/tokens_per_s")), "tokens/s"],
         ["requests", number(int(metrics.get("requests/ok", 0))), "ok"],
@@ -108,7 +110,7 @@ def latency(records: Sequence[RequestRecord], metrics: Mapping[str, float]) -> s
     return f"## Latency\n\n{table}\n\n{notes}"
 
 
-def ranges(records: Sequence[RequestRecord]) -> str:
+def ranges(records: Sequence[RequestRecord], unit: str) -> str:
     rows = [
         [
             row.label,
@@ -121,15 +123,16 @@ def ranges(records: Sequence[RequestRecord]) -> str:
     ]
     if not rows:
         return ""
-    headers = ["latency", "average (pairs/s)", "min (pairs/s)", "max (pairs/s)", "requests"]
+    rates = [f"{kind} ({unit}/s)" for kind in ("average", "min", "max")]
+    headers = ["latency", *rates, "requests"]
     return (
         "## Throughput of single requests by latency\n\n"
-        f"{markdown_table(headers, rows, 'lrrrr')}\n\nA request's throughput is its pairs over its "
-        "latency; with several requests in flight the server's is a multiple of it."
+        f"{markdown_table(headers, rows, 'lrrrr')}\n\nA request's throughput is its {unit} over "
+        "its latency; with several requests in flight the server's is a multiple of it."
     )
 
 
-def correlations(records: Sequence[RequestRecord]) -> str:
+def correlations(records: Sequence[RequestRecord], unit: str) -> str:
     found = correlations_of(records)
     if not found:
         return ""
@@ -149,7 +152,7 @@ def correlations(records: Sequence[RequestRecord]) -> str:
     ]
     notes = [
         "By request it is close to -1 by construction where all requests have the same number of "
-        "pairs: it sets 1 / latency against latency."
+        f"{unit}: it sets 1 / latency against latency."
     ]
     if "window" in found:
         notes.append(

@@ -130,7 +130,7 @@ def _answer(joined: Sequence[Cell]) -> str:
 def _told(cell: Cell) -> str:
     n = int(cell.metrics.get("requests/ok", 0))
     p95 = f" at a p95 of {percentile_text(cell.p95.value, 95, n, 'ms')}" if cell.p95 else ""
-    return f"**{cell.label}**, {estimate_text(cell.throughput)} pairs/s{p95}"
+    return f"**{cell.label}**, {estimate_text(cell.throughput)} {cell.unit}/s{p95}"
 
 
 def _speedup(cell: Cell, first: Cell) -> str:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from crossbench.report.axes import numeric_axis, value_text
-from crossbench.report.compare import Cell, Estimate, pareto
+from crossbench.report.compare import Cell, Estimate, pareto, rate_unit
 from crossbench.report.style import (
     GREY,
     LINES,
@@ -77,7 +77,7 @@ def _by_axis(
             places = [float(cell.flat[along]) for cell, *_ in members]
             _errorbar(panels[0], places, [item[1] for item in members], name, index)
             _errorbar(panels[1], places, [item[2] for item in members], name, index)
-        panels[0].set(ylabel="throughput (pairs/s)")
+        panels[0].set(ylabel=f"throughput ({_rate_unit(measured)})")
         panels[1].set(ylabel="p95 latency (ms)")
         for panel in panels:
             if values[0] > 0 and values[-1] >= 4 * values[0]:
@@ -86,7 +86,9 @@ def _by_axis(
             panel.set_xticks([], minor=True)
             _thin_ticks(panel, values)
             panel.margins(x=0.1)
-            panel.set(xlabel="pairs per request (batch)" if along == "batch" else along)
+            panel.set(
+                xlabel=f"{_unit(measured)} per request (batch)" if along == "batch" else along
+            )
             panel.set_ylim(bottom=0)
         if any(names):
             legend_below(made, panels[0].get_legend_handles_labels()[0])
@@ -99,7 +101,7 @@ def _bars(measured: Sequence[Measured], folder: Path) -> Path:
     rows = np.arange(len(measured))
     with figure(1.1 + 0.27 * len(measured)) as made:
         panels = made.subplots(1, 2, sharey=True)
-        titles = ("throughput (pairs/s)", "p95 latency (ms)")
+        titles = (f"throughput ({_rate_unit(measured)})", "p95 latency (ms)")
         for column, (panel, title) in enumerate(zip(panels, titles, strict=True)):
             estimates = [(item[1], item[2])[column] for item in measured]
             ends = [estimate.value + (estimate.above or 0.0) for estimate in estimates]
@@ -169,7 +171,7 @@ def _frontier(
         axes.margins(0.16)
         axes.set(
             xlabel="p95 latency (ms), better to the left",
-            ylabel="throughput (pairs/s), better upwards",
+            ylabel=f"throughput ({_rate_unit(measured)}), better upwards",
         )
         _room(axes, measured)
         legend_below(made, handles)
@@ -183,6 +185,14 @@ def _frontier(
             ],
         )
         return save(made, folder, "frontier")
+
+
+def _rate_unit(measured: Sequence[Measured]) -> str:
+    return rate_unit([cell for cell, *_ in measured])
+
+
+def _unit(measured: Sequence[Measured]) -> str:
+    return _rate_unit(measured).removesuffix("/s")
 
 
 def _room(axes: Axes, measured: Sequence[Measured]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from crossbench.measure.quality import Verdict
 from crossbench.report.axes import varying
 from crossbench.report.cell import REPORT_FILE
-from crossbench.report.compare import Cell, Estimate, Run, cells, distinguishable, ratio
+from crossbench.report.compare import Cell, Estimate, Run, cells, distinguishable, rate_unit, ratio
 from crossbench.report.tables import (
     ABSENT,
     change_text,
@@ -36,7 +36,7 @@ def summary_rows(results: Sequence[RunResult]) -> tuple[list[str], list[list[str
     joined = cells([Run(str(index), result) for index, result in enumerate(results)])
     axes = varying([result.config for result in results])
     best = best_of(joined, lambda cell: cell.throughput, max)
-    headers = [*_axis_names(axes), "pairs/s", "p50 ms", "p95 ms", "p99 ms", "RSS peak MB"]
+    headers = [*_axis_names(axes), rate_unit(joined), "p50 ms", "p95 ms", "p99 ms", "RSS peak MB"]
     rows = []
     for cell in joined:
         mark = ""
@@ -87,7 +87,8 @@ def all_cells(joined: Sequence[Cell], axes: Sequence[str], folder: Path) -> str:
     first = next((cell for cell in joined if cell.throughput is not None), None)
     device = any("memory/device_peak_mb" in cell.metrics for cell in joined)
     more = [column for column in _COLUMNS if any(column[1](cell) != ABSENT for cell in joined)]
-    headers = ["cell", *_axis_names(axes), "status", "throughput (pairs/s)", "speed-up",
+    throughput = f"throughput ({rate_unit(joined)})"
+    headers = ["cell", *_axis_names(axes), "status", throughput, "speed-up",
                "p50 (ms)", "p95 (ms)", "p99 (ms)", "RSS peak (MB)",
                *(["device peak (MB)"] * device), *(name for name, _ in more)]  # fmt: skip
     rows = []
@@ -143,6 +144,8 @@ def _marked(text: str, cell: Cell, best: Cell | None, get: Get) -> str:
 
 def _times(cell: Cell, first: Cell | None) -> str:
     if first is None or first.throughput is None or cell.throughput is None:
+        return ABSENT
+    if cell.unit != first.unit:
         return ABSENT
     if cell is first:
         return "1×"

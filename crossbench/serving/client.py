@@ -12,7 +12,7 @@ from crossbench.serving import inference_pb2 as pb
 from crossbench.serving import inference_pb2_grpc as pb_grpc
 from crossbench.types import Float32Array, Pair, Timing
 
-Message = pb.ScoreRequest | pb.ScorePairsRequest
+Message = pb.ScoreRequest | pb.ScorePairsRequest | pb.EmbedRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,16 @@ class Reply:
     """Scores float32 (n,) in the request's order; the stages' timings; real tokens."""
 
     scores: Float32Array
+    timing: Timing
+    tokens: int
+    truncated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Embeddings float32 (n, dim) in the request's order; the rest as in a Reply."""
+
+    vectors: Float32Array
     timing: Timing
     tokens: int
     truncated: int
@@ -51,19 +61,38 @@ class InferenceClient:
         await self._stub.GetInfo(pb.GetInfoRequest(), wait_for_ready=True, timeout=timeout_s)
 
     async def score(self, query: str, passages: Sequence[str], model: str | None = None) -> Reply:
-        return await self.send(pb.ScoreRequest(query=query, passages=passages, model=model))
+        return await self.send_score(pb.ScoreRequest(query=query, passages=passages, model=model))
 
     async def score_pairs(self, pairs: Sequence[Pair], model: str | None = None) -> Reply:
-        return await self.send(pairs_message(pairs, model))
+        return await self.send_score(pairs_message(pairs, model))
 
-    async def send(self, message: Message, timeout_s: float | None = None) -> Reply:
+    async def embed(self, texts: Sequence[str], model: str | None = None) -> Vectors:
+        return await self._embed(pb.EmbedRequest(texts=texts, model=model))
+
+    async def send(self, message: Message, timeout_s: float | None = None) -> Reply | Vectors:
         """Send a prepared request by the RPC that is made for it."""
+        if isinstance(message, pb.EmbedRequest):
+            return await self._embed(message, timeout_s)
+        return await self.send_score(message, timeout_s)
+
+    async def _embed(self, message: pb.EmbedRequest, timeout_s: float | None = None) -> Vectors:
+        response: pb.EmbedResponse = await self._stub.Embed(message, timeout=timeout_s)
+        return Vectors(
+            vectors=np.array(response.values, dtype=np.float32).reshape(-1, response.dim),
+            timing=_timing(response.timings),
+            tokens=response.tokens,
+            truncated=response.truncated,
+        )
+
+    async def send_score(
+        self, message: pb.ScoreRequest | pb.ScorePairsRequest, timeout_s: float | None = None
+    ) -> Reply:
+        """Send a prepared request for scores by its RPC."""
         rpc = self._stub.Score if isinstance(message, pb.ScoreRequest) else self._stub.ScorePairs
         response: pb.ScoreResponse = await rpc(message, timeout=timeout_s)
-        stages = response.timings
         return Reply(
             scores=np.array(response.scores, dtype=np.float32),
-            timing=Timing(stages.tokenize_ms, stages.queue_ms, stages.infer_ms),
+            timing=_timing(response.timings),
             tokens=response.tokens,
             truncated=response.truncated,
         )
@@ -82,6 +111,17 @@ class InferenceClient:
 
     async def reset_metrics(self) -> None:
         await self._stub.ResetMetrics(pb.ResetMetricsRequest())
+
+
+def message_size(message: Message) -> int:
+    """Pairs in a request, or texts where it embeds."""
+    if isinstance(message, pb.ScoreRequest):
+        return len(message.passages)
+    return len(message.texts if isinstance(message, pb.EmbedRequest) else message.pairs)
+
+
+def _timing(stages: pb.StageTimings) -> Timing:
+    return Timing(stages.tokenize_ms, stages.queue_ms, stages.infer_ms)
 
 
 def pairs_message(pairs: Sequence[Pair], model: str | None = None) -> pb.ScorePairsRequest:

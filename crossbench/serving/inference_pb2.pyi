@@ -115,7 +115,7 @@ class Startup(_message.Message):
     def __init__(self, load_s: _Optional[float] = ..., compile_s: _Optional[float] = ..., rss_before_load_mb: _Optional[float] = ..., rss_after_load_mb: _Optional[float] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "backend", "quant", "device", "architecture", "max_length", "digest", "caveat", "model_mb")
+    __slots__ = ("name", "backend", "quant", "device", "architecture", "max_length", "digest", "caveat", "model_mb", "encoder", "embedding_dim")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     QUANT_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +125,8 @@ class ModelInfo(_message.Message):
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     CAVEAT_FIELD_NUMBER: _ClassVar[int]
     MODEL_MB_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_DIM_FIELD_NUMBER: _ClassVar[int]
     name: str
     backend: str
     quant: str
@@ -134,7 +136,9 @@ class ModelInfo(_message.Message):
     digest: str
     caveat: str
     model_mb: float
-    def __init__(self, name: _Optional[str] = ..., backend: _Optional[str] = ..., quant: _Optional[str] = ..., device: _Optional[str] = ..., architecture: _Optional[str] = ..., max_length: _Optional[int] = ..., digest: _Optional[str] = ..., caveat: _Optional[str] = ..., model_mb: _Optional[float] = ...) -> None: ...
+    encoder: str
+    embedding_dim: int
+    def __init__(self, name: _Optional[str] = ..., backend: _Optional[str] = ..., quant: _Optional[str] = ..., device: _Optional[str] = ..., architecture: _Optional[str] = ..., max_length: _Optional[int] = ..., digest: _Optional[str] = ..., caveat: _Optional[str] = ..., model_mb: _Optional[float] = ..., encoder: _Optional[str] = ..., embedding_dim: _Optional[int] = ...) -> None: ...
 
 class GetMetricsRequest(_message.Message):
     __slots__ = ()

@@ -75,7 +75,7 @@ class InferenceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Score(self, request, context):
-        """Scores of one query's passages, in their order.
+        """Scores of one query's passages, in their order: a cross-encoder's, or cosines of embeddings.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,7 +89,7 @@ class InferenceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Embed(self, request, context):
-        """Embeddings of texts, row by row; for models that embed.
+        """Embeddings of texts, row by row; FAILED_PRECONDITION where the model is a cross-encoder.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

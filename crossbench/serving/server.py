@@ -20,6 +20,7 @@ from crossbench.errors import (
     DeadlineExpired,
     InvalidRequest,
     QueueFull,
+    WrongTask,
 )
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving import inference_pb2_grpc as pb_grpc
@@ -100,10 +101,20 @@ class Servicer(pb_grpc.InferenceServicer):
         return _score_response(await self._answer(request.model, check, run, context))
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
-        await context.abort(
-            grpc.StatusCode.FAILED_PRECONDITION,
-            f"{self.info.models[0].name} is a cross-encoder, which scores pairs and does not "
-            "embed: call Score or ScorePairs",
+        async def run(service: ModelService, deadline_s: float | None) -> Answer:
+            return await service.embed(request.texts, deadline_s)
+
+        def check() -> None:
+            self._check_size(len(request.texts), request.ByteSize(), "texts")
+            _check_texts(request.texts, "texts")
+
+        answer = await self._answer(request.model, check, run, context)
+        return pb.EmbedResponse(
+            values=answer.values.ravel().tolist(),
+            dim=answer.values.shape[1],
+            timings=_stage_timings(answer),
+            tokens=answer.tokens,
+            truncated=answer.truncated,
         )
 
     async def GetInfo(self, request: pb.GetInfoRequest, context: Context) -> pb.ServerInfo:
@@ -268,8 +279,7 @@ class Server:
         """
         known = list(pairs)
         for service in self._services.values():
-            if service.memory is not None:
-                service.memory.learn(known)
+            service.learn(known)
 
     async def stop(self) -> None:
         """Take nothing new, let what is in flight end within `grace_s`, then free the models."""
@@ -288,20 +298,26 @@ def _check_texts(texts: Sequence[str], what: str) -> None:
 
 
 def _score_response(answer: Answer) -> pb.ScoreResponse:
-    timing = answer.timing
     return pb.ScoreResponse(
         scores=answer.values.tolist(),
-        timings=pb.StageTimings(
-            tokenize_ms=timing.tokenize_ms, queue_ms=timing.queue_ms, infer_ms=timing.infer_ms
-        ),
+        timings=_stage_timings(answer),
         tokens=answer.tokens,
         truncated=answer.truncated,
+    )
+
+
+def _stage_timings(answer: Answer) -> pb.StageTimings:
+    timing = answer.timing
+    return pb.StageTimings(
+        tokenize_ms=timing.tokenize_ms, queue_ms=timing.queue_ms, infer_ms=timing.infer_ms
     )
 
 
 def _status_of(error: CrossbenchError) -> grpc.StatusCode:
     if isinstance(error, InvalidRequest):
         return grpc.StatusCode.INVALID_ARGUMENT
+    if isinstance(error, WrongTask):
+        return grpc.StatusCode.FAILED_PRECONDITION
     if isinstance(error, QueueFull):
         return grpc.StatusCode.RESOURCE_EXHAUSTED
     if isinstance(error, DeadlineExpired):

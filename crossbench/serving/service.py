@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crossbench.errors import DeadlineExpired
+from crossbench.errors import DeadlineExpired, WrongTask
 from crossbench.models.activation import Activation
+from crossbench.models.embedding import Embedding, cosines
 from crossbench.models.folder import ModelFolder
-from crossbench.models.tokenizer import Tokenized
+from crossbench.models.tokenizer import PairTokenizer, Tokenized
 from crossbench.serving.pool import Pool, Ticket
 from crossbench.serving.replica import Replica
-from crossbench.serving.token_memory import Texts, Tokenizer, TokenMemory
+from crossbench.serving.token_memory import Texts, TokenMemory
 from crossbench.types import Float32Array, Pair, Timing
 
 
@@ -32,15 +33,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class ModelService:
-    """Text in, scores out. `tokenizers` threads tokenise, off the event loop.
+    """Text in, scores or vectors out. `tokenizers` threads tokenise, off the event loop.
 
-    With `runs_model` False every score is 0 and the pool gets no work (pipeline=tokenize). With a
-    `memory` token ids come from there, where it has them (pipeline=infer).
+    A cross-encoder's scores are of its pairs. An embedder's are cosines: every text is embedded
+    once, whatever it is compared with. With `runs_model` False every value is 0 and the
+    pool gets no work (pipeline=tokenize). With a `memory` token ids come from there, where it has
+    them (pipeline=infer).
     """
 
     model: ModelFolder
     replicas: Sequence[Replica]
-    tokenizer: Tokenizer
+    tokenizer: PairTokenizer
     activation: Activation
     pool: Pool
     tokenizers: ThreadPoolExecutor
@@ -65,20 +68,79 @@ class ModelService:
         Raises:
             QueueFull, DeadlineExpired, WorkerDied: see their docstrings.
         """
+        if self.model.embedding is not None:
+            places = [0] * len(passages)
+            return await self._cosines(self.model.embedding, [query], places, passages, deadline_s)
         if self.memory is not None:
-            return await self._score_known([(query, passage) for passage in passages], deadline_s)
+            known = [(query, passage) for passage in passages]
+            return await self._run_known(self.memory, known, deadline_s)
         return await self._run(lambda: self.tokenizer.encode_query(query, passages), deadline_s)
 
     async def score_pairs(self, pairs: Sequence[Pair], deadline_s: float | None) -> Answer:
         """Scores of pairs that may span queries; raises as `score` does."""
+        if self.model.embedding is not None:
+            queries: dict[str, int] = {}
+            places = [queries.setdefault(pair.query, len(queries)) for pair in pairs]
+            passages = [pair.passage for pair in pairs]
+            return await self._cosines(
+                self.model.embedding, list(queries), places, passages, deadline_s
+            )
         if self.memory is not None:
             known = [(pair.query, pair.passage) for pair in pairs]
-            return await self._score_known(known, deadline_s)
+            return await self._run_known(self.memory, known, deadline_s)
         return await self._run(lambda: self.tokenizer.encode_pairs(pairs), deadline_s)
 
-    async def _score_known(self, texts: Sequence[Texts], deadline_s: float | None) -> Answer:
-        memory = self.memory
-        assert memory is not None
+    async def embed(self, texts: Sequence[str], deadline_s: float | None) -> Answer:
+        """One vector per text; raises as `score` does.
+
+        Raises:
+            WrongTask: the model is a cross-encoder.
+        """
+        embedding = self.model.embedding
+        if embedding is None:
+            raise WrongTask(
+                f"{self.model.name} is a cross-encoder, which scores pairs and does not embed: "
+                "call Score or ScorePairs, or serve a sentence-transformer (model=all-minilm-l6)"
+            )
+        return await self._vectors([embedding.prompt + text for text in texts], deadline_s)
+
+    def learn(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Remember the token ids of these (query, passage), where there is a memory."""
+        if self.memory is None:
+            return
+        embedding = self.model.embedding
+        if embedding is None:
+            self.memory.learn(pairs)
+            return
+        texts: dict[Texts, None] = {}
+        for query, passage in pairs:
+            texts[embedding.query_prompt + query,] = None
+            texts[embedding.passage_prompt + passage,] = None
+        self.memory.learn(texts)
+
+    async def _cosines(
+        self,
+        embedding: Embedding,
+        queries: Sequence[str],
+        places: list[int],
+        passages: Sequence[str],
+        deadline_s: float | None,
+    ) -> Answer:
+        """Cosine of each passage with the query numbered in `places`, which is embedded once."""
+        texts = [embedding.query_prompt + query for query in queries]
+        texts += [embedding.passage_prompt + passage for passage in passages]
+        answer = await self._vectors(texts, deadline_s)
+        rows = np.arange(len(queries), len(texts))
+        return replace(answer, values=cosines(answer.values, places, rows))
+
+    async def _vectors(self, texts: Sequence[str], deadline_s: float | None) -> Answer:
+        if self.memory is not None:
+            return await self._run_known(self.memory, [(text,) for text in texts], deadline_s)
+        return await self._run(lambda: self.tokenizer.encode_texts(texts), deadline_s)
+
+    async def _run_known(
+        self, memory: TokenMemory, texts: Sequence[Texts], deadline_s: float | None
+    ) -> Answer:
         arrived_s = time.perf_counter()
         tokenized = memory.recall(texts)
         if tokenized is None:
@@ -97,7 +159,8 @@ class ModelService:
         if deadline_s is not None and time.perf_counter() > deadline_s:
             raise DeadlineExpired(f"deadline passed while tokenising ({tokenize_ms:.0f} ms)")
         if not self.runs_model:
-            zeros = np.zeros(len(tokenized.batch), dtype=np.float32)
+            shape = (len(tokenized.batch), self.model.embedding_dim)
+            zeros = np.zeros(shape if self.model.embedding else shape[:1], dtype=np.float32)
             return _answer(tokenized, zeros, Timing(tokenize_ms, 0.0, 0.0))
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ticket] = loop.create_future()
@@ -115,7 +178,8 @@ class ModelService:
             raise ticket.error
         assert ticket.values is not None
         timing = Timing(tokenize_ms, ticket.queue_ms, ticket.infer_ms)
-        return _answer(tokenized, self.activation(ticket.values), timing)
+        values = ticket.values if self.model.embedding else self.activation(ticket.values)
+        return _answer(tokenized, values, timing)
 
 
 def _answer(tokenized: Tokenized, values: Float32Array, timing: Timing) -> Answer:

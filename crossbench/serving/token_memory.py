@@ -1,32 +1,25 @@
-"""Token ids of pairs that came before, so that the model stage can be measured alone."""
+"""Token ids of texts that came before, so that the model stage can be measured alone."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from crossbench.models.tokenizer import Tokenized
-from crossbench.types import Int32Array, Pair, TokenBatch
+from crossbench.types import Int32Array, TokenBatch
 
 log = logging.getLogger(__name__)
 
 MAX_TOKENS = 32_000_000  # 256 MB of ids and type ids
 LEARN_AT_ONCE = 256
 
-Texts: TypeAlias = tuple[
-    str, str
-]  # query, passage; a Pair's own hash would cost more than all else
-
-
-class Tokenizer(Protocol):
-    """What a served model's text is tokenised by: see models.tokenizer.PairTokenizer."""
-
-    def encode_query(self, query: str, passages: Sequence[str]) -> Tokenized: ...
-    def encode_pairs(self, pairs: Sequence[Pair]) -> Tokenized: ...
+# (query, passage), or one text alone; a Pair's own hash would cost more than all else
+Texts: TypeAlias = tuple[str, ...]
+Encode: TypeAlias = Callable[[Sequence[Texts]], Tokenized]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +30,13 @@ class _Known:
 
 
 class TokenMemory:
-    """Pairs by their texts; learns while `max_tokens` allow. Safe to use from several threads."""
+    """Sequences by their texts; learns while `max_tokens` allow. Safe to use from several threads.
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS) -> None:
-        self._tokenizer = tokenizer
+    `encode` tokenises what is new.
+    """
+
+    def __init__(self, encode: Encode, max_tokens: int = MAX_TOKENS) -> None:
+        self._encode = encode
         self._room = max_tokens
         self._known: dict[Texts, _Known] = {}
 
@@ -70,11 +66,11 @@ class TokenMemory:
         self.learn(pairs)
         tokenized = self.recall(pairs)
         if tokenized is None:
-            tokenized = self._tokenizer.encode_pairs([Pair(*pair) for pair in pairs])
+            tokenized = self._encode(pairs)
         return tokenized
 
     def _tokenize(self, pairs: Sequence[Texts]) -> dict[Texts, _Known]:
-        tokenized = self._tokenizer.encode_pairs([Pair(*pair) for pair in pairs])
+        tokenized = self._encode(pairs)
         batch, longest = tokenized.batch, int(tokenized.batch.lengths.max())
         entries = {}
         for index, pair in enumerate(pairs):
@@ -82,7 +78,7 @@ class TokenMemory:
             truncated = 0
             # The count is of all pairs together; only the longest can have been cut
             if tokenized.truncated and rows.stop - rows.start == longest:
-                truncated = self._tokenizer.encode_pairs([Pair(*pair)]).truncated
+                truncated = self._encode([pair]).truncated
             # Copies: a view would keep the arrays of all these pairs alive
             entries[pair] = _Known(
                 batch.input_ids[rows].copy(), batch.type_ids[rows].copy(), truncated
