@@ -78,6 +78,10 @@ class CudaBackend:
         return missing_device(device)
 
     @property
+    def encoder(self) -> str:
+        return "packed"
+
+    @property
     def workers(self) -> int:
         return 2
 
