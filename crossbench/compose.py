@@ -117,7 +117,7 @@ def build_server(config: Mapping[str, Any], settings: CellSettings, model: Model
     limits: ServerSettings = build(config["server"])
     pool_settings: PoolSettings = build(config["pool"])
     models = [model, *further_models(pool_settings.models, settings.cache_dir, model.name)]
-    devices = replica_devices(config, settings)
+    devices = replica_devices(config["backend"].get("devices"), settings.device)
     workers, threads = pool_settings.resolve(usable_cores(), len(models), len(devices))
     loading = threading.Lock()  # of replicas in this process: one after the other
 
@@ -180,24 +180,23 @@ def build_reference(settings: CellSettings, model: ModelFolder) -> Server:
     return build_server(config, plain, model)
 
 
-def replica_devices(config: Mapping[str, Any], settings: CellSettings) -> list[str]:
+def replica_devices(numbers: Any, device: str) -> list[str]:
     """Where replicas go, in turns: `backend.devices` names several GPUs, else `device` is all.
 
     Raises:
         ConfigError: they are no list of different numbers, or `device` asks for something else.
     """
-    numbers = config["backend"].get("devices")
     if numbers is None:
-        return [settings.device]
+        return [device]
     good = isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
     if not good or not numbers or len(set(numbers)) < len(numbers):
         raise ConfigError(
             f"backend.devices must be a list of different GPU numbers, got {numbers!r}: "
             "give for example backend.devices=[0,1], or null for device="
         )
-    if settings.device not in ("auto", "cuda"):
+    if device not in ("auto", "cuda"):
         raise ConfigError(
-            f"device={settings.device} and backend.devices={numbers} say different things: "
+            f"device={device} and backend.devices={numbers} say different things: "
             "leave one of them out"
         )
     return [f"cuda:{number}" for number in numbers]

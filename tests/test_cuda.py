@@ -15,7 +15,6 @@ from torch import Tensor
 
 from crossbench.backends.cuda import build_encoder, varlen_kernel
 from crossbench.compose import build, replica_devices
-from crossbench.config import check_settings
 from crossbench.errors import BackendUnavailable, ConfigError
 from crossbench.models.folder import ModelFolder
 from crossbench.models.int8_linear import MakeInt8
@@ -146,28 +145,15 @@ def test_buckets_are_a_ladder_and_the_smallest_that_holds_is_taken(batch: TokenB
 
 
 def test_replicas_go_to_the_devices_in_turns() -> None:
-    plain = {"backend": {"devices": [0, 1]}}
-    settings = check_settings(SETTINGS)
-    assert replica_devices({"backend": {"devices": None}}, settings) == ["auto"]
-    assert replica_devices(plain, settings) == ["cuda:0", "cuda:1"]
+    assert replica_devices(None, "auto") == ["auto"]
+    assert replica_devices([0, 1], "cuda") == ["cuda:0", "cuda:1"]
     pool = build(OmegaConf.to_container(OmegaConf.load(checks.ROOT / "conf/pool/threads.yaml")))
     assert pool.resolve(cores=8, models=1, devices=2) == (2, 4)
     for wrong in ([], [0, 0], ["a"], 3, [True]):
         with pytest.raises(ConfigError, match=r"backend\.devices must be"):
-            replica_devices({"backend": {"devices": wrong}}, settings)
+            replica_devices(wrong, "auto")
     with pytest.raises(ConfigError, match="different things"):
-        replica_devices(plain, check_settings({**SETTINGS, "device": "cuda:1"}))
-
-
-SETTINGS: dict[str, Any] = {
-    **dict.fromkeys(("batch", "concurrency", "requests", "warmup_requests", "repeat"), 1),
-    **dict.fromkeys(("max_seconds", "warmup_max_seconds"), 1.0),
-    "quant": {"name": "fp16"},
-    "pipeline": "full",
-    "device": "auto",
-    "seed": 0,
-    "cache_dir": "cache",
-}
+        replica_devices([0, 1], "cuda:1")
 
 
 def test_a_kernel_that_is_not_installed_is_named() -> None:
