@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,25 +52,27 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
 
     Raises:
         TrackingError: the store is out of reach or refused a write.
-        ResultError: a result cannot be read.
+        ResultError: no cell has a result that can be read.
     """
     folder = folder.resolve()
-    cells = [path for path in cell_folders(folder) if (path / RESULT_FILE).exists()]
-    results = {int(path.name): load_result(path) for path in cells}
-    missing = len(cell_folders(folder)) - len(cells)
+    results: dict[Path, RunResult] = {}
+    for path in cell_folders(folder):
+        with contextlib.suppress(ResultError):  # one that is not there, or of another version
+            results[path] = load_result(path)
+    missing = len(cell_folders(folder)) - len(results)
     if _is_running(folder):
         return Uploaded(folder.name, 0, 0, missing, still_running=True)
     if not results:
-        raise ResultError(f"no cell in {folder} has a {RESULT_FILE}: there is nothing to upload")
-    first = results[min(results)]
+        raise ResultError(f"no cell in {folder} has a readable {RESULT_FILE}: nothing to upload")
+    first = next(iter(results.values()))
     host = str(first.environment.get("host", ""))
     stored = [run for run in tracker.find(folder.name) if run.host == host]
     parent = _parent(folder, first, stored, tracker)
     parent_id = parent.run_id if parent else None
 
     uploaded = 0
-    for path in cells:
-        number, result = int(path.name), results[int(path.name)]
+    for path, result in results.items():
+        number = int(path.name)
         same = [run for run in stored if run.number == number]
         whole = next((run for run in same if run.complete == result.started_at), None)
         if whole is None:
@@ -80,11 +83,13 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
             uploaded += 1
         if parent_id is not None and whole.parent_id != parent_id:
             tracker.set_parent(whole.run_id, parent_id)
-    if parent is not None and (uploaded or parent.complete != str(len(read_runs(folder)))):
-        interrupted = (folder / INTERRUPTED_FILE).exists() or not (folder / REPORT_FILE).exists()
+    if parent is not None and (uploaded or parent.complete != str(len(cell_folders(folder)))):
         everything = [run.result for run in read_runs(folder)]
-        tracker.finish_sweep(parent.run_id, everything, folder, interrupted, _written_s(cells[-1]))
-    return Uploaded(folder.name, uploaded, len(cells) - uploaded, missing)
+        interrupted = (folder / INTERRUPTED_FILE).exists() or not (folder / REPORT_FILE).exists()
+        tracker.finish_sweep(
+            parent.run_id, everything, folder, interrupted, _written_s([*results][-1])
+        )
+    return Uploaded(folder.name, uploaded, len(results) - uploaded, missing)
 
 
 def _parent(

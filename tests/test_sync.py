@@ -66,7 +66,8 @@ def tracker(outputs: Path) -> MlflowTracker:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """A sweep on disk whose runs never came to a store: a finished cell, a failed, a killed one."""
+    """A sweep on disk whose runs never came to a store: a finished cell, a failed one, and a file
+    that is cut."""
     folder = tmp_path / "2026-01-02_03-04-00"
     failed = replace(
         RESULT, status=Status.FAILED, error="no luck", metrics={}, series={}, dataset={}
@@ -75,6 +76,7 @@ def sweep(tmp_path: Path) -> Path:
         (folder / str(number)).mkdir(parents=True)
         save_result(result, folder / str(number))
     (folder / "2").mkdir()
+    (folder / "2" / "result.json").write_text("{", "utf-8")
     (folder / "report.md").write_text("# Sweep\n\n[0](0/report.md)\n", "utf-8")
     state = {"name": folder.name, "cells": 3, "parent_run_id": None, "pid": 1}
     (folder / "sweep.json").write_text(json.dumps(state), "utf-8")
