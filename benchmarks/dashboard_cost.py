@@ -4,8 +4,9 @@
 
 The same warm server and client are measured in turn without a dashboard, with one that nobody
 looks at, and with its page open in a Chromium on the same machine. OVERRIDES are crossbench's own
-(backend=onnx model=local model.path=DIR dataset=trec dataset.path=DIR). Needs Playwright and
-Chromium. Writes outputs/dashboard_cost.md.
+(backend=onnx model=local model.path=DIR dataset=trec dataset.path=DIR). Beside the ratios, which a
+busy machine blurs, it says what CPU time the dashboard and the browser took: more than that share
+of the cores they cannot cost. Needs Playwright and Chromium. Writes outputs/dashboard_cost.md.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
+import psutil
 from playwright.sync_api import sync_playwright
 
 from benchmarks.race import Contestant, Race, machine, ratios, speed_table
@@ -25,6 +28,7 @@ from crossbench.config import outputs_dir
 from crossbench.dashboard.process import JOURNAL_FILE, WebDashboard
 from crossbench.dashboard.screenshot import BROWSER_ARGS, find_browser
 from crossbench.events import FileJournal
+from crossbench.measure.probes import usable_cores
 from crossbench.report.tables import markdown_table
 
 PORT = 50990
@@ -64,6 +68,16 @@ def open_page() -> Iterator[None]:
         browser.close()
 
 
+def cpu_s(roots: Sequence[psutil.Process]) -> float:
+    """CPU seconds of these processes and all below them that still run."""
+    total_s = 0.0
+    for process in [*roots, *(child for root in roots for child in root.children(recursive=True))]:
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            total_s += times.user + times.system
+    return total_s
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=6)
@@ -74,6 +88,7 @@ def main() -> None:
     race = Race([Contestant("server", command)], outputs_dir() / "dashboard_cost.log")
     if race.missing:
         sys.exit(str(race.missing))
+    ours = {child.pid for child in psutil.Process().children()}
     beside: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
         "no dashboard": nothing,
         "dashboard, no page": dashboard,
@@ -85,17 +100,25 @@ def main() -> None:
         for name in sorted(beside, reverse=bool(turn % 2)):
             with beside[name]():
                 time.sleep(SETTLE_S)
+                others = [child for child in psutil.Process().children() if child.pid not in ours]
+                before_s, started_s = cpu_s(others), time.perf_counter()
                 taken[name] += race.run(1, given.seconds)["server"]
+                spent_s, wall_s = cpu_s(others) - before_s, time.perf_counter() - started_s
+                taken[name][-1]["cores"] = spent_s / wall_s
     race.close()
     rows = []
     for name in ("dashboard, no page", "open page"):
         middle, least, largest = ratios(taken, name, "no dashboard")
-        rows.append((f"{name} / no dashboard", f"{middle:.3f}", f"{least:.3f} to {largest:.3f}"))
+        share = median(entry["cores"] for entry in taken[name]) / usable_cores()
+        spread = f"{least:.3f} to {largest:.3f}"
+        rows.append((f"{name} / no dashboard", f"{middle:.3f}", spread, f"{100 * share:.2f} %"))
     text = "\n\n".join(
         [
             f"{machine()}; {given.rounds} rounds of {given.seconds:g} s",
             speed_table(taken),
-            markdown_table(("throughput", "median", "rounds"), rows, "lrr"),
+            markdown_table(
+                ("throughput", "median", "rounds", "share of all cores taken"), rows, "lrrr"
+            ),
         ]
     )
     print(text)

@@ -21,6 +21,7 @@ from crossbench.dashboard.charts import CHARTS, GPU_CHART, Chart
 from crossbench.dashboard.watch import Watcher
 
 INTERVAL_S = 1.0
+TICKS_PER_CHART = 2
 THEMES: dict[bool | None, str] = {None: "system", True: "dark", False: "light"}
 HERE = Path(__file__).parent
 ICON = (
@@ -86,6 +87,7 @@ class Page:
         self._html: list[tuple[ui.html, Callable[[Board], str]]] = []
         self._charts: dict[str, tuple[Chart, ui.echart]] = {}
         self._in_view: deque[str] = deque()
+        self._ticks = 0
 
     def build(self) -> None:
         self._dark = ui.dark_mode(None)
@@ -147,7 +149,8 @@ class Page:
         for element, text in self._html:
             element.set_content(text(board))
         self._gpu.set_visibility(board.has_device)
-        if self._in_view:
+        self._ticks += 1
+        if self._in_view and self._ticks % TICKS_PER_CHART == 0:
             self._draw(self._in_view[0])
             self._in_view.rotate(-1)
 
@@ -155,7 +158,7 @@ class Page:
         """Move a chart's curves on.
 
         A browser takes ten times as long over a chart as over all the figures, on a machine that
-        may be the measured one. So each second it is the turn of one of those in view.
+        may be the measured one. So every other second it is the turn of one of those in view.
         """
         chart, drawn = self._charts[key]
         moved = chart.moved(self._board, time.time())
