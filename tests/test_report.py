@@ -170,16 +170,16 @@ def test_speed_that_changes_the_ranking_wins_nothing(tmp_path: Path) -> None:
     assert "Highest throughput: **onnx**" in text
     assert "**wild** changes the ranking, so it does not count: found to be changes." in text
     table = text[text.index("## All cells") :]
-    assert re.search(r"\| \*\*6\d\d ± [\d.]+\*\* .* 70.0 .* keeps \|", table)
-    assert re.search(r"\| 9\d\d ± .* 50.0 .* -8.0 % \(-8.5 % … -7.5 %\) \| +✗ changes \|", table)
+    assert re.search(r"\| onnx .* \*\*\d{3}.* 70\.0 .* keeps \|", table)
+    assert re.search(r"\| wild .* 50\.0 .* -8.0 % \(-8.5 % … -7.5 %\) \| +✗ changes \|", table)
     assert re.search(r"\| +reference \|", table)
     assert "Crossed points change the ranking" in text
     assert len(linked(report)) == 2
     svg = (tmp_path / "plots/frontier.svg").read_text()
     assert "changes the ranking: disqualified" in svg
     terminal = terminal_table(results)
-    assert "* 6" in terminal
-    assert "✗ 9" in terminal
+    assert re.search(r"onnx +\* \d", terminal)
+    assert re.search(r"wild +✗ \d", terminal)
     assert "✗ changes the ranking" in terminal
     cell = (tmp_path / "2" / "report.md").read_text()
     assert "**The ranking is changed**: found to be changes." in cell

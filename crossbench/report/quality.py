@@ -44,7 +44,7 @@ def cell_quality(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> st
             rows.append([title, number(metrics[f"quality/{name}"], 3), _interval(metrics, name)])
     if "quality/ndcg_at_10_change" in metrics:
         change, _, interval = change_text(metrics).partition(" (")
-        rows.append(["nDCG@10 against fp32", change, interval.rstrip(")")])
+        rows.append(["nDCG@10 vs fp32", change, interval.rstrip(")")])
     if rows:
         parts.append(markdown_table(["", "value", "95 % interval"], rows, "lrr"))
         method = "" if verdict is Verdict.REFERENCE else f" {_METHOD}"
@@ -58,7 +58,7 @@ def sweep_quality(joined: Sequence[Cell]) -> str:
     if not checked:
         return ""
     headers = ["cell", "ranking", "max diff", "mean diff", "tau", "top 10 in common", "nDCG@10",
-               "MRR@10", "nDCG@10 to fp32", "queries"]  # fmt: skip
+               "MRR@10", "nDCG@10 vs fp32", "queries"]  # fmt: skip
     rows = []
     for cell in checked:
         metrics = cell.metrics

@@ -29,7 +29,7 @@ from crossbench.report.tables import number, shorten
 _LEGEND_CHARACTERS = 44
 _BAR_CHARACTERS = 38
 _LEGEND_ROW_IN = 0.19
-_CROSS: dict[str, Any] = {"color": "black", "markeredgewidth": 1.6}
+_CROSS: dict[str, Any] = {"color": "black", "markeredgewidth": 1.4}
 
 Measured = tuple[Cell, Estimate, Estimate]
 
@@ -164,8 +164,8 @@ def _frontier(
                 marker = MARKERS[values.index(float(cell.flat[along]))]
             if cell.disqualified:
                 style = {**_fill(index), "markerfacecolor": "white"}
-                axes.plot(p95.value, rate.value, marker, markersize=7, alpha=0.6, **style)
-                axes.plot(p95.value, rate.value, "x", markersize=11, zorder=4, **_CROSS)
+                axes.plot(p95.value, rate.value, marker, markersize=11, **style)
+                axes.plot(p95.value, rate.value, "x", markersize=6, zorder=4, **_CROSS)
                 continue
             axes.plot(p95.value, rate.value, marker, markersize=7, **_fill(index))
         axes.margins(0.16)
