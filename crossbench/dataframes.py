@@ -23,6 +23,7 @@ from crossbench.errors import ResultError, TrackingError
 from crossbench.mlflow_format import CELL_TAG, COMPLETE_TAG, SWEEP_TAG
 from crossbench.mlflow_store import MlflowTracker
 from crossbench.results import (
+    QUALITY_FILE,
     RECORDS_FILE,
     RESULT_FILE,
     RunResult,
@@ -36,7 +37,6 @@ from crossbench.types import RequestRecord
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-QUALITY_FILE = "quality.parquet"
 CORE_METRICS = (
     "throughput/pairs_per_s",
     *(f"latency/p{percent}_ms" for percent in (50, 75, 90, 95, 99)),
@@ -110,8 +110,8 @@ def load_requests(path: str | Path) -> pd.DataFrame:
 def load_quality(path: str | Path) -> pd.DataFrame:
     """Every judged pair's score, of a cell's folder or of all cells of a sweep's.
 
-    Columns: `cell` (its number) and those of quality.parquet: query, passage, score, score of the
-    reference, relevance. Without a cell that compared scores the frame is empty.
+    Columns: `cell` (its number), `query_id`, `passage_id`, `score`, `reference_score`, `relevance`.
+    Without a cell that compared scores the frame is empty.
 
     Raises:
         ResultError: there is no such folder, or no cell in it.

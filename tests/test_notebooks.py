@@ -21,7 +21,8 @@ from crossbench import notebook
 from crossbench.errors import ResultError, TrackingError
 from crossbench.measure.queueing import queueing
 from crossbench.models.folder import ModelFolder
-from crossbench.types import RequestRecord
+from crossbench.results import save_quality
+from crossbench.types import RequestRecord, ScoredPair
 
 REPO = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
@@ -160,6 +161,20 @@ def test_quality_is_set_against_speed(ran: Ran) -> None:
     drawn = notebook.quality_plots(frame, ["quality/ndcg_at_10", "quality/absent"])
     assert list(drawn.images) == ["ndcg_at_10 against throughput"]
     assert drawn.images["ndcg_at_10 against throughput"].startswith(b"\x89PNG")
+
+
+def test_scores_of_the_quality_check_are_a_frame(ran: Ran, tmp_path: Path) -> None:
+    assert crossbench.load_quality(ran.folder).empty  # backend=noop runs no model to check
+    shutil.copytree(ran.folder / "1", tmp_path / "1")
+    save_quality(
+        [ScoredPair("q1", "p1", 0.5, 0.25, 2), ScoredPair("q1", "p2", 0.1, None, None)],
+        tmp_path / "1",
+    )
+    scores = crossbench.load_quality(tmp_path)
+    assert scores["cell"].tolist() == [1, 1]
+    assert scores[["query_id", "passage_id"]].values.tolist() == [["q1", "p1"], ["q1", "p2"]]
+    assert (scores["score"] - scores["reference_score"])[0] == pytest.approx(0.25)
+    assert pd.isna(scores["relevance"][1])
 
 
 def record(sent_s: float, received_s: float, queue_ms: float, infer_ms: float) -> RequestRecord:
