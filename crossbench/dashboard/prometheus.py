@@ -147,7 +147,7 @@ def exposition(board: Board, accept: str) -> tuple[bytes, str]:
     registry.register(BoardCollector(board))
     try:
         encode, content_type = choose_encoder(accept)
-    except ValueError:  # a version that is none
+    except (TypeError, ValueError):  # a version that is none
         encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
