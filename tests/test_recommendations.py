@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crossbench.measure.quality import judge
 from crossbench.measure.statistics import summarise, windows
 from crossbench.report.advice import Recommendation
 from crossbench.report.compare import Run
@@ -16,10 +17,19 @@ from crossbench.report.recommendations import recommend, recommendations
 from crossbench.results import RunResult, Status
 from crossbench.types import RequestRecord
 
-KEEPS = {"quality/ndcg_at_10_change": -0.002, "quality/ndcg_at_10_change_low": -0.006,
-         "quality/ndcg_at_10_change_high": 0.001, "quality/kendall_tau": 0.97}  # fmt: skip
-CHANGES = {"quality/ndcg_at_10_change": -0.08, "quality/ndcg_at_10_change_low": -0.12,
-           "quality/ndcg_at_10_change_high": -0.05}  # fmt: skip
+KEEPS = {
+    "quality/ndcg_at_10_change": -0.002,
+    "quality/ndcg_at_10_change_low": -0.006,
+    "quality/ndcg_at_10_change_high": 0.001,
+    "quality/judged_queries": 40.0,
+    "quality/kendall_tau": 0.97,
+}
+CHANGES = {
+    "quality/ndcg_at_10_change": -0.08,
+    "quality/ndcg_at_10_change_low": -0.12,
+    "quality/ndcg_at_10_change_high": -0.05,
+    "quality/judged_queries": 40.0,
+}
 
 
 def run(
@@ -49,7 +59,9 @@ def run(
     records = requests(pairs_per_s, p95_ms, batch, concurrency, n, repeat)
     found = {**summarise(records), "throughput/pairs_per_s": pairs_per_s, **metrics}
     series = windows(records).series()
-    return Run(name, RunResult(status, config, name, metrics=found, series=series), records)
+    quality = {"verdict": judge(found).verdict.value}
+    result = RunResult(status, config, name, metrics=found, series=series, quality=quality)
+    return Run(name, result, records)
 
 
 def requests(

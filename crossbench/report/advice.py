@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from crossbench.measure.quality import Verdict
 from crossbench.report.axes import value_text
 from crossbench.report.compare import Cell
 from crossbench.report.sweep_tables import estimate_text
 from crossbench.report.tables import number, percentile_text
 from crossbench.types import Pipeline, Quant
-
-RANKING_KEPT = 0.99  # share of fp32's nDCG@10 that must be kept
-JUDGED_QUERIES = 10  # fewer say nothing about others
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +63,10 @@ def is_full(cell: Cell) -> bool:
 
 
 def keeps_ranking(cell: Cell) -> bool | None:
-    """Whether nDCG@10 is at least 99 % of the reference's, by its interval; None: cannot say."""
-    low, high = (cell.metrics.get(f"quality/ndcg_at_10_change_{end}") for end in ("low", "high"))
-    if low is None or high is None:
-        return None
-    if cell.metrics.get("quality/judged_queries", JUDGED_QUERIES) < JUDGED_QUERIES:
-        return None
-    if 1 + low >= RANKING_KEPT:
+    """The quality check's verdict on the cell; None: it cannot say, or nothing was checked."""
+    if cell.verdict in (Verdict.KEEPS, Verdict.REFERENCE):
         return True
-    return False if 1 + high < RANKING_KEPT else None
+    return False if cell.disqualified else None
 
 
 def ranking_text(cell: Cell) -> str:
