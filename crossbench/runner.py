@@ -23,6 +23,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from crossbench.backends.compilations import compilations
 from crossbench.compose import (
     build,
     build_reference,
@@ -239,11 +240,13 @@ async def _measure(
     events.stage("measuring")
     await client.reset_metrics()
     before = await client.metrics()
+    compiled = compilations()
     cpu, started_s = CpuMeter(), time.perf_counter()
     stop = Stop(settings.requests, settings.max_seconds)
     records = await load.drive(client, messages, stop, Progress(events), interrupted)
     wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
     after = await client.metrics()
+    recompiled = (compilations() or 0) - (compiled or 0)
 
     metrics = {**summarise(records, task), **correlation_metrics(records)}
     metrics |= _server_metrics(info, before, after, wall_s, task)
@@ -251,6 +254,8 @@ async def _measure(
         "startup/warmup_s": warmup_s,
         "harness/cores_used": cores_used,  # of this process, the server's too if it is here
     }
+    if compiled is not None or recompiled:  # replicas in processes of their own are not counted
+        metrics["compile/recompilations"] = float(recompiled)
     return records, metrics, after.since_reset_s < wall_s
 
 
@@ -291,6 +296,11 @@ def _result(
     dataset = data.dataset
     failed = [record.status for record in measured.records if not record.ok]
     warnings = length_warnings(data.query_tokens, data.passage_tokens)
+    if again := measured.metrics.get("compile/recompilations"):
+        warnings.append(
+            f"torch.compile compiled {again:.0f} graphs while it was measured: latencies hold that "
+            "too; a longer warm-up (warmup_requests, warmup_max_seconds) moves it out"
+        )
     if measured.reset_midway:
         warnings.append(
             "the server's counters were reset while it was measured: batching and peak memory are "

@@ -16,23 +16,25 @@ from crossbench.backends.calibration import Int8Options, calibrated_plan
 from crossbench.backends.graphs import check_graph_pools
 from crossbench.backends.pytorch import sample_batch
 from crossbench.backends.streams import Grouping, Run, Streams
+from crossbench.errors import BackendUnavailable
 from crossbench.models.weights import read_weights
 from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _GRAPH_VERSION = 2  # raise it when onnx_graph.py or quantize.py change what they make
 
 
 @dataclass
 class OnnxBackend:
-    """ONNX Runtime on the CPU, at fp32 or int8.
+    """ONNX Runtime on the CPU, at fp32 or int8, or on an NVIDIA GPU at fp32.
 
     `streams` sessions of one thread each share a micro-batch's groups (0: as many as the
     deployment has threads); `wide` keeps a second session with all threads for a lone group.
     `cls_only` computes the last layer for the CLS row, which is exact. `grouping` bounds the
-    groups, `int8` says how int8 is made.
+    groups on a CPU, `cuda_grouping` on a GPU; `int8` says how int8 is made.
     """
 
-    supported: ClassVar[Supported] = {Quant.FP32: ("cpu",), Quant.INT8: ("cpu",)}
+    supported: ClassVar[Supported] = {Quant.FP32: ("cuda", "cpu"), Quant.INT8: ("cpu",)}
     layout: ClassVar[Layout] = "packed"  # groups are sorted inside, so cost goes by tokens
 
     name: str
@@ -41,7 +43,9 @@ class OnnxBackend:
     streams: int
     wide: bool
     grouping: Grouping
+    cuda_grouping: Grouping
     int8: Int8Options
+    _device: str = field(default="", init=False, repr=False)
     _engine: Streams | None = field(default=None, init=False, repr=False)
     _model_mb: float | None = field(default=None, init=False, repr=False)
 
@@ -49,10 +53,16 @@ class OnnxBackend:
     def missing(cls, quant: Quant, device: str) -> Missing | None:
         try:
             import onnx  # noqa: F401
-            import onnxruntime  # noqa: F401
+            import onnxruntime
         except ImportError as error:
             return Missing(
                 f"ONNX Runtime or onnx is not installed ({error})", "pip install 'crossbench[onnx]'"
+            )
+        if device.startswith("cuda") and _CUDA not in onnxruntime.get_available_providers():
+            return Missing(
+                "ONNX Runtime has no CUDA provider here",
+                "on a machine with an NVIDIA GPU, pip uninstall onnxruntime and "
+                "pip install onnxruntime-gpu",
             )
         return None
 
@@ -67,11 +77,13 @@ class OnnxBackend:
 
     @property
     def device(self) -> str:
-        return "cpu"
+        return self._device
 
     def load_model(self) -> None:
         deployment = self.deployment
-        require(self.name, type(self), deployment.quant, deployment.device)
+        self._device = require(self.name, type(self), deployment.quant, deployment.device)
+        on_gpu = self._device != "cpu"
+        provider = (_CUDA, {"device_id": self._device.partition(":")[2]}) if on_gpu else _CPU
         check_graph_pools(self.name, deployment.model)
         import onnxruntime as runtime
 
@@ -84,10 +96,18 @@ class OnnxBackend:
             options.intra_op_num_threads = threads
             # Spinning threads would take the cores from the tokenizer, the server and the client.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            session = runtime.InferenceSession(file, options, providers=[provider])
+            if on_gpu and session.get_providers()[0] != _CUDA:  # it would go on with the CPU
+                raise BackendUnavailable(
+                    f"backend={self.name} device={self._device}: ONNX Runtime cannot load its CUDA "
+                    "provider: install the CUDA and cuDNN that it was built for, or give device=cpu"
+                )
             return _runner(session, deployment.model.pad_id)
 
         run = runner(1)
+        if on_gpu:  # one stream fills it, with groups as large as may be
+            self._engine = Streams(1, self.cuda_grouping, run, run)
+            return
         wide = self.wide and deployment.threads > 1
         run_wide = runner(deployment.threads) if wide else run
         self._engine = Streams(self.streams or deployment.threads, self.grouping, run, run_wide)
