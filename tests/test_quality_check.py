@@ -248,7 +248,7 @@ def test_a_real_cell_of_int8(shared: Path, outputs: Path, cache_dir: Path) -> No
     command = [sys.executable, "-m", "crossbench", "backend=onnx", "quant=int8", "model=local"]
     command += [f"model.path={shared}/models/minilm-l6-dl19", "dataset=trec"]
     command += [f"dataset.path={shared}/data/msmarco-dl19", f"outputs_dir={outputs}"]
-    command += ["batch=8", "requests=2", "warmup_requests=0"]
+    command += ["batch=8", "requests=2", "warmup_requests=0", "dashboard=none"]
     command += ["quality.queries=4", "quality.depth=12", "quality.max_seconds=100"]
     done = subprocess.run(
         command,

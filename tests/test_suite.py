@@ -20,7 +20,7 @@ from crossbench.models.folder import ModelFolder
 from crossbench.report.suite import SUITE_FILE, exit_status, read_suite
 from crossbench.suite import all_studies, chosen_studies, main, why_not
 
-QUICK = ("backend=noop", "tracker=none", "max_seconds=1", "warmup_requests=1",
+QUICK = ("backend=noop", "tracker=none", "dashboard=none", "max_seconds=1", "warmup_requests=1",
          "dataset.queries=4", "dataset.passages_per_query=40")  # fmt: skip
 
 
