@@ -24,10 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from crossbench.backends.base import Deployment
+from crossbench.config import conf_dir, register
 from crossbench.errors import CrossbenchError
 from crossbench.models.folder import ModelFolder
 from crossbench.types import Quant, TokenBatch
@@ -35,7 +37,6 @@ from crossbench.types import Quant, TokenBatch
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONF = Path(__file__).parents[1] / "conf/backend"
 REFERENCE = "transformers fp32, sorted, 8 a batch"
 STATIC_INT8 = {"int8": {"token_scales": []}}
 ENGINES: dict[str, tuple[str, str, dict[str, object]]] = {
@@ -72,7 +73,11 @@ def main() -> None:
     model = ModelFolder(arguments.model.resolve(), arguments.model.name, 512)
     batch = tokenize(model, pairs)
     print(f"{len(pairs)} pairs of {batch.lengths.mean():.1f} tokens, {arguments.threads} threads")
-    with tempfile.TemporaryDirectory() as cache:
+    register()
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        initialize_config_dir(str(conf_dir()), version_base="1.3"),
+    ):
         runs = prepare(arguments, model, pairs, batch, Path(cache))
         seconds = take_turns(runs, arguments.rounds)
     rows = table(seconds, len(pairs))
@@ -155,8 +160,9 @@ def prepare(
     }
     for name, (kind, quant, options) in ENGINES.items():
         if wanted(name):
-            config = OmegaConf.merge(OmegaConf.load(CONF / f"{kind}.yaml"), options)
-            config.pop("defaults", None)
+            config = OmegaConf.merge(
+                compose("config", overrides=[f"backend={kind}"]).backend, options
+            )
             deployment = Deployment(model, Quant(quant), "cpu", arguments.threads, cache)
             try:
                 engine = instantiate(config, _partial_=True)(deployment=deployment)

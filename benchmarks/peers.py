@@ -23,6 +23,7 @@ from crossbench.backends.cpu_features import has_bf16
 from crossbench.config import outputs_dir
 from crossbench.report.tables import markdown_table
 
+PAIRS_PER_CALL = "128"  # what 4 requests of 32 hold
 OURS = {
     "crossbench openvino int8": ("backend=openvino", "quant=int8"),
     "crossbench openvino fp32": ("backend=openvino", "quant=fp32"),
@@ -53,7 +54,7 @@ def peer_contestants(model: str, data: str, python: str, exported: str) -> list[
     module = "benchmarks.contestants.sentence_transformers_predict"
 
     def predict(name: str, folder: str, batch: int, *how: str) -> Contestant:
-        command = [python, "-m", module, folder, data, str(batch), *how]
+        command = [python, "-m", module, folder, data, "cpu", PAIRS_PER_CALL, str(batch), *how]
         return Contestant(f"sentence-transformers {name}, batch {batch}", command)
 
     peers = [predict("torch fp32", model, batch, "torch", "float32") for batch in (8, 32)]

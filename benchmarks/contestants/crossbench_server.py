@@ -15,6 +15,16 @@ from crossbench.load.driver import ClosedLoop, Stop
 from crossbench.load.requests import fill_requests
 from crossbench.measure.statistics import summarise
 from crossbench.serving.client import InferenceClient
+from crossbench.types import Task
+
+METRICS = {
+    "pairs_per_s": "throughput/pairs_per_s",
+    "tokens_per_s": "throughput/tokens_per_s",
+    "p50_ms": "latency/p50_ms",
+    "tokenize_ms": "stage/tokenize_p50_ms",
+    "queue_ms": "stage/queue_p50_ms",
+    "infer_ms": "stage/infer_p50_ms",
+}
 
 
 def main(overrides: list[str]) -> None:
@@ -29,12 +39,12 @@ def main(overrides: list[str]) -> None:
     def measure(seconds: float) -> dict[str, float]:
         stop = Stop(requests=sys.maxsize, max_seconds=seconds)
         drive = load.drive(client, messages, stop, lambda _: None, asyncio.Event())
-        metrics = summarise(loop.run_until_complete(drive))
-        return {
-            "pairs_per_s": metrics["throughput/pairs_per_s"],
-            "tokens_per_s": metrics["throughput/tokens_per_s"],
-            "p50_ms": metrics["latency/p50_ms"],
-        }
+        metrics = summarise(loop.run_until_complete(drive), Task.SCORE)
+        answer = {key: metrics[name] for key, name in METRICS.items()}
+        server_says = loop.run_until_complete(client.metrics())
+        if server_says.HasField("device_memory_peak_mb"):
+            answer["device_peak_mb"] = server_says.device_memory_peak_mb
+        return answer
 
     obey(measure)
     loop.run_until_complete(client.close())
