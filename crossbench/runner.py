@@ -24,6 +24,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from crossbench.backends.compilations import compilations
+from crossbench.cell_result import CellData, Measured, server_metrics, to_result
 from crossbench.compose import (
     build,
     build_reference,
@@ -42,13 +43,12 @@ from crossbench.errors import (
 from crossbench.events import EventStream, Progress
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.driver import ClosedLoop, Stop
-from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
 from crossbench.load.lengths import summarise as summarise_lengths
 from crossbench.load.requests import fill_requests, fill_texts, first_pairs
 from crossbench.load.sample import Check
 from crossbench.measure.correlation import correlation_metrics
 from crossbench.measure.probes import CpuMeter, environment
-from crossbench.measure.statistics import summarise, windows
+from crossbench.measure.statistics import summarise
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.quality import Checked, Served, compare, score_sample, unchecked
@@ -61,18 +61,6 @@ from crossbench.targets import Target
 from crossbench.types import Pipeline, RequestRecord, Task
 
 CONFIG_FILE = "config.yaml"
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What a cell's client brought home."""
-
-    records: list[RequestRecord]
-    metrics: dict[str, float]
-    info: pb.ServerInfo
-    interrupted: bool
-    reset_midway: bool  # somebody else has reset the server's counters
-    served: Served
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +108,7 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
         traceback.print_exc()
         return ended(Status.FAILED, f"{type(error).__name__}: {error}")
     events.stage("writing results")
-    result = _result(config, identity, started_at, data, task, measured)
+    result = to_result(config, identity, started_at, data, task, measured)
     served = measured.served
     if served.why:
         checked = unchecked(served.why, served.check)
@@ -139,15 +127,6 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
 def _with_quality(result: RunResult, checked: Checked) -> RunResult:
     metrics = {**result.metrics, **checked.metrics}
     return replace(result, metrics=metrics, quality=checked.summary)
-
-
-@dataclass(frozen=True, slots=True)
-class CellData:
-    """The data set and how long its texts are for the tokenizer that is served."""
-
-    dataset: LoadedDataset
-    query_tokens: LengthSummary
-    passage_tokens: LengthSummary
 
 
 def load_data(config: Mapping[str, Any], settings: CellSettings, model: ModelFolder) -> CellData:
@@ -249,7 +228,7 @@ async def _measure(
     recompiled = (compilations() or 0) - (compiled or 0)
 
     metrics = {**summarise(records, task), **correlation_metrics(records)}
-    metrics |= _server_metrics(info, before, after, wall_s, task)
+    metrics |= server_metrics(info, before, after, wall_s, task)
     metrics |= {
         "startup/warmup_s": warmup_s,
         "harness/cores_used": cores_used,  # of this process, the server's too if it is here
@@ -257,107 +236,6 @@ async def _measure(
     if compiled is not None or recompiled:  # replicas in processes of their own are not counted
         metrics["compile/recompilations"] = float(recompiled)
     return records, metrics, after.since_reset_s < wall_s
-
-
-def _server_metrics(
-    info: pb.ServerInfo, before: pb.Metrics, after: pb.Metrics, wall_s: float, task: Task
-) -> dict[str, float]:
-    """What the server itself says of the measurement, wherever it runs."""
-    startup = info.startup
-    metrics = {
-        "startup/load_s": startup.load_s,
-        "startup/compile_s": startup.compile_s,
-        "memory/rss_before_load_mb": startup.rss_before_load_mb,
-        "memory/rss_after_load_mb": startup.rss_after_load_mb,
-        "memory/rss_peak_mb": after.rss_peak_mb,
-        "cpu/cores_used": (after.cpu_s - before.cpu_s) / wall_s,
-        "batching/batches": float(after.batches),
-    }
-    if after.batches:
-        metrics[f"batching/{task.unit}_per_batch"] = after.batch_pairs / after.batches
-    if after.tokens_computed:
-        metrics["batching/padding_waste"] = 1.0 - after.batch_tokens / after.tokens_computed
-    if info.models[0].HasField("model_mb"):
-        metrics["memory/model_mb"] = info.models[0].model_mb
-    if after.HasField("device_memory_peak_mb"):
-        metrics["memory/device_peak_mb"] = after.device_memory_peak_mb
-    return metrics
-
-
-def _result(
-    config: Mapping[str, Any],
-    identity: str,
-    started_at: str,
-    data: CellData,
-    task: Task,
-    measured: Measured,
-) -> RunResult:
-    served, *others = measured.info.models
-    dataset = data.dataset
-    failed = [record.status for record in measured.records if not record.ok]
-    warnings = length_warnings(data.query_tokens, data.passage_tokens)
-    if again := measured.metrics.get("compile/recompilations"):
-        warnings.append(
-            f"torch.compile compiled {again:.0f} graphs while it was measured: latencies hold that "
-            "too; a longer warm-up (warmup_requests, warmup_max_seconds) moves it out"
-        )
-    if measured.reset_midway:
-        warnings.append(
-            "the server's counters were reset while it was measured: batching and peak memory are "
-            "of the time since then"
-        )
-    error = None
-    if measured.interrupted:
-        error = f"interrupted after {len(measured.records)} requests; their records are kept"
-    elif len(failed) == len(measured.records):
-        error = f"all {len(failed)} requests failed, the first with {failed[0]}"
-    elif failed:
-        warnings.append(
-            f"{len(failed)} of {len(measured.records)} requests failed "
-            f"({', '.join(sorted(set(failed)))}); the numbers are of the others"
-        )
-    return RunResult(
-        status=Status.FAILED if error else Status.FINISHED,
-        config=config,
-        cell_id=identity,
-        error=error,
-        metrics=measured.metrics,
-        environment=environment(),
-        series=windows(measured.records).series(task) if not error else {},
-        model={
-            "name": served.name,
-            "backend": served.backend,
-            "encoder": served.encoder,
-            "quant": served.quant,
-            "device": served.device,
-            "architecture": served.architecture,
-            "max_length": served.max_length,
-            "embedding_dim": served.embedding_dim or None,
-            "digest": served.digest,
-            "caveat": served.caveat or None,
-            **({"also_served": [model.name for model in others]} if others else {}),
-            "workers": measured.info.workers,
-            "threads": measured.info.threads,
-        },
-        dataset={
-            "name": dataset.name,
-            "source": dataset.source,
-            "digest": dataset.digest,
-            "lists": len(dataset.lists),
-            "pairs": sum(len(entry.passages) for entry in dataset.lists),
-            "query_tokens": _by_percentile(data.query_tokens),
-            "passage_tokens": _by_percentile(data.passage_tokens),
-        },
-        warnings=warnings,
-        started_at=started_at,
-    )
-
-
-def _by_percentile(lengths: LengthSummary) -> dict[str, float]:
-    """Token lengths as result.json holds them: percentiles by their number, mean, min, max."""
-    quantiles = zip(PERCENTILES, lengths.quantiles, strict=True)
-    summary: dict[str, float] = {str(percent): value for percent, value in quantiles}
-    return {**summary, "mean": lengths.mean, "min": lengths.smallest, "max": lengths.largest}
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,138 @@
+"""From what a cell's client brought home to the cell's RunResult."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crossbench.load.datasets import LoadedDataset
+from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
+from crossbench.measure.probes import environment
+from crossbench.measure.statistics import windows
+from crossbench.quality import Served
+from crossbench.results import RunResult, Status
+from crossbench.serving import inference_pb2 as pb
+from crossbench.types import RequestRecord, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a cell's client brought home."""
+
+    records: list[RequestRecord]
+    metrics: dict[str, float]
+    info: pb.ServerInfo
+    interrupted: bool
+    reset_midway: bool  # somebody else has reset the server's counters
+    served: Served
+
+
+@dataclass(frozen=True, slots=True)
+class CellData:
+    """The data set and how long its texts are for the tokenizer that is served."""
+
+    dataset: LoadedDataset
+    query_tokens: LengthSummary
+    passage_tokens: LengthSummary
+
+
+def server_metrics(
+    info: pb.ServerInfo, before: pb.Metrics, after: pb.Metrics, wall_s: float, task: Task
+) -> dict[str, float]:
+    """What the server itself says of the measurement, wherever it runs."""
+    startup = info.startup
+    metrics = {
+        "startup/load_s": startup.load_s,
+        "startup/compile_s": startup.compile_s,
+        "memory/rss_before_load_mb": startup.rss_before_load_mb,
+        "memory/rss_after_load_mb": startup.rss_after_load_mb,
+        "memory/rss_peak_mb": after.rss_peak_mb,
+        "cpu/cores_used": (after.cpu_s - before.cpu_s) / wall_s,
+        "batching/batches": float(after.batches),
+    }
+    if after.batches:
+        metrics[f"batching/{task.unit}_per_batch"] = after.batch_pairs / after.batches
+    if after.tokens_computed:
+        metrics["batching/padding_waste"] = 1.0 - after.batch_tokens / after.tokens_computed
+    if info.models[0].HasField("model_mb"):
+        metrics["memory/model_mb"] = info.models[0].model_mb
+    if after.HasField("device_memory_peak_mb"):
+        metrics["memory/device_peak_mb"] = after.device_memory_peak_mb
+    return metrics
+
+
+def to_result(
+    config: Mapping[str, Any],
+    identity: str,
+    started_at: str,
+    data: CellData,
+    task: Task,
+    measured: Measured,
+) -> RunResult:
+    served, *others = measured.info.models
+    dataset = data.dataset
+    failed = [record.status for record in measured.records if not record.ok]
+    warnings = length_warnings(data.query_tokens, data.passage_tokens)
+    if again := measured.metrics.get("compile/recompilations"):
+        warnings.append(
+            f"torch.compile compiled {again:.0f} graphs while it was measured: latencies hold that "
+            "too; a longer warm-up (warmup_requests, warmup_max_seconds) moves it out"
+        )
+    if measured.reset_midway:
+        warnings.append(
+            "the server's counters were reset while it was measured: batching and peak memory are "
+            "of the time since then"
+        )
+    error = None
+    if measured.interrupted:
+        error = f"interrupted after {len(measured.records)} requests; their records are kept"
+    elif len(failed) == len(measured.records):
+        error = f"all {len(failed)} requests failed, the first with {failed[0]}"
+    elif failed:
+        warnings.append(
+            f"{len(failed)} of {len(measured.records)} requests failed "
+            f"({', '.join(sorted(set(failed)))}); the numbers are of the others"
+        )
+    return RunResult(
+        status=Status.FAILED if error else Status.FINISHED,
+        config=config,
+        cell_id=identity,
+        error=error,
+        metrics=measured.metrics,
+        environment=environment(),
+        series=windows(measured.records).series(task) if not error else {},
+        model={
+            "name": served.name,
+            "backend": served.backend,
+            "encoder": served.encoder,
+            "quant": served.quant,
+            "device": served.device,
+            "architecture": served.architecture,
+            "max_length": served.max_length,
+            "embedding_dim": served.embedding_dim or None,
+            "digest": served.digest,
+            "caveat": served.caveat or None,
+            **({"also_served": [model.name for model in others]} if others else {}),
+            "workers": measured.info.workers,
+            "threads": measured.info.threads,
+        },
+        dataset={
+            "name": dataset.name,
+            "source": dataset.source,
+            "digest": dataset.digest,
+            "lists": len(dataset.lists),
+            "pairs": sum(len(entry.passages) for entry in dataset.lists),
+            "query_tokens": _by_percentile(data.query_tokens),
+            "passage_tokens": _by_percentile(data.passage_tokens),
+        },
+        warnings=warnings,
+        started_at=started_at,
+    )
+
+
+def _by_percentile(lengths: LengthSummary) -> dict[str, float]:
+    """Token lengths as result.json holds them: percentiles by their number, mean, min, max."""
+    quantiles = zip(PERCENTILES, lengths.quantiles, strict=True)
+    summary: dict[str, float] = {str(percent): value for percent, value in quantiles}
+    return {**summary, "mean": lengths.mean, "min": lengths.smallest, "max": lengths.largest}
