@@ -10,6 +10,7 @@ from html import escape
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.document import CELL_FIGURES, server_facts
 from crossbench.dashboard.figures import Sample
+from crossbench.types import Task
 
 NONE = "–"
 TEXTS_PER_S = "throughput/texts_per_s"  # of a cell that embeds, in the place of its pairs
@@ -48,8 +49,9 @@ def tiles(board: Board) -> Iterator[Tile]:
     metrics = last.metrics if last else None
     window = board.windows[-1] if board.windows else None
     speed = last.pairs_per_s if last else None
+    unit = "texts" if board.config.get("load.task") == Task.EMBED else "pairs"
     of_client = f"client {number(window.pairs_per_s)}" if window else ""
-    yield Tile("Throughput", number(speed), "pairs/s", of_client)
+    yield Tile("Throughput", number(speed), f"{unit}/s", of_client)
     recent = metrics.latency_ms if metrics else None
     for name in ("p50", "p95", "p99"):
         value = getattr(recent, name) if recent is not None and recent.count else None
@@ -58,10 +60,10 @@ def tiles(board: Board) -> Iterator[Tile]:
         yield Tile(f"Latency {name}", number(value), "ms", below)
     waiting = metrics.queue_pairs if metrics else None
     wait_ms = last.interval.mean_ms("queue") if last else None
-    yield Tile("Queue", number(waiting), "pairs", f"wait {number(wait_ms)} ms")
+    yield Tile("Queue", number(waiting), unit, f"wait {number(wait_ms)} ms")
     waste = totals.padding_waste
     below = f"padding waste {NONE if waste is None else f'{100 * waste:.1f} %'}"
-    yield Tile("Micro-batch", number(totals.pairs_per_batch), "pairs", below)
+    yield Tile("Micro-batch", number(totals.pairs_per_batch), unit, below)
     cores = last.cores if last else None
     spent = f"{number(metrics.cpu_s)} s in all" if metrics else ""
     yield Tile("CPU", number(cores), "cores", spent)
