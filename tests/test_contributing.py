@@ -13,7 +13,10 @@ from pathlib import Path
 from crossbench.models.folder import ModelFolder
 from tests.conftest import REPO
 
-QUICK = ("max_seconds=1", "warmup_requests=1", "batch=4", "tracker=none")
+QUICK = (
+    "max_seconds=1", "warmup_requests=1", "batch=4", "tracker=none", "dashboard=none",
+    "dataset.queries=4", "quality.unjudged_queries=1",
+)  # fmt: skip
 
 
 def test_the_example_backend_runs_a_cell(tmp_path: Path, seeded_model: ModelFolder) -> None:
