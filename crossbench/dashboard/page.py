@@ -1,4 +1,4 @@
-"""The page: elements that are built once per browser, and filled anew each second."""
+"""The page: elements that are built once per browser, and filled anew every other second."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from crossbench.dashboard.board import Board
 from crossbench.dashboard.charts import CHARTS, GPU_CHART, Chart
 from crossbench.dashboard.watch import Watcher
 
-INTERVAL_S = 1.0
+INTERVAL_S = 2.0
 TICKS_PER_CHART = 2
 THEMES: dict[bool | None, str] = {None: "system", True: "dark", False: "light"}
 HERE = Path(__file__).parent
@@ -158,7 +158,7 @@ class Page:
         """Move a chart's curves on.
 
         A browser takes ten times as long over a chart as over all the figures, on a machine that
-        may be the measured one. So every other second it is the turn of one of those in view.
+        may be the measured one. So every four seconds it is the turn of one of those in view.
         """
         chart, drawn = self._charts[key]
         moved = chart.moved(self._board, time.time())

@@ -81,11 +81,14 @@ def lower_precision(joined: Sequence[Cell], axes: Sequence[str]) -> Recommendati
     if not pairs:
         reason = "no two measured cells differ in precision alone."
         return Recommendation(topic, None, (reason, *absent))
-    worth = [low for high, low in pairs if _worth(high, low)]
-    names = ", ".join(dict.fromkeys(cell.label for cell in worth))
+    worth: dict[str, list[str]] = {}
+    for high, low in pairs:
+        if keeps_ranking(low) and (why := _worth(high, low)):
+            worth.setdefault(why, []).append(low.label)
     lost = [low for _, low in pairs if keeps_ranking(low) is False]
     unsure = [low for _, low in pairs if keeps_ranking(low) is None]
-    advice = f"Worth it: {names}." if worth else "None that was measured is known to be worth it."
+    advice = " ".join(f"{why}: {', '.join(dict.fromkeys(names))}." for why, names in worth.items())
+    advice = advice or "None that was measured is known to be worth it."
     if lost:
         advice += f" Not to be used, the ranking changes: {', '.join(c.label for c in lost)}."
     evidence = [_step_text(high, low) for high, low in pairs]
@@ -104,10 +107,17 @@ def _steps(group: Mapping[str, Cell]) -> list[tuple[Cell, Cell]]:
     return [(ordered[0][1], low) for _, low in ordered[1:]]
 
 
-def _worth(high: Cell, low: Cell) -> bool:
-    faster = _apart(low, high) is True and _ratio(low, high) > 1
+def _worth(high: Cell, low: Cell) -> str | None:
+    """What a lower precision that keeps the ranking is good for; None: nothing that is known."""
+    apart, gain = _apart(low, high), _ratio(low, high)
+    if apart is True and gain > 1:
+        return "Worth it"
     memory = _memory(high, low)
-    return bool(keeps_ranking(low)) and (faster or (memory is not None and memory[1] < _SMALLER))
+    if memory is None or memory[1] >= _SMALLER:
+        return None
+    if apart is None and gain > 1:
+        return f"Worth it for the {memory[0]}, and faster for all that one run can tell"
+    return f"Worth it for the {memory[0]} alone, not for speed"
 
 
 def _step_text(high: Cell, low: Cell) -> str:

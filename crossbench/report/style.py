@@ -20,7 +20,7 @@ from matplotlib.transforms import Bbox
 # Okabe and Ito's palette, told apart with every common colour blindness; yellow is too pale for
 # lines on white and left out.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+MARKERS = ("o", "s", "^", "D", "v", "P", "p", "<", ">", "h")
 LINES = ("-", "--", ":", "-.")
 GREY = "#595959"
 WIDTH_IN = 7.5

@@ -128,7 +128,6 @@ def _metric(name: str, digits: int) -> Callable[[Cell], str]:
 _COLUMNS: tuple[tuple[str, Callable[[Cell], str]], ...] = (
     ("model (MB)", _metric("memory/model_mb", 3)),
     ("tau", _metric("quality/kendall_tau", 3)),
-    ("nDCG@10", _metric("quality/ndcg_at_10", 3)),
     ("nDCG@10 vs fp32", lambda cell: change_text(cell.metrics)),
     ("ranking", verdict_text),
 )
