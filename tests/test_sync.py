@@ -239,6 +239,7 @@ def free_port() -> int:
         return port
 
 
+@pytest.mark.slow
 def test_a_sweep_without_its_server_is_synced_later(
     outputs: Path, tracker: MlflowTracker, seeded_model: ModelFolder
 ) -> None:
