@@ -74,6 +74,12 @@ def to_result(
     dataset = data.dataset
     failed = [record.status for record in measured.records if not record.ok]
     warnings = length_warnings(data.query_tokens, data.passage_tokens)
+    named = (config["backend"]["name"], config["quant"]["name"])
+    if (served.backend, served.quant) != named:
+        warnings.append(
+            f"the server runs backend={served.backend} quant={served.quant}, and this config says "
+            f"backend={named[0]} quant={named[1]}: the numbers are the server's; give both the same"
+        )
     if again := measured.metrics.get("compile/recompilations"):
         warnings.append(
             f"torch.compile compiled {again:.0f} graphs while it was measured: latencies hold that "

@@ -19,7 +19,7 @@ from crossbench.dashboard.board import Board
 from crossbench.dashboard.web import listen, serve, url_of
 from crossbench.errors import ConfigError
 
-LAST_WORDS_S = 2.0  # for open pages to show how it ended
+LAST_WORDS_S = 4.0  # for open pages, which look every other second, to show how it ended
 
 
 def main(settings: dict[str, str]) -> None:
@@ -38,7 +38,7 @@ def main(settings: dict[str, str]) -> None:
         return
     url, wanted = url_of(listener), int(settings["port"])
     moved = wanted not in (0, listener.getsockname()[1])
-    note = f"port {wanted} is taken, so the page is on {url}" if moved else ""
+    note = f"port {wanted} is taken" if moved else ""
 
     def end_with_parent() -> None:
         while os.read(0, 4096):

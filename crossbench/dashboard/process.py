@@ -19,7 +19,7 @@ from crossbench.errors import DashboardError
 JOURNAL_FILE = "events.jsonl"
 LOG_FILE = "dashboard.log"
 START_TIMEOUT_S = 60.0
-END_TIMEOUT_S = 3.0
+END_TIMEOUT_S = 6.0
 
 
 class Dashboard(Protocol):
