@@ -181,6 +181,8 @@ def test_speed_that_changes_the_ranking_wins_nothing(tmp_path: Path) -> None:
     assert re.search(r"onnx +\* \d", terminal)
     assert re.search(r"wild +✗ \d", terminal)
     assert "✗ changes the ranking" in terminal
+    assert re.search(r"onnx .* keeps *$", terminal, re.MULTILINE)
+    assert re.search(r"wild .* ✗ changes *$", terminal, re.MULTILINE)
     cell = (tmp_path / "2" / "report.md").read_text()
     assert "**The ranking is changed**: found to be changes." in cell
 

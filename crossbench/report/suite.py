@@ -220,7 +220,7 @@ def _ranges(runs: Sequence[Run]) -> str:
 
 def _one(study: Study) -> str:
     headers, rows = summary_rows([run.result for run in study.runs])
-    names = headers.index("pairs/s")
+    names = headers.index("p50 ms") - 1  # before the throughput
     table = markdown_table(headers, rows, "l" * names + "rrrrr")
     link = f"[Its report]({study.name}/{REPORT_FILE})"
     return "\n\n".join(filter(None, [question(study.runs), table, link]))

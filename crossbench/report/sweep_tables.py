@@ -51,6 +51,11 @@ def summary_rows(results: Sequence[RunResult]) -> tuple[list[str], list[list[str
             *(percentile_text(metrics.get(f"latency/p{q}_ms"), q, n) for q in (50, 95, 99)),
             number(metrics.get("memory/rss_peak_mb")),
         ])  # fmt: skip
+    compared = [cell for cell in joined if cell.verdict is not Verdict.REFERENCE]
+    if any(verdict_text(cell) != ABSENT for cell in compared):
+        headers.append("ranking")
+        for row, cell in zip(rows, joined, strict=True):
+            row.append(verdict_text(cell))
     if any(cell.failures for cell in joined):
         headers.append("status")
         for row, cell in zip(rows, joined, strict=True):
@@ -62,7 +67,7 @@ def summary_rows(results: Sequence[RunResult]) -> tuple[list[str], list[list[str
 def terminal_table(results: Sequence[RunResult]) -> str:
     """The short table as text, with the legend that its marks need."""
     headers, rows = summary_rows(results)
-    names = len(headers) - 5 - (headers[-1] == "status")
+    names = headers.index("p50 ms") - 1  # before the throughput
     lines = [plain_table(headers, rows, "l" * names + "rrrrr")]
     throughput = " ".join(row[names] for row in rows)
     legend = {
