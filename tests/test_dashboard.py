@@ -446,6 +446,7 @@ def test_it_fits_the_screen_in_the_theme_that_is_wanted(
         until_page(page, lambda: page.evaluate(ground) != dark)
 
 
+@pytest.mark.slow
 def test_a_sweep_is_shown_and_its_picture_taken(
     tmp_path: Path, seeded_model: ModelFolder, browser: Browser
 ) -> None:

@@ -45,6 +45,7 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
     raise AssertionError(f"{words!r} never came: {seen}")
 
 
+@pytest.mark.slow
 def test_a_suite_is_interrupted_and_resumed(tmp_path: Path, seeded_model: ModelFolder) -> None:
     given = [
         "studies=[01_backend_pytorch,15_production_optimal]",
