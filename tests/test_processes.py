@@ -158,13 +158,14 @@ def test_a_worker_killed_in_its_sleep_is_replaced_and_no_request_fails(
         replica = in_process(noop(seeded_model))
         async with serving([replica]) as address, InferenceClient(address) as client:
             for wait_for_the_watch in (False, True):
-                before = replica.pid
-                assert before is not None
-                os.kill(before, signal.SIGKILL)
+                assert replica.pid is not None
+                # Taken before the kill: the watch may reap the worker at any moment after it
+                killed = psutil.Process(replica.pid)
+                killed.kill()
                 if wait_for_the_watch:
-                    await until(lambda before=before: replica.pid not in (None, before))
+                    await until(lambda pid=killed.pid: replica.pid not in (None, pid))
                 else:
-                    psutil.wait_procs([psutil.Process(before)], timeout=0.1)
+                    psutil.wait_procs([killed], timeout=0.1)
                 assert len((await client.score("q", ["ok"])).scores) == 1
 
     asyncio.run(run())
@@ -204,11 +205,11 @@ def test_a_process_that_cannot_be_replaced_says_why_and_comes_back_later(
     model = ModelFolder(tmp_path, "m", 512)
     replica = in_process(FileBackend("file", deployment(model, Path())))
     replica.load()
-    before = replica.pid
-    assert before is not None
+    assert replica.pid is not None
+    killed = psutil.Process(replica.pid)
     (tmp_path / "model.safetensors").rename(tmp_path / "away")
-    os.kill(before, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(before)], timeout=1)
+    killed.kill()
+    psutil.wait_procs([killed], timeout=1)
     with pytest.raises(ModelError):
         replica.infer(BATCH)
     (tmp_path / "away").rename(tmp_path / "model.safetensors")

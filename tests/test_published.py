@@ -58,7 +58,7 @@ def fetch(repo: str) -> ModelFolder:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["pytorch", "packed"])
-@pytest.mark.parametrize(("repo", "entry", "query", "passages", "scores"), published())
+@pytest.mark.parametrize(("repo", "entry", "query", "passages", "scores"), list(published()))
 def test_published_scores(
     repo: str,
     entry: dict[str, Any],
