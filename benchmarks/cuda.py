@@ -18,8 +18,9 @@ from benchmarks.race import Contestant, Race, machine, ratios, speed_table
 from crossbench.backends.availability import Unavailable, availability
 from crossbench.backends.cuda import CudaBackend
 from crossbench.config import outputs_dir
-from crossbench.report.tables import markdown_table, number
+from crossbench.report.tables import markdown_table
 from crossbench.types import Quant
+from crossbench.wording import number
 
 BATCH, CONCURRENCY = 128, 8
 QUANTS = ("fp16", "bf16", "fp32", "int8")

@@ -17,7 +17,8 @@ from statistics import median
 
 from benchmarks.race import Contestant, Race, machine, ratios
 from crossbench.config import outputs_dir
-from crossbench.report.tables import markdown_table, number
+from crossbench.report.tables import markdown_table
+from crossbench.wording import number
 
 QUERY_AND_SPECIAL_TOKENS = 10  # about MS MARCO's mean query, and the three special tokens of a pair
 MIXED, EQUAL = (20, 400), (210,)

@@ -12,7 +12,8 @@ from pathlib import Path
 from statistics import median
 
 from crossbench.measure.probes import environment
-from crossbench.report.tables import markdown_table, number
+from crossbench.report.tables import markdown_table
+from crossbench.wording import number
 
 REPO = Path(__file__).resolve().parents[1]
 

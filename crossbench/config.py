@@ -18,6 +18,7 @@ from crossbench.errors import ConfigError
 from crossbench.types import Pipeline, Quant
 
 PACKAGE = Path(__file__).resolve().parent
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 # What says how a cell is watched, stored or repeated, and not what is measured
 NOT_IDENTITY = (
@@ -177,6 +178,21 @@ def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any
         else:
             flat[path] = value
     return flat
+
+
+def flatten_text(config: Mapping[str, Any]) -> dict[str, str]:
+    """`flatten_config` for people: each value as text, `***` for the credentials in a URI."""
+    return {
+        key: without_credentials(
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        )
+        for key, value in flatten_config(config).items()
+    }
+
+
+def without_credentials(text: str) -> str:
+    """`text` with `***` for the user and password of every URI in it."""
+    return _CREDENTIALS.sub("***@", text)
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:

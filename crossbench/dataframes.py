@@ -46,7 +46,7 @@ CORE_METRICS = (
     "batching/padding_waste",
     "requests/ok",
 )
-_ABOUT = ("sweep", "cell", "folder", "cell_id", "status", "error", "started_at")
+ABOUT = ("sweep", "cell", "folder", "cell_id", "status", "error", "started_at")
 
 
 def load_sweep(path: str | Path) -> pd.DataFrame:
@@ -212,7 +212,7 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     names = dict.fromkeys(name for row in rows for name in row)
     names |= dict.fromkeys(CORE_METRICS)
     metrics = [name for name in names if "/" in name]
-    about = [*_ABOUT, *(["run_id"] if "run_id" in names else [])]
+    about = [*ABOUT, *(["run_id"] if "run_id" in names else [])]
     settings = [name for name in names if "/" not in name and name not in about]
     frame = pd.DataFrame(list(rows), columns=[*about, *settings, *metrics])
     return frame.astype(dict.fromkeys(metrics, "float64"))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from crossbench.config import flatten_config, without_bookkeeping
+from crossbench.config import flatten_text, without_bookkeeping
 from crossbench.results import RunResult, Status
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ _VIEW_COLUMNS = (
 )
 _VIEW_NAME = "Cells by throughput"
 _UNFIT_IN_KEY = re.compile(r"[^\w\-. ]", re.ASCII)  # MLflow reads a slash as a path
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _PICTURE = re.compile(r"!\[(.*?)\]\((.*?)\)")
 _CELL_LINK = re.compile(r"\[(\d+)\]\(\d+/report\.md\)")
 T = TypeVar("T")
@@ -73,12 +72,11 @@ def flatten_params(config: Mapping[str, Any]) -> dict[str, str]:
     is cut with a mark. How the cell is watched and stored is left out.
     """
     flat: dict[str, str] = {}
-    for path, value in flatten_config(without_bookkeeping(config)).items():
+    for path, text in flatten_text(without_bookkeeping(config)).items():
         key = _UNFIT_IN_KEY.sub("_", path)[: MAX_KEY - 10].strip(" .") or "_"
         while key in flat:  # two keys may have become one
             key += "_"
-        text = value if isinstance(value, str) else json.dumps(value, default=str)
-        flat[key] = shorten(without_credentials(text), MAX_PARAM)
+        flat[key] = shorten(text, MAX_PARAM)
     return flat
 
 
@@ -253,10 +251,6 @@ def shorten(text: str, most: int) -> str:
         return text
     mark = f" … [{len(text)} characters]"
     return text[: most - len(mark)] + mark
-
-
-def without_credentials(text: str) -> str:
-    return _CREDENTIALS.sub("***@", text)
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossbench import mlflow_format as form
+from crossbench.config import without_credentials
 from crossbench.errors import TrackingError
 from crossbench.measure.probes import environment
 from crossbench.mlflow_registry import link_version
@@ -191,7 +192,7 @@ class MlflowTracker:
             if self._client.get_experiment_by_name(self.experiment) is None:
                 names = sorted(found.name for found in self._client.search_experiments())
                 raise TrackingError(
-                    f"MLflow at {form.without_credentials(self.uri)} has no experiment "
+                    f"MLflow at {without_credentials(self.uri)} has no experiment "
                     f"{self.experiment!r}: what it has is {', '.join(names) or 'none'}"
                 )
             return [run for run in self._search("") if "cell_id" in run.data.tags]
@@ -318,8 +319,8 @@ class MlflowTracker:
         except TrackingError:
             raise
         except Exception as error:
-            where = form.without_credentials(self.uri)
-            what = form.without_credentials(str(error)).strip() or type(error).__name__
+            where = without_credentials(self.uri)
+            what = without_credentials(str(error)).strip() or type(error).__name__
             raise TrackingError(
                 f"MLflow at {where} failed: {form.shorten(what, 300)}; see that the server runs "
                 "and tracker.uri is right, or measure without it: tracker=none"

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from crossbench.dataframes import records_of
+from crossbench.dataframes import ABOUT, records_of
 from crossbench.errors import ResultError
 from crossbench.measure.correlation import correlations
 from crossbench.measure.queueing import queueing
@@ -27,9 +27,9 @@ from crossbench.report.compare import Run, cells
 from crossbench.report.quality_plot import quality_plot
 from crossbench.report.sweep_plots import sweep_plots
 from crossbench.report.sweep_tables import summary_rows
-from crossbench.report.tables import number
 from crossbench.results import RESULT_FILE, RunResult, Status, load_records, load_result
 from crossbench.types import Task
+from crossbench.wording import number
 
 RATE, P50, P95 = "throughput/pairs_per_s", "latency/p50_ms", "latency/p95_ms"
 _FIGURES = {
@@ -40,9 +40,6 @@ _FIGURES = {
     "memory/rss_peak_mb": "RSS peak (MB)",
     "memory/device_peak_mb": "device peak (MB)",
 }
-_NOT_SETTINGS = frozenset(
-    {"sweep", "cell", "folder", "cell_id", "status", "error", "started_at", "run_id"}
-)
 
 
 @dataclass(frozen=True)
@@ -233,9 +230,8 @@ def _run(row: Mapping[Any, Any]) -> Run:
     if folder.is_absolute() and (folder / RESULT_FILE).exists():
         return Run(str(row["cell"]), load_result(folder), load_records(folder))
     known = {str(key): value for key, value in row.items() if not _is_missing(value)}
-    config = {
-        key: value for key, value in known.items() if "/" not in key and key not in _NOT_SETTINGS
-    }
+    no_setting = {*ABOUT, "run_id"}
+    config = {key: value for key, value in known.items() if not ("/" in key or key in no_setting)}
     result = RunResult(
         status=Status(row["status"]),
         config=config,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from crossbench.errors import ResultError
 from crossbench.types import RequestRecord, ScoredPair, Task
@@ -17,6 +17,7 @@ SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
 RECORDS_FILE = "requests.parquet"
 QUALITY_FILE = "quality.parquet"
+Row = TypeVar("Row", RequestRecord, ScoredPair)
 
 
 class Status(StrEnum):
@@ -127,13 +128,7 @@ def save_records(records: Sequence[RequestRecord], folder: Path) -> Path:
 
 def load_records(folder: Path) -> list[RequestRecord]:
     """Read `folder`/requests.parquet; no such file is an empty list: the cell did not measure."""
-    import pyarrow.parquet as pq
-
-    path = folder / RECORDS_FILE
-    if not path.exists():
-        return []
-    names = [item.name for item in fields(RequestRecord)]
-    return [RequestRecord(**row) for row in pq.read_table(path, columns=names).to_pylist()]
+    return _load_rows(folder / RECORDS_FILE, RequestRecord)
 
 
 def save_quality(pairs: Sequence[ScoredPair], folder: Path) -> Path:
@@ -159,13 +154,16 @@ def save_quality(pairs: Sequence[ScoredPair], folder: Path) -> Path:
 
 def load_quality(folder: Path) -> list[ScoredPair]:
     """Read `folder`/quality.parquet, query by query; no such file is an empty list."""
+    return _load_rows(folder / QUALITY_FILE, ScoredPair)
+
+
+def _load_rows(path: Path, kind: type[Row]) -> list[Row]:
     import pyarrow.parquet as pq
 
-    path = folder / QUALITY_FILE
     if not path.exists():
         return []
-    names = [item.name for item in fields(ScoredPair)]
-    return [ScoredPair(**row) for row in pq.read_table(path, columns=names).to_pylist()]
+    names = [item.name for item in fields(kind)]
+    return [kind(**row) for row in pq.read_table(path, columns=names).to_pylist()]
 
 
 def _finite(value: Any) -> Any:

@@ -16,6 +16,7 @@ from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.errors import DashboardError
 from crossbench.events import FileJournal, Journal, NoJournal
 from crossbench.serving.server import Server
+from crossbench.wording import counted
 
 
 def serve(config: DictConfig) -> None:
@@ -59,7 +60,8 @@ async def _run(server: Server, journal: Journal) -> None:
     served = info.models[0]
     print(
         f"crossbench serves {served.name} ({served.architecture}) with {served.backend} "
-        f"{served.quant} on {served.device}, {info.workers} workers x {info.threads} threads",
+        f"{served.quant} on {served.device}, {counted(info.workers, 'worker')} x "
+        f"{counted(info.threads, 'thread')}",
         f"listening on {address} (gRPC crossbench.v1.Inference); Ctrl-C or SIGTERM ends it",
         sep="\n",
         flush=True,

@@ -39,6 +39,7 @@ from crossbench.report.suite import (
     read_suite,
     write_suite_report,
 )
+from crossbench.wording import counted
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         state = read_suite(folder)
     else:
         names = chosen_studies(given.get("studies"))
-        console.print(f"checking {len(names)} studies")
+        console.print(f"checking {counted(len(names), 'study')}")
         folder, state = plan(names, overrides)
         folder.mkdir(parents=True)
         (folder / SUITE_FILE).write_text(json.dumps(asdict(state), indent=2) + "\n", "utf-8")

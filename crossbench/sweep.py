@@ -34,6 +34,7 @@ from crossbench.report.cell import write_cell_report
 from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
 from crossbench.results import RunResult, load_result
 from crossbench.tracking import Place, Tracker
+from crossbench.wording import counted
 
 T = TypeVar("T")
 STATE_FILE = "sweep.json"
@@ -219,7 +220,7 @@ def finish_sweep(folder: Path, tracker: Tracker) -> int:
         tracked(lambda: tracker.finish_sweep(parent, results, folder, interrupted))
     console.print(terminal_table(results))
     if interrupted:
-        console.print(f"interrupted after {len(results)} of {state.cells} cells")
+        console.print(f"interrupted: results of {len(results)} of {counted(state.cells, 'cell')}")
     console.print(f"report: {report}")
     end = {"event": "end", "words": f"ended; report: {report}"}
     sweep_journal(folder, state.dashboard_url).write(end)

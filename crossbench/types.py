@@ -124,6 +124,14 @@ class TokenBatch:
             np.concatenate([batch.lengths for batch in batches]),
         )
 
+    def ascending(self) -> tuple[TokenBatch, NDArray[np.intp]]:
+        """The sequences in ascending order of length, and where each stood (shape (n,)).
+
+        `values[order] = ordered_values` brings what was computed of them back into this order.
+        """
+        order = np.argsort(self.lengths, kind="stable")
+        return self.select(order), order
+
     def select(self, indices: NDArray[np.intp]) -> TokenBatch:
         """The sequences at `indices` (shape (m,)), in that order."""
         if len(indices) == len(self) and np.array_equal(indices, np.arange(len(self))):

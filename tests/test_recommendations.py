@@ -185,7 +185,7 @@ def test_a_lower_precision(quality: Mapping[str, float], worth: str, best: str) 
     else:
         assert str(chosen.advice).startswith("int8")
     if quality is KEEPS:
-        assert "nDCG@10 -0.2 %, 95 % interval -0.6 to +0.1 %; Kendall's tau 0.970" in text(
+        assert "nDCG@10 -0.2 %, 95 % interval -0.6 % to +0.1 %; Kendall's tau 0.970" in text(
             precision
         )
 
@@ -226,12 +226,12 @@ def test_what_holds_it_back() -> None:
     ]
     found = topic(recommend(runs, None), "What holds")
     assert found.advice == "Padding."
-    assert "34% of the computed tokens are padding at padded" in text(found)
-    assert "With backend=packed instead it is 0%, at 1.40× the throughput" in text(found)
-    assert "tokenisation: at most 2%" in text(found)
+    assert "34 % of the computed tokens are padding at padded" in text(found)
+    assert "With backend=packed instead it is 0 %, at 1.40× (± 0.00) the throughput" in text(found)
+    assert "tokenisation: at most 2 %" in text(found)
     with_floor = topic(recommend([*runs, run(200, backend="noop")], None), "What holds")
     assert with_floor.advice == "Padding, the harness."
-    assert "70% of the throughput of backend=noop" in text(with_floor)
+    assert "70 % of the throughput of backend=noop" in text(with_floor)
     slow_words = run(100, **{"stage/tokenize_mean_ms": 80.0, "stage/infer_mean_ms": 100.0})
     assert topic(recommend([slow_words], None), "What holds").advice == "Tokenisation."
 

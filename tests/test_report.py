@@ -18,9 +18,10 @@ from crossbench.report.cell import write_cell_report
 from crossbench.report.compare import Estimate, Run, cells, distinguishable, pareto
 from crossbench.report.style import figure, place_labels
 from crossbench.report.sweep import terminal_table, write_sweep_report
-from crossbench.report.tables import interval_text, markdown_table, number, plain_table, plus_minus
+from crossbench.report.tables import interval_text, markdown_table, plain_table, plus_minus
 from crossbench.results import RunResult, Status, save_records, save_result
 from crossbench.types import RequestRecord
+from crossbench.wording import number
 
 CAVEAT = "The relevance of the scores means nothing."
 

@@ -122,13 +122,13 @@ class CudaBackend:
 
         for lane in self._every_lane:
             for sizes in (lengths, lengths[:1]):
-                lane.scores(_ascending(sample_batch(sizes))[0])
+                lane.scores(sample_batch(sizes).ascending()[0])
             for bucket in ladder(self.graph_tokens, self.deployment.model.max_length):
                 lane.record(bucket)
 
     def infer(self, batch: TokenBatch) -> Inference:
         assert self._lanes is not None, "load_model() comes first"
-        ordered, order = _ascending(batch)
+        ordered, order = batch.ascending()
         lane = self._lanes.get()
         try:
             scores = lane.scores(ordered)
@@ -211,11 +211,6 @@ def _has_module(name: str) -> bool:
         return find_spec(name) is not None
     except ModuleNotFoundError:
         return False
-
-
-def _ascending(batch: TokenBatch) -> tuple[TokenBatch, np.ndarray[tuple[int], np.dtype[np.intp]]]:
-    order = np.argsort(batch.lengths, kind="stable")
-    return batch.select(order), order
 
 
 class _Lane:

@@ -32,10 +32,9 @@ class PackedBackend:
     A model of a family that our encoder does not compute runs by the library's padded forward.
     `cls_only` computes the last layer for the CLS row where the head reads no other, which is
     exact. `linear` picks the CPU's matrix library at fp32: mkl, onednn or auto. On a CPU, `streams`
-    chunks of about `chunk_tokens`
-    tokens run side by side on one thread each (0: as many as the deployment has threads).
-    `group_overhead` is what an attention call costs, in attended pairs of positions: the higher,
-    the more sequences of unequal length attend together behind a mask.
+    chunks of about `chunk_tokens` tokens run side by side on one thread each (0: as many as the
+    deployment has threads). `group_overhead` is what an attention call costs, in attended pairs of
+    positions: the higher, the more sequences of unequal length attend together behind a mask.
     """
 
     supported: ClassVar[Supported] = {
@@ -118,8 +117,8 @@ class PackedBackend:
             return self._library.infer(batch)
         if self._streams is not None:
             return self._streams.infer(batch)
-        order = np.argsort(batch.lengths, kind="stable")
-        result = self._run(batch.select(order))
+        ordered, order = batch.ascending()
+        result = self._run(ordered)
         values = np.empty_like(result.values)
         values[order] = result.values
         return Inference(values, result.tokens_computed)

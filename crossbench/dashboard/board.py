@@ -6,19 +6,17 @@ Knows no web, no gRPC and no clock but the times that it is handed.
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from crossbench.config import flatten_text
 from crossbench.dashboard.figures import ClientWindow, Counters, GpuUse, Sample
 from crossbench.serving import inference_pb2 as pb
 
 HISTORY = 180  # samples, a second each
 RATE_WINDOW_S = 5.0
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(slots=True)
@@ -71,14 +69,14 @@ class Board:
         self.sweep, self.cells_planned = event["name"], event["cells"]
 
     def _on_config(self, event: Mapping[str, Any]) -> None:
-        self.config = flat_config(event["config"])
+        self.config = flatten_text(event["config"])
 
     def _on_cell(self, event: Mapping[str, Any]) -> None:
         number, now_s = event["cell"], event["time"]
         self.cells[number] = CellRow(number, event["label"], "running", now_s, None, {}, None)
         self.cells_planned = max(self.cells_planned, number + 1)
         self.current, self.stage, self.address = number, "starting", None
-        self.config = flat_config(event["config"])
+        self.config = flatten_text(event["config"])
         self.progress = {}
         self.client_failed.clear()
         self.marks.append((now_s, f"cell {number + 1}"))
@@ -226,16 +224,3 @@ class Board:
         if self.current is not None:
             left_s -= min(each_s, time_s - self.cells[self.current].started_s)
         return max(0.0, left_s)
-
-
-def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Every value by its dotted key, a group's own key for its `name`; credentials masked."""
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= flat_config(value, f"{path}.")
-        elif key != "_target_":
-            text = value if isinstance(value, str) else json.dumps(value, default=str)
-            flat[path.removesuffix(".name")] = _CREDENTIALS.sub("***@", text)
-    return flat

@@ -16,8 +16,8 @@ def document(board: Board, time_s: float) -> dict[str, Any]:
     """Every figure under a name with its unit; null where there is none.
 
     Counters are since the last reset, throughput is over the last 5 s, latencies and stages are of
-    the last 30 s. Figures stay as
-    they were last heard when the server is gone: `status` and `age_s` say so.
+    the last 30 s. Figures stay as they were last heard when the server is gone: `status` and
+    `age_s` say so.
     """
     last, totals = board.last, board.totals
     metrics = last.metrics if last else pb.Metrics()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -11,8 +10,8 @@ from crossbench.dashboard.board import Board
 from crossbench.dashboard.document import CELL_FIGURES, server_facts
 from crossbench.dashboard.figures import Sample
 from crossbench.types import Task
+from crossbench.wording import ABSENT, number, percent
 
-NONE = "–"
 TEXTS_PER_S = "throughput/texts_per_s"  # of a cell that embeds, in the place of its pairs
 
 
@@ -24,15 +23,6 @@ class Tile:
     value: str
     unit: str
     below: str = ""
-
-
-def number(value: float | None) -> str:
-    """Three digits that count, thousands apart; a dash for nothing."""
-    if value is None or not math.isfinite(value):
-        return NONE
-    if value == 0 or abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def duration(seconds: float) -> str:
@@ -62,7 +52,7 @@ def tiles(board: Board) -> Iterator[Tile]:
     wait_ms = last.interval.mean_ms("queue") if last else None
     yield Tile("Queue", number(waiting), unit, f"wait {number(wait_ms)} ms")
     waste = totals.padding_waste
-    below = f"padding waste {NONE if waste is None else f'{100 * waste:.1f} %'}"
+    below = f"padding waste {ABSENT if waste is None else percent(waste, 1)}"
     yield Tile("Micro-batch", number(totals.pairs_per_batch), unit, below)
     cores = last.cores if last else None
     spent = f"{number(metrics.cpu_s)} s in all" if metrics else ""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from crossbench.measure.intervals import Interval, t_95
 from crossbench.types import Float32Array
+from crossbench.wording import counted, percent
 
 CUTOFF = 10
 KEPT = 0.99  # share of the reference's nDCG@10 that a ranking must keep
@@ -134,18 +135,14 @@ def judge(metrics: dict[str, float]) -> Judgement:
         return Judgement(Verdict.UNSURE, "the reference finds nothing relevant either")
     share, low, high = (1 + metrics[name] for name in names)
     told = (
-        (
-            f"nDCG@10 is {share:.1%} of fp32's, 95 % interval {low:.1%} to {high:.1%}, "
-            f"over {n} queries"
-        )
-        .replace("%", " %")
-        .replace("95  %", "95 %")
+        f"nDCG@10 is {percent(share, 1)} of fp32's, 95 % interval {percent(low, 1)} to "
+        f"{percent(high, 1)}, over {counted(n, 'query')}"
     )
     if low >= KEPT:
         return Judgement(Verdict.KEEPS, told)
     if high < KEPT:
         return Judgement(Verdict.CHANGES, told)
-    return Judgement(Verdict.UNSURE, f"{told}: it holds 99 %, and more queries would tell")
+    return Judgement(Verdict.UNSURE, f"{told}: the interval contains 99 %, more queries would tell")
 
 
 def ranking(passage_ids: Sequence[str], scores: Float32Array) -> list[int]:

@@ -116,7 +116,7 @@ def observe(weights: EncoderWeights, batches: Sequence[TokenBatch]) -> dict[str,
     )
     with torch.inference_mode():
         for batch in batches:
-            encoder.values(batch.select(np.argsort(batch.lengths, kind="stable")))
+            encoder.values(batch.ascending()[0])
     result = {}
     for name, records in seen.items():
         rows = torch.stack(records)

@@ -1,4 +1,8 @@
-"""Token ids of whole texts, kept between requests up to a bound."""
+"""Token ids of single texts, kept between requests up to a bound (`pool.cache_tokens`).
+
+Serves to be faster, so it forgets; serving/token_memory.py holds whole pairs to the end, so that
+`pipeline=infer` measures the model alone.
+"""
 
 from __future__ import annotations
 

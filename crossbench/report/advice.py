@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from crossbench.measure.quality import Verdict
 from crossbench.report.axes import value_text
-from crossbench.report.compare import Cell
+from crossbench.report.compare import Cell, Estimate, distinguishable, ratio
 from crossbench.report.sweep_tables import estimate_text
-from crossbench.report.tables import number, percentile_text
+from crossbench.report.tables import percentile_text
 from crossbench.types import Pipeline, Quant
+from crossbench.wording import number, percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +75,36 @@ def ranking_text(cell: Cell) -> str:
     metrics, parts = cell.metrics, []
     change = metrics.get("quality/ndcg_at_10_change")
     if change is not None:
-        text = f"nDCG@10 {change * 100:+.1f} %"
+        text = f"nDCG@10 {percent(change, 1, signed=True)}"
         ends = [metrics.get(f"quality/ndcg_at_10_change_{end}") for end in ("low", "high")]
         if None not in ends:
-            low, high = (end * 100 for end in ends if end is not None)
-            text += f", 95 % interval {low:+.1f} to {high:+.1f} %"
+            low, high = (percent(end, 1, signed=True) for end in ends if end is not None)
+            text += f", 95 % interval {low} to {high}"
         parts.append(text)
     if (tau := metrics.get("quality/kendall_tau")) is not None:
         parts.append(f"Kendall's tau {tau:.3f}")
     if (drift := metrics.get("quality/max_abs_diff")) is not None:
         parts.append(f"scores differ by at most {number(drift, 2)}")
     return "; ".join(parts) or "no quality metrics"
+
+
+def rate(cell: Cell) -> Estimate:
+    """The throughput of a cell that is known to have one."""
+    assert cell.throughput is not None
+    return cell.throughput
+
+
+def times_text(a: Cell, b: Cell) -> str:
+    """How many times b's throughput a's is, with the half-width of the ratio's interval."""
+    found = ratio(rate(a), rate(b))
+    return f"{found.value:.2f}×" + (f" (± {found.half:.2f})" if found.half else "")
+
+
+def speed_text(a: Cell, b: Cell) -> str:
+    """`times_text`, and whether the two are really apart."""
+    apart = distinguishable(rate(a), rate(b))
+    doubt = {True: "", False: ", not distinguishable", None: ", spread unknown"}[apart]
+    return f"{times_text(a, b)} the throughput{doubt}"
 
 
 def told(cell: Cell) -> str:

@@ -11,10 +11,12 @@ from crossbench.report.advice import (
     keeps_ranking,
     matched,
     ranking_text,
+    rate,
+    speed_text,
     spread_limit,
 )
 from crossbench.report.axes import numeric_axis, value_text
-from crossbench.report.compare import Cell, Estimate, distinguishable, ratio
+from crossbench.report.compare import Cell, distinguishable, ratio
 from crossbench.types import Quant
 
 _PRECISIONS = tuple(Quant)  # from the highest to the lowest
@@ -121,14 +123,11 @@ def _worth(high: Cell, low: Cell) -> str | None:
 
 
 def _step_text(high: Cell, low: Cell) -> str:
-    found = ratio(_rate(low), _rate(high))
-    spread = f" (± {found.half:.2f})" if found.half else ""
-    apart = {True: "", False: ", not distinguishable", None: ", spread unknown"}[_apart(low, high)]
     memory = _memory(high, low)
     told = f"; {memory[1]:.2f}× the {memory[0]}" if memory else "; memory unknown"
     kept = {True: "keeps the ranking", False: "changes the ranking", None: "ranking not verified"}
     return (
-        f"{low.label} beside {high.flat['quant']}: {found.value:.2f}×{spread} the throughput{apart}"
+        f"{low.label} beside {high.flat['quant']}: {speed_text(low, high)}"
         f"{told}; {kept[keeps_ranking(low)]} ({ranking_text(low)})."
     )
 
@@ -146,8 +145,8 @@ def _mean_log(value: str, groups: Sequence[Mapping[str, Cell]]) -> float:
     logs = []
     for group in groups:
         if value in group:
-            centre = sum(math.log(_rate(cell).value) for cell in group.values()) / len(group)
-            logs.append(math.log(_rate(group[value]).value) - centre)
+            centre = sum(math.log(rate(cell).value) for cell in group.values()) / len(group)
+            logs.append(math.log(rate(group[value]).value) - centre)
     return sum(logs) / len(logs)
 
 
@@ -156,13 +155,8 @@ def _named(axis: str, value: str) -> str:
 
 
 def _apart(a: Cell, b: Cell) -> bool | None:
-    return distinguishable(_rate(a), _rate(b))
+    return distinguishable(rate(a), rate(b))
 
 
 def _ratio(a: Cell, b: Cell) -> float:
-    return ratio(_rate(a), _rate(b)).value
-
-
-def _rate(cell: Cell) -> Estimate:
-    assert cell.throughput is not None
-    return cell.throughput
+    return ratio(rate(a), rate(b)).value

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from crossbench.report.advice import Recommendation, matched
+from crossbench.report.advice import Recommendation, matched, rate, speed_text
 from crossbench.report.axes import value_text
 from crossbench.report.compare import Cell
 from crossbench.types import Pipeline
+from crossbench.wording import percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,12 @@ def bottlenecks(joined: Sequence[Cell], axes: Sequence[str]) -> Recommendation:
             unknown.append(cause.name)
             continue
         worst, cell = max(shares, key=lambda item: item[0])
-        text = f"{worst:.0%} {cause.words} at {cell.label}"
+        text = f"{percent(worst)} {cause.words} at {cell.label}"
         if worst < cause.from_share:
             small.append(f"{cause.name}: at most {text}.")
             continue
         count = sum(share >= cause.from_share for share, _ in shares)
-        line = f"{cause.name}: {text}, and {cause.from_share:.0%} or more in {count} of "
+        line = f"{cause.name}: {text}, and {percent(cause.from_share)} or more in {count} of "
         line += f"{len(shares)} cells."
         found.append((cause.name, line + _remedy(cause, cell, served, axes)))
     if not found and unknown and not small:
@@ -80,12 +81,9 @@ def _remedy(cause: _Cause, worst: Cell, served: Sequence[Cell], axes: Sequence[s
                     best = (share, f"{axis}={value_text(axis, cell.flat).split('=')[-1]}", cell)
     if best is None or best[2] is worst or best[0] > 0.8 * (cause.share(worst) or 0.0):
         return ""
-    assert best[2].throughput is not None
-    assert worst.throughput is not None
-    times = best[2].throughput.value / worst.throughput.value
-    if times < 1:
+    if rate(best[2]).value < rate(worst).value:
         return ""
-    return f" With {best[1]} instead it is {best[0]:.0%}, at {times:.2f}× the throughput."
+    return f" With {best[1]} instead it is {percent(best[0])}, at {speed_text(best[2], worst)}."
 
 
 def _padding(cell: Cell) -> float | None:

@@ -6,10 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 
 from crossbench.measure.statistics import percentile_supported
-from crossbench.report.advice import Choice, Recommendation, matched, spread_limit, told
-from crossbench.report.compare import Cell, Estimate, distinguishable, pareto, ratio
+from crossbench.report.advice import (
+    Choice,
+    Recommendation,
+    matched,
+    rate,
+    spread_limit,
+    times_text,
+    told,
+)
+from crossbench.report.compare import Cell, distinguishable, pareto
 from crossbench.report.knee import LEAST_HEIGHT, find_knee
-from crossbench.report.tables import number
+from crossbench.wording import counted, number, percent
 
 PAYS = 1.05  # more requests in flight pay where they bring at least so many times the throughput
 _NAMED = 5  # series or cells that a sentence names; further ones are counted
@@ -29,16 +37,16 @@ def best_settings(choice: Choice, bound_ms: float | None) -> Recommendation:
         return Recommendation(
             topic, None, (f"no cell keeps it; the nearest is {told(nearest)}.", *left_out)
         )
-    best = max(within, key=_rate)
+    best = max(within, key=_pace)
     evidence = [*_rivals(best, within)]
     if over:
-        fastest = max(over, key=_rate)
-        gained = "the fastest of them" if _rate(fastest) > _rate(best) else "at best"
+        fastest = max(over, key=_pace)
+        gained = "the fastest of them" if _pace(fastest) > _pace(best) else "at best"
         evidence.append(f"{len(over)} over the bound, {gained} {told(fastest)}.")
     limits = [spread_limit(within), *_edges(best, choice.cells), *left_out]
     n = int(best.metrics.get("requests/ok", 0))
     if not percentile_supported(95, n):
-        limits.append(f"Its p95 rests on {n} requests.")
+        limits.append(f"Its p95 rests on {counted(n, 'request')}.")
     above = best.p95.above if best.p95 else None
     if bound_ms and above is not None and _p95(best) + above > bound_ms:
         limits.append(f"The interval of its p95 reaches {number(_p95(best) + above)} ms.")
@@ -54,25 +62,25 @@ def best_settings(choice: Choice, bound_ms: float | None) -> Recommendation:
 def knee(choice: Choice) -> Recommendation:
     topic = "Knee of throughput against p95"
     cells = choice.cells
-    front = [cells[i] for i in pareto([(_rate(cell), _p95(cell)) for cell in cells])]
+    front = [cells[i] for i in pareto([(_pace(cell), _p95(cell)) for cell in cells])]
     if len(front) < 3:
         return Recommendation(
             topic, None,
             (f"only {len(front)} of {len(cells)} cells are on the frontier, a knee needs three.",),
         )  # fmt: skip
-    points = [(_p95(cell), _rate(cell)) for cell in front]
+    points = [(_p95(cell), _pace(cell)) for cell in front]
     found = find_knee(points)
     if found is None:
         return Recommendation(
             topic, None,
             (f"along {len(front)} cells from {told(front[0])} to {told(front[-1])} throughput "
-             f"rises about in step with p95: none lies {LEAST_HEIGHT:.0%} of the range above "
+             f"rises about in step with p95: none lies {percent(LEAST_HEIGHT)} of the range above "
              "the straight line between the two.",),
         )  # fmt: skip
     cell, last, first = front[found.index], front[-1], front[0]
     evidence = [
-        f"Up to it throughput rises {_times(cell, first)} for {_p95(cell) / _p95(first):.2f}× "
-        f"the p95 of {first.label}; from it to {last.label} {_times(last, cell)} "
+        f"Up to it throughput rises {times_text(cell, first)} for {_p95(cell) / _p95(first):.2f}× "
+        f"the p95 of {first.label}; from it to {last.label} {times_text(last, cell)} "
         f"for {_p95(last) / _p95(cell):.2f}×."
     ]
     limits = [f"The highest of {len(front)} cells on the frontier above its chord (Kneedle)."]
@@ -94,12 +102,13 @@ def useful_concurrency(choice: Choice, axes: Sequence[str]) -> Recommendation:
     series = {key: by_value for key, by_value in groups.items() if len(by_value) > 1}
     if not series:
         return Recommendation(topic, None, ("no two cells differ in concurrency alone.",))
-    ranked = sorted(series.items(), key=lambda item: -max(map(_rate, item[1].values())))
+    ranked = sorted(series.items(), key=lambda item: -max(map(_pace, item[1].values())))
     lines = [_stops(" ".join(key), by_value) for key, by_value in ranked]
     rest = len(lines) - _NAMED
     more = (f"And {rest} slower series, not listed.",) if rest > 0 else ()
     limits = (
-        f"A step pays where it brings at least {PAYS - 1:.0%} and more than the intervals explain.",
+        f"A step pays where it brings at least {percent(PAYS - 1)} and more than the intervals "
+        "explain.",
         spread_limit(choice.cells),
     )
     return Recommendation(topic, lines[0], (*lines[1:_NAMED], *more), limits)
@@ -119,29 +128,27 @@ def _stops(name: str, by_value: Mapping[str, Cell]) -> str:
     if stop == len(cells) - 1:
         before = cells[stop - 1]
         return (
-            f"{start}not by {value}, the most that was tried: it brings {_times(best, before)} "
+            f"{start}not by {value}, the most that was tried: it brings {times_text(best, before)} "
             f"over {ordered[stop - 1][0]}, for {_p95(best) / _p95(before):.2f}× the p95."
         )
     last = cells[-1]
     return (
-        f"{start}at {value}: {ordered[-1][0]} in flight bring {_times(last, best)} the "
+        f"{start}at {value}: {ordered[-1][0]} in flight bring {times_text(last, best)} the "
         f"throughput for {_p95(last) / _p95(best):.2f}× the p95."
     )
 
 
 def _pays(fewer: Cell, more: Cell) -> bool:
-    assert fewer.throughput is not None
-    assert more.throughput is not None
-    enough = more.throughput.value >= PAYS * fewer.throughput.value
-    return enough and distinguishable(fewer.throughput, more.throughput) is not False
+    enough = _pace(more) >= PAYS * _pace(fewer)
+    return enough and distinguishable(rate(fewer), rate(more)) is not False
 
 
 def _rivals(best: Cell, within: Sequence[Cell]) -> list[str]:
-    others = sorted((cell for cell in within if cell is not best), key=_rate, reverse=True)
+    others = sorted((cell for cell in within if cell is not best), key=_pace, reverse=True)
     if not others:
         return ["No other cell keeps the bound."]
-    lines = [f"{_times(best, others[0])} the next, {told(others[0])}."]
-    verdicts = {cell.label: distinguishable(_known(best), _known(cell)) for cell in others}
+    lines = [f"{times_text(best, others[0])} the next, {told(others[0])}."]
+    verdicts = {cell.label: distinguishable(rate(best), rate(cell)) for cell in others}
     if tied := [name for name, apart in verdicts.items() if apart is False]:
         lines.append(f"Not distinguishable from it: {listed(tied)}.")
     if unknown := [name for name, apart in verdicts.items() if apart is None]:
@@ -161,18 +168,8 @@ def _edges(best: Cell, cells: Sequence[Cell]) -> list[str]:
     return edges
 
 
-def _times(a: Cell, b: Cell) -> str:
-    found = ratio(_known(a), _known(b))
-    return f"{found.value:.2f}×" + (f" (± {found.half:.2f})" if found.half else "")
-
-
-def _known(cell: Cell) -> Estimate:
-    assert cell.throughput is not None
-    return cell.throughput
-
-
-def _rate(cell: Cell) -> float:
-    return _known(cell).value
+def _pace(cell: Cell) -> float:
+    return rate(cell).value
 
 
 def _p95(cell: Cell) -> float:

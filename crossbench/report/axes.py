@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossbench.config import flatten_config
+from crossbench.config import flatten_text
 
 # Reading order of names and columns; what is not listed follows in the config's own order.
 _ORDER = (
@@ -19,13 +18,9 @@ _CELL_AXES = ("backend", "quant", "batch", "concurrency")
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:
-    """Every value by its dotted key as text; a group's own key holds its `name`."""
+    """`flatten_text` of a cell's settings, without groups that are empty."""
     kept = {key: value for key, value in config.items() if key not in _NOT_A_SETTING}
-    return {
-        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for key, value in flatten_config(kept).items()
-        if value != {}
-    }
+    return {key: text for key, text in flatten_text(kept).items() if text != "{}"}
 
 
 def varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:

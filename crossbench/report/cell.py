@@ -11,9 +11,10 @@ from crossbench.report.axes import flatten, label
 from crossbench.report.cell_plots import cell_plots
 from crossbench.report.quality import cell_quality
 from crossbench.report.reference import beside_reference
-from crossbench.report.tables import number, percentile_text
+from crossbench.report.tables import percentile_text
 from crossbench.results import RunResult, Status, load_records, load_result
 from crossbench.types import RequestRecord
+from crossbench.wording import number
 
 REPORT_FILE = "report.md"
 PLOTS_FOLDER = "plots"

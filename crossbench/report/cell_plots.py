@@ -17,8 +17,8 @@ from crossbench.measure.statistics import (
     windows,
 )
 from crossbench.report.style import GREY, MARKERS, PALETTE, figure, legend_below, logarithmic, save
-from crossbench.report.tables import number
 from crossbench.types import RequestRecord
+from crossbench.wording import number, percent
 
 _MANY_POINTS = 2000  # beyond these, the SVG holds the cloud as a picture
 
@@ -134,7 +134,7 @@ def stages(good: Sequence[RequestRecord], folder: Path) -> Path:
         axes.barh(rows, means, height=0.55, color=PALETTE[0], label="mean")
         axes.plot(tails, rows, "D", color=PALETTE[1], markersize=6, label="p95", linestyle="none")
         for row, mean, tail in zip(rows, means, tails, strict=True):
-            share = f" ({mean / total:.0%} of all)" if total > 0 else ""
+            share = f" ({percent(mean / total)} of all)" if total > 0 else ""
             axes.annotate(
                 f"mean {number(mean)} ms{share}", (max(mean, tail), row), (9, 0),
                 textcoords="offset points", va="center",

@@ -7,8 +7,9 @@ from typing import Any
 
 from crossbench.measure.quality import Verdict
 from crossbench.report.compare import Cell
-from crossbench.report.tables import ABSENT, change_text, markdown_table, number
+from crossbench.report.tables import change_text, markdown_table
 from crossbench.results import Status
+from crossbench.wording import ABSENT, number
 
 _DRIFT = (
     ("quality/max_abs_diff", "largest difference of a score"),

@@ -9,24 +9,34 @@ from crossbench.report.advice_choices import distinguishable_choices, lower_prec
 from crossbench.report.advice_limits import bottlenecks
 from crossbench.report.advice_settings import best_settings, knee, useful_concurrency
 from crossbench.report.axes import varying
-from crossbench.report.compare import Cell, Run, cells
+from crossbench.report.compare import Run, cells
 from crossbench.results import RunResult
 
 
 def recommend(runs: Sequence[Run], bound_ms: float | None) -> list[Recommendation]:
     """From the runs of a sweep; `bound_ms` is the p95 that a recommended cell must keep.
 
-    A cell that changes the ranking is never recommended.
+    A cell that changes the ranking is never recommended. Empty where there is no cell.
     """
-    return _recommend(cells(runs), varying([run.result.config for run in runs]), bound_ms)
+    joined, axes = cells(runs), varying([run.result.config for run in runs])
+    if not joined:
+        return []
+    choice = choose(joined)
+    return [
+        best_settings(choice, bound_ms),
+        knee(choice),
+        *distinguishable_choices(joined, axes),
+        lower_precision(joined, axes),
+        useful_concurrency(choice, axes),
+        bottlenecks(joined, axes),
+    ]
 
 
 def recommendations(runs: Sequence[Run]) -> str:
     """The section of a report, with the bound that the cells' configuration gives."""
-    joined, axes = cells(runs), varying([run.result.config for run in runs])
-    if not joined:
+    found = recommend(runs, latency_bound_ms([run.result for run in runs]))
+    if not found:
         return ""
-    found = _recommend(joined, axes, latency_bound_ms([run.result for run in runs]))
     supported = [_paragraph(item) for item in found if item.advice is not None]
     rest = [f"- {item.topic}: {' '.join(item.evidence)}" for item in found if item.advice is None]
     parts = ["## Recommendations", *supported]
@@ -44,20 +54,6 @@ def latency_bound_ms(results: Sequence[RunResult]) -> float | None:
         if isinstance(node, Mapping) and (bound := node.get("latency_bound_ms")) is not None
     ]
     return min(bounds, default=None)
-
-
-def _recommend(
-    joined: Sequence[Cell], axes: Sequence[str], bound_ms: float | None
-) -> list[Recommendation]:
-    choice = choose(joined)
-    return [
-        best_settings(choice, bound_ms),
-        knee(choice),
-        *distinguishable_choices(joined, axes),
-        lower_precision(joined, axes),
-        useful_concurrency(choice, axes),
-        bottlenecks(joined, axes),
-    ]
 
 
 def _paragraph(item: Recommendation) -> str:

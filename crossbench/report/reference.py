@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossbench.report.tables import ABSENT, markdown_table, number, percentile_text
+from crossbench.report.tables import markdown_table, percentile_text
 from crossbench.results import RunResult, Status
+from crossbench.wording import ABSENT, number
 
 _COLUMNS = (
     ("throughput/pairs_per_s", "throughput (pairs/s)"),

@@ -16,15 +16,9 @@ from crossbench.measure.statistics import (
     percentile_supported,
     windows,
 )
-from crossbench.report.tables import (
-    ABSENT,
-    interval_text,
-    markdown_table,
-    number,
-    percentile_text,
-    plus_minus,
-)
+from crossbench.report.tables import interval_text, markdown_table, percentile_text, plus_minus
 from crossbench.types import RequestRecord
+from crossbench.wording import ABSENT, number
 
 # (metric, what it is called, unit); rows without a value are left out.
 RESOURCES = {

@@ -16,8 +16,9 @@ from crossbench.report.recommendations import recommendations
 from crossbench.report.reference import reference_entries
 from crossbench.report.sweep import question, read_runs, summary_rows
 from crossbench.report.sweep_tables import best_of, estimate_text
-from crossbench.report.tables import ABSENT, markdown_table, number, percentile_text
+from crossbench.report.tables import markdown_table, percentile_text
 from crossbench.types import RequestRecord
+from crossbench.wording import ABSENT, number
 
 SUITE_FILE = "suite.json"
 STUDY_FILE = "study.json"

@@ -23,8 +23,9 @@ from crossbench.report.sweep_tables import (
     summary_rows,
     terminal_table,
 )
-from crossbench.report.tables import ABSENT, markdown_table, number, percentile_text
+from crossbench.report.tables import markdown_table, percentile_text
 from crossbench.results import RunResult, Status, cell_folders, load_records, load_result
+from crossbench.wording import ABSENT, number
 
 CSV_FILE = "results.csv"
 __all__ = ["read_runs", "summary_rows", "terminal_table", "write_csv", "write_sweep_report"]

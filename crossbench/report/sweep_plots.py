@@ -24,7 +24,8 @@ from crossbench.report.style import (
     place_labels,
     save,
 )
-from crossbench.report.tables import number, shorten
+from crossbench.report.tables import shorten
+from crossbench.wording import number
 
 _LEGEND_CHARACTERS = 44
 _BAR_CHARACTERS = 38

@@ -10,17 +10,16 @@ from crossbench.report.axes import varying
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.compare import Cell, Estimate, Run, cells, distinguishable, rate_unit, ratio
 from crossbench.report.tables import (
-    ABSENT,
     change_text,
     cut,
     markdown_table,
-    number,
     percentile_text,
     plain_table,
     plus_minus,
     shorten,
 )
 from crossbench.results import RunResult
+from crossbench.wording import ABSENT, number
 
 _SAME = "≈ "
 _TERMINAL_VALUE = 28  # characters of one value in the terminal's table

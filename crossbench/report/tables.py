@@ -7,23 +7,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 from crossbench.measure.statistics import percentile_supported
+from crossbench.wording import ABSENT, number, percent
 
-ABSENT = "–"
 Row = Sequence[str]
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """`value` to so many significant digits, whole numbers in full; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return ABSENT
-    if value == 0:
-        return "0"
-    if isinstance(value, int):
-        return f"{value:,}"
-    size = math.floor(math.log10(abs(value)))
-    if size < -3:
-        return f"{value:.1e}"
-    return f"{value:,.{max(0, digits - 1 - size)}f}"
 
 
 def percentile_text(value: float | None, q: float, n: int, unit: str = "") -> str:
@@ -37,10 +23,11 @@ def change_text(metrics: Mapping[str, float]) -> str:
     key = "quality/ndcg_at_10_change"
     if key not in metrics:
         return ABSENT
-    text = f"{metrics[key]:+.1%}"
+    text = percent(metrics[key], 1, signed=True)
     if f"{key}_low" in metrics:
-        text += f" ({metrics[f'{key}_low']:+.1%} … {metrics[f'{key}_high']:+.1%})"
-    return text.replace("%", " %")
+        low, high = (percent(metrics[f"{key}_{end}"], 1, signed=True) for end in ("low", "high"))
+        text += f" ({low} … {high})"
+    return text
 
 
 def interval_text(low: float, high: float) -> str:

@@ -1,0 +1,34 @@
+"""Numbers in words: the one way in which reports, plots, the page and the terminal write them."""
+
+from __future__ import annotations
+
+import math
+
+ABSENT = "–"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`value` to so many significant digits, whole numbers in full; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    if value == 0:
+        return "0"
+    if isinstance(value, int):
+        return f"{value:,}"
+    size = math.floor(math.log10(abs(value)))
+    if size < -3:
+        return f"{value:.1e}"
+    return f"{value:,.{max(0, digits - 1 - size)}f}"
+
+
+def percent(share: float, digits: int = 0, *, signed: bool = False) -> str:
+    """A share of 1 as `12 %`; with its sign where it is a change."""
+    return f"{100 * share:{'+' if signed else ''}.{digits}f} %"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 cell`, `2 cells`, `1,200 queries`."""
+    if count == 1:
+        return f"1 {noun}"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {plural}"

@@ -1,0 +1,98 @@
+"""backend=onnx and backend=openvino: what is asked of every engine that compiles our graphs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossbench.errors import BackendUnavailable, ConfigError, UnsupportedQuant
+from tests import engine_checks as checks
+
+
+@dataclass(frozen=True)
+class Engine:
+    name: str
+    library: str
+    weights: str  # the file of its artefact that holds them
+    precisions: str  # as an error lists them
+    refused: str
+
+
+ENGINES = (
+    Engine("onnx", "onnxruntime", "encoder.onnx.data", "fp32, int8", "bf16"),
+    Engine("openvino", "openvino", "encoder.bin", "fp32, bf16, int8", "fp16"),
+)
+
+
+@pytest.fixture(scope="module", params=ENGINES, ids=lambda engine: engine.name)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    found: Engine = request.param
+    pytest.importorskip(
+        found.library, reason=f"not installed: pip install 'crossbench[{found.name}]'"
+    )
+    return found
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory):
+    return checks.tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("cls_only", [True, False])
+def test_fp32_scores_are_those_of_transformers(engine, tiny, cache_dir, cls_only):
+    batch = checks.tiny_batch()
+    backend = checks.backend(engine.name, tiny, "fp32", cache_dir, cls_only=cls_only)
+    result = backend.infer(batch)
+    np.testing.assert_allclose(result.values, checks.reference(tiny, batch), atol=1e-4)
+    assert result.tokens_computed >= batch.total_tokens
+
+
+@pytest.mark.parametrize(
+    ("quant", "scaled"), [("fp32", []), ("int8", []), ("int8", ["down", "0.qkv"])], ids=str
+)
+def test_a_score_depends_on_its_own_pair_only(engine, tiny, cache_dir, quant, scaled):
+    """int8 too, but for rounding: each token has its own scale, or all have a calibrated one.
+
+    A sum in another order can move an activation over a rounding boundary, by one step of 255,
+    so int8 is asked for 2 % of the scores' spread where fp32 is asked for 1e-5.
+    """
+    backend = checks.backend(engine.name, tiny, quant, cache_dir, int8={"token_scales": scaled})
+    batch = checks.tiny_batch()
+    limit = 1e-5 if quant == "fp32" else 0.02 * float(backend.infer(batch).values.std())
+    alone, among_long, among_short = checks.in_company(backend, batch, 1)
+    assert among_long == pytest.approx(alone, abs=limit)
+    assert among_short == pytest.approx(alone, abs=limit)
+
+
+def test_a_broken_cache_is_made_again(engine, tiny, tmp_path):
+    batch = checks.tiny_batch()
+    before = checks.backend(engine.name, tiny, "fp32", tmp_path).infer(batch).values
+    (weights,) = (tmp_path / engine.name).glob(f"*/{engine.weights}")
+    weights.write_bytes(weights.read_bytes()[:-100] + b"x" * 100)
+    after = checks.backend(engine.name, tiny, "fp32", tmp_path).infer(batch).values
+    np.testing.assert_array_equal(after, before)
+    assert [folder.name[0] for folder in (tmp_path / engine.name).iterdir()].count(".") == 0
+
+
+def test_without_the_library_it_says_what_to_install(engine, tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, engine.library, None)  # Python's way to make an import fail
+    with pytest.raises(BackendUnavailable, match=rf"pip install 'crossbench\[{engine.name}\]'"):
+        checks.backend(engine.name, tiny, "fp32", tmp_path)
+
+
+def test_refuses_what_it_cannot_compute(engine, tiny, tmp_path):
+    with pytest.raises(UnsupportedQuant, match=engine.precisions):
+        checks.backend(engine.name, tiny, engine.refused, tmp_path)
+    with pytest.raises(ConfigError, match=r"int8\.token_scales names batch"):
+        checks.backend(engine.name, tiny, "int8", tmp_path, int8={"token_scales": ["batch"]})
+    with pytest.raises(ConfigError, match=r"nowhere\.tsv"):
+        checks.backend(engine.name, tiny, "int8", tmp_path, int8={"text": "nowhere.tsv"})
