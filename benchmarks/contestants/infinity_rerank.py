@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -26,14 +27,15 @@ def main(model: str, data: str, port: str) -> None:
         *("v2", "--model-id", model, "--served-model-name", "model", "--port", port),
         *("--host", "127.0.0.1", "--engine", "torch", "--device", "cpu", "--no-bettertransformer"),
     ]
-    server = subprocess.Popen(command, stdout=sys.stderr)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait(f"{url}/health", server)
-        _measure_for_ever(url, read_pairs(Path(data)))
-    finally:
-        server.terminate()
-        server.wait()
+    with tempfile.TemporaryDirectory() as folder:  # it makes a folder of its own where it starts
+        server = subprocess.Popen(command, stdout=sys.stderr, cwd=folder)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            _wait(f"{url}/health", server)
+            _measure_for_ever(url, read_pairs(Path(data)))
+        finally:
+            server.terminate()
+            server.wait()
 
 
 def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
