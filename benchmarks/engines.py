@@ -42,8 +42,10 @@ STATIC_INT8 = {"int8": {"token_scales": []}}
 ENGINES: dict[str, tuple[str, str, dict[str, object]]] = {
     "packed fp32": ("packed", "fp32", {}),
     "packed fp32, whole last layer": ("packed", "fp32", {"cls_only": False}),
+    "packed fp32, onednn": ("packed", "fp32", {"linear": "onednn"}),
     "packed bf16": ("packed", "bf16", {}),
     "compiled fp32": ("compiled", "fp32", {}),
+    "compiled fp32, onednn": ("compiled", "fp32", {"linear": "onednn"}),
     "compiled bf16": ("compiled", "bf16", {}),
     "openvino fp32": ("openvino", "fp32", {}),
     "openvino bf16": ("openvino", "bf16", {}),

@@ -93,13 +93,15 @@ def test_half_precisions_are_really_used(
     assert 0 < difference.max() < HALF_TOLERANCE[quant]
 
 
+@pytest.mark.parametrize("linear", ["mkl", "onednn"])  # products inside the graph, and between
 def test_compiled_scores_equal_sentence_transformers(
-    seeded_model: ModelFolder, cache_dir: Path
+    seeded_model: ModelFolder, cache_dir: Path, linear: str
 ) -> None:
-    """One graph for any number of tokens: nothing is compiled again after the warm-up."""
+    """The same graphs for any number of tokens: nothing is compiled again after the warm-up."""
     options = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, COMPILED_YAML)))
     assert isinstance(options, dict)
     values = {key: value for key, value in options.items() if key not in ("_target_", "defaults")}
+    values["linear"] = linear
     backend = CompiledBackend(deployment=deployment(seeded_model, cache_dir), **values)
     backend.load_model()
     backend.warmup([20, 30, 40])

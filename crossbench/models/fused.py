@@ -1,7 +1,7 @@
-"""What follows attention in a layer, fused by torch.compile: one graph serves every layer.
+"""What follows attention in a layer, fused by torch.compile: every layer shares its graphs.
 
-The weights are arguments of the graph, so that it is compiled once per kind of shape and not once
-per layer; the number of rows is dynamic.
+The weights are arguments of a graph, so that it is compiled once per kind of shape and not once per
+layer; the number of rows is dynamic.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name everybody knows it by)
 from torch import Tensor
 
-from crossbench.models.encoder import MakeProjection, Rest, ToTensor
-from crossbench.models.weights import Layer, Linear, Norm
+from crossbench.models.encoder import MakeProjection, Rest, ToTensor, plain_linear
+from crossbench.models.weights import Layer
 
 Weights = tuple[Tensor, ...]
+Graph = Callable[..., Tensor]
 
 
 def after_attention(x: Tensor, context: Tensor, weights: Weights, eps: float) -> Tensor:
@@ -27,27 +28,47 @@ def after_attention(x: Tensor, context: Tensor, weights: Weights, eps: float) ->
     return F.layer_norm(F.linear(wide, down_w, down_b) + x, width, norm2_w, norm2_b, eps)
 
 
-class Fused:
-    """Makes the feed-forward parts of an encoder, all on one compiled graph.
+def add_norm(x: Tensor, y: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+    """The norm of a sum, (rows, hidden)."""
+    return F.layer_norm(x + y, (x.shape[-1],), scale, shift, eps)
 
-    `mode` is torch.compile's.
+
+class Fused:
+    """Makes the feed-forward parts of an encoder, all on the same few compiled graphs.
+
+    `mode` is torch.compile's. PyTorch's own products are part of one graph. Others (oneDNN's on a
+    packed weight) cannot be, so that what lies between them is fused instead.
     """
 
     def __init__(self, mode: str) -> None:
-        self._compiled: Callable[..., Tensor] = torch.compile(
-            after_attention, mode=mode, dynamic=True, fullgraph=True
-        )
+        def compiled(function: Graph) -> Graph:
+            return torch.compile(function, mode=mode, dynamic=True, fullgraph=True)
+
+        self._whole = compiled(after_attention)
+        self._gelu = compiled(F.gelu)
+        self._add_norm = compiled(add_norm)
 
     def make(
         self, index: int, layer: Layer, tensor: ToTensor, linear: MakeProjection, eps: float
     ) -> Rest:
-        """One layer's part; a MakeFeedForward of the encoder. `linear` is the graph's affair."""
+        """One layer's part; a MakeFeedForward of the encoder."""
+        products = {"attention_out": layer.attention_out, "up": layer.up, "down": layer.down}
+        weights = {
+            name: (tensor(part.weight), tensor(part.bias)) for name, part in products.items()
+        }
+        norm1, norm2 = (
+            (tensor(norm.scale), tensor(norm.shift))
+            for norm in (layer.attention_norm, layer.out_norm)
+        )
+        if linear is plain_linear:
+            out, up, down = weights.values()
+            flat = (*out, *norm1, *up, *down, *norm2)
+            return lambda x, context: self._whole(x, context, flat, eps)
+        project = {name: linear(f"{index}.{name}", *pair) for name, pair in weights.items()}
 
-        def weights_of(part: Linear | Norm) -> Weights:
-            if isinstance(part, Norm):
-                return tensor(part.scale), tensor(part.shift)
-            return tensor(part.weight), tensor(part.bias)
+        def rest(x: Tensor, context: Tensor) -> Tensor:
+            x = self._add_norm(project["attention_out"](context), x, *norm1, eps)
+            wide = self._gelu(project["up"](x))
+            return self._add_norm(project["down"](wide), x, *norm2, eps)
 
-        parts = (layer.attention_out, layer.attention_norm, layer.up, layer.down, layer.out_norm)
-        weights = tuple(value for part in parts for value in weights_of(part))
-        return lambda x, context: self._compiled(x, context, weights, eps)
+        return rest
