@@ -18,6 +18,7 @@ from crossbench.config import conf_dir
 from crossbench.errors import ConfigError
 
 CONFIG_NAME = "config"
+REPEAT = "repeat"
 
 
 def sweep_points(overrides: Sequence[str]) -> list[list[str]]:
@@ -27,15 +28,24 @@ def sweep_points(overrides: Sequence[str]) -> list[list[str]]:
     return [list(point) for batch in batches for point in batch]
 
 
-def without_given(swept: Mapping[str, str], given: Sequence[str]) -> dict[str, str]:
-    """A study's `hydra.sweeper.params` less what the command line sets in its own way.
+def sweeper_params(swept: Mapping[str, str], given: Sequence[str]) -> dict[str, str]:
+    """A study's `hydra.sweeper.params` as Hydra's sweeper is to have them, beside what is `given`.
 
     Hydra lets the command line win over a parameter that is spelt alike; `++batch=8` beside a
-    swept `batch` would otherwise multiply with it, into cells that are all the same.
+    swept `batch` would otherwise multiply with it, into cells that are all the same. A swept
+    `repeat` comes first, wherever it was given, as the first varies least often: every cell of a
+    block is measured before any is measured again, so that the machine's drift falls on all.
     """
     parsed = OverridesParser.create().parse_overrides(list(given))
     keys = {override.key_or_group for override in parsed}
-    return {key: str(value) for key, value in swept.items() if key.lstrip("+") not in keys}
+    params = {key: str(value) for key, value in swept.items() if key.lstrip("+") not in keys}
+    blocks = dict(
+        str(override.input_line).split("=", 1)
+        for override in parsed
+        if override.key_or_group == REPEAT and override.is_sweep_override()
+    )
+    blocks |= {key: value for key, value in params.items() if key.lstrip("+") == REPEAT}
+    return blocks | params
 
 
 def check_points(points: Sequence[Sequence[str]]) -> None:

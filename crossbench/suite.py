@@ -30,7 +30,7 @@ from rich.markup import escape
 from crossbench.backends.availability import Ready, Unavailable, availability
 from crossbench.config import check_settings, conf_dir, register, to_plain
 from crossbench.errors import ConfigError, CrossbenchError
-from crossbench.overrides import CONFIG_NAME, explain, sweep_points, without_given
+from crossbench.overrides import CONFIG_NAME, explain, sweep_points, sweeper_params
 from crossbench.report.suite import (
     STUDY_FILE,
     SUITE_FILE,
@@ -126,7 +126,7 @@ def plan(names: Iterable[str], overrides: Sequence[str]) -> tuple[Path, SuiteSta
                 composed = compose(
                     CONFIG_NAME, overrides=[f"+experiment={name}"], return_hydra_config=True
                 )
-                swept = without_given(composed.hydra.sweeper.params or {}, overrides)
+                swept = sweeper_params(composed.hydra.sweeper.params or {}, overrides)
                 task = [f"+experiment={name}", *overrides]
                 points = sweep_points([*(f"{key}={value}" for key, value in swept.items()), *task])
                 config = to_plain(compose(CONFIG_NAME, overrides=points[0]))

@@ -28,7 +28,7 @@ from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
 from crossbench.errors import CrossbenchError, DashboardError, TrackingError
 from crossbench.events import FileJournal, Journal, NoJournal
-from crossbench.overrides import check_points, sweep_points, without_given
+from crossbench.overrides import check_points, sweep_points, sweeper_params
 from crossbench.progress import cell_progress
 from crossbench.report.cell import write_cell_report
 from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
@@ -97,7 +97,7 @@ def start_sweep(config: DictConfig) -> Dashboard:
         ConfigError: a cell does not compose; nothing was started.
     """
     given = list(config.hydra.overrides.task)
-    swept = without_given(config.hydra.sweeper.params or {}, given)
+    swept = sweeper_params(config.hydra.sweeper.params or {}, given)
     with read_write(config):
         config.hydra.sweeper.params = swept  # the sweeper that Hydra makes next reads it here
     overrides = [*(f"{key}={value}" for key, value in swept.items()), *given]

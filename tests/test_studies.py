@@ -17,7 +17,7 @@ from omegaconf import DictConfig, open_dict
 
 from crossbench.config import cell_id, check_groups, check_settings, conf_dir, register, to_plain
 from crossbench.models.folder import ModelFolder
-from crossbench.overrides import sweep_points, without_given
+from crossbench.overrides import sweep_points, sweeper_params
 from crossbench.report.sweep import read_runs
 
 # study: (backend, batch, concurrency, what it sweeps, cells)
@@ -80,8 +80,17 @@ def plain(*overrides: str) -> dict[str, Any]:
 def points(study: str, *given: str) -> list[list[str]]:
     """What `-m +experiment=study given…` runs."""
     task = [f"+experiment={study}", *given]
-    swept = without_given(composed(task[0]).hydra.sweeper.params or {}, task)
+    swept = sweeper_params(composed(task[0]).hydra.sweeper.params or {}, task)
     return sweep_points([*(f"{key}={value}" for key, value in swept.items()), *task])
+
+
+@pytest.mark.usefixtures("hydra")
+def test_repeats_are_blocks_wherever_they_are_given() -> None:
+    for given in (("scheduler=direct,dynamic", "repeat=1,2"), ("++repeat=1,2", "batch=4")):
+        found = points("08a_dynamic_batch", *given)
+        words = [[word.lstrip("+") for word in point] for point in found]
+        assert ["repeat=1" in point for point in words] == [True, True, False, False]
+        assert ["scheduler=direct" in point for point in words] == [True, False, True, False]
 
 
 def test_every_study_is_known() -> None:
