@@ -131,5 +131,5 @@ TORCH = $(shell grep '^torch==' constraints.txt)
 	$(PYTHON) -m venv --clear .venv-infinity
 	.venv-infinity/bin/python -m pip install --quiet $(PIP_ARGS) $(TORCH)
 	.venv-infinity/bin/python -m pip install --quiet $(PIP_ARGS) $(TORCH) \
-		"infinity-emb[server,torch,optimum]==0.0.77" "optimum<1.25" "transformers<4.50" "click<8.2"
+		"infinity-emb[server,torch,optimum]==0.0.77" "optimum<1.25" "transformers<4.50" "click<8.2" "pyarrow<24"
 	@touch $@
