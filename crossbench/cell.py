@@ -22,6 +22,7 @@ from crossbench.measure.probes import environment
 from crossbench.progress import CellProgress
 from crossbench.results import RunResult, Status, load_result, save_result
 from crossbench.runner import CONFIG_FILE
+from crossbench.wording import ending
 
 LOG_FILE = "cell.log"
 LOG_LINES_IN_ERROR = 5
@@ -113,13 +114,9 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 def _death(returncode: int, folder: Path) -> str:
     """Why a child that left no result has ended, with the last lines of its log."""
-    if returncode < 0:
-        name = signal.Signals(-returncode).name
-        reason = f"the measuring process was ended by {name}"
-        if name == "SIGKILL":
-            reason += " (out of memory, or killed by hand)"
-    else:
-        reason = f"the measuring process ended with status {returncode} and left no result"
+    reason = f"the measuring process {ending(returncode)}"
+    if returncode >= 0:
+        reason += " and left no result"
     lines = (folder / LOG_FILE).read_text("utf-8", errors="replace").strip().splitlines()
     tail = " | ".join(lines[-LOG_LINES_IN_ERROR:])
     return f"{reason}; see {LOG_FILE}" + (f": {tail}" if tail else "")

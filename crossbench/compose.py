@@ -108,8 +108,15 @@ def check_task(config: Mapping[str, Any], model: ModelFolder) -> Task:
     return Task(task)
 
 
-def build_server(config: Mapping[str, Any], settings: CellSettings, model: ModelFolder) -> Server:
+def build_server(
+    config: Mapping[str, Any],
+    settings: CellSettings,
+    model: ModelFolder,
+    known: Sequence[tuple[str, str]] = (),
+) -> Server:
     """A server with `model` and those of `pool.models` loaded and warm, ready to start.
+
+    With pipeline=infer it knows the tokens of the (query, passage) in `known` before they come.
 
     Raises:
         BackendUnavailable, ModelError, ConfigError: see their docstrings.
@@ -161,7 +168,9 @@ def build_server(config: Mapping[str, Any], settings: CellSettings, model: Model
         version=metadata.version("crossbench"),
         startup=startup,
     )
-    return Server(services, limits, telemetry, info)
+    server = Server(services, limits, telemetry, info)
+    server.learn(known)
+    return server
 
 
 def build_reference(settings: CellSettings, model: ModelFolder) -> Server:

@@ -66,6 +66,14 @@ class WorkerDied(CrossbenchError):
     """The worker that computed a request failed or died."""
 
 
+class TargetUnreachable(CrossbenchError):
+    """No server answers at the address that was given."""
+
+
+class TargetDied(CrossbenchError):
+    """The server's own process failed or died before it could serve."""
+
+
 class ResultError(CrossbenchError):
     """A result file is missing, unreadable or of another schema version."""
 

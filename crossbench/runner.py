@@ -56,7 +56,6 @@ from crossbench.reference import ReferenceCache
 from crossbench.results import RunResult, Status, save_quality, save_records, save_result
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
-from crossbench.serving.server import Server
 from crossbench.targets import Target
 from crossbench.types import Pipeline, RequestRecord, Task
 
@@ -158,16 +157,13 @@ async def _drive(
     target: Target = build(config["target"])
     load: ClosedLoop = build(config["load"], concurrency=settings.concurrency)
 
-    def make_server() -> Server:
-        server = build_server(config, settings, model)
-        if settings.pipeline is Pipeline.INFER:
-            requests = settings.warmup_requests + settings.requests
-            server.learn(first_pairs(data.dataset.lists, requests * settings.batch))
-        return server
-
+    known: Sequence[tuple[str, str]] = ()
+    if settings.pipeline is Pipeline.INFER:
+        sent = (settings.warmup_requests + settings.requests) * settings.batch
+        known = list(first_pairs(data.dataset.lists, sent))
     events.stage("loading and compiling")
     try:
-        address = await target.open(make_server)
+        address = await target.open(partial(build_server, config, settings, model, known))
         events.server(address)
         async with InferenceClient(address) as client:
             interrupted = asyncio.Event()

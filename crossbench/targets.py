@@ -1,28 +1,38 @@
-"""What the client drives: a server in this process, or one that already runs somewhere."""
+"""What the client drives: a server in this process, in one of its own, or already running."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from typing import Protocol
 
 import grpc
 
-from crossbench.errors import CrossbenchError
+from crossbench.errors import CrossbenchError, TargetDied, TargetUnreachable
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.server import Server
+from crossbench.wording import ending
 
+log = logging.getLogger(__name__)
 
-class TargetUnreachable(CrossbenchError):
-    """No server answers at the address that was given."""
+END_S = 10.0
 
 
 class Target(Protocol):
     """Opened once before the measurement, closed once after it."""
 
     async def open(self, make_server: Callable[[], Server]) -> str:
-        """Make the server reachable; returns its HOST:PORT."""
+        """Make the server reachable; returns its HOST:PORT.
+
+        `make_server` can be pickled, so that the server may be made elsewhere.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -43,6 +53,57 @@ class InProcess:
     async def close(self) -> None:
         if self._server is not None:
             await self._server.stop()
+
+
+@dataclass
+class SeparateProcess:
+    """Our server in a process of its own, so that client and server share no interpreter.
+
+    It is a fresh interpreter, not a fork: engines' threads and locks do not survive forks.
+    """
+
+    name: str
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _channel: Connection | None = field(default=None, init=False)
+
+    async def open(self, make_server: Callable[[], Server]) -> str:
+        return await asyncio.to_thread(self._start, make_server)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._end)
+
+    def _start(self, make_server: Callable[[], Server]) -> str:
+        ours, theirs = socket.socketpair()
+        self._channel = Connection(ours.detach())
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "crossbench.target_process", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        try:
+            self._channel.send(make_server)
+            answer = self._channel.recv()
+        except (EOFError, ConnectionError) as error:
+            status = self._process.wait()
+            raise TargetDied(f"the server process {ending(status)} before it served") from error
+        if isinstance(answer, CrossbenchError):
+            raise answer
+        assert isinstance(answer, str)
+        return answer
+
+    def _end(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        if self._process is None:
+            return
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            log.warning("the server process %d did not end: killing it", self._process.pid)
+            self._process.kill()
+            self._process.wait()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 
 ABSENT = "–"
 
@@ -32,3 +33,12 @@ def counted(count: int, noun: str) -> str:
         return f"1 {noun}"
     plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{count:,} {plural}"
+
+
+def ending(status: int) -> str:
+    """How a process ended, from its exit status: `was ended by SIGKILL (…)`."""
+    if status >= 0:
+        return f"ended with status {status}"
+    name = signal.Signals(-status).name
+    hint = " (out of memory, or killed by hand)" if status == -signal.SIGKILL else ""
+    return f"was ended by {name}{hint}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from crossbench.backends.base import Backend
 from crossbench.errors import WorkerDied
 from crossbench.serving.frames import Call, State, pack_batch, pack_call, unpack_answer
 from crossbench.types import DeviceMemory, Inference, TokenBatch
+from crossbench.wording import ending
 
 log = logging.getLogger(__name__)
 
@@ -153,12 +153,7 @@ def _obituary(process: subprocess.Popen[bytes]) -> str:
     except subprocess.TimeoutExpired:
         process.kill()  # it lives but has closed its channel: nothing more will come of it
         status = process.wait()
-    if status < 0:
-        how = f"was ended by {signal.Signals(-status).name}"
-        how += " (out of memory, or killed by hand)" if status == -signal.SIGKILL else ""
-    else:
-        how = f"ended with status {status}"
     return (
-        f"worker process {process.pid} {how} while it computed: another one takes its place, "
-        "send the request again"
+        f"worker process {process.pid} {ending(status)} while it computed: another one takes its "
+        "place, send the request again"
     )

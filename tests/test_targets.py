@@ -1,0 +1,63 @@
+"""target=process: a real server in a real process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+from hydra import compose, initialize_config_dir
+
+from crossbench.compose import build_server, fetch_model
+from crossbench.config import check_settings, conf_dir, register, to_plain
+from crossbench.errors import ConfigError, TargetDied
+from crossbench.serving.client import InferenceClient
+from crossbench.targets import InProcess, SeparateProcess, Target
+
+
+def recipe(cache_dir: Path, *overrides: str):
+    """What a cell hands to its target, of a small and quick server."""
+    register()
+    given = ["backend=packed", "pool.workers=1", *overrides, f"cache_dir={cache_dir}"]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = to_plain(compose("config", overrides=given))
+    settings = check_settings(config)
+    return partial(build_server, config, settings, fetch_model(config, settings))
+
+
+def test_it_scores_as_the_server_in_process_does_and_ends(cache_dir: Path) -> None:
+    make_server = recipe(cache_dir)
+
+    async def scores(target: Target) -> list[float]:
+        try:
+            async with InferenceClient(await target.open(make_server)) as client:
+                return list((await client.score("a query", ["one", "two or three"])).scores)
+        finally:
+            await target.close()
+
+    apart = SeparateProcess("process")
+    found = asyncio.run(scores(apart))
+    assert found == pytest.approx(asyncio.run(scores(InProcess("inprocess"))), abs=1e-5)
+    assert apart._process is not None
+    assert apart._process.pid != os.getpid()
+    assert apart._process.returncode == 0
+    assert not psutil.pid_exists(apart._process.pid)
+
+
+def test_what_keeps_it_from_serving_is_told(cache_dir: Path) -> None:
+    async def opened(make_server) -> None:
+        target = SeparateProcess("process")
+        try:
+            await target.open(make_server)
+        finally:
+            await target.close()
+
+    with pytest.raises(ConfigError, match=r"pool\.models"):
+        asyncio.run(opened(recipe(cache_dir, "backend=noop", "pool.models=7")))
+    with pytest.raises(TargetDied, match="the server process ended with status 3 before it served"):
+        asyncio.run(opened(partial(os._exit, 3)))
+    with pytest.raises(TargetDied, match="the server process failed: ValueError: invalid literal"):
+        asyncio.run(opened(partial(int, "not a number")))
