@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,16 +19,18 @@ from hydra import compose, initialize_config_dir
 from crossbench.backends.noop import NoopBackend
 from crossbench.compose import build_server, fetch_model, further_models
 from crossbench.config import check_settings, conf_dir, register, to_plain
-from crossbench.errors import ConfigError
+from crossbench.errors import ConfigError, WorkerDied
 from crossbench.load.driver import ClosedLoop, Stop
 from crossbench.load.requests import fill_requests
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.serving.client import InferenceClient
+from crossbench.serving.pool import Pool
 from crossbench.serving.pool_settings import PoolSettings
 from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import DirectScheduler
 from crossbench.serving.server import Server
+from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.token_memory import TokenMemory
 from crossbench.types import Inference, Pair, QueryPassages, TokenBatch
 from tests.serving import deployment, in_process, noop, serving, until
@@ -111,6 +114,58 @@ def test_a_resting_model_frees_its_memory(cache_dir: Path) -> None:
                 await server.stop()
 
     asyncio.run(run())
+
+
+@dataclass
+class RestingWorker:
+    """Once it has computed, it takes its time over resting."""
+
+    released: threading.Event
+    resting: threading.Event = field(default_factory=threading.Event)
+    look_s: float | None = None
+
+    def infer(self, batch: TokenBatch) -> Inference:
+        self.look_s = 0.01
+        return Inference(np.zeros(len(batch), dtype=np.float32), batch.total_tokens)
+
+    def alive(self) -> bool:
+        return True
+
+    def replace(self) -> None:
+        raise AssertionError("it never dies")
+
+    def rest(self) -> float | None:
+        self.resting.set()
+        assert self.released.wait(20)
+        raise RuntimeError("the engine would not close")
+
+
+def test_who_is_about_to_rest_is_not_waited_for_and_may_fail_at_it() -> None:
+    released = threading.Event()
+    workers = [RestingWorker(released) for _ in range(2)]
+    pool = Pool(DirectScheduler("direct"), workers, Telemetry(list), 8, "load")
+    batch = TokenBatch.from_lengths(np.zeros(2, np.int32), np.zeros(2, np.int32), [2])
+
+    def compute() -> None:
+        done = threading.Event()
+        pool.submit(batch, None, lambda ticket: done.set())
+        assert done.wait(10)
+
+    pool.start()
+    try:
+        compute()
+        (first,) = (worker for worker in workers if worker.look_s)
+        assert first.resting.wait(10)
+        compute()  # the other one does, while the first is still at it
+        assert not released.is_set()
+        released.set()
+        for _ in range(4):
+            compute()
+    finally:
+        released.set()
+        pool.close()
+    with pytest.raises(WorkerDied, match="shutting down"):
+        pool.submit(batch, None, lambda ticket: None)
 
 
 @pytest.mark.parametrize("routing", ["load", "round_robin"])

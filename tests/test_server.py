@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from crossbench.backends.noop import NoopBackend
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.serving import inference_pb2 as pb
+from crossbench.serving import inference_pb2_grpc as pb_grpc
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.scheduler import DirectScheduler
 from crossbench.types import Inference, Pair, TokenBatch
@@ -51,6 +53,17 @@ class BrokenBackend(NoopBackend):
 
 def gated(model: ModelFolder) -> GatedBackend:
     return GatedBackend("noop", deployment(model, Path()))
+
+
+@dataclass
+class ShortBackend(NoopBackend):
+    """Loses a score of long batches, as an engine of one's own may."""
+
+    def infer(self, batch: TokenBatch) -> Inference:
+        inference = super().infer(batch)
+        if batch.lengths.max() > 12:
+            return Inference(inference.values[:-1], inference.tokens_computed)
+        return inference
 
 
 async def status_of(call: object) -> tuple[grpc.StatusCode, str]:
@@ -182,6 +195,56 @@ def test_a_worker_that_raises_fails_its_own_requests_only(seeded_model: ModelFol
             assert code == grpc.StatusCode.INTERNAL
             assert "RuntimeError: the engine fell over" in details
             assert len((await client.score("q", ["ok"])).scores) == 1
+
+    asyncio.run(run())
+
+
+def test_a_backend_that_loses_a_score_fails_that_request_and_no_other(
+    seeded_model: ModelFolder,
+) -> None:
+    async def run() -> None:
+        backend = ShortBackend("noop", deployment(seeded_model, Path()))
+        async with serving([backend]) as address, InferenceClient(address) as client:
+            message = pb.ScoreRequest(query="q", passages=["ok", "long " * 40])
+            code, details = await status_of(client.send(message, timeout_s=10))
+            assert code == grpc.StatusCode.INTERNAL
+            assert "answered 2 sequences with 1 values" in details
+            reply = await client.send(pb.ScoreRequest(query="q", passages=["ok"]), timeout_s=10)
+            assert len(reply.scores) == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("interval_s", [math.nan, math.inf, 1e300, 0.01, -1.0])
+def test_an_interval_that_no_clock_can_keep_stops_nobody(
+    seeded_model: ModelFolder, interval_s: float
+) -> None:
+    async def run() -> None:
+        async with serving([noop(seeded_model)]) as address, InferenceClient(address) as client:
+            code, details = await status_of(anext(client.watch_metrics(interval_s)))
+            assert code == grpc.StatusCode.INVALID_ARGUMENT
+            assert "interval_s must be 0.05 to 3600" in details
+            await asyncio.sleep(0.01)  # the server's timers still run: they share this loop
+
+    # A loop whose timers are broken would never end this, so it runs where it can be left behind
+    ended = threading.Event()
+    threading.Thread(target=lambda: (asyncio.run(run()), ended.set()), daemon=True).start()
+    assert ended.wait(20)
+
+
+def test_a_reply_may_be_larger_than_grpc_takes_by_itself() -> None:
+    class Large(pb_grpc.InferenceServicer):
+        async def Embed(self, request: object, context: object) -> pb.EmbedResponse:  # noqa: N802
+            return pb.EmbedResponse(values=[0.5] * (1024 * 1100), dim=1024)
+
+    async def run() -> None:
+        server = grpc.aio.server(options=[("grpc.max_send_message_length", -1)])
+        pb_grpc.add_InferenceServicer_to_server(Large(), server)  # type: ignore[no-untyped-call]
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with InferenceClient(f"127.0.0.1:{port}") as client:
+            assert (await client.embed(["a"])).vectors.shape == (1100, 1024)
+        await server.stop(None)
 
     asyncio.run(run())
 

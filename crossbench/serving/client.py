@@ -43,7 +43,12 @@ class InferenceClient:
 
     def __init__(self, address: str) -> None:
         # A pool of its own: connections are not shared with other clients of this process
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
+        # How large a message may be is the server's to say: a thousand vectors pass gRPC's 4 MB
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
+        ]
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._stub = pb_grpc.InferenceStub(self._channel)  # type: ignore[no-untyped-call]
 

@@ -19,6 +19,8 @@ from crossbench.types import Float32Array, Inference, TokenBatch
 
 log = logging.getLogger(__name__)
 
+_ENDING = "the server is shutting down: send the request again"
+
 
 class Worker(Protocol):
     """What computes micro-batches: see replica.Replica."""
@@ -104,6 +106,7 @@ class Pool:
         # A condition each, so that the one that is to work wakes and no other
         self._ready = [threading.Condition(self._lock) for _ in self.workers]
         self._idle: list[int] = []
+        self._away: set[int] = set()  # idle, and looking after themselves: they hear no call
         self._turns = deque(range(len(self.workers)))
 
     def start(self) -> None:
@@ -127,9 +130,12 @@ class Pool:
 
         Raises:
             QueueFull: more than `max_queue_pairs` would wait.
+            WorkerDied: the pool is closed.
         """
         now_s = time.perf_counter()
         with self._lock:
+            if self._closed:
+                raise WorkerDied(_ENDING)
             waiting = self.scheduler.waiting
             if waiting and waiting + len(batch) > self.max_queue_pairs:
                 raise QueueFull(
@@ -157,7 +163,7 @@ class Pool:
             for ready in self._ready:
                 ready.notify()
         for ticket in tickets:
-            self._fail(ticket, WorkerDied("the server is shutting down: send the request again"))
+            self._fail(ticket, WorkerDied(_ENDING))
         for thread in self._threads:
             thread.join()
 
@@ -169,7 +175,7 @@ class Pool:
             while not (micro_batch := self._next(number, pause_s)):
                 if self._closed:
                     return
-                pause_s = worker.rest()  # without the lock: it may free a model
+                pause_s = self._rest(worker)
                 if not worker.alive():
                     break
             else:
@@ -178,6 +184,7 @@ class Pool:
     def _next(self, number: int, pause_s: float | None) -> list[Work]:
         """What the worker is to run; empty when it is to look after itself, or to end."""
         with self._lock:
+            self._away.discard(number)
             while True:
                 micro_batch = self._take(number)
                 if micro_batch:
@@ -189,6 +196,7 @@ class Pool:
                 if number not in self._idle:
                     self._idle.append(number)
                 if not self._ready[number].wait(pause_s):
+                    self._away.add(number)
                     return []
 
     def _may_take(self, number: int) -> bool:
@@ -211,8 +219,17 @@ class Pool:
         if self.routing == "round_robin":
             if self._turns:
                 self._ready[self._turns[0]].notify()
-        elif self._idle:
-            self._ready[self._idle.pop()].notify()
+        elif awake := [number for number in self._idle if number not in self._away]:
+            self._idle.remove(awake[-1])
+            self._ready[awake[-1]].notify()
+
+    def _rest(self, worker: Worker) -> float | None:
+        """Without the lock: it may free a model. An engine that cannot must not end the thread."""
+        try:
+            return worker.rest()
+        except Exception:
+            log.exception("a worker could not rest")
+            return worker.look_s
 
     def _replace(self, number: int, worker: Worker) -> None:
         """Bring a dead worker back; meanwhile nothing is routed to it."""
@@ -250,17 +267,25 @@ class Pool:
         return alive
 
     def _run(self, worker: Worker, work: list[Work]) -> None:
-        batch = TokenBatch.concatenate([ticket.batch.select(rows) for ticket, rows in work])
+        """Whatever fails here fails these requests alone: the thread has others to serve."""
         try:
-            inference = worker.infer(batch)
+            self._compute(worker, work)
         except Exception as error:
-            log.exception("a worker failed on a micro-batch of %d sequences", len(batch))
+            log.exception("a worker failed on a micro-batch of %d requests", len(work))
             reason = error
             if not isinstance(reason, WorkerDied):
                 reason = WorkerDied(f"the worker failed: {type(error).__name__}: {error}")
             for ticket, _ in work:
                 self._fail(ticket, reason)
-            return
+
+    def _compute(self, worker: Worker, work: list[Work]) -> None:
+        batch = TokenBatch.concatenate([ticket.batch.select(rows) for ticket, rows in work])
+        inference = worker.infer(batch)
+        if len(inference.values) != len(batch):
+            raise WorkerDied(
+                f"the backend answered {len(batch)} sequences with {len(inference.values)} values: "
+                "it must give one for each"
+            )
         finished_s = time.perf_counter()
         self.observer.batch_done(len(batch), batch.total_tokens, inference.tokens_computed)
         start = 0

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 DEFAULT_WATCH_INTERVAL_S = 1.0
+WATCH_INTERVALS_S = (0.05, 3600.0)
 # gRPC's own limit answers RESOURCE_EXHAUSTED without a word of what to do, so ours comes first;
 # this multiple bounds what a hostile message can make the server hold.
 HARD_LIMIT_FACTOR = 16
@@ -127,10 +128,13 @@ class Servicer(pb_grpc.InferenceServicer):
         self, request: pb.WatchMetricsRequest, context: Context
     ) -> AsyncIterator[pb.Metrics]:
         interval_s = request.interval_s or DEFAULT_WATCH_INTERVAL_S
-        if interval_s < 0.05:
+        # Not a number would stop every timer of the event loop, so it must fail this comparison
+        if not WATCH_INTERVALS_S[0] <= interval_s <= WATCH_INTERVALS_S[1]:
+            least, most = WATCH_INTERVALS_S
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"interval_s must be at least 0.05, got {interval_s}",
+                f"interval_s must be {least:g} to {most:g}, got {interval_s}: give seconds, or 0 "
+                f"for {DEFAULT_WATCH_INTERVAL_S:g}",
             )
         while not self._ending.is_set():
             yield self._metrics()
