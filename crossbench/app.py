@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,8 +30,18 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
     # Hydra then raises what it would print, and we say it with what exists instead
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     app = hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")
+
+    @functools.wraps(task)
+    def run(config: DictConfig) -> None:
+        try:
+            task(config)
+        except CrossbenchError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # the other cells still run
+            sys.exit(f"crossbench: {error}")  # Hydra would list the overrides of an exception
+
     try:
-        app(task)()
+        app(run)()
     except CrossbenchError as error:
         sys.exit(f"crossbench: {error}")
     except (HydraException, OmegaConfBaseException) as error:

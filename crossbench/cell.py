@@ -15,8 +15,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from crossbench.config import cell_id, check_groups, check_settings
-from crossbench.errors import ConfigError, ResultError
+from crossbench.compose import check_values
+from crossbench.config import cell_id
+from crossbench.errors import CrossbenchError, ResultError
 from crossbench.events import Journal
 from crossbench.measure.probes import environment
 from crossbench.progress import CellProgress
@@ -41,9 +42,8 @@ def run_cell(
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     OmegaConf.save(OmegaConf.create(dict(config)), folder / CONFIG_FILE)
     try:
-        check_settings(config)
-        check_groups(config)
-    except ConfigError as error:
+        check_values(config)
+    except CrossbenchError as error:
         return _failed(config, folder, started_at, str(error))
     interrupted = False
     with _child(folder) as child:

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from crossbench.backends.availability import refuse, support
 from crossbench.backends.base import Backend, Deployment, Layout
-from crossbench.config import CellSettings, conf_dir
+from crossbench.config import CellSettings, check_groups, check_settings, conf_dir
 from crossbench.errors import ConfigError
 from crossbench.load.lengths import PASSAGES, QUERIES
 from crossbench.measure.probes import usable_cores
@@ -70,6 +70,25 @@ def build(node: Mapping[str, Any], **extra: Any) -> Any:
         raise ConfigError(f"{node['_target_']} does not take {values}: {error}") from error
 
 
+def check_values(config: Mapping[str, Any]) -> CellSettings:
+    """Refuse values that can be used on no machine, before anything is started or loaded.
+
+    What needs a model, a data set's files or a device is not asked.
+
+    Raises:
+        CrossbenchError: the first value that cannot be used, what was given and what to give.
+    """
+    settings = check_settings(config)
+    check_groups(config)
+    replica_devices(config["backend"].get("devices"), settings.device)
+    load_task(config)
+    build_scheduler(config, "padded")
+    for group in ("model", "dataset", "pool", "server", "quality"):
+        if "_target_" in config[group]:  # a server that runs already is an address alone
+            build(config[group])
+    return settings
+
+
 def check_support(config: Mapping[str, Any], settings: CellSettings) -> None:
     """Refuse a precision or device that the backend does not have, before anything is loaded.
 
@@ -97,14 +116,24 @@ def check_task(config: Mapping[str, Any], model: ModelFolder) -> Task:
     Raises:
         ConfigError: `load.task` is no task, or a cross-encoder is to embed.
     """
-    task = config["load"].get("task", Task.SCORE)
-    if task not in set(Task):
-        raise ConfigError(f"load.task must be one of {', '.join(Task)}, got {task!r}")
-    if task == Task.EMBED and model.embedding is None:
+    task = load_task(config)
+    if task is Task.EMBED and model.embedding is None:
         raise ConfigError(
             f"load.task=embed: {model.name} is a cross-encoder, which scores pairs and does not "
             "embed. Give load.task=score, or a sentence-transformer such as model=all-minilm-l6"
         )
+    return task
+
+
+def load_task(config: Mapping[str, Any]) -> Task:
+    """What the load asks for.
+
+    Raises:
+        ConfigError: `load.task` is no task.
+    """
+    task = config["load"].get("task", Task.SCORE)
+    if task not in set(Task):
+        raise ConfigError(f"load.task must be one of {', '.join(Task)}, got {task!r}")
     return Task(task)
 
 

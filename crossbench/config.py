@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue
 
 from crossbench.errors import ConfigError
 from crossbench.types import Pipeline, Quant
@@ -203,6 +204,11 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     """
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} has no value: give {error.full_key}=...") from error
+    except InterpolationKeyError as error:
+        key, what = error.full_key, str(error).splitlines()[0].removeprefix("Interpolation key ")
+        raise ConfigError(f"{key} is taken from a key that is not there: {what}") from error
     except Exception as error:  # OmegaConf raises a dozen kinds here, all the user's to mend
         raise ConfigError(f"the configuration cannot be resolved: {error}") from error
     assert isinstance(plain, dict)

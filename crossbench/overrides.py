@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -14,8 +15,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from crossbench.config import conf_dir
-from crossbench.errors import ConfigError
+from crossbench.config import conf_dir, to_plain
+from crossbench.errors import ConfigError, CrossbenchError
 
 CONFIG_NAME = "config"
 REPEAT = "repeat"
@@ -48,17 +49,29 @@ def sweeper_params(swept: Mapping[str, str], given: Sequence[str]) -> dict[str, 
     return blocks | params
 
 
-def check_points(points: Sequence[Sequence[str]]) -> None:
+def check_points(
+    points: Sequence[Sequence[str]], check: Callable[[Mapping[str, Any]], object]
+) -> None:
     """Compose every cell before the first one runs, so that a typo costs no measurement.
 
+    A point whose values `check` refuses fails its own cell; where it refuses all, none is started.
+
     Raises:
-        ConfigError: the first point that does not compose, and what exists instead.
+        ConfigError: the first point that does not compose, and what exists instead; or why no
+            point can be measured.
     """
+    refused = []
     for point in points:
         try:
-            compose(CONFIG_NAME, overrides=list(point))
+            config = compose(CONFIG_NAME, overrides=list(point))
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(explain(error)) from error
+        try:
+            check(to_plain(config))
+        except CrossbenchError as error:
+            refused.append(str(error))
+    if refused and len(refused) == len(points):
+        raise ConfigError("\n".join(dict.fromkeys(refused)))
 
 
 def explain(error: Exception) -> str:

@@ -31,9 +31,10 @@ from crossbench.compose import (
     build_server,
     check_support,
     check_task,
+    check_values,
     fetch_model,
 )
-from crossbench.config import CellSettings, cell_id, check_groups, check_settings
+from crossbench.config import CellSettings, cell_id
 from crossbench.errors import (
     BackendUnavailable,
     CrossbenchError,
@@ -88,8 +89,7 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
         return Outcome(result)
 
     try:
-        settings = check_settings(config)
-        check_groups(config)
+        settings = check_values(config)
         check_support(config, settings)
         check: Check = build(config["quality"])
         events.stage("preparing model and data")

@@ -10,21 +10,22 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from crossbench.app import launch
-from crossbench.compose import build, build_server, check_support, fetch_model
-from crossbench.config import check_groups, check_settings, to_plain
+from crossbench.compose import build, build_server, check_support, check_values, fetch_model
+from crossbench.config import to_plain
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.errors import DashboardError
 from crossbench.events import FileJournal, Journal, NoJournal
-from crossbench.serving.server import Server
+from crossbench.serving.server import Server, ServerSettings
 from crossbench.wording import counted
 
 
 def serve(config: DictConfig) -> None:
     """Load the model, listen, print where, serve until told to stop."""
     plain = to_plain(config)
-    settings = check_settings(plain)
-    check_groups(plain)
+    settings = check_values(plain)
     check_support(plain, settings)
+    limits: ServerSettings = build(plain["server"])
+    limits.check_listen()
     model = fetch_model(plain, settings)
     dashboard: Dashboard = build(plain["dashboard"])
     with tempfile.TemporaryDirectory(prefix="crossbench-") as folder:

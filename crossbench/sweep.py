@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crossbench.cell import run_cell
-from crossbench.compose import build
+from crossbench.compose import build, check_values
 from crossbench.config import check_groups, to_plain
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
@@ -94,7 +94,8 @@ def start_sweep(config: DictConfig) -> Dashboard:
     """Compose every cell once, make the sweep's folder, open its parent run and its dashboard.
 
     Raises:
-        ConfigError: a cell does not compose; nothing was started.
+        ConfigError: a cell does not compose, or no cell has values that can be used; nothing was
+            started.
     """
     given = list(config.hydra.overrides.task)
     swept = sweeper_params(config.hydra.sweeper.params or {}, given)
@@ -102,7 +103,7 @@ def start_sweep(config: DictConfig) -> Dashboard:
         config.hydra.sweeper.params = swept  # the sweeper that Hydra makes next reads it here
     overrides = [*(f"{key}={value}" for key, value in swept.items()), *given]
     points = sweep_points(overrides)
-    check_points(points)
+    check_points(points, check_values)
     tracker = make_tracker(config)
     folder = Path(config.hydra.sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,8 +127,8 @@ def run_job(config: DictConfig) -> None:
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    plain = to_plain(config)
     single = hydra.mode == RunMode.RUN
+    plain = _checked(config, folder) if single else to_plain(config)
     state = None if single else read_state(folder.parent)
     if not single and (folder.parent / INTERRUPTED_FILE).exists():
         folder.rmdir()  # Hydra has made it, and a cell that was left out is no failed one
@@ -140,6 +141,23 @@ def run_job(config: DictConfig) -> None:
         measure_and_track(plain, folder, state, hydra.job.num, tracker)
     except KeyboardInterrupt:
         (folder.parent / INTERRUPTED_FILE).touch()
+
+
+def _checked(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """A lone cell that cannot be measured is refused like a typo; its folder is Hydra's doing.
+
+    Raises:
+        CrossbenchError: what was wrong, what was given and what to give.
+    """
+    try:
+        plain = to_plain(config)
+        check_values(plain)
+    except CrossbenchError:
+        with contextlib.suppress(OSError):  # it is somebody's who has files there
+            folder.rmdir()
+            folder.parent.rmdir()
+        raise
+    return plain
 
 
 def _run_single(

@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from crossbench.compose import build
 from crossbench.errors import DatasetError
 from crossbench.load.datasets import LoadedDataset, MsMarcoDataset, SyntheticDataset, TrecDataset
 from crossbench.load.lengths import PASSAGES, QUERIES, length_warnings, summarise
@@ -27,7 +27,9 @@ CONF = Path(__file__).resolve().parents[1] / "conf/dataset"
 
 
 def from_conf(name: str, **changes: Any) -> Any:
-    return instantiate(OmegaConf.load(CONF / f"{name}.yaml"), **changes)
+    node = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    assert isinstance(node, dict)
+    return build({**node, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -154,20 +154,36 @@ def test_what_does_not_compose_is_refused_with_what_exists(
     [
         ("batch=1.5", "batch must be a positive whole number, got 1.5"),
         ("concurrency=-1", "concurrency must be a positive whole number, got -1"),
+        ("requests=many", "requests must be a positive whole number, got 'many'"),
         ("max_seconds=0", "max_seconds must be a positive number of seconds"),
+        ("server.port=99999", "server.port must be 0 (any free port) to 65535, got 99999"),
+        ("pool.workers=0", "pool.workers must be a positive whole number or auto, got 0"),
         ("scheduler.max_batch_pairs=many", "max_batch_pairs must be a whole number, got 'many'"),
         ("model=local", "model.path=DIR"),
         ("dataset=trec", "dataset.path=DIR"),
     ],
 )
-def test_bad_values_fail_their_cell_with_our_words(
+def test_a_lone_cell_of_bad_values_is_refused_with_our_words(
     tmp_path: Path, environment: dict[str, str], override: str, words: str
 ) -> None:
     arguments = ["backend=noop", "tracker=none", override]
     done = crossbench(*arguments, outputs=tmp_path, environment=environment)
     assert done.returncode == 1
+    assert done.stderr.startswith("crossbench: ")  # and not a word of Hydra's
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())  # nothing was started
+
+
+def test_a_sweep_of_nothing_but_bad_values_is_refused(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    arguments = ["-m", "backend=noop", "batch=abc,0", "tracker=none"]
+    done = crossbench(*arguments, outputs=tmp_path, environment=environment)
+    assert done.returncode == 1
+    assert "batch must be a positive whole number, got 'abc'" in done.stderr
+    assert "batch must be a positive whole number, got 0" in done.stderr
+    assert not list(tmp_path.glob("*/*"))  # nothing was started
 
 
 def start(

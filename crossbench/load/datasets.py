@@ -46,6 +46,9 @@ class SyntheticDataset:
     """Made-up text whose lengths under the served tokenizer follow MS MARCO's.
 
     Or whose passages have, in turn, the token lengths `passage_tokens`.
+
+    Raises:
+        DatasetError: `queries`, `passages_per_query` or a length is below 1.
     """
 
     name: str
@@ -53,12 +56,7 @@ class SyntheticDataset:
     passages_per_query: int
     passage_tokens: Sequence[int] | None
 
-    def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
-        """Deterministic in the seed and the tokenizer.
-
-        Raises:
-            DatasetError: `queries`, `passages_per_query` or a length is below 1.
-        """
+    def __post_init__(self) -> None:
         for key, value in (
             ("queries", self.queries),
             ("passages_per_query", self.passages_per_query),
@@ -71,7 +69,12 @@ class SyntheticDataset:
                 f"dataset.passage_tokens={list(lengths)}: give lengths of at least 1, for example "
                 "[20,400], or null for those of MS MARCO"
             )
-        lists = make_lists(tokenizer, seed, self.queries, self.passages_per_query, lengths)
+
+    def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
+        """Deterministic in the seed and the tokenizer."""
+        lists = make_lists(
+            tokenizer, seed, self.queries, self.passages_per_query, self.passage_tokens
+        )
         return _loaded(self.name, f"synthetic, seed {seed}", lists)
 
 
@@ -82,6 +85,9 @@ class TrecDataset:
     `queries_file`, `collection_file`, `run` and `qrels` name files in the folder; null finds them.
     Candidates come in the run's order, without a run from the judgements. `limit` keeps the first
     queries, null all.
+
+    Raises:
+        DatasetError: no folder was given, or `limit` is below 1.
     """
 
     name: str
@@ -92,13 +98,19 @@ class TrecDataset:
     qrels: str | None
     limit: int | None
 
+    def __post_init__(self) -> None:
+        _check_limit(self.limit)
+        if not (self.path or "").strip():
+            raise DatasetError(f"dataset={self.name} needs its files: give dataset.path=DIR")
+
     def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
         """The lists of the folder.
 
         Raises:
             DatasetError: a file is missing or empty, or a line malformed (named by its number).
         """
-        folder = _existing(self.path, self.name)
+        assert self.path
+        folder = _existing(self.path)
         if not folder.is_dir():
             raise DatasetError(f"dataset.path={self.path} is a file: give the folder that holds it")
         lists = read_trec(folder, self.queries_file, self.collection_file, self.run, self.qrels)
@@ -111,6 +123,9 @@ class MsMarcoDataset:
 
     `path` is such a file or a folder of them; null downloads `repo` with the `datasets` library.
     `limit` keeps the first queries, null all.
+
+    Raises:
+        DatasetError: `limit` is below 1.
     """
 
     name: str
@@ -120,6 +135,9 @@ class MsMarcoDataset:
     split: str
     limit: int | None
 
+    def __post_init__(self) -> None:
+        _check_limit(self.limit)
+
     def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
         """One list per row with at least one passage; `is_selected` is the relevance.
 
@@ -127,7 +145,7 @@ class MsMarcoDataset:
             DatasetError: there is no such file, it has another schema, or the hub cannot be had.
         """
         if self.path and self.path.strip():
-            path = _existing(self.path, self.name)
+            path = _existing(self.path)
             rows: Iterable[dict[str, Any]] = self._local_rows(path)
             source = str(path)
         else:
@@ -207,19 +225,20 @@ def _msmarco_lists(rows: Iterable[dict[str, Any]], source: str) -> Iterator[Quer
             )
 
 
-def _existing(path: str | None, name: str) -> Path:
-    text = (path or "").strip()
-    if not text:
-        raise DatasetError(f"dataset={name} needs its files: give dataset.path=DIR")
+def _existing(path: str) -> Path:
+    text = path.strip()
     resolved = Path(text).expanduser().resolve()
     if not resolved.exists():
         raise DatasetError(f"dataset.path={text} does not exist ({resolved})")
     return resolved
 
 
-def _limited(lists: Iterator[QueryPassages], limit: int | None) -> tuple[QueryPassages, ...]:
+def _check_limit(limit: int | None) -> None:
     if limit is not None and limit < 1:
         raise DatasetError(f"dataset.limit={limit}: give at least 1, or null for all")
+
+
+def _limited(lists: Iterator[QueryPassages], limit: int | None) -> tuple[QueryPassages, ...]:
     if limit is None:
         return tuple(lists)
     return tuple(item for _, item in zip(range(limit), lists, strict=False))

@@ -138,12 +138,19 @@ class HubModel:
     """A model of the Hugging Face hub; it is kept in the hub's own cache (HF_HOME).
 
     A null `name` becomes the repository's.
+
+    Raises:
+        ModelError: no repository was given.
     """
 
     name: str | None
     repo: str | None
     revision: str
     max_length: int | None
+
+    def __post_init__(self) -> None:
+        if not self.repo:
+            raise ModelError("model=hub needs a model of the hub: give model.repo=OWNER/NAME")
 
     def fetch(self, cache_dir: Path) -> ModelFolder:
         """The folder of the downloaded snapshot; only JSON, text and safetensors are fetched.
@@ -153,8 +160,7 @@ class HubModel:
         """
         from huggingface_hub import snapshot_download
 
-        if not self.repo:
-            raise ModelError("model=hub needs a model of the hub: give model.repo=OWNER/NAME")
+        assert self.repo
         try:
             path = Path(
                 snapshot_download(self.repo, revision=self.revision, allow_patterns=_HUB_FILES)
@@ -171,21 +177,28 @@ class HubModel:
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A folder in the Hugging Face layout; a relative path is below the current directory."""
+    """A folder in the Hugging Face layout; a relative path is below the current directory.
+
+    Raises:
+        ModelError: no path was given.
+    """
 
     name: str | None
     path: str | None
     max_length: int | None
 
+    def __post_init__(self) -> None:
+        if not (self.path or "").strip():
+            raise ModelError("model=local needs a folder: give model.path=DIR")
+
     def fetch(self, cache_dir: Path) -> ModelFolder:
         """The folder itself; a null `name` becomes the folder's.
 
         Raises:
-            ModelError: no path was given, there is no such folder, or its files are broken.
+            ModelError: there is no such folder, or its files are broken.
         """
-        text = (self.path or "").strip()
-        if not text:
-            raise ModelError("model=local needs a folder: give model.path=DIR")
+        assert self.path
+        text = self.path.strip()
         path = Path(text).expanduser().resolve()
         if not path.is_dir():
             what = "is a file" if path.exists() else "does not exist"

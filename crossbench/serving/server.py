@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,6 +57,39 @@ class ServerSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"server.port must be 0 (any free port) to 65535, got {self.port}")
+
+    def check_listen(self) -> None:
+        """Bind the port and let it go: a wrong one is told before a model is loaded for nothing.
+
+        Raises:
+            ConfigError: the port is taken or not allowed, or the host is none of this machine's.
+        """
+        try:
+            places = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            family, kind, protocol, _, place = places[0]
+            with socket.socket(family, kind, protocol) as probe:
+                # As gRPC does: a port whose last connections only fade out is free
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+        except OSError as error:
+            raise ConfigError(self._cannot_listen(error)) from error
+
+    def _cannot_listen(self, error: OSError) -> str:
+        if error.errno == errno.EADDRINUSE:
+            return (
+                f"server.port={self.port} is taken on {self.host}, perhaps by another "
+                "`python -m crossbench.serve`: end it, or give another server.port, or "
+                "server.port=0 for any free one"
+            )
+        if error.errno == errno.EACCES:
+            return (
+                f"server.port={self.port} on {self.host} is not allowed to this user: give one "
+                "above 1023, or server.port=0 for any free one"
+            )
+        return (
+            f"server.host={self.host} is no address of this machine ({error.strerror}): give "
+            "server.host=127.0.0.1 for this machine alone, or 0.0.0.0 for its network"
+        )
 
 
 class Servicer(pb_grpc.InferenceServicer):
@@ -263,9 +298,10 @@ class Server:
         try:
             port = server.add_insecure_port(wanted)
         except RuntimeError as error:
+            settings.check_listen()  # says why
             raise ConfigError(
-                f"cannot listen on {wanted} ({error}): is the port taken? "
-                "server.port=0 takes any free one"
+                f"cannot listen on {wanted}: give another server.port, or server.port=0 for any "
+                "free one"
             ) from error
         for service in self._services.values():
             service.start()
