@@ -14,6 +14,7 @@ from crossbench.quality import Served
 from crossbench.results import RunResult, Status
 from crossbench.serving import inference_pb2 as pb
 from crossbench.types import RequestRecord, Task
+from crossbench.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,9 @@ class Measured:
     records: list[RequestRecord]
     metrics: dict[str, float]
     info: pb.ServerInfo
-    interrupted: bool
+    cut_short: str  # why it ended before its time: "interrupted", "the server went away (…)"
     reset_midway: bool  # somebody else has reset the server's counters
-    served: Served
+    served: Served | None = None  # what the quality check had of it; None: nothing to check
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,9 @@ def to_result(
             "of the time since then"
         )
     error = None
-    if measured.interrupted:
-        error = f"interrupted after {len(measured.records)} requests; their records are kept"
+    if measured.cut_short:
+        sent = counted(len(measured.records), "request")
+        error = f"{measured.cut_short} after {sent}; their records are kept"
     elif len(failed) == len(measured.records):
         error = f"all {len(failed)} requests failed, the first with {failed[0]}"
     elif failed:

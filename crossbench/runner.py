@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
 from omegaconf import OmegaConf
 
 from crossbench.backends.compilations import compilations
@@ -52,7 +53,7 @@ from crossbench.measure.probes import CpuMeter, environment
 from crossbench.measure.statistics import summarise
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.quality import Checked, Served, compare, score_sample, unchecked
+from crossbench.quality import Checked, compare, score_sample, unchecked
 from crossbench.reference import ReferenceCache
 from crossbench.results import RunResult, Status, save_quality, save_records, save_result
 from crossbench.serving import inference_pb2 as pb
@@ -103,14 +104,18 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
         return ended(Status.UNAVAILABLE, str(error))
     except CrossbenchError as error:
         return ended(Status.FAILED, str(error))
+    except grpc.aio.AioRpcError as error:
+        code, details = error.code().name, error.details()
+        return ended(Status.FAILED, f"the server does not answer ({code}: {details})")
     except Exception as error:
         traceback.print_exc()
         return ended(Status.FAILED, f"{type(error).__name__}: {error}")
     events.stage("writing results")
     result = to_result(config, identity, started_at, data, task, measured)
     served = measured.served
-    if served.why:
-        checked = unchecked(served.why, served.check)
+    if served is None or served.why:
+        why = measured.cut_short or "no request succeeded" if served is None else served.why
+        checked = unchecked(why, check.name)
         return Outcome(_with_quality(result, checked), measured.records)
 
     def finish() -> Checked:
@@ -169,23 +174,20 @@ async def _drive(
             interrupted = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
             info = await client.info()
-            records, metrics, reset_midway = await _measure(
-                client, load, info, settings, data, task, interrupted, events
+            measured = await _measure(client, load, info, settings, data, task, interrupted, events)
+            if measured.cut_short or not any(record.ok for record in measured.records):
+                return measured
+            served = await score_sample(
+                client,
+                check,
+                data.dataset.lists,
+                info,
+                settings=settings,
+                digest=model.digest,
+                interrupted=interrupted,
+                announce=events.stage,
             )
-            cut_short = interrupted.is_set()
-            served = Served(check.name, why="interrupted" if cut_short else "no request succeeded")
-            if not cut_short and any(record.ok for record in records):
-                served = await score_sample(
-                    client,
-                    check,
-                    data.dataset.lists,
-                    info,
-                    settings=settings,
-                    digest=model.digest,
-                    interrupted=interrupted,
-                    announce=events.stage,
-                )
-            return Measured(records, metrics, info, cut_short, reset_midway, served)
+            return replace(measured, served=served)
     finally:
         events.server(None)
         await target.close()
@@ -200,8 +202,8 @@ async def _measure(
     task: Task,
     interrupted: asyncio.Event,
     events: EventStream,
-) -> tuple[list[RequestRecord], dict[str, float], bool]:
-    """Records, metrics, and whether somebody else has reset the server's counters midway."""
+) -> Measured:
+    """Warm up, then drive the load between two looks at the server's own counters."""
     fill = fill_texts if task is Task.EMBED else fill_requests
     messages = fill(data.dataset.lists, settings.batch)
 
@@ -220,18 +222,24 @@ async def _measure(
     stop = Stop(settings.requests, settings.max_seconds)
     records = await load.drive(client, messages, stop, Progress(events), interrupted)
     wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
-    after = await client.metrics()
     recompiled = (compilations() or 0) - (compiled or 0)
+    cut_short, reset_midway = "interrupted" if interrupted.is_set() else "", False
 
     metrics = {**summarise(records, task), **correlation_metrics(records)}
-    metrics |= server_metrics(info, before, after, wall_s, task)
+    try:
+        after = await client.metrics()
+    except grpc.aio.AioRpcError as error:
+        cut_short = f"the server went away ({error.code().name})"
+    else:
+        metrics |= server_metrics(info, before, after, wall_s, task)
+        reset_midway = after.since_reset_s < wall_s
     metrics |= {
         "startup/warmup_s": warmup_s,
         "harness/cores_used": cores_used,  # of this process, the server's too if it is here
     }
     if compiled is not None or recompiled:  # replicas in processes of their own are not counted
         metrics["compile/recompilations"] = float(recompiled)
-    return records, metrics, after.since_reset_s < wall_s
+    return Measured(records, metrics, info, cut_short, reset_midway)
 
 
 def _end_with_parent() -> None:

@@ -99,11 +99,13 @@ class SeparateProcess:
         if self._process is None:
             return
         try:
-            self._process.wait(END_S)
+            status = self._process.wait(END_S)
         except subprocess.TimeoutExpired:
-            log.warning("the server process %d did not end: killing it", self._process.pid)
+            log.warning("the server process did not end: killing it")
             self._process.kill()
-            self._process.wait()
+            status = self._process.wait()
+        if status:
+            log.warning("the server process %s", ending(status))
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,7 @@ def test_ctrl_c_ends_the_cell_in_order_and_reports_the_sweep(
     sweep.send_signal(signal.SIGINT)
     _, errors = sweep.communicate(timeout=60)
     assert sweep.returncode == 130
-    assert "interrupted after 1 of 3 cells" in errors
+    assert "interrupted: results of 1 of 3 cells" in errors
     folder = the_sweep(outputs)
     (result,) = results(folder)
     assert result["status"] == "failed"
@@ -249,6 +249,24 @@ def test_a_killed_child_fails_its_cell_and_the_sweep_goes_on(
     assert second["status"] == "finished"
     assert sweep.returncode == 1, errors
     assert sorted(run.info.status for run in runs(outputs)) == ["FAILED", "FAILED", "FINISHED"]
+
+
+def test_a_server_that_dies_ends_the_cell_and_keeps_its_records(
+    outputs: Path, environment: dict[str, str]
+) -> None:
+    cell = start("target=process", *LONG, outputs=outputs, environment=environment)
+    read_until(cell, "measuring")
+    time.sleep(1)
+    children = psutil.Process(cell.pid).children(recursive=True)
+    (server,) = (child for child in children if "crossbench.target_process" in child.cmdline())
+    server.kill()
+    cell.communicate(timeout=60)
+    assert cell.returncode == 1
+    (result,) = results(the_sweep(outputs))
+    assert "the server went away (UNAVAILABLE) after" in str(result["error"])
+    folder = the_sweep(outputs) / "0"
+    assert {"OK", "UNAVAILABLE"} == {record.status for record in load_records(folder)}
+    assert "the server process was ended by SIGKILL" in (folder / "cell.log").read_text()
 
 
 def test_a_killed_parent_leaves_no_orphan(tmp_path: Path, environment: dict[str, str]) -> None:

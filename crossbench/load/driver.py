@@ -15,6 +15,9 @@ from crossbench.serving.client import InferenceClient, Message, message_size
 from crossbench.types import RequestRecord
 
 Observer = Callable[[RequestRecord], None]
+GONE = grpc.StatusCode.UNAVAILABLE.name  # no server answers
+GONE_PAUSE_S = 0.1  # before a user asks a server again that was gone
+GONE_FOR_S = 3.0  # after which it is taken not to come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class ClosedLoop:
     ) -> list[RequestRecord]:
         """Send until `stop` or `interrupted`; what is in flight then completes and counts.
 
-        The first request is always sent. Returns the records in the order of their replies.
+        The first request is always sent, and no more once the server is gone for three seconds.
+        Returns the records in the order of their replies.
 
         Raises:
             ConfigError: the server has no model of that name.
@@ -62,15 +66,18 @@ class ClosedLoop:
         records: list[RequestRecord] = []
         started_s = time.perf_counter()
         sent = 0
+        gone_s: float | None = None  # since when no request has found a server
 
         def may_send() -> bool:
             if sent == 0:
                 return True
-            late = time.perf_counter() - started_s >= stop.max_seconds
-            return sent < stop.requests and not late and not interrupted.is_set()
+            now_s = time.perf_counter()
+            late = now_s - started_s >= stop.max_seconds
+            gone = gone_s is not None and now_s - gone_s >= GONE_FOR_S
+            return sent < stop.requests and not late and not gone and not interrupted.is_set()
 
         async def user() -> None:
-            nonlocal sent
+            nonlocal sent, gone_s
             while may_send():
                 index = sent
                 sent += 1
@@ -78,6 +85,11 @@ class ClosedLoop:
                 record = await self._send(client, next(messages), index, due_s, started_s)
                 records.append(record)
                 observe(record)
+                if record.status == GONE:
+                    gone_s = gone_s or time.perf_counter()
+                    await asyncio.sleep(GONE_PAUSE_S)
+                else:
+                    gone_s = None
 
         async with asyncio.TaskGroup() as group:
             for _ in range(self.concurrency):
