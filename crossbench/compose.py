@@ -47,6 +47,7 @@ PIPELINE_CAVEATS = {
     Pipeline.INFER: "pipeline=infer: the token ids of each pair were computed once before, and the "
     "numbers leave tokenisation out.",
 }
+NOTHING_COMPUTED = "no model ran, the scores mean nothing, and the numbers are the harness's own."
 
 
 def build(node: Mapping[str, Any], **extra: Any) -> Any:
@@ -371,6 +372,10 @@ def _model_info(service: ModelService, pipeline: Pipeline) -> pb.ModelInfo:
     model, replica = service.model, service.replicas[0]
     devices = dict.fromkeys(replica.engine.device for replica in service.replicas)
     backend = replica.backend
+    caveats = [PIPELINE_CAVEATS[pipeline]]
+    if service.runs_model:  # else nobody's weights matter
+        nothing = f"backend={backend.name}: {NOTHING_COMPUTED}"
+        caveats.insert(0, nothing if backend.encoder == "none" else model.caveat or "")
     return pb.ModelInfo(
         name=model.name,
         backend=backend.name,
@@ -381,6 +386,6 @@ def _model_info(service: ModelService, pipeline: Pipeline) -> pb.ModelInfo:
         digest=model.digest,
         encoder=backend.encoder if service.runs_model else "none",
         embedding_dim=model.embedding_dim,
-        caveat=" ".join(filter(None, (model.caveat, PIPELINE_CAVEATS[pipeline]))),
+        caveat=" ".join(filter(None, caveats)),
         model_mb=replica.memory().model_mb if service.runs_model else None,
     )

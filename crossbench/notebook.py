@@ -63,7 +63,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     `*` marks the highest throughput, `≈` what cannot be told from it, `~` a percentile with fewer
     than five requests beyond it.
     """
-    headers, rows = summary_rows([run.result for run in runs_of(frame)])
+    headers, rows = summary_rows([run.result for run in runs_of(frame)], reasons=True)
     return pd.DataFrame(rows, columns=headers)
 
 

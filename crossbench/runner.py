@@ -110,7 +110,6 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
     except Exception as error:
         traceback.print_exc()
         return ended(Status.FAILED, f"{type(error).__name__}: {error}")
-    events.stage("writing results")
     result = to_result(config, identity, started_at, data, task, measured)
     served = measured.served
     if served is None or served.why:

@@ -205,15 +205,16 @@ def measure_and_track(
         except KeyboardInterrupt:
             interrupted = True
             result = load_result(folder)
-    journal.write(
-        {
-            "event": "result",
-            "status": result.status,
-            "error": result.error,
-            "metrics": {key: result.metrics.get(key) for key in DASHBOARD_FIGURES},
-        }
-    )
-    write_cell_report(folder)
+        journal.write(
+            {
+                "event": "result",
+                "status": result.status,
+                "error": result.error,
+                "metrics": {key: result.metrics.get(key) for key in DASHBOARD_FIGURES},
+            }
+        )
+        progress.stage("writing the report")
+        write_cell_report(folder)
     if state.dashboard_url and config["dashboard"]["screenshot"] and result.metrics:
         _take_screenshot(state.dashboard_url, folder)
     if run_id is not None:

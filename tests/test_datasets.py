@@ -287,6 +287,7 @@ def test_real_data(shared: Path) -> None:
 
 
 def test_datasets_are_values() -> None:
-    assert replace(from_conf("trec"), limit=3) == from_conf("trec", limit=3)
+    trec = from_conf("trec", path="here")
+    assert replace(trec, limit=3) == from_conf("trec", path="here", limit=3)
     assert isinstance(from_conf("msmarco"), MsMarcoDataset)
-    assert isinstance(from_conf("trec"), TrecDataset)
+    assert isinstance(trec, TrecDataset)

@@ -101,6 +101,9 @@ def test_a_sweep_goes_on_past_what_is_missing_or_wrong(
         "verdict": "not checked",
         "reason": "backend=noop runs no model",
     }
+    caveat = str(results(sweep)[0]["model"]["caveat"])  # type: ignore[index]
+    assert caveat.startswith("backend=noop: no model ran")
+    assert "random" not in caveat  # weights that nothing was computed with
     errors = [str(result["error"]) for result in results(sweep)]
     assert "batch must be a positive whole number, got 0" in errors[1]
     assert on_a_mac or errors[2].endswith(str(missing_device("mps")))  # the doctor's words

@@ -120,7 +120,7 @@ def test_two_cells_of_which_one_is_not_here(tmp_path: Path) -> None:
     report = write_sweep_report(tmp_path)
     text = report.read_text()
     assert "there is nothing to compare" in text
-    assert "needs a Mac \\| here is Linux" in text
+    assert "- Cell 0 (mps): **unavailable**: backend=mps needs a Mac | here is Linux more\n" in text
     assert "[0](0/report.md)" in text
     assert len(linked(report)) == 1
     table = terminal_table([gone, here])
@@ -194,6 +194,31 @@ def test_a_sweep_whose_every_cell_changes_the_ranking_has_no_winner(tmp_path: Pa
     text = write_sweep_report(tmp_path).read_text()
     assert "All 2 cells with numbers change the ranking" in text
     assert "**700" not in text
+
+
+def test_only_what_can_be_served_is_called_the_fastest(tmp_path: Path) -> None:
+    def cell(index: int, speed: float, **about: Any) -> RunResult:
+        settings = {**config(), "pipeline": "full", **about}
+        folder = tmp_path / str(index)
+        result = save(folder, settings, load(speed, 32, index))
+        result = replace(result, cell_id=str(index))
+        save_result(result, folder)
+        return result
+
+    stages = [cell(0, 9000, pipeline="tokenize"), cell(1, 450, pipeline="infer"), cell(2, 400)]
+    text = write_sweep_report(tmp_path).read_text()
+    assert "**9," not in text[text.index("## All cells") :]
+    assert "Highest throughput" not in text  # nothing to compare the whole with
+    assert re.search(r"Not in the running: \*\*tokenize\*\*, .*, measures tokenize alone;", text)
+    assert "*" not in terminal_table(stages)
+
+    noop = {"_target_": "made.noop", "name": "noop"}
+    backends = [*stages[2:], cell(3, 5000, backend=noop), cell(4, 700, quant={"name": "int8"})]
+    reference = replace(backends[0], quality=checked("reference", 0.0)[0])
+    unsure = replace(backends[2], quality=checked("cannot say", -0.01)[0])
+    table = terminal_table([reference, backends[1], unsure])
+    assert re.search(r"pytorch +fp32 +\* 400", table)
+    assert table.count("*") == 2  # and the legend's
 
 
 def test_twenty_four_cells(tmp_path: Path) -> None:

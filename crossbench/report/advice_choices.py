@@ -6,16 +6,9 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-from crossbench.report.advice import (
-    Recommendation,
-    keeps_ranking,
-    matched,
-    ranking_text,
-    rate,
-    speed_text,
-    spread_limit,
-)
+from crossbench.report.advice import Recommendation, matched, rate, speed_text, spread_limit
 from crossbench.report.axes import numeric_axis, value_text
+from crossbench.report.choice import keeps_ranking, ranking_text
 from crossbench.report.compare import Cell, distinguishable, ratio
 from crossbench.types import Quant
 

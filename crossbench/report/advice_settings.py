@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from crossbench.measure.statistics import percentile_supported
 from crossbench.report.advice import (
-    Choice,
     Recommendation,
     matched,
     rate,
@@ -15,6 +14,7 @@ from crossbench.report.advice import (
     times_text,
     told,
 )
+from crossbench.report.choice import Choice
 from crossbench.report.compare import Cell, distinguishable, pareto
 from crossbench.report.knee import LEAST_HEIGHT, find_knee
 from crossbench.wording import counted, number, percent

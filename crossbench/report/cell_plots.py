@@ -11,15 +11,25 @@ from matplotlib.axes import Axes
 from crossbench.measure.statistics import (
     STAGES,
     percentile,
-    percentile_supported,
     request_throughput,
     stage_ms,
     windows,
 )
-from crossbench.report.style import GREY, MARKERS, PALETTE, figure, legend_below, logarithmic, save
+from crossbench.report.style import (
+    GREY,
+    MARKERS,
+    PALETTE,
+    figure,
+    legend_below,
+    logarithmic,
+    save,
+    thousands,
+)
+from crossbench.report.tables import percentile_text
 from crossbench.types import RequestRecord
-from crossbench.wording import number, percent
+from crossbench.wording import counted, number, percent
 
+_LEAST_WINDOWS = 3  # fewer say nothing of how throughput and latency go together
 _MANY_POINTS = 2000  # beyond these, the SVG holds the cloud as a picture
 
 
@@ -49,8 +59,8 @@ def latency_cdf(good: Sequence[RequestRecord], folder: Path) -> Path:
         axes.step(np.append(values[0], values), np.append(0, shares), where="post", color=GREY)
         for q, colour, marker in zip((50, 95, 99), PALETTE, MARKERS, strict=False):
             value = percentile(values, q)
-            sure = "" if percentile_supported(q, n) else f" (~ n={n})"
-            axes.plot(value, q, marker, color=colour, label=f"p{q}: {number(value)} ms{sure}")
+            told = f"p{q}: {percentile_text(value, q, n, 'ms')}"
+            axes.plot(value, q, marker, color=colour, label=told)
             axes.plot([value, value], [0, q], color=colour, linewidth=1, linestyle=":")
         _spread_axis(axes, values)
         axes.set(xlabel="latency (ms)", ylabel="requests answered (%)", ylim=(0, 103))
@@ -59,37 +69,33 @@ def latency_cdf(good: Sequence[RequestRecord], folder: Path) -> Path:
 
 
 def over_time(records: Sequence[RequestRecord], folder: Path, unit: str) -> Path:
-    """Throughput, p50 and p95 of every window, at the window's middle."""
+    """Throughput, p50 and p95 of every window, as steps from its beginning to its end."""
     cut = windows(records)
-    ends = np.array(cut.time_s)
     start = min(record.sent_s for record in records)
-    starts = np.concatenate(([start], ends[:-1]))
-    middles = (starts + ends) / 2
-    marker = "o" if len(cut) <= 60 else None
+    edges = [0.0, *(end - start for end in cut.time_s)]
+    one = len(cut) == 1
+    step = "one window: the whole run" if one else f"one step: a window of {cut.length_s:.2g} s"
     with figure(4.4) as made:
         top, bottom = made.subplots(2, 1, sharex=True)
-        top.plot(middles, cut.pairs_per_s, color=PALETTE[0], marker=marker, markersize=4)
+        top.stairs(cut.pairs_per_s, edges, baseline=None, color=PALETTE[0], linewidth=1.6)
         top.set(ylabel=f"throughput ({unit}/s)")
-        for name, series, colour, shape in (
-            ("p95", cut.p95_ms, PALETTE[1], "s"), ("p50", cut.p50_ms, PALETTE[2], "^"),
+        for name, series, colour, line in (
+            ("p95", cut.p95_ms, PALETTE[1], "--"), ("p50", cut.p50_ms, PALETTE[2], "-"),
         ):  # fmt: skip
             heights = [np.nan if value is None else value for value in series]
-            bottom.plot(
-                middles, heights, color=colour, marker=marker and shape, markersize=4, label=name
-            )
-        bottom.set(
-            ylabel="latency (ms)",
-            xlabel=f"time since the start of the measurement (s); windows of {cut.length_s:.3g} s",
-        )
-        for axes in (top, bottom):
-            axes.set_ylim(0, axes.dataLim.y1 * 1.1 or 1)
-        bottom.set_xlim(start, ends[-1])
+            bottom.stairs(heights, edges, baseline=None, color=colour, linewidth=1.6,
+                          linestyle=line, label=name)  # fmt: skip
+        bottom.set(ylabel="latency (ms)", xlabel=f"time since the first request (s); {step}")
+        for axes, series in ((top, cut.pairs_per_s), (bottom, cut.p95_ms)):
+            axes.set_ylim(0, max((value for value in series if value), default=1 / 1.1) * 1.1)
+            thousands(axes.yaxis)
+        bottom.set_xlim(0, edges[-1])
         legend_below(made, bottom.get_legend_handles_labels()[0])
         return save(made, folder, "over_time")
 
 
 def throughput_latency(records: Sequence[RequestRecord], folder: Path, unit: str) -> Path:
-    """Every request, and every window, as throughput against latency."""
+    """Every request, and every window where there are three, as throughput against latency."""
     good, cut = [record for record in records if record.ok], windows(records)
     pairs = [
         (p50, rate)
@@ -97,27 +103,30 @@ def throughput_latency(records: Sequence[RequestRecord], folder: Path, unit: str
         if p50 is not None
     ]
     with figure(3.5) as made:
-        left, right = made.subplots(1, 2)
+        panels = made.subplots(1, 2 if len(pairs) >= _LEAST_WINDOWS else 1, squeeze=False)[0]
+        left = panels[0]
         left.scatter(
             [record.latency_ms for record in good], request_throughput(good), s=12, alpha=0.5,
             color=PALETTE[0], linewidths=0, rasterized=len(good) > _MANY_POINTS,
         )  # fmt: skip
         left.set(
-            title=f"{len(good)} request{'s' * (len(good) != 1)}",
+            title=counted(len(good), "request"),
             xlabel="latency (ms)",
-            ylabel=f"{unit} / latency ({unit}/s)",
+            ylabel=f"its {unit} / its latency ({unit}/s)",
         )
-        right.scatter(
-            [p50 for p50, _ in pairs], [rate for _, rate in pairs], s=24, color=PALETTE[1]
-        )
-        right.set(
-            title=f"{len(pairs)} window{'s' * (len(pairs) != 1)} of {cut.length_s:.3g} s",
-            xlabel="median latency in the window (ms)",
-            ylabel=f"throughput ({unit}/s)",
-        )
-        for axes in (left, right):
+        for right in panels[1:]:
+            right.scatter(
+                [p50 for p50, _ in pairs], [rate for _, rate in pairs], s=24, color=PALETTE[1]
+            )
+            right.set(
+                title=f"{counted(len(pairs), 'window')} of {cut.length_s:.2g} s",
+                xlabel="median latency in the window (ms)",
+                ylabel=f"throughput ({unit}/s)",
+            )
+        for axes in panels:
             axes.margins(0.08)
             axes.locator_params(axis="x", nbins=5)
+            thousands(axes.yaxis)
         return save(made, folder, "throughput_latency")
 
 
@@ -134,17 +143,23 @@ def stages(good: Sequence[RequestRecord], folder: Path) -> Path:
         axes.barh(rows, means, height=0.55, color=PALETTE[0], label="mean")
         axes.plot(tails, rows, "D", color=PALETTE[1], markersize=6, label="p95", linestyle="none")
         for row, mean, tail in zip(rows, means, tails, strict=True):
-            share = f" ({percent(mean / total)} of all)" if total > 0 else ""
             axes.annotate(
-                f"mean {number(mean)} ms{share}", (max(mean, tail), row), (9, 0),
+                f"mean {number(mean)} ms{_share(mean, total)}", (max(mean, tail), row), (9, 0),
                 textcoords="offset points", va="center",
             )  # fmt: skip
         axes.set_yticks(rows, STAGES)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.set(xlabel="time per request (ms)", xlim=(min(0, *means), right_end * 1.55))
-        legend_below(made, axes.get_legend_handles_labels()[0])
+        legend_below(made, sorted(axes.get_legend_handles_labels()[0], key=lambda h: h.get_label()))
         return save(made, folder, "stages")
+
+
+def _share(part: float, total: float) -> str:
+    if total <= 0:
+        return ""
+    share = part / total
+    return f" ({'under 1 %' if 0 < share < 0.005 else percent(share)} of all)"
 
 
 def _spread_axis(axes: Axes, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> None:

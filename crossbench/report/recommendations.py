@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from crossbench.report.advice import Recommendation, choose
+from crossbench.report.advice import Recommendation
 from crossbench.report.advice_choices import distinguishable_choices, lower_precision
 from crossbench.report.advice_limits import bottlenecks
 from crossbench.report.advice_settings import best_settings, knee, useful_concurrency
 from crossbench.report.axes import varying
+from crossbench.report.choice import choose
 from crossbench.report.compare import Run, cells
 from crossbench.results import RunResult
 

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
@@ -91,8 +92,14 @@ def logarithmic(axes: Axes) -> None:
     """A logarithmic x axis whose ticks are plain numbers at 1, 2 and 5 of every decade."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def thousands(axis: Axis) -> None:
+    """Large ticks as the tables write numbers: 12,500."""
+    if axis.get_view_interval()[1] >= 1e4:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def place_labels(axes: Axes, points: Sequence[tuple[float, float, Sequence[str]]]) -> list[int]:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from crossbench.errors import ResultError
 from crossbench.measure.statistics import latency_range_table
-from crossbench.report.advice import choose
 from crossbench.report.cell import REPORT_FILE
+from crossbench.report.choice import choose
 from crossbench.report.compare import Cell, Run, cells
 from crossbench.report.recommendations import recommendations
 from crossbench.report.reference import reference_entries
 from crossbench.report.sweep import question, read_runs, summary_rows
-from crossbench.report.sweep_tables import best_of, estimate_text
+from crossbench.report.sweep_tables import best_of, estimate_text, unfinished
 from crossbench.report.tables import markdown_table, percentile_text
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, number
@@ -111,7 +111,7 @@ def _read_study(folder: Path, name: str, state: SuiteState) -> Study:
 def _overview(studies: Sequence[Study]) -> str:
     rows = []
     for study in studies:
-        best = best_of(study.cells, lambda cell: cell.throughput, max)
+        best = best_of(choose(study.cells).cells, lambda cell: cell.throughput, max)
         n = int(best.metrics.get("requests/ok", 0)) if best else 0
         found = [
             number(entry["metrics"].get("throughput/pairs_per_s"))
@@ -156,7 +156,8 @@ def _baseline_and_optimum(studies: Sequence[Study], runs: Sequence[Run]) -> str:
 def _first(studies: Mapping[str, Study], names: Sequence[str]) -> tuple[str, Cell] | None:
     for name in names:
         if name in studies:
-            best = best_of(studies[name].cells, lambda cell: cell.throughput, max)
+            kept = [cell for cell in studies[name].cells if not cell.disqualified]
+            best = best_of(kept, lambda cell: cell.throughput, max)
             if best is not None:
                 return f"{name}, {best.flat.get('backend', '')}", best
     return None
@@ -220,11 +221,11 @@ def _ranges(runs: Sequence[Run]) -> str:
 
 
 def _one(study: Study) -> str:
-    headers, rows = summary_rows([run.result for run in study.runs])
+    headers, rows = summary_rows([run.result for run in study.runs], reasons=False)
     names = headers.index("p50 ms") - 1  # before the throughput
     table = markdown_table(headers, rows, "l" * names + "rrrrr")
     link = f"[Its report]({study.name}/{REPORT_FILE})"
-    return "\n\n".join(filter(None, [question(study.runs), table, link]))
+    return "\n\n".join(filter(None, [question(study.runs), table, unfinished(study.cells), link]))
 
 
 def _skipped(state: SuiteState) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from crossbench.errors import ResultError
 from crossbench.report.axes import flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
+from crossbench.report.choice import choose
 from crossbench.report.compare import Cell, Estimate, Run, cells, ratio
 from crossbench.report.quality import quality_reason, sweep_quality
 from crossbench.report.recommendations import recommendations
@@ -18,10 +19,11 @@ from crossbench.report.sweep_tables import (
     all_cells,
     best_of,
     estimate_text,
-    reason_of,
+    in_running,
     same_mark,
     summary_rows,
     terminal_table,
+    unfinished,
 )
 from crossbench.report.tables import markdown_table, percentile_text
 from crossbench.results import RunResult, Status, cell_folders, load_records, load_result
@@ -106,18 +108,28 @@ def _answer(joined: Sequence[Cell]) -> str:
         return "**No cell was run.**"
     if not finished:
         return f"**No cell finished**: see why for each of the {len(joined)} below."
-    fastest = best_of(finished, lambda cell: cell.throughput, max)
-    quickest = best_of(finished, lambda cell: cell.p95, min)
-    if fastest is None:
-        return f"**All {len(finished)} cells with numbers change the ranking**: see Quality below."
     if len(finished) == 1:
-        return f"Only one cell has numbers, {_told(fastest)}: there is nothing to compare."
-    lines = [f"Highest throughput: {_told(fastest)}{_speedup(fastest, finished[0])}."]
-    qualified = [cell for cell in finished if not cell.disqualified]
-    lines[0] += _ties(fastest, qualified, lambda cell: cell.throughput)
+        return f"Only one cell has numbers, {_told(finished[0])}: there is nothing to compare."
+    choice = choose(joined)
+    fastest = best_of(in_running(choice), lambda cell: cell.throughput, max)
+    quickest = best_of(in_running(choice), lambda cell: cell.p95, min)
+    lines = []
+    if fastest is not None:
+        ties = _ties(fastest, choice.cells, lambda cell: cell.throughput)
+        lines.append(f"Highest throughput: {_told(fastest)}{_speedup(fastest, finished[0])}.{ties}")
     if quickest is not None:
-        lines.append(f"Lowest p95 latency: {_told(quickest)}.")
-        lines[1] += _ties(quickest, qualified, lambda cell: cell.p95)
+        ties = _ties(quickest, choice.cells, lambda cell: cell.p95)
+        lines.append(f"Lowest p95 latency: {_told(quickest)}.{ties}")
+    if fastest is None and len(finished) == sum(cell.disqualified for cell in finished):
+        return f"**All {len(finished)} cells with numbers change the ranking**: see Quality below."
+    lines += [f"{_told(cell)}." for cell in choice.cells if fastest is None]
+    beside = [
+        f"**{cell.label}**, {estimate_text(cell.throughput)} {cell.unit}/s, "
+        f"{choice.left_out[cell.label]}"
+        for cell in finished
+        if cell.label in choice.left_out and not cell.disqualified
+    ]
+    lines += [f"Not in the running: {'; '.join(beside)}."] if beside else []
     lines += [
         f"**{cell.label}** changes the ranking, so it does not count: {quality_reason(cell)}."
         for cell in finished
@@ -191,13 +203,8 @@ def _plot_note(joined: Sequence[Cell], drawn: bool) -> str:
 
 
 def _failures(joined: Sequence[Cell]) -> str:
-    rows = [
-        [run.name, cell.label, str(run.result.status), reason_of(run)]
-        for cell in joined
-        for run in cell.failures
-    ]
-    table = markdown_table(["run", "cell", "status", "reason"], rows)
-    return f"## What did not finish\n\n{table}" if rows else ""
+    why = unfinished(joined)
+    return f"## What did not finish\n\n{why}" if why else ""
 
 
 def _environment(runs: Sequence[Run]) -> str:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from crossbench.report.axes import numeric_axis, value_text
+from crossbench.report.choice import choose
 from crossbench.report.compare import Cell, Estimate, pareto, rate_unit
 from crossbench.report.style import (
     GREY,
@@ -128,9 +129,10 @@ def _frontier(
 ) -> Path:
     """Every cell as p95 against throughput; those that no other beats in both are joined.
 
-    A cell that changes the ranking is crossed out and beats nobody.
+    A cell that is not in the running beats nobody; one that changes the ranking is crossed out.
     """
-    fit = [index for index, (cell, *_) in enumerate(measured) if not cell.disqualified]
+    choice = choose([cell for cell, *_ in measured])
+    fit = [index for index, (cell, *_) in enumerate(measured) if choice.has(cell)]
     front = [
         fit[place] for place in pareto([(measured[i][1].value, measured[i][2].value) for i in fit])
     ]
@@ -149,7 +151,7 @@ def _frontier(
         ]
     if len(front) > 1:
         handles.append(Line2D([], [], color=GREY, linewidth=1.2, label="frontier"))
-    if len(fit) < len(measured):
+    if any(cell.disqualified for cell, *_ in measured):
         handles.append(_handle("changes the ranking: disqualified", "x", **_CROSS))
     texts = [str(handle.get_label()) for handle in handles]
     with figure(4.0 + _LEGEND_ROW_IN * legend_rows(texts)) as made:

@@ -8,6 +8,7 @@ from pathlib import Path
 from crossbench.measure.quality import Verdict
 from crossbench.report.axes import varying
 from crossbench.report.cell import REPORT_FILE
+from crossbench.report.choice import Choice, choose
 from crossbench.report.compare import Cell, Estimate, Run, cells, distinguishable, rate_unit, ratio
 from crossbench.report.tables import (
     change_text,
@@ -27,21 +28,27 @@ _TERMINAL_REASON = 60
 Get = Callable[[Cell], Estimate | None]
 
 
-def summary_rows(results: Sequence[RunResult]) -> tuple[list[str], list[list[str]]]:
+def summary_rows(
+    results: Sequence[RunResult], *, reasons: bool
+) -> tuple[list[str], list[list[str]]]:
     """(headers, rows) of the short table: a row per cell, the highest throughput marked `*`.
 
-    Cells whose throughput cannot be told from the highest are marked `≈`.
+    Cells whose throughput cannot be told from the highest are marked `≈`; cells that are not in
+    the running (see `choose`) have no mark, or `✗` where they change the ranking. With `reasons`
+    the status has the beginning of why a cell did not finish.
     """
     joined = cells([Run(str(index), result) for index, result in enumerate(results)])
     axes = varying([result.config for result in results])
-    best = best_of(joined, lambda cell: cell.throughput, max)
+    choice = choose(joined)
+    best = best_of(in_running(choice), lambda cell: cell.throughput, max)
     headers = [*_axis_names(axes), rate_unit(joined), "p50 ms", "p95 ms", "p99 ms", "RSS peak MB"]
     rows = []
     for cell in joined:
         mark = ""
-        if best is not None and cell.throughput is not None and len(joined) > 1:
+        if cell.disqualified and cell.throughput is not None:
+            mark = "✗ "
+        elif best is not None and choice.has(cell):
             mark = "* " if cell is best else same_mark(cell.throughput, best.throughput)
-            mark = "✗ " if cell.disqualified else mark
         metrics, n = cell.metrics, int(cell.metrics.get("requests/ok", 0))
         width = _TERMINAL_VALUE if axes else _TERMINAL_REASON
         rows.append([
@@ -58,14 +65,14 @@ def summary_rows(results: Sequence[RunResult]) -> tuple[list[str], list[list[str
     if any(cell.failures for cell in joined):
         headers.append("status")
         for row, cell in zip(rows, joined, strict=True):
-            why = f": {reason_of(cell.failures[0])}" if cell.failures else ""
+            why = f": {reason_of(cell.failures[0])}" if cell.failures and reasons else ""
             row.append(cell.status + cut(why, _TERMINAL_REASON))
     return headers, rows
 
 
 def terminal_table(results: Sequence[RunResult]) -> str:
     """The short table as text, with the legend that its marks need."""
-    headers, rows = summary_rows(results)
+    headers, rows = summary_rows(results, reasons=True)
     names = headers.index("p50 ms") - 1  # before the throughput
     lines = [plain_table(headers, rows, "l" * names + "rrrrr")]
     throughput = " ".join(row[names] for row in rows)
@@ -86,8 +93,9 @@ def terminal_table(results: Sequence[RunResult]) -> str:
 def all_cells(joined: Sequence[Cell], axes: Sequence[str], folder: Path) -> str:
     if not joined:
         return ""
-    fastest = best_of(joined, lambda cell: cell.throughput, max)
-    quickest = best_of(joined, lambda cell: cell.p95, min)
+    choice = choose(joined)
+    fastest = best_of(in_running(choice), lambda cell: cell.throughput, max)
+    quickest = best_of(in_running(choice), lambda cell: cell.p95, min)
     first = next((cell for cell in joined if cell.throughput is not None), None)
     device = any("memory/device_peak_mb" in cell.metrics for cell in joined)
     more = [column for column in _COLUMNS if any(column[1](cell) != ABSENT for cell in joined)]
@@ -103,10 +111,10 @@ def all_cells(joined: Sequence[Cell], axes: Sequence[str], folder: Path) -> str:
             ", ".join(_link(run.name, folder) for run in cell.runs),
             *_axis_values(cell, axes),
             cell.status,
-            _marked(estimate_text(cell.throughput), cell, fastest, lambda cell: cell.throughput),
+            _marked(estimate_text(cell.throughput), cell, fastest, choice, _throughput),
             _times(cell, first),
             percentile_text(metrics.get("latency/p50_ms"), 50, n),
-            _marked(p95, cell, quickest, lambda cell: cell.p95),
+            _marked(p95, cell, quickest, choice, _p95),
             percentile_text(metrics.get("latency/p99_ms"), 99, n),
             number(metrics.get("memory/rss_peak_mb")),
             *([number(metrics.get("memory/device_peak_mb"))] * device),
@@ -115,7 +123,15 @@ def all_cells(joined: Sequence[Cell], axes: Sequence[str], folder: Path) -> str:
     right = 6 + device + len(more)
     align = "l" * (len(headers) - right) + "r" * right
     table = markdown_table(headers, rows, align)
-    return f"## All cells\n\n{table}\n\n{_legend(joined)}"
+    return f"## All cells\n\n{table}\n\n{_legend(joined, choice)}"
+
+
+def _throughput(cell: Cell) -> Estimate | None:
+    return cell.throughput
+
+
+def _p95(cell: Cell) -> Estimate | None:
+    return cell.p95
 
 
 def verdict_text(cell: Cell) -> str:
@@ -137,10 +153,10 @@ _COLUMNS: tuple[tuple[str, Callable[[Cell], str]], ...] = (
 )
 
 
-def _marked(text: str, cell: Cell, best: Cell | None, get: Get) -> str:
+def _marked(text: str, cell: Cell, best: Cell | None, choice: Choice, get: Get) -> str:
     if cell is best:
         return f"**{text}**"
-    if best is None or cell.disqualified:
+    if best is None or not choice.has(cell):
         return text
     return same_mark(get(cell), get(best)) + text
 
@@ -157,14 +173,16 @@ def _times(cell: Cell, first: Cell | None) -> str:
     return f"{text} ?" if apart is None else text if apart else _SAME + text
 
 
-def _legend(joined: Sequence[Cell]) -> str:
+def _legend(joined: Sequence[Cell], choice: Choice) -> str:
     measured = [cell for cell in joined if cell.throughput is not None]
     if not measured:
         return "No cell has numbers."
     notes = []
     if len(measured) > 1:
+        among = "of all" if len(choice.cells) == len(measured) else "of those in the running"
+        bold = f"Bold: the best {among}. " if in_running(choice) else ""
         notes.append(
-            "Bold: the best of all. `≈`: its difference (from the best; in the speed-up, from the "
+            f"{bold}`≈`: its difference (from the best; in the speed-up, from the "
             "first cell with numbers) is within the 95 % intervals, so it may be chance."
         )
     if any(cell.finished > 1 for cell in joined):
@@ -191,20 +209,21 @@ def _legend(joined: Sequence[Cell]) -> str:
     return " ".join(notes)
 
 
+def in_running(choice: Choice) -> Sequence[Cell]:
+    """The cells of which one may be called the best; none where there is nothing to compare."""
+    return choice.cells if choice.rivals > 1 else ()
+
+
 def best_of(
-    joined: Sequence[Cell],
+    candidates: Sequence[Cell],
     get: Get,
-    choose: Callable[[list[float]], float],
+    pick: Callable[[list[float]], float],
 ) -> Cell | None:
-    """The best cell; one that changes the ranking is not in the running."""
-    found = [
-        (value, cell)
-        for cell in joined
-        if (value := get(cell)) is not None and not cell.disqualified
-    ]
+    """The candidate with the highest (`pick` max) or lowest (min) value; None without any."""
+    found = [(value, cell) for cell in candidates if (value := get(cell)) is not None]
     if not found:
         return None
-    wanted = choose([value.value for value, _ in found])
+    wanted = pick([value.value for value, _ in found])
     return next(cell for value, cell in found if value.value == wanted)
 
 
@@ -219,6 +238,20 @@ def estimate_text(estimate: Estimate | None) -> str:
         return ABSENT
     half = estimate.half
     return number(estimate.value) if half is None else plus_minus(estimate.value, half)
+
+
+def unfinished(joined: Sequence[Cell]) -> str:
+    """A list of why cells did not finish: each reason whole and once, with the cells it is of."""
+    about: dict[tuple[str, str], list[str]] = {}
+    for cell in joined:
+        for run in cell.failures:
+            reason = " ".join((run.result.error or "no reason was recorded").split())
+            known = f"{run.name} ({cell.label})" if run.result.config else run.name
+            about.setdefault((str(run.result.status), reason), []).append(known)
+    return "\n".join(
+        f"- {'Cell' if len(names) == 1 else 'Cells'} {', '.join(names)}: **{status}**: {reason}"
+        for (status, reason), names in about.items()
+    )
 
 
 def reason_of(run: Run) -> str:
