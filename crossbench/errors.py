@@ -12,6 +12,8 @@ CrossbenchError
 +-- QueueFull                the server holds as much work as it may (gRPC RESOURCE_EXHAUSTED)
 +-- DeadlineExpired          a request's deadline passed before it was computed
 +-- WorkerDied               the worker that computed a request failed or died (gRPC INTERNAL)
++-- TargetUnreachable        no server answers at the address that was given
++-- TargetDied               the server's own process failed or died before it could serve
 +-- ResultError              a result file is missing, unreadable or of another schema version
 +-- TrackingError            the experiment tracker cannot be reached or refused a write
 +-- DashboardError           the live page did not come up, or no picture of it could be taken
