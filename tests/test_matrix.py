@@ -74,7 +74,7 @@ def weights_of_our_encoder(engine: Any, quant: Quant, cache_dir: Path) -> None:
 
 
 def kernels_of_openvino(engine: Any, quant: Quant, cache_dir: Path) -> None:
-    wanted = {Quant.FP32: "f32", Quant.BF16: "bf16", Quant.INT8: "i8"}[quant]
+    wanted = {Quant.FP32: "f32", Quant.BF16: "bf16", Quant.INT8: "i8"}[quant]  # or `weights_i8`
     assert any(kernel.lower().endswith(wanted) for kernel in engine.precisions), engine.precisions
 
 

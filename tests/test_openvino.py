@@ -1,4 +1,4 @@
-"""backend=openvino in bf16: computed where the CPU has it, refused where it would be fp32."""
+"""backend=openvino: int8 in full or of the weights alone; bf16, refused where it would be fp32."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossbench.errors import BackendUnavailable
+from crossbench.errors import BackendUnavailable, ConfigError
 from tests import engine_checks as checks
 
 openvino = pytest.importorskip(
@@ -19,6 +19,27 @@ HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILIT
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory):
     return checks.tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.mark.parametrize(("products", "kept", "limit"), [("int8", "i8", 0.8), ("rest", "f32", 0.4)])
+def test_int8_is_of_the_products_or_of_the_weights_alone(tiny, tmp_path, products, kept, limit):
+    """The limits are shares of the scores' spread; the tiny model's wide weights round badly."""
+    batch = checks.tiny_batch()
+    engine = checks.backend("openvino", tiny, "int8", tmp_path, int8_products=products)
+    executed = {kernel.lower() for kernel in engine.precisions if not kernel.startswith("weights_")}
+    assert any(kernel.endswith(kept) for kernel in executed), executed
+    assert ("weights_i8" in engine.precisions) == (products == "rest")
+    assert ("weights alone" in engine.encoder) == (products == "rest")
+    fp32 = checks.backend("openvino", tiny, "fp32", tmp_path)
+    assert engine.memory().model_mb < 0.9 * fp32.memory().model_mb
+    expected = checks.reference(tiny, batch)
+    drift = np.abs(engine.infer(batch).values - expected).max() / expected.std()
+    assert 0 < drift < limit
+
+
+def test_other_products_are_refused(tiny, tmp_path):
+    with pytest.raises(ConfigError, match="int8, rest, auto"):
+        checks.backend("openvino", tiny, "int8", tmp_path, int8_products="fp16")
 
 
 @pytest.mark.skipif(HAS_BF16, reason="OpenVINO computes bf16 on this CPU")

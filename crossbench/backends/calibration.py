@@ -73,20 +73,31 @@ def calibrated_plan(
     model: ModelFolder, weights: EncoderWeights, options: Int8Options
 ) -> quantize.Plan:
     """The model's products in int8, with scales from the calibration text."""
-    names = list(quantize.products(weights))
-    skip = chosen(names, options.skip, "skip")
-    chosen(names, options.alpha, "alpha")
+    names = unskipped(weights, options)
     return quantize.plan(
         weights,
         quantize.observe(weights, calibration_batches(model, options.read_text())),
-        names=[name for name in names if name not in skip],
-        token_scales=chosen(names, options.token_scales, "token_scales"),
+        names=names,
+        token_scales=chosen(quantize.products(weights), options.token_scales, "token_scales"),
         alpha=options.alpha,
         level=options.weight_level(),
     )
 
 
-def chosen(names: Sequence[str], wanted: Collection[str], option: str) -> set[str]:
+def unskipped(weights: EncoderWeights, options: Int8Options) -> list[str]:
+    """The products that are to be int8.
+
+    Raises:
+        ConfigError: an option names what is no product of this model.
+    """
+    names = list(quantize.products(weights))
+    for option in ("alpha", "token_scales"):
+        chosen(names, getattr(options, option), option)
+    skip = chosen(names, options.skip, "skip")
+    return [name for name in names if name not in skip]
+
+
+def chosen(names: Collection[str], wanted: Collection[str], option: str) -> set[str]:
     """The products in `names` that `wanted` means, by name or by kind.
 
     Raises:
@@ -94,9 +105,10 @@ def chosen(names: Sequence[str], wanted: Collection[str], option: str) -> set[st
     """
     unknown = [word for word in wanted if word not in quantize.KINDS and word not in names]
     if unknown:
+        example = next(iter(names))
         raise ConfigError(
             f"int8.{option} names {', '.join(unknown)}, which is no product of this model: give "
-            f"{', '.join(sorted(quantize.KINDS))}, or one of them in one layer, such as {names[0]}"
+            f"{', '.join(sorted(quantize.KINDS))}, or one of them in one layer, such as {example}"
         )
     return {name for name in names if name in wanted or quantize.kind(name) in wanted}
 

@@ -15,27 +15,31 @@ import numpy as np
 from crossbench.backends import artifacts, cpu_features
 from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout
-from crossbench.backends.calibration import Int8Options, calibrated_plan
+from crossbench.backends.calibration import Int8Options, calibrated_plan, unskipped
 from crossbench.backends.graphs import check_graph_pools
 from crossbench.backends.pytorch import sample_batch
 from crossbench.backends.streams import Grouping, Run, Streams
-from crossbench.errors import BackendUnavailable
+from crossbench.errors import BackendUnavailable, ConfigError
+from crossbench.models.quantize import weight_plan
 from crossbench.models.weights import read_weights
 from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 
 _HIDDEN = np.float32(-1e9)  # added to attention scores of padding; -inf would make NaN of 0 * inf
-_GRAPH_VERSION = 2  # raise it when openvino_graph.py or quantize.py change what they make
+PRODUCTS = ("int8", "rest", "auto")
+_GRAPH_VERSION = 3  # raise it when openvino_graph.py or quantize.py change what they make
 
 
 @dataclass
 class OpenVINOBackend:
-    """OpenVINO on the CPU, at fp32, bf16 or static int8.
+    """OpenVINO on the CPU, at fp32, bf16 or int8.
 
     `streams` engines of one thread each share a micro-batch's groups (0: as many as the deployment
     has threads); `wide` keeps a second engine with all threads for a lone group. `cls_only`
     computes the last layer for the CLS row, which is exact. `grouping` bounds the groups, `int8`
     says how int8 is made. `int8_rest` is what int8 leaves over is computed in: f32, bf16, or auto
-    (bf16 where the CPU has it).
+    (bf16 where the CPU has it). `int8_products` says whether products are left over, too, and their
+    weights alone are int8: int8, rest, or auto (rest where the CPU has no int8 dot product, for
+    there OpenVINO's int8 products are slower than those in fp32).
     """
 
     supported: ClassVar[Supported] = dict.fromkeys((Quant.FP32, Quant.BF16, Quant.INT8), ("cpu",))
@@ -48,10 +52,18 @@ class OpenVINOBackend:
     wide: bool
     grouping: Grouping
     int8: Int8Options
+    int8_products: str
     int8_rest: str
     _engine: Streams | None = field(default=None, init=False, repr=False)
     _model_mb: float | None = field(default=None, init=False, repr=False)
     precisions: frozenset[str] = field(default=frozenset(), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.int8_products not in PRODUCTS:
+            raise ConfigError(
+                f"backend.int8_products={self.int8_products} is not known: give "
+                f"{', '.join(PRODUCTS)}"
+            )
 
     @classmethod
     def missing(cls, quant: Quant, device: str) -> Missing | None:
@@ -69,7 +81,7 @@ class OpenVINOBackend:
 
     @property
     def encoder(self) -> str:
-        return "openvino"
+        return "openvino, weights alone int8" if self._weights_only else "openvino"
 
     @property
     def workers(self) -> int:
@@ -108,8 +120,11 @@ class OpenVINOBackend:
             )
 
         narrow = engine(count, max(count, deployment.threads))
+        constants = constant_bytes(narrow)
+        self._model_mb = sum(constants.values()) / 1e6
         self.precisions = executed_precisions(narrow)
-        self._model_mb = constant_bytes(narrow) / 1e6
+        if self._weights_only:
+            self.precisions |= {f"weights_{kind}" for kind in constants}
         self._check_precisions()
         run = _runner(narrow, deployment.model.pad_id)
         wide = self.wide and deployment.threads > 1
@@ -137,7 +152,7 @@ class OpenVINOBackend:
         key = artifacts.artifact_key(
             _GRAPH_VERSION,
             model.digest,
-            quant is Quant.INT8 and self.int8.key(),
+            quant is Quant.INT8 and (self.int8.key(), self._weights_only),
             self.cls_only,
             artifacts.library_versions("openvino"),
         )
@@ -145,14 +160,25 @@ class OpenVINOBackend:
         def build(folder: Path) -> None:
             from openvino import save_model
 
-            from crossbench.backends.openvino_graph import build
+            from crossbench.backends.openvino_graph import Int8, build
 
             weights = read_weights(model)
-            plan = calibrated_plan(model, weights, self.int8) if quant is Quant.INT8 else {}
+            plan: Int8 = {}
+            if self._weights_only:
+                plan = weight_plan(weights, unskipped(weights, self.int8))
+            elif quant is Quant.INT8:
+                plan = calibrated_plan(model, weights, self.int8)
             graph = build(weights, self.cls_only, plan)
             save_model(graph, folder / "encoder.xml", compress_to_fp16=False)
 
         return artifacts.artifact(self.deployment.cache_dir, "openvino", key, build)
+
+    @property
+    def _weights_only(self) -> bool:
+        rest = self.int8_products == "rest"
+        if self.int8_products == "auto":
+            rest = not cpu_features.has_int8_dot()
+        return self.deployment.quant is Quant.INT8 and rest
 
     def _check_precisions(self) -> None:
         """A precision that OpenVINO silently replaced would be measured under a wrong name."""
@@ -181,15 +207,17 @@ def executed_precisions(compiled: Any) -> frozenset[str]:
     )
 
 
-def constant_bytes(compiled: Any) -> int:
-    """Bytes of a compiled model's constants, in the types that it was compiled to."""
-    total = 0
+def constant_bytes(compiled: Any) -> dict[str, int]:
+    """Bytes of a compiled model's constants by the types that it was compiled to (f32, i8, …)."""
+    total: dict[str, int] = {}
     for operation in compiled.get_runtime_model().get_ordered_ops():
         info = operation.get_rt_info()
-        bits = re.search(r"\d+$", info["outputPrecisions"].astype(str))
+        kind = info["outputPrecisions"].astype(str)
+        bits = re.search(r"\d+$", kind)
         shape = operation.output(0).partial_shape
         if info["layerType"].astype(str) == "Const" and bits and shape.is_static:
-            total += math.prod(shape.to_shape()) * int(bits[0]) // 8
+            held = math.prod(shape.to_shape()) * int(bits[0]) // 8
+            total[kind] = total.get(kind, 0) + held
     return total
 
 

@@ -15,14 +15,17 @@ import openvino as ov
 from openvino import opset13 as op
 
 from crossbench.models.embedding import Embedding
-from crossbench.models.quantize import Int8Linear
+from crossbench.models.quantize import Int8Linear, Int8Weight
 from crossbench.models.weights import ClassifierHead, EncoderWeights, Layer, Linear, Norm
 
 Node = Any
 
 
-def build(weights: EncoderWeights, cls_only: bool, int8: Mapping[str, Int8Linear]) -> ov.Model:
-    """The graph in float32, with the products that `int8` names quantised."""
+Int8 = Mapping[str, Int8Linear] | Mapping[str, Int8Weight]
+
+
+def build(weights: EncoderWeights, cls_only: bool, int8: Int8) -> ov.Model:
+    """The graph in float32; of the products that `int8` names all is int8, or the weights alone."""
     return _Builder(weights, int8).model(cls_only)
 
 
@@ -34,8 +37,12 @@ def _constant(value: Any, dtype: Any = np.float32) -> Node:
     return op.constant(np.asarray(value, dtype=dtype))
 
 
+def _dequantised(weight: Any, scale: Any) -> Node:
+    return op.multiply(op.convert(op.constant(weight), np.float32), _constant(scale))
+
+
 class _Builder:
-    def __init__(self, weights: EncoderWeights, int8: Mapping[str, Int8Linear]) -> None:
+    def __init__(self, weights: EncoderWeights, int8: Int8) -> None:
         self._weights, self._int8 = weights, int8
 
     def model(self, cls_only: bool) -> ov.Model:
@@ -135,6 +142,9 @@ class _Builder:
         if quantised is None:
             product = op.matmul(x, _constant(linear.weight), False, True)
             return op.add(product, _constant(linear.bias))
+        if isinstance(quantised, Int8Weight):
+            weight = _dequantised(quantised.weight, quantised.scale)
+            return op.add(op.matmul(x, weight, False, True), _constant(quantised.bias))
         if quantised.smooth is not None:
             x = op.multiply(x, _constant(quantised.smooth))
         low, high, levels, reach = quantised.low, quantised.high, 256, None
@@ -145,8 +155,7 @@ class _Builder:
             x, low, high, levels = op.divide(x, reach), -1.0, 1.0, 255
         ends = [_constant(end) for end in (low, high, low, high)]
         x = op.fake_quantize(x, *ends, levels)
-        weight = op.convert(op.constant(quantised.weight), np.float32)
-        weight = op.multiply(weight, _constant(quantised.weight_scale))
+        weight = _dequantised(quantised.weight, quantised.weight_scale)
         product = op.matmul(x, weight, False, True)
         if reach is not None:
             product = op.multiply(product, reach)

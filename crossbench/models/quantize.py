@@ -60,6 +60,15 @@ class Int8Linear:
         return round(-self.low / self.input_scale)
 
 
+@dataclass(frozen=True)
+class Int8Weight:
+    """A product in fp32 whose weight is kept in int8: `weight` (out, in) times `scale` (out, 1)."""
+
+    weight: np.ndarray[tuple[int, int], np.dtype[np.int8]]
+    scale: Float32Array
+    bias: Float32Array
+
+
 Plan = Mapping[str, Int8Linear]
 # A model's last layer has a key_value where its head reads CLS rows only, and a qkv where not.
 KINDS = frozenset({"qkv", "key_value", "attention_out", "up", "down"})
@@ -151,6 +160,21 @@ def plan(
     }
 
 
+def weight_plan(weights: EncoderWeights, names: Sequence[str]) -> Mapping[str, Int8Weight]:
+    """The products in `names` with their weights alone in int8: nothing to calibrate."""
+    named, made = products(weights), {}
+    for name in names:
+        rounded, scale = _rounded(named[name].weight, FULL_WEIGHT_LEVEL)
+        made[name] = Int8Weight(rounded.astype(np.int8), scale.astype(np.float32), named[name].bias)
+    return made
+
+
+def _rounded(weight: Float32Array, level: int) -> tuple[Float32Array, Float32Array]:
+    """Whole numbers in [-level, level] and the scale of each row, (out, 1)."""
+    scale = np.maximum(np.abs(weight).max(1, keepdims=True), 1e-12) / level
+    return np.clip(np.rint(weight / scale), -level, level), scale
+
+
 def quantize_linear(
     linear: Linear, observed: Observed, per_token: bool, alpha: float | None, level: int
 ) -> Int8Linear:
@@ -164,8 +188,7 @@ def quantize_linear(
         factor /= np.exp(np.mean(np.log(factor)))
         weight, smooth = weight * factor, (1 / factor).astype(np.float32)
         low, high = low / factor, high / factor
-    scale = np.maximum(np.abs(weight).max(1, keepdims=True), 1e-12) / level
-    rounded = np.clip(np.rint(weight / scale), -level, level)
+    rounded, scale = _rounded(weight, level)
     # Zero must be exact, since padding and cut-off activations are full of it.
     lowest, highest = min(float(low.min()), 0.0), max(float(high.max()), 1e-6)
     step = (highest - lowest) / 255
