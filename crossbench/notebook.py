@@ -27,7 +27,7 @@ from crossbench.report.compare import Run, cells
 from crossbench.report.quality_plot import quality_plot
 from crossbench.report.sweep_plots import sweep_plots
 from crossbench.report.sweep_tables import summary_rows
-from crossbench.results import RESULT_FILE, RunResult, Status, load_records, load_result
+from crossbench.results import RESULT_FILE, RunResult, Status, load_cell
 from crossbench.types import Task
 from crossbench.wording import number
 
@@ -228,7 +228,7 @@ def runs_of(frame: pd.DataFrame) -> list[Run]:
 def _run(row: Mapping[Any, Any]) -> Run:
     folder = Path(str(row["folder"]))
     if folder.is_absolute() and (folder / RESULT_FILE).exists():
-        return Run(str(row["cell"]), load_result(folder), load_records(folder))
+        return Run(str(row["cell"]), *load_cell(folder))
     known = {str(key): value for key, value in row.items() if not _is_missing(value)}
     no_setting = {*ABOUT, "run_id"}
     config = {key: value for key, value in known.items() if not ("/" in key or key in no_setting)}

@@ -14,6 +14,7 @@ crossbench (backends/calibration.tsv) or that the user names, never from the dat
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -32,6 +33,8 @@ from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.server import Server
 from crossbench.types import Float32Array, Pipeline, Quant, QueryPassages, ScoredPair
+
+log = logging.getLogger(__name__)
 
 _REFERENCE_BATCH = 32
 Announce = Callable[[str], None]
@@ -218,28 +221,40 @@ async def reference_scores(
 ) -> list[Float32Array]:
     """The reference's scores of the first lists: from the cache, the others computed and kept.
 
+    A cache that cannot be written costs a word in the log, and the time of the next cell.
+
     Raises:
         ModelError: transformers cannot load the model.
     """
     known = [cache.load(entry) for entry in lists]
-    missing = [entry for entry, scores in zip(lists, known, strict=True) if scores is None]
+    missing = [index for index, scores in enumerate(known) if scores is None]
+    unkept: list[OSError] = []
+
+    def keep(number: int, scores: Float32Array) -> None:
+        known[missing[number]] = scores
+        try:
+            cache.save(lists[missing[number]], scores)
+        except OSError as error:
+            unkept.append(error)
+
     if missing:
         server = await asyncio.to_thread(make_server)
         try:
             async with InferenceClient(await server.start()) as client:
                 await score_lists(
                     client,
-                    missing,
+                    [lists[index] for index in missing],
                     users=1,
                     batch=_REFERENCE_BATCH,
                     max_seconds=check.reference_max_seconds,
                     timeout_s=check.timeout_s,
                     interrupted=asyncio.Event(),
-                    keep=lambda index, scores: cache.save(missing[index], scores),
+                    keep=keep,
                 )
         finally:
             await server.stop()
-        known = [cache.load(entry) for entry in lists]
+    if unkept:
+        log.warning("the reference's scores cannot be kept: %s", unkept[0])
     first = next((index for index, scores in enumerate(known) if scores is None), len(known))
     return [scores for scores in known[:first] if scores is not None]
 

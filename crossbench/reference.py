@@ -40,13 +40,22 @@ class ReferenceCache:
         return scores if whole else None
 
     def save(self, entry: QueryPassages, scores: Float32Array) -> None:
-        """Keep the list's scores, whole or not at all."""
+        """Keep the list's scores, whole or not at all.
+
+        Raises:
+            OSError: the folder cannot be written, or the disk is full.
+        """
         path = self._path(entry)
         path.parent.mkdir(parents=True, exist_ok=True)
-        document = {"sha256": _sum(scores), "scores": scores.tolist()}
+        document = json.dumps({"sha256": _sum(scores), "scores": scores.tolist()})
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as draft:
-            json.dump(document, draft)
-        Path(draft.name).replace(path)
+            try:
+                draft.write(document)
+                draft.close()
+                Path(draft.name).replace(path)
+            except OSError:
+                Path(draft.name).unlink(missing_ok=True)
+                raise
 
     def _path(self, entry: QueryPassages) -> Path:
         key = artifact_key(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,8 +93,10 @@ def load_result(folder: Path) -> RunResult:
         document = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ResultError(f"no {RESULT_FILE} in {folder}: did the cell run to its end?") from None
-    except json.JSONDecodeError as error:
+    except (OSError, ValueError) as error:
         raise ResultError(f"{path} is not valid JSON ({error}): run the cell again") from error
+    if not isinstance(document, dict):
+        raise ResultError(f"{path} holds no result: run the cell again")
     version = document.pop("schema_version", None)
     if version != SCHEMA_VERSION:
         raise ResultError(
@@ -103,7 +105,23 @@ def load_result(folder: Path) -> RunResult:
         )
     known = {item.name for item in fields(RunResult)}
     document = {key: value for key, value in document.items() if key in known}
-    return RunResult(**{**document, "status": Status(document["status"])})
+    try:
+        return RunResult(**{**document, "status": Status(document["status"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResultError(f"{path} is no whole result ({error}): run the cell again") from error
+
+
+def load_cell(folder: Path) -> tuple[RunResult, list[RequestRecord]]:
+    """A cell's result and its raw records; without the records, its numbers and a warning.
+
+    Raises:
+        ResultError: there is no readable result.
+    """
+    result = load_result(folder)
+    try:
+        return result, load_records(folder)
+    except ResultError as error:
+        return replace(result, warnings=[*result.warnings, str(error)]), []
 
 
 def cell_folders(sweep: Path) -> list[Path]:
@@ -115,26 +133,26 @@ def cell_folders(sweep: Path) -> list[Path]:
 def save_records(records: Sequence[RequestRecord], folder: Path) -> Path:
     """Write `requests.parquet` into `folder`: one row per request, one column per field."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    path = folder / RECORDS_FILE
     columns = {
         item.name: [getattr(record, item.name) for record in records]
         for item in fields(RequestRecord)
     }
-    pq.write_table(pa.table(columns), path)
-    return path
+    return _write_table(pa.table(columns), folder / RECORDS_FILE)
 
 
 def load_records(folder: Path) -> list[RequestRecord]:
-    """Read `folder`/requests.parquet; no such file is an empty list: the cell did not measure."""
+    """Read `folder`/requests.parquet; no such file is an empty list: the cell did not measure.
+
+    Raises:
+        ResultError: the file is not whole.
+    """
     return _load_rows(folder / RECORDS_FILE, RequestRecord)
 
 
 def save_quality(pairs: Sequence[ScoredPair], folder: Path) -> Path:
     """Write `quality.parquet` into `folder`: one row per pair of the quality check."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     types = {
         "query_id": pa.string(),
@@ -147,23 +165,40 @@ def save_quality(pairs: Sequence[ScoredPair], folder: Path) -> Path:
         name: pa.array([getattr(pair, name) for pair in pairs], kind)
         for name, kind in types.items()
     }
-    path = folder / QUALITY_FILE
-    pq.write_table(pa.table(columns), path)
-    return path
+    return _write_table(pa.table(columns), folder / QUALITY_FILE)
 
 
 def load_quality(folder: Path) -> list[ScoredPair]:
-    """Read `folder`/quality.parquet, query by query; no such file is an empty list."""
+    """Read `folder`/quality.parquet, query by query; no such file is an empty list.
+
+    Raises:
+        ResultError: the file is not whole.
+    """
     return _load_rows(folder / QUALITY_FILE, ScoredPair)
 
 
+def _write_table(table: Any, path: Path) -> Path:
+    """A pyarrow Table as parquet, whole or not at all: the process may be ended at any moment."""
+    import pyarrow.parquet as pq
+
+    partial = path.with_name(f"{path.name}.partial")
+    pq.write_table(table, partial)
+    partial.replace(path)
+    return path
+
+
 def _load_rows(path: Path, kind: type[Row]) -> list[Row]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not path.exists():
         return []
     names = [item.name for item in fields(kind)]
-    return [kind(**row) for row in pq.read_table(path, columns=names).to_pylist()]
+    try:
+        return [kind(**row) for row in pq.read_table(path, columns=names).to_pylist()]
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise ResultError(f"{path.name} is broken ({reason}): run the cell again") from error
 
 
 def _finite(value: Any) -> Any:

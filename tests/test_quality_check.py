@@ -125,6 +125,21 @@ def test_the_cache_knows_what_scores_follow_from(model: ModelFolder, tmp_path: P
         assert cache.load(entry) is None
 
 
+def test_a_cache_that_cannot_be_written_costs_time_and_no_check(
+    model: ModelFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_the_way = tmp_path / "reference"
+    in_the_way.write_text("a file where the cache's folder should be")
+    cache = ReferenceCache(in_the_way, model)
+
+    def make() -> Server:
+        return build_reference(settings(tmp_path), model)
+
+    found = asyncio.run(reference_scores(make, cache, a_check(), LISTS[:2]))
+    assert [len(scores) for scores in found] == [len(entry.passages) for entry in LISTS[:2]]
+    assert "scores cannot be kept" in caplog.text
+
+
 def test_another_model_is_another_reference(model: ModelFolder, tmp_path: Path) -> None:
     other = tiny_model(tmp_path / "other", seed=1)
     cache = tmp_path / "cache"

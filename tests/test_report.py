@@ -11,15 +11,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crossbench.errors import ResultError
 from crossbench.measure.correlation import correlation_metrics
 from crossbench.measure.statistics import summarise, windows
 from crossbench.report.axes import flatten, label, varying
 from crossbench.report.cell import write_cell_report
 from crossbench.report.compare import Estimate, Run, cells, distinguishable, pareto
 from crossbench.report.style import figure, place_labels
-from crossbench.report.sweep import terminal_table, write_sweep_report
+from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
 from crossbench.report.tables import interval_text, markdown_table, plain_table, plus_minus
-from crossbench.results import RunResult, Status, save_records, save_result
+from crossbench.results import (
+    RECORDS_FILE,
+    RESULT_FILE,
+    RunResult,
+    Status,
+    load_records,
+    load_result,
+    save_records,
+    save_result,
+)
 from crossbench.types import RequestRecord
 from crossbench.wording import number
 
@@ -110,6 +120,40 @@ def test_cell_with_no_or_one_reply(tmp_path: Path, n: int) -> None:
     assert f"1 of {n + 1} requests failed (INTERNAL)" in report.read_text()
     assert ("No request succeeded" in report.read_text()) == (n == 0)
     assert len(linked(report)) == (4 if n else 0)
+
+
+def test_requests_that_were_cut_short_cost_themselves_alone(tmp_path: Path) -> None:
+    saved = [save(tmp_path / str(n), config(batch=8 + n), load(400, 8, n)) for n in range(2)]
+    rate = saved[0].metrics["throughput/pairs_per_s"]
+    whole = (tmp_path / "0" / RECORDS_FILE).read_bytes()
+    for broken in (b"", whole[: len(whole) // 2], whole[:200] + whole[300:]):
+        (tmp_path / "0" / RECORDS_FILE).write_bytes(broken)
+        with pytest.raises(ResultError, match=r"requests\.parquet is broken"):
+            load_records(tmp_path / "0")
+        for report in (write_cell_report(tmp_path / "0"), write_sweep_report(tmp_path)):
+            assert "> **Note:** requests.parquet is broken" in report.read_text()
+            assert f"{rate:.0f}" in report.read_text()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"null",
+        b"[1]",
+        b"\xff\xfe",
+        b'{"schema_version": 1',
+        b'{"schema_version": 1}',
+        b'{"schema_version": 1, "status": "wonderful", "config": {}, "cell_id": ""}',
+    ],
+)
+def test_a_result_that_is_none_is_a_failed_run(tmp_path: Path, document: bytes) -> None:
+    save(tmp_path / "0", config(), load(400, 32))
+    save(tmp_path / "1", config("packed"), load(400, 32))
+    (tmp_path / "0" / RESULT_FILE).write_bytes(document)
+    with pytest.raises(ResultError, match=r"run the cell again"):
+        load_result(tmp_path / "0")
+    assert [run.result.status for run in read_runs(tmp_path)] == ["failed", "finished"]
 
 
 def test_two_cells_of_which_one_is_not_here(tmp_path: Path) -> None:

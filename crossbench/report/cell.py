@@ -12,7 +12,7 @@ from crossbench.report.cell_plots import cell_plots
 from crossbench.report.quality import cell_quality
 from crossbench.report.reference import beside_reference
 from crossbench.report.tables import percentile_text
-from crossbench.results import RunResult, Status, load_records, load_result
+from crossbench.results import RunResult, Status, load_cell
 from crossbench.types import RequestRecord
 from crossbench.wording import number
 
@@ -26,7 +26,7 @@ def write_cell_report(folder: Path) -> Path:
     Raises:
         ResultError: `folder` holds no readable result.
     """
-    result, records = load_result(folder), load_records(folder)
+    result, records = load_cell(folder)
     unit = result.task.unit
     plots = cell_plots(records, folder / PLOTS_FOLDER, unit)
     metrics = {**(summarise(records, result.task) if records else {}), **result.metrics}

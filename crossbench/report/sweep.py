@@ -26,7 +26,7 @@ from crossbench.report.sweep_tables import (
     unfinished,
 )
 from crossbench.report.tables import markdown_table, percentile_text
-from crossbench.results import RunResult, Status, cell_folders, load_records, load_result
+from crossbench.results import RunResult, Status, cell_folders, load_cell
 from crossbench.wording import ABSENT, number
 
 CSV_FILE = "results.csv"
@@ -37,12 +37,13 @@ _PLACE = ("host", "cpu", "cores_usable", "os", "git_commit", "git_dirty")
 def read_runs(folder: Path) -> list[Run]:
     """Every run of the sweep in its order: the numbered subfolders.
 
-    A folder without a readable result is a run that failed, with the reason as its error.
+    A folder without a readable result is a run that failed, with the reason as its error; one whose
+    requests cannot be read has its numbers, and a warning.
     """
     runs = []
     for path in cell_folders(folder):
         try:
-            runs.append(Run(path.name, load_result(path), load_records(path)))
+            runs.append(Run(path.name, *load_cell(path)))
         except ResultError as error:
             runs.append(Run(path.name, RunResult(Status.FAILED, {}, "", error=str(error))))
     return runs
