@@ -19,11 +19,12 @@ from crossbench.wording import counted
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a cell's client brought home."""
+    """What a cell's client brought home; `reasons`: why requests failed first, by status."""
 
     records: list[RequestRecord]
     metrics: dict[str, float]
     info: pb.ServerInfo
+    reasons: Mapping[str, str]
     cut_short: str  # why it ended before its time: "interrupted", "the server went away (…)"
     reset_midway: bool  # somebody else has reset the server's counters
     served: Served | None = None  # what the quality check had of it; None: nothing to check
@@ -96,11 +97,12 @@ def to_result(
         sent = counted(len(measured.records), "request")
         error = f"{measured.cut_short} after {sent}; their records are kept"
     elif len(failed) == len(measured.records):
-        error = f"all {len(failed)} requests failed, the first with {failed[0]}"
+        error = f"all {len(failed)} requests failed, the first with {measured.reasons[failed[0]]}"
     elif failed:
+        reasons = "; ".join(measured.reasons[status] for status in sorted(set(failed)))
         warnings.append(
-            f"{len(failed)} of {len(measured.records)} requests failed "
-            f"({', '.join(sorted(set(failed)))}); the numbers are of the others"
+            f"{len(failed)} of {len(measured.records)} requests failed ({reasons}); the numbers "
+            "are of the others"
         )
     return RunResult(
         status=Status.FAILED if error else Status.FINISHED,

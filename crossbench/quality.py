@@ -30,7 +30,7 @@ from crossbench.load.sample import Check, NoCheck, QualityCheck, is_judged
 from crossbench.measure.quality import Judgement, ScoredList, Verdict, judge, quality_metrics
 from crossbench.reference import ReferenceCache
 from crossbench.serving import inference_pb2 as pb
-from crossbench.serving.client import InferenceClient
+from crossbench.serving.client import InferenceClient, words_of
 from crossbench.serving.server import Server
 from crossbench.types import Float32Array, Pipeline, Quant, QueryPassages, ScoredPair
 
@@ -123,7 +123,7 @@ async def score_sample(
             interrupted=interrupted,
         )
     except grpc.aio.AioRpcError as error:
-        return replace(served, why=f"the server failed: {error.code().name}: {error.details()}")
+        return replace(served, why=f"the server failed: {words_of(error)}")
     seconds = time.perf_counter() - started_s
     if interrupted.is_set():
         return replace(served, why="interrupted")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ from crossbench.quality import Checked, compare, score_sample, unchecked
 from crossbench.reference import ReferenceCache
 from crossbench.results import RunResult, Status, save_quality, save_records, save_result
 from crossbench.serving import inference_pb2 as pb
-from crossbench.serving.client import InferenceClient
+from crossbench.serving.client import InferenceClient, words_of
 from crossbench.targets import Target
 from crossbench.types import Pipeline, RequestRecord, Task
 
@@ -105,8 +106,7 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
     except CrossbenchError as error:
         return ended(Status.FAILED, str(error))
     except grpc.aio.AioRpcError as error:
-        code, details = error.code().name, error.details()
-        return ended(Status.FAILED, f"the server does not answer ({code}: {details})")
+        return ended(Status.FAILED, f"the server does not answer ({words_of(error)})")
     except Exception as error:
         traceback.print_exc()
         return ended(Status.FAILED, f"{type(error).__name__}: {error}")
@@ -173,7 +173,7 @@ async def _drive(
             interrupted = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
             info = await client.info()
-            measured = await _measure(client, load, info, settings, data, task, interrupted, events)
+            measured = await measure(client, load, info, settings, data, task, interrupted, events)
             if measured.cut_short or not any(record.ok for record in measured.records):
                 return measured
             served = await score_sample(
@@ -192,7 +192,7 @@ async def _drive(
         await target.close()
 
 
-async def _measure(
+async def measure(
     client: InferenceClient,
     load: ClosedLoop,
     info: pb.ServerInfo,
@@ -202,15 +202,20 @@ async def _measure(
     interrupted: asyncio.Event,
     events: EventStream,
 ) -> Measured:
-    """Warm up, then drive the load between two looks at the server's own counters."""
+    """Warm up, then drive the load between two looks at the server's own counters.
+
+    Requests begin behind those set aside for the warm-up, however many of these its time allows:
+    every cell of a sweep is measured on the same ones.
+    """
     fill = fill_texts if task is Task.EMBED else fill_requests
     messages = fill(data.dataset.lists, settings.batch)
+    first = list(islice(messages, settings.warmup_requests))
 
     events.stage("warming up")
     warming_s = time.perf_counter()
-    if settings.warmup_requests:
-        warmup = Stop(settings.warmup_requests, settings.warmup_max_seconds)
-        await load.drive(client, messages, warmup, lambda _: None, interrupted)
+    if first:
+        warmup = Stop(len(first), settings.warmup_max_seconds)
+        await load.drive(client, iter(first), warmup, lambda _: None, interrupted)
     warmup_s = time.perf_counter() - warming_s
 
     events.stage("measuring")
@@ -219,7 +224,10 @@ async def _measure(
     compiled = compilations()
     cpu, started_s = CpuMeter(), time.perf_counter()
     stop = Stop(settings.requests, settings.max_seconds)
-    records = await load.drive(client, messages, stop, Progress(events), interrupted)
+    reasons: dict[str, str] = {}
+    records = await load.drive(
+        client, messages, stop, Progress(events), interrupted, reasons.setdefault
+    )
     wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
     recompiled = (compilations() or 0) - (compiled or 0)
     cut_short, reset_midway = "interrupted" if interrupted.is_set() else "", False
@@ -238,7 +246,7 @@ async def _measure(
     }
     if compiled is not None or recompiled:  # replicas in processes of their own are not counted
         metrics["compile/recompilations"] = float(recompiled)
-    return Measured(records, metrics, info, cut_short, reset_midway)
+    return Measured(records, metrics, info, reasons, cut_short, reset_midway)
 
 
 def _end_with_parent() -> None:

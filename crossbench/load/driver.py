@@ -11,10 +11,11 @@ from typing import Any
 import grpc
 
 from crossbench.load.mix import mix_models, wanted_models
-from crossbench.serving.client import InferenceClient, Message, message_size
+from crossbench.serving.client import InferenceClient, Message, message_size, words_of
 from crossbench.types import RequestRecord
 
 Observer = Callable[[RequestRecord], None]
+Failed = Callable[[str, str], object]  # a request's status and the server's words
 GONE = grpc.StatusCode.UNAVAILABLE.name  # no server answers
 GONE_PAUSE_S = 0.1  # before a user asks a server again that was gone
 GONE_FOR_S = 3.0  # after which it is taken not to come back
@@ -51,11 +52,12 @@ class ClosedLoop:
         stop: Stop,
         observe: Observer,
         interrupted: asyncio.Event,
+        failed: Failed = lambda status, words: None,
     ) -> list[RequestRecord]:
         """Send until `stop` or `interrupted`; what is in flight then completes and counts.
 
         The first request is always sent, and no more once the server is gone for three seconds.
-        Returns the records in the order of their replies.
+        Returns the records in the order of their replies; why one failed goes to `failed`.
 
         Raises:
             ConfigError: the server has no model of that name.
@@ -82,7 +84,7 @@ class ClosedLoop:
                 index = sent
                 sent += 1
                 due_s = time.perf_counter() - started_s
-                record = await self._send(client, next(messages), index, due_s, started_s)
+                record = await self._send(client, next(messages), index, due_s, started_s, failed)
                 records.append(record)
                 observe(record)
                 if record.status == GONE:
@@ -97,7 +99,13 @@ class ClosedLoop:
         return records
 
     async def _send(
-        self, client: InferenceClient, message: Message, index: int, due_s: float, started_s: float
+        self,
+        client: InferenceClient,
+        message: Message,
+        index: int,
+        due_s: float,
+        started_s: float,
+        failed: Failed,
     ) -> RequestRecord:
         pairs = message_size(message)
         tokens = truncated = 0
@@ -111,6 +119,7 @@ class ClosedLoop:
             tokenize_ms, queue_ms, infer_ms = stages.tokenize_ms, stages.queue_ms, stages.infer_ms
         except grpc.aio.AioRpcError as error:
             status = error.code().name
+            failed(status, words_of(error))
         received_s = time.perf_counter() - started_s
         return RequestRecord(
             index=index,

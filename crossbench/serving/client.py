@@ -118,6 +118,11 @@ class InferenceClient:
         await self._stub.ResetMetrics(pb.ResetMetricsRequest())
 
 
+def words_of(error: grpc.aio.AioRpcError) -> str:
+    """The status code and what the server or gRPC said, on one line."""
+    return f"{error.code().name}: {' '.join((error.details() or 'no words').split())}"
+
+
 def message_size(message: Message) -> int:
     """Pairs in a request, or texts where it embeds."""
     if isinstance(message, pb.ScoreRequest):
