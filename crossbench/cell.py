@@ -27,7 +27,7 @@ from crossbench.wording import ending
 
 LOG_FILE = "cell.log"
 LOG_LINES_IN_ERROR = 5
-STOP_GRACE_S = 10.0
+STOP_GRACE_S = 30.0  # for requests in flight and the results; a second Ctrl-C does not wait
 
 
 def run_cell(

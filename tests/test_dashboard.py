@@ -53,7 +53,7 @@ class LiveServer:
         self.start()
 
     def start(self) -> None:
-        context = serving([noop(self._model)], port=self.port)
+        context = serving([noop(self._model)], port=self.port, grace_s=25.0)
         self.address = self._run(self._stack.enter_async_context(context))
         self.port = int(self.address.rsplit(":", 1)[1])
 
@@ -95,13 +95,13 @@ def url(server: LiveServer) -> Iterator[str]:
     until(lambda: metrics(found[0])["status"] == "connected")
     yield found[0]
     process.terminate()
-    rest, _ = process.communicate(timeout=10)
+    rest, _ = process.communicate(timeout=60)
     assert rest == ""
 
 
 def metrics(url: str) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = httpx.get(f"{url}/metrics").raise_for_status().json()
+        answer: dict[str, Any] = httpx.get(f"{url}/metrics", timeout=60).raise_for_status().json()
     except httpx.ConnectError:
         return {"status": "not up yet"}
     return answer
@@ -415,7 +415,7 @@ def test_a_server_that_goes_shows_and_comes_back_by_itself(
     with opened(browser, url) as page:
         begun = time.monotonic()
         server.stop()
-        assert time.monotonic() - begun < 1.5  # it does not wait for those who only watch
+        assert time.monotonic() - begun < 20  # its 25 s are not for those who only watch
         says(page, f"disconnected from {server.address}")
         assert metrics(url)["status"] == "disconnected"
         assert "crossbench_up 0.0" in httpx.get(f"{url}/metrics/prometheus").text

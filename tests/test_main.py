@@ -217,7 +217,7 @@ def test_ctrl_c_ends_the_cell_in_order_and_reports_the_sweep(
     read_until(sweep, "measuring")
     time.sleep(1)
     sweep.send_signal(signal.SIGINT)
-    _, errors = sweep.communicate(timeout=60)
+    _, errors = sweep.communicate(timeout=200)
     assert sweep.returncode == 130
     assert "interrupted: results of 1 of 3 cells" in errors
     folder = the_sweep(outputs)
@@ -245,7 +245,7 @@ def test_a_killed_child_fails_its_cell_and_the_sweep_goes_on(
     read_until(sweep, "measuring")
     (child,) = psutil.Process(sweep.pid).children()
     child.kill()
-    _, errors = sweep.communicate(timeout=60)
+    _, errors = sweep.communicate(timeout=200)
     first, second = results(the_sweep(outputs))
     assert first["status"] == "failed"
     assert "SIGKILL" in str(first["error"])
@@ -263,7 +263,7 @@ def test_a_server_that_dies_ends_the_cell_and_keeps_its_records(
     children = psutil.Process(cell.pid).children(recursive=True)
     (server,) = (child for child in children if "crossbench.target_process" in child.cmdline())
     server.kill()
-    cell.communicate(timeout=60)
+    cell.communicate(timeout=200)
     assert cell.returncode == 1
     (result,) = results(the_sweep(outputs))
     assert "the server went away (UNAVAILABLE) after" in str(result["error"])
@@ -279,7 +279,7 @@ def test_a_killed_parent_leaves_no_orphan(tmp_path: Path, environment: dict[str,
     assert children
     parent.kill()
     parent.wait()
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
 
 
@@ -310,7 +310,7 @@ def test_two_terminals(tmp_path: Path, environment: dict[str, str]) -> None:
     assert result["status"] == "finished"
     assert result["model"]["backend"] == "noop"  # type: ignore[index]
     server.send_signal(signal.SIGTERM)
-    out, errors = server.communicate(timeout=30)
+    out, errors = server.communicate(timeout=200)
     assert server.returncode == 0, errors
     assert "ended" in out
 

@@ -76,39 +76,40 @@ def test_who_rests_comes_back_on_demand_and_nobody_waits_in_vain(
         thread, process = Replica(backend, backend, 0.3), in_process(noop(seeded_model), 0.3)
         for replica in (thread, process):
             async with serving([replica]) as address, InferenceClient(address) as client:
-                awake_mb = (await client.metrics()).rss_mb
                 cpu_s = (await client.metrics()).cpu_s
+                awake_mb = 0.0
                 for _ in range(2):
-                    await until(lambda replica=replica: replica.resting)
-                    assert replica.pid is None
+                    await until(lambda replica=replica: replica.resting and replica.pid is None)
                     scored = [client.score("q", PASSAGES) for _ in range(8)]
                     assert all(len(reply.scores) == 3 for reply in await asyncio.gather(*scored))
-                    assert not replica.resting
-                await until(lambda replica=replica: replica.resting)
+                    awake_mb = max(awake_mb, (await client.metrics()).rss_mb)
+                await until(lambda replica=replica: replica.resting and replica.pid is None)
                 metrics = await client.metrics()
                 if replica is process:
                     assert metrics.rss_mb < awake_mb - 15  # an interpreter with NumPy
                 assert metrics.cpu_s >= cpu_s
                 assert not metrics.requests_failed
-        assert (backend.loads, backend.closes) == (3, 4)  # once more by the end of the server
+        # Once in the beginning and once for each return, or more where the machine was slow to ask
+        assert backend.loads >= 3
+        assert backend.closes == backend.loads + 1  # the last one by the end of the server
 
     asyncio.run(run())
 
 
 def test_a_resting_model_frees_its_memory(cache_dir: Path) -> None:
-    settings = ("backend=packed", "model.layers=24", "pool.idle_seconds=0.3", "batch=2")
+    settings = ("backend=packed", "model.layers=24", "pool.idle_seconds=1", "batch=2")
 
     async def run() -> None:
         server = make_server(cache_dir, *settings)
         async with InferenceClient(await server.start()) as client:
             try:
                 before = (await client.score("q", PASSAGES)).scores
-                awake_mb = psutil.Process().memory_info().rss / 1e6
+                process = psutil.Process()
+                awake_mb = process.memory_info().rss / 1e6
                 (service,) = server._services.values()
                 await until(lambda: service.replicas[0].resting)
-                await asyncio.sleep(0.2)
-                rests_mb = psutil.Process().memory_info().rss / 1e6
-                assert rests_mb < awake_mb - 100  # of 170 MB of layers
+                # Of 170 MB of layers, which are freed a moment later
+                await until(lambda: process.memory_info().rss / 1e6 < awake_mb - 100)
                 assert np.allclose((await client.score("q", PASSAGES)).scores, before, atol=1e-6)
             finally:
                 await server.stop()

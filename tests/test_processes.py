@@ -193,7 +193,7 @@ engine.infer(TokenBatch.from_lengths(ids, ids, [50]))  # never answers
     assert os.getpgid(worker.pid) == os.getpgid(server.pid)
     server.kill()
     server.wait()
-    gone, _ = psutil.wait_procs([worker], timeout=10)
+    gone, _ = psutil.wait_procs([worker], timeout=60)
     assert gone
 
 
@@ -209,7 +209,7 @@ def test_a_process_that_cannot_be_replaced_says_why_and_comes_back_later(
     killed = psutil.Process(replica.pid)
     (tmp_path / "model.safetensors").rename(tmp_path / "away")
     killed.kill()
-    psutil.wait_procs([killed], timeout=1)
+    psutil.wait_procs([killed], timeout=60)
     with pytest.raises(ModelError):
         replica.infer(BATCH)
     (tmp_path / "away").rename(tmp_path / "model.safetensors")
