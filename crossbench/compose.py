@@ -18,8 +18,8 @@ import numpy as np
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from crossbench.backends.availability import refuse, support
-from crossbench.backends.base import Backend, Deployment, Layout
+from crossbench.backends.availability import refuse, require, support
+from crossbench.backends.base import Backend, Deployment, Derives, Layout
 from crossbench.config import CellSettings, check_groups, check_settings, conf_dir
 from crossbench.errors import ConfigError
 from crossbench.load.lengths import PASSAGES, QUERIES
@@ -172,6 +172,8 @@ def build_server(
     pipeline = settings.pipeline
     runs_model = pipeline is not Pipeline.TOKENIZE
     concurrently = pool_settings.kind == "process"
+    if runs_model:
+        _derive([group[0].backend for group in replicas.values()])
     startup = _start(everyone if runs_model else [], telemetry, settings, concurrently)
 
     tokenizers = ThreadPoolExecutor(pool_settings.tokenizers, thread_name_prefix="tokenizer")
@@ -239,6 +241,23 @@ def replica_devices(numbers: Any, device: str) -> list[str]:
             "leave one of them out"
         )
     return [f"cuda:{number}" for number in numbers]
+
+
+def _derive(backends: Sequence[Backend]) -> None:
+    """Let what backends derive from their models be made in processes of their own.
+
+    What converting takes (torch, a second copy of the weights) would stay in the memory of the
+    process that is measured, and its time in that of loading: only of the cell that comes first.
+    """
+    for backend in backends:
+        deployment = backend.deployment
+        if not isinstance(backend, Derives):
+            continue
+        require(backend.name, type(backend), deployment.quant, deployment.device)
+        if not backend.artifact().is_whole():
+            apart = ProcessEngine(backend)
+            apart.load_model()
+            apart.close()
 
 
 def _start(

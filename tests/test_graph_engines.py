@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossbench.errors import BackendUnavailable, ConfigError, UnsupportedQuant
+from crossbench.backends.artifacts import Artifact
+from crossbench.errors import BackendUnavailable, ConfigError, ModelError, UnsupportedQuant
 from tests import engine_checks as checks
 
 
@@ -96,3 +98,55 @@ def test_refuses_what_it_cannot_compute(engine, tiny, tmp_path):
         checks.backend(engine.name, tiny, "int8", tmp_path, int8={"token_scales": ["batch"]})
     with pytest.raises(ConfigError, match=r"nowhere\.tsv"):
         checks.backend(engine.name, tiny, "int8", tmp_path, int8={"text": "nowhere.tsv"})
+
+
+def test_a_cell_leaves_converting_to_another_process(tiny, tmp_path):
+    """Whose memory goes with it: torch and the float weights are no part of what is measured."""
+    pytest.importorskip("onnxruntime")
+    program = """
+import subprocess
+import sys
+from hydra import compose, initialize_config_dir
+from crossbench.compose import build_server, fetch_model
+from crossbench.config import check_settings, conf_dir, register, to_plain
+register()
+with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    config = to_plain(compose("config", overrides=sys.argv[1:]))
+settings = check_settings(config)
+server = build_server(config, settings, fetch_model(config, settings))
+print(sorted({"torch", "crossbench.backends.onnx_graph"} & sys.modules.keys()))
+"""
+    given = ("backend=onnx", "quant=int8", "model=local", f"model.path={tiny.path}")
+    command = [sys.executable, "-c", program, *given, "batch=2", f"cache_dir={tmp_path}"]
+    command.append("model.max_length=128")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.stdout == "[]\n", done.stderr
+    assert len(list((tmp_path / "onnx").glob("*/manifest.json"))) == 1
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from crossbench.backends.artifacts import Artifact
+folder, log = map(Path, sys.argv[1:])
+def build(draft):
+    with log.open("a") as file:
+        file.write("built")
+    time.sleep(0.5)
+    (draft / "graph").write_text("whole")
+print((Artifact(folder, build).fetch() / "graph").read_text(), end="")
+"""
+
+
+def test_processes_that_want_the_same_make_it_once(tmp_path):
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "cache/key"), str(tmp_path / "log")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate(timeout=100)[0] for process in processes] == ["whole"] * 3
+    assert (tmp_path / "log").read_text() == "built"
+
+
+def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    artifact = Artifact(tmp_path / "file/key", lambda draft: None)
+    with pytest.raises(ModelError, match=r"give another cache folder with cache_dir=DIR"):
+        artifact.fetch()

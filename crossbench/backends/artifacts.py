@@ -12,8 +12,12 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+from crossbench.errors import ModelError
+from crossbench.models.file_lock import locked
 
 MANIFEST = "manifest.json"
 
@@ -28,42 +32,52 @@ def library_versions(*names: str) -> tuple[str, ...]:
     return tuple(f"{name}=={version(name)}" for name in names)
 
 
-def artifact(cache_dir: Path, kind: str, key: str, build: Callable[[Path], None]) -> Path:
-    """The folder of an artifact, made by `build(folder)` where it is absent or broken."""
-    place = cache_dir / kind / key
-    if _is_whole(place):
-        return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=place.parent))
-    try:
-        build(draft)
-        sums = {file.name: _sha256(file) for file in sorted(draft.iterdir())}
-        (draft / MANIFEST).write_text(json.dumps(sums, indent=1), "utf-8")
-        _publish(draft, place)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return place
+@dataclass(frozen=True)
+class Artifact:
+    """What `build(folder)` makes of a model, in `folder`."""
 
+    folder: Path
+    build: Callable[[Path], None]
 
-def _publish(draft: Path, place: Path) -> None:
-    try:
-        draft.rename(place)
-    except OSError:
-        # A folder is in the way: another process was faster, or what is there is broken.
-        if _is_whole(place):
-            return
-        aside = Path(tempfile.mkdtemp(prefix=".broken-", dir=place.parent))
-        place.replace(aside)
-        shutil.rmtree(aside, ignore_errors=True)
-        draft.rename(place)
+    def is_whole(self) -> bool:
+        """It is there, and its files are what was written."""
+        try:
+            sums = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+            return bool(sums) and all(_sha256(self.folder / name) == sums[name] for name in sums)
+        except (OSError, ValueError, AttributeError, TypeError):
+            return False
 
+    def fetch(self) -> Path:
+        """The folder, made where it is absent or broken; who finds another process at it waits.
 
-def _is_whole(place: Path) -> bool:
-    try:
-        sums = json.loads((place / MANIFEST).read_text("utf-8"))
-        return bool(sums) and all(_sha256(place / name) == sums[name] for name in sums)
-    except (OSError, ValueError, AttributeError, TypeError):
-        return False
+        Raises:
+            ModelError: the folder cannot be written.
+        """
+        if self.is_whole():
+            return self.folder
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            with locked(self.folder.with_name(f"{self.folder.name}.lock")):
+                # Another process may have made it while this one waited.
+                if not self.is_whole():
+                    self._make()
+        except OSError as error:
+            raise ModelError(
+                f"cannot write {self.folder} ({error}): free some space there or give another "
+                "cache folder with cache_dir=DIR"
+            ) from error
+        return self.folder
+
+    def _make(self) -> None:
+        draft = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))
+        try:
+            self.build(draft)
+            sums = {file.name: _sha256(file) for file in sorted(draft.iterdir())}
+            (draft / MANIFEST).write_text(json.dumps(sums, indent=1), "utf-8")
+            shutil.rmtree(self.folder, ignore_errors=True)  # which is broken
+            draft.rename(self.folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _sha256(file: Path) -> str:

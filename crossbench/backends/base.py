@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
+from crossbench.backends.artifacts import Artifact
 from crossbench.backends.availability import Missing, Supported
 from crossbench.models.folder import ModelFolder
 from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
@@ -27,6 +28,13 @@ class Deployment:
     device: str
     threads: int
     cache_dir: Path
+
+
+@runtime_checkable
+class Derives(Protocol):
+    """A backend whose load_model() makes something of the model, once per cache."""
+
+    def artifact(self) -> Artifact: ...
 
 
 class Backend(Protocol):

@@ -87,7 +87,7 @@ class OnnxBackend:
         provider = (_CUDA, {"device_id": self._device.partition(":")[2]}) if on_gpu else _CPU
         import onnxruntime as runtime
 
-        file = self._artifact() / "encoder.onnx"
+        file = self.artifact().fetch() / "encoder.onnx"
         # Next to nothing but weights, in the types that the sessions hold them in
         self._model_mb = sum(part.stat().st_size for part in file.parent.glob("*.onnx*")) / 1e6
 
@@ -128,7 +128,8 @@ class OnnxBackend:
             self._engine.close()
         self._engine = self._model_mb = None
 
-    def _artifact(self) -> Path:
+    def artifact(self) -> artifacts.Artifact:
+        """The graph that the engine loads, of this model at this precision."""
         quant, model = self.deployment.quant, self.deployment.model
         key = artifacts.artifact_key(
             _GRAPH_VERSION,
@@ -153,7 +154,7 @@ class OnnxBackend:
                 location="encoder.onnx.data",
             )
 
-        return artifacts.artifact(self.deployment.cache_dir, "onnx", key, build)
+        return artifacts.Artifact(self.deployment.cache_dir / "onnx" / key, build)
 
 
 def _runner(session: Any, pad_id: int) -> Run:

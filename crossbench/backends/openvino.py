@@ -103,7 +103,7 @@ class OpenVINOBackend:
         hint = {Quant.FP32: "f32", Quant.BF16: "bf16"}.get(
             deployment.quant, "f32" if rest == "auto" else rest
         )
-        graph = core.read_model(self._artifact() / "encoder.xml")
+        graph = core.read_model(self.artifact().fetch() / "encoder.xml")
         count = self.streams or deployment.threads
 
         def engine(streams: int, threads: int) -> Any:
@@ -147,7 +147,8 @@ class OpenVINOBackend:
             self._engine.close()
         self._engine = self._model_mb = None
 
-    def _artifact(self) -> Path:
+    def artifact(self) -> artifacts.Artifact:
+        """The graph that the engine loads, of this model at this precision."""
         quant, model = self.deployment.quant, self.deployment.model
         key = artifacts.artifact_key(
             _GRAPH_VERSION,
@@ -171,7 +172,7 @@ class OpenVINOBackend:
             graph = build(weights, self.cls_only, plan)
             save_model(graph, folder / "encoder.xml", compress_to_fp16=False)
 
-        return artifacts.artifact(self.deployment.cache_dir, "openvino", key, build)
+        return artifacts.Artifact(self.deployment.cache_dir / "openvino" / key, build)
 
     @property
     def _weights_only(self) -> bool:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from crossbench.errors import ModelError
+from crossbench.models.file_lock import locked
 from crossbench.models.folder import ModelFolder
 from crossbench.models.json_file import read_json
 from crossbench.models.safetensors_check import check_safetensors
@@ -78,7 +76,7 @@ class SeededModel:
         try:
             if not _is_whole(folder):
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                with _lock(folder.with_name(f"{folder.name}.lock")):
+                with locked(folder.with_name(f"{folder.name}.lock")):
                     # Another process may have made it while this one waited.
                     if not _is_whole(folder):
                         self._build(folder)
@@ -273,11 +271,3 @@ def _is_whole(folder: Path) -> bool:
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, AttributeError):
         return False
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold the lock on `path`; the system releases it when the process ends, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
