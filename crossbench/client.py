@@ -5,4 +5,4 @@ from crossbench.app import launch
 from crossbench.sweep import run_job
 
 if __name__ == "__main__":
-    launch(run_job, choices=["target=remote", "server=remote"])
+    launch(run_job, choices=["hydra/help=client", "target=remote", "server=remote"])

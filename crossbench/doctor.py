@@ -162,7 +162,7 @@ def main() -> None:
         choices = examine(list(HydraConfig.get().overrides.task))
         print((as_json if wants_json else as_text)(choices, environment()))
 
-    launch(examine_and_print, choices=["hydra.run.dir=."])
+    launch(examine_and_print, choices=["hydra/help=doctor", "hydra.run.dir=."])
 
 
 if __name__ == "__main__":

@@ -81,4 +81,4 @@ async def _run(server: Server, journal: Journal) -> None:
 
 
 if __name__ == "__main__":
-    launch(serve, choices=["server=standalone", "hydra.run.dir=."])
+    launch(serve, choices=["hydra/help=serve", "server=standalone", "hydra.run.dir=."])

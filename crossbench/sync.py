@@ -58,4 +58,4 @@ if __name__ == "__main__":
     given = [word for word in sys.argv[1:] if "=" not in word and not word.startswith("-")]
     given += [word for word in sys.argv[1:] if "=" in word and Path(word).is_dir()]
     sys.argv[1:] = [word for word in sys.argv[1:] if word not in given]
-    launch(partial(sync, given), choices=["hydra.run.dir=."])
+    launch(partial(sync, given), choices=["hydra/help=sync", "hydra.run.dir=."])

@@ -189,6 +189,15 @@ def test_a_sweep_of_nothing_but_bad_values_is_refused(
     assert not list(tmp_path.glob("*/*"))  # nothing was started
 
 
+@pytest.mark.parametrize("module", ["crossbench", "crossbench.serve", "crossbench.client"])
+def test_help_begins_with_what_it_is_for(module: str) -> None:
+    command = [sys.executable, "-m", module, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith(f"python -m {module}: ")
+    assert "backend: compiled, cuda" in done.stdout
+    assert "Powered by" not in done.stdout
+
+
 def start(
     *arguments: str, outputs: Path, environment: dict[str, str], module: str = "crossbench"
 ) -> subprocess.Popen[str]:

@@ -30,4 +30,4 @@ def watch(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    launch(watch, choices=["server=remote", "hydra.run.dir=."])
+    launch(watch, choices=["hydra/help=dashboard", "server=remote", "hydra.run.dir=."])
