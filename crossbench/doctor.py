@@ -21,7 +21,14 @@ from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from crossbench.app import launch
-from crossbench.backends.availability import Availability, Checked, Ready, Unavailable, availability
+from crossbench.backends.availability import (
+    Availability,
+    Checked,
+    Ready,
+    Unavailable,
+    Unsupported,
+    availability,
+)
 from crossbench.config import check_settings, to_plain
 from crossbench.measure.probes import environment
 from crossbench.overrides import CONFIG_NAME
@@ -93,7 +100,7 @@ def as_text(choices: list[Choice], place: dict[str, Any]) -> str:
             return "-"
         texts = [str(missing) for missing in found.lacks]
         notes.extend(text for text in texts if text not in notes)
-        return f"no ({' or '.join(str(notes.index(text) + 1) for text in texts)})"
+        return "/".join(f"[{notes.index(text) + 1}]" for text in texts)
 
     def device(choice: Choice) -> str:
         found = [item.device for item in choice.found.values() if isinstance(item, Ready)]
@@ -104,9 +111,18 @@ def as_text(choices: list[Choice], place: dict[str, Any]) -> str:
         for choice in choices
     ]
     table = plain_table(("backend", "device", *(quant.value for quant in Quant)), rows)
-    legend = "yes: runs here (*: unless quant= says otherwise); no: see below; -: it has no such"
-    numbered = [f"({number}) {note}" for number, note in enumerate(notes, 1)]
-    return "\n".join([*_machine(place), "", table, "", legend, *numbered])
+    legend = ["yes  runs here; yes* is what the backend takes where quant= is not given"]
+    every = [item for choice in choices for item in choice.found.values()]
+    if unsupported := [item for item in every if isinstance(item, Unsupported)]:
+        on_any = all(item.is_quant for item in unsupported)
+        here = "" if on_any else ", or not on the device that was asked for"
+        legend.append(f"-    the backend has no such precision{here}")
+    if notes:
+        legend.append(
+            "[n]  does not run here: what is missing stands below; of [1]/[2] either will do"
+        )
+    numbered = [f"[{number}]  {note}" for number, note in enumerate(notes, 1)]
+    return "\n".join([*_machine(place), "", table, "", *legend, *[""] * bool(notes), *numbered])
 
 
 def as_json(choices: list[Choice], place: dict[str, Any]) -> str:

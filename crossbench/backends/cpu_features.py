@@ -50,9 +50,8 @@ def missing_bf16() -> Missing | None:
     if has_bf16():
         return None
     return Missing(
-        "this CPU has no bf16 and would emulate it (x86: AVX512_BF16 or AMX; Arm: BF16)",
-        "it takes an AMD Zen 4, Intel Cooper Lake or Sapphire Rapids, Arm v8.6 or newer; "
-        "give quant=fp32 here",
+        "this CPU has no bf16 (AVX512_BF16 or AMX; on Arm BF16) and emulates it, slower than fp32",
+        "give quant=fp32 here; AMD Zen 4, Intel Cooper Lake or Sapphire Rapids, Arm v8.6 have it",
     )
 
 

@@ -9,7 +9,7 @@ from crossbench.report.advice import Recommendation, matched, rate, speed_text
 from crossbench.report.axes import value_text
 from crossbench.report.compare import Cell
 from crossbench.types import Pipeline
-from crossbench.wording import percent
+from crossbench.wording import counted, percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def bottlenecks(joined: Sequence[Cell], axes: Sequence[str]) -> Recommendation:
             continue
         count = sum(share >= cause.from_share for share, _ in shares)
         line = f"{cause.name}: {text}, and {percent(cause.from_share)} or more in {count} of "
-        line += f"{len(shares)} cells."
+        line += f"{counted(len(shares), 'cell')}."
         found.append((cause.name, line + _remedy(cause, cell, served, axes)))
     if not found and unknown and not small:
         return Recommendation(topic, None, (f"nothing was measured of {', '.join(unknown)}.",))

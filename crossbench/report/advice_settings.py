@@ -66,7 +66,7 @@ def knee(choice: Choice) -> Recommendation:
     if len(front) < 3:
         return Recommendation(
             topic, None,
-            (f"only {len(front)} of {len(cells)} cells are on the frontier, a knee needs three.",),
+            (f"the frontier has {counted(len(front), 'cell')}, a knee needs three.",),
         )  # fmt: skip
     points = [(_p95(cell), _pace(cell)) for cell in front]
     found = find_knee(points)

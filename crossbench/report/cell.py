@@ -9,12 +9,13 @@ from crossbench.measure.statistics import summarise
 from crossbench.report import sections
 from crossbench.report.axes import flatten, label
 from crossbench.report.cell_plots import cell_plots
+from crossbench.report.facts import MACHINE, MODEL, facts
 from crossbench.report.quality import cell_quality
 from crossbench.report.reference import beside_reference
 from crossbench.report.tables import percentile_text
 from crossbench.results import RunResult, Status, load_cell
 from crossbench.types import RequestRecord
-from crossbench.wording import number
+from crossbench.wording import counted, number
 
 REPORT_FILE = "report.md"
 PLOTS_FOLDER = "plots"
@@ -42,12 +43,11 @@ def write_cell_report(folder: Path) -> Path:
         sections.stages(metrics),
         *(sections.resources(title, rows, metrics) for title, rows in sections.RESOURCES.items()),
         cell_quality(result.quality, metrics),
-        sections.others(metrics, "harness"),
         beside_reference([(label(result.config), result)]),
         sections.dataset(result.dataset),
-        sections.mapping("Model", result.model),
-        sections.mapping("Configuration", flatten(result.config)),
-        sections.mapping("Environment", result.environment),
+        facts("Model", result.model, MODEL),
+        facts("Configuration", flatten(result.config), {}),
+        facts("Environment", result.environment, MACHINE),
     ]
     path = folder / REPORT_FILE
     path.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
@@ -78,10 +78,10 @@ def _answer(
         return "**No request succeeded**, so there is nothing to report on speed."
     p95 = percentile_text(metrics.get("latency/p95_ms"), 95, ok, "ms")
     sizes = sorted({record.pairs for record in records if record.ok})
-    size = f" of {sizes[0]} {unit}" if len(sizes) == 1 else ""
+    size = f" of {counted(sizes[0], unit.removesuffix('s'))}" if len(sizes) == 1 else ""
     return (
         f"**{number(metrics[f'throughput/{unit}_per_s'])} {unit}/s at a p95 latency of {p95}**, "
-        f"over {ok} request{'s' * (ok != 1)}{size}."
+        f"over {counted(ok, 'request')}{size}."
     )
 
 

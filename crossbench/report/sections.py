@@ -16,6 +16,7 @@ from crossbench.measure.statistics import (
     percentile_supported,
     windows,
 )
+from crossbench.report.facts import DATASET, facts
 from crossbench.report.tables import interval_text, markdown_table, percentile_text, plus_minus
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, number
@@ -34,6 +35,7 @@ RESOURCES = {
         ("batching/texts_per_batch", "texts per micro-batch", ""),
         ("batching/padding_waste", "padding waste", "%"),
         ("cpu/cores_used", "cores kept busy by the server's process", ""),
+        ("harness/cores_used", "cores kept busy by the client's process (if not the same)", ""),
         ("requests/truncated_pairs", "pairs that were truncated", ""),
         ("requests/truncated_texts", "texts that were truncated", ""),
     ),
@@ -190,17 +192,6 @@ def resources(
     )
 
 
-def others(metrics: Mapping[str, float], group: str) -> str:
-    """Metrics of a group that this report knows nothing else about."""
-    rows = [
-        [name.split("/", 1)[1], number(value)]
-        for name, value in sorted(metrics.items())
-        if name.startswith(f"{group}/")
-    ]
-    table = markdown_table([group, "value"], rows, "lr")
-    return f"## {group.capitalize()}\n\n{table}" if rows else ""
-
-
 def _usual(table: LengthTable) -> dict[str, float]:
     """MS MARCO's lengths by the keys of a result's data set."""
     quantiles = dict(zip(map(str, PERCENT), table.quantiles, strict=True))
@@ -209,7 +200,7 @@ def _usual(table: LengthTable) -> dict[str, float]:
 
 def dataset(dataset: Mapping[str, Any]) -> str:
     plain = {key: value for key, value in dataset.items() if not key.endswith("_tokens")}
-    parts = [mapping("Data set", plain)] if plain else []
+    parts = [facts("Data set", plain, DATASET)] if plain else []
     usual = {"passage": _usual(PASSAGES), "query": _usual(QUERIES)}
     kinds = [kind for kind in usual if isinstance(dataset.get(f"{kind}_tokens"), Mapping)]
     if kinds:
@@ -224,23 +215,3 @@ def dataset(dataset: Mapping[str, Any]) -> str:
         ]  # fmt: skip
         parts.append(markdown_table(headers, rows, "l" + "r" * len(columns)))
     return "\n\n".join(parts)
-
-
-def mapping(title: str, values: Mapping[str, Any]) -> str:
-    rows = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            rows += [[f"{key}: {inner}", _value(item)] for inner, item in value.items()]
-        elif key != "caveat":
-            rows.append([str(key), _value(value)])
-    return f"## {title}\n\n{markdown_table(['', 'value'], rows)}" if rows else ""
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_value(item)}" for key, item in value.items()) or ABSENT
-    if isinstance(value, list | tuple):
-        return ", ".join(_value(item) for item in value) or ABSENT
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ABSENT if value is None else str(value)

@@ -18,7 +18,7 @@ from crossbench.report.sweep import question, read_runs, summary_rows
 from crossbench.report.sweep_tables import best_of, estimate_text, unfinished
 from crossbench.report.tables import markdown_table, percentile_text
 from crossbench.types import RequestRecord
-from crossbench.wording import ABSENT, number
+from crossbench.wording import ABSENT, counted, number
 
 SUITE_FILE = "suite.json"
 STUDY_FILE = "study.json"
@@ -216,7 +216,8 @@ def _ranges(runs: Sequence[Run]) -> str:
     headers = ["latency", "average (pairs/s)", "min (pairs/s)", "max (pairs/s)", "requests"]
     return (
         f"{markdown_table(headers, rows, 'lrrrr')}\n\nOf single requests (a request's pairs over "
-        f"its latency), over {len(chosen)} cells; the ranges are of all their latencies together."
+        f"its latency), over {counted(len(chosen), 'run')}; the ranges are of all their latencies "
+        "together."
     )
 
 

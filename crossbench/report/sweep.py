@@ -11,6 +11,7 @@ from crossbench.report.axes import flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
 from crossbench.report.choice import choose
 from crossbench.report.compare import Cell, Estimate, Run, cells, ratio
+from crossbench.report.facts import MACHINE, fact_text
 from crossbench.report.quality import quality_reason, sweep_quality
 from crossbench.report.recommendations import recommendations
 from crossbench.report.reference import beside_reference
@@ -108,7 +109,7 @@ def _answer(joined: Sequence[Cell]) -> str:
     if not joined:
         return "**No cell was run.**"
     if not finished:
-        return f"**No cell finished**: see why for each of the {len(joined)} below."
+        return "**No cell finished**: see below why."
     if len(finished) == 1:
         return f"Only one cell has numbers, {_told(finished[0])}: there is nothing to compare."
     choice = choose(joined)
@@ -213,11 +214,11 @@ def _environment(runs: Sequence[Run]) -> str:
     rows, mixed = [], []
     for key in _PLACE:
         values = dict.fromkeys(
-            str(run.result.environment[key]) for run in runs if key in run.result.environment
+            fact_text(run.result.environment[key]) for run in runs if key in run.result.environment
         )
         if values:
-            rows.append([key, "; ".join(values)])
-            mixed += [key] if len(values) > 1 else []
+            rows.append([MACHINE.get(key, key), "; ".join(values)])
+            mixed += [MACHINE.get(key, key)] if len(values) > 1 else []
     if not rows:
         return ""
     warning = f"\n\nThe cells differ in {', '.join(mixed)}: compare with care." if mixed else ""
