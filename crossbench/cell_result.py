@@ -64,10 +64,26 @@ def server_metrics(
     return metrics
 
 
+def as_served(
+    config: Mapping[str, Any], served: pb.ModelInfo, digest: str
+) -> tuple[dict[str, Any], list[str]]:
+    """The config with what a server that runs already has in place of what it says, and where.
+
+    `digest` is that of the config's own model. Of another choice only its name is known.
+    """
+    has = {"backend": served.backend, "quant": served.quant}
+    if served.digest != digest:
+        has["model"] = served.name
+    other = [name for name in has if name == "model" or config[name]["name"] != has[name]]
+    told = [f"{name}={has[name]} (not {config[name]['name']})" for name in other]
+    return {**config, **{name: {"name": has[name]} for name in other}}, told
+
+
 def to_result(
     config: Mapping[str, Any],
     identity: str,
     started_at: str,
+    digest: str,
     data: CellData,
     task: Task,
     measured: Measured,
@@ -76,11 +92,11 @@ def to_result(
     dataset = data.dataset
     failed = [record.status for record in measured.records if not record.ok]
     warnings = length_warnings(data.query_tokens, data.passage_tokens)
-    named = (config["backend"]["name"], config["quant"]["name"])
-    if (served.backend, served.quant) != named:
+    config, other = as_served(config, served, digest)
+    if other:
         warnings.append(
-            f"the server runs backend={served.backend} quant={served.quant}, and this config says "
-            f"backend={named[0]} quant={named[1]}: the numbers are the server's; give both the same"
+            f"the server runs {', '.join(other)}, and the cell is called by that: give the client "
+            "the overrides that the server was given"
         )
     if again := measured.metrics.get("compile/recompilations"):
         warnings.append(

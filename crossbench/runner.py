@@ -110,7 +110,7 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
     except Exception as error:
         traceback.print_exc()
         return ended(Status.FAILED, f"{type(error).__name__}: {error}")
-    result = to_result(config, identity, started_at, data, task, measured)
+    result = to_result(config, identity, started_at, model.digest, data, task, measured)
     served = measured.served
     if served is None or served.why:
         why = measured.cut_short or "no request succeeded" if served is None else served.why

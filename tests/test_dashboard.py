@@ -21,12 +21,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from crossbench.dashboard.board import Board
+from crossbench.dashboard.charts import CHARTS
 from crossbench.dashboard.document import document
 from crossbench.dashboard.figures import GpuUse
 from crossbench.dashboard.process import JOURNAL_FILE, WebDashboard
 from crossbench.dashboard.prometheus import exposition
 from crossbench.dashboard.screenshot import BROWSER_ARGS, find_browser
 from crossbench.dashboard.watch import JournalReader
+from crossbench.dashboard.words import tiles
 from crossbench.errors import DashboardError
 from crossbench.events import FileJournal
 from crossbench.models.folder import ModelFolder
@@ -268,6 +270,16 @@ def test_a_board_counts_intervals_time_left_and_from_a_reset_on() -> None:
     assert board.failed == {"INTERNAL": 1}
     board.sample(pb.Metrics(since_reset_s=0.5, pairs=7), (), 25.0)  # reset by somebody else
     assert board.totals.pairs == 7
+
+
+def test_what_a_cell_counts_stands_at_its_charts() -> None:
+    board = Board(None)
+    headings = [chart.heading(board) for chart in CHARTS]
+    assert headings[0] == "Throughput, pairs/s"
+    board.event({"event": "config", "config": {"load": {"name": "closed", "task": "embed"}}})
+    embedding = [chart.heading(board) for chart in CHARTS]
+    assert embedding == [heading.replace("pairs", "texts") for heading in headings]
+    assert next(tiles(board)).unit == "texts/s"
 
 
 def test_credentials_of_the_configuration_are_not_shown() -> None:

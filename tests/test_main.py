@@ -317,7 +317,11 @@ def test_two_terminals(tmp_path: Path, environment: dict[str, str]) -> None:
     assert done.returncode == 0, done.stderr
     (result,) = results(the_sweep(tmp_path))
     assert result["status"] == "finished"
-    assert result["model"]["backend"] == "noop"  # type: ignore[index]
+    # The client's config says pytorch: the cell is called by what was served
+    assert result["config"]["backend"] == {"name": "noop"}  # type: ignore[index]
+    report = (the_sweep(tmp_path) / "0" / "report.md").read_text()
+    assert report.startswith("# noop fp32 batch=32")
+    assert "the server runs backend=noop (not pytorch), and the cell is called by that" in report
     server.send_signal(signal.SIGTERM)
     out, errors = server.communicate(timeout=200)
     assert server.returncode == 0, errors

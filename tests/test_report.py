@@ -17,7 +17,7 @@ from crossbench.measure.statistics import summarise, windows
 from crossbench.report.axes import flatten, label, varying
 from crossbench.report.cell import write_cell_report
 from crossbench.report.compare import Estimate, Run, cells, distinguishable, pareto
-from crossbench.report.style import figure, place_labels
+from crossbench.report.style import PALETTE, figure, place_labels
 from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
 from crossbench.report.tables import interval_text, markdown_table, plain_table, plus_minus
 from crossbench.results import (
@@ -288,6 +288,20 @@ def test_twenty_four_cells(tmp_path: Path) -> None:
     assert (rows[5]["status"], rows[5]["error"]) == ("failed", "killed")
     assert rows[0]["backend"] == backends[0]
     assert len(terminal_table(results).splitlines()) == 2 + 24 + 2
+
+
+def test_no_line_is_drawn_over_a_cell_without_numbers(tmp_path: Path) -> None:
+    for index, batch in enumerate((8, 16, 32, 64)):
+        if batch == 16:
+            save(tmp_path / str(index), config("x", batch), (), Status.FAILED, "killed")
+        else:
+            save(tmp_path / str(index), config("x", batch), load(300 + batch, batch, index, 40))
+    write_sweep_report(tmp_path)
+    svg = (tmp_path / "plots/by_batch.svg").read_text()
+    drawn = f'style="fill: none; stroke: {PALETTE[0].lower()}; stroke-width: 1.6'
+    line, _ = re.findall(rf'<path d="(M[^"]*)" clip-path="[^"]*" {drawn}', svg)  # in two panels
+    assert line.count("M") == 2  # lifted once: 8, gap, 32 to 64
+    assert line.count("L") == 1
 
 
 def test_no_cell_finished_and_no_cell_at_all(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from crossbench.config import flatten_text
 from crossbench.dashboard.figures import ClientWindow, Counters, GpuUse, Sample
 from crossbench.serving import inference_pb2 as pb
+from crossbench.types import Task
 
 HISTORY = 180  # samples, a second each
 RATE_WINDOW_S = 5.0
@@ -156,6 +157,12 @@ class Board:
         self.client_failed.clear()
 
     # What is asked for
+
+    @property
+    def unit(self) -> str:
+        """What is counted: texts where the running cell embeds, else pairs."""
+        embeds = self.config.get("load.task") == Task.EMBED
+        return (Task.EMBED if embeds else Task.SCORE).unit
 
     @property
     def measured(self) -> bool:

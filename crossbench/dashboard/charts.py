@@ -50,12 +50,18 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A titled group of lines; `units` are those of the left axis and, where used, the right."""
+    """A titled group of lines; `units` are those of the left axis and, where used, the right.
+
+    `{unit}` among them is what the board counts: pairs or texts.
+    """
 
     key: str
     title: str
     units: Sequence[str]
     lines: Sequence[Line]
+
+    def heading(self, board: Board) -> str:
+        return f"{self.title}, {' / '.join(self.units).format(unit=board.unit)}"
 
     def options(self) -> dict[str, Any]:
         """What never changes."""
@@ -146,7 +152,7 @@ def _percent(value: Value) -> Value:
 
 
 CHARTS = (
-    Chart("throughput", "Throughput", ["pairs/s"], [
+    Chart("throughput", "Throughput", ["{unit}/s"], [
         Line("server", "blue", lambda s: s.pairs_per_s),
         Line("client", "orange", of_window=lambda w: w.pairs_per_s, dashed=True),
     ]),
@@ -162,12 +168,12 @@ CHARTS = (
         Line("queue", "purple", _mean("queue"), stacked=True, held=True),
         Line("infer", "blue", _mean("infer"), stacked=True, held=True),
     ]),
-    Chart("queue", "Queue", ["pairs", "ms"], [
-        Line("pairs waiting", "blue", lambda s: s.metrics.queue_pairs),
+    Chart("queue", "Queue", ["{unit}", "ms"], [
+        Line("waiting", "blue", lambda s: s.metrics.queue_pairs),
         Line("mean wait, ms", "orange", _mean("queue"), right=True, held=True),
     ]),
-    Chart("batches", "Micro-batches", ["pairs", "%"], [
-        Line("pairs each", "blue", lambda s: s.interval.pairs_per_batch, held=True),
+    Chart("batches", "Micro-batches", ["{unit}", "%"], [
+        Line("in each", "blue", lambda s: s.interval.pairs_per_batch, held=True),
         Line("padding waste, %", "orange", lambda s: _percent(s.interval.padding_waste),
              right=True, held=True),
     ]),

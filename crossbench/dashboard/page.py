@@ -86,6 +86,7 @@ class Page:
         self._board, self._watcher = board, watcher
         self._html: list[tuple[ui.html, Callable[[Board], str]]] = []
         self._charts: dict[str, tuple[Chart, ui.echart]] = {}
+        self._headings: list[tuple[Chart, Tag]] = []
         self._in_view: deque[str] = deque()
         self._ticks = 0
 
@@ -148,6 +149,8 @@ class Page:
             self._tiles[index].show(tile)
         for element, text in self._html:
             element.set_content(text(board))
+        for chart, heading in self._headings:
+            heading.say(chart.heading(board))
         self._gpu.set_visibility(board.has_device)
         self._ticks += 1
         if self._in_view and self._ticks % TICKS_PER_CHART == 0:
@@ -179,7 +182,9 @@ class Page:
 
     def _chart(self, chart: Chart) -> ui.element:
         names = ", ".join(line.name for line in chart.lines)
-        with self._section(f"{chart.title}, {' / '.join(chart.units)}") as section:
+        section = ui.element("section").props(f'aria-label="{chart.title}"')
+        with section:
+            self._headings.append((chart, Tag("h2", chart.heading(self._board))))
             drawn = ui.echart(chart.options(), renderer="svg").classes("chart")
             drawn.props(f'role=img aria-label="{chart.title} over the last minutes: {names}"')
             drawn.props(f"data-chart={chart.key}")

@@ -9,8 +9,7 @@ from html import escape
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.document import CELL_FIGURES, server_facts
 from crossbench.dashboard.figures import Sample
-from crossbench.types import Task
-from crossbench.wording import ABSENT, number, percent
+from crossbench.wording import ABSENT, counted, number, percent
 
 TEXTS_PER_S = "throughput/texts_per_s"  # of a cell that embeds, in the place of its pairs
 
@@ -39,7 +38,7 @@ def tiles(board: Board) -> Iterator[Tile]:
     metrics = last.metrics if last else None
     window = board.windows[-1] if board.windows else None
     speed = last.pairs_per_s if last else None
-    unit = "texts" if board.config.get("load.task") == Task.EMBED else "pairs"
+    unit = board.unit
     of_client = f"client {number(window.pairs_per_s)}" if window else ""
     yield Tile("Throughput", number(speed), f"{unit}/s", of_client)
     recent = metrics.latency_ms if metrics else None
@@ -103,7 +102,9 @@ def subtitle(board: Board) -> str:
     if not facts:
         return ""
     shown = [facts["model"], facts["backend"], facts["quant"], facts["device"]]
-    workers = f"{facts['workers']} × {facts['threads']} threads" if facts["workers"] else ""
+    workers = ""
+    if facts["workers"]:
+        workers = f"{facts['workers']} × {counted(facts['threads'], 'thread')}"
     return " · ".join(str(word) for word in [*shown, workers] if word)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from crossbench.wording import number
 _LEGEND_CHARACTERS = 44
 _BAR_CHARACTERS = 38
 _LEGEND_ROW_IN = 0.19
+_GAP = Estimate(math.nan)
 _CROSS: dict[str, Any] = {"color": "black", "markeredgewidth": 1.4}
 
 Measured = tuple[Cell, Estimate, Estimate]
@@ -54,7 +56,8 @@ def sweep_plots(cells: Sequence[Cell], axes: Sequence[str], folder: Path) -> dic
     plots = {}
     if along is not None and len(measured) > len(names):
         title = f"Throughput and p95 latency by {along}"
-        plots[title] = _by_axis(measured, along, rest, names, folder)
+        absent = [cell for cell in cells if cell.throughput is None or cell.p95 is None]
+        plots[title] = _by_axis(measured, absent, along, rest, names, folder)
     else:
         plots["Throughput and p95 latency"] = _bars(measured, folder)
     if len(measured) > 1:
@@ -64,17 +67,29 @@ def sweep_plots(cells: Sequence[Cell], axes: Sequence[str], folder: Path) -> dic
 
 def _by_axis(
     measured: Sequence[Measured],
+    absent: Sequence[Cell],
     along: str,
     rest: Sequence[str],
     names: dict[str, str],
     folder: Path,
 ) -> Path:
-    """Two panels, one line per combination of the other axes, intervals as error bars."""
-    values = sorted({float(cell.flat[along]) for cell, *_ in measured})
+    """Two panels, one line per combination of the other axes, intervals as error bars.
+
+    A line has a gap where one of its cells is `absent`, for nobody knows how it would go there.
+    """
+    places = [float(cell.flat[along]) for cell, *_ in measured]
+    gaps = [
+        cell
+        for cell in absent
+        if numeric_axis([along], [cell.flat])
+        and min(places) < float(cell.flat[along]) < max(places)
+    ]
+    values = sorted({*places, *(float(cell.flat[along]) for cell in gaps)})
     with figure(3.3 + _LEGEND_ROW_IN * legend_rows(list(names.values()))) as made:
         panels = made.subplots(1, 2)
         for index, (key, name) in enumerate(names.items()):
             members = [item for item in measured if _series_name(item[0], rest) == key]
+            members += [(cell, _GAP, _GAP) for cell in gaps if _series_name(cell, rest) == key]
             members.sort(key=lambda item: float(item[0].flat[along]))
             places = [float(cell.flat[along]) for cell, *_ in members]
             _errorbar(panels[0], places, [item[1] for item in members], name, index)
