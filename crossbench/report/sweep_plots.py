@@ -91,9 +91,9 @@ def _by_axis(
             members = [item for item in measured if _series_name(item[0], rest) == key]
             members += [(cell, _GAP, _GAP) for cell in gaps if _series_name(cell, rest) == key]
             members.sort(key=lambda item: float(item[0].flat[along]))
-            places = [float(cell.flat[along]) for cell, *_ in members]
-            _errorbar(panels[0], places, [item[1] for item in members], name, index)
-            _errorbar(panels[1], places, [item[2] for item in members], name, index)
+            at = [float(cell.flat[along]) for cell, *_ in members]
+            _errorbar(panels[0], at, [item[1] for item in members], name, index)
+            _errorbar(panels[1], at, [item[2] for item in members], name, index)
         panels[0].set(ylabel=f"throughput ({_rate_unit(measured)})")
         panels[1].set(ylabel="p95 latency (ms)")
         for panel in panels:
