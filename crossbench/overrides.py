@@ -49,6 +49,16 @@ def sweeper_params(swept: Mapping[str, str], given: Sequence[str]) -> dict[str, 
     return blocks | params
 
 
+def swept_keys(points: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """The keys that do not have the same value in every cell, as a config has them."""
+    values: dict[str, set[str]] = {}
+    for point in points:
+        for word in point:
+            key, _, value = word.partition("=")
+            values.setdefault(key.lstrip("+"), set()).add(value)
+    return tuple(key for key, found in values.items() if len(found) > 1)
+
+
 def check_points(
     points: Sequence[Sequence[str]], check: Callable[[Mapping[str, Any]], object]
 ) -> None:

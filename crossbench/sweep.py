@@ -28,8 +28,9 @@ from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
 from crossbench.errors import CrossbenchError, DashboardError, TrackingError
 from crossbench.events import FileJournal, Journal, NoJournal
-from crossbench.overrides import check_points, sweep_points, sweeper_params
+from crossbench.overrides import check_points, sweep_points, sweeper_params, swept_keys
 from crossbench.progress import cell_progress
+from crossbench.report.axes import full_label
 from crossbench.report.cell import write_cell_report
 from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
 from crossbench.results import RunResult, load_result
@@ -50,13 +51,14 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 @dataclass(frozen=True, slots=True)
 class SweepState:
-    """A sweep of several cells, as its folder remembers it."""
+    """A sweep of several cells, as its folder remembers it; `axes` are the keys that it varies."""
 
     name: str
     cells: int
     parent_run_id: str | None
     pid: int
     dashboard_url: str | None
+    axes: tuple[str, ...] = ()
 
 
 class SweepCallback(Callback):
@@ -112,7 +114,7 @@ def start_sweep(config: DictConfig) -> Dashboard:
     # While it comes up; it is up before the first cell starts
     parent = tracked(lambda: tracker.start_sweep(folder.name, overrides))
     url = dashboard_url(dashboard)
-    state = SweepState(folder.name, len(points), parent, os.getpid(), url)
+    state = SweepState(folder.name, len(points), parent, os.getpid(), url, swept_keys(points))
     (folder / STATE_FILE).write_text(json.dumps(asdict(state)) + "\n", "utf-8")
     journal = sweep_journal(folder, url)
     journal.write({"event": "sweep", "name": folder.name, "cells": len(points)})
@@ -192,7 +194,7 @@ def measure_and_track(
     tracker: Tracker,
 ) -> RunResult:
     """One cell from its config to its report and its MLflow run."""
-    label = cell_label(config)
+    label = full_label(config, state.axes)
     place = f"cell {number + 1}/{state.cells}"
     where = Place(folder.parent.name, number)
     run_id = tracked(lambda: tracker.start_cell(label, state.parent_run_id, where))
@@ -249,7 +251,8 @@ def finish_sweep(folder: Path, tracker: Tracker) -> int:
 
 
 def read_state(folder: Path) -> SweepState:
-    return SweepState(**json.loads((folder / STATE_FILE).read_text("utf-8")))
+    state = json.loads((folder / STATE_FILE).read_text("utf-8"))
+    return SweepState(**{**state, "axes": tuple(state.get("axes", ()))})
 
 
 def make_dashboard(config: DictConfig) -> Dashboard:
@@ -302,11 +305,3 @@ def tracked(call: Callable[[], T]) -> T | None:
             "python -m crossbench.sync uploads them later)"
         )
         return None
-
-
-def cell_label(config: Mapping[str, Any]) -> str:
-    """What a person calls the cell: backend, precision, batch and concurrency."""
-    return (
-        f"{config['backend']['name']} {config['quant']['name']} "
-        f"batch={config['batch']} concurrency={config['concurrency']}"
-    )

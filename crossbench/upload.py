@@ -14,10 +14,11 @@ from omegaconf import OmegaConf
 from crossbench.errors import ResultError
 from crossbench.mlflow_format import unix
 from crossbench.mlflow_store import MlflowTracker, StoredRun
+from crossbench.report.axes import full_label
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.sweep import read_runs
 from crossbench.results import RESULT_FILE, RunResult, cell_folders, load_result
-from crossbench.sweep import INTERRUPTED_FILE, STATE_FILE, cell_label
+from crossbench.sweep import INTERRUPTED_FILE, STATE_FILE, read_state
 from crossbench.tracking import Place
 
 
@@ -69,6 +70,7 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
     stored = [run for run in tracker.find(folder.name) if run.host == host]
     parent = _parent(folder, first, stored, tracker)
     parent_id = parent.run_id if parent else None
+    axes = read_state(folder).axes if parent else ()
 
     uploaded = 0
     for path, result in results.items():
@@ -77,7 +79,10 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
         whole = next((run for run in same if run.complete == result.started_at), None)
         if whole is None:
             begun = next((run for run in same if not run.complete), None)
-            whole = begun or _open(result, parent_id, Place(folder.name, number), host, tracker)
+            place, name = Place(folder.name, number), f"cell {number}"
+            if result.config:
+                name = full_label(result.config, axes)
+            whole = begun or _open(name, result, parent_id, place, host, tracker)
             interrupted = (result.error or "").startswith("interrupted")
             tracker.finish_cell(whole.run_id, result, path, interrupted, _written_s(path))
             uploaded += 1
@@ -109,9 +114,13 @@ def _parent(
 
 
 def _open(
-    result: RunResult, parent_id: str | None, place: Place, host: str, tracker: MlflowTracker
+    name: str,
+    result: RunResult,
+    parent_id: str | None,
+    place: Place,
+    host: str,
+    tracker: MlflowTracker,
 ) -> StoredRun:
-    name = cell_label(result.config) if result.config else f"cell {place.number}"
     run_id = tracker.open_cell(name, parent_id, place, host, unix(result.started_at) or None)
     return StoredRun(run_id, place.number, parent_id, host, "")
 

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, open_dict
 
 from crossbench.config import cell_id, check_groups, check_settings, conf_dir, register, to_plain
 from crossbench.models.folder import ModelFolder
-from crossbench.overrides import sweep_points, sweeper_params
+from crossbench.overrides import sweep_points, sweeper_params, swept_keys
+from crossbench.report.axes import full_label
 from crossbench.report.sweep import read_runs
 
 # study: (backend, batch, concurrency, what it sweeps, cells)
@@ -91,6 +92,17 @@ def test_repeats_are_blocks_wherever_they_are_given() -> None:
         words = [[word.lstrip("+") for word in point] for point in found]
         assert ["repeat=1" in point for point in words] == [True, True, False, False]
         assert ["scheduler=direct" in point for point in words] == [True, False, True, False]
+
+
+@pytest.mark.usefixtures("hydra")
+def test_a_cell_is_called_by_all_that_its_sweep_varies() -> None:
+    found = points("08a_dynamic_batch", "repeat=1,2", "pool.workers=1,2", "++backend.streams=3")
+    axes = swept_keys(found)
+    assert set(axes) == {"repeat", "scheduler", "pool.workers"}
+    names = [full_label(plain(*point), axes) for point in found]
+    assert len(set(names)) == len(found) == 8
+    assert names[0].startswith("packed fp32 batch=4 concurrency=16 ")
+    assert {"repeat=1", "direct", "workers=1"} < set(names[0].split())
 
 
 def test_every_study_is_known() -> None:

@@ -55,6 +55,13 @@ def label(config: Mapping[str, Any], axes: Sequence[str] = ()) -> str:
     return " ".join(value_text(axis, flat) for axis in names)
 
 
+def full_label(config: Mapping[str, Any], also: Sequence[str] = ()) -> str:
+    """What a cell is called among others: its values on the usual axes, and on those of `also`."""
+    flat = flatten(config)
+    names = dict.fromkeys((*_CELL_AXES, *sorted(also, key=_rank)))
+    return " ".join(value_text(axis, flat) for axis in names if axis in flat)
+
+
 def numeric_axis(axes: Sequence[str], flats: Sequence[Mapping[str, str]]) -> str | None:
     """The axis to plot along: `batch` where it varies, else the last one with only numbers."""
     numeric = [axis for axis in axes if all(_is_number(flat.get(axis, "")) for flat in flats)]
