@@ -58,7 +58,7 @@ class SweepState:
     parent_run_id: str | None
     pid: int
     dashboard_url: str | None
-    axes: tuple[str, ...] = ()
+    axes: tuple[str, ...]
 
 
 class SweepCallback(Callback):
@@ -169,7 +169,7 @@ def _run_single(
     dashboard = make_dashboard(config)
     dashboard.start(folder.parent / JOURNAL_FILE)
     url = dashboard_url(dashboard)
-    state = SweepState(folder.parent.name, 1, None, os.getpid(), url)
+    state = SweepState(folder.parent.name, 1, None, os.getpid(), url, ())
     try:
         result = measure_and_track(plain, folder, state, 0, tracker)
     except KeyboardInterrupt:
@@ -252,7 +252,7 @@ def finish_sweep(folder: Path, tracker: Tracker) -> int:
 
 def read_state(folder: Path) -> SweepState:
     state = json.loads((folder / STATE_FILE).read_text("utf-8"))
-    return SweepState(**{**state, "axes": tuple(state.get("axes", ()))})
+    return SweepState(**{**state, "axes": tuple(state["axes"])})
 
 
 def make_dashboard(config: DictConfig) -> Dashboard:

@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 from crossbench.errors import ResultError
 from crossbench.mlflow_format import unix
 from crossbench.mlflow_store import MlflowTracker, StoredRun
-from crossbench.report.axes import full_label
+from crossbench.report.axes import full_label, varying
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.sweep import read_runs
 from crossbench.results import RESULT_FILE, RunResult, cell_folders, load_result
-from crossbench.sweep import INTERRUPTED_FILE, STATE_FILE, read_state
+from crossbench.sweep import INTERRUPTED_FILE, STATE_FILE
 from crossbench.tracking import Place
 
 
@@ -70,7 +70,7 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
     stored = [run for run in tracker.find(folder.name) if run.host == host]
     parent = _parent(folder, first, stored, tracker)
     parent_id = parent.run_id if parent else None
-    axes = read_state(folder).axes if parent else ()
+    axes = varying([result.config for result in results.values()])
 
     uploaded = 0
     for path, result in results.items():
