@@ -75,7 +75,9 @@ def test_one_cell_of_the_real_model(outputs: Path, environment: dict[str, str]) 
     cell = the_sweep(outputs) / "0"
     (result,) = results(cell.parent)
     assert result["status"] == "finished"
-    assert set(result["metrics"]) >= METRICS - {"correlation/request"}  # type: ignore[call-overload]
+    # Of one request, which a busy machine may have no time to follow up, nothing scatters
+    always = METRICS - {"correlation/request", "latency/std_ms"}
+    assert set(result["metrics"]) >= always  # type: ignore[call-overload]
     assert result["quality"]["verdict"] == "reference"  # type: ignore[index]
     assert result["metrics"]["memory/model_mb"] > 80  # type: ignore[index]
     assert len(load_records(cell)) == result["metrics"]["requests/ok"]  # type: ignore[index]
