@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ import numpy as np
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from crossbench.backends.availability import refuse, require, support
-from crossbench.backends.base import Backend, Deployment, Derives, Layout
+from crossbench.backends.availability import refuse, support
+from crossbench.backends.base import Backend, Deployment, Layout
 from crossbench.config import CellSettings, check_groups, check_settings, conf_dir
 from crossbench.errors import ConfigError
 from crossbench.load.lengths import PASSAGES, QUERIES
@@ -28,6 +28,7 @@ from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.serving import inference_pb2 as pb
+from crossbench.serving.info import model_info
 from crossbench.serving.pool import Pool
 from crossbench.serving.pool_settings import PoolSettings
 from crossbench.serving.process_engine import ProcessEngine
@@ -35,19 +36,12 @@ from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import Scheduler
 from crossbench.serving.server import Server, ServerSettings
 from crossbench.serving.service import ModelService
+from crossbench.serving.startup import derive, load_and_warm
 from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.token_memory import TokenMemory
 from crossbench.types import Pipeline, Quant, Task
 
 WARMUP_SEQUENCES = 32
-PIPELINE_CAVEATS = {
-    Pipeline.FULL: "",
-    Pipeline.TOKENIZE: "pipeline=tokenize: no model ran, every score is 0, and the numbers are of "
-    "tokenisation alone.",
-    Pipeline.INFER: "pipeline=infer: the token ids of each pair were computed once before, and the "
-    "numbers leave tokenisation out.",
-}
-NOTHING_COMPUTED = "no model ran, the scores mean nothing, and the numbers are the harness's own."
 
 
 def build(node: Mapping[str, Any], **extra: Any) -> Any:
@@ -173,8 +167,9 @@ def build_server(
     runs_model = pipeline is not Pipeline.TOKENIZE
     concurrently = pool_settings.kind == "process"
     if runs_model:
-        _derive([group[0].backend for group in replicas.values()])
-    startup = _start(everyone if runs_model else [], telemetry, settings, concurrently)
+        derive([group[0].backend for group in replicas.values()])
+    lengths = partial(typical_pair_lengths, min(settings.batch, WARMUP_SEQUENCES))
+    startup = load_and_warm(everyone if runs_model else [], telemetry, lengths, concurrently)
 
     tokenizers = ThreadPoolExecutor(pool_settings.tokenizers, thread_name_prefix="tokenizer")
     services = {}
@@ -190,7 +185,7 @@ def build_server(
             served, group, tokenizer, activation, pool, tokenizers, runs_model, memory
         )
     info = pb.ServerInfo(
-        models=[_model_info(service, pipeline) for service in services.values()],
+        models=[model_info(service, pipeline) for service in services.values()],
         scheduler=config["scheduler"]["name"],
         workers=sum(len(service.pool.workers) for service in services.values()),
         threads=threads,
@@ -241,60 +236,6 @@ def replica_devices(numbers: Any, device: str) -> list[str]:
             "leave one of them out"
         )
     return [f"cuda:{number}" for number in numbers]
-
-
-def _derive(backends: Sequence[Backend]) -> None:
-    """Let what backends derive from their models be made in processes of their own.
-
-    What converting takes (torch, a second copy of the weights) would stay in the memory of the
-    process that is measured, and its time in that of loading: only of the cell that comes first.
-    """
-    for backend in backends:
-        deployment = backend.deployment
-        if not isinstance(backend, Derives):
-            continue
-        require(backend.name, type(backend), deployment.quant, deployment.device)
-        if not backend.artifact().is_whole():
-            apart = ProcessEngine(backend)
-            apart.load_model()
-            apart.close()
-
-
-def _start(
-    replicas: Sequence[Replica], telemetry: Telemetry, settings: CellSettings, concurrently: bool
-) -> pb.Startup:
-    """Load and warm up every replica; where one cannot, close the others and raise what it did."""
-
-    def warm_up(replica: Replica) -> None:
-        longest = replica.backend.deployment.model.max_length
-        replica.warmup(typical_pair_lengths(min(settings.batch, WARMUP_SEQUENCES), longest))
-
-    def each(action: Callable[[Replica], None]) -> None:
-        if not (concurrently and replicas):
-            for replica in replicas:
-                action(replica)
-            return
-        with ThreadPoolExecutor(len(replicas)) as threads:
-            for _ in threads.map(action, replicas):
-                pass
-
-    before_mb = telemetry.usage.rss_mb()
-    loading_s = time.perf_counter()
-    try:
-        each(Replica.load)
-        loaded_s = time.perf_counter()
-        after_mb = telemetry.usage.rss_mb()
-        each(warm_up)
-    except BaseException:
-        for replica in replicas:
-            replica.close()
-        raise
-    return pb.Startup(
-        load_s=loaded_s - loading_s,
-        compile_s=time.perf_counter() - loaded_s,
-        rss_before_load_mb=before_mb,
-        rss_after_load_mb=after_mb,
-    )
 
 
 def further_models(chosen: Any, cache_dir: Path, first: str) -> list[ModelFolder]:
@@ -385,26 +326,3 @@ def build_backend(config: Mapping[str, Any], deployment: Deployment) -> Backend:
     """A backend, not loaded yet."""
     backend: Backend = build(config["backend"], deployment=deployment)
     return backend
-
-
-def _model_info(service: ModelService, pipeline: Pipeline) -> pb.ModelInfo:
-    model, replica = service.model, service.replicas[0]
-    devices = dict.fromkeys(replica.engine.device for replica in service.replicas)
-    backend = replica.backend
-    caveats = [PIPELINE_CAVEATS[pipeline]]
-    if service.runs_model:  # else nobody's weights matter
-        nothing = f"backend={backend.name}: {NOTHING_COMPUTED}"
-        caveats.insert(0, nothing if backend.encoder == "none" else model.caveat or "")
-    return pb.ModelInfo(
-        name=model.name,
-        backend=backend.name,
-        quant=backend.deployment.quant.value,
-        device=", ".join(devices) if service.runs_model else "none",
-        architecture=model.architecture,
-        max_length=model.max_length,
-        digest=model.digest,
-        encoder=backend.encoder if service.runs_model else "none",
-        embedding_dim=model.embedding_dim,
-        caveat=" ".join(filter(None, caveats)),
-        model_mb=replica.memory().model_mb if service.runs_model else None,
-    )

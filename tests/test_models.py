@@ -270,12 +270,14 @@ def test_every_choice_of_a_model_composes_and_none_repeats_another(tmp_path: Pat
 
     register()
     choices = sorted(file.stem for file in (conf_dir() / "model").glob("*.yaml"))
+    wanted = {"hub": ["model.repo=owner/name"], "local": [f"model.path={tmp_path}"]}
     sources = {}
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         for choice in choices:
-            sources[choice] = build(to_plain(compose("config", [f"model={choice}"]))["model"])
+            given = [f"model={choice}", *wanted.get(choice, ())]
+            sources[choice] = build(to_plain(compose("config", given))["model"])
     repos = {name: made.repo for name, made in sources.items() if isinstance(made, HubModel)}
-    assert repos.pop("hub") is None
+    assert repos.pop("hub") == "owner/name"
     assert len(set(repos.values())) == len(repos) == 9
     deeper, base = sources["minilm-l12-seeded"], sources["minilm-l6-seeded"]
     assert deeper == replace(base, name="minilm-l12-seeded", layers=12)
