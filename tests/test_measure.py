@@ -52,7 +52,7 @@ async def measured(address: str, interrupted: asyncio.Event, **changes: Any) -> 
 
 
 def result_of(found: Measured) -> RunResult:
-    return to_result(CONFIG, "0", "now", data(), Task.SCORE, found)
+    return to_result(CONFIG, "0", "now", "", data(), Task.SCORE, found)
 
 
 def test_every_cell_is_measured_on_the_same_requests(seeded_model: ModelFolder) -> None:
