@@ -264,7 +264,8 @@ def test_reranking_beats_bm25(minilm: ModelFolder, shared: Path, cache_dir: Path
             for order in (list(range(count)), np.argsort(-scores, kind="stable").tolist())
         ])  # fmt: skip
     bm25, reranked = np.mean(gains, axis=0)
-    assert reranked > bm25 + 0.1, (bm25, reranked)
+    assert reranked > bm25
+    assert reranked == pytest.approx(0.652, abs=0.01)  # as sentence-transformers ranks these lists
 
 
 def test_a_cell_that_embeds(shared: Path, outputs: Path, cache_dir: Path) -> None:
