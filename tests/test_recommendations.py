@@ -151,7 +151,7 @@ def test_which_backend_is_faster() -> None:
     ]
     found = topic(recommend(again, None), "Which backend")
     assert found.advice == "quick > same ≈ slow."
-    assert "3 to 3 runs of each cell" in text(found)
+    assert "that of 3 runs of each cell" in text(found)
 
 
 def test_no_spread_no_verdict() -> None:

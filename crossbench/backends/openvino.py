@@ -39,7 +39,7 @@ class OpenVINOBackend:
     says how int8 is made. `int8_rest` is what int8 leaves over is computed in: f32, bf16, or auto
     (bf16 where the CPU has it). `int8_products` says whether products are left over, too, and their
     weights alone are int8: int8, rest, or auto (rest where the CPU has no int8 dot product, for
-    there OpenVINO's int8 products are slower than those in fp32).
+    there OpenVINO's int8 products are slower than those in fp32, and further off).
     """
 
     supported: ClassVar[Supported] = dict.fromkeys((Quant.FP32, Quant.BF16, Quant.INT8), ("cpu",))

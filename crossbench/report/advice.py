@@ -52,7 +52,9 @@ def spread_limit(joined: Sequence[Cell]) -> str:
     measured = [cell for cell in joined if cell.throughput is not None]
     repeats = [cell.finished for cell in measured]
     if any(count > 1 for count in repeats):
-        return f"The spread is that of {min(repeats)} to {max(repeats)} runs of each cell."
+        least, most = min(repeats), max(repeats)
+        runs = f"{least} to {most}" if least < most else f"{most}"
+        return f"The spread is that of {runs} runs of each cell."
     if all(cell.throughput and cell.throughput.half is None for cell in measured):
         return (
             "No spread is known: one run of each cell, and too few windows in it. Longer runs "

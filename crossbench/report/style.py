@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -148,6 +149,11 @@ def _extent(label: Annotation, margin: float) -> Bbox:
 
 def _obstacles(axes: Axes, half: float) -> Iterator[Bbox]:
     """Small boxes along every line and on every marker of `axes`, in pixels."""
+    for bars in (item for item in axes.collections if isinstance(item, LineCollection)):
+        for ends in bars.get_segments():
+            if len(ends):
+                corners = bars.get_transform().transform(ends)
+                yield Bbox([corners.min(axis=0) - 1, corners.max(axis=0) + 1])
     for line in axes.get_lines():
         data = np.column_stack([np.asarray(line.get_xdata()), np.asarray(line.get_ydata())])
         pixels = line.get_transform().transform(data.astype(float))

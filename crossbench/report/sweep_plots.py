@@ -33,6 +33,8 @@ _LEGEND_CHARACTERS = 44
 _BAR_CHARACTERS = 38
 _LEGEND_ROW_IN = 0.19
 _GAP = Estimate(math.nan)
+_PALE = 0.35
+_FEW = 12  # so many cells or fewer are all named beside their point
 _CROSS: dict[str, Any] = {"color": "black", "markeredgewidth": 1.4}
 
 Measured = tuple[Cell, Estimate, Estimate]
@@ -144,7 +146,8 @@ def _frontier(
 ) -> Path:
     """Every cell as p95 against throughput; those that no other beats in both are joined.
 
-    A cell that is not in the running beats nobody; one that changes the ranking is crossed out.
+    A cell that is not in the running beats nobody and is pale; one that changes the ranking is
+    crossed out. Bars are 95 % intervals.
     """
     choice = choose([cell for cell, *_ in measured])
     fit = [index for index, (cell, *_) in enumerate(measured) if choice.has(cell)]
@@ -168,6 +171,8 @@ def _frontier(
         handles.append(Line2D([], [], color=GREY, linewidth=1.2, label="frontier"))
     if any(cell.disqualified for cell, *_ in measured):
         handles.append(_handle("changes the ranking: disqualified", "x", **_CROSS))
+    if any(not choice.has(cell) and not cell.disqualified for cell, *_ in measured):
+        handles.append(_handle("pale: not in the running", "o", color=GREY, alpha=_PALE))
     texts = [str(handle.get_label()) for handle in handles]
     with figure(4.0 + _LEGEND_ROW_IN * legend_rows(texts)) as made:
         axes = made.subplots()
@@ -185,7 +190,10 @@ def _frontier(
                 axes.plot(p95.value, rate.value, marker, markersize=11, **style)
                 axes.plot(p95.value, rate.value, "x", markersize=6, zorder=4, **_CROSS)
                 continue
-            axes.plot(p95.value, rate.value, marker, markersize=7, **_fill(index))
+            axes.errorbar(
+                p95.value, rate.value, xerr=_reaches([p95]), yerr=_reaches([rate]), marker=marker,
+                markersize=7, elinewidth=1, alpha=1 if choice.has(cell) else _PALE, **_fill(index),
+            )  # fmt: skip
         axes.margins(0.16)
         axes.set(
             xlabel="p95 latency (ms), better to the left",
@@ -193,13 +201,13 @@ def _frontier(
         )
         _room(axes, measured)
         legend_below(made, handles)
+        unfit = [index for index in range(len(measured)) if index not in fit]
+        named = dict.fromkeys((*front, *unfit, *(fit if len(measured) <= _FEW else ())))
         place_labels(
             axes,
             [
                 (p95.value, rate.value, _texts(cell, along))
-                for cell, rate, p95 in (
-                    measured[i] for i in (*front, *sorted({*range(len(measured))} - {*fit}))
-                )
+                for cell, rate, p95 in (measured[i] for i in named)
             ],
         )
         return save(made, folder, "frontier")
