@@ -265,6 +265,7 @@ def test_a_killed_child_fails_its_cell_and_the_sweep_goes_on(
     assert sorted(run.info.status for run in runs(outputs)) == ["FAILED", "FAILED", "FINISHED"]
 
 
+@pytest.mark.slow  # test_measure loses a server in this process
 def test_a_server_that_dies_ends_the_cell_and_keeps_its_records(
     outputs: Path, environment: dict[str, str]
 ) -> None:
