@@ -61,7 +61,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a folder with TREC files")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
-    given, overrides = parser.parse_known_args()
+    parser.add_argument("overrides", nargs="*", help="crossbench's own, such as model=local")
+    given = parser.parse_args()
+    overrides = given.overrides
     found = availability(CudaBackend, Quant.FP16, "cuda")
     if isinstance(found, Unavailable):
         sys.exit(f"this benchmark needs an NVIDIA GPU. {found}")

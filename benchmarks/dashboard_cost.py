@@ -82,7 +82,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=10.0)
-    given, overrides = parser.parse_known_args()
+    parser.add_argument("overrides", nargs="*", help="crossbench's own, such as model=local")
+    given = parser.parse_args()
+    overrides = given.overrides
     served = [*overrides, f"server.port={PORT}"]
     command = [sys.executable, "-m", "benchmarks.contestants.crossbench_server", *served]
     race = Race([Contestant("server", command)], outputs_dir() / "dashboard_cost.log")

@@ -47,7 +47,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
-    given, overrides = parser.parse_known_args()
+    parser.add_argument("overrides", nargs="*", help="crossbench's own, such as model=local")
+    given = parser.parse_args()
+    overrides = given.overrides
     entries = []
     for way, choice in WAYS.items():
         entries.append(contestant(f"{way}: mixed", [*choice, *overrides], MIXED))

@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("--backend", default="packed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
-    given, overrides = parser.parse_known_args()
+    parser.add_argument("overrides", nargs="*", help="crossbench's own, such as model=local")
+    given = parser.parse_args()
+    overrides = given.overrides
     loaded = [*overrides, f"backend={given.backend}", "batch=32", "concurrency=4"]
     lone = [*overrides, f"backend={given.backend}", "batch=1", "concurrency=1"]
     floor = [*overrides, "backend=noop", "batch=32", "concurrency=4"]
@@ -54,6 +56,9 @@ def main() -> None:
         ],
         outputs_dir() / "server_cost.log",
     )
+    if race.missing:
+        race.close()
+        sys.exit("\n".join(f"{name}: {reason}" for name, reason in race.missing.items()))
     taken = race.run(given.rounds, given.seconds)
     race.close()
 
