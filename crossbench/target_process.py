@@ -18,8 +18,18 @@ from crossbench.errors import CrossbenchError, TargetDied
 from crossbench.serving.server import Server
 
 
-async def serve(server: Server, channel: Connection) -> None:
-    channel.send(await server.start())
+async def serve(make_server: Callable[[], Server], channel: Connection) -> None:
+    try:
+        server = make_server()
+        address = await server.start()
+    except CrossbenchError as error:
+        channel.send(error)
+        return
+    except Exception as error:
+        traceback.print_exc()  # the cell's log has it; over there the words must do
+        channel.send(TargetDied(f"the server process failed: {type(error).__name__}: {error}"))
+        return
+    channel.send(address)
     with contextlib.suppress(EOFError, ConnectionError):
         await asyncio.to_thread(channel.recv)
     await server.stop()
@@ -28,16 +38,7 @@ async def serve(server: Server, channel: Connection) -> None:
 def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the client ends us
     channel = Connection(descriptor)
-    make_server: Callable[[], Server] = channel.recv()
-    try:
-        server = make_server()
-    except CrossbenchError as error:
-        channel.send(error)
-    except Exception as error:
-        traceback.print_exc()  # the cell's log has it; over there the words must do
-        channel.send(TargetDied(f"the server process failed: {type(error).__name__}: {error}"))
-    else:
-        asyncio.run(serve(server, channel))
+    asyncio.run(serve(channel.recv(), channel))
 
 
 if __name__ == "__main__":

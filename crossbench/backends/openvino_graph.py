@@ -19,8 +19,6 @@ from crossbench.models.quantize import Int8Linear, Int8Weight
 from crossbench.models.weights import ClassifierHead, EncoderWeights, Layer, Linear, Norm
 
 Node = Any
-
-
 Int8 = Mapping[str, Int8Linear] | Mapping[str, Int8Weight]
 
 
