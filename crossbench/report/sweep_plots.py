@@ -35,7 +35,10 @@ _LEGEND_ROW_IN = 0.19
 _GAP = Estimate(math.nan)
 _PALE = 0.35
 _FEW = 12  # so many cells or fewer are all named beside their point
-_CROSS: dict[str, Any] = {"color": "black", "markeredgewidth": 1.4}
+_DISQUALIFIED = "changes the ranking: disqualified"
+_CROSS: dict[str, Any] = {
+    "color": "black", "marker": "x", "markersize": 6, "markeredgewidth": 1.4, "zorder": 4,
+}  # fmt: skip
 
 Measured = tuple[Cell, Estimate, Estimate]
 
@@ -77,8 +80,10 @@ def _by_axis(
 ) -> Path:
     """Two panels, one line per combination of the other axes, intervals as error bars.
 
-    A line has a gap where one of its cells is `absent`, for nobody knows how it would go there.
+    A line has a gap where one of its cells is `absent`, for nobody knows how it would go there. A
+    cell that changes the ranking is crossed out.
     """
+    crossed = [item for item in measured if item[0].disqualified]
     places = [float(cell.flat[along]) for cell, *_ in measured]
     gaps = [
         cell
@@ -87,7 +92,8 @@ def _by_axis(
         and min(places) < float(cell.flat[along]) < max(places)
     ]
     values = sorted({*places, *(float(cell.flat[along]) for cell in gaps)})
-    with figure(3.3 + _LEGEND_ROW_IN * legend_rows(list(names.values()))) as made:
+    texts = [*names.values(), *([_DISQUALIFIED] if crossed else [])]
+    with figure(3.3 + _LEGEND_ROW_IN * legend_rows(texts)) as made:
         panels = made.subplots(1, 2)
         for index, (key, name) in enumerate(names.items()):
             members = [item for item in measured if _series_name(item[0], rest) == key]
@@ -109,16 +115,24 @@ def _by_axis(
                 xlabel=f"{_unit(measured)} per request (batch)" if along == "batch" else along
             )
             panel.set_ylim(bottom=0)
-        if any(names):
-            legend_below(made, panels[0].get_legend_handles_labels()[0])
+        for cell, *estimates in crossed:
+            for panel, estimate in zip(panels, estimates, strict=True):
+                panel.plot(float(cell.flat[along]), estimate.value, **_CROSS)
+        handles = [*panels[0].get_legend_handles_labels()[0], *([_crossed()] if crossed else [])]
+        if handles:
+            legend_below(made, handles)
         return save(made, folder, f"by_{along.replace('.', '_')}")
 
 
 def _bars(measured: Sequence[Measured], folder: Path) -> Path:
-    """Where no number varies: one bar per cell, in the sweep's order."""
+    """Where no number varies: one bar per cell, in the sweep's order.
+
+    That of a cell that changes the ranking is crossed out.
+    """
+    crossed = [row for row, (cell, *_) in enumerate(measured) if cell.disqualified]
     labels = _unique([shorten(cell.label, _BAR_CHARACTERS) for cell, *_ in measured])
     rows = np.arange(len(measured))
-    with figure(1.1 + 0.27 * len(measured)) as made:
+    with figure(1.1 + 0.27 * len(measured) + _LEGEND_ROW_IN * bool(crossed)) as made:
         panels = made.subplots(1, 2, sharey=True)
         titles = (f"throughput ({_rate_unit(measured)})", "p95 latency (ms)")
         for column, (panel, title) in enumerate(zip(panels, titles, strict=True)):
@@ -129,11 +143,15 @@ def _bars(measured: Sequence[Measured], folder: Path) -> Path:
             for row, estimate, end in zip(rows, estimates, ends, strict=True):
                 panel.annotate(number(estimate.value), (end, row), (4, 0), va="center",
                                textcoords="offset points", fontsize=8.5)  # fmt: skip
+            for place in crossed:
+                panel.plot(estimates[place].value / 2, place, **_CROSS)
             panel.set(xlabel=title, xlim=(0, max(ends) * 1.28))
             panel.locator_params(axis="x", nbins=4, prune="upper")
             panel.grid(visible=False, axis="y")
         panels[0].set_yticks(rows, labels)
         panels[0].set_ylim(len(measured) - 0.5, -0.5)
+        if crossed:
+            legend_below(made, [_crossed()])
         return save(made, folder, "by_cell")
 
 
@@ -170,7 +188,7 @@ def _frontier(
     if len(front) > 1:
         handles.append(Line2D([], [], color=GREY, linewidth=1.2, label="frontier"))
     if any(cell.disqualified for cell, *_ in measured):
-        handles.append(_handle("changes the ranking: disqualified", "x", **_CROSS))
+        handles.append(_crossed())
     if any(not choice.has(cell) and not cell.disqualified for cell, *_ in measured):
         handles.append(_handle("pale: not in the running", "o", color=GREY, alpha=_PALE))
     texts = [str(handle.get_label()) for handle in handles]
@@ -188,7 +206,7 @@ def _frontier(
             if cell.disqualified:
                 style = {**_fill(index), "markerfacecolor": "white"}
                 axes.plot(p95.value, rate.value, marker, markersize=11, **style)
-                axes.plot(p95.value, rate.value, "x", markersize=6, zorder=4, **_CROSS)
+                axes.plot(p95.value, rate.value, **_CROSS)
                 continue
             axes.errorbar(
                 p95.value, rate.value, xerr=_reaches([p95]), yerr=_reaches([rate]), marker=marker,
@@ -274,6 +292,10 @@ def _fill(index: int) -> dict[str, Any]:
 
 def _handle(name: str, marker: str, **style: Any) -> Line2D:
     return Line2D([], [], marker=marker, linestyle="none", markersize=6, label=name, **style)
+
+
+def _crossed() -> Line2D:
+    return Line2D([], [], linestyle="none", label=_DISQUALIFIED, **_CROSS)
 
 
 def _thin_ticks(axes: Axes, values: Sequence[float]) -> None:
