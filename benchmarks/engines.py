@@ -32,6 +32,7 @@ from crossbench.backends.base import Deployment
 from crossbench.config import conf_dir, register
 from crossbench.errors import CrossbenchError
 from crossbench.models.folder import ModelFolder
+from crossbench.models.reading import read_folder
 from crossbench.types import Quant, TokenBatch
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Arguments:
 def main() -> None:
     arguments = parse()
     pairs = read_pairs(arguments.data, arguments.pairs)
-    model = ModelFolder(arguments.model.resolve(), arguments.model.name, 512)
+    model = read_folder(arguments.model.resolve(), arguments.model.name, 512)
     batch = tokenize(model, pairs)
     print(f"{len(pairs)} pairs of {batch.lengths.mean():.1f} tokens, {arguments.threads} threads")
     register()

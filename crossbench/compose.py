@@ -178,7 +178,7 @@ def build_server(
         callers = [replica for replica in group for _ in range(replica.callers)]
         scheduler = build_scheduler(config, group[0].backend.layout)
         pool = Pool(scheduler, callers, telemetry, limits.max_queue_pairs, pool_settings.routing)
-        activation = activation_of(served.config)
+        activation = activation_of(served)
         tokenizer = PairTokenizer(served, pool_settings.cache_tokens)
         memory = TokenMemory(tokenizer.encode) if pipeline is Pipeline.INFER else None
         services[served.name] = ModelService(

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from crossbench.backends.base import Deployment
 from crossbench.models.folder import ModelFolder
+from crossbench.models.reading import read_folder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.types import Float32Array, Pair, Quant, TokenBatch
 
@@ -99,7 +100,11 @@ def tiny_model(folder: Path, family: str = "bert", seed: int = 0) -> ModelFolder
         },
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    return ModelFolder(folder, "tiny", 128)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"}
+    if family == "roberta":  # which has one type
+        settings["model_input_names"] = ["input_ids", "attention_mask"]  # type: ignore[assignment]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return read_folder(folder, "tiny", 128)
 
 
 def tiny_batch(lengths: tuple[int, ...] = LENGTHS, types: bool = True) -> TokenBatch:
@@ -136,7 +141,7 @@ def real_batch(count: int = 12) -> TokenBatch:
 def real_model() -> ModelFolder:
     if not REAL_MODEL.is_dir():
         pytest.skip(f"no real model and text: {SHARED} is absent")
-    return ModelFolder(REAL_MODEL, "minilm-l6-dl19", 512)
+    return read_folder(REAL_MODEL, "minilm-l6-dl19")
 
 
 def reference(model: ModelFolder, batch: TokenBatch) -> Float32Array:

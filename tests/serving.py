@@ -84,7 +84,7 @@ async def serving(
         model,
         workers,
         PairTokenizer(model),
-        activation_of(model.config),
+        activation_of(model),
         pool,
         ThreadPoolExecutor(1),
     )

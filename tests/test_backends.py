@@ -17,6 +17,7 @@ from crossbench.errors import ModelError
 from crossbench.load.datasets import TrecDataset
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
+from crossbench.models.reading import read_folder
 from crossbench.models.sources import LocalModel
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.types import Float32Array, Pair, Quant
@@ -33,7 +34,7 @@ HALF_TOLERANCE = {Quant.BF16: 0.15, Quant.FP16: 0.02}
 def scores(backend: Backend, pairs: list[Pair]) -> Float32Array:
     model = backend.deployment.model
     batch = PairTokenizer(model).encode_pairs(pairs).batch
-    return activation_of(model.config)(backend.infer(batch).values)
+    return activation_of(model)(backend.infer(batch).values)
 
 
 def published(model: ModelFolder, pairs: list[Pair]) -> Float32Array:
@@ -130,5 +131,5 @@ def test_a_model_with_several_labels_is_refused(
     config["id2label"] = {"0": "no", "1": "yes"}
     config["label2id"] = {"no": 0, "yes": 1}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError):
-        pytorch(ModelFolder(folder, "two labels", 512), cache_dir)
+    with pytest.raises(ModelError, match="names 2 labels where the head of the weights gives 1"):
+        read_folder(folder, "two labels", 512)

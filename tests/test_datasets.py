@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from crossbench.errors import DatasetError
 from crossbench.load.datasets import LoadedDataset, MsMarcoDataset, SyntheticDataset, TrecDataset
 from crossbench.load.lengths import PASSAGES, QUERIES, length_warnings, summarise
 from crossbench.models.folder import ModelFolder
+from crossbench.models.reading import read_folder
 from crossbench.models.tokenizer import PairTokenizer
 
 CONF = Path(__file__).resolve().parents[1] / "conf/dataset"
@@ -48,7 +50,7 @@ def any_tokenizer(
     shutil.copy(seeded_model.path / "config.json", path)
     shutil.copy(shared / "models/bert-tokenizer/tokenizer.json", path)
     (path / "model.safetensors").symlink_to(seeded_model.path / "model.safetensors")
-    return PairTokenizer(ModelFolder(path, "bert", 512))
+    return PairTokenizer(read_folder(path, "bert", 512))
 
 
 def test_synthetic_lengths_are_ms_marcos(any_tokenizer: PairTokenizer) -> None:
@@ -103,12 +105,19 @@ def test_synthetic_lengths_hold_for_a_tokenizer_that_counts_otherwise(
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
         ["the cat sat on the mat and the dog ate"] * 3,
-        trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=300,
+            special_tokens=["[PAD]"],
+            initial_alphabet=alphabet,
+            show_progress=False,
+        ),
     )
     bpe.save(str(tmp_path / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).symlink_to(seeded_model.path / name)
-    tokenizer = PairTokenizer(ModelFolder(tmp_path, "bpe", 512))
+    tokenizer = PairTokenizer(read_folder(tmp_path, "bpe", 512))
     loaded = SyntheticDataset("synthetic", 10, 20, passage_tokens=None).load(tokenizer, 0)
     sent = summarise(tokenizer.count([p for item in loaded.lists for p in item.passages]))
     assert sent.mean == pytest.approx(PASSAGES.mean, rel=0.1)

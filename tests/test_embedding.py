@@ -22,6 +22,7 @@ from crossbench.load.datasets import TrecDataset
 from crossbench.load.requests import fill_texts
 from crossbench.models.embedding import POOLING_MODES, cosines
 from crossbench.models.folder import ModelFolder
+from crossbench.models.reading import read_folder
 from crossbench.models.sources import LocalModel
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.serving.client import InferenceClient
@@ -63,9 +64,9 @@ def vectors(engine: Backend, texts: list[str]) -> Float32Array:
 
 
 @pytest.fixture(scope="module")
-def minilm(shared: Path) -> ModelFolder:
+def minilm(shared: Path, cache_dir: Path) -> ModelFolder:
     path = str(shared / "models/all-minilm-l6-v2")
-    return LocalModel("all-minilm-l6", path, None).fetch(Path())
+    return LocalModel("all-minilm-l6", path, None).fetch(cache_dir)
 
 
 def tiny_embedder(folder: Path, modes: Any, normalize: bool, **library: Any) -> ModelFolder:
@@ -214,10 +215,10 @@ def test_unknown_modules_are_named(tmp_path: Path) -> None:
     dense = {"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"}
     file.write_text(json.dumps([*modules, dense]))
     with pytest.raises(ModelError, match="Transformer, Pooling, Normalize, Dense"):
-        _ = ModelFolder(model.path, "dense", 100).embedding
+        read_folder(model.path, "dense", 100)
     file.unlink()
     with pytest.raises(ModelError, match="neither a whole cross-encoder"):
-        backend("pytorch", ModelFolder(model.path, "bare", 100), tmp_path)
+        read_folder(model.path, "bare", 100)
 
 
 def test_texts_go_round() -> None:

@@ -12,6 +12,7 @@ from crossbench.backends.base import Backend
 from crossbench.errors import ModelError
 from crossbench.models.activation import activation_of, identity, sigmoid
 from crossbench.models.folder import ModelFolder
+from crossbench.models.reading import read_folder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.types import Float32Array, Pair
 from tests.test_embedding import backend
@@ -44,7 +45,7 @@ def published(model: ModelFolder) -> Float32Array:
 def scores(engine: Backend, pairs: list[Pair]) -> Float32Array:
     model = engine.deployment.model
     batch = PairTokenizer(model).encode_pairs(pairs).batch
-    return activation_of(model.config)(engine.infer(batch).values)
+    return activation_of(model)(engine.infer(batch).values)
 
 
 @pytest.mark.parametrize("name", ["pytorch", "packed"])
@@ -95,7 +96,7 @@ def test_tokens_equal_transformers(family: str, model: ModelFolder, max_length: 
         max_length=max_length,
         return_token_type_ids=True,
     )
-    tokenizer = PairTokenizer(ModelFolder(model.path, family, max_length))
+    tokenizer = PairTokenizer(read_folder(model.path, family, max_length))
     batch = tokenizer.encode_pairs(pairs).batch
     assert np.array_equal(batch.input_ids, np.concatenate(wanted["input_ids"]))
     assert np.array_equal(batch.lengths, [len(row) for row in wanted["input_ids"]])
@@ -120,7 +121,7 @@ def test_the_activation_is_the_models_own(where: str, tmp_path: Path) -> None:
     import json
 
     model = FAMILIES["distilbert"].make(tmp_path)
-    assert activation_of(model.config) is sigmoid
+    assert activation_of(model) is sigmoid
     path = "torch.nn.modules.linear.Identity"
     if where == "config.json":
         config = {**json.loads((tmp_path / where).read_text())}
@@ -129,8 +130,8 @@ def test_the_activation_is_the_models_own(where: str, tmp_path: Path) -> None:
         CrossEncoder(str(tmp_path), device="cpu").save(str(tmp_path))
         config = {**json.loads((tmp_path / where).read_text()), "activation_fn": path}
     (tmp_path / where).write_text(json.dumps(config))
-    again = ModelFolder(tmp_path, "again", 128)
-    assert activation_of(again.config) is identity
+    again = read_folder(tmp_path, "again", 128)
+    assert activation_of(again) is identity
     pairs = [Pair("a river", "runs down")]
     expected = CrossEncoder(str(tmp_path), device="cpu").predict([("a river", "runs down")])
     assert scores(backend("packed", again, tmp_path), pairs) == pytest.approx(expected, abs=1e-4)

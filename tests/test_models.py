@@ -17,11 +17,13 @@ import pytest
 from crossbench.errors import ModelError
 from crossbench.load.synthetic import make_lists
 from crossbench.models.folder import ModelFolder
+from crossbench.models.reading import read_folder
 from crossbench.models.seeded_bert import BertShape, forward
-from crossbench.models.sources import HubModel, LocalModel, SeededModel, resolve_max_length
+from crossbench.models.sources import HubModel, LocalModel, SeededModel
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.models.wordpiece import build_vocabulary
 from crossbench.types import Pair
+from tests.tiny_families import FAMILIES
 
 TINY = SeededModel(
     name="tiny",
@@ -176,7 +178,7 @@ def test_broken_local_folders_are_named(folder: Path, tmp_path: Path) -> None:
         (whole + b"x", "where its header says"),
         (whole[:300], "not a whole safetensors file"),
         (b"", "not a whole safetensors file"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "not a whole safetensors file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         (whole[:8] + b"x" + whole[9:], "no readable safetensors header"),
     ):
         weights.write_bytes(broken)
@@ -192,23 +194,43 @@ def test_broken_local_folders_are_named(folder: Path, tmp_path: Path) -> None:
         fetch()
 
 
-def test_maximum_length(folder: Path) -> None:
-    def edit(name: str, **changes: object) -> None:
-        path = folder / name
-        document = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**document, **changes}))
+def edit(file: Path, **changes: object) -> None:
+    """Change keys of a JSON file, which need not be there yet."""
+    document = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**document, **changes}))
 
-    assert resolve_max_length(folder, None) == 128
-    with pytest.raises(ModelError, match="max_length=129 does not fit"):
-        resolve_max_length(folder, 129)
-    with pytest.raises(ModelError, match="max_length=0 does not fit"):
-        resolve_max_length(folder, 0)
-    edit("tokenizer_config.json", model_max_length=int(1e30))
-    assert resolve_max_length(folder, None) == 128
-    edit("config.json", model_type="roberta", pad_token_id=1)
-    assert resolve_max_length(folder, None) == 126
-    edit("sentence_bert_config.json", max_seq_length=50)
-    assert resolve_max_length(folder, None) == 50
+
+def test_maximum_length(folder: Path, tmp_path: Path) -> None:
+    def maximum(asked: int | None = None) -> int:
+        return read_folder(folder, "m", asked).max_length
+
+    assert maximum() == 128
+    for wrong in (129, 0):
+        with pytest.raises(ModelError, match=f"max_length={wrong} does not fit"):
+            maximum(wrong)
+    edit(folder / "tokenizer_config.json", model_max_length=int(1e30))
+    assert maximum() == 128
+    edit(folder / "tokenizer_config.json", model_max_length=64)
+    assert maximum() == 64
+    # The library reads this file beside modules.json only, and then it wins over the tokenizer's
+    edit(folder / "sentence_bert_config.json", max_seq_length=100)
+    assert maximum() == 64
+    saved_by_sentence_transformers(folder)
+    edit(folder / "sentence_bert_config.json", max_seq_length=100)
+    assert maximum() == 100
+    edit(folder / "sentence_bert_config.json", max_seq_length=1000)
+    assert maximum() == 128
+    roberta = FAMILIES["roberta"].make(tmp_path / "roberta").path
+    edit(roberta / "tokenizer_config.json", model_max_length=int(1e30))
+    assert read_folder(roberta, "m").max_length == 128  # of 130 positions
+
+
+def saved_by_sentence_transformers(folder: Path) -> None:
+    """Write what version 6 writes beside a cross-encoder."""
+    module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    (folder / "modules.json").write_text(json.dumps([module]))
+    edit(folder / "config_sentence_transformers.json", model_type="CrossEncoder")
+    edit(folder / "sentence_bert_config.json", transformer_task="sequence-classification")
 
 
 def test_a_hub_that_cannot_be_reached_is_a_model_error(tmp_path: Path) -> None:
@@ -240,7 +262,7 @@ def test_real_models_are_read(shared: Path, tmp_path: Path) -> None:
     assert bi.max_length == 256
     half = tmp_path / "half"
     half.mkdir()
-    for name in ("config.json", "tokenizer.json"):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(cross.path / name, half)
     (half / "model.safetensors").write_bytes(
         (cross.path / "model.safetensors").read_bytes()[: 1 << 20]

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -19,6 +19,7 @@ from crossbench.backends.noop import NoopBackend
 from crossbench.backends.pytorch import PyTorchBackend
 from crossbench.errors import BackendUnavailable, ModelError
 from crossbench.models.folder import ModelFolder
+from crossbench.models.reading import read_folder
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.frames import pack_batch, pack_inference, unpack_answer, unpack_request
 from crossbench.serving.process_engine import ProcessEngine
@@ -112,7 +113,7 @@ def test_load_errors_come_back_as_themselves(seeded_model: ModelFolder, tmp_path
     for name in ("config.json", "tokenizer.json"):
         (tmp_path / name).write_bytes((seeded_model.path / name).read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"broken")
-    broken = ModelFolder(tmp_path, "broken", 512)
+    broken = replace(seeded_model, path=tmp_path)
     engine = ProcessEngine(PyTorchBackend("pytorch", deployment(broken, Path())))
     with pytest.raises(ModelError, match="check that its files are whole"):
         engine.load_model()
@@ -175,10 +176,10 @@ def test_a_worker_process_ends_when_its_server_does(seeded_model: ModelFolder) -
     program = f"""
 import sys, time
 from pathlib import Path
-from crossbench.models.folder import ModelFolder
+from crossbench.models.reading import read_folder
 from crossbench.serving.process_engine import ProcessEngine
 from tests.test_processes import BATCH, slow
-model = ModelFolder(Path({str(seeded_model.path)!r}), "m", 512)
+model = read_folder(Path({str(seeded_model.path)!r}), "m")
 engine = ProcessEngine(slow(model))
 engine.load_model()
 print(engine.pid, flush=True)
@@ -202,7 +203,7 @@ def test_a_process_that_cannot_be_replaced_says_why_and_comes_back_later(
 ) -> None:
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (tmp_path / name).symlink_to(seeded_model.path / name)
-    model = ModelFolder(tmp_path, "m", 512)
+    model = read_folder(tmp_path, "m")
     replica = in_process(FileBackend("file", deployment(model, Path())))
     replica.load()
     assert replica.pid is not None

@@ -71,7 +71,7 @@ def test_published_scores(
     model = fetch(repo)
     engine = backend(name, model, cache_dir)
     said = entry.get("activation", "")
-    activation = activation_of(model.config)
+    activation = activation_of(model)
     if said:
         activation = sigmoid if said.startswith("sigmoid") else identity
     batch = PairTokenizer(model).encode_pairs([Pair(query, text) for text in passages]).batch

@@ -156,7 +156,7 @@ def test_the_reference_is_transformers_forward_and_is_computed_once(
         return build_reference(settings(tmp_path), model)
 
     found = asyncio.run(reference_scores(make, cache, check, LISTS))
-    tokenizer, activation = PairTokenizer(model), activation_of(model.config)
+    tokenizer, activation = PairTokenizer(model), activation_of(model)
     for entry, scores in zip(LISTS, found, strict=True):
         batch = tokenizer.encode_query(entry.query, entry.passages).batch
         assert np.allclose(scores, activation(reference(model, batch)), atol=1e-5)

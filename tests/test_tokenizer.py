@@ -14,6 +14,7 @@ import pytest
 
 from crossbench.errors import ModelError
 from crossbench.models.folder import ModelFolder
+from crossbench.models.reading import read_folder
 from crossbench.models.text_cache import TextCache
 from crossbench.models.tokenizer import PairTokenizer, Tokenized, longest_first
 from crossbench.types import Int32Array, Int64Array, Pair
@@ -62,7 +63,7 @@ def folder(
         config = (path / "tokenizer_config.json").read_text()
         config = config.replace("{", '{"truncation_side": "left",', 1)
         (path / "tokenizer_config.json").write_text(config)
-    yield ModelFolder(path, request.param, 512)
+    yield read_folder(path, request.param, 512)
 
 
 def _write_roberta(path: Path) -> None:
@@ -143,7 +144,7 @@ def test_texts_equal_transformers(folder: ModelFolder, reference: Any, max_lengt
 def test_a_real_collection_equals_transformers(shared: Path, seeded_model: ModelFolder) -> None:
     from transformers import AutoTokenizer
 
-    model = ModelFolder(shared / "models/minilm-l6-dl19", "dl19", 512)
+    model = read_folder(shared / "models/minilm-l6-dl19", "dl19")
     lines = (shared / "data/msmarco-dl19/collection.tsv").read_text("utf-8").splitlines()[:700]
     passages = [line.split("\t", 1)[1] for line in lines]
     for folder in (model, seeded_model):
@@ -202,8 +203,8 @@ def test_broken_tokenizer_and_too_small_maximum(seeded_model: ModelFolder, tmp_p
     broken = tmp_path / "broken"
     shutil.copytree(seeded_model.path, broken)
     (broken / "tokenizer.json").write_text('{"model": 1}')
-    with pytest.raises(ModelError, match="is not a tokenizer"):
-        PairTokenizer(ModelFolder(broken, "broken", 512))
+    with pytest.raises(ModelError, match="cannot read the tokenizer"):
+        read_folder(broken, "broken", 512)
 
 
 def test_a_cache_of_texts_changes_no_token_and_keeps_its_bound(seeded_model: ModelFolder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -100,9 +101,9 @@ class PyTorchBackend:
         with torch.inference_mode():
             inputs = {
                 name: torch.from_numpy(array).to(self._device)
-                for name, array in model_inputs(padded, self._model.config).items()
+                for name, array in model_inputs(padded, self._model).items()
             }
-            output = self._model(**inputs)
+            output = self._model(**inputs, return_dict=True)
             if embedding is None:
                 values = output.logits[:, 0].float()
             else:
@@ -124,9 +125,16 @@ def load_library_model(deployment: Deployment) -> torch.nn.Module:
     transformers_logging.disable_progress_bar()
     folder = deployment.model
     try:
-        kind = AutoModelForSequenceClassification if folder.embedding is None else AutoModel
+        kind: Any = AutoModel
+        changes: dict[str, Any] = {}
+        if folder.embedding is None:
+            # One label, whether config.json says so or the head's shape alone
+            kind, changes = AutoModelForSequenceClassification, {"num_labels": 1}
+        if folder.config.get("pad_token_id") is None:
+            changes["pad_token_id"] = folder.pad_id
         model, report = kind.from_pretrained(
             folder.path,
+            **changes,
             dtype=torch_dtype(deployment.quant),
             use_safetensors=True,
             local_files_only=True,
@@ -145,19 +153,14 @@ def load_library_model(deployment: Deployment) -> torch.nn.Module:
             f"{folder.path} holds no {', '.join(sorted(missing)[:4])}: it is neither a whole "
             "cross-encoder nor, for want of modules.json with a pooling, a sentence-transformer"
         )
-    if folder.embedding is None and model.config.num_labels != 1:
-        raise ModelError(
-            f"{folder.path} gives {model.config.num_labels} labels per pair and a reranker gives "
-            "one: choose a cross-encoder with one label"
-        )
     module: torch.nn.Module = model.eval()
     return module
 
 
-def model_inputs(padded: PaddedBatch, config: Any) -> dict[str, np.ndarray]:
-    """The forward's arguments; models with one token type take no type ids."""
+def model_inputs(padded: PaddedBatch, model: torch.nn.Module) -> dict[str, np.ndarray]:
+    """The forward's arguments; not every model takes type ids."""
     inputs = {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
-    if getattr(config, "type_vocab_size", 0) > 1:
+    if "token_type_ids" in inspect.signature(model.forward).parameters:
         inputs["token_type_ids"] = padded.type_ids
     return inputs
 

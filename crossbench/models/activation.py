@@ -1,4 +1,4 @@
-"""The function between a cross-encoder's logit and its score, as the model's config says."""
+"""The function between a cross-encoder's logit and its score, as the model's files say."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from crossbench.errors import ModelError
+from crossbench.models.folder import ModelFolder
 from crossbench.types import Float32Array
 
 Activation = Callable[[Float32Array], Float32Array]
@@ -22,31 +23,47 @@ def sigmoid(logits: Float32Array) -> Float32Array:
     return np.asarray(0.5 * (np.tanh(0.5 * logits) + 1.0), dtype=np.float32)
 
 
-def activation_of(config: Mapping[str, Any]) -> Activation:
-    """The activation that config.json names, elementwise on float32 of any shape.
+# Every path by which Python finds the two
+_KNOWN: dict[str, Activation] = {
+    "torch.nn.modules.linear.Identity": identity,
+    "torch.nn.modules.Identity": identity,
+    "torch.nn.Identity": identity,
+    "torch.nn.modules.activation.Sigmoid": sigmoid,
+    "torch.nn.modules.Sigmoid": sigmoid,
+    "torch.nn.Sigmoid": sigmoid,
+}
 
-    sentence-transformers stores it under `sentence_transformers.activation_fn` (before version 4:
-    `sbert_ce_default_activation_function`) and takes a sigmoid for one label where nothing is
-    stored; the ms-marco models store the identity.
+
+def activation_of(folder: ModelFolder) -> Activation:
+    """The folder's activation, elementwise on float32 of any shape.
+
+    sentence-transformers 6 stores it in a file of its own, versions 4 and 5 in config.json under
+    `sentence_transformers.activation_fn`, older ones under `sbert_ce_default_activation_function`.
+    Where nothing is stored it takes a sigmoid for one label; the ms-marco models store the
+    identity. An embedder has none: the identity.
 
     Raises:
-        ModelError: the config names a function other than these two.
+        ModelError: the folder names a function other than these two.
     """
-    stored = config.get("sentence_transformers")
-    path = stored.get("activation_fn") if isinstance(stored, Mapping) else None
-    path = path or config.get("sbert_ce_default_activation_function")
+    if folder.embedding is not None:
+        return identity
+    path = folder.layout.activation or _in_config(folder.config)
     if path is None:
-        return sigmoid if _labels(config) == 1 else identity
-    known = {"Identity": identity, "Sigmoid": sigmoid}
-    name = str(path).rsplit(".", 1)[-1]
-    if name not in known:
+        return sigmoid
+    if path not in _KNOWN:
         raise ModelError(
-            f"config.json names the activation {path}, which is none of {', '.join(known)}: "
-            "set sentence_transformers.activation_fn in config.json to one of them"
+            f"{folder.path} names the activation {path!r}, and crossbench computes "
+            "torch.nn.modules.linear.Identity and torch.nn.modules.activation.Sigmoid: set "
+            "activation_fn in config_sentence_transformers.json, or sentence_transformers."
+            "activation_fn in config.json, to one of them"
         )
-    return known[name]
+    return _KNOWN[path]
 
 
-def _labels(config: Mapping[str, Any]) -> int:
-    labels = config.get("id2label")
-    return len(labels) if labels else int(config.get("num_labels", 2))
+def _in_config(config: Mapping[str, Any]) -> str | None:
+    stored = config.get("sentence_transformers")
+    if isinstance(stored, Mapping) and "activation_fn" in stored:
+        path = stored["activation_fn"]
+    else:
+        path = config.get("sbert_ce_default_activation_function")
+    return None if path is None else str(path)

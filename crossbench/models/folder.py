@@ -1,72 +1,51 @@
-"""A model folder in the Hugging Face layout: what every backend and tokenizer loads from."""
+"""A model folder as it was read: what every backend and tokenizer loads from."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from crossbench.errors import ModelError
-from crossbench.models.embedding import LIBRARY_FILE, Embedding, read_embedding
-from crossbench.models.json_file import read_json
-
-REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+from crossbench.models.embedding import Embedding
+from crossbench.models.layout import Layout
+from crossbench.models.library_facts import CONFIG_FILES, TOKENIZER_FILES, LibraryFacts
+from crossbench.models.weight_files import INDEX_FILE, weight_files
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder with `config.json`, `model.safetensors` and `tokenizer.json`: a cross-encoder.
+    """A cross-encoder, or a sentence-transformer where its layout has an embedding.
 
-    With sentence-transformers' `modules.json` and a pooling beside them it is an embedder.
-
-    `name` is what reports call it. `max_length` is the most tokens a sequence may have: the
-    model's positions, or fewer. `caveat` is a sentence that every report must carry (the seeded
-    model's relevance means nothing), or None.
-
-    Raises:
-        ModelError: a file is missing, or config.json is not a model's configuration.
+    `path` holds config.json, weights and tokenizer. `name` is what reports call it. `max_length` is
+    the most tokens a sequence may have: what the model reads, or fewer. `facts` are what
+    transformers makes of its files. `caveat` is a sentence that every report must carry (the seeded
+    model's relevance means nothing), or None. See reading.read_folder, which makes and checks one.
     """
 
     path: Path
     name: str
     max_length: int
+    layout: Layout
+    facts: LibraryFacts = field(repr=False)
     caveat: str | None = None
 
-    def __post_init__(self) -> None:
-        missing = [name for name in REQUIRED_FILES if not (self.path / name).is_file()]
-        if missing:
-            raise ModelError(
-                f"{self.path} is not a model folder: {', '.join(missing)} missing. Give a folder "
-                f"with {', '.join(REQUIRED_FILES)} (only safetensors are loaded, never pickles)"
-            )
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The model's configuration as transformers has it, defaults included."""
+        return self.facts.config
 
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """config.json, with the activation that sentence-transformers 6 keeps in another file."""
-        config = read_json(self.path / "config.json")
-        if (self.path / LIBRARY_FILE).is_file():
-            stored = read_json(self.path / LIBRARY_FILE).get("activation_fn")
-            if stored is not None:
-                own = config.get("sentence_transformers") or {}
-                config["sentence_transformers"] = {**own, "activation_fn": stored}
-        return config
-
-    @cached_property
+    @property
     def embedding(self) -> Embedding | None:
-        """How it embeds; None for a cross-encoder, which scores pairs.
-
-        Raises:
-            ModelError: the folder asks for a pooling that we do not compute.
-        """
-        return read_embedding(self.path)
+        """How it embeds; None for a cross-encoder, which scores pairs."""
+        return self.layout.embedding
 
     @property
     def embedding_dim(self) -> int:
         """Numbers in one vector; 0 for a cross-encoder."""
-        hidden = int(self.config.get("hidden_size") or self.config.get("dim") or 0)
-        return 0 if self.embedding is None else self.embedding.dim(hidden)
+        return 0 if self.embedding is None else self.embedding.dim(self.config["hidden_size"])
 
     @property
     def architecture(self) -> str:
@@ -75,17 +54,30 @@ class ModelFolder:
 
     @property
     def pad_id(self) -> int:
-        return int(self.config.get("pad_token_id") or 0)
+        """The id that fills a padded batch: the model's, else the tokenizer's."""
+        chosen = self.config.get("pad_token_id")
+        return int(self.facts.tokenizer.pad_id or 0) if chosen is None else int(chosen)
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        """The safetensors files."""
+        return weight_files(self.path)
 
     @cached_property
     def digest(self) -> str:
-        """Content hash of what is computed, 16 hexadecimal digits: the key of derived caches."""
+        """Hash of every file that decides what is computed, 16 hexadecimal digits.
+
+        It is the key of what is derived from the model, and tells two models apart.
+        """
+        names = (*CONFIG_FILES, *TOKENIZER_FILES, INDEX_FILE)
+        own = [*self.weights, *(self.path / name for name in names)]
         hasher = hashlib.sha256()
-        for name in REQUIRED_FILES:
-            with (self.path / name).open("rb") as file:
-                hasher.update(hashlib.file_digest(file, "sha256").digest())
-        if self.embedding is not None:
-            hasher.update(repr(self.embedding).encode())
+        for number, path in enumerate([*own, *self.layout.files]):
+            if path.is_file():
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                # Two files may have one name: the pooling's configuration is a config.json, too
+                hasher.update(f"{number < len(own)} {path.name} {digest}\n".encode())
         return hasher.hexdigest()[:16]
 
 

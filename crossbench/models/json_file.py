@@ -1,4 +1,4 @@
-"""JSON files of a model folder, read with words for who has to mend them."""
+"""JSON files of a model folder, read with errors that name the file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from crossbench.errors import ModelError
+
+_LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -21,6 +23,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def read_json_if_there(path: Path) -> dict[str, Any]:
+    """The JSON object of a file that a folder need not have; {} without the file.
+
+    Raises:
+        ModelError: the file is there and not a JSON object.
+    """
+    return read_json(path) if path.is_file() else {}
+
+
 def read_json_list(path: Path) -> list[dict[str, Any]]:
     """A JSON list of objects from a model folder's file.
 
@@ -33,8 +44,23 @@ def read_json_list(path: Path) -> list[dict[str, Any]]:
     return document
 
 
+def refuse_lfs_pointer(path: Path) -> None:
+    """Refuse the small text that git leaves in place of a large file where Git LFS did not run.
+
+    Raises:
+        ModelError: the file is such a pointer.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_LFS_HEAD)) == _LFS_HEAD:
+            raise ModelError(
+                f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in the "
+                "model's repository, or download the file"
+            )
+
+
 def _read(path: Path) -> Any:
     try:
+        refuse_lfs_pointer(path)
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read as JSON ({error}): restore the file") from error

@@ -13,10 +13,12 @@ import numpy as np
 from crossbench.errors import ModelError
 from crossbench.models.file_lock import locked
 from crossbench.models.folder import ModelFolder
-from crossbench.models.json_file import read_json
-from crossbench.models.safetensors_check import check_safetensors
+from crossbench.models.layout import LIBRARY_FILE, MODULES_FILE, TRANSFORMER_FILES
+from crossbench.models.library_facts import CONFIG_FILES, TOKENIZER_FILES
+from crossbench.models.reading import read_folder
 from crossbench.models.seeded_bert import BertShape, random_weights, scale_head
 from crossbench.models.tokenizer import PairTokenizer
+from crossbench.models.weight_files import INDEX_FILE, SINGLE_FILE
 from crossbench.models.wordpiece import read_words, write_tokenizer
 from crossbench.types import Pair, TokenBatch
 
@@ -24,26 +26,15 @@ from crossbench.types import Pair, TokenBatch
 _SEEDED_VERSION = 2
 _SCORE_STD = 1.5
 _MANIFEST = "manifest.json"
+# What a model of the hub is read from; "*/": in the folders of its modules
 _HUB_FILES = [
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "modules.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "*_Pooling/config.json",
-    "*_Normalize/config.json",
-    "*_Dense/config.json",
-    "*_Dense/model.safetensors",
-]
-# Families whose position ids start behind the padding id: two positions are never used.
-_OFFSET_POSITIONS = frozenset(
-    {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "xmod"}
-    | {"mpnet", "longformer", "data2vec-text", "ibert"}
-)
+    f"{where}{name}"
+    for where in ("", "*/")
+    for name in (
+        *CONFIG_FILES, *TOKENIZER_FILES, *TRANSFORMER_FILES, MODULES_FILE, LIBRARY_FILE,
+        SINGLE_FILE, INDEX_FILE, "model-*.safetensors",
+    )
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,28 +70,24 @@ class SeededModel:
                 with locked(folder.with_name(f"{folder.name}.lock")):
                     # Another process may have made it while this one waited.
                     if not _is_whole(folder):
-                        self._build(folder)
+                        self._build(folder, cache_dir)
         except OSError as error:
             raise ModelError(
                 f"cannot write the seeded model into {cache_dir} ({error}): free some space there "
                 "or give another cache folder"
             ) from error
-        return ModelFolder(
-            path=folder,
-            name=self.name,
-            max_length=resolve_max_length(folder, self.max_length),
-            caveat=(
-                f"The weights are random (seed {self.seed}): speed and memory are those of the "
-                "real architecture, the relevance of the scores means nothing."
-            ),
+        caveat = (
+            f"The weights are random (seed {self.seed}): speed and memory are those of the "
+            "real architecture, the relevance of the scores means nothing."
         )
+        return read_folder(folder, self.name, self.max_length, cache_dir, caveat)
 
     def _version(self) -> str:
         fields = {key: value for key, value in asdict(self).items() if key != "max_length"}
         recipe = json.dumps([_SEEDED_VERSION, fields, read_words()], sort_keys=True)
         return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
-    def _build(self, folder: Path) -> None:
+    def _build(self, folder: Path, cache_dir: Path) -> None:
         """Write everything beside `folder`, then rename: nobody sees half a model."""
         from safetensors.numpy import save_file
 
@@ -122,7 +109,7 @@ class SeededModel:
             raise ModelError(f"vocab_size: {error}") from error
         weights = random_weights(shape, self.seed)
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
-        tokenizer = PairTokenizer(ModelFolder(partial, self.name, self.positions))
+        tokenizer = PairTokenizer(read_folder(partial, self.name, None, cache_dir))
         scale_head(weights, shape, _sample_batch(tokenizer, self.seed), _SCORE_STD)
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
         sizes = {file.name: file.stat().st_size for file in partial.iterdir()}
@@ -170,7 +157,8 @@ class HubModel:
                 f"({reason}): check the name and the network, or give a folder that holds it with "
                 "model=local model.path=DIR"
             ) from error
-        return _checked_folder(path, self.name or self.repo.rsplit("/", 1)[-1], self.max_length)
+        name = self.name or self.repo.rsplit("/", 1)[-1]
+        return read_folder(path, name, self.max_length, cache_dir)
 
 
 @dataclass(frozen=True)
@@ -201,46 +189,7 @@ class LocalModel:
         if not path.is_dir():
             what = "is a file" if path.exists() else "does not exist"
             raise ModelError(f"model.path={text} {what} ({path}): give a model's folder")
-        return _checked_folder(path, self.name or path.name, self.max_length)
-
-
-def resolve_max_length(path: Path, asked: int | None) -> int:
-    """The most tokens a sequence may have: what the files of the folder allow, or `asked`.
-
-    Raises:
-        ModelError: `asked` is below 1 or above the model's positions.
-    """
-    config = read_json(path / "config.json")
-    limits: list[int] = []
-    if (positions := config.get("max_position_embeddings")) and int(positions) > 0:
-        offset = 0
-        if config.get("model_type") in _OFFSET_POSITIONS:
-            padding = config.get("pad_token_id")
-            offset = 1 + (1 if padding is None else int(padding))
-        limits.append(int(positions) - offset)
-    if asked is not None:
-        if asked < 1 or (limits and asked > limits[0]):
-            raise ModelError(
-                f"model.max_length={asked} does not fit {path}: give 1 to "
-                f"{limits[0] if limits else 'the length it was trained for'}"
-            )
-        return asked
-    for name, key in (
-        ("tokenizer_config.json", "model_max_length"),
-        ("sentence_bert_config.json", "max_seq_length"),
-    ):
-        if (path / name).is_file() and (value := read_json(path / name).get(key)):
-            limits.append(int(value))
-    if not limits or min(limits) > 1_000_000:  # transformers writes 1e30 for "no limit"
-        raise ModelError(f"{path} names no maximum length: give model.max_length")
-    return min(limits)
-
-
-def _checked_folder(path: Path, name: str, max_length: int | None) -> ModelFolder:
-    # ModelFolder first: it says which files are missing.
-    folder = ModelFolder(path, name, max_length=0)
-    check_safetensors(path / "model.safetensors")
-    return ModelFolder(path, folder.name, resolve_max_length(path, max_length))
+        return read_folder(path, self.name or path.name, self.max_length, cache_dir)
 
 
 def _sample_batch(tokenizer: PairTokenizer, seed: int) -> TokenBatch:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from crossbench.errors import ModelError
 from crossbench.models.folder import ModelFolder
-from crossbench.models.json_file import read_json
+from crossbench.models.library_facts import Probe, TokenizerFacts
 from crossbench.models.text_cache import Encoder, TextCache
 from crossbench.models.word_memo import TextEncoder
 from crossbench.types import Int32Array, Int64Array, Pair, TokenBatch
@@ -49,27 +48,29 @@ class PairTokenizer:
     tokenise it again for each passage and hand back Python objects per token. With `cache_tokens`
     the ids of texts are kept between calls, up to so many.
 
+    A folder's prompt for pairs goes before each query.
+
     Raises:
-        ModelError: tokenizer.json is broken, or max_length leaves no room beside special tokens.
+        ModelError: max_length leaves no room beside special tokens, or the ids would not be those
+            of AutoTokenizer.
     """
 
     def __init__(self, folder: ModelFolder, cache_tokens: int = 0) -> None:
-        path = folder.path / "tokenizer.json"
-        tokenizer = _load(path)
-        # tokenizer.json may carry the settings of whoever saved it; ours are the only ones.
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        encoder = TextEncoder(tokenizer)
-        self._encoder: Encoder = TextCache(encoder, cache_tokens) if cache_tokens else encoder
+        facts, path = folder.facts.tokenizer, str(folder.path)
+        tokenizer = _load(facts, path)
         self.max_length = folder.max_length
-        self._keep_left = _truncation_side(folder) == "right"
-        self._single = _probe(tokenizer, ("a",), str(path))
-        self._pair = _probe(tokenizer, ("a", "a"), str(path))
+        self._prompt = folder.layout.pair_prompt
+        self._keep_left = facts.truncation_side == "right"
+        self._single = _template(tokenizer, ("a",), facts.gives_types, path)
+        self._pair = _template(tokenizer, ("a", "a"), facts.gives_types, path)
         if self.max_length < self._pair.added:
             raise ModelError(
                 f"max_length {self.max_length} is less than the {self._pair.added} special tokens "
                 f"of a pair in {path}: give at least {self._pair.added + 2}"
             )
+        self._encoder: Encoder = self._checked_encoder(tokenizer, facts, path)
+        if cache_tokens:
+            self._encoder = TextCache(self._encoder, cache_tokens)
 
     @property
     def pair_overhead(self) -> int:
@@ -78,18 +79,18 @@ class PairTokenizer:
 
     def encode_query(self, query: str, passages: Sequence[str]) -> Tokenized:
         """(query, passage) for every passage, in their order."""
-        ids, lengths = self._encoder.encode([query, *passages])
-        queries = np.zeros(len(passages), dtype=np.int64)
-        return self._splice(ids, lengths, queries, np.arange(1, len(passages) + 1))
+        places = np.zeros(len(passages), dtype=np.int64)
+        return self._encode_pairs([self._prompt + query], places, passages, self.max_length)
 
     def encode_pairs(self, pairs: Sequence[Pair]) -> Tokenized:
         """The pairs in their order; each distinct query is tokenised once."""
-        places: dict[str, int] = {}
-        queries = np.array(
-            [places.setdefault(pair.query, len(places)) for pair in pairs], dtype=np.int64
+        known: dict[str, int] = {}
+        places = np.array(
+            [known.setdefault(pair.query, len(known)) for pair in pairs], dtype=np.int64
         )
-        ids, lengths = self._encoder.encode([*places, *(pair.passage for pair in pairs)])
-        return self._splice(ids, lengths, queries, np.arange(len(places), len(lengths)))
+        queries = [self._prompt + query for query in known]
+        passages = [pair.passage for pair in pairs]
+        return self._encode_pairs(queries, places, passages, self.max_length)
 
     def encode(self, sequences: Sequence[tuple[str, ...]]) -> Tokenized:
         """(query, passage) each, or one text each: all of one kind."""
@@ -99,52 +100,71 @@ class PairTokenizer:
 
     def encode_texts(self, texts: Sequence[str]) -> Tokenized:
         """Single sequences with their special tokens, for embedding."""
-        ids, lengths = self._encoder.encode(texts)
-        room = max(self.max_length - self._single.added, 0)
-        kept = np.minimum(lengths, room)
-        starts = _starts(lengths) if self._keep_left else _starts(lengths) + lengths - kept
-        batch = _assemble(self._single, ids, [(starts, kept)])
-        return Tokenized(batch, int(np.count_nonzero(lengths > room)))
+        return self._encode_singles(texts, self.max_length)
 
     def count(self, texts: Sequence[str]) -> Int32Array:
         """Tokens of each text without special tokens or truncation, int32 of shape (n,)."""
         return self._encoder.encode(texts)[1].astype(np.int32)
 
-    def _splice(
-        self, ids: Int32Array, lengths: Int64Array, queries: Int64Array, passages: Int64Array
+    def _encode_singles(self, texts: Sequence[str], max_length: int) -> Tokenized:
+        ids, lengths = self._encoder.encode(texts)
+        room = max(max_length - self._single.added, 0)
+        kept = np.minimum(lengths, room)
+        starts = _starts(lengths) if self._keep_left else _starts(lengths) + lengths - kept
+        batch = _assemble(self._single, ids, [(starts, kept)])
+        return Tokenized(batch, int(np.count_nonzero(lengths > room)))
+
+    def _encode_pairs(
+        self, queries: Sequence[str], places: Int64Array, passages: Sequence[str], max_length: int
     ) -> Tokenized:
-        """Pairs of the texts numbered `queries` and `passages`, each of shape (n,)."""
-        room = self.max_length - self._pair.added
-        first, second = lengths[queries], lengths[passages]
-        kept_first, kept_second = longest_first(first, second, room)
+        """Each passage with the query at its place, `places` being of shape (passages,)."""
+        ids, lengths = self._encoder.encode([*queries, *passages])
+        room = max_length - self._pair.added
         starts = _starts(lengths)
-        first_start, second_start = starts[queries], starts[passages]
+        first, second = lengths[places], lengths[len(queries) :]
+        first_start, second_start = starts[places], starts[len(queries) :]
+        kept_first, kept_second = longest_first(first, second, room)
         if not self._keep_left:
-            first_start, second_start = (
-                first_start + first - kept_first,
-                second_start + second - kept_second,
-            )
+            first_start = first_start + first - kept_first
+            second_start = second_start + second - kept_second
         batch = _assemble(self._pair, ids, [(first_start, kept_first), (second_start, kept_second)])
         return Tokenized(batch, int(np.count_nonzero(first + second > room)))
 
+    def _checked_encoder(self, tokenizer: Any, facts: TokenizerFacts, path: str) -> Encoder:
+        """The fastest encoder that gives the folder's probes the ids that AutoTokenizer does."""
+        for remembers in (True, False):
+            self._encoder = TextEncoder(tokenizer, remembers)
+            differing = [probe for probe in facts.probes if not self._gives(probe, facts)]
+            if not differing:
+                return self._encoder
+        raise ModelError(
+            f"{path}: crossbench gives {differing[0].texts} other token ids than AutoTokenizer "
+            "does, so its scores would not be the model's own: choose another model"
+        )
 
-def _load(path: Path) -> Any:
-    """The tokenizers library's object for a tokenizer.json.
+    def _gives(self, probe: Probe, facts: TokenizerFacts) -> bool:
+        if len(probe.texts) == 1:
+            found = self._encode_singles(probe.texts, probe.max_length).batch
+        else:
+            query, passage = probe.texts
+            place = np.zeros(1, dtype=np.int64)
+            found = self._encode_pairs([query], place, [passage], probe.max_length).batch
+        types = probe.types if facts.gives_types else (0,) * len(probe.ids)
+        return (tuple(found.input_ids), tuple(found.type_ids)) == (probe.ids, types)
 
-    transformers keeps only the vocabulary of a SentencePiece unigram model and builds the rest from
-    the class that the folder names, so there its word is taken: scores are to equal the library's.
-    """
-    from tokenizers import Tokenizer, models
+
+def _load(facts: TokenizerFacts, path: str) -> Any:
+    """The tokenizers library's object; it neither cuts nor pads, whatever who saved it has set."""
+    from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-        if not isinstance(tokenizer.model, models.Unigram):
-            return tokenizer
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(path.parent, local_files_only=True).backend_tokenizer
-    except Exception as error:  # the libraries raise bare Exception and many other kinds
-        raise ModelError(f"{path} is not a tokenizer ({error}): restore the file") from error
+        tokenizer = Tokenizer.from_str(facts.serialized)
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError(f"{path}: its tokenizer cannot be loaded ({error})") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = facts.splits_special_tokens
+    return tokenizer
 
 
 def longest_first(
@@ -208,8 +228,11 @@ def _starts(lengths: Int64Array) -> Int64Array:
     return np.cumsum(lengths) - lengths
 
 
-def _probe(tokenizer: Any, texts: tuple[str, ...], path: str) -> _Template:
-    """Learn the template from what the post-processor does to sequences of known length."""
+def _template(tokenizer: Any, texts: tuple[str, ...], gives_types: bool, path: str) -> _Template:
+    """Learn the template from what the post-processor does to sequences of known length.
+
+    Where the model is given no types, all are 0.
+    """
     encoding = tokenizer.encode(*texts)
     parts: list[tuple[list[int], list[int]]] = [([], [])]
     types: list[int] = []
@@ -217,6 +240,7 @@ def _probe(tokenizer: Any, texts: tuple[str, ...], path: str) -> _Template:
     for token, type_id, sequence in zip(
         encoding.ids, encoding.type_ids, encoding.sequence_ids, strict=True
     ):
+        type_id *= gives_types
         if sequence is None:
             parts[-1][0].append(token)
             parts[-1][1].append(type_id)
@@ -229,8 +253,3 @@ def _probe(tokenizer: Any, texts: tuple[str, ...], path: str) -> _Template:
     if len(types) != len(texts):
         raise ModelError(f"{path}: its template does not hold {len(texts)} sequences")
     return _Template(tuple(parts), tuple(types))
-
-
-def _truncation_side(folder: ModelFolder) -> str:
-    path = folder.path / "tokenizer_config.json"
-    return str(read_json(path).get("truncation_side", "right")) if path.is_file() else "right"

@@ -5,8 +5,10 @@ Every engine that computes the encoder itself (packed, openvino, onnx) builds fr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from crossbench.errors import ModelError
 from crossbench.models.embedding import Embedding
 from crossbench.models.families import Family, HeadActivation, family_of
 from crossbench.models.folder import ModelFolder
+from crossbench.models.weight_files import current_name
 from crossbench.types import Float32Array
 
 _DEFAULT_EPS = 1e-12  # of the families whose config.json does not say
@@ -99,7 +102,7 @@ def read_weights(folder: ModelFolder) -> EncoderWeights:
     """
     family = family_of(folder)
     config = folder.config
-    tensors = _Tensors(folder.path / "model.safetensors", family.prefix)
+    tensors = _Tensors(folder.weights, family.prefix)
     embedding = folder.embedding
 
     def layer(index: int) -> Layer:
@@ -125,7 +128,7 @@ def read_weights(folder: ModelFolder) -> EncoderWeights:
         # Positions count from pad_token_id + 1; what is before that is never looked up.
         positions = np.ascontiguousarray(positions[int(config["pad_token_id"]) + 1 :])
     layers = tensors.count(f"{family.layers}.")
-    weights = EncoderWeights(
+    return EncoderWeights(
         heads=int(config[family.head_count]),
         eps=float(config.get("layer_norm_eps", _DEFAULT_EPS)),
         words=words,
@@ -135,8 +138,6 @@ def read_weights(folder: ModelFolder) -> EncoderWeights:
         layers=tuple(layer(index) for index in range(layers)),
         head=_classifier(tensors, family) if embedding is None else embedding,
     )
-    _check(folder, weights)
-    return weights
 
 
 def _types(tensors: _Tensors, family: Family, hidden: int) -> Float32Array:
@@ -155,45 +156,32 @@ def _classifier(tensors: _Tensors, family: Family) -> ClassifierHead:
     )
 
 
-def _check(folder: ModelFolder, weights: EncoderWeights) -> None:
-    hidden, wanted = weights.hidden, folder.config.get("hidden_size", folder.config.get("dim"))
-    depth = folder.config.get("num_hidden_layers", folder.config.get("n_layers"))
-    if (hidden, len(weights.layers)) != (wanted, depth):
-        raise ModelError(
-            f"{folder.path} holds {len(weights.layers)} layers of hidden size {hidden}, where "
-            f"config.json says {depth} of {wanted}: restore the folder"
-        )
-    head = weights.head
-    if isinstance(head, ClassifierHead) and head.classifier.weight.shape != (1, hidden):
-        raise ModelError(
-            f"{folder.path} has a head of shape {head.classifier.weight.shape} and a reranker "
-            "gives one logit: choose a cross-encoder with one label"
-        )
-
-
 class _Tensors:
-    """The tensors of a file in float32; the encoder's with or without the family's `prefix`.
+    """The tensors of the files in float32; the encoder's with or without the family's `prefix`.
 
     Through torch, since NumPy has no bfloat16 and some folders store it.
     """
 
-    def __init__(self, path: Path, prefix: str) -> None:
+    def __init__(self, files: Sequence[Path], prefix: str) -> None:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        try:
-            self._tensors = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path} cannot be read ({error}): restore the file") from error
+        self._tensors: dict[str, Any] = {}
+        for path in files:
+            try:
+                loaded = load_file(path)
+            except (SafetensorError, OSError) as error:
+                raise ModelError(f"{path} cannot be read ({error}): restore the file") from error
+            self._tensors |= {current_name(name): tensor for name, tensor in loaded.items()}
         # An encoder that was saved alone, as sentence-transformers do, has no prefix.
         alone = "embeddings.word_embeddings.weight" in self._tensors
-        self._path, self._prefix = path, "" if alone else prefix
+        self._folder, self._prefix = files[0].parent, "" if alone else prefix
 
     def get(self, name: str, inside: bool = True) -> Float32Array:
         full = f"{self._prefix}{name}" if inside else name
         if full not in self._tensors:
             raise ModelError(
-                f"{self._path} holds no tensor {full}: the folder is not the model it says"
+                f"{self._folder} holds no tensor {full}: the folder is not the model it says"
             )
         array: Float32Array = self._tensors[full].float().contiguous().numpy()
         return array

@@ -22,12 +22,14 @@ class TextEncoder:
 
     A BERT tokenizer treats what lies between two spaces on its own, so its ids can be looked up
     once per word instead of being worked out per text: ten times faster than the library on
-    English, since words come again and again. Other tokenizers go to the library as they are.
+    English, since words come again and again. Other tokenizers, and any where `remembers` is
+    False, go to the library as they are.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, remembers: bool = True) -> None:
         self._tokenizer = tokenizer
-        self._memo: dict[str, Ids] | None = {} if _splits_at_spaces(tokenizer) else None
+        may = remembers and _splits_at_spaces(tokenizer)
+        self._memo: dict[str, Ids] | None = {} if may else None
 
     def encode(self, texts: Sequence[str]) -> tuple[Int32Array, Int64Array]:
         """Ids of all texts end to end, and how many each has, shape (n,)."""

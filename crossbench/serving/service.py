@@ -12,7 +12,7 @@ import numpy as np
 
 from crossbench.errors import DeadlineExpired, WrongTask
 from crossbench.models.activation import Activation
-from crossbench.models.embedding import Embedding, cosines
+from crossbench.models.embedding import Embedding
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer, Tokenized
 from crossbench.serving.pool import Pool, Ticket
@@ -35,8 +35,9 @@ class Answer:
 class ModelService:
     """Text in, scores or vectors out. `tokenizers` threads tokenise, off the event loop.
 
-    A cross-encoder's scores are of its pairs. An embedder's are cosines: every text is embedded
-    once, whatever it is compared with. With `runs_model` False every value is 0 and the
+    A cross-encoder's scores are of its pairs. An embedder's are the similarity of vectors that its
+    folder names, the cosine where it names none: every text is embedded once, whatever it is
+    compared with. With `runs_model` False every value is 0 and the
     pool gets no work (pipeline=tokenize). With a `memory` token ids come from there, where it has
     them (pipeline=infer).
     """
@@ -70,7 +71,9 @@ class ModelService:
         """
         if self.model.embedding is not None:
             places = [0] * len(passages)
-            return await self._cosines(self.model.embedding, [query], places, passages, deadline_s)
+            return await self._similarities(
+                self.model.embedding, [query], places, passages, deadline_s
+            )
         if self.memory is not None:
             known = [(query, passage) for passage in passages]
             return await self._run_known(self.memory, known, deadline_s)
@@ -82,7 +85,7 @@ class ModelService:
             queries: dict[str, int] = {}
             places = [queries.setdefault(pair.query, len(queries)) for pair in pairs]
             passages = [pair.passage for pair in pairs]
-            return await self._cosines(
+            return await self._similarities(
                 self.model.embedding, list(queries), places, passages, deadline_s
             )
         if self.memory is not None:
@@ -118,7 +121,7 @@ class ModelService:
             texts[embedding.passage_prompt + passage,] = None
         self.memory.learn(texts)
 
-    async def _cosines(
+    async def _similarities(
         self,
         embedding: Embedding,
         queries: Sequence[str],
@@ -126,12 +129,12 @@ class ModelService:
         passages: Sequence[str],
         deadline_s: float | None,
     ) -> Answer:
-        """Cosine of each passage with the query numbered in `places`, which is embedded once."""
+        """Similarity of each passage with the query at its place, which is embedded once."""
         texts = [embedding.query_prompt + query for query in queries]
         texts += [embedding.passage_prompt + passage for passage in passages]
         answer = await self._vectors(texts, deadline_s)
         rows = np.arange(len(queries), len(texts))
-        return replace(answer, values=cosines(answer.values, places, rows))
+        return replace(answer, values=embedding.score(answer.values, places, rows))
 
     async def _vectors(self, texts: Sequence[str], deadline_s: float | None) -> Answer:
         if self.memory is not None:
@@ -178,7 +181,11 @@ class ModelService:
             raise ticket.error
         assert ticket.values is not None
         timing = Timing(tokenize_ms, ticket.queue_ms, ticket.infer_ms)
-        values = ticket.values if self.model.embedding else self.activation(ticket.values)
+        embedding = self.model.embedding
+        if embedding is None:
+            values = self.activation(ticket.values)
+        else:
+            values = embedding.truncate(ticket.values)
         return _answer(tokenized, values, timing)
 
 

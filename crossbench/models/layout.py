@@ -1,0 +1,322 @@
+"""What sentence-transformers' own files say of a folder: modules, pooling, prompts, limits.
+
+Every key of every file is on a list here. A folder with another key or value is refused, since a
+setting that nobody reads would give other scores than the library's. The rules are those of
+sentence-transformers 6.2, which also reads what its versions 2 to 5 wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from crossbench.errors import ModelError
+from crossbench.models.embedding import POOLING_MODES, SIMILARITIES, Embedding
+from crossbench.models.json_file import read_json, read_json_if_there, read_json_list
+
+MODULES_FILE = "modules.json"
+LIBRARY_FILE = "config_sentence_transformers.json"
+# The first of these that says anything counts
+TRANSFORMER_FILES = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+ModelType = Literal["CrossEncoder", "SentenceTransformer"]
+# What the transformer module has to be, by what the folder is: task, output of the model and name
+_TASKS = {
+    "CrossEncoder": ("sequence-classification", "logits", "scores"),
+    "SentenceTransformer": ("feature-extraction", "last_hidden_state", "token_embeddings"),
+}
+# How folders of before sentence-transformers 6 write the pooling modes, one flag each
+_POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+_UNSAID = object()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a folder's model lies and how its library uses it.
+
+    `transformer` holds config.json, weights and tokenizer. `embedding` is None for a cross-encoder;
+    its `pair_prompt` goes before each query, `activation` is the dotted path that its own file
+    names. `max_tokens` limits a sequence, `lower_case` says to lower-case every text, and
+    `tokenizer_options` are arguments for AutoTokenizer. `text_only` says that a chat template is
+    not used. `pooled_size` is the hidden size that the pooling expects. `files` are those that were
+    read.
+    """
+
+    transformer: Path
+    embedding: Embedding | None = None
+    pair_prompt: str = ""
+    activation: str | None = None
+    max_tokens: int | None = None
+    lower_case: bool = False
+    tokenizer_options: Mapping[str, Any] = field(default_factory=dict)
+    text_only: bool = False
+    pooled_size: int | None = None
+    files: tuple[Path, ...] = ()
+
+
+def read_layout(root: Path) -> Layout:
+    """The layout of a folder; without modules.json it is a plain Hugging Face folder.
+
+    As in the library, the other files of sentence-transformers count only beside modules.json.
+
+    Raises:
+        ModelError: a file is broken, or has a key or a value that we do not honour.
+    """
+    modules_file = root / MODULES_FILE
+    if not modules_file.is_file():
+        return Layout(root)
+    library = _Document(root / LIBRARY_FILE, read_json_if_there(root / LIBRARY_FILE))
+    model_type = _model_type(library)
+    paths = _module_paths(modules_file, model_type)
+    transformer = root / paths["Transformer"]
+    settings = _transformer_settings(transformer, model_type)
+    prompts, default_prompt = _prompts(library, model_type)
+    files = [modules_file, library.path, settings.path]
+    embedding, pooled_size = None, None
+    if model_type == "SentenceTransformer":
+        pooling = _Document.of(root / paths["Pooling"] / "config.json")
+        files.append(pooling.path)
+        if "Normalize" in paths:
+            normalize = root / paths["Normalize"] / "config.json"
+            files.append(normalize)
+            _check_normalize(_Document(normalize, read_json_if_there(normalize)))
+        embedding = Embedding(
+            modes=_pooling_modes(pooling),
+            normalize="Normalize" in paths,
+            truncate_dim=library.count("truncate_dim"),
+            similarity=library.one_of("similarity_fn_name", SIMILARITIES, "cosine"),
+            prompt=default_prompt,
+            query_prompt=prompts.get("query", ""),
+            # "passage" and "corpus" never come into play: "document" is always there, empty or not
+            passage_prompt=prompts.get("document", ""),
+        )
+        _check_include_prompt(pooling, embedding)
+        pooled_size = pooling.count("embedding_dimension")
+        pooled_size = pooled_size or pooling.count("word_embedding_dimension")
+    options = settings.mapping("processor_kwargs", "tokenizer_args")
+    limit = _Document(settings.path, options).count("model_max_length")
+    return Layout(
+        transformer=transformer,
+        embedding=embedding,
+        pair_prompt=default_prompt if model_type == "CrossEncoder" else "",
+        activation=library.text("activation_fn") if model_type == "CrossEncoder" else None,
+        max_tokens=limit or settings.count("max_seq_length"),
+        lower_case=settings.flag("do_lower_case", False),
+        tokenizer_options=options,
+        text_only=True,
+        pooled_size=pooled_size,
+        files=tuple(path for path in files if path.is_file()),
+    )
+
+
+@dataclass(frozen=True)
+class _Document:
+    """A JSON object, read key by key with errors that name the file, the key and the value."""
+
+    path: Path
+    values: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, path: Path) -> _Document:
+        return cls(path, read_json(path))
+
+    def refuse(self, key: str, advice: str) -> ModelError:
+        return ModelError(f"{self.path}: {key} = {self.values.get(key)!r}: {advice}")
+
+    def check_keys(self, known: Collection[str]) -> None:
+        if unknown := [key for key in self.values if key not in known]:
+            raise self.refuse(
+                unknown[0],
+                "crossbench does not know this key, so its scores might not be the model's own. "
+                f"Known are {', '.join(known)}",
+            )
+
+    def only(self, key: str, *allowed: object) -> None:
+        """Refuse a value that would change what is computed in a way we do not follow."""
+        if key in self.values and self.values[key] not in allowed:
+            shown = " or ".join(repr(value) for value in allowed)
+            raise self.refuse(key, f"crossbench computes this model only with {shown}")
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.values.get(key, default)
+        if value is not None and not isinstance(value, bool):
+            raise self.refuse(key, "it must be true or false")
+        return bool(value)
+
+    def text(self, key: str) -> str | None:
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, str):
+            raise self.refuse(key, "it must be text or null")
+        return value
+
+    def count(self, key: str) -> int | None:
+        value = self.values.get(key)
+        if value is not None and (type(value) is not int or value < 1):
+            raise self.refuse(key, "it must be a whole number of at least 1, or null")
+        return value
+
+    def one_of(self, key: str, allowed: Collection[str], default: str) -> str:
+        value = self.values.get(key)
+        if value is None:
+            return default
+        if value not in allowed:
+            raise self.refuse(key, f"crossbench knows {', '.join(allowed)}")
+        return str(value)
+
+    def mapping(self, *keys: str) -> dict[str, Any]:
+        """The object under the last of these keys that is there; {} without one."""
+        found: dict[str, Any] = {}
+        for key in keys:
+            value = self.values.get(key, {})
+            if not isinstance(value, dict):
+                raise self.refuse(key, "it must be an object")
+            found = value if key in self.values else found
+        return {name: value for name, value in found.items() if name != "trust_remote_code"}
+
+
+def _model_type(library: _Document) -> ModelType:
+    library.check_keys(
+        (
+            "__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name",
+            "truncate_dim", "activation_fn", "keep_in_fp32_modules", "requirements",
+        )
+    )  # fmt: skip
+    library.only("keep_in_fp32_modules", None, [])
+    library.only("requirements", None, {})
+    model_type = library.values.get("model_type", "SentenceTransformer")
+    if model_type == "CrossEncoder":
+        return "CrossEncoder"
+    if model_type == "SentenceTransformer":
+        return "SentenceTransformer"
+    raise library.refuse("model_type", "crossbench serves CrossEncoder and SentenceTransformer")
+
+
+def _module_paths(file: Path, model_type: ModelType) -> dict[str, str]:
+    """The folder of each module, by the name of its class."""
+    modules = read_json_list(file)
+    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
+    if model_type == "CrossEncoder":
+        allowed = [["Transformer"]]
+    else:
+        allowed = [["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]]
+    if kinds not in allowed:
+        raise ModelError(
+            f"{file} has the modules {', '.join(kinds) or 'none'}: of a {model_type} crossbench "
+            f"computes {' or '.join(', '.join(modules) for modules in allowed)}. Choose a model of "
+            "these"
+        )
+    for module in modules:
+        document = _Document(file, module)
+        document.check_keys(("idx", "name", "path", "type", "kwargs"))
+        document.only("kwargs", None, [], {})
+        path = document.text("path") or ""
+        if not str(module["type"]).startswith("sentence_transformers."):
+            raise document.refuse("type", "it is code of the folder's own, which is never run")
+        if Path(path).is_absolute() or ".." in Path(path).parts:
+            raise document.refuse("path", "it must be a folder below modules.json")
+    return {
+        kind: str(module.get("path") or "") for kind, module in zip(kinds, modules, strict=True)
+    }
+
+
+def _transformer_settings(folder: Path, model_type: ModelType) -> _Document:
+    for name in TRANSFORMER_FILES:
+        document = _Document(folder / name, read_json_if_there(folder / name))
+        if document.values:
+            break
+    else:
+        document = _Document(folder / TRANSFORMER_FILES[0], {})
+    document.check_keys(
+        (
+            "max_seq_length", "do_lower_case", "transformer_task", "modality_config",
+            "module_output_name", "processing_kwargs", "unpad_inputs", "query_length",
+            "document_length", "query_expansion", "model_kwargs", "model_args", "config_kwargs",
+            "config_args", "processor_kwargs", "tokenizer_args", "tokenizer_name_or_path",
+        )
+    )  # fmt: skip
+    task, output, name = _TASKS[model_type]
+    if document.values.get("transformer_task", "feature-extraction") != task:
+        raise document.refuse("transformer_task", f"of a {model_type} it must be {task!r}")
+    document.only("modality_config", {"text": {"method": "forward", "method_output_name": output}})
+    document.only("module_output_name", name)
+    for key in ("query_length", "document_length", "query_expansion", "tokenizer_name_or_path"):
+        document.only(key, None)
+    for key in ("processing_kwargs", "config_kwargs", "config_args"):
+        document.only(key, None, {})
+    for key in ("model_kwargs", "model_args"):
+        # Precision is chosen by `quant`, and how attention is computed does not change what it is
+        kept = document.mapping(key).keys() - {"dtype", "torch_dtype", "attn_implementation"}
+        if kept:
+            raise document.refuse(key, f"crossbench does not pass on {', '.join(sorted(kept))}")
+    return document
+
+
+def _prompts(library: _Document, model_type: ModelType) -> tuple[dict[str, str], str]:
+    """The prompts by their names, and the one that is used where nobody asks for another."""
+    given = library.values.get("prompts", {})
+    if not isinstance(given, dict) or not all(
+        text is None or isinstance(text, str) for text in given.values()
+    ):
+        raise library.refuse("prompts", "it must be an object of texts")
+    prompts = {name: text or "" for name, text in given.items()}
+    if model_type == "SentenceTransformer":
+        prompts = {"query": "", "document": "", **prompts}
+    default = library.text("default_prompt_name")
+    if default is None:
+        return prompts, ""
+    if default not in prompts:
+        raise library.refuse("default_prompt_name", f"prompts has {', '.join(prompts) or 'none'}")
+    return prompts, prompts[default]
+
+
+def _pooling_modes(pooling: _Document) -> tuple[str, ...]:
+    pooling.check_keys(
+        (
+            "embedding_dimension", "word_embedding_dimension", "pooling_mode", "include_prompt",
+            *_POOLING_FLAGS,
+        )
+    )  # fmt: skip
+    chosen = pooling.values.get("pooling_mode", _UNSAID)
+    if chosen is _UNSAID:
+        chosen = [mode for flag, mode in _POOLING_FLAGS.items() if pooling.values.get(flag)]
+        chosen = chosen or ["mean"]
+    modes = (chosen,) if isinstance(chosen, str) else chosen
+    if not isinstance(modes, list | tuple) or not modes:
+        raise pooling.refuse("pooling_mode", f"give one or several of {', '.join(POOLING_MODES)}")
+    if unknown := [mode for mode in modes if mode not in POOLING_MODES]:
+        raise pooling.refuse(
+            "pooling_mode", f"{unknown[0]!r} is none of {', '.join(POOLING_MODES)}"
+        )
+    return tuple(modes)
+
+
+def _check_include_prompt(pooling: _Document, embedding: Embedding) -> None:
+    prompts = (embedding.prompt, embedding.query_prompt, embedding.passage_prompt)
+    if not pooling.flag("include_prompt", True) and any(prompts):
+        raise pooling.refuse(
+            "include_prompt",
+            "this leaves prompts out of pooling, which crossbench does not do. Choose a model "
+            "without prompts, or one that pools them",
+        )
+
+
+def _check_normalize(normalize: _Document) -> None:
+    """Other keys are ignored, as the library does here."""
+    normalize.only("module_input_name", "sentence_embedding")
+    normalize.only("module_output_name", None, "sentence_embedding")

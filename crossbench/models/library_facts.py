@@ -1,0 +1,257 @@
+"""What transformers makes of a folder's configuration and tokenizer, asked of transformers itself.
+
+Which file wins, what a missing key means, and how a tokenizer class builds on its files are the
+library's rules, so its own objects answer. Importing transformers takes seconds and about 240 MB,
+which would end up in the numbers of engines that need neither it nor torch. So a process that has
+not imported it asks a process of its own, once per folder: the answer is kept in the cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from crossbench.errors import ModelError
+from crossbench.models.atomic_write import write_atomically
+
+log = logging.getLogger(__name__)
+
+# Every file that transformers may take a configuration or a tokenizer from
+CONFIG_FILES = ("config.json", "adapter_config.json")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "merges.txt", "bpe.codes", "spiece.model", "spm.model",
+    "sentencepiece.bpe.model", "tokenizer.model", "chat_template.jinja", "chat_template.json",
+    "processor_config.json",
+)  # fmt: skip
+_VERSION = 1  # raise it when the same files are to give other facts
+_UNLIMITED = 1_000_000  # transformers writes 1e30 where a tokenizer has no limit
+# Texts that tokenizers treat differently: case, accents, scripts, controls, specials, spaces
+_TEXTS = (
+    "what is a river",
+    "The RIVER is naïve water, isn't it? River Café 1,234.5",
+    "Ünïcödé ÅÉ ß ǅ ﬁne e\u0301 İstanbul",
+    "東京は日本の首都です。 한국어 ภาษาไทย हिन्दी",
+    "  two  spaces\tand\na line\u00a0nbsp\u200bzero ",
+    "[SEP] [MASK] <mask> </s> <s>",
+    "😀👩‍👩‍👧 -- under_score a@b.org x" + "y" * 120,
+)
+_PROBE_LENGTHS = (None, 16)  # tokens; None is long enough for all
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A text or a pair, and the ids and types that AutoTokenizer gives it at `max_length`."""
+
+    texts: tuple[str, ...]
+    max_length: int
+    ids: tuple[int, ...]
+    types: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """AutoTokenizer's tokenizer of a folder.
+
+    `serialized` is the tokenizers library's JSON. `gives_types` says whether type ids are passed to
+    the model. `largest_id` is the largest id of its vocabulary. `pad_id` and `model_max_length` are
+    None where it has none. `probes` are examples of what it gives.
+    """
+
+    serialized: str
+    truncation_side: str
+    padding_side: str
+    gives_types: bool
+    splits_special_tokens: bool
+    has_chat_template: bool
+    model_max_length: int | None
+    pad_id: int | None
+    largest_id: int
+    probes: tuple[Probe, ...]
+
+
+@dataclass(frozen=True)
+class LibraryFacts:
+    """`config` is AutoConfig's, defaults included, with the keys `num_labels` and `hidden_size`."""
+
+    config: Mapping[str, Any]
+    tokenizer: TokenizerFacts
+
+
+def library_facts(
+    folder: Path, lower_case: bool, options: Mapping[str, Any], cache_dir: Path | None
+) -> LibraryFacts:
+    """The facts of a folder whose texts are lower-cased first where `lower_case` says so.
+
+    `options` are arguments for AutoTokenizer. With a `cache_dir` they are kept there.
+
+    Raises:
+        ModelError: transformers cannot read the folder, or would have to run code of its own.
+    """
+    if cache_dir is None:
+        return _ask_here(folder, lower_case, options)
+    path = cache_dir / "folders" / f"{_key(folder, lower_case, options)}.json"
+    try:
+        return _from_json(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there yet, or broken
+    if "transformers" in sys.modules:
+        facts = _ask_here(folder, lower_case, options)
+    else:
+        facts = _ask_apart(folder, lower_case, options)
+    try:
+        write_atomically(path, json.dumps(dataclasses.asdict(facts)))
+    except OSError as error:
+        log.warning("what transformers says of %s cannot be kept: %s", folder, error)
+    return facts
+
+
+def _key(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> str:
+    versions = [version(name) for name in ("transformers", "tokenizers")]
+    hasher = hashlib.sha256(repr((_VERSION, versions, lower_case, options)).encode())
+    for name in (*CONFIG_FILES, *TOKENIZER_FILES):
+        if (folder / name).is_file():
+            hasher.update(name.encode() + hashlib.sha256((folder / name).read_bytes()).digest())
+    return hasher.hexdigest()[:20]
+
+
+def _from_json(document: dict[str, Any]) -> LibraryFacts:
+    tokenizer = document["tokenizer"]
+    probes = tuple(
+        Probe(tuple(item["texts"]), item["max_length"], tuple(item["ids"]), tuple(item["types"]))
+        for item in tokenizer["probes"]
+    )
+    return LibraryFacts(document["config"], TokenizerFacts(**{**tokenizer, "probes": probes}))
+
+
+def _ask_apart(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> LibraryFacts:
+    """Ask in a process of its own, which ends with what it took."""
+    with tempfile.TemporaryDirectory(prefix="crossbench-") as place:
+        answer = Path(place) / "answer.json"
+        request = json.dumps([str(folder), lower_case, options, str(answer)])
+        done = subprocess.run(
+            [sys.executable, "-m", "crossbench.models.library_facts", request],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        if not answer.is_file():
+            last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+            raise ModelError(
+                f"the process that reads {folder} by transformers ended with status "
+                f"{done.returncode} ({last})"
+            )
+        document = json.loads(answer.read_text("utf-8"))
+    if "error" in document:
+        raise ModelError(document["error"])
+    return _from_json(document)
+
+
+def _ask_here(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> LibraryFacts:
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    where = {"local_files_only": True, "trust_remote_code": False}
+    what = "config.json"
+    try:
+        config = AutoConfig.from_pretrained(folder, **where)
+        what = "tokenizer"
+        tokenizer = AutoTokenizer.from_pretrained(folder, **{**options, **where})
+        if not tokenizer.is_fast:
+            raise ModelError(
+                f"{folder}: its tokenizer {type(tokenizer).__name__} has no fast form, which "
+                "crossbench needs: choose a model that has one (a tokenizer.json)"
+            )
+        if lower_case:
+            _lower_case(tokenizer)
+        facts = _tokenizer_facts(tokenizer)
+    except ModelError:
+        raise
+    except Exception as error:  # the libraries raise bare Exception and many other kinds
+        words = " ".join(str(error).split())
+        raise ModelError(
+            f"transformers cannot read the {what} of {folder} ({type(error).__name__}: {words}): "
+            "restore the file, or choose a model that transformers loads without code of its own"
+        ) from error
+    values = json.loads(config.to_json_string(use_diff=False))
+    hidden = getattr(config, "hidden_size", None)  # under whatever name the family keeps it
+    return LibraryFacts({**values, "num_labels": config.num_labels, "hidden_size": hidden}, facts)
+
+
+def _lower_case(tokenizer: Any) -> None:
+    """As sentence-transformers does where sentence_bert_config.json says do_lower_case."""
+    from tokenizers import normalizers
+
+    backend = tokenizer.backend_tokenizer
+    present: Any = backend.normalizer
+    parts = [present] if not isinstance(present, normalizers.Sequence) else [*iter(present)]
+    if not any(isinstance(part, normalizers.Lowercase) for part in parts):
+        kept = [part for part in parts if part is not None]
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *kept])
+
+
+def _tokenizer_facts(tokenizer: Any) -> TokenizerFacts:
+    backend = tokenizer.backend_tokenizer
+    serialized = backend.to_str()
+    limit = tokenizer.model_max_length
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    return TokenizerFacts(
+        serialized=serialized,
+        truncation_side=tokenizer.truncation_side,
+        padding_side=tokenizer.padding_side,
+        gives_types="token_type_ids" in tokenizer.model_input_names,
+        splits_special_tokens=bool(tokenizer.split_special_tokens),
+        has_chat_template=getattr(tokenizer, "chat_template", None) is not None,
+        model_max_length=int(limit) if limit is not None and limit < _UNLIMITED else None,
+        pad_id=tokenizer.pad_token_id,
+        largest_id=max(vocabulary.values(), default=-1),
+        probes=tuple(_probes(tokenizer)),
+    )
+
+
+def _probes(tokenizer: Any) -> list[Probe]:
+    pairs = list(zip(_TEXTS, (*_TEXTS[1:], _TEXTS[0]), strict=True))
+    probes = []
+    for limit in _PROBE_LENGTHS:
+        for sequences in ([(text,) for text in _TEXTS], pairs):
+            probes += _probe(tokenizer, sequences, limit or 1000)
+    return probes
+
+
+def _probe(tokenizer: Any, sequences: Sequence[tuple[str, ...]], max_length: int) -> list[Probe]:
+    encoded = tokenizer(
+        *(list(column) for column in zip(*sequences, strict=True)),
+        truncation="longest_first",
+        max_length=max_length,
+        return_token_type_ids=True,
+    )
+    rows = zip(sequences, encoded["input_ids"], encoded["token_type_ids"], strict=True)
+    return [Probe(texts, max_length, tuple(ids), tuple(types)) for texts, ids, types in rows]
+
+
+def main(request: str) -> None:
+    folder, lower_case, options, answer = json.loads(request)
+    try:
+        document = dataclasses.asdict(_ask_here(Path(folder), lower_case, options))
+    except ModelError as error:
+        document = {"error": str(error)}
+    Path(answer).write_text(json.dumps(document), "utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,100 @@
+"""The safetensors files of a model folder: one, or shards that an index names."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossbench.errors import ModelError
+from crossbench.models.json_file import read_json, refuse_lfs_pointer
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+_LARGEST_HEADER = 100_000_000  # the format's own limit, bytes
+_ADVICE = "copy or download the file again"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor as the header of its file describes it; `dtype` is safetensors' name (`F32`)."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def current_name(name: str) -> str:
+    """What transformers calls a tensor that a folder of BERT's first years calls `name`."""
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
+        "LayerNorm.beta", "LayerNorm.bias"
+    )
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The files that hold the folder's weights, in the order of their names.
+
+    Raises:
+        ModelError: there are none, or the index names one that is not there.
+    """
+    single, index = folder / SINGLE_FILE, folder / INDEX_FILE
+    if single.is_file():
+        return (single,)
+    if not index.is_file():
+        others = sorted(
+            path.name
+            for pattern in ("*.bin", "*.safetensors", "*.pt", "*.h5", "*.gguf", "*.msgpack")
+            for path in folder.glob(pattern)
+        )
+        found = f" (it has {', '.join(others[:4])})" if others else ""
+        raise ModelError(
+            f"{folder} is not a model folder: {SINGLE_FILE} missing{found}. Only safetensors are "
+            f"loaded, never pickles: give a folder with {SINGLE_FILE}, or with {INDEX_FILE} and "
+            "the shards that it names"
+        )
+    named = read_json(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise ModelError(f"{index} has no weight_map: {_ADVICE}")
+    shards = sorted({str(name) for name in named.values()})
+    # A name that leads out of the folder is not a shard of this model
+    if outside := [name for name in shards if Path(name).name != name]:
+        raise ModelError(f"{index} names {outside[0]!r}, which is not a file of the folder")
+    if missing := [name for name in shards if not (folder / name).is_file()]:
+        raise ModelError(f"{index} names {', '.join(missing[:4])}, not in {folder}: {_ADVICE}")
+    return tuple(folder / name for name in shards)
+
+
+def read_tensor_infos(files: tuple[Path, ...]) -> dict[str, TensorInfo]:
+    """The tensors that the files hold, from their headers alone.
+
+    Raises:
+        ModelError: a header cannot be read, or a file is shorter or longer than its header says.
+    """
+    infos: dict[str, TensorInfo] = {}
+    for path in files:
+        infos |= _read_header(path)
+    return infos
+
+
+def _read_header(path: Path) -> dict[str, TensorInfo]:
+    refuse_lfs_pointer(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, _LARGEST_HEADER):
+            raise ModelError(
+                f"{path} is not a whole safetensors file ({size} bytes, its header alone claims "
+                f"{length}): {_ADVICE}"
+            )
+        raw = file.read(length)
+    try:
+        entries = {key: entry for key, entry in json.loads(raw).items() if key != "__metadata__"}
+        expected = 8 + length + max(entry["data_offsets"][1] for entry in entries.values())
+        infos = {
+            current_name(key): TensorInfo(tuple(map(int, entry["shape"])), str(entry["dtype"]))
+            for key, entry in entries.items()
+        }
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} has no readable safetensors header: {_ADVICE}") from error
+    if size != expected:
+        raise ModelError(f"{path} has {size} bytes where its header says {expected}: {_ADVICE}")
+    return infos
