@@ -90,6 +90,8 @@ def _check_config(layout: Layout) -> None:
         "auto_map": "it asks for code of its own, which is never run",
         "quantization_config": "its weights are quantised already: give the model in floating "
         "point, and choose a precision with quant=",
+        "chunk_size_feed_forward": "transformers then takes only lengths that it divides. Set it "
+        "to 0, which computes the same",
     }
     for key, why in refused.items():
         if config.get(key):

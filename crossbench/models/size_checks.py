@@ -47,6 +47,13 @@ def _check_tensors(folder: ModelFolder, family: Family, infos: Infos) -> None:
             f"{folder.path}: config.json has hidden size {hidden}, which {family.head_count} = "
             f"{heads} does not divide: restore the file"
         )
+    prefix = _prefix(family, infos)
+    start = f"{prefix}{family.layers}."
+    count = len({name[len(start) :].split(".")[0] for name in infos if name.startswith(start)})
+    if count and count != (depth := _depth(folder)):
+        raise ModelError(
+            f"{folder.path} holds {count} layers where config.json says {depth}: restore the folder"
+        )
     for name, shape in _expected(folder, family, infos):
         found = infos.get(name)
         if found is None:
@@ -65,13 +72,6 @@ def _check_tensors(folder: ModelFolder, family: Family, infos: Infos) -> None:
                 f"in {', '.join(sorted(_FLOATS))}: give the model in one of these, and choose a "
                 "precision with quant="
             )
-    prefix = _prefix(family, infos)
-    start = f"{prefix}{family.layers}."
-    count = len({name[len(start) :].split(".")[0] for name in infos if name.startswith(start)})
-    if count != (depth := _depth(folder)):
-        raise ModelError(
-            f"{folder.path} holds {count} layers where config.json says {depth}: restore the folder"
-        )
 
 
 def _expected(
