@@ -68,7 +68,7 @@ def scores_in(
     weights = read_weights(model)
     encoder, _ = build_encoder(weights, quant, CPU, cls_only, 0.0)
     numbers = np.full(bucket.numbers, 7, dtype=np.int32)  # a buffer that held another batch
-    pack(batch, bucket, numbers)
+    pack(batch, bucket, numbers, weights.skipped_id)
     with torch.inference_mode():
         inputs = unpack(torch.from_numpy(numbers), bucket, loop_kernel, weights.heads)
         scores: Float32Array = encoder.run(inputs).numpy()

@@ -10,6 +10,7 @@ import pytest
 from crossbench.backends import cpu_features
 from crossbench.backends.bucketing import Cost, cut
 from crossbench.errors import BackendUnavailable, ConfigError, ModelError, UnsupportedQuant
+from crossbench.models.reading import read_folder
 from crossbench.models.weights import read_weights
 from tests import engine_checks as checks
 
@@ -86,12 +87,13 @@ def test_bf16_keeps_scores_close(tiny, tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("model_type", "deberta-v2"), ("hidden_act", "relu"), ("architectures", ["BertModel"])],
+    [("model_type", "deberta-v2"), ("hidden_act", "relu"), ("is_decoder", True)],
 )
 def test_what_our_encoder_would_compute_wrongly_is_sent_elsewhere(tmp_path, key, value):
-    model = checks.tiny_model(tmp_path)
+    checks.tiny_model(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
+    model = read_folder(tmp_path, "changed")
     with pytest.raises(ModelError, match=rf"{key}(.|\n)*backend=pytorch"):
         read_weights(model)
 

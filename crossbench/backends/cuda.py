@@ -296,7 +296,7 @@ class _Lane:
         if len(self._pinned) < bucket.numbers:
             self._pinned = torch.empty(bucket.numbers, dtype=torch.int32, pin_memory=True)
         room = self._pinned[: bucket.numbers]
-        token_buckets.pack(batch, bucket, room.numpy())
+        token_buckets.pack(batch, bucket, room.numpy(), self._encoder.skipped_id)
         return room
 
 

@@ -295,7 +295,7 @@ class _Encoder:
     def __init__(self, weights: EncoderWeights, maker: _Maker, cls_only: bool) -> None:
         self._mx = maker.mx
         self._words = maker.words(weights.words)
-        self._positions = maker.table(weights.positions)
+        self._positions, self._skipped_id = maker.table(weights.positions), weights.skipped_id
         self._types = maker.table(weights.types)
         self._norm = maker.norm(weights.norm, weights.eps)
         last = len(weights.layers) - 1
@@ -318,7 +318,11 @@ class _Encoder:
         real = batch.attention_mask.astype(bool)
         # True where a position is attended to, against (n, heads, rows, width).
         mask = None if real.all() else mx.array(real[:, None, None, :])
-        x = self._words(ids) + self._types(types) + self._positions(mx.arange(ids.shape[1]))
+        places = mx.arange(ids.shape[1])
+        if self._skipped_id is not None:
+            counts = (ids != self._skipped_id).astype(mx.int32)
+            places = mx.cumsum(counts, axis=1) * counts
+        x = self._words(ids) + self._types(types) + self._positions(places)
         x = self._norm(x)
         for layer in self._layers:
             x = layer(x, mask)

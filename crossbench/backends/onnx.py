@@ -21,7 +21,7 @@ from crossbench.models.weights import read_weights
 from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_GRAPH_VERSION = 2  # raise it when onnx_graph.py or quantize.py change what they make
+_GRAPH_VERSION = 3  # raise it when onnx_graph.py or quantize.py change what they make
 
 
 @dataclass
@@ -134,7 +134,7 @@ class OnnxBackend:
         key = artifacts.artifact_key(
             _GRAPH_VERSION,
             model.digest,
-            quant is Quant.INT8 and self.int8.key(),
+            quant is Quant.INT8 and (self.int8.key(), model.max_length),
             self.cls_only,
         )
 

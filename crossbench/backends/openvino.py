@@ -26,7 +26,7 @@ from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 
 _HIDDEN = np.float32(-1e9)  # added to attention scores of padding; -inf would make NaN of 0 * inf
 PRODUCTS = ("int8", "rest", "auto")
-_GRAPH_VERSION = 3  # raise it when openvino_graph.py or quantize.py change what they make
+_GRAPH_VERSION = 4  # raise it when openvino_graph.py or quantize.py change what they make
 
 
 @dataclass
@@ -153,7 +153,7 @@ class OpenVINOBackend:
         key = artifacts.artifact_key(
             _GRAPH_VERSION,
             model.digest,
-            quant is Quant.INT8 and (self.int8.key(), self._weights_only),
+            quant is Quant.INT8 and (self.int8.key(), model.max_length, self._weights_only),
             self.cls_only,
             artifacts.library_versions("openvino"),
         )

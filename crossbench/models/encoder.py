@@ -100,6 +100,7 @@ class PackedEncoder:
         self._heads = weights.heads
         self._overhead = group_overhead
         self._words, self._positions = tensor(weights.words), tensor(weights.positions)
+        self.skipped_id = weights.skipped_id
         self._types = tensor(weights.types)
         self._norm = _Norm(weights.norm, tensor, weights.eps)
         cls_only = cls_only and weights.reads_cls
@@ -126,14 +127,15 @@ class PackedEncoder:
     def inputs(self, batch: TokenBatch) -> PackedInputs:
         """The batch, copied to the device, with attention in groups."""
         starts = batch.cu_seqlens[:-1].astype(np.int64)
-        ids, types, places, first = (
+        places = places_of(batch, self.skipped_id)
+        ids, types, rows, first = (
             torch.from_numpy(array).to(self._device)
-            for array in (batch.input_ids, batch.type_ids, places_of(batch), starts)
+            for array in (batch.input_ids, batch.type_ids, places, starts)
         )
         lengths = batch.lengths.tolist()
         dtype, device = self._dtype, self._device
         attention = GroupedAttention(lengths, self._heads, dtype, device, self._overhead)
-        return PackedInputs(ids, types, places, first, attention)
+        return PackedInputs(ids, types, rows, first, attention)
 
     def run(self, inputs: PackedInputs) -> Tensor:
         """Logits (n,) or vectors (n, dim), float32 on the device, in the inputs' order.
@@ -161,11 +163,17 @@ class PackedEncoder:
         return self._norm(x)
 
 
-def places_of(batch: TokenBatch) -> Int32Array:
-    """Each token's position in its sequence, int32 (tokens,)."""
-    places = np.arange(batch.total_tokens, dtype=np.int32)
-    places -= np.repeat(batch.cu_seqlens[:-1], batch.lengths)
-    return places
+def places_of(batch: TokenBatch, skipped_id: int | None) -> Int32Array:
+    """Each token's row in the table of positions, int32 (tokens,): see EncoderWeights."""
+    if skipped_id is None:
+        places = np.arange(batch.total_tokens, dtype=np.int32)
+        places -= np.repeat(batch.cu_seqlens[:-1], batch.lengths)
+        return places
+    counts = batch.input_ids != skipped_id
+    counted = np.concatenate([[0], np.cumsum(counts)])
+    in_sequence = counted[1:] - np.repeat(counted[batch.cu_seqlens[:-1]], batch.lengths)
+    rows: Int32Array = (in_sequence * counts).astype(np.int32)
+    return rows
 
 
 class _Classifier:

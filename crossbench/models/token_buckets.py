@@ -58,11 +58,15 @@ def exact(batch: TokenBatch) -> Bucket:
     return Bucket(batch.total_tokens, len(batch), int(batch.lengths.max()))
 
 
-def pack(batch: TokenBatch, bucket: Bucket, out: Int32Array) -> None:
-    """Write ids, types, places, starts and cu_seqlens into `out` (bucket.numbers,), end to end."""
+def pack(batch: TokenBatch, bucket: Bucket, out: Int32Array, skipped_id: int | None) -> None:
+    """Write ids, types, places, starts and cu_seqlens into `out` (bucket.numbers,), end to end.
+
+    `skipped_id` is the encoder's: see EncoderWeights.
+    """
     tokens, count, sequences = batch.total_tokens, len(batch), bucket.sequences
     out[: 3 * bucket.tokens] = 0
-    for place, array in enumerate((batch.input_ids, batch.type_ids, places_of(batch))):
+    places = places_of(batch, skipped_id)
+    for place, array in enumerate((batch.input_ids, batch.type_ids, places)):
         start = place * bucket.tokens
         out[start : start + tokens] = array
     starts = out[3 * bucket.tokens : 3 * bucket.tokens + sequences]

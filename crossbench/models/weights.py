@@ -67,14 +67,16 @@ class ClassifierHead:
 class EncoderWeights:
     """A post-norm BERT-like encoder, and what is made of its states: a logit or a vector.
 
-    The tables are `words` (vocabulary, h), `positions` (positions, h) with row 0 the first
-    token's, and `types` (at least 2, h).
+    The tables are `words` (vocabulary, h), `positions` (positions, h) and `types` (at least 2, h).
+    Row 0 of `positions` is the first token's. With a `skipped_id` it is the row of that id's
+    tokens, and the others count from 1: RoBERTa's rule, which a text that holds "<pad>" shows.
     """
 
     heads: int
     eps: float
     words: Float32Array
     positions: Float32Array
+    skipped_id: int | None
     types: Float32Array
     norm: Norm
     layers: tuple[Layer, ...]
@@ -124,15 +126,16 @@ def read_weights(folder: ModelFolder) -> EncoderWeights:
 
     words = tensors.get("embeddings.word_embeddings.weight")
     positions = tensors.get("embeddings.position_embeddings.weight")
-    if family.offset:
-        # Positions count from pad_token_id + 1; what is before that is never looked up.
-        positions = np.ascontiguousarray(positions[int(config["pad_token_id"]) + 1 :])
+    skipped_id = int(config["pad_token_id"]) if family.offset else None
+    if skipped_id is not None:  # what is before that row is never looked up
+        positions = np.ascontiguousarray(positions[skipped_id:])
     layers = tensors.count(f"{family.layers}.")
     return EncoderWeights(
         heads=int(config[family.head_count]),
         eps=float(config.get("layer_norm_eps", _DEFAULT_EPS)),
         words=words,
         positions=positions,
+        skipped_id=skipped_id,
         types=_types(tensors, family, words.shape[1]),
         norm=tensors.norm("embeddings.LayerNorm"),
         layers=tuple(layer(index) for index in range(layers)),
