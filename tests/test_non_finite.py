@@ -211,12 +211,13 @@ def test_the_client_takes_no_such_numbers_from_any_server(
         pb_grpc.add_InferenceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        async with InferenceClient(f"127.0.0.1:{port}") as client:
-            assert wrong in await failure(client.score("a river", [GOOD, GOOD]))
-            assert wrong in await failure(client.embed([GOOD]))
-            served = await sample(client, LISTS, info_of(model), model, tmp_path)
-        await server.stop(None)
-        return served
+        try:
+            async with InferenceClient(f"127.0.0.1:{port}") as client:
+                assert wrong in await failure(client.score("a river", [GOOD, GOOD]))
+                assert wrong in await failure(client.embed([GOOD]))
+                return await sample(client, LISTS, info_of(model), model, tmp_path)
+        finally:
+            await server.stop(None)
 
     served = asyncio.run(run())
     assert wrong in served.non_finite
