@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,11 @@ from crossbench.wording import counted
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a cell's client brought home; `reasons`: why requests failed first, by status."""
+    """What a cell's client brought home.
+
+    `reasons` says why requests failed first, by status. `non_finite` has the first error's words
+    where a score was NaN or infinite, in the warm-up, the measurement or the quality check.
+    """
 
     records: list[RequestRecord]
     metrics: dict[str, float]
@@ -27,6 +32,7 @@ class Measured:
     reasons: Mapping[str, str]
     cut_short: str  # why it ended before its time: "interrupted", "the server went away (…)"
     reset_midway: bool  # somebody else has reset the server's counters
+    non_finite: str
     served: Served | None = None  # what the quality check had of it; None: nothing to check
 
 
@@ -108,10 +114,23 @@ def to_result(
             "the server's counters were reset while it was measured: batching and peak memory are "
             "of the time since then"
         )
+    metrics = {name: value for name, value in measured.metrics.items() if math.isfinite(value)}
+    if dropped := [name for name in measured.metrics if name not in metrics]:
+        warnings.append(
+            f"{', '.join(dropped)}: the server sent NaN or infinite numbers, which are left out"
+        )
     error = None
     if measured.cut_short:
         sent = counted(len(measured.records), "request")
         error = f"{measured.cut_short} after {sent}; their records are kept"
+        if measured.non_finite:
+            error += f"; the model's values are not finite ({measured.non_finite})"
+    elif measured.non_finite:
+        sent = counted(len(measured.records), "measured request")
+        error = (
+            f"the model's values are not finite ({measured.non_finite}); {len(failed)} of {sent} "
+            "failed, their records are kept"
+        )
     elif len(failed) == len(measured.records):
         error = f"all {len(failed)} requests failed, the first with {measured.reasons[failed[0]]}"
     elif failed:
@@ -125,7 +144,7 @@ def to_result(
         config=config,
         cell_id=identity,
         error=error,
-        metrics=measured.metrics,
+        metrics=metrics,
         environment=environment(),
         series=windows(measured.records).series(task) if not error else {},
         model={

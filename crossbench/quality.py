@@ -25,12 +25,13 @@ import grpc
 import numpy as np
 
 from crossbench.config import CellSettings
-from crossbench.errors import CrossbenchError
+from crossbench.errors import CrossbenchError, NonFiniteValues
 from crossbench.load.sample import Check, NoCheck, QualityCheck, is_judged
 from crossbench.measure.quality import Judgement, ScoredList, Verdict, judge, quality_metrics
 from crossbench.reference import ReferenceCache
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient, words_of
+from crossbench.serving.finite import NON_FINITE
 from crossbench.serving.server import Server
 from crossbench.types import Float32Array, Pipeline, Quant, QueryPassages, ScoredPair
 
@@ -46,6 +47,7 @@ class Served:
     """What a server made of the sample: of its first lists, one float32 (n,) each.
 
     `why` says why there is nothing to compare; then `scores` may still be there to be judged.
+    `non_finite` has the error's words where a score was NaN or infinite, which fails the cell.
     """
 
     check: str
@@ -55,6 +57,7 @@ class Served:
     seconds: float = 0.0
     is_reference: bool = False
     why: str = ""
+    non_finite: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,9 @@ async def score_sample(
             interrupted=interrupted,
         )
     except grpc.aio.AioRpcError as error:
-        return replace(served, why=f"the server failed: {words_of(error)}")
+        words = words_of(error)
+        non_finite = words if error.code() is NON_FINITE else ""
+        return replace(served, why=f"the server failed: {words}", non_finite=non_finite)
     seconds = time.perf_counter() - started_s
     if interrupted.is_set():
         return replace(served, why="interrupted")
@@ -206,6 +211,8 @@ def compare(
     started_s = time.perf_counter()
     try:
         reference = asyncio.run(reference_scores(make_server, cache, check, served.lists))
+    except grpc.aio.AioRpcError as error:
+        return unchecked(f"the reference failed: {words_of(error)}", served.check)
     except Exception as error:
         if not isinstance(error, CrossbenchError):
             traceback.print_exc()
@@ -225,6 +232,7 @@ async def reference_scores(
 
     Raises:
         ModelError: transformers cannot load the model.
+        grpc.aio.AioRpcError: the reference's server failed, or its scores are not finite.
     """
     known = [cache.load(entry) for entry in lists]
     missing = [index for index, scores in enumerate(known) if scores is None]
@@ -279,7 +287,10 @@ def conclude(
             zip(served.lists[:count], served.scores[:count], strict=True)
         )
     ]
-    metrics = quality_metrics(lists, seed)
+    try:
+        metrics = quality_metrics(lists, seed)
+    except NonFiniteValues as error:
+        return unchecked(str(error), served.check)
     if served.is_reference:
         found = Judgement(Verdict.REFERENCE, "the cell is the reference itself")
     elif not lists:

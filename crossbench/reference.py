@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from crossbench.backends.artifacts import artifact_key, library_versions
+from crossbench.errors import NonFiniteValues
 from crossbench.models.folder import ModelFolder
 from crossbench.types import Float32Array, QueryPassages
 
@@ -22,8 +23,8 @@ class ReferenceCache:
     """Scores of transformers' fp32 forward under `folder`, for one model.
 
     A file's name is the hash of the model's content, its maximum length, the texts and the
-    versions of torch and transformers; its scores carry their own sum, and a file that is broken
-    is as good as none.
+    versions of tokenizers, torch and transformers; its scores carry their own sum, and a file that
+    is broken or holds a score that is not finite is as good as none.
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class ReferenceCache:
             document = json.loads(self._path(entry).read_text("utf-8"))
             scores = np.array(document["scores"], dtype=np.float32)
             whole = document["sha256"] == _sum(scores) and len(scores) == len(entry.passages)
+            whole = whole and bool(np.isfinite(scores).all())
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return scores if whole else None
@@ -43,8 +45,13 @@ class ReferenceCache:
         """Keep the list's scores, whole or not at all.
 
         Raises:
+            NonFiniteValues: a score is NaN or infinite; nothing is kept.
             OSError: the folder cannot be written, or the disk is full.
         """
+        if not np.isfinite(scores).all():
+            raise NonFiniteValues(
+                f"the reference's scores of query {entry.query_id} are not finite, and are not kept"
+            )
         path = self._path(entry)
         path.parent.mkdir(parents=True, exist_ok=True)
         document = json.dumps({"sha256": _sum(scores), "scores": scores.tolist()})
@@ -62,7 +69,7 @@ class ReferenceCache:
             _VERSION,
             self.model.digest,
             self.model.max_length,
-            library_versions("torch", "transformers"),
+            library_versions("tokenizers", "torch", "transformers"),
             entry.query,
             entry.passages,
         )

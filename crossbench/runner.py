@@ -59,6 +59,7 @@ from crossbench.reference import ReferenceCache
 from crossbench.results import RunResult, Status, save_quality, save_records, save_result
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient, words_of
+from crossbench.serving.finite import NON_FINITE
 from crossbench.targets import Target
 from crossbench.types import Pipeline, RequestRecord, Task
 
@@ -113,7 +114,12 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
     result = to_result(config, identity, started_at, model.digest, data, task, measured)
     served = measured.served
     if served is None or served.why:
-        why = measured.cut_short or "no request succeeded" if served is None else served.why
+        if served is not None:
+            why = served.why
+        elif measured.non_finite:
+            why = "the model's values are not finite"
+        else:
+            why = measured.cut_short or "no request succeeded"
         checked = unchecked(why, check.name)
         return Outcome(_with_quality(result, checked), measured.records)
 
@@ -174,7 +180,11 @@ async def _drive(
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
             info = await client.info()
             measured = await measure(client, load, info, settings, data, task, interrupted, events)
-            if measured.cut_short or not any(record.ok for record in measured.records):
+            if (
+                measured.cut_short
+                or measured.non_finite
+                or not any(record.ok for record in measured.records)
+            ):
                 return measured
             served = await score_sample(
                 client,
@@ -186,7 +196,7 @@ async def _drive(
                 interrupted=interrupted,
                 announce=events.stage,
             )
-            return replace(measured, served=served)
+            return replace(measured, served=served, non_finite=served.non_finite)
     finally:
         events.server(None)
         await target.close()
@@ -210,12 +220,20 @@ async def measure(
     fill = fill_texts if task is Task.EMBED else fill_requests
     messages = fill(data.dataset.lists, settings.batch)
     first = list(islice(messages, settings.warmup_requests))
+    warmup_reasons: dict[str, str] = {}
 
     events.stage("warming up")
     warming_s = time.perf_counter()
     if first:
         warmup = Stop(len(first), settings.warmup_max_seconds)
-        await load.drive(client, iter(first), warmup, lambda _: None, interrupted)
+        await load.drive(
+            client,
+            iter(first),
+            warmup,
+            lambda _: None,
+            interrupted,
+            warmup_reasons.setdefault,
+        )
     warmup_s = time.perf_counter() - warming_s
 
     events.stage("measuring")
@@ -246,7 +264,8 @@ async def measure(
     }
     if compiled is not None or recompiled:  # replicas in processes of their own are not counted
         metrics["compile/recompilations"] = float(recompiled)
-    return Measured(records, metrics, info, reasons, cut_short, reset_midway)
+    non_finite = {**reasons, **warmup_reasons}.get(NON_FINITE.name, "")
+    return Measured(records, metrics, info, reasons, cut_short, reset_midway, non_finite)
 
 
 def _end_with_parent() -> None:

@@ -32,9 +32,12 @@ class Correlation:
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> Correlation | None:
-    """Correlation of two equally long sequences; None below three values or without variation."""
+    """Correlation of two equally long sequences; None where it is undefined: below three values,
+    without variation, or where a value is NaN or infinite."""
     first, second = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     n = len(first)
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        return None
     if n < MIN_OBSERVATIONS or _constant(first) or _constant(second):
         return None
     a, b = first - first.mean(), second - second.mean()

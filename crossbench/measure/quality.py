@@ -19,6 +19,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from crossbench.errors import NonFiniteValues
 from crossbench.measure.intervals import Interval, t_95
 from crossbench.types import Float32Array
 from crossbench.wording import counted, percent
@@ -82,9 +83,16 @@ def quality_metrics(lists: Sequence[ScoredList], seed: int) -> dict[str, float]:
 
     Intervals are of the bootstrap over queries, 95 %. `quality/ndcg_at_10_change` is the relative
     change of the mean from the reference's, paired by query: -0.01 is a loss of 1 %.
+
+    Raises:
+        NonFiniteValues: a score of a server or of the reference is NaN or infinite.
     """
     if not lists:
         return {}
+    for item in lists:
+        _check_finite(item.scores, f"scores of query {item.query_id}")
+        if item.reference is not None:
+            _check_finite(item.reference, f"the reference's scores of query {item.query_id}")
     metrics = {
         "quality/queries": float(len(lists)),
         "quality/pairs": float(sum(len(item.scores) for item in lists)),
@@ -134,6 +142,8 @@ def judge(metrics: dict[str, float]) -> Judgement:
     if any(name not in metrics for name in names):
         return Judgement(Verdict.UNSURE, "the reference finds nothing relevant either")
     share, low, high = (1 + metrics[name] for name in names)
+    if not all(map(math.isfinite, (share, low, high))):
+        return Judgement(Verdict.UNSURE, "the change of nDCG@10 is not a finite number")
     told = (
         f"nDCG@10 is {percent(share, 1)} of fp32's, 95 % interval {percent(low, 1)} to "
         f"{percent(high, 1)}, over {counted(n, 'query')}"
@@ -146,7 +156,12 @@ def judge(metrics: dict[str, float]) -> Judgement:
 
 
 def ranking(passage_ids: Sequence[str], scores: Float32Array) -> list[int]:
-    """Places in the list by rank: the highest score first, of equal ones the greater id."""
+    """Places in the list by rank: the highest score first, of equal ones the greater id.
+
+    Raises:
+        NonFiniteValues: a score is NaN, which has no rank, or infinite.
+    """
+    _check_finite(np.asarray(scores), "scores to rank by")
     by_id = sorted(range(len(passage_ids)), key=passage_ids.__getitem__, reverse=True)
     order = np.argsort(-np.asarray(scores)[by_id], kind="stable")
     return [by_id[index] for index in order]
@@ -155,10 +170,15 @@ def ranking(passage_ids: Sequence[str], scores: Float32Array) -> list[int]:
 def kendall_tau(a: Float32Array, b: Float32Array) -> float | None:
     """Kendall's tau-b of two scorings (n,); None where `b` does not order anything.
 
-    An `a` that is constant or not a number has lost the order: 0.
+    An `a` that is constant has lost the order: 0.
+
+    Raises:
+        NonFiniteValues: a score is NaN or infinite.
     """
     from scipy.stats import kendalltau
 
+    _check_finite(a, "scores")
+    _check_finite(b, "the reference's scores")
     if len(b) < 2 or np.all(b == b[0]):
         return None
     value = float(kendalltau(a, b).statistic)
@@ -171,7 +191,11 @@ def bootstrap_means(values: Float64Array, seed: int) -> Float64Array:
     Rows are queries, drawn with replacement, the same ones for all columns, which pairs them
     (Efron and Tibshirani, An Introduction to the Bootstrap, 1993; for rankings Sakai, Evaluating
     evaluation metrics based on the bootstrap, SIGIR 2006).
+
+    Raises:
+        NonFiniteValues: a value is NaN or infinite.
     """
+    _check_finite(values, "values to resample")
     rng, n = np.random.default_rng(seed), len(values)
     parts = [
         rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES_AT_ONCE) @ values / n
@@ -186,7 +210,11 @@ def bootstrap_interval(resampled: Float64Array, n: int) -> Interval | None:
     The expanded percentile interval: percentiles moved out as Student's t and the biased variance
     of few observations call for (Hesterberg, What teachers should know about the bootstrap, The
     American Statistician 69(4), 2015), since the plain one is too narrow for a few dozen queries.
+
+    Raises:
+        NonFiniteValues: a resampled statistic is NaN or infinite.
     """
+    _check_finite(resampled, "resampled statistics")
     if n < 2 or not len(resampled):
         return None
     tail = NormalDist().cdf(-math.sqrt(n / (n - 1)) * t_95(n - 1))
@@ -244,6 +272,16 @@ def _effectiveness(
     for value in evaluator([gain, reciprocal], qrels).iter_calc(run):
         found[value.measure][int(value.query_id)] = value.value
     return found[gain], found[reciprocal]
+
+
+def _check_finite(values: Float32Array | Float64Array, what: str) -> None:
+    finite = np.isfinite(values)
+    if not finite.all():
+        count = values.size - int(np.count_nonzero(finite))
+        raise NonFiniteValues(
+            f"{count:,} of {values.size:,} {what} are NaN or infinite, so nothing can be said of "
+            "the ranking: look for an overflow, for example in fp16, and use bf16 or fp32"
+        )
 
 
 def _bounds(name: str, interval: Interval | None) -> dict[str, float]:

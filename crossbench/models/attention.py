@@ -102,8 +102,9 @@ class AttentionGroup:
     """`count` neighbouring sequences that attend together, padded to `width` tokens.
 
     They hold the rows [start, stop) of a packed tensor. `rows` (count * width,) gathers them into
-    the padded shape, `back` (stop - start,) picks the real rows out of it again, and `mask`
-    (count, 1, 1, width) hides the padding; all three are None where the lengths are equal.
+    the padded shape, where padding repeats the sequence's own first token. `back` (stop - start,)
+    picks the real rows out of it again, and `mask` (count, 1, 1, width) hides the padding; all
+    three are None where the lengths are equal.
     """
 
     start: int
@@ -151,7 +152,10 @@ def _group(
     if int(lengths[0]) == width:
         return AttentionGroup(start, stop, count, width, None, None, None)
     real = np.arange(width) < lengths[:, None]
-    rows = np.where(real, offsets[:-1, None] + np.arange(width), start).reshape(-1)
+    # Padding repeats the sequence's own first token: even where it is hidden, NaN times 0 is NaN,
+    # and a neighbour's token would bring it here
+    first = offsets[:-1, None]
+    rows = np.where(real, first + np.arange(width), first).reshape(-1)
     hidden = torch.zeros(count, 1, 1, width, dtype=dtype, device=device)
     hidden.masked_fill_(~torch.from_numpy(real).to(device)[:, None, None, :], float("-inf"))
     return AttentionGroup(

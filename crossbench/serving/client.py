@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving import inference_pb2_grpc as pb_grpc
+from crossbench.serving.finite import NON_FINITE, count_non_finite
 from crossbench.types import Float32Array, Pair, Timing
 
 Message = pb.ScoreRequest | pb.ScorePairsRequest | pb.EmbedRequest
@@ -38,7 +40,8 @@ class Vectors:
 class InferenceClient:
     """One channel to `address` (HOST:PORT), for use on one event loop.
 
-    Every call raises grpc.aio.AioRpcError with the server's status code and words.
+    Every call raises grpc.aio.AioRpcError with the server's status code and words. A reply whose
+    values or timings are NaN or infinite raises one with the status NON_FINITE, whoever sent it.
     """
 
     def __init__(self, address: str) -> None:
@@ -82,9 +85,10 @@ class InferenceClient:
 
     async def _embed(self, message: pb.EmbedRequest, timeout_s: float | None = None) -> Vectors:
         response: pb.EmbedResponse = await self._stub.Embed(message, timeout=timeout_s)
+        vectors = np.array(response.values, dtype=np.float32).reshape(-1, response.dim)
         return Vectors(
-            vectors=np.array(response.values, dtype=np.float32).reshape(-1, response.dim),
-            timing=_timing(response.timings),
+            vectors=vectors,
+            timing=_checked(vectors, response.timings),
             tokens=response.tokens,
             truncated=response.truncated,
         )
@@ -95,9 +99,10 @@ class InferenceClient:
         """Send a prepared request for scores by its RPC."""
         rpc = self._stub.Score if isinstance(message, pb.ScoreRequest) else self._stub.ScorePairs
         response: pb.ScoreResponse = await rpc(message, timeout=timeout_s)
+        scores = np.array(response.scores, dtype=np.float32)
         return Reply(
-            scores=np.array(response.scores, dtype=np.float32),
-            timing=_timing(response.timings),
+            scores=scores,
+            timing=_checked(scores, response.timings),
             tokens=response.tokens,
             truncated=response.truncated,
         )
@@ -130,8 +135,21 @@ def message_size(message: Message) -> int:
     return len(message.texts if isinstance(message, pb.EmbedRequest) else message.pairs)
 
 
-def _timing(stages: pb.StageTimings) -> Timing:
-    return Timing(stages.tokenize_ms, stages.queue_ms, stages.infer_ms)
+def _checked(values: Float32Array, stages: pb.StageTimings) -> Timing:
+    """A reply's timings, refused with its values where one of these numbers is not finite."""
+    timing = Timing(stages.tokenize_ms, stages.queue_ms, stages.infer_ms)
+    wrong = count_non_finite(values)
+    if not all(map(math.isfinite, (timing.tokenize_ms, timing.queue_ms, timing.infer_ms))):
+        wrong = wrong or "the stages' timings"
+    if wrong:
+        raise grpc.aio.AioRpcError(
+            NON_FINITE,
+            grpc.aio.Metadata(),
+            grpc.aio.Metadata(),
+            f"the server answered, but {wrong} are NaN or infinite: look for an overflow there, "
+            "for example in fp16, and serve the model in bf16 or fp32",
+        )
+    return timing
 
 
 def pairs_message(pairs: Sequence[Pair], model: str | None = None) -> pb.ScorePairsRequest:

@@ -21,11 +21,13 @@ from crossbench.errors import (
     CrossbenchError,
     DeadlineExpired,
     InvalidRequest,
+    NonFiniteValues,
     QueueFull,
     WrongTask,
 )
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving import inference_pb2_grpc as pb_grpc
+from crossbench.serving.finite import NON_FINITE
 from crossbench.serving.service import Answer, ModelService
 from crossbench.serving.telemetry import Telemetry
 from crossbench.types import Pair
@@ -362,4 +364,6 @@ def _status_of(error: CrossbenchError) -> grpc.StatusCode:
         return grpc.StatusCode.RESOURCE_EXHAUSTED
     if isinstance(error, DeadlineExpired):
         return grpc.StatusCode.DEADLINE_EXCEEDED
+    if isinstance(error, NonFiniteValues):
+        return NON_FINITE
     return grpc.StatusCode.INTERNAL

@@ -10,15 +10,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crossbench.errors import DeadlineExpired, WrongTask
+from crossbench.errors import DeadlineExpired, InvalidRequest, WrongTask
 from crossbench.models.activation import Activation
 from crossbench.models.embedding import Embedding
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer, Tokenized
+from crossbench.serving.finite import check_finite
 from crossbench.serving.pool import Pool, Ticket
 from crossbench.serving.replica import Replica
 from crossbench.serving.token_memory import Texts, TokenMemory
 from crossbench.types import Float32Array, Pair, Timing
+
+SHOWN = 60  # characters of a text in an error
+NameRow = Callable[[int], str]  # what a request calls the text behind a row of its token batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +71,22 @@ class ModelService:
         not started.
 
         Raises:
-            QueueFull, DeadlineExpired, WorkerDied: see their docstrings.
+            InvalidRequest: a text has no tokens.
+            NonFiniteValues, QueueFull, DeadlineExpired, WorkerDied: see their docstrings.
         """
         if self.model.embedding is not None:
             places = [0] * len(passages)
+            what = ("query", "passages")
             return await self._similarities(
-                self.model.embedding, [query], places, passages, deadline_s
+                self.model.embedding, [query], places, passages, what, deadline_s
             )
+        name = _naming("passages", passages)
         if self.memory is not None:
             known = [(query, passage) for passage in passages]
-            return await self._run_known(self.memory, known, deadline_s)
-        return await self._run(lambda: self.tokenizer.encode_query(query, passages), deadline_s)
+            return await self._run_known(self.memory, known, name, deadline_s)
+        return await self._run(
+            lambda: self.tokenizer.encode_query(query, passages), name, deadline_s
+        )
 
     async def score_pairs(self, pairs: Sequence[Pair], deadline_s: float | None) -> Answer:
         """Scores of pairs that may span queries; raises as `score` does."""
@@ -85,13 +94,15 @@ class ModelService:
             queries: dict[str, int] = {}
             places = [queries.setdefault(pair.query, len(queries)) for pair in pairs]
             passages = [pair.passage for pair in pairs]
+            what = ("queries of pairs", "passages of pairs")
             return await self._similarities(
-                self.model.embedding, list(queries), places, passages, deadline_s
+                self.model.embedding, list(queries), places, passages, what, deadline_s
             )
+        name = _naming("passages of pairs", [pair.passage for pair in pairs])
         if self.memory is not None:
             known = [(pair.query, pair.passage) for pair in pairs]
-            return await self._run_known(self.memory, known, deadline_s)
-        return await self._run(lambda: self.tokenizer.encode_pairs(pairs), deadline_s)
+            return await self._run_known(self.memory, known, name, deadline_s)
+        return await self._run(lambda: self.tokenizer.encode_pairs(pairs), name, deadline_s)
 
     async def embed(self, texts: Sequence[str], deadline_s: float | None) -> Answer:
         """One vector per text; raises as `score` does.
@@ -105,7 +116,8 @@ class ModelService:
                 f"{self.model.name} is a cross-encoder, which scores pairs and does not embed: "
                 "call Score or ScorePairs, or serve a sentence-transformer (model=all-minilm-l6)"
             )
-        return await self._vectors([embedding.prompt + text for text in texts], deadline_s)
+        prompted = [embedding.prompt + text for text in texts]
+        return await self._vectors(prompted, _naming("texts", texts), deadline_s)
 
     def learn(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Remember the token ids of these (query, passage), where there is a memory."""
@@ -127,33 +139,51 @@ class ModelService:
         queries: Sequence[str],
         places: list[int],
         passages: Sequence[str],
+        what: tuple[str, str],
         deadline_s: float | None,
     ) -> Answer:
-        """Similarity of each passage with the query at its place, which is embedded once."""
+        """Similarity of each passage with the query at its place, which is embedded once.
+
+        `what` is how errors call the queries and the passages.
+        """
+
+        def name(row: int) -> str:
+            if row >= len(queries):
+                return _naming(what[1], passages)(row - len(queries))
+            return _naming(what[0], [queries[place] for place in places])(places.index(row))
+
         texts = [embedding.query_prompt + query for query in queries]
         texts += [embedding.passage_prompt + passage for passage in passages]
-        answer = await self._vectors(texts, deadline_s)
+        answer = await self._vectors(texts, name, deadline_s)
         rows = np.arange(len(queries), len(texts))
-        return replace(answer, values=embedding.score(answer.values, places, rows))
+        scores = embedding.score(answer.values, places, rows)
+        self._check_finite(scores)  # finite vectors may still overflow in their product
+        return replace(answer, values=scores)
 
-    async def _vectors(self, texts: Sequence[str], deadline_s: float | None) -> Answer:
+    async def _vectors(
+        self, texts: Sequence[str], name: NameRow, deadline_s: float | None
+    ) -> Answer:
         if self.memory is not None:
-            return await self._run_known(self.memory, [(text,) for text in texts], deadline_s)
-        return await self._run(lambda: self.tokenizer.encode_texts(texts), deadline_s)
+            return await self._run_known(self.memory, [(text,) for text in texts], name, deadline_s)
+        return await self._run(lambda: self.tokenizer.encode_texts(texts), name, deadline_s)
 
     async def _run_known(
-        self, memory: TokenMemory, texts: Sequence[Texts], deadline_s: float | None
+        self, memory: TokenMemory, texts: Sequence[Texts], name: NameRow, deadline_s: float | None
     ) -> Answer:
         arrived_s = time.perf_counter()
         tokenized = memory.recall(texts)
         if tokenized is None:
-            return await self._run(lambda: memory.learn_and_recall(texts), deadline_s)
+            return await self._run(lambda: memory.learn_and_recall(texts), name, deadline_s)
+        _check_tokens(tokenized, name)
         return await self._infer(tokenized, (time.perf_counter() - arrived_s) * 1e3, deadline_s)
 
-    async def _run(self, tokenize: Callable[[], Tokenized], deadline_s: float | None) -> Answer:
+    async def _run(
+        self, tokenize: Callable[[], Tokenized], name: NameRow, deadline_s: float | None
+    ) -> Answer:
         arrived_s = time.perf_counter()
         loop = asyncio.get_running_loop()
         tokenized = await loop.run_in_executor(self.tokenizers, tokenize)
+        _check_tokens(tokenized, name)
         return await self._infer(tokenized, (time.perf_counter() - arrived_s) * 1e3, deadline_s)
 
     async def _infer(
@@ -180,6 +210,8 @@ class ModelService:
         if ticket.error is not None:
             raise ticket.error
         assert ticket.values is not None
+        # Before the activation: a sigmoid would make 1.0 of an infinite logit
+        self._check_finite(ticket.values)
         timing = Timing(tokenize_ms, ticket.queue_ms, ticket.infer_ms)
         embedding = self.model.embedding
         if embedding is None:
@@ -187,6 +219,34 @@ class ModelService:
         else:
             values = embedding.truncate(ticket.values)
         return _answer(tokenized, values, timing)
+
+    def _check_finite(self, values: Float32Array) -> None:
+        check_finite(values, self.model.name, self.replicas[0].backend)
+
+
+def _naming(what: str, texts: Sequence[str]) -> NameRow:
+    """Names for rows that are `texts` in their order; a long text is cut."""
+
+    def name(row: int) -> str:
+        text = texts[row]
+        shown = repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}…"
+        return f"text {row} of {what} ({shown})"
+
+    return name
+
+
+def _check_tokens(tokenized: Tokenized, name: NameRow) -> None:
+    """Refuse a row without tokens: pooling would read its neighbour, or divide by zero.
+
+    Raises:
+        InvalidRequest: naming the first such text.
+    """
+    empty = np.flatnonzero(tokenized.batch.lengths == 0)
+    if len(empty):
+        raise InvalidRequest(
+            f"{name(int(empty[0]))} has no tokens: the model's tokenizer drops every character of "
+            "it and adds none of its own. Send other text, or leave it out"
+        )
 
 
 def _answer(tokenized: Tokenized, values: Float32Array, timing: Timing) -> Answer:

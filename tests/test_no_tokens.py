@@ -1,0 +1,202 @@
+"""Texts of no tokens are refused, and a score never depends on its company."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from crossbench.errors import InvalidRequest
+from crossbench.models.activation import activation_of
+from crossbench.models.folder import ModelFolder
+from crossbench.models.tokenizer import PairTokenizer
+from crossbench.serving.client import InferenceClient
+from crossbench.serving.pool import Pool
+from crossbench.serving.replica import Replica
+from crossbench.serving.scheduler import DynamicScheduler
+from crossbench.serving.service import ModelService
+from crossbench.serving.telemetry import Telemetry
+from crossbench.serving.token_memory import TokenMemory
+from crossbench.types import Pair
+from tests.engine_checks import backend
+from tests.serving import noop, serving
+from tests.tiny_seeded import tiny_seeded
+
+NOTHING = "\u200b"  # a zero-width space: the tokenizer cleans it away
+RIVER = "what is a river"
+
+
+async def refusal(call: object) -> str:
+    """The words of a call that is refused as invalid."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call  # type: ignore[misc]
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, caught.value.details()
+    return caught.value.details() or ""
+
+
+def embedder(folder: Path, pooling: str) -> ModelFolder:
+    return tiny_seeded(folder, special_tokens=False, pooling=pooling)
+
+
+@pytest.mark.parametrize("pooling", ["lasttoken", "mean"])
+def test_an_embedder_refuses_a_text_of_no_tokens(pooling: str, tmp_path: Path) -> None:
+    model = embedder(tmp_path, pooling)
+
+    async def run() -> None:
+        engine: Any = backend("packed", model, "fp32", tmp_path)
+        async with serving([engine]) as address, InferenceClient(address) as client:
+            words = await refusal(client.embed(["a", "b", NOTHING, "c"]))
+            assert words.startswith("text 2 of texts ('\\u200b') has no tokens")
+            assert "Send other text, or leave it out" in words
+            words = await refusal(client.score(RIVER, ["a", "b", "c", NOTHING]))
+            assert words.startswith("text 3 of passages ('\\u200b') has no tokens")
+            assert (await refusal(client.score(NOTHING, ["a"]))).startswith("text 0 of query (")
+            pairs = [Pair(RIVER, "a"), Pair(RIVER, "b"), Pair(NOTHING, "a")]
+            words = await refusal(client.score_pairs(pairs))
+            assert words.startswith("text 2 of queries of pairs (")
+            pairs[2] = Pair("b", NOTHING)
+            words = await refusal(client.score_pairs(pairs))
+            assert words.startswith("text 2 of passages of pairs (")
+            alone = (await client.embed(["a"])).vectors[0]
+            np.testing.assert_allclose(
+                (await client.embed(["b", "a"])).vectors[1], alone, atol=1e-5
+            )
+            assert (await client.metrics()).requests_failed == {"INVALID_ARGUMENT": 5}
+
+    asyncio.run(run())
+
+
+def test_a_cross_encoder_refuses_a_pair_of_no_tokens_and_no_other(tmp_path: Path) -> None:
+    model = tiny_seeded(tmp_path, special_tokens=False)
+
+    async def run() -> None:
+        async with serving([noop(model)]) as address, InferenceClient(address) as client:
+            words = await refusal(client.score(NOTHING, ["a", NOTHING * 80]))
+            assert words.startswith("text 1 of passages ('" + "\\u200b" * 60 + "'…) has no tokens")
+            words = await refusal(client.score_pairs([Pair("a", "b"), Pair(NOTHING, NOTHING)]))
+            assert words.startswith("text 1 of passages of pairs (")
+            # A pair in which one text has tokens is a sequence of its own
+            assert (await client.score(RIVER, [NOTHING])).tokens == 4
+
+    asyncio.run(run())
+
+
+def test_special_tokens_are_tokens(tmp_path: Path) -> None:
+    model = tiny_seeded(tmp_path)
+    cut = dataclasses.replace(model, max_length=3)  # as many as a pair's special tokens
+
+    async def run(model: ModelFolder) -> int:
+        async with serving([noop(model)]) as address, InferenceClient(address) as client:
+            return (await client.score(NOTHING, [NOTHING, NOTHING])).tokens
+
+    assert asyncio.run(run(model)) == 6
+    assert asyncio.run(run(cut)) == 6
+
+
+def test_remembered_tokens_are_checked_too(tmp_path: Path) -> None:
+    """With pipeline=infer the tokens come from a memory, filled before or by the request."""
+    model = embedder(tmp_path, "mean")
+
+    async def run() -> None:
+        async with service_of(model, tmp_path, "packed", remember=True) as service:
+            service.learn([(RIVER, NOTHING)])
+            for passages in ([NOTHING], ["a", "b", NOTHING * 2]):
+                with pytest.raises(InvalidRequest, match=f"text {len(passages) - 1} of passages"):
+                    await service.score(RIVER, passages, None)
+
+    asyncio.run(run())
+
+
+@asynccontextmanager
+async def service_of(
+    model: ModelFolder, cache_dir: Path, name: str, *, remember: bool = False
+) -> AsyncIterator[ModelService]:
+    """A running service over one engine."""
+    engine: Any = backend(name, model, "fp32", cache_dir)
+    replica = Replica(engine, engine)
+    replica.load()
+    scheduler, telemetry = DynamicScheduler("dynamic", 64, 5.0), Telemetry(list)
+    pool = Pool(scheduler, [replica], telemetry, 4096, "load")
+    tokenizer = PairTokenizer(model)
+    memory = TokenMemory(tokenizer.encode) if remember else None
+    service = ModelService(
+        model,
+        [replica],
+        tokenizer,
+        activation_of(model.config),
+        pool,
+        ThreadPoolExecutor(1),
+        memory=memory,
+    )
+    service.start()
+    try:
+        yield service
+    finally:
+        await asyncio.to_thread(service.close)
+
+
+ODD = [
+    "\x00", "\x07", "\x1b[0m", "\x7f", "\u200b", "\u200d", "\u2060", "\ufeff", "\u00ad", "\u202e",
+    "\u0301", "\u0489", "\u3099", "\ufe0f", "😀", "👩‍👩‍👧", "🏳️‍🌈", "\U000e0041", "\ufffd", "\uffff",
+    " ", "\t", "\n", "\u00a0", "\u3000", "river", "to", "the", "SEA", "naïve", "川", "ﷺ", "ß", "İ",
+    "[SEP]", "[CLS]", "[MASK]", "##s", "...", "a" * 300,
+]  # fmt: skip
+
+
+def odd_texts(count: int, seed: int) -> list[str]:
+    """Texts of odd pieces in any order: of one piece, of a few, of hundreds, of one kind alone."""
+    random = np.random.default_rng(seed)
+    texts = []
+    for number in range(count):
+        pieces = random.choice(len(ODD), size=(1, 2, 5, 1, 20, 1, 2, 700)[number % 8])
+        if random.random() < 0.3:
+            pieces[:] = pieces[0]
+        joint = str(random.choice(["", " "]))
+        texts.append(joint.join(ODD[piece] for piece in pieces))
+    return texts
+
+
+@pytest.mark.parametrize("pooling", [None, "lasttoken", "mean"], ids=["pairs", "last", "mean"])
+@pytest.mark.parametrize("name", ["pytorch", "packed"])
+def test_odd_texts_score_alone_as_in_company(
+    name: str, pooling: str | None, tmp_path: Path
+) -> None:
+    """The embedders' tokenizer adds no special tokens, so some texts have none and are refused."""
+    model = tiny_seeded(tmp_path, special_tokens=pooling is None, pooling=pooling)
+    texts = odd_texts(16, seed=len(name))
+    refused = 0
+
+    async def run() -> None:
+        nonlocal refused
+        async with service_of(model, tmp_path, name) as service:
+            call = service.embed if pooling else scored(service)
+            alone = []
+            for text in texts:
+                try:
+                    alone.append((await call([text], None)).values[0])
+                except InvalidRequest:
+                    refused += 1
+                    alone.append(None)
+            kept = [index for index, value in enumerate(alone) if value is not None]
+            together = (await call([texts[index] for index in kept], None)).values
+            assert np.isfinite(together).all()
+            for index, value in zip(kept, together, strict=True):
+                np.testing.assert_allclose(value, alone[index], atol=1e-5, rtol=0)
+            for index in set(range(len(texts))) - set(kept):
+                with pytest.raises(InvalidRequest, match=r"text 1 of .* has no tokens"):
+                    await call(["river", texts[index]], None)
+
+    asyncio.run(run())
+    assert (refused > 0) == (pooling is not None)
+
+
+def scored(service: ModelService) -> Any:
+    return lambda texts, deadline_s: service.score(RIVER, texts, deadline_s)

@@ -1,0 +1,80 @@
+"""A tiny copy of the seeded model whose files a test may change."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from crossbench.models.folder import ModelFolder
+from crossbench.models.sources import LocalModel, SeededModel
+
+Weights = dict[str, NDArray[Any]]
+WORDS = "bert.embeddings.word_embeddings.weight"
+
+
+def tiny_seeded(
+    folder: Path,
+    *,
+    change: Callable[[Weights], Weights] = lambda weights: weights,
+    config: Mapping[str, Any] | None = None,
+    special_tokens: bool = True,
+    pooling: str | None = None,
+) -> ModelFolder:
+    """Two layers of 32 at `folder`/tiny, with these changes to its weights and its config.json.
+
+    Without `special_tokens` the tokenizer adds none. With `pooling` it is a sentence-transformer.
+    """
+    source = SeededModel("tiny", 0, 2, 32, 2, 64, 30_522, 512, None).fetch(folder / "made")
+    path = folder / "tiny"
+    shutil.copytree(source.path, path, ignore=shutil.ignore_patterns("manifest.json"))
+    weights = change(load_file(path / "model.safetensors"))
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    _update(path / "config.json", config or {})
+    if not special_tokens:
+        _update(path / "tokenizer.json", {"post_processor": None})
+        tokens = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+        kind = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512, **tokens}
+        (path / "tokenizer_config.json").write_text(json.dumps(kind))
+    if pooling is not None:
+        modules = [
+            {"name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        ]
+        (path / "modules.json").write_text(json.dumps(modules))
+        (path / "1_Pooling").mkdir()
+        (path / "1_Pooling/config.json").write_text(
+            json.dumps({"word_embedding_dimension": 32, "pooling_mode": pooling})
+        )
+    return LocalModel(None, str(path), None).fetch(folder)
+
+
+def bad_word(word_id: int) -> Callable[[Weights], Weights]:
+    """Weights that make NaN of every text with the word of this id, and of no other."""
+
+    def change(weights: Weights) -> Weights:
+        words = weights[WORDS].copy()
+        words[word_id] = np.nan
+        return {**weights, WORDS: words}
+
+    return change
+
+
+def overflowing(weights: Weights) -> Weights:
+    """Weights in float16 whose first feed-forward layer passes float16's largest number."""
+    dense = ("intermediate.dense.weight", "output.dense.weight")
+    large = {f"bert.encoder.layer.0.{name}" for name in dense}
+    return {
+        name: (values * (900 if name in large else 1)).astype(np.float16)
+        for name, values in weights.items()
+    }
+
+
+def _update(file: Path, changes: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **changes}), "utf-8")
