@@ -12,7 +12,6 @@ CrossbenchError
 +-- QueueFull                the server holds as much work as it may (gRPC RESOURCE_EXHAUSTED)
 +-- DeadlineExpired          a request's deadline passed before it was computed
 +-- NonFiniteValues          scores or vectors are NaN or infinite (gRPC DATA_LOSS)
-+-- NotFinite                a number that was computed or received is NaN or infinite (gRPC DATA_LOSS)
 +-- WorkerDied               the worker that computed a request failed or died (gRPC INTERNAL)
 +-- TargetUnreachable        no server answers at the address that was given
 +-- TargetDied               the server's own process failed or died before it could serve
@@ -68,10 +67,6 @@ class DeadlineExpired(CrossbenchError):
 
 class NonFiniteValues(CrossbenchError):
     """Scores or vectors are NaN or infinite, so nothing can be computed from them."""
-
-
-class NotFinite(CrossbenchError):
-    """A number that a model computed, or that is to be counted, is NaN or infinite."""
 
 
 class WorkerDied(CrossbenchError):
