@@ -131,7 +131,7 @@ async def service_of(
         model,
         [replica],
         tokenizer,
-        activation_of(model.config),
+        activation_of(model),
         pool,
         ThreadPoolExecutor(1),
         memory=memory,

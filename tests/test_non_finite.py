@@ -155,7 +155,7 @@ def test_a_bad_text_fails_no_other_request_of_its_micro_batch(
             model,
             [replica],
             PairTokenizer(model),
-            activation_of(model.config),
+            activation_of(model),
             pool,
             ThreadPoolExecutor(1),
         )

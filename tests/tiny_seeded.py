@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.sources import LocalModel, SeededModel
 
 Weights = dict[str, NDArray[Any]]
+_PLACE = tempfile.TemporaryDirectory(prefix="crossbench-tests-")
 WORDS = "bert.embeddings.word_embeddings.weight"
 
 
@@ -31,9 +34,8 @@ def tiny_seeded(
 
     Without `special_tokens` the tokenizer adds none. With `pooling` it is a sentence-transformer.
     """
-    source = SeededModel("tiny", 0, 2, 32, 2, 64, 30_522, 512, None).fetch(folder / "made")
     path = folder / "tiny"
-    shutil.copytree(source.path, path, ignore=shutil.ignore_patterns("manifest.json"))
+    shutil.copytree(_made(), path, ignore=shutil.ignore_patterns("manifest.json"))
     weights = change(load_file(path / "model.safetensors"))
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     _update(path / "config.json", config or {})
@@ -53,6 +55,13 @@ def tiny_seeded(
             json.dumps({"word_embedding_dimension": 32, "pooling_mode": pooling})
         )
     return LocalModel(None, str(path), None).fetch(folder)
+
+
+@cache
+def _made() -> Path:
+    """The unchanged folder, made once for all tests of this process."""
+    place = Path(_PLACE.name)
+    return SeededModel("tiny", 0, 2, 32, 2, 64, 30_522, 512, None).fetch(place).path
 
 
 def bad_word(word_id: int) -> Callable[[Weights], Weights]:
