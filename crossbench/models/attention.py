@@ -152,8 +152,8 @@ def _group(
     if int(lengths[0]) == width:
         return AttentionGroup(start, stop, count, width, None, None, None)
     real = np.arange(width) < lengths[:, None]
-    # Padding repeats the sequence's own first token: even where it is hidden, NaN times 0 is NaN, and
-    # a neighbour's token would bring it here
+    # Padding repeats the sequence's own first token: even where it is hidden, NaN times 0 is NaN,
+    # and a neighbour's token would bring it here
     first = offsets[:-1, None]
     rows = np.where(real, first + np.arange(width), first).reshape(-1)
     hidden = torch.zeros(count, 1, 1, width, dtype=dtype, device=device)
