@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 
 from crossbench.cell_result import CellData, Measured, to_result
@@ -38,6 +39,7 @@ from crossbench.measure.quality import (
     ranking,
 )
 from crossbench.models.activation import activation_of
+from crossbench.models.attention import GroupedAttention
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.quality import Served, compare, conclude, score_sample
@@ -174,6 +176,20 @@ def test_a_bad_text_fails_no_other_request_of_its_micro_batch(
         assert isinstance(found, Answer)
         assert isinstance(alone, Answer)
         np.testing.assert_allclose(found.values, alone.values, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("bad", range(4))
+def test_padding_in_grouped_attention_brings_no_neighbours_nan(bad: int) -> None:
+    """Sequences of unequal length in one group; masked padding still multiplies its NaN by zero."""
+    lengths = [5, 6, 7, 8]
+    ends = np.cumsum([0, *lengths])
+    qkv = torch.randn(sum(lengths), 3 * 32, generator=torch.Generator().manual_seed(0))
+    qkv[ends[bad] : ends[bad + 1]] = NAN
+    attention = GroupedAttention(lengths, 2, torch.float32, torch.device("cpu"), overhead=1e6)
+    full = attention.full(qkv).isnan().any(1)
+    assert [bool(full[start]) for start in ends[:-1]] == [place == bad for place in range(4)]
+    queries = torch.ones(4, 32)
+    assert attention.cls(queries, qkv[:, :64]).isnan().any(1).nonzero().tolist() == [[bad]]
 
 
 class Foreign(pb_grpc.InferenceServicer):
