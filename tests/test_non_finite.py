@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 
 from crossbench.cell_result import CellData, Measured, to_result
 from crossbench.compose import build_reference
-from crossbench.errors import NonFiniteValues
+from crossbench.errors import ModelError, NonFiniteValues
 from crossbench.events import EventStream
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.driver import ClosedLoop
@@ -55,7 +55,7 @@ from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import DynamicScheduler
 from crossbench.serving.service import Answer, ModelService
 from crossbench.serving.telemetry import Telemetry
-from crossbench.types import Float32Array, QueryPassages, RequestRecord, Task
+from crossbench.types import Float32Array, Quant, QueryPassages, RequestRecord, Task
 from tests.engine_checks import backend
 from tests.serving import in_process, pytorch, serving, until
 from tests.test_main import crossbench, results, the_sweep
@@ -204,6 +204,12 @@ class Foreign(pb_grpc.InferenceServicer):
 
     async def Embed(self, request: object, context: object) -> pb.EmbedResponse:  # noqa: N802
         return pb.EmbedResponse(values=self._values, dim=2, timings=self._timings)
+
+
+def test_int8_refuses_weights_that_it_would_make_ordinary_numbers_of(tmp_path: Path) -> None:
+    model = tiny_seeded(tmp_path, change=bad_word(1000))
+    with pytest.raises(ModelError, match="NaN or infinite numbers in .*word_embeddings"):
+        pytorch(model, tmp_path, Quant.INT8)
 
 
 @pytest.mark.parametrize(

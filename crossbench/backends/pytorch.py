@@ -68,6 +68,13 @@ class PyTorchBackend:
         if deployment.quant is Quant.INT8:
             from crossbench.models.dynamic_int8 import quantize_linears
 
+            # int8 makes ordinary numbers of NaN, so that no later check would see it
+            wrong = [name for name, tensor in self._model.named_parameters() if not _finite(tensor)]
+            if wrong:
+                raise ModelError(
+                    f"{deployment.model.path} holds NaN or infinite numbers in "
+                    f"{', '.join(wrong[:4])}: restore the weights"
+                )
             quantize_linears(self._model, reduce_range=not cpu_features.has_int8_dot())
         self._model_bytes = stored_bytes(self._model)
 
@@ -111,6 +118,10 @@ class PyTorchBackend:
                 values = pool_states(output.last_hidden_state[real], real.sum(1), embedding)
             on_host: np.ndarray = values.cpu().numpy()
         return on_host
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    return bool(tensor.isfinite().all())
 
 
 def load_library_model(deployment: Deployment) -> torch.nn.Module:
