@@ -208,7 +208,7 @@ class Foreign(pb_grpc.InferenceServicer):
 
 def test_int8_refuses_weights_that_it_would_make_ordinary_numbers_of(tmp_path: Path) -> None:
     model = tiny_seeded(tmp_path, change=bad_word(1000))
-    with pytest.raises(ModelError, match="NaN or infinite numbers in .*word_embeddings"):
+    with pytest.raises(ModelError, match=r"NaN or infinite numbers in .*word_embeddings"):
         pytorch(model, tmp_path, Quant.INT8)
 
 
