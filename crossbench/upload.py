@@ -16,9 +16,10 @@ from crossbench.mlflow_format import unix
 from crossbench.mlflow_store import MlflowTracker, StoredRun
 from crossbench.report.axes import full_label, varying
 from crossbench.report.cell import REPORT_FILE
+from crossbench.report.suite import SUITE_FILE
 from crossbench.report.sweep import read_runs
 from crossbench.results import RESULT_FILE, RunResult, cell_folders, load_result
-from crossbench.sweep import INTERRUPTED_FILE, STATE_FILE
+from crossbench.sweep_folder import INTERRUPTED_FILE, STATE_FILE, home_of, is_held, place_of
 from crossbench.tracking import Place
 
 
@@ -34,15 +35,24 @@ class Uploaded:
 
 
 def sweep_folders(outputs: Path) -> list[Path]:
-    """The folders in `outputs` that hold cells, in the order of their names."""
+    """The folders in `outputs` that hold cells, a suite's too, in the order of their names."""
     if not outputs.is_dir():
         return []
-    folders = sorted(path for path in outputs.iterdir() if path.is_dir())
-    return [path for path in folders if is_sweep(path)]
+    found: list[Path] = []
+    for folder in sorted(path for path in outputs.iterdir() if path.is_dir()):
+        studies = sorted(path for path in folder.iterdir() if path.is_dir())
+        found += studies if (folder / SUITE_FILE).exists() else [folder]
+    return [path for path in found if is_sweep(path)]
 
 
 def is_sweep(folder: Path) -> bool:
-    return any((cell / RESULT_FILE).exists() for cell in cell_folders(folder))
+    """Whether there is a result in `folder`: of a sweep, or of a lone cell that it belongs to."""
+    return any((cell / RESULT_FILE).exists() for cell in _cells(folder))
+
+
+def _cells(folder: Path) -> list[Path]:
+    is_lone = (folder / RESULT_FILE).exists() and not (folder.parent / STATE_FILE).exists()
+    return [folder] if is_lone else cell_folders(folder)
 
 
 def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
@@ -56,30 +66,31 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
         ResultError: no cell has a result that can be read.
     """
     folder = folder.resolve()
-    results: dict[Path, RunResult] = {}
-    for path in cell_folders(folder):
+    cells, results = _cells(folder), dict[Path, RunResult]()
+    for path in cells:
         with contextlib.suppress(ResultError):  # one that is not there, or of another version
             results[path] = load_result(path)
-    missing = len(cell_folders(folder)) - len(results)
+    missing = len(cells) - len(results)
+    sweep = place_of(folder)[0] if cells == [folder] else folder.name
     if _is_running(folder):
-        return Uploaded(folder.name, 0, 0, missing, still_running=True)
+        return Uploaded(sweep, 0, 0, missing, still_running=True)
     if not results:
         raise ResultError(f"no cell in {folder} has a readable {RESULT_FILE}: nothing to upload")
     first = next(iter(results.values()))
     host = str(first.environment.get("host", ""))
-    stored = [run for run in tracker.find(folder.name) if run.host == host]
+    stored = [run for run in tracker.find(sweep) if run.host == host]
     parent = _parent(folder, first, stored, tracker)
     parent_id = parent.run_id if parent else None
     axes = varying([result.config for result in results.values()])
 
     uploaded = 0
     for path, result in results.items():
-        number = int(path.name)
+        number = place_of(path)[1]
         same = [run for run in stored if run.number == number]
         whole = next((run for run in same if run.complete == result.started_at), None)
         if whole is None:
             begun = next((run for run in same if not run.complete), None)
-            place, name = Place(folder.name, number), f"cell {number}"
+            place, name = Place(sweep, number), f"cell {number}"
             if result.config:
                 name = full_label(result.config, axes)
             whole = begun or _open(name, result, parent_id, place, host, tracker)
@@ -88,13 +99,13 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
             uploaded += 1
         if parent_id is not None and whole.parent_id != parent_id:
             tracker.set_parent(whole.run_id, parent_id)
-    if parent is not None and (uploaded or parent.complete != str(len(cell_folders(folder)))):
+    if parent is not None and (uploaded or parent.complete != str(len(cells))):
         everything = [run.result for run in read_runs(folder)]
         interrupted = (folder / INTERRUPTED_FILE).exists() or not (folder / REPORT_FILE).exists()
         tracker.finish_sweep(
             parent.run_id, everything, folder, interrupted, _written_s([*results][-1])
         )
-    return Uploaded(folder.name, uploaded, len(results) - uploaded, missing)
+    return Uploaded(sweep, uploaded, len(results) - uploaded, missing)
 
 
 def _parent(
@@ -141,6 +152,8 @@ def _written_s(cell: Path) -> float:
 
 def _is_running(folder: Path) -> bool:
     """Whether the process that began the sweep lives on this machine and has not reported yet."""
+    if is_held(home_of(folder)):
+        return True
     if not (folder / STATE_FILE).exists() or (folder / REPORT_FILE).exists():
         return False
     try:
