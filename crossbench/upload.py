@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from crossbench.report.sweep import read_runs
 from crossbench.results import RESULT_FILE, RunResult, cell_folders, load_result
 from crossbench.sweep_folder import INTERRUPTED_FILE, STATE_FILE, home_of, is_held, place_of
 from crossbench.tracking import Place
+
+UPLOADS_FILE = ".uploads"  # the ids of the runs that were opened for a sweep when it was uploaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,8 @@ def _cells(folder: Path) -> list[Path]:
 def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
     """Write to the store what it lacks of the sweep in `folder`; a second call finds nothing.
 
-    A run is known by the names of its sweep and its host, its cell's number and the time at which
-    the cell started. One that was opened and never written whole is completed.
+    A cell's run is known by the names of its sweep and its host, the cell's number and the time at
+    which it started. One that was opened and never written whole is completed.
 
     Raises:
         TrackingError: the store is out of reach or refused a write.
@@ -79,7 +81,7 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
     first = next(iter(results.values()))
     host = str(first.environment.get("host", ""))
     stored = [run for run in tracker.find(sweep) if run.host == host]
-    parent = _parent(folder, first, stored, tracker)
+    parent = _parent(folder, results.values(), stored, tracker)
     parent_id = parent.run_id if parent else None
     axes = varying([result.config for result in results.values()])
 
@@ -89,7 +91,8 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
         same = [run for run in stored if run.number == number]
         whole = next((run for run in same if run.complete == result.started_at), None)
         if whole is None:
-            begun = next((run for run in same if not run.complete), None)
+            ours = {None, parent_id}  # the others are of another sweep of this name
+            begun = next((run for run in same if not run.complete and run.parent_id in ours), None)
             place, name = Place(sweep, number), f"cell {number}"
             if result.config:
                 name = full_label(result.config, axes)
@@ -109,18 +112,33 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
 
 
 def _parent(
-    folder: Path, first: RunResult, stored: Sequence[StoredRun], tracker: MlflowTracker
+    folder: Path,
+    results: Collection[RunResult],
+    stored: Sequence[StoredRun],
+    tracker: MlflowTracker,
 ) -> StoredRun | None:
-    """The sweep's own run, opened where the store has none; None for a cell that ran alone."""
+    """The sweep's own run, opened where the store has none; None for a cell that ran alone.
+
+    Sweeps in different folders may have the same name: this one's run is known by its id, or by a
+    cell of this one that is under it.
+    """
     if not (folder / STATE_FILE).exists():
         return None
-    found = [run for run in stored if run.number is None]
-    if found:
-        return found[-1]
+    known = {json.loads((folder / STATE_FILE).read_text("utf-8"))["parent_run_id"]}
+    if (folder / UPLOADS_FILE).exists():
+        known |= set((folder / UPLOADS_FILE).read_text("utf-8").split())
+    started = {result.started_at for result in results}
+    known |= {run.parent_id for run in stored if run.complete in started}
+    for run in reversed(stored):
+        if run.number is None and run.run_id in known:
+            return run
+    first = next(iter(results))
     host = str(first.environment.get("host", ""))
     run_id = tracker.open_sweep(
         folder.name, _overrides(folder), first.environment, unix(first.started_at) or None
     )
+    with contextlib.suppress(OSError), (folder / UPLOADS_FILE).open("a", encoding="utf-8") as file:
+        file.write(f"{run_id}\n")
     return StoredRun(run_id, None, None, host, "")
 
 
