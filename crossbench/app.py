@@ -29,12 +29,12 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
     `choices` (`server=standalone`) are made where the command line makes no other.
     """
     register()
+    given = {argument.split("=", 1)[0] for argument in sys.argv[1:]}
+    sys.argv[1:1] = [choice for choice in choices if choice.split("=", 1)[0] not in given]
     try:
         sys.argv[1:] = readable_arguments(sys.argv[1:])
     except CrossbenchError as error:
         sys.exit(f"crossbench: {error}")
-    given = {argument.split("=", 1)[0] for argument in sys.argv[1:]}
-    sys.argv[1:1] = [choice for choice in choices if choice.split("=", 1)[0] not in given]
     # Hydra then raises what it would print, and we say it with what exists instead
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     app = hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")

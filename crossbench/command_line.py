@@ -23,11 +23,14 @@ _PAIRS = {"[": "]", "{": "}", "'": "'", '"': '"'}
 def readable_arguments(arguments: Sequence[str]) -> list[str]:
     """A command's arguments with every override in a form that Hydra's grammar can read.
 
+    Options come first: Hydra reads no overrides on both sides of one.
+
     Raises:
         ConfigError: an override has more than one meaning; with the form to give.
     """
-    overrides = set(get_args_parser().parse_args(list(arguments)).overrides)
-    return [readable(word) if word in overrides else word for word in arguments]
+    overrides = get_args_parser().parse_intermixed_args(list(arguments)).overrides
+    options = [word for word in arguments if word not in overrides]
+    return [*options, *map(readable, overrides)]
 
 
 def readable(override: str) -> str:
@@ -98,8 +101,8 @@ def _forms(key: str, value: str) -> str:
     """What to give instead of `key=value`, each form as a shell takes it."""
     forms = [("as one text", f"{key}={quoted(value)}")]
     function, listed = _FUNCTION.fullmatch(value), re.fullmatch(r"\s*\[(.*)\]\s*", value, re.DOTALL)
-    if function and _is_structure(value):
-        forms = [("with its values quoted", f"{key}={function[1]}({_quote_each(function[2])})")]
+    if function and _is_structure(value):  # Hydra's functions lose the quotes of their arguments
+        forms = [("for a sweep with -m", f"{key}={_quote_each(function[2])}")]
     elif listed:
         forms.append(("as a list", f"{key}=[{_quote_each(listed[1])}]"))
     elif "," in value and not _is_structure(value):

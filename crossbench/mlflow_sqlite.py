@@ -23,7 +23,7 @@ _OUT_OF_DATE = "out-of-date database schema"
 _NOT_SQLITE = ("file is not a database", "database disk image is malformed")
 # What SQLAlchemy and alembic say of a store whose tables are not those that its version has
 _HALF_MADE = ("already exists", "duplicate column", "no such table", "no such column",
-              "Can't locate revision")  # fmt: skip
+              "has no column named", "Can't locate revision")  # fmt: skip
 
 
 def path_of(uri: str) -> Path | None:

@@ -230,6 +230,8 @@ class MlflowTracker:
 
         for noisy in ("mlflow", "alembic"):  # they tell of every table of a fresh store
             logging.getLogger(noisy).setLevel(logging.WARNING)
+        # It prints the traceback of what it raises, and a failure has our own words
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         path = sqlite.path_of(self.uri)
         if path is None:
             return MlflowClient(tracking_uri=self.uri)
