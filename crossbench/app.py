@@ -14,9 +14,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from crossbench.command_line import readable_arguments
+from crossbench.composition_errors import CONFIG_NAME, explain
 from crossbench.config import conf_dir, register
 from crossbench.errors import CrossbenchError
-from crossbench.overrides import CONFIG_NAME, explain
+
+# Choices of the commands that measure no cell: they need no folder for results
+NO_CELLS = ("hydra.run.dir=.", "~hydra.callbacks.sweep")
 
 
 def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> None:
@@ -27,6 +31,10 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
     register()
     given = {argument.split("=", 1)[0] for argument in sys.argv[1:]}
     sys.argv[1:1] = [choice for choice in choices if choice.split("=", 1)[0] not in given]
+    try:
+        sys.argv[1:] = readable_arguments(sys.argv[1:])
+    except CrossbenchError as error:
+        sys.exit(f"crossbench: {error}")
     # Hydra then raises what it would print, and we say it with what exists instead
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     app = hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")
@@ -45,4 +53,5 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
     except CrossbenchError as error:
         sys.exit(f"crossbench: {error}")
     except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"crossbench: {explain(error)}")
+        overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+        sys.exit(f"crossbench: {explain(error, overrides, overrides)}")

@@ -15,6 +15,7 @@ from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue
 
+from crossbench.command_line import in_shell, quoted
 from crossbench.errors import ConfigError
 from crossbench.types import Pipeline, Quant
 
@@ -256,7 +257,16 @@ def _check_node(group: str, node: Mapping[str, Any]) -> None:
         value = node[item.name]
         if not any(_is_of(value, word) for word in words):
             wanted = " or ".join(_PLAIN[word][1] for word in words)
-            raise ConfigError(f"{group}.{item.name} must be {wanted}, got {value!r}")
+            raise ConfigError(
+                f"{group}.{item.name} must be {wanted}, got {value!r}"
+                + (_quotes_words(f"{group}.{item.name}", value) if "str" in words else "")
+            )
+
+
+def _quotes_words(key: str, value: Any) -> str:
+    """How to give as text what Hydra reads as something else."""
+    text = f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+    return f": where it is text, put it in quotes, {in_shell(f'{key}={quoted(text)}')}"
 
 
 def _is_of(value: Any, word: str) -> bool:

@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
-from crossbench.app import launch
+from crossbench.app import NO_CELLS, launch
 from crossbench.backends.availability import (
     Availability,
     Checked,
@@ -29,9 +29,9 @@ from crossbench.backends.availability import (
     Unsupported,
     availability,
 )
+from crossbench.composition_errors import CONFIG_NAME
 from crossbench.config import check_settings, to_plain
 from crossbench.measure.probes import environment
-from crossbench.overrides import CONFIG_NAME
 from crossbench.report.tables import plain_table
 from crossbench.types import Quant
 
@@ -178,7 +178,7 @@ def main() -> None:
         choices = examine(list(HydraConfig.get().overrides.task))
         print((as_json if wants_json else as_text)(choices, environment()))
 
-    launch(examine_and_print, choices=["hydra/help=doctor", "hydra.run.dir=."])
+    launch(examine_and_print, choices=["hydra/help=doctor", *NO_CELLS])
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # What MLflow's stores and its REST API take
 MAX_KEY, MAX_PARAM, MAX_TAG, MAX_DIGEST = 250, 6000, 8000, 36
+_LEAST_OF_THE_END, _MOST_OF_THE_END = 20, 2000
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 25  # 100 are allowed, but so many long ones exceed the API's 1 MB a call
 
@@ -236,21 +237,30 @@ def dataset_input(dataset: Mapping[str, Any]) -> DatasetInput:
 
 def artifacts(folder: Path) -> list[Path]:
     """What of a cell's or sweep's folder goes to MLflow: its files and its plots; no cells, nothing
-    half written, and not the journal that the dashboard follows."""
+    half written or empty (a log), and not the journal that the dashboard follows."""
     return [
         path
         for path in sorted(folder.iterdir())
         if path.name == "plots"
-        or (path.is_file() and path.suffix not in ("", ".partial", ".jsonl"))
+        or (
+            path.is_file() and path.suffix not in ("", ".partial", ".jsonl") and path.stat().st_size
+        )
     ]
 
 
 def shorten(text: str, most: int) -> str:
-    """At most `most` characters; what is cut is told in the text itself."""
+    """At most `most` characters, cut in the middle: a message ends with what to do about it.
+
+    What is cut is told in the text itself.
+    """
     if len(text) <= most:
         return text
     mark = f" … [{len(text)} characters]"
-    return text[: most - len(mark)] + mark
+    kept = most - len(mark)
+    tail = min(_MOST_OF_THE_END, kept // 4)
+    if tail < _LEAST_OF_THE_END:
+        return text[:kept] + mark
+    return f"{text[: kept - tail - 3]} … {text[-tail:]}{mark}"
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossbench import mlflow_format as form
+from crossbench import mlflow_sqlite as sqlite
 from crossbench.config import without_credentials
 from crossbench.errors import TrackingError
 from crossbench.measure.probes import environment
@@ -229,7 +230,12 @@ class MlflowTracker:
 
         for noisy in ("mlflow", "alembic"):  # they tell of every table of a fresh store
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        return MlflowClient(tracking_uri=self.uri)
+        # It prints the traceback of what it raises, and a failure has our own words
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        path = sqlite.path_of(self.uri)
+        if path is None:
+            return MlflowClient(tracking_uri=self.uri)
+        return sqlite.open_store(path, lambda uri: MlflowClient(tracking_uri=uri))
 
     @cached_property
     def _experiment_id(self) -> str:
@@ -258,7 +264,7 @@ class MlflowTracker:
         if self.artifact_location is None or "://" in self.artifact_location:
             return self.artifact_location
         embedded = self.uri.startswith(("sqlite:", "file:")) or "://" not in self.uri
-        return str(Path(self.artifact_location).resolve()) if embedded else None
+        return str(Path(self.artifact_location).expanduser().resolve()) if embedded else None
 
     def _create_run(self, name: str, tags: Mapping[str, str], start_s: float | None) -> str:
         standard = {"mlflow.source.name": "crossbench", "mlflow.source.type": "LOCAL"}
@@ -321,8 +327,12 @@ class MlflowTracker:
         except Exception as error:
             where = without_credentials(self.uri)
             what = without_credentials(str(error)).strip() or type(error).__name__
+            path = sqlite.path_of(self.uri)
+            if path is not None and (remedy := sqlite.what_mends(path, what)):
+                raise TrackingError(remedy) from error
+            see = "the server runs" if path is None else f"{path} can be read and written"
             raise TrackingError(
-                f"MLflow at {where} failed: {form.shorten(what, 300)}; see that the server runs "
+                f"MLflow at {where} failed: {form.shorten(what, 1000)}; see that {see} "
                 "and tracker.uri is right, or measure without it: tracker=none"
             ) from error
 

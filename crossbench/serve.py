@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from crossbench.app import launch
+from crossbench.app import NO_CELLS, launch
 from crossbench.compose import build, build_server, check_support, check_values, fetch_model
 from crossbench.config import to_plain
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
@@ -81,4 +81,4 @@ async def _run(server: Server, journal: Journal) -> None:
 
 
 if __name__ == "__main__":
-    launch(serve, choices=["hydra/help=serve", "server=standalone", "hydra.run.dir=."])
+    launch(serve, choices=["hydra/help=serve", "server=standalone", *NO_CELLS])

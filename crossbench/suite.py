@@ -28,9 +28,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from crossbench.backends.availability import Ready, Unavailable, availability
+from crossbench.command_line import in_shell, quoted, readable
+from crossbench.composition_errors import CONFIG_NAME, explain
 from crossbench.config import check_settings, conf_dir, register, to_plain
 from crossbench.errors import ConfigError, CrossbenchError
-from crossbench.overrides import CONFIG_NAME, explain, sweep_points, sweeper_params
+from crossbench.overrides import sweep_points, sweeper_params
 from crossbench.report.suite import (
     STUDY_FILE,
     SUITE_FILE,
@@ -39,6 +41,7 @@ from crossbench.report.suite import (
     read_suite,
     write_suite_report,
 )
+from crossbench.sweep_folder import absolute, hold, is_held, take_new
 from crossbench.wording import counted
 
 EXIT_FAILED = 1
@@ -67,7 +70,9 @@ def main(arguments: Sequence[str]) -> int:
     register()
     own = {"studies", "resume"}
     given = {a.partition("=")[0]: a for a in arguments if a.partition("=")[0] in own}
-    overrides = [argument for argument in arguments if argument.partition("=")[0] not in own]
+    overrides = [
+        readable(argument) for argument in arguments if argument.partition("=")[0] not in own
+    ]
     if "resume" in given:
         if len(arguments) > 1:
             raise ConfigError(
@@ -76,15 +81,20 @@ def main(arguments: Sequence[str]) -> int:
             )
         folder = Path(given["resume"].partition("=")[2]).expanduser().resolve()
         state = read_suite(folder)
+        taken = hold(folder, "resume")
     else:
         names = chosen_studies(given.get("studies"))
         console.print(f"checking {counted(len(names), 'study')}")
         folder, state = plan(names, overrides)
-        folder.mkdir(parents=True)
+        taken = take_new(folder)
+        folder = taken.path
         (folder / SUITE_FILE).write_text(json.dumps(asdict(state), indent=2) + "\n", "utf-8")
     for name, reason in state.skipped.items():
         console.print(f"[yellow]skipped {name}:[/] {escape(reason)}")
-    return run(folder, state)
+    try:
+        return run(folder, state)
+    finally:
+        taken.release()
 
 
 def all_studies() -> list[str]:
@@ -132,7 +142,7 @@ def plan(names: Iterable[str], overrides: Sequence[str]) -> tuple[Path, SuiteSta
                 config = to_plain(compose(CONFIG_NAME, overrides=points[0]))
             except (HydraException, OmegaConfBaseException) as error:
                 raise ConfigError(f"{name}: {explain(error)}") from error
-            outputs = Path(config["outputs_dir"])
+            outputs = absolute(config["outputs_dir"], "outputs_dir")
             # Where a study compares backends, those that are missing are cells of its report
             if len({word for point in points for word in point if _is_backend(word)}) < 2:
                 reason = why_not(config)
@@ -180,18 +190,27 @@ def run(folder: Path, state: SuiteState) -> int:
     report = write_suite_report(folder)
     console.print(f"report of the suite: {report}")
     if interrupted:
-        console.print(f"interrupted; to go on: python -m crossbench.suite resume={folder}")
+        again = in_shell("python", "-m", "crossbench.suite", f"resume={folder}")
+        console.print(f"interrupted; to go on: {escape(again)}")
         return EXIT_INTERRUPTED
     return EXIT_FAILED if any(exit_status(folder / name) for name in todo) else 0
 
 
 def run_study(name: str, overrides: Sequence[str], folder: Path) -> int:
-    """One study as a process; returns its exit status. Ctrl-C ends it in order."""
+    """One study as a process; returns its exit status. Ctrl-C ends it in order.
+
+    Raises:
+        ConfigError: a process of a suite that was killed still measures it.
+    """
+    if is_held(folder):
+        raise ConfigError(
+            f"{folder} is in use by another run, which a suite that was killed has left: wait for "
+            "its end, or end it, then resume the suite"
+        )
     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run of it has left
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     command = [sys.executable, "-m", "crossbench", "-m", f"+experiment={name}", *overrides]
     # In a group of its own: Ctrl-C in a terminal would else reach it twice, from there and from us
-    study = subprocess.Popen([*command, f"hydra.sweep.dir='{quoted}'"], process_group=0)
+    study = subprocess.Popen([*command, f"hydra.sweep.dir={quoted(str(folder))}"], process_group=0)
     try:
         return study.wait()
     except KeyboardInterrupt:

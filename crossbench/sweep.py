@@ -8,72 +8,89 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
-from rich.console import Console
+from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
 from crossbench.cell import run_cell
-from crossbench.compose import build, check_values
-from crossbench.config import check_groups, to_plain
+from crossbench.compose import check_values
+from crossbench.composition_errors import explain
+from crossbench.config import to_plain
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
-from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
-from crossbench.errors import CrossbenchError, DashboardError, TrackingError
-from crossbench.events import FileJournal, Journal, NoJournal
-from crossbench.overrides import check_points, sweep_points, sweeper_params, swept_keys
+from crossbench.errors import CrossbenchError
+from crossbench.overrides import check_points, check_study, sweep_points, sweeper_params, swept_keys
 from crossbench.progress import cell_progress
 from crossbench.report.axes import full_label
 from crossbench.report.cell import write_cell_report
 from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
 from crossbench.results import RunResult, load_result
-from crossbench.tracking import Place, Tracker
+from crossbench.services import (
+    Tracking,
+    console,
+    dashboard_url,
+    make_dashboard,
+    make_tracking,
+    picture_of_dashboard,
+    sweep_journal,
+)
+from crossbench.sweep_folder import (
+    INTERRUPTED_FILE,
+    STATE_FILE,
+    SweepState,
+    TakenFolder,
+    home_of,
+    place_of,
+    read_state,
+    take_output_folder,
+)
+from crossbench.tracking import Place
 from crossbench.wording import counted
 
-T = TypeVar("T")
-STATE_FILE = "sweep.json"
-INTERRUPTED_FILE = "INTERRUPTED"
 DASHBOARD_FIGURES = (
     "throughput/pairs_per_s", "throughput/texts_per_s", "latency/p50_ms", "latency/p95_ms",
     "memory/rss_peak_mb",
 )  # fmt: skip
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
-console = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-@dataclass(frozen=True, slots=True)
-class SweepState:
-    """A sweep of several cells, as its folder remembers it; `axes` are the keys that it varies."""
-
-    name: str
-    cells: int
-    parent_run_id: str | None
-    pid: int
-    dashboard_url: str | None
-    axes: tuple[str, ...]
 
 
 class SweepCallback(Callback):
-    """Hydra's hooks around a multirun; a single run has none of them."""
+    """Hydra's hooks around a run, of several cells or of one.
+
+    Each holds its folder until this process ends.
+    """
 
     def __init__(self) -> None:
         self._dashboard: Dashboard | None = None
+        self._taken: TakenFolder | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A launcher copies the hooks to other processes, which neither hold nor end anything."""
+        return {"_dashboard": None, "_taken": None}
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        with _exit_on_error():
+            self._taken = start_cell(config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         with _exit_on_error():
-            self._dashboard = start_sweep(config)
+            self._taken, self._dashboard = start_sweep(config)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         with _exit_on_error():
-            status = finish_sweep(Path(config.hydra.sweep.dir), make_tracker(config))
+            folder = Path(config.hydra.sweep.dir)
+            status = finish_sweep(folder, _tracking(config, folder))
         if self._dashboard is not None:
             self._dashboard.close()
         if status:
@@ -87,38 +104,56 @@ def _exit_on_error() -> Iterator[None]:
         yield
     except CrossbenchError as error:
         sys.exit(f"crossbench: {error}")
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"crossbench: {explain(error)}")
     except Exception:
         console.print_exception()
         sys.exit(EXIT_FAILED)
 
 
-def start_sweep(config: DictConfig) -> Dashboard:
-    """Compose every cell once, make the sweep's folder, open its parent run and its dashboard.
+def start_cell(config: DictConfig) -> TakenFolder:
+    """Check a lone cell and take its folder, before Hydra makes it.
 
     Raises:
-        ConfigError: a cell does not compose, or no cell has values that can be used; nothing was
-            started.
+        CrossbenchError: the cell cannot be measured, or the folder cannot be had.
+    """
+    check_study(config)
+    HydraConfig.instance().set_config(config)  # for what the cell's values take from it
+    check_values(
+        to_plain(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+    )
+    return take_output_folder(config, RunMode.RUN)
+
+
+def start_sweep(config: DictConfig) -> tuple[TakenFolder, Dashboard]:
+    """Compose every cell once, take the sweep's folder, open its parent run and its dashboard.
+
+    Raises:
+        ConfigError: a cell does not compose, no cell has values that can be used, two cells are
+            the same, or the folder cannot be had; nothing was started.
     """
     given = list(config.hydra.overrides.task)
-    swept = sweeper_params(config.hydra.sweeper.params or {}, given)
+    check_study(config)
+    params = {str(key): str(value) for key, value in (config.hydra.sweeper.params or {}).items()}
+    swept = sweeper_params(params, given)
     with read_write(config):
         config.hydra.sweeper.params = swept  # the sweeper that Hydra makes next reads it here
     overrides = [*(f"{key}={value}" for key, value in swept.items()), *given]
     points = sweep_points(overrides)
-    check_points(points, check_values)
-    tracker = make_tracker(config)
-    folder = Path(config.hydra.sweep.dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_points(points, check_values, given, params)
+    taken = take_output_folder(config, RunMode.MULTIRUN)
+    folder = taken.path
+    tracking = _tracking(config, folder)
     dashboard = make_dashboard(config)
     dashboard.start(folder / JOURNAL_FILE)
     # While it comes up; it is up before the first cell starts
-    parent = tracked(lambda: tracker.start_sweep(folder.name, overrides))
+    parent = tracking.attempt(lambda tracker: tracker.start_sweep(folder.name, overrides))
     url = dashboard_url(dashboard)
     state = SweepState(folder.name, len(points), parent, os.getpid(), url, swept_keys(points))
     (folder / STATE_FILE).write_text(json.dumps(asdict(state)) + "\n", "utf-8")
     journal = sweep_journal(folder, url)
     journal.write({"event": "sweep", "name": folder.name, "cells": len(points)})
-    return dashboard
+    return taken, dashboard
 
 
 def run_job(config: DictConfig) -> None:
@@ -128,55 +163,45 @@ def run_job(config: DictConfig) -> None:
     that Hydra comes to the sweep's end and its report is written.
     """
     hydra = HydraConfig.get()
+    # With hydra.job.chdir=true too, a relative path is meant from where the command was typed
+    os.chdir(hydra.runtime.cwd)
     folder = Path(hydra.runtime.output_dir)
-    single = hydra.mode == RunMode.RUN
-    plain = _checked(config, folder) if single else to_plain(config)
-    state = None if single else read_state(folder.parent)
-    if not single and (folder.parent / INTERRUPTED_FILE).exists():
-        folder.rmdir()  # Hydra has made it, and a cell that was left out is no failed one
+    plain = to_plain(config)
+    overrides = list(hydra.overrides.task)
+    if hydra.mode == RunMode.RUN:
+        home = home_of(folder)
+        _run_single(config, plain, folder, home, make_tracking(config, home, overrides))
         return
-    tracker = make_tracker(config)
-    if state is None:
-        _run_single(config, plain, folder, tracker)
+    home = folder.parent
+    if (home / INTERRUPTED_FILE).exists():
+        shutil.rmtree(folder)  # Hydra has made it, and a cell that was left out is no failed one
         return
+    tracking = make_tracking(config, home, overrides)
     try:
-        measure_and_track(plain, folder, state, hydra.job.num, tracker)
+        measure_and_track(plain, folder, home, read_state(home), hydra.job.num, tracking)
     except KeyboardInterrupt:
-        (folder.parent / INTERRUPTED_FILE).touch()
+        (home / INTERRUPTED_FILE).touch()
 
 
-def _checked(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """A lone cell that cannot be measured is refused like a typo; its folder is Hydra's doing.
-
-    Raises:
-        CrossbenchError: what was wrong, what was given and what to give.
-    """
-    try:
-        plain = to_plain(config)
-        check_values(plain)
-    except CrossbenchError:
-        with contextlib.suppress(OSError):  # it is somebody's who has files there
-            folder.rmdir()
-            folder.parent.rmdir()
-        raise
-    return plain
+def _tracking(config: DictConfig, folder: Path) -> Tracking:
+    return make_tracking(config, folder, list(config.hydra.overrides.task))
 
 
 def _run_single(
-    config: DictConfig, plain: Mapping[str, Any], folder: Path, tracker: Tracker
+    config: DictConfig, plain: Mapping[str, Any], folder: Path, home: Path, tracking: Tracking
 ) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """`home` takes what is of no cell: the journal, and the dashboard's log."""
     dashboard = make_dashboard(config)
-    dashboard.start(folder.parent / JOURNAL_FILE)
+    dashboard.start(home / JOURNAL_FILE)
     url = dashboard_url(dashboard)
-    state = SweepState(folder.parent.name, 1, None, os.getpid(), url, ())
+    state = SweepState(home.name, 1, None, os.getpid(), url, ())
     try:
-        result = measure_and_track(plain, folder, state, 0, tracker)
+        result = measure_and_track(plain, folder, home, state, 0, tracking)
     except KeyboardInterrupt:
         console.print(f"interrupted; what there is lies in {folder}")
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        sweep_journal(folder.parent, url).write(
+        sweep_journal(home, url).write(
             {"event": "end", "words": f"ended; report: {folder / 'report.md'}"}
         )
         dashboard.close()
@@ -189,16 +214,17 @@ def _run_single(
 def measure_and_track(
     config: Mapping[str, Any],
     folder: Path,
+    home: Path,
     state: SweepState,
     number: int,
-    tracker: Tracker,
+    tracking: Tracking,
 ) -> RunResult:
-    """One cell from its config to its report and its MLflow run."""
+    """One cell from its config to its report and its MLflow run; `home` is its run's folder."""
     label = full_label(config, state.axes)
     place = f"cell {number + 1}/{state.cells}"
-    where = Place(folder.parent.name, number)
-    run_id = tracked(lambda: tracker.start_cell(label, state.parent_run_id, where))
-    journal = sweep_journal(folder.parent, state.dashboard_url, cell=number)
+    where = Place(*place_of(folder))
+    run_id = tracking.attempt(lambda tracker: tracker.start_cell(label, state.parent_run_id, where))
+    journal = sweep_journal(home, state.dashboard_url, cell=number)
     journal.write({"event": "cell", "label": label, "config": config})
     interrupted = False
     with cell_progress(f"{place} {label}", config) as progress:
@@ -218,9 +244,9 @@ def measure_and_track(
         progress.stage("writing the report")
         write_cell_report(folder)
     if state.dashboard_url and config["dashboard"]["screenshot"] and result.metrics:
-        _take_screenshot(state.dashboard_url, folder)
+        picture_of_dashboard(state.dashboard_url, folder)
     if run_id is not None:
-        tracked(lambda: tracker.finish_cell(run_id, result, folder, interrupted))
+        tracking.attempt(lambda tracker: tracker.finish_cell(run_id, result, folder, interrupted))
     if result.error:
         console.print(
             f"[yellow]{place} {escape(label)}: {result.status}[/]: {escape(result.error)}"
@@ -230,7 +256,7 @@ def measure_and_track(
     return result
 
 
-def finish_sweep(folder: Path, tracker: Tracker) -> int:
+def finish_sweep(folder: Path, tracking: Tracking) -> int:
     """Write the sweep's report, end its parent run, print the short table; returns exit status."""
     state = read_state(folder)
     interrupted = (folder / INTERRUPTED_FILE).exists()
@@ -238,7 +264,7 @@ def finish_sweep(folder: Path, tracker: Tracker) -> int:
     results = [run.result for run in read_runs(folder)]
     if state.parent_run_id is not None:
         parent = state.parent_run_id
-        tracked(lambda: tracker.finish_sweep(parent, results, folder, interrupted))
+        tracking.attempt(lambda tracker: tracker.finish_sweep(parent, results, folder, interrupted))
     console.print(terminal_table(results))
     if interrupted:
         console.print(f"interrupted: results of {len(results)} of {counted(state.cells, 'cell')}")
@@ -248,60 +274,3 @@ def finish_sweep(folder: Path, tracker: Tracker) -> int:
     if interrupted:
         return EXIT_INTERRUPTED
     return EXIT_FAILED if any(result.status.is_failure for result in results) else 0
-
-
-def read_state(folder: Path) -> SweepState:
-    state = json.loads((folder / STATE_FILE).read_text("utf-8"))
-    return SweepState(**{**state, "axes": tuple(state["axes"])})
-
-
-def make_dashboard(config: DictConfig) -> Dashboard:
-    node = OmegaConf.to_container(config.dashboard, resolve=True)
-    assert isinstance(node, dict)
-    check_groups({"dashboard": node})
-    dashboard: Dashboard = build({str(key): value for key, value in node.items()})
-    return dashboard
-
-
-def dashboard_url(dashboard: Dashboard) -> str | None:
-    """Where it is, once it is up; one that does not come up costs a warning, never a result."""
-    try:
-        url = dashboard.ready()
-    except DashboardError as error:
-        console.print(f"[yellow]dashboard:[/] {escape(str(error))} (measuring without it)")
-        return None
-    if url:
-        note = f"  ({dashboard.note})" if dashboard.note else ""
-        console.print(f"dashboard: {url}{note}")
-    return url
-
-
-def sweep_journal(folder: Path, url: str | None, **about: int) -> Journal:
-    """Where events of this sweep go; nowhere if no dashboard shows them."""
-    return FileJournal(folder / JOURNAL_FILE, about) if url else NoJournal()
-
-
-def _take_screenshot(url: str, folder: Path) -> None:
-    try:
-        take_screenshot(url, folder / SCREENSHOT_FILE)
-    except DashboardError as error:
-        console.print(f"[yellow]dashboard:[/] {escape(str(error))}")
-
-
-def make_tracker(config: DictConfig) -> Tracker:
-    node = OmegaConf.to_container(config.tracker, resolve=True)
-    assert isinstance(node, dict)
-    tracker: Tracker = build({str(key): value for key, value in node.items()})
-    return tracker
-
-
-def tracked(call: Callable[[], T]) -> T | None:
-    """A tracker that is out of reach costs a warning, never a result."""
-    try:
-        return call()
-    except TrackingError as error:
-        console.print(
-            f"[yellow]tracking:[/] {escape(str(error))} (results stay on disk: "
-            "python -m crossbench.sync uploads them later)"
-        )
-        return None

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from crossbench.app import launch
+from crossbench.app import NO_CELLS, launch
 from crossbench.errors import ConfigError, ResultError
 from crossbench.mlflow_store import MlflowTracker
-from crossbench.sweep import make_tracker
+from crossbench.services import make_tracker
+from crossbench.sweep_folder import absolute
 from crossbench.upload import Uploaded, is_sweep, sweep_folders, upload_sweep
 
 
@@ -32,7 +33,7 @@ def sync(folders: Sequence[str], config: DictConfig) -> None:
         raise ConfigError(f"tracker={config.tracker.name} keeps nothing: give tracker=mlflow")
     sweeps = [_sweep(Path(folder)) for folder in folders]
     if not folders:
-        sweeps = sweep_folders(Path(config.outputs_dir))
+        sweeps = sweep_folders(absolute(config.outputs_dir, "outputs_dir"))
     if not sweeps:
         raise ResultError(f"no sweep in {config.outputs_dir}: give the folder of one")
     for folder in sweeps:
@@ -58,4 +59,4 @@ if __name__ == "__main__":
     given = [word for word in sys.argv[1:] if "=" not in word and not word.startswith("-")]
     given += [word for word in sys.argv[1:] if "=" in word and Path(word).is_dir()]
     sys.argv[1:] = [word for word in sys.argv[1:] if word not in given]
-    launch(partial(sync, given), choices=["hydra/help=sync", "hydra.run.dir=."])
+    launch(partial(sync, given), choices=["hydra/help=sync", *NO_CELLS])

@@ -141,6 +141,16 @@ def test_unsupported_is_no_failure(outputs: Path, environment: dict[str, str]) -
         (["seed=abc"], ["seed", "abc"]),
         (["-m", "backend=noop,tensorflow"], ["tensorflow", "pytorch"]),
         (["-m", "batchh=3,4"], ["no key batchh"]),
+        (
+            ["-m", "+experiment=05a_batch_size_mps,06a_concurrency_mps"],
+            ["python -m crossbench.suite studies=[05a_batch_size_mps,06a_concurrency_mps]"],
+        ),
+        (
+            ["backend=noop", "-m", "model=minilm-l6-seeded,local", "model.path=~/x"],
+            ["model.path is no key of model=minilm-l6-seeded", "'model.path=\"~/x\"'"],
+        ),
+        (["backend=noop", "batch=8,16"], ["For a sweep: python -m crossbench -m batch=8,16;"]),
+        (["-m", "backend=noop", "hydra.sweep.subdir=x"], ["hydra.sweep.subdir=x cannot be used"]),
     ],
 )
 def test_what_does_not_compose_is_refused_with_what_exists(

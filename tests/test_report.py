@@ -170,6 +170,8 @@ def test_two_cells_of_which_one_is_not_here(tmp_path: Path) -> None:
     table = terminal_table([gone, here])
     assert "unavailable: backend=mps needs a Mac" in table
     assert len(set(map(len, table.splitlines()[:2]))) <= 2
+    long = replace(gone, error="backend=mps needs a Mac " + "and " * 20 + "so: use backend=noop")
+    assert terminal_table([long, here]).endswith(f"\n\ncell 0 unavailable: {long.error}")
 
 
 def checked(verdict: str, change: float) -> tuple[dict[str, Any], dict[str, float]]:

@@ -18,7 +18,8 @@ from crossbench.config import conf_dir, register, to_plain
 from crossbench.errors import ConfigError, ResultError
 from crossbench.models.folder import ModelFolder
 from crossbench.report.suite import SUITE_FILE, exit_status, read_suite
-from crossbench.suite import all_studies, chosen_studies, main, why_not
+from crossbench.suite import all_studies, chosen_studies, main, run_study, why_not
+from crossbench.sweep_folder import hold
 
 QUICK = ("backend=noop", "tracker=none", "dashboard=none", "max_seconds=1", "warmup_requests=1",
          "dataset.queries=4", "dataset.passages_per_query=40")  # fmt: skip
@@ -99,6 +100,20 @@ def test_what_cannot_be_is_refused(tmp_path: Path, arguments: Sequence[str], wor
     with pytest.raises(ConfigError, match=re.escape(words)):
         main([*arguments, *([] if arguments[0] == "resume=x" else [f"outputs_dir={tmp_path}"])])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_suite_that_still_runs_is_not_resumed(tmp_path: Path) -> None:
+    """Two of them would delete each other's studies."""
+    state = {"studies": [], "overrides": [], "skipped": {}}
+    (tmp_path / SUITE_FILE).write_text(json.dumps(state))
+    taken = hold(tmp_path, "resume")
+    with pytest.raises(ConfigError, match="in use by another run"):
+        main([f"resume={tmp_path}"])
+    with pytest.raises(ConfigError, match="a suite that was killed has left"):
+        run_study("20_stages", [], tmp_path)
+    assert (tmp_path / SUITE_FILE).exists()
+    taken.release()
+    assert main([f"resume={tmp_path}"]) == 0
 
 
 def test_studies_are_chosen_by_name() -> None:

@@ -23,8 +23,9 @@ from crossbench.errors import ResultError
 from crossbench.mlflow_store import MlflowTracker
 from crossbench.models.folder import ModelFolder
 from crossbench.results import RunResult, Status, save_result
+from crossbench.sweep_folder import take_new
 from crossbench.tracking import Place
-from crossbench.upload import upload_sweep
+from crossbench.upload import is_sweep, sweep_folders, upload_sweep
 
 QUICK = (
     "requests=20",
@@ -157,6 +158,58 @@ def test_the_same_folder_run_again_is_another_run(sweep: Path, tracker: MlflowTr
     assert (done.uploaded, done.present) == (1, 1)
     _, cells = parent_and_cells(tracker.uri)
     assert [run.data.tags["crossbench.cell"] for run in cells] == ["0", "0", "1"]
+
+
+def test_sweeps_of_the_same_name_are_not_mixed(
+    sweep: Path, tracker: MlflowTracker, tmp_path: Path
+) -> None:
+    """A sweep's folder may be named by hand, and those of every suite are named by its studies."""
+    other = tmp_path / "other" / sweep.name
+    shutil.copytree(sweep, other)
+    save_result(replace(RESULT, started_at="2026-01-02T09:00:00+00:00"), other / "0")
+    save_result(replace(RESULT, started_at="2026-01-02T09:01:00+00:00"), other / "1")
+    upload_sweep(sweep, tracker)
+    begun = tracker.open_sweep(sweep.name, [], {"host": "bench-1"}, None)
+    tracker.open_cell("of a third sweep", begun, Place(sweep.name, 0), "bench-1", None)
+    for _ in range(2):
+        upload_sweep(other, tracker)
+    every = runs(tracker.uri)
+    parents = [run for run in every if "mlflow.parentRunId" not in run.data.tags]
+    children = {
+        parent.info.run_id: sorted(
+            run.info.status
+            for run in every
+            if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+        )
+        for parent in parents
+    }
+    assert children.pop(begun) == ["RUNNING"]
+    assert sorted(children.values()) == [["FAILED", "FINISHED"], ["FINISHED", "FINISHED"]]
+
+
+def test_a_lone_cell_and_the_studies_of_a_suite_are_found(
+    sweep: Path, tracker: MlflowTracker, tmp_path: Path
+) -> None:
+    outputs = tmp_path / "all"
+    (outputs / "mine").mkdir(parents=True)
+    save_result(RESULT, outputs / "mine")
+    shutil.copytree(sweep, outputs / "suite_1" / "20_stages")
+    (outputs / "suite_1" / "suite.json").write_text("{}")
+    assert sweep_folders(outputs) == [outputs / "mine", outputs / "suite_1" / "20_stages"]
+    for count in (1, 0):
+        assert upload_sweep(outputs / "mine", tracker).uploaded == count
+    (run,) = runs(tracker.uri)
+    assert run.data.tags["crossbench.sweep"] == "mine"
+    assert not is_sweep(sweep / "0")  # it is one of several
+
+
+def test_a_lone_cell_that_still_runs_is_left_alone(tracker: MlflowTracker, tmp_path: Path) -> None:
+    taken = take_new(tmp_path / "now")
+    (taken.path / "0").mkdir()
+    save_result(RESULT, taken.path / "0")  # whose quality is still to be checked
+    assert upload_sweep(taken.path, tracker).still_running
+    taken.release()
+    assert upload_sweep(taken.path, tracker).uploaded == 1
 
 
 def test_a_sweep_that_still_runs_is_left_alone(sweep: Path, tracker: MlflowTracker) -> None:

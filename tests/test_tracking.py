@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import socket
+import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -354,6 +358,94 @@ def test_none_tracks_nothing(cell: Path) -> None:
     assert tracker.start_cell("cell", None, Place("sweep", 0)) is None
     tracker.finish_cell("", RESULT, cell)
     tracker.finish_sweep("", [], cell, interrupted=False)
+
+
+CREATE = """
+import sys
+from crossbench.mlflow_store import MlflowTracker
+from crossbench.tracking import Place
+folder, number = sys.argv[1:]
+tracker = MlflowTracker("mlflow", f"sqlite:///{folder}/mlflow.db", "crossbench", folder, None, 30)
+print(tracker.start_cell("cell", None, Place("sweep", int(number))))
+"""
+
+
+def test_processes_that_start_at_once_share_the_store_that_one_makes(tmp_path: Path) -> None:
+    draft = tmp_path / "mlflow.db.partial"
+    draft.write_text("of a process that was ended while it made the store")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CREATE, str(tmp_path), str(number)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    ids = set()
+    for process in processes:
+        out, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+        ids.add(out.strip())
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("crossbench")
+    found = client.search_runs([experiment.experiment_id])
+    assert {run.info.run_id for run in found} == ids
+    assert len(ids) == 2
+    assert not draft.exists()
+
+
+def run_in_shell(message: str) -> None:
+    """The command at the end of a message, as a user copies it."""
+    subprocess.run(["sh", "-c", message.rsplit(": ", 1)[1]], check=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (["DROP TABLE metrics", "DELETE FROM alembic_version"], "is half made, .*holds 0 runs"),
+        (["ALTER TABLE runs DROP COLUMN source_name"], "is half made"),
+        (["UPDATE alembic_version SET version_num = 'cfd24bdc0731'"],
+         r"another version of MLflow.* mlflow db upgrade 'sqlite:///\S+ puts/mlflow.db'"),
+        ([], "is damaged or no SQLite file"),
+    ],
+)  # fmt: skip
+def test_a_broken_store_is_told_with_what_mends_it(
+    tracker: MlflowTracker, damage: list[str], words: str
+) -> None:
+    path = Path(tracker.uri.removeprefix("sqlite:///"))
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        for statement in damage:
+            database.execute(statement)
+    if not damage:
+        path.write_text("not a database, and longer than the header of one " * 10)
+    path.with_name("mlflow.db-journal").write_text("")
+    with pytest.raises(TrackingError, match=words) as caught:
+        tracker.start_cell("cell", None, Place("sweep", 0))
+    run_in_shell(str(caught.value))
+    left = {item.name for item in path.parent.iterdir()} - {"mlflow.db.lock"}
+    assert {name for name in left if not name.endswith(".broken")} == set()
+
+
+def test_paths_of_a_store_are_meant_from_home_and_from_here(
+    tracker: MlflowTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = Path(tracker.uri.removeprefix("sqlite:///")).parent
+    monkeypatch.setenv("HOME", str(outputs.parent))
+    monkeypatch.chdir(outputs.parent)
+    for folder in ("~/out puts", "out puts"):
+        here = replace(tracker, uri=f"sqlite:///{folder}/mlflow.db", artifact_location=folder)
+        assert here.start_cell("cell", None, Place("sweep", 0))
+        assert here.find("sweep")
+    assert [path.name for path in outputs.parent.iterdir()] == ["out puts"]
+
+
+def test_a_long_message_keeps_its_end() -> None:
+    """Which says what to do about it."""
+    text = shorten("why " * 300 + "do this about it", 600)
+    assert len(text) == 600
+    assert text.startswith("why why")
+    assert "do this about it … [1216 characters]" in text
 
 
 @pytest.mark.parametrize("length", [0, 49, 50, 51, 1000])

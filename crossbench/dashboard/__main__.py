@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from crossbench.app import launch
+from crossbench.app import NO_CELLS, launch
 from crossbench.config import check_groups, to_plain
 from crossbench.dashboard.board import Board
 from crossbench.errors import ConfigError
@@ -30,4 +30,4 @@ def watch(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    launch(watch, choices=["hydra/help=dashboard", "server=remote", "hydra.run.dir=."])
+    launch(watch, choices=["hydra/help=dashboard", "server=remote", *NO_CELLS])

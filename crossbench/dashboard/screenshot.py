@@ -55,5 +55,5 @@ def take_screenshot(url: str, path: Path) -> None:
             page.screenshot(path=path, full_page=True, timeout=TIMEOUT_MS)
             browser.close()
     except Error as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise DashboardError(f"no picture of the dashboard: {first_line}") from error
+        words = " ".join(str(error).split())  # whole: Playwright ends with what to install
+        raise DashboardError(f"no picture of the dashboard: {words}") from error

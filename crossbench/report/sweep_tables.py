@@ -19,7 +19,7 @@ from crossbench.report.tables import (
     plus_minus,
     shorten,
 )
-from crossbench.results import RunResult
+from crossbench.results import RunResult, Status
 from crossbench.wording import ABSENT, number
 
 _SAME = "≈ "
@@ -87,7 +87,20 @@ def terminal_table(results: Sequence[RunResult]) -> str:
         used.append("without ± the spread is unknown")
     if any("~" in cell for row in rows for cell in row[names:]):
         used.append("~ fewer than five requests beyond")
-    return "\n".join([*lines, *(["", "; ".join(used)] if used else [])])
+    lines += ["", "; ".join(used)] if used else []
+    if len(results) > 1 and (why := _whole_reasons(results)):
+        lines += ["", *why]
+    return "\n".join(lines)
+
+
+def _whole_reasons(results: Sequence[RunResult]) -> list[str]:
+    """The reasons that the table has no room for, each once: their ends say what to do."""
+    about: dict[str, list[str]] = {}
+    for number_, result in enumerate(results):
+        reason = " ".join((result.error or "").split())
+        if result.status is not Status.FINISHED and len(reason) > _TERMINAL_REASON - 2:
+            about.setdefault(f"{result.status}: {reason}", []).append(str(number_))
+    return [f"cell {', '.join(names)} {reason}" for reason, names in about.items()]
 
 
 def all_cells(joined: Sequence[Cell], axes: Sequence[str], folder: Path) -> str:

@@ -1,0 +1,196 @@
+"""Overrides as people type them, through Hydra's own grammar and a real shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from crossbench.command_line import quoted, readable
+from crossbench.composition_errors import explain
+from crossbench.config import conf_dir, register
+from crossbench.errors import ConfigError
+from crossbench.overrides import check_points, check_study, sweep_points
+
+A, B = "05a_batch_size_mps", "06a_concurrency_mps"
+
+
+@pytest.fixture
+def hydra() -> Iterator[None]:
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield
+
+
+def parse(override: str) -> Override:
+    return OverridesParser.create().parse_override(override)
+
+
+def through_a_shell(words: str) -> list[str]:
+    """What a program gets of `words` that are typed in a shell."""
+    code = f"{shlex.quote(sys.executable)} -c 'import sys; print(*sys.argv[1:], sep=chr(0))' "
+    done = subprocess.run(["sh", "-c", code + words], capture_output=True, text=True, check=True)
+    return done.stdout.removesuffix("\n").split("\0")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "~/x", "~", "a=b", "x(1)", "a#b", "模型", "naïve café", "it's", 'say "hi"', "both ' and \"",
+        "a;b&c", "<a>", "x/[a]/y", "[draft] x", "{a", "back\\sla#h", "end#\\", "[::1]:50051",
+        "2024", "1e5", "true", "100%", "a:b", "my dir", "`x`", "a!b^c", "tab\t#",
+    ],
+)  # fmt: skip
+def test_a_bare_path_is_taken_as_it_is(path: str) -> None:
+    override = readable(f"model.path={path}")
+    assert parse(override).value() == path
+    assert readable(override) == override
+    assert parse(f"model.path={quoted(path)}").value() == path
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [("batch=8", 8), ("model.path=null", None), ("a=[x]", ["x"]), ("a={b:1}", {"b": 1})],
+)
+def test_what_hydra_reads_stays_as_it_is(override: str, value: Any) -> None:
+    assert readable(override) == override
+    assert parse(override).value() == value
+
+
+@pytest.mark.parametrize(
+    ("override", "meanings"),
+    [
+        ("model.path=~/a,~/b", ["~/a,~/b", ["~/a", "~/b"]]),
+        ("model.path=it's,b", ["it's,b", ["it's", "b"]]),
+        ("pool.models=[~/a,b c]", ["[~/a,b c]", ["~/a", "b c"]]),
+        ("model.path=choice(~/a,~/b)", [["~/a", "~/b"]]),
+        ("model.path={~/a}", ["{~/a}"]),
+        ("model.path='it's'", ["'it's'"]),
+    ],
+)
+def test_what_may_mean_two_things_is_told_with_forms_that_work(
+    override: str, meanings: list[Any]
+) -> None:
+    with pytest.raises(ConfigError, match="Hydra cannot read") as caught:
+        readable(override)
+    told = re.split(r"(?:; or )?(?:Give it )?(?:as one text|for a sweep with -m|as a list): ",
+                    str(caught.value))[1:]  # fmt: skip
+    found = []
+    for form in told:
+        (word,) = through_a_shell(form)
+        parsed = parse(word)
+        is_sweep = parsed.is_sweep_override()
+        values = [parse(f"x={text}").value() for text in parsed.sweep_string_iterator()] \
+            if is_sweep else parsed.value()  # fmt: skip
+        found.append(values)
+    assert found == meanings
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [("foo", "'foo' is no override: give KEY=VALUE"), ("mödel.path=x", "cannot be the name")],
+)
+def test_what_is_no_override_is_told(word: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        readable(word)
+
+
+def test_a_path_comes_through_the_shell_and_the_command(tmp_path: Path) -> None:
+    typed = (
+        f"{shlex.quote(sys.executable)} -m crossbench --cfg job model=local "
+        'model.path=~/"it\'s # 模型 (1)" '
+    )
+    done = subprocess.run(
+        ["sh", "-c", typed], capture_output=True, text=True, env={**os.environ, "HOME": "/h"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "it''s # 模型 (1)" in done.stdout  # as YAML quotes it
+
+
+@pytest.mark.usefixtures("hydra")
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([f"+experiment={A},{B}"], f"python -m crossbench.suite studies=[{A},{B}]"),
+        ([f"+experiment=choice({A},{B})", "seed=1"], f"suite studies=[{A},{B}] seed=1"),
+        (["+experiment=glob(05*)"], f"suite studies=[{A},05b_batch_size_mlx]"),
+        (
+            ["+experiment/sweep=batch_size,concurrency", "backend=noop"],
+            "python -m crossbench -m +experiment/sweep=batch_size backend=noop\n",
+        ),
+        (["batch=32,32"], "cells 0 and 1 of this sweep are the same"),
+        (["batch=8", "max_seconds=2,1,1.0"], "cells 1 and 2 of this sweep are the same"),
+        (["repeat=1,1"], "with repeat=1,2,3"),
+        (["quality=none,sample"], "differ in quality alone"),
+        (
+            ["model=local,minilm-l6-seeded", "++model.path=x", "backend.streems=1"],
+            "no key backend.streems",
+        ),
+    ],
+)
+def test_cells_that_would_be_lost_or_mixed_are_refused(given: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        check_points(sweep_points(given), lambda config: None, given, {})
+
+
+@pytest.mark.usefixtures("hydra")
+def test_repeats_and_swept_studies_without_axes_are_no_such_cells() -> None:
+    for given in (["repeat=1,2"], ["backend=noop", "batch=8,16"]):
+        check_points(sweep_points(given), lambda config: None, given, {})
+
+
+@pytest.mark.usefixtures("hydra")
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([f"+experiment=[{A},{B}]"], f"python -m crossbench.suite studies=[{A},{B}]"),
+        ([f"+experiment={A}"], f"give python -m crossbench -m +experiment={A}"),
+    ],
+)
+def test_studies_whose_sweep_would_not_run_are_refused(given: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        check_study(compose("config", overrides=given, return_hydra_config=True))
+
+
+@pytest.mark.usefixtures("hydra")
+def test_one_cell_of_a_study_may_be_asked_for() -> None:
+    given = [f"+experiment={A}", "batch=4"]
+    check_study(compose("config", overrides=given, return_hydra_config=True))
+
+
+@pytest.mark.usefixtures("hydra")
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            ["model=minilm-l6-seeded,local", "model.path=my dir"],
+            "model.path is no key of model=minilm-l6-seeded, which this sweep has beside "
+            "model=local. Make it two sweeps:\n"
+            "  python -m crossbench -m model=minilm-l6-seeded\n"
+            "  python -m crossbench -m model=local 'model.path=my dir'",
+        ),
+        (
+            ["backend=noop,onnx,openvino", "backend.streams=2"],
+            "python -m crossbench -m backend=noop\n"
+            "  python -m crossbench -m backend=onnx,openvino ++backend.streams=2",
+        ),
+        (["backend=onnx,openvino", "backend.streams=2"], "backend=onnx,openvino ++backend.streams"),
+        (["backend=onnx,noop", "backend.streems=2"], "Did you mean streams?"),
+        (["model=local", "model.pth=x"], "Did you mean path? What exists under model: max_length"),
+    ],
+)
+def test_a_key_that_some_swept_choices_lack(given: list[str], words: str) -> None:
+    with pytest.raises(HydraException, match="Could not override") as caught:
+        compose("config", overrides=[word for word in given if "," not in word])
+    assert words in explain(caught.value, given, given)
