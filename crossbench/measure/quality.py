@@ -68,6 +68,11 @@ class ScoredList:
         """Something relevant was judged for the query."""
         return any(grade > 0 for grade in self.grades)
 
+    @property
+    def order_matters(self) -> bool:
+        """One passage is more relevant than another: an order can be better or worse."""
+        return len({max(grade or 0, 0) for grade in self.relevance or ()}) > 1
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
