@@ -115,7 +115,7 @@ def test_a_run_of_three_columns_goes_by_rank(tmp_path: Path) -> None:
     tells(loaded)
     loaded = load_trec(a_folder(tmp_path, run_txt="q1 d4 1\nq1 d1 1\nq1 d3 0\nq2 d2 1\n"))
     assert ids(loaded)["q1"] == ("d3", "d4", "d1")
-    tells(loaded, "1 of 2 queries have several passages of one rank; these are in the file's order")
+    tells(loaded, "several passages of one rank for 1 of 2 queries; these are in the file's order")
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,7 @@ def test_a_run_of_three_columns_goes_by_rank(tmp_path: Path) -> None:
         ("queries_tsv", QUERIES.encode("utf-16-le"), r"queries\.tsv .*UTF-16"),
         ("collection_tsv", b"PK\x03\x04rest", r"collection\.tsv is a zip archive: unpack it"),
         ("run_txt", "\n \n", r"run\.txt is empty"),
+        ("queries_tsv", "q1\tone\rq2\ttwo\r", r"queries\.tsv has a single line with carriage"),
         ("collection_tsv", "d1 one\nd3 three\nd2 two\n", r"collection\.tsv.*expected 'id<TAB>"),
     ],
 )
@@ -213,8 +214,8 @@ def test_what_is_not_sent_is_told(tmp_path: Path) -> None:
     assert loaded.judged_left_out == 1
     tells(
         loaded,
-        r"1 of 2 queries in run\.txt have no text in queries\.tsv",
-        r"1 of 2 queries in queries\.tsv have no candidates in run\.txt",
+        r"1 of 2 queries in run\.txt has no text in queries\.tsv",
+        r"1 of 2 queries in queries\.tsv has no candidates in run\.txt",
         r"1 of 2 queries with a relevant passage in qrels\.txt.*trec_eval.*-c",
     )
 
@@ -229,7 +230,7 @@ def test_what_the_judgements_do_not_say_is_told(tmp_path: Path) -> None:
     loaded = load_trec(a_folder(tmp_path, qrels_txt="q1 0 x1 1\nq2 0 x2 1\n"))
     tells(loaded, r"No passage that is sent is judged in qrels\.txt")
     loaded = load_trec(a_folder(tmp_path, run_txt="q1 Q0 d1 1 9 x\n", qrels_txt="q2 0 d2 1\n"))
-    tells(loaded, "have no candidates", r"None of the 1 query .*no nDCG@10")
+    tells(loaded, "has no candidates", r"None of the 1 query .*no nDCG@10")
 
 
 def test_judgements_of_other_queries_are_refused(tmp_path: Path) -> None:
@@ -456,13 +457,13 @@ def test_how_lines_end_and_what_stands_around_changes_nothing(tmp_path: Path) ->
         loaded = load_trec(path)
         assert loaded.digest == sound.digest
         tells(loaded)
-    # Quotes and further tabs are text, and an identifier is no number
-    rows = '01\t"a ""b"" c"\n1\tother\tand a tab\n'
+    # Quotes and further tabs are text, an identifier is no number and may hold a wide space
+    rows = '01\t"a ""b"" c"\n1\u3000x\tother\tand a tab\n'
     named = a_folder(
         tmp_path / "named",
         collection_tsv=rows,
-        run_txt="q1 Q0 01 1 2 x\nq2 Q0 1 1 2 x\n",
-        qrels_txt="q1 0 01 1\nq2 0 1 1\n",
+        run_txt="q1 Q0 01 1 2 x\nq2 Q0 1\u3000x 1 2 x\n",
+        qrels_txt="q1 0 01 1\nq2 0 1\u3000x 1\n",
     )
     assert [entry.passages for entry in load_trec(named).lists] == [
         ('"a ""b"" c"',),

@@ -27,7 +27,7 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     Raises:
         DatasetError: the file is empty, cannot be read, is cut off or is not text.
     """
-    number, empty, kind = 0, True, None
+    number, empty, kind, line = 0, True, None, b""
     try:
         kind = _compression(path)
         with _open(path, kind) as file:
@@ -41,6 +41,11 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         where = f" after line {number}" if number else ""
         damaged = ": the compressed file is damaged or incomplete, get it again" if kind else ""
         raise DatasetError(f"{path} cannot be read{where} ({error}){damaged}") from error
+    if number == 1 and b"\r" in line:
+        raise DatasetError(
+            f"{path} has a single line with carriage returns: end its lines with line feeds (tr "
+            "'\\r' '\\n')"
+        )
     if empty:
         raise DatasetError(f"{path} is empty")
 

@@ -167,14 +167,14 @@ def _left_out_of_run(
     notes = []
     if unknown := len(candidates) - len(ranked):
         notes.append(
-            f"{unknown:,} of {counted(len(candidates), 'query')} in {run.name} have no text in "
-            f"{texts.path.name} and are left out."
+            f"{unknown:,} of {counted(len(candidates), 'query')} in {run.name} {_have(unknown)} no "
+            f"text in {texts.path.name} and cannot be sent."
         )
     queries = len(texts.order) + texts.others
     if unranked := queries - len(ranked):
         notes.append(
-            f"{unranked:,} of {counted(queries, 'query')} in {texts.path.name} have no candidates "
-            f"in {run.name} and are not sent."
+            f"{unranked:,} of {counted(queries, 'query')} in {texts.path.name} {_have(unranked)} "
+            f"no candidates in {run.name} and cannot be sent."
         )
     return notes
 
@@ -199,8 +199,8 @@ def _keep_held(
     if held == judged:
         return []
     return [
-        f"{judged - held:,} of {counted(judged, 'judged passage')} have no text in "
-        f"{passages.path.name}: they are not sent, and nDCG@10 counts them as not found."
+        f"{judged - held:,} of {counted(judged, 'judged passage')} {_have(judged - held)} no text "
+        f"in {passages.path.name} and cannot be sent; nDCG@10 counts them as not found."
     ]
 
 
@@ -224,8 +224,8 @@ def _judgement_notes(
     elif missing:
         notes.append(
             f"{missing:,} of {counted(len(relevant), 'query')} with a relevant passage in "
-            f"{qrels.name} have no text or no candidates: nDCG@10 and MRR@10 are over the others "
-            "alone, as trec_eval has them without its option -c."
+            f"{qrels.name} {_have(missing)} no text or no candidates: nDCG@10 and MRR@10 are over "
+            "the others alone, as trec_eval has them without its option -c."
         )
     if barren := len((judgements.keys() - relevant) & ranked):
         notes.append(
@@ -246,6 +246,10 @@ def _any_judged(entry: QueryPassages) -> bool:
 
 def _name(file: Path, folder: Path) -> str:
     return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
+
+
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"
 
 
 def _some(identifiers: Iterable[str]) -> str:

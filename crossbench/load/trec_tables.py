@@ -26,6 +26,7 @@ Judgements = dict[str, dict[str, int]]  # grades by query and passage
 Candidates = dict[str, list[str]]  # passages by query, the best first
 
 _WHOLE = re.compile(r"[+-]?\d{1,15}(?:\.0*)?", re.ASCII)  # 1, -2, 1.0
+_SPACES = re.compile(r"[ \t\r\v\f]+")
 _RUN = "'query Q0 passage rank score tag' or 'query passage rank'"
 _QRELS = "'query 0 passage grade' or 'query<TAB>passage<TAB>grade'"
 
@@ -179,8 +180,8 @@ def _by_rank(rows: dict[str, _Ranked], path: Path, notes: list[str]) -> Candidat
     tied = sum(len(set(found.ranks)) < len(found.ranks) for found in rows.values())
     if tied:
         notes.append(
-            f"{path.name}: {tied} of {counted(len(rows), 'query')} have several passages of one "
-            "rank; these are in the file's order."
+            f"{path.name}: several passages of one rank for {tied} of "
+            f"{counted(len(rows), 'query')}; these are in the file's order."
         )
     return {
         query: [
@@ -194,7 +195,10 @@ def _by_rank(rows: dict[str, _Ranked], path: Path, notes: list[str]) -> Candidat
 def _fields(line: str, counts: tuple[int, int]) -> list[str]:
     """The columns: between tabs where that gives as many as there may be, else between spaces."""
     fields = [part.strip() for part in line.strip().split("\t")]
-    return fields if len(fields) in counts and all(fields) else line.split()
+    if len(fields) in counts and all(fields):
+        return fields
+    # str.split() would also cut at spaces that identifiers may hold, such as U+00A0
+    return line.split() if line.isascii() else _SPACES.split(line.strip(" \t\r"))
 
 
 def _whole(text: str, path: Path, number: int, what: str) -> int:

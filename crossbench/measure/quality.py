@@ -130,7 +130,7 @@ def judge(metrics: dict[str, float]) -> Judgement:
     """
     n = int(metrics.get("quality/judged_queries", 0))
     if not n:
-        return Judgement(Verdict.UNSURE, "the data has no judgements, so only drift is known")
+        return Judgement(Verdict.UNSURE, "no query has a relevant passage, so only drift is known")
     if n < MIN_QUERIES:
         return Judgement(
             Verdict.UNSURE, f"{n} judged queries are too few, {MIN_QUERIES} are needed"
