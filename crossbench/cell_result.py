@@ -97,7 +97,10 @@ def to_result(
     served, *others = measured.info.models
     dataset = data.dataset
     failed = [record.status for record in measured.records if not record.ok]
-    warnings = length_warnings(data.query_tokens, data.passage_tokens)
+    warnings = [
+        *(f"Data set: {warning}" for warning in dataset.warnings),
+        *length_warnings(data.query_tokens, data.passage_tokens),
+    ]
     config, other = as_served(config, served, digest)
     if other:
         warnings.append(
@@ -165,6 +168,7 @@ def to_result(
         dataset={
             "name": dataset.name,
             "source": dataset.source,
+            **({"files": ", ".join(dataset.files)} if dataset.files else {}),
             "digest": dataset.digest,
             "lists": len(dataset.lists),
             "pairs": sum(len(entry.passages) for entry in dataset.lists),

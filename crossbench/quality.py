@@ -27,13 +27,21 @@ import numpy as np
 from crossbench.config import CellSettings
 from crossbench.errors import CrossbenchError, NonFiniteValues
 from crossbench.load.sample import Check, NoCheck, QualityCheck, is_judged
-from crossbench.measure.quality import Judgement, ScoredList, Verdict, judge, quality_metrics
+from crossbench.measure.quality import (
+    MIN_QUERIES,
+    Judgement,
+    ScoredList,
+    Verdict,
+    judge,
+    quality_metrics,
+)
 from crossbench.reference import ReferenceCache
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient, words_of
 from crossbench.serving.finite import NON_FINITE
 from crossbench.serving.server import Server
 from crossbench.types import Float32Array, Pipeline, Quant, QueryPassages, ScoredPair
+from crossbench.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +56,7 @@ class Served:
 
     `why` says why there is nothing to compare; then `scores` may still be there to be judged.
     `non_finite` has the error's words where a score was NaN or infinite, which fails the cell.
+    `judged_left_out`: see LoadedDataset.
     """
 
     check: str
@@ -58,6 +67,7 @@ class Served:
     is_reference: bool = False
     why: str = ""
     non_finite: str = ""
+    judged_left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,10 +307,21 @@ def conclude(
         found = Judgement(Verdict.UNSURE, "the reference scored no list in its time")
     else:
         found = judge(metrics)
+        telling = sum(item.judged and item.order_matters for item in lists)
+        if found.verdict is Verdict.KEEPS and telling < MIN_QUERIES:
+            reason = (
+                f"only {telling} of the judged queries have passages of different grades, "
+                f"{MIN_QUERIES} are needed: in the others every order has the same nDCG@10"
+            )
+            found = Judgement(Verdict.UNSURE, reason)
+    reason = found.reason
+    if served.judged_left_out and "quality/judged_queries" in metrics:
+        left_out = counted(served.judged_left_out, "judged query")
+        reason += f"; without {left_out} that had no text or no candidates"
     summary = {
         "check": served.check,
         "verdict": found.verdict.value,
-        "reason": found.reason,
+        "reason": reason,
         "queries_chosen": served.chosen,
         "queries_scored": len(served.scores),
         "queries_compared": 0 if reference is None else count,

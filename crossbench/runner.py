@@ -196,6 +196,7 @@ async def _drive(
                 interrupted=interrupted,
                 announce=events.stage,
             )
+            served = replace(served, judged_left_out=data.dataset.judged_left_out)
             return replace(measured, served=served, non_finite=served.non_finite)
     finally:
         events.server(None)

@@ -1,14 +1,16 @@
-"""What is sent: synthetic text, TREC files, MS MARCO; each becomes lists of query and passages."""
+"""What is sent: synthetic text or files, as lists of a query and its passages."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from crossbench.errors import DatasetError
+from crossbench.load.msmarco import LeftOut, Row, lists_of, parquet_rows
 from crossbench.load.synthetic import make_lists
 from crossbench.load.trec import read_trec
 from crossbench.models.tokenizer import PairTokenizer
@@ -20,13 +22,18 @@ class LoadedDataset:
     """Lists in the order in which they are sent.
 
     `source` says where they come from. `digest` is a hash of all texts, identifiers and judgements,
-    16 hexadecimal digits: equal digests mean equal traffic.
+    16 hexadecimal digits: equal digests mean equal traffic. `files` are those that were read of a
+    folder. `warnings` are sentences about what was left out. `judged_left_out` is the number of
+    queries with a relevant passage that could not be ranked, for want of a text or of candidates.
     """
 
     name: str
     source: str
     digest: str
     lists: tuple[QueryPassages, ...]
+    files: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    judged_left_out: int = 0
 
 
 class Dataset(Protocol):
@@ -80,11 +87,11 @@ class SyntheticDataset:
 
 @dataclass(frozen=True)
 class TrecDataset:
-    """A folder with queries.tsv, collection.tsv and a run or a qrels file.
+    """A folder with queries, a collection and a run or qrels, as MS MARCO, TREC or BEIR have them.
 
-    `queries_file`, `collection_file`, `run` and `qrels` name files in the folder; null finds them.
-    Candidates come in the run's order, without a run from the judgements. `limit` keeps the first
-    queries, null all.
+    `queries_file`, `collection_file`, `run` and `qrels` name files in the folder; null finds them,
+    and `none` takes no run or no qrels. Candidates come in the run's order, without a run from the
+    judgements. `limit` keeps the first queries, null all.
 
     Raises:
         DatasetError: no folder was given, or `limit` is below 1.
@@ -107,14 +114,27 @@ class TrecDataset:
         """The lists of the folder.
 
         Raises:
-            DatasetError: a file is missing or empty, or a line malformed (named by its number).
+            DatasetError: a file is missing or empty, a line malformed (named by its number), or
+                the files do not belong together.
         """
         assert self.path
         folder = _existing(self.path)
         if not folder.is_dir():
-            raise DatasetError(f"dataset.path={self.path} is a file: give the folder that holds it")
-        lists = read_trec(folder, self.queries_file, self.collection_file, self.run, self.qrels)
-        return _loaded(self.name, str(folder), _limited(lists, self.limit))
+            raise DatasetError(
+                f"dataset.path={self.path} is a file: give the folder that holds it (an archive "
+                "has to be unpacked)"
+            )
+        data = read_trec(
+            folder, self.queries_file, self.collection_file, self.run, self.qrels, self.limit
+        )
+        return _loaded(
+            self.name,
+            str(folder),
+            data.lists,
+            files=data.files,
+            warnings=data.warnings,
+            judged_left_out=data.judged_left_out,
+        )
 
 
 @dataclass(frozen=True)
@@ -144,35 +164,16 @@ class MsMarcoDataset:
         Raises:
             DatasetError: there is no such file, it has another schema, or the hub cannot be had.
         """
+        left_out = LeftOut()
         if self.path and self.path.strip():
             path = _existing(self.path)
-            rows: Iterable[dict[str, Any]] = self._local_rows(path)
+            rows: Iterable[Row] = parquet_rows(path, self.config, self.split, left_out)
             source = str(path)
         else:
-            rows, source = self._hub_rows(), f"{self.repo} {self.config} {self.split}"
-        lists = _limited(_msmarco_lists(rows, source), self.limit)
-        return _loaded(self.name, source, lists)
-
-    def _local_rows(self, path: Path) -> Iterator[dict[str, Any]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        files = [path]
-        if path.is_dir():
-            # A folder may hold several splits, in the hub's naming; without it every file counts.
-            every = sorted(path.rglob("*.parquet"))
-            files = [file for file in every if file.name.startswith(self.split)] or every
-        if not files:
-            raise DatasetError(f"no parquet file in {path}: give a file or folder that has one")
-        for file in files:
-            try:
-                with pq.ParquetFile(file) as parquet:
-                    for batch in parquet.iter_batches(
-                        batch_size=1024, columns=["query", "query_id", "passages"]
-                    ):
-                        yield from batch.to_pylist()
-            except (OSError, pa.ArrowException) as error:
-                raise DatasetError(f"{file} cannot be read as parquet ({error})") from error
+            source = f"{self.repo} {self.config} {self.split}"
+            rows = ((f"{source}, row {index}", row) for index, row in enumerate(self._hub_rows()))
+        lists = tuple(islice(lists_of(rows, left_out), self.limit))
+        return _loaded(self.name, source, lists, warnings=tuple(left_out.notes()))
 
     def _hub_rows(self) -> Iterable[dict[str, Any]]:
         try:
@@ -198,33 +199,6 @@ class MsMarcoDataset:
         return rows
 
 
-def _msmarco_lists(rows: Iterable[dict[str, Any]], source: str) -> Iterator[QueryPassages]:
-    for number, row in enumerate(rows):
-        try:
-            passages = row["passages"]
-            texts = tuple(str(text) for text in passages["passage_text"])
-            selected = tuple(int(value) for value in passages["is_selected"])
-            query, query_id = str(row["query"]).strip(), str(row["query_id"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(
-                f"{source}, row {number}: not the schema of microsoft/ms_marco ({error!r}); it "
-                "needs query, query_id, passages{is_selected, passage_text}"
-            ) from error
-        if len(selected) != len(texts):
-            raise DatasetError(
-                f"{source}, row {number}: {len(texts)} passages but {len(selected)} is_selected"
-            )
-        kept = [index for index, text in enumerate(texts) if text.strip()]
-        if query and kept:
-            yield QueryPassages(
-                query_id=query_id,
-                query=query,
-                passage_ids=tuple(f"{query_id}-{index}" for index in kept),
-                passages=tuple(texts[index] for index in kept),
-                relevance=tuple(selected[index] for index in kept),
-            )
-
-
 def _existing(path: str) -> Path:
     text = path.strip()
     resolved = Path(text).expanduser().resolve()
@@ -238,18 +212,21 @@ def _check_limit(limit: int | None) -> None:
         raise DatasetError(f"dataset.limit={limit}: give at least 1, or null for all")
 
 
-def _limited(lists: Iterator[QueryPassages], limit: int | None) -> tuple[QueryPassages, ...]:
-    if limit is None:
-        return tuple(lists)
-    return tuple(item for _, item in zip(range(limit), lists, strict=False))
-
-
-def _loaded(name: str, source: str, lists: tuple[QueryPassages, ...]) -> LoadedDataset:
+def _loaded(
+    name: str,
+    source: str,
+    lists: tuple[QueryPassages, ...],
+    files: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
+    judged_left_out: int = 0,
+) -> LoadedDataset:
     if not lists:
-        raise DatasetError(f"dataset={name} ({source}) has no query with passages: nothing to send")
+        why = " ".join(("nothing to send.", *warnings)).removesuffix(".")
+        raise DatasetError(f"dataset={name} ({source}) has no query with passages: {why}")
     hasher = hashlib.sha256()
     for item in lists:
         judged = (item.relevance, item.judged_elsewhere)
         hasher.update(repr((item.query_id, item.query, *judged)).encode())
         hasher.update(repr((item.passage_ids, item.passages)).encode())
-    return LoadedDataset(name, source, hasher.hexdigest()[:16], lists)
+    digest = hasher.hexdigest()[:16]
+    return LoadedDataset(name, source, digest, lists, files, warnings, judged_left_out)

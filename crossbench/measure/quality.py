@@ -69,6 +69,11 @@ class ScoredList:
         """Something relevant was judged for the query."""
         return any(grade > 0 for grade in self.grades)
 
+    @property
+    def order_matters(self) -> bool:
+        """One passage is more relevant than another: an order can be better or worse."""
+        return len({max(grade or 0, 0) for grade in self.relevance or ()}) > 1
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -133,7 +138,7 @@ def judge(metrics: dict[str, float]) -> Judgement:
     """
     n = int(metrics.get("quality/judged_queries", 0))
     if not n:
-        return Judgement(Verdict.UNSURE, "the data has no judgements, so only drift is known")
+        return Judgement(Verdict.UNSURE, "no query has a relevant passage, so only drift is known")
     if n < MIN_QUERIES:
         return Judgement(
             Verdict.UNSURE, f"{n} judged queries are too few, {MIN_QUERIES} are needed"

@@ -1,0 +1,168 @@
+"""Texts by identifier from a queries or a collection file: lines of `id<TAB>text`, or BEIR's JSON.
+
+A file may hold millions of texts of which few are wanted. Only those are kept, and only a wanted
+row that cannot be used is an error; others are counted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossbench.errors import DatasetError
+from crossbench.load.text_lines import COMPRESSED, not_utf8, raw_lines
+from crossbench.wording import counted
+
+# A first row of these is a header: `pid<TAB>passage`
+_HEADER = re.compile(
+    r"_?id|[qpd]id|docno|(query|topic|passage|pass|doc|document|corpus)[_-]?id|query|topic", re.I
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row. `problem` says why its text cannot be used, or is empty."""
+
+    number: int
+    identifier: str
+    text: str
+    problem: str = ""
+
+
+@dataclass
+class Texts:
+    """What read_texts() found.
+
+    `order` has the wanted identifiers in the file's order, `found` their texts, and `unusable` a
+    sentence with file and line about those whose row has no text. `others` counts sound rows that
+    nobody wanted; `other` is the first of them.
+    """
+
+    path: Path
+    order: dict[str, None] = field(default_factory=dict)
+    found: dict[str, str] = field(default_factory=dict)
+    unusable: dict[str, str] = field(default_factory=dict)
+    others: int = 0
+    other: str = ""
+    skipped: int = 0
+    first_skipped: str = ""
+    repeated: int = 0
+
+    def notes(self) -> list[str]:
+        """A sentence for each kind of row that was left out."""
+        notes = []
+        if self.skipped:
+            rows = counted(self.skipped, "row")
+            notes.append(
+                f"{self.path.name}: {rows} without a usable identifier and text skipped, which no "
+                f"run or judgement asks for; the first: {self.first_skipped}."
+            )
+        if self.repeated:
+            notes.append(
+                f"{self.path.name}: {counted(self.repeated, 'row')} repeated with the same text, "
+                "used once."
+            )
+        return notes
+
+
+def read_texts(path: Path, wanted: Container[str]) -> Texts:
+    """The texts of the identifiers in `wanted`.
+
+    Raises:
+        DatasetError: the file is empty or unreadable, a line is no JSON where it should be, or a
+            wanted identifier has two texts.
+    """
+    texts = Texts(path)
+    lines: dict[str, int] = {}
+    for row in _rows(path):
+        where = f"{path}:{row.number}"
+        if row.identifier not in wanted:
+            if row.problem:
+                texts.skipped += 1
+                texts.first_skipped = texts.first_skipped or f"line {row.number}, {row.problem}"
+            elif row.number != 1 or not header_like(row.identifier):
+                texts.others += 1
+                texts.other = texts.other or row.identifier
+            continue
+        texts.order.setdefault(row.identifier)
+        if row.problem:
+            texts.unusable.setdefault(row.identifier, f"{where}: {row.problem}")
+        elif texts.found.setdefault(row.identifier, row.text) != row.text:
+            raise DatasetError(
+                f"{where}: {row.identifier} has another text than in line "
+                f"{lines[row.identifier]}: keep one of them"
+            )
+        elif lines.setdefault(row.identifier, row.number) != row.number:
+            texts.repeated += 1
+    return texts
+
+
+def header_like(identifier: str) -> bool:
+    """Whether a file's first field is the name of a column."""
+    return _HEADER.fullmatch(identifier) is not None
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    name = path.name.lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    parse = _json_row if name.endswith((".jsonl", ".json", ".ndjson")) else _tsv_row
+    for number, raw in raw_lines(path):
+        try:
+            line, problem = raw.decode(), ""
+        except UnicodeDecodeError as error:
+            # Its identifier may still say that nobody wants it
+            line, problem = raw.decode(errors="replace"), not_utf8(error)
+        yield parse(path, number, line, problem)
+
+
+def _tsv_row(path: Path, number: int, line: str, problem: str) -> Row:
+    """Tabs after the first and quotes belong to the text, as in MS MARCO's files."""
+    identifier, tab, text = line.partition("\t")
+    identifier, text = identifier.strip(), text.strip()
+    if not tab or not identifier or not text:
+        problem = problem or f"expected 'id<TAB>text', found {line[:80]!r}"
+        if not tab:
+            identifier = line.split(maxsplit=1)[0]
+    return Row(number, identifier, text, problem)
+
+
+def _json_row(path: Path, number: int, line: str, problem: str) -> Row:
+    """BEIR's `{"_id": …, "title": …, "text": …}`: title and text joined by a space, as it does."""
+    where = f"{path}:{number}"
+    try:
+        document: Any = json.loads(line)
+    except ValueError as error:
+        raise DatasetError(f"{where}: not a line of JSON ({error}), found {line[:80]!r}") from None
+    if not isinstance(document, dict) or "_id" not in document:
+        raise DatasetError(
+            f'{where}: expected {{"_id": …, "text": …}} as BEIR has it, found {line[:80]!r}'
+        )
+    identifier, title, text = document["_id"], document.get("title"), document.get("text")
+    if isinstance(identifier, bool) or not isinstance(identifier, str | int):
+        return Row(
+            number, "", "", problem or f"_id is neither text nor a whole number: {line[:80]!r}"
+        )
+    for key, value in (("title", title), ("text", text)):
+        if value is not None and not isinstance(value, str):
+            problem = problem or f"{key} is no text: {line[:80]!r}"
+            return Row(number, str(identifier).strip(), "", problem)
+    joined = f"{title or ''} {text or ''}".strip()
+    if not joined:
+        problem = problem or f"there is no text: {line[:80]!r}"
+    elif not _encodable(joined):
+        problem = problem or f"half of a surrogate pair is no character: {line[:80]!r}"
+    return Row(number, str(identifier).strip(), joined, problem)
+
+
+def _encodable(text: str) -> bool:
+    """Whether UTF-8 can hold the text: JSON's escapes may be halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
