@@ -513,7 +513,7 @@ def test_what_was_left_out_stands_in_the_report(tmp_path: Path) -> None:
     lengths = summarise([7])
     info = pb.ServerInfo(models=[pb.ModelInfo(name="m", backend="noop", quant="fp32")])
     config = {"backend": {"name": "noop"}, "quant": {"name": "fp32"}, "load": {}}
-    measured = Measured([], {}, info, {}, "interrupted", reset_midway=False)
+    measured = Measured([], {}, info, {}, "interrupted", reset_midway=False, non_finite="")
     result = to_result(
         config, "0", "now", "", CellData(loaded, lengths, lengths), Task.SCORE, measured
     )
