@@ -131,10 +131,11 @@ def _check_queries(
     texts: Texts, ranked: Sequence[str], candidates: Candidates, source: Path
 ) -> None:
     if not ranked:
+        found = texts.other or _some(texts.order) or texts.first_skipped
         raise DatasetError(
             f"no query with passages: none of the {counted(len(candidates), 'query')} of {source} "
-            f"({_some(candidates)}) is in {texts.path} ({texts.other or _some(texts.order)}): give "
-            "the queries that it was made for"
+            f"({_some(candidates)}) is in {texts.path} ({found}): give the "
+            "queries that it was made for"
         )
 
 

@@ -69,6 +69,8 @@ def read_run(path: Path) -> tuple[Candidates, list[str]]:
         found.ranks.append(_whole(rank, path, number, "rank"))
         if columns == 6:
             found.scores.append(_score(score, path, number))
+    if not rows:
+        raise DatasetError(f"{path} is empty")
     repeated = sum(_drop_repeated(query, found, path) for query, found in rows.items())
     notes = [f"{path.name}: {counted(repeated, 'repeated row')} left out."] if repeated else []
     if columns == 6:
