@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from rich.console import Console
 from rich.markup import escape
 
+from crossbench.addresses import keep_off_proxy
 from crossbench.cell import run_cell
 from crossbench.compose import build, check_values
 from crossbench.config import check_groups, to_plain
@@ -291,6 +292,7 @@ def _take_screenshot(url: str, folder: Path) -> None:
 def make_tracker(config: DictConfig) -> Tracker:
     node = OmegaConf.to_container(config.tracker, resolve=True)
     assert isinstance(node, dict)
+    keep_off_proxy(str(node.get("uri")))
     tracker: Tracker = build({str(key): value for key, value in node.items()})
     return tracker
 
