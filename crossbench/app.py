@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from crossbench.command import command, denied
 from crossbench.config import conf_dir, register
 from crossbench.errors import CrossbenchError
 from crossbench.overrides import CONFIG_NAME, explain
@@ -39,10 +40,15 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # the other cells still run
             sys.exit(f"crossbench: {error}")  # Hydra would list the overrides of an exception
+        except OSError as error:
+            if error.errno is None or isinstance(error, BrokenPipeError):
+                raise
+            sys.exit(f"crossbench: {denied(error)}")
 
-    try:
-        app(run)()
-    except CrossbenchError as error:
-        sys.exit(f"crossbench: {error}")
-    except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"crossbench: {explain(error)}")
+    with command():
+        try:
+            app(run)()
+        except CrossbenchError as error:
+            sys.exit(f"crossbench: {error}")
+        except (HydraException, OmegaConfBaseException) as error:
+            sys.exit(f"crossbench: {explain(error)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -13,6 +14,16 @@ from rich.table import Column
 from crossbench.results import task_of
 
 MOST_OF_THE_REST = 62  # columns of a terminal that the bar and the figures take
+
+
+class SteadyConsole(Console):
+    """A terminal that nobody reads any more (`| head -1`) costs its words, not what is measured."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
 
 
 class CellProgress(Protocol):
@@ -60,7 +71,7 @@ class _Lines:
 @contextlib.contextmanager
 def cell_progress(label: str, config: Mapping[str, Any]) -> Iterator[CellProgress]:
     """Show one cell of this config; `label` says which of how many it is."""
-    console = Console(stderr=True)
+    console = SteadyConsole(stderr=True)
     if not console.is_terminal:
         yield _Lines(console, label)
         return

@@ -18,11 +18,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
-from rich.console import Console
 from rich.markup import escape
 
 from crossbench.addresses import keep_off_proxy
 from crossbench.cell import run_cell
+from crossbench.command import denied
 from crossbench.compose import build, check_values
 from crossbench.config import check_groups, to_plain
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
@@ -30,9 +30,9 @@ from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
 from crossbench.errors import CrossbenchError, DashboardError, TrackingError
 from crossbench.events import FileJournal, Journal, NoJournal
 from crossbench.overrides import check_points, sweep_points, sweeper_params, swept_keys
-from crossbench.progress import cell_progress
+from crossbench.progress import SteadyConsole, cell_progress
 from crossbench.report.axes import full_label
-from crossbench.report.cell import write_cell_report
+from crossbench.report.cell import REPORT_FILE, write_cell_report
 from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
 from crossbench.results import RunResult, load_result
 from crossbench.tracking import Place, Tracker
@@ -47,7 +47,7 @@ DASHBOARD_FIGURES = (
 )  # fmt: skip
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = SteadyConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,8 @@ def _exit_on_error() -> Iterator[None]:
         yield
     except CrossbenchError as error:
         sys.exit(f"crossbench: {error}")
+    except OSError as error:
+        sys.exit(f"crossbench: {denied(error)}")
     except Exception:
         console.print_exception()
         sys.exit(EXIT_FAILED)
@@ -144,6 +146,8 @@ def run_job(config: DictConfig) -> None:
         measure_and_track(plain, folder, state, hydra.job.num, tracker)
     except KeyboardInterrupt:
         (folder.parent / INTERRUPTED_FILE).touch()
+    except OSError as error:  # raised on, it would take the sweep's end with it
+        console.print(f"[yellow]cell {hydra.job.num + 1}:[/] {escape(denied(error))}")
 
 
 def _checked(config: DictConfig, folder: Path) -> dict[str, Any]:
@@ -217,7 +221,10 @@ def measure_and_track(
             }
         )
         progress.stage("writing the report")
-        write_cell_report(folder)
+        try:
+            write_cell_report(folder)
+        except OSError as error:  # the result is safe, and the other cells still run
+            console.print(f"[yellow]report:[/] {escape(denied(error))}")
     if state.dashboard_url and config["dashboard"]["screenshot"] and result.metrics:
         _take_screenshot(state.dashboard_url, folder)
     if run_id is not None:
@@ -235,7 +242,11 @@ def finish_sweep(folder: Path, tracker: Tracker) -> int:
     """Write the sweep's report, end its parent run, print the short table; returns exit status."""
     state = read_state(folder)
     interrupted = (folder / INTERRUPTED_FILE).exists()
-    report = write_sweep_report(folder)
+    report = folder / REPORT_FILE
+    try:
+        write_sweep_report(folder)
+    except OSError as error:
+        console.print(f"[yellow]report:[/] {escape(denied(error))}")
     results = [run.result for run in read_runs(folder)]
     if state.parent_run_id is not None:
         parent = state.parent_run_id
