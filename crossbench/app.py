@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from crossbench.command import command, denied
+from crossbench.command import command, told_in_words
 from crossbench.config import conf_dir, register
 from crossbench.errors import CrossbenchError
 from crossbench.overrides import CONFIG_NAME, explain
@@ -34,16 +34,14 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
 
     @functools.wraps(task)
     def run(config: DictConfig) -> None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            task(config)  # whatever it raises, the other cells still run
+            return
         try:
-            task(config)
+            with told_in_words():
+                task(config)
         except CrossbenchError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise  # the other cells still run
             sys.exit(f"crossbench: {error}")  # Hydra would list the overrides of an exception
-        except OSError as error:
-            if error.errno is None or isinstance(error, BrokenPipeError):
-                raise
-            sys.exit(f"crossbench: {denied(error)}")
 
     with command():
         try:

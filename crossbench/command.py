@@ -7,6 +7,7 @@ import codecs
 import contextlib
 import io
 import os
+import select
 import shutil
 import sys
 import tempfile
@@ -22,18 +23,25 @@ _IN_ASCII = {
 
 @contextlib.contextmanager
 def command() -> Iterator[None]:
-    """Around all that a command does: what its machine denies it is told in words.
-
-    Exits with status 141, and silently, where nobody reads standard output any more.
-    """
+    """Around all that a command does."""
     _print_in_any_encoding()
     _ensure_home()
-    try:
+    with told_in_words():
         try:
             yield
         finally:
             if sys.stdout is not None:  # it is None where it is closed
                 sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def told_in_words() -> Iterator[None]:
+    """Exit with what the system denied, in words.
+
+    Silently, and with status 141, where nobody reads standard output any more.
+    """
+    try:
+        yield
     except BrokenPipeError:
         if not _lost_stdout():
             raise
@@ -97,10 +105,14 @@ def _ensure_home() -> None:
 def _lost_stdout() -> bool:
     """Whether standard output is a pipe that nobody reads; it leads nowhere from now on."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-        return True
-    return False
+        descriptor = sys.stdout.fileno()
+    except (AttributeError, ValueError, OSError):  # closed, or not a file
+        return False
+    watch = select.poll()
+    watch.register(descriptor, 0)
+    if not watch.poll(0):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+    return True

@@ -17,7 +17,14 @@ MOST_OF_THE_REST = 62  # columns of a terminal that the bar and the figures take
 
 
 class SteadyConsole(Console):
-    """A terminal that nobody reads any more (`| head -1`) costs its words, not what is measured."""
+    """A terminal that nobody reads (`| head -1`), or a full disk in its place, costs the words that
+    are for it, and not what is measured."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -62,7 +69,7 @@ class _Lines:
         self._console, self._label = console, label
 
     def stage(self, stage: str) -> None:
-        self._console.print(f"{self._label}: {stage}", highlight=False)
+        self._console.print(f"{self._label}: {stage}", highlight=False, soft_wrap=True)
 
     def advance(self, done: int, elapsed_s: float, units_per_s: float, p50_ms: float) -> None:
         """A log needs no half-seconds."""

@@ -183,8 +183,10 @@ def _write_table(table: Any, path: Path) -> Path:
     """A pyarrow Table as parquet, whole or not at all: the process may be ended at any moment."""
     import pyarrow.parquet as pq
 
-    with _whole(path) as partial:
-        pq.write_table(table, partial)
+    # An open file, not its name: pyarrow takes names in UTF-8 alone, whatever the locale
+    with _whole(path) as partial, partial.open("wb") as file:
+        pq.write_table(table, file)
+        file.flush()  # a full disk must show before the file takes its place
     return path
 
 
@@ -208,7 +210,8 @@ def _load_rows(path: Path, kind: type[Row]) -> list[Row]:
         return []
     names = [item.name for item in fields(kind)]
     try:
-        return [kind(**row) for row in pq.read_table(path, columns=names).to_pylist()]
+        with path.open("rb") as file:
+            return [kind(**row) for row in pq.read_table(file, columns=names).to_pylist()]
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise ResultError(f"{path.name} is broken ({reason}): run the cell again") from error
