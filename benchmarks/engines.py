@@ -96,7 +96,9 @@ def main() -> None:
             f"  {name:<42}{row['pairs_per_s'] / len(pairs) * work:8.0f} GFLOP/s of the whole model"
         )
     if arguments.json:
-        arguments.json.write_text(json.dumps({"engines": rows, "limits": limits}, indent=1))
+        arguments.json.write_text(
+            json.dumps({"engines": rows, "limits": limits}, indent=1), "utf-8"
+        )
 
 
 def parse() -> Arguments:

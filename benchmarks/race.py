@@ -39,7 +39,7 @@ class Race:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log.open("a"),
-                text=True,
+                encoding="utf-8",
                 cwd=REPO,
                 env={**os.environ, "PYTHONPATH": str(REPO)},
             )

@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from crossbench.command import command, told_in_words
 from crossbench.command_line import readable_arguments
 from crossbench.composition_errors import CONFIG_NAME, explain
 from crossbench.config import conf_dir, register
@@ -41,17 +42,20 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
 
     @functools.wraps(task)
     def run(config: DictConfig) -> None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            task(config)  # whatever it raises, the other cells still run
+            return
         try:
-            task(config)
+            with told_in_words():
+                task(config)
         except CrossbenchError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise  # the other cells still run
             sys.exit(f"crossbench: {error}")  # Hydra would list the overrides of an exception
 
-    try:
-        app(run)()
-    except CrossbenchError as error:
-        sys.exit(f"crossbench: {error}")
-    except (HydraException, OmegaConfBaseException) as error:
-        overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
-        sys.exit(f"crossbench: {explain(error, overrides, overrides)}")
+    with command():
+        try:
+            app(run)()
+        except CrossbenchError as error:
+            sys.exit(f"crossbench: {error}")
+        except (HydraException, OmegaConfBaseException) as error:
+            overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+            sys.exit(f"crossbench: {explain(error, overrides, overrides)}")

@@ -72,7 +72,7 @@ def _child(folder: Path) -> Iterator[subprocess.Popen[str]]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
+            encoding="utf-8",
             process_group=0,
             # An outer MLflow run must not become the parent of what a library in the child logs
             env={key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"},

@@ -78,7 +78,7 @@ def check_values(config: Mapping[str, Any]) -> CellSettings:
     replica_devices(config["backend"].get("devices"), settings.device)
     load_task(config)
     build_scheduler(config, "padded")
-    for group in ("model", "dataset", "pool", "server", "quality"):
+    for group in ("model", "dataset", "pool", "server", "target", "quality"):
         if "_target_" in config[group]:  # a server that runs already is an address alone
             build(config[group])
     return settings

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from omegaconf import OmegaConf
 
+from crossbench.addresses import keep_off_proxy
 from crossbench.config import conf_dir, flatten_config, outputs_dir, without_bookkeeping
 from crossbench.errors import ResultError, TrackingError
 from crossbench.mlflow_format import CELL_TAG, COMPLETE_TAG, SWEEP_TAG
@@ -257,4 +258,5 @@ def _tracker(uri: str | None, experiment: str | None) -> MlflowTracker:
         **{key: item for key, item in given.items() if item is not None},
     }
     del settings["_target_"]
+    keep_off_proxy(settings["uri"])
     return MlflowTracker(**settings)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import html
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,8 @@ from crossbench.measure.correlation import correlations
 from crossbench.measure.queueing import queueing
 from crossbench.measure.statistics import latency_range_table, windows
 from crossbench.report.axes import varying
-from crossbench.report.cell_plots import cell_plots
 from crossbench.report.compare import Run, cells
-from crossbench.report.quality_plot import quality_plot
-from crossbench.report.sweep_plots import sweep_plots
+from crossbench.report.drawing import Draw, draw
 from crossbench.report.sweep_tables import summary_rows
 from crossbench.results import RESULT_FILE, RunResult, Status, load_cell
 from crossbench.types import Task
@@ -44,12 +43,17 @@ _FIGURES = {
 
 @dataclass(frozen=True)
 class Pictures:
-    """Plots as Jupyter shows them: PNG files by their titles."""
+    """Plots as Jupyter shows them: PNG files by their titles; why others are missing, by theirs."""
 
     images: Mapping[str, bytes]
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
-        return "".join(
+        notes = "".join(
+            f"<p>Missing plot: {html.escape(title)}: {html.escape(why)}</p>"
+            for title, why in self.missing.items()
+        )
+        return notes + "".join(
             f'<figure><img alt="{html.escape(title)}" style="max-width: 100%" '
             f'src="data:image/png;base64,{base64.b64encode(image).decode("ascii")}">'
             f"<figcaption>{html.escape(title)}</figcaption></figure>"
@@ -71,8 +75,13 @@ def comparison_plots(frame: pd.DataFrame) -> Pictures:
     """Throughput and p95 along what varies, and the frontier of both."""
     runs = runs_of(frame)
     axes = varying([run.result.config for run in runs])
-    with tempfile.TemporaryDirectory() as folder:
-        return _pictures(sweep_plots(cells(runs), axes, Path(folder)))
+
+    def plan(folder: Path) -> Mapping[str, Draw]:
+        from crossbench.report.sweep_plots import sweep_plots
+
+        return sweep_plots(cells(runs), axes, folder)
+
+    return _pictures(plan)
 
 
 def baseline_and_best(frame: pd.DataFrame, baseline: int | None = None) -> pd.DataFrame:
@@ -145,12 +154,19 @@ def stage_table(requests: pd.DataFrame) -> pd.DataFrame:
 def request_plots(requests: pd.DataFrame) -> Pictures:
     """Distribution of latency, the run over time, throughput against latency, stages: every cell's,
     or the cell's where `requests` are of one."""
+
+    def plan(group: pd.DataFrame, folder: Path) -> Mapping[str, Draw]:
+        from crossbench.report.cell_plots import cell_plots
+
+        return cell_plots(records_of(group), folder, Task.SCORE.unit)
+
     images: dict[str, bytes] = {}
+    missing: dict[str, str] = {}
     for cell, group in requests.groupby("cell"):
-        with tempfile.TemporaryDirectory() as folder:
-            drawn = _pictures(cell_plots(records_of(group), Path(folder), Task.SCORE.unit))
+        drawn = _pictures(partial(plan, group))
         images |= {f"Cell {cell}: {title}": image for title, image in drawn.images.items()}
-    return Pictures(images)
+        missing |= {f"Cell {cell}: {title}": why for title, why in drawn.missing.items()}
+    return Pictures(images, missing)
 
 
 def window_series(requests: pd.DataFrame) -> pd.DataFrame:
@@ -214,9 +230,16 @@ def quality_plots(frame: pd.DataFrame, metrics: Sequence[str]) -> Pictures:
     """Throughput against each of the `metrics` that a cell has, one point per cell; none of the
     cells having any gives no plot."""
     joined = cells(runs_of(frame))
-    with tempfile.TemporaryDirectory() as folder:
-        drawn = [quality_plot(joined, metric, Path(folder)) for metric in metrics]
-        return _pictures({title: path for plot in drawn for title, path in plot.items()})
+
+    def plan(folder: Path) -> Mapping[str, Draw]:
+        from crossbench.report.quality_plot import quality_plot
+
+        found: dict[str, Draw] = {}
+        for metric in metrics:
+            found |= quality_plot(joined, metric, folder)
+        return found
+
+    return _pictures(plan)
 
 
 def runs_of(frame: pd.DataFrame) -> list[Run]:
@@ -256,8 +279,11 @@ def _varying_columns(frame: pd.DataFrame) -> list[str]:
     return [axis for axis in axes if axis in frame.columns]
 
 
-def _pictures(drawn: Mapping[str, Path]) -> Pictures:
-    return Pictures({title: path.read_bytes() for title, path in drawn.items()})
+def _pictures(plan: Callable[[Path], Mapping[str, Draw]]) -> Pictures:
+    with tempfile.TemporaryDirectory() as folder:
+        plots = draw(partial(plan, Path(folder)))
+        images = {title: path.read_bytes() for title, path in plots.paths.items()}
+    return Pictures(images, plots.missing)
 
 
 def _is_missing(value: Any) -> bool:

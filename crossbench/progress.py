@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -13,6 +14,23 @@ from rich.table import Column
 from crossbench.results import task_of
 
 MOST_OF_THE_REST = 62  # columns of a terminal that the bar and the figures take
+
+
+class SteadyConsole(Console):
+    """A terminal that nobody reads (`| head -1`), or a full disk in its place, costs the words that
+    are for it, and not what is measured."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
 
 
 class CellProgress(Protocol):
@@ -51,7 +69,7 @@ class _Lines:
         self._console, self._label = console, label
 
     def stage(self, stage: str) -> None:
-        self._console.print(f"{self._label}: {stage}", highlight=False)
+        self._console.print(f"{self._label}: {stage}", highlight=False, soft_wrap=True)
 
     def advance(self, done: int, elapsed_s: float, units_per_s: float, p50_ms: float) -> None:
         """A log needs no half-seconds."""
@@ -60,7 +78,7 @@ class _Lines:
 @contextlib.contextmanager
 def cell_progress(label: str, config: Mapping[str, Any]) -> Iterator[CellProgress]:
     """Show one cell of this config; `label` says which of how many it is."""
-    console = Console(stderr=True)
+    console = SteadyConsole(stderr=True)
     if not console.is_terminal:
         yield _Lines(console, label)
         return

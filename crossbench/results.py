@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -76,9 +77,10 @@ def save_result(result: RunResult, folder: Path) -> Path:
     """Write `result.json` into `folder`, whole or not at all; not-a-number becomes null."""
     document = {"schema_version": SCHEMA_VERSION, **asdict(result)}
     path = folder / RESULT_FILE
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n", "utf-8")
-    partial.replace(path)
+    text = json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n"
+    with _whole(path) as partial:
+        # Bytes of a command line that is no UTF-8 are surrogates, which become question marks
+        partial.write_bytes(text.encode("utf-8", "replace"))
     return path
 
 
@@ -181,10 +183,23 @@ def _write_table(table: Any, path: Path) -> Path:
     """A pyarrow Table as parquet, whole or not at all: the process may be ended at any moment."""
     import pyarrow.parquet as pq
 
-    partial = path.with_name(f"{path.name}.partial")
-    pq.write_table(table, partial)
-    partial.replace(path)
+    # An open file, not its name: pyarrow takes names in UTF-8 alone, whatever the locale
+    with _whole(path) as partial, partial.open("wb") as file:
+        pq.write_table(table, file)
+        file.flush()  # a full disk must show before the file takes its place
     return path
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its place once written; what a full disk cut off goes."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _load_rows(path: Path, kind: type[Row]) -> list[Row]:
@@ -195,7 +210,8 @@ def _load_rows(path: Path, kind: type[Row]) -> list[Row]:
         return []
     names = [item.name for item in fields(kind)]
     try:
-        return [kind(**row) for row in pq.read_table(path, columns=names).to_pylist()]
+        with path.open("rb") as file:
+            return [kind(**row) for row in pq.read_table(file, columns=names).to_pylist()]
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise ResultError(f"{path.name} is broken ({reason}): run the cell again") from error

@@ -27,6 +27,7 @@ from omegaconf import OmegaConf
 
 from crossbench.backends.compilations import compilations
 from crossbench.cell_result import CellData, Measured, server_metrics, to_result
+from crossbench.command import denied
 from crossbench.compose import (
     build,
     build_reference,
@@ -286,15 +287,26 @@ def main(folder: Path) -> None:
     config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE))
     assert isinstance(config, dict)
     outcome = measure_cell({str(key): value for key, value in config.items()}, events)
+    # What was measured is safe before the reference takes memory and time of its own; a disk that
+    # has no room for the single requests may have it for their numbers
+    result = outcome.result
     if outcome.records:
-        save_records(outcome.records, folder)
-    # What was measured is safe before the reference takes memory and time of its own
-    save_result(outcome.result, folder)
+        result = _saved(result, lambda: save_records(outcome.records, folder))
+    save_result(result, folder)
     if outcome.check_quality is not None:
         checked = outcome.check_quality()
         if checked.pairs:
-            save_quality(checked.pairs, folder)
-        save_result(_with_quality(outcome.result, checked), folder)
+            result = _saved(result, lambda: save_quality(checked.pairs, folder))
+        save_result(_with_quality(result, checked), folder)
+
+
+def _saved(result: RunResult, save: Callable[[], Path]) -> RunResult:
+    """The result, with a warning where a file beside it could not be written."""
+    try:
+        save()
+    except OSError as error:
+        return replace(result, warnings=[*result.warnings, f"a file is missing: {denied(error)}"])
+    return result
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.markup import escape
 
+from crossbench.addresses import keep_off_proxy
 from crossbench.command_line import in_shell
 from crossbench.compose import build
 from crossbench.config import check_groups, without_credentials
@@ -18,10 +18,11 @@ from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
 from crossbench.errors import DashboardError, TrackingError
 from crossbench.events import FileJournal, Journal, NoJournal
+from crossbench.progress import SteadyConsole
 from crossbench.tracking import Tracker
 
 T = TypeVar("T")
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = SteadyConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def make_tracking(config: DictConfig, folder: Path, overrides: Sequence[str]) ->
 def make_tracker(config: DictConfig) -> Tracker:
     node = OmegaConf.to_container(config.tracker, resolve=True)
     assert isinstance(node, dict)
+    keep_off_proxy(str(node.get("uri")))
     tracker: Tracker = build({str(key): value for key, value in node.items()})
     return tracker
 

@@ -24,15 +24,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import get_class
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 from rich.markup import escape
 
 from crossbench.backends.availability import Ready, Unavailable, availability
+from crossbench.command import command
 from crossbench.command_line import in_shell, quoted, readable
 from crossbench.composition_errors import CONFIG_NAME, explain
 from crossbench.config import check_settings, conf_dir, register, to_plain
 from crossbench.errors import ConfigError, CrossbenchError
 from crossbench.overrides import sweep_points, sweeper_params
+from crossbench.progress import SteadyConsole
 from crossbench.report.suite import (
     STUDY_FILE,
     SUITE_FILE,
@@ -55,7 +56,7 @@ HELP = """Run the studies of conf/experiment one after the other and write one r
   python -m crossbench.suite resume=outputs/suite_...            go on where one was interrupted
 
 Studies:"""
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = SteadyConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -233,9 +234,10 @@ def _interrupt(*_: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: the study under way ends in order
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except CrossbenchError as error:
-        sys.exit(f"crossbench: {error}")
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    with command():
+        try:
+            sys.exit(main(sys.argv[1:]))
+        except CrossbenchError as error:
+            sys.exit(f"crossbench: {error}")
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)

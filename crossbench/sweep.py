@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
 from crossbench.cell import run_cell
+from crossbench.command import denied
 from crossbench.compose import check_values
 from crossbench.composition_errors import explain
 from crossbench.config import to_plain
@@ -32,7 +33,7 @@ from crossbench.errors import CrossbenchError
 from crossbench.overrides import check_points, check_study, sweep_points, sweeper_params, swept_keys
 from crossbench.progress import cell_progress
 from crossbench.report.axes import full_label
-from crossbench.report.cell import write_cell_report
+from crossbench.report.cell import REPORT_FILE, write_cell_report
 from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
 from crossbench.results import RunResult, load_result
 from crossbench.services import (
@@ -106,6 +107,8 @@ def _exit_on_error() -> Iterator[None]:
         sys.exit(f"crossbench: {error}")
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(f"crossbench: {explain(error)}")
+    except OSError as error:
+        sys.exit(f"crossbench: {denied(error)}")
     except Exception:
         console.print_exception()
         sys.exit(EXIT_FAILED)
@@ -181,6 +184,8 @@ def run_job(config: DictConfig) -> None:
         measure_and_track(plain, folder, home, read_state(home), hydra.job.num, tracking)
     except KeyboardInterrupt:
         (home / INTERRUPTED_FILE).touch()
+    except OSError as error:  # raised on, it would take the sweep's end with it
+        console.print(f"[yellow]cell {hydra.job.num + 1}:[/] {escape(denied(error))}")
 
 
 def _tracking(config: DictConfig, folder: Path) -> Tracking:
@@ -242,7 +247,10 @@ def measure_and_track(
             }
         )
         progress.stage("writing the report")
-        write_cell_report(folder)
+        try:
+            write_cell_report(folder)
+        except OSError as error:  # the result is safe, and the other cells still run
+            console.print(f"[yellow]report:[/] {escape(denied(error))}")
     if state.dashboard_url and config["dashboard"]["screenshot"] and result.metrics:
         picture_of_dashboard(state.dashboard_url, folder)
     if run_id is not None:
@@ -260,7 +268,11 @@ def finish_sweep(folder: Path, tracking: Tracking) -> int:
     """Write the sweep's report, end its parent run, print the short table; returns exit status."""
     state = read_state(folder)
     interrupted = (folder / INTERRUPTED_FILE).exists()
-    report = write_sweep_report(folder)
+    report = folder / REPORT_FILE
+    try:
+        write_sweep_report(folder)
+    except OSError as error:
+        console.print(f"[yellow]report:[/] {escape(denied(error))}")
     results = [run.result for run in read_runs(folder)]
     if state.parent_run_id is not None:
         parent = state.parent_run_id

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import grpc
 
+from crossbench.addresses import is_this_machine, proxy_in_use, split_address
 from crossbench.errors import CrossbenchError, TargetDied, TargetUnreachable
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.server import Server
@@ -116,6 +117,9 @@ class Remote:
     address: str
     connect_timeout_s: float
 
+    def __post_init__(self) -> None:
+        split_address(self.address, "server.address")
+
     async def open(self, make_server: Callable[[], Server]) -> str:
         async with InferenceClient(self.address) as client:
             try:
@@ -125,8 +129,16 @@ class Remote:
                     f"no crossbench server answers at {self.address} within "
                     f"{self.connect_timeout_s:g} s ({error.code().name}): start one with "
                     "`python -m crossbench.serve`, and give the address that it prints"
+                    + self._proxy_note()
                 ) from error
         return self.address
+
+    def _proxy_note(self) -> str:
+        host, _ = split_address(self.address, "server.address")
+        proxy = proxy_in_use()
+        if proxy is None or is_this_machine(host):
+            return ""
+        return f". {proxy} is set: where {host} is reached without it, add {host} to no_proxy"
 
     async def close(self) -> None:
         """The server is not ours to stop."""

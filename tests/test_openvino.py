@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +58,46 @@ def test_bf16_runs_in_bf16(tiny, tmp_path: Path):
     engine = checks.backend("openvino", tiny, "bf16", tmp_path)
     assert any("bf16" in kernel.lower() for kernel in engine.precisions)
     np.testing.assert_allclose(engine.infer(batch).values, checks.reference(tiny, batch), atol=0.2)
+
+
+# Loads a pickled backend in fresh forks; in each, two threads convert a type at once
+CONVERT_AT_ONCE = """
+import os, pickle, signal, sys, threading
+import openvino
+
+backend = pickle.loads(sys.stdin.buffer.read())
+together = threading.Barrier(2)
+
+def convert():
+    together.wait()
+    openvino.Type.f32.to_dtype()
+
+def child():
+    backend.load_model()
+    signal.alarm(10)  # which ends a process that hangs
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=convert) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os._exit(0)
+
+for _ in range(6):
+    if not (pid := os.fork()):
+        child()
+    if os.waitpid(pid, 0)[1]:
+        sys.exit("two threads hang")
+"""
+
+
+def test_two_threads_may_convert_types_at_once(tiny, tmp_path: Path):
+    """Every first infer() converts OpenVINO's types to NumPy's. Where two threads are the first to
+    do so, they can wait for each other for ever: one holds a lock of OpenVINO's and wants the
+    interpreter's, the other has that one. It does not happen in every run, hence several."""
+    engine = checks.backend("openvino", tiny, "fp32", tmp_path)  # makes the graph
+    backend = pickle.dumps(dataclasses.replace(engine))
+    done = subprocess.run(
+        [sys.executable, "-c", CONVERT_AT_ONCE], input=backend, stderr=subprocess.PIPE, timeout=100
+    )
+    assert done.returncode == 0, done.stderr.decode()

@@ -56,5 +56,5 @@ def missing_bf16() -> Missing | None:
 
 
 def _sysctl(name: str) -> bool:
-    run = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True)
+    run = subprocess.run(["sysctl", "-n", name], capture_output=True, encoding="utf-8")
     return run.stdout.strip() == "1"

@@ -27,6 +27,7 @@ from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 _HIDDEN = np.float32(-1e9)  # added to attention scores of padding; -inf would make NaN of 0 * inf
 PRODUCTS = ("int8", "rest", "auto")
 _GRAPH_VERSION = 4  # raise it when openvino_graph.py or quantize.py change what they make
+_converting = threading.Lock()
 
 
 @dataclass
@@ -98,6 +99,7 @@ class OpenVINOBackend:
         check_graph_pools(self.name, deployment.model)
         import openvino as ov
 
+        convert_types_once()
         core = ov.Core()
         rest = "bf16" if has_bf16(core) and self.int8_rest == "auto" else self.int8_rest
         hint = {Quant.FP32: "f32", Quant.BF16: "bf16"}.get(
@@ -190,6 +192,18 @@ class OpenVINOBackend:
                 f"model's products to {', '.join(sorted(self.precisions))} on this CPU, none of "
                 f"them in {wanted}. Use quant=fp32 here"
             )
+
+
+def convert_types_once() -> None:
+    """Let one thread alone be the first to convert OpenVINO's types to NumPy's.
+
+    Every first infer() does. Of two threads that are the first at once, one can hold a lock of
+    OpenVINO's and wait for the interpreter's, which the other holds while it waits for that one.
+    """
+    import openvino as ov
+
+    with _converting:
+        ov.Type.f32.to_dtype()
 
 
 def has_bf16(core: Any) -> bool:

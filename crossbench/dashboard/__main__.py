@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from crossbench.addresses import split_address
 from crossbench.app import NO_CELLS, launch
 from crossbench.config import check_groups, to_plain
 from crossbench.dashboard.board import Board
@@ -17,8 +18,7 @@ def watch(config: DictConfig) -> None:
     settings, address = plain["dashboard"], str(plain["server"].get("address", ""))
     if settings["name"] != "web":
         raise ConfigError(f"dashboard={settings['name']} shows nothing: leave it out here")
-    if ":" not in address:
-        raise ConfigError(f"server.address must be HOST:PORT, got {address!r}")
+    split_address(address, "server.address")
     from crossbench.dashboard.web import listen, serve, url_of
 
     listener = listen(settings["host"], settings["port"])

@@ -84,7 +84,7 @@ class WebDashboard:
                 stdin=subprocess.PIPE,  # which closes with this process, however it ends
                 stdout=subprocess.PIPE,
                 stderr=log,
-                text=True,
+                encoding="utf-8",
                 process_group=0,  # Ctrl-C is for the cell: the page shows how it ends
             )
 

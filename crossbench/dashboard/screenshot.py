@@ -12,10 +12,10 @@ SCREENSHOT_FILE = "dashboard.png"
 WIDTH, HEIGHT = 1280, 800
 TIMEOUT_MS = 20_000
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# No sandbox: it only ever opens our own page, and as root there is none. No errands of its own.
+# It only ever opens our own page: no sandbox, which root has none of, no proxy, no errands.
 BROWSER_ARGS = (
-    "--no-sandbox", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run",
+    "--no-sandbox", "--no-proxy-server", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from crossbench.addresses import is_this_machine, split_address
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.gpu import Gpus
 from crossbench.serving.client import InferenceClient
@@ -20,7 +21,6 @@ INTERVAL_S = 1.0  # of the server's metrics: each costs it a millisecond
 JOURNAL_INTERVAL_S = 0.5
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_S = 15.0  # a stream that is silent for so long leads nowhere any more
-_LOCAL = ("127.", "localhost", "[::1]", "0.0.0.0", "[::]")
 
 
 class JournalReader:
@@ -98,7 +98,7 @@ class Watcher:
 
     async def _stream(self, address: str) -> None:
         """Follow one server until it ends, falls silent or cannot be reached."""
-        local = address.startswith(_LOCAL)
+        local = is_this_machine(split_address(address, "server.address")[0])
         async with InferenceClient(address) as client:
             self._client = client
             try:

@@ -14,6 +14,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from crossbench.addresses import cannot_listen, check_host, join_address, reachable_host
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.guard import Guard
 from crossbench.dashboard.page import add_page
@@ -33,15 +34,13 @@ def listen(host: str, port: int) -> socket.socket:
     """
     if not 0 <= port <= 65535:
         raise ConfigError(f"dashboard.port must be 0 (any free port) to 65535, got {port}")
+    host = check_host(host, "dashboard")  # Python would take an empty one for every address
     for candidate in range(port, min(port + PORTS_TRIED, 65536)):
         try:
             return _bind(host, candidate)
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise ConfigError(
-                    f"the dashboard cannot listen on {host}:{candidate} ({error}): give an address "
-                    "of this machine as dashboard.host"
-                ) from error
+                raise ConfigError(cannot_listen("dashboard", host, error)) from error
     raise ConfigError(
         f"no port from {port} to {port + PORTS_TRIED - 1} is free on {host}: give another one as "
         "dashboard.port, or 0 for any"
@@ -49,12 +48,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    taken = socket.socket(family, socket.SOCK_STREAM)
+    places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # A name may stand for both kinds of address; browsers try IPv4 too
+    family, kind, protocol, _, place = min(places, key=lambda item: item[0] != socket.AF_INET)
+    taken = socket.socket(family, kind, protocol)
     try:
         # A port that was in use a moment ago is free; one that somebody listens on is not
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind((host, port))
+        taken.bind(place)
         taken.listen(64)
     except OSError:
         taken.close()
@@ -66,8 +67,7 @@ def _bind(host: str, port: int) -> socket.socket:
 def url_of(listener: socket.socket) -> str:
     """Where a browser on this machine finds it."""
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"http://{join_address(reachable_host(host), port)}"
 
 
 def serve(

@@ -8,7 +8,7 @@ from pathlib import Path
 from crossbench.measure.statistics import summarise
 from crossbench.report import sections
 from crossbench.report.axes import flatten, label
-from crossbench.report.cell_plots import cell_plots
+from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, MODEL, facts
 from crossbench.report.quality import cell_quality
 from crossbench.report.reference import beside_reference
@@ -29,7 +29,7 @@ def write_cell_report(folder: Path) -> Path:
     """
     result, records = load_cell(folder)
     unit = result.task.unit
-    plots = cell_plots(records, folder / PLOTS_FOLDER, unit)
+    plots = draw(lambda: _plots(records, folder / PLOTS_FOLDER, unit))
     metrics = {**(summarise(records, result.task) if records else {}), **result.metrics}
     metrics = {name: value for name, value in metrics.items() if value is not None}
     parts = [
@@ -37,7 +37,7 @@ def write_cell_report(folder: Path) -> Path:
         _failure(result),
         sections.summary(records, metrics, unit),
         sections.latency(records, metrics),
-        *(f"![{title}]({path.relative_to(folder).as_posix()})" for title, path in plots.items()),
+        *plots.markdown(folder),
         sections.ranges(records, unit),
         sections.correlations(records, unit),
         sections.stages(metrics),
@@ -52,6 +52,12 @@ def write_cell_report(folder: Path) -> Path:
     path = folder / REPORT_FILE
     path.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
     return path
+
+
+def _plots(records: Sequence[RequestRecord], folder: Path, unit: str) -> Mapping[str, Draw]:
+    from crossbench.report.cell_plots import cell_plots
+
+    return cell_plots(records, folder, unit)
 
 
 def _head(result: RunResult, records: Sequence[RequestRecord], metrics: Mapping[str, float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from crossbench.measure.statistics import (
     stage_ms,
     windows,
 )
+from crossbench.report.drawing import Draw
 from crossbench.report.style import (
     GREY,
     MARKERS,
@@ -33,8 +35,8 @@ _LEAST_WINDOWS = 3  # fewer say nothing of how throughput and latency go togethe
 _MANY_POINTS = 2000  # beyond these, the SVG holds the cloud as a picture
 
 
-def cell_plots(records: Sequence[RequestRecord], folder: Path, unit: str) -> dict[str, Path]:
-    """Draw all plots into `folder`: {title: path of the PNG}; none where nothing succeeded.
+def cell_plots(records: Sequence[RequestRecord], folder: Path, unit: str) -> dict[str, Draw]:
+    """What can be drawn into `folder`, by title; nothing where nothing succeeded.
 
     `unit` is what throughput counts: pairs or texts.
     """
@@ -42,10 +44,10 @@ def cell_plots(records: Sequence[RequestRecord], folder: Path, unit: str) -> dic
     if not good:
         return {}
     return {
-        "Distribution of latency": latency_cdf(good, folder),
-        "Throughput and latency over time": over_time(records, folder, unit),
-        "Throughput against latency": throughput_latency(records, folder, unit),
-        "Where the time goes": stages(good, folder),
+        "Distribution of latency": partial(latency_cdf, good, folder),
+        "Throughput and latency over time": partial(over_time, records, folder, unit),
+        "Throughput against latency": partial(throughput_latency, records, folder, unit),
+        "Where the time goes": partial(stages, good, folder),
     }
 
 

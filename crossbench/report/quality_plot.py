@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from crossbench.report.compare import Cell, pareto
+from crossbench.report.drawing import Draw
 from crossbench.report.style import GREY, MARKERS, PALETTE, figure, legend_below, place_labels, save
 from crossbench.report.tables import shorten
 
@@ -13,13 +15,12 @@ _LABEL_CHARACTERS = 30
 _LEGEND_CHARACTERS = 44
 
 
-def quality_plot(cells: Sequence[Cell], metric: str, folder: Path) -> dict[str, Path]:
-    """Draw `metric` (`quality/ndcg_at_10`), of which more is better, against throughput: {title:
-    path of the PNG}.
+def quality_plot(cells: Sequence[Cell], metric: str, folder: Path) -> dict[str, Draw]:
+    """`metric` (`quality/ndcg_at_10`), of which more is better, against throughput, by title.
 
-    Without a cell that has both, nothing is drawn. The measure's 95 % interval (`…_low`, `…_high`)
-    is drawn where a cell has it. Where there are more cells than colours, only those that no other
-    beats in both have one, and a name.
+    Without a cell that has both, there is nothing to draw. The measure's 95 % interval (`…_low`,
+    `…_high`) is drawn where a cell has it. Where there are more cells than colours, only those that
+    no other beats in both have one, and a name.
     """
     found = [
         (cell, cell.throughput.value, cell.metrics[metric])
@@ -29,6 +30,10 @@ def quality_plot(cells: Sequence[Cell], metric: str, folder: Path) -> dict[str, 
     if not found:
         return {}
     name = metric.removeprefix("quality/")
+    return {f"{name} against throughput": partial(_draw, found, metric, name, folder)}
+
+
+def _draw(found: Sequence[tuple[Cell, float, float]], metric: str, name: str, folder: Path) -> Path:
     crowded = len(found) > len(PALETTE)
     front = pareto([(rate, -value) for _, rate, value in found])
     with figure(3.8) as made:
@@ -54,4 +59,4 @@ def quality_plot(cells: Sequence[Cell], metric: str, folder: Path) -> dict[str, 
             place_labels(axes, [(*at, text) for at, text in zip(points, texts, strict=True)])
         else:
             legend_below(made, axes.get_legend_handles_labels()[0])
-        return {f"{name} against throughput": save(made, folder, f"quality_{name}")}
+        return save(made, folder, f"quality_{name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,10 +51,21 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+def _defaults() -> dict[Any, Any]:
+    """matplotlib's own settings but for the backend: we choose the canvas ourselves."""
+    own = mpl.rcParamsDefault
+    return {key: own[key] for key in own if not key.startswith("backend")}
+
+
 @contextmanager
 def figure(height_in: float, width_in: float = WIDTH_IN) -> Iterator[Figure]:
     """A figure in our style, for the time that it is drawn and saved."""
-    with mpl.rc_context(_STYLE):
+    # The context gives back what a notebook or a matplotlibrc has set
+    with mpl.rc_context():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", mpl.MatplotlibDeprecationWarning)
+            mpl.rcParams.update(_defaults())
+        mpl.rcParams.update(_STYLE)
         made = Figure(figsize=(width_in, height_in), dpi=_DPI)
         FigureCanvasAgg(made)
         yield made
@@ -63,9 +75,15 @@ def save(made: Figure, folder: Path, name: str) -> Path:
     """Write `name`.png and `name`.svg into `folder`; returns the PNG's path."""
     folder.mkdir(parents=True, exist_ok=True)
     settle(made)
-    made.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    made.savefig(folder / f"{name}.png")
-    return folder / f"{name}.png"
+    vector, picture = folder / f"{name}.svg", folder / f"{name}.png"
+    try:
+        made.savefig(vector, metadata={"Date": None})
+        made.savefig(picture)
+    except OSError:  # a full disk has room for the report once half a plot is gone
+        vector.unlink(missing_ok=True)
+        picture.unlink(missing_ok=True)
+        raise
+    return picture
 
 
 def settle(made: Figure) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from crossbench.errors import ResultError
@@ -11,11 +11,11 @@ from crossbench.report.axes import flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
 from crossbench.report.choice import choose
 from crossbench.report.compare import Cell, Estimate, Run, cells, ratio
+from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, fact_text
 from crossbench.report.quality import quality_reason, sweep_quality
 from crossbench.report.recommendations import recommendations
 from crossbench.report.reference import beside_reference
-from crossbench.report.sweep_plots import sweep_plots
 from crossbench.report.sweep_tables import (
     all_cells,
     best_of,
@@ -54,8 +54,8 @@ def write_sweep_report(folder: Path) -> Path:
     """Write `report.md`, `results.csv` and `plots/` into the sweep's folder; returns the report."""
     runs = read_runs(folder)
     joined, axes = cells(runs), varying([run.result.config for run in runs])
-    plots = sweep_plots(joined, axes, folder / PLOTS_FOLDER)
     write_csv(runs, folder / CSV_FILE)
+    plots = draw(lambda: _plots(joined, axes, folder / PLOTS_FOLDER))
     sections = [
         f"# Sweep {folder.resolve().name}",
         question(runs),
@@ -63,8 +63,8 @@ def write_sweep_report(folder: Path) -> Path:
         _notes(runs),
         _varied(axes, joined),
         all_cells(joined, axes, folder),
-        *(f"![{title}]({path.relative_to(folder).as_posix()})" for title, path in plots.items()),
-        _plot_note(joined, bool(plots)),
+        *plots.markdown(folder),
+        _plot_note(joined, bool(plots.paths)),
         sweep_quality(joined),
         beside_reference([(_named(cell), run.result) for cell in joined for run in cell.runs]),
         _failures(joined),
@@ -74,6 +74,12 @@ def write_sweep_report(folder: Path) -> Path:
     path = folder / REPORT_FILE
     path.write_text("\n\n".join(section for section in sections if section) + "\n", "utf-8")
     return path
+
+
+def _plots(joined: Sequence[Cell], axes: Sequence[str], folder: Path) -> Mapping[str, Draw]:
+    from crossbench.report.sweep_plots import sweep_plots
+
+    return sweep_plots(joined, axes, folder)
 
 
 def write_csv(runs: Sequence[Run], path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from matplotlib.lines import Line2D
 from crossbench.report.axes import numeric_axis, value_text
 from crossbench.report.choice import choose
 from crossbench.report.compare import Cell, Estimate, pareto, rate_unit
+from crossbench.report.drawing import Draw
 from crossbench.report.style import (
     GREY,
     LINES,
@@ -43,8 +45,8 @@ _CROSS: dict[str, Any] = {
 Measured = tuple[Cell, Estimate, Estimate]
 
 
-def sweep_plots(cells: Sequence[Cell], axes: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Draw what can be drawn of the measured cells into `folder`: {title: path of the PNG}."""
+def sweep_plots(cells: Sequence[Cell], axes: Sequence[str], folder: Path) -> dict[str, Draw]:
+    """What can be drawn of the measured cells into `folder`, by title."""
     measured = [
         (cell, cell.throughput, cell.p95)
         for cell in cells
@@ -58,15 +60,16 @@ def sweep_plots(cells: Sequence[Cell], axes: Sequence[str], folder: Path) -> dic
     names = dict(
         zip(keys, _unique([shorten(key, _LEGEND_CHARACTERS) for key in keys]), strict=True)
     )
-    plots = {}
+    plots: dict[str, Draw] = {}
     if along is not None and len(measured) > len(names):
         title = f"Throughput and p95 latency by {along}"
         absent = [cell for cell in cells if cell.throughput is None or cell.p95 is None]
-        plots[title] = _by_axis(measured, absent, along, rest, names, folder)
+        plots[title] = partial(_by_axis, measured, absent, along, rest, names, folder)
     else:
-        plots["Throughput and p95 latency"] = _bars(measured, folder)
+        plots["Throughput and p95 latency"] = partial(_bars, measured, folder)
     if len(measured) > 1:
-        plots["Throughput against p95 latency"] = _frontier(measured, along, rest, names, folder)
+        title = "Throughput against p95 latency"
+        plots[title] = partial(_frontier, measured, along, rest, names, folder)
     return plots
 
 

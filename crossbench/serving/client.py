@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import grpc
 import numpy as np
 
+from crossbench.addresses import is_this_machine, join_address, reachable_host, split_address
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving import inference_pb2_grpc as pb_grpc
 from crossbench.serving.finite import NON_FINITE, count_non_finite
@@ -40,19 +41,27 @@ class Vectors:
 class InferenceClient:
     """One channel to `address` (HOST:PORT), for use on one event loop.
 
+    A proxy that the environment names (http_proxy, no_proxy) is used for other machines alone.
     Every call raises grpc.aio.AioRpcError with the server's status code and words. A reply whose
     values or timings are NaN or infinite raises one with the status NON_FINITE, whoever sent it.
+
+    Raises:
+        ConfigError: `address` is not HOST:PORT.
     """
 
     def __init__(self, address: str) -> None:
+        host, port = split_address(address, "server.address")
         # A pool of its own: connections are not shared with other clients of this process
         # How large a message may be is the server's to say: a thousand vectors pass gRPC's 4 MB
         options = [
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
+            # gRPC would send loopback through the proxy too, where nobody knows this server
+            ("grpc.enable_http_proxy", 0 if is_this_machine(host) else 1),
         ]
-        self._channel = grpc.aio.insecure_channel(address, options=options)
+        target = join_address(reachable_host(host), port)
+        self._channel = grpc.aio.insecure_channel(target, options=options)
         self._stub = pb_grpc.InferenceStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def __aenter__(self) -> InferenceClient:

@@ -16,6 +16,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from crossbench.addresses import cannot_listen, check_host, join_address
 from crossbench.errors import (
     ConfigError,
     CrossbenchError,
@@ -59,6 +60,7 @@ class ServerSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"server.port must be 0 (any free port) to 65535, got {self.port}")
+        object.__setattr__(self, "host", check_host(self.host, "server"))
 
     def check_listen(self) -> None:
         """Bind the port and let it go: a wrong one is told before a model is loaded for nothing.
@@ -88,10 +90,7 @@ class ServerSettings:
                 f"server.port={self.port} on {self.host} is not allowed to this user: give one "
                 "above 1023, or server.port=0 for any free one"
             )
-        return (
-            f"server.host={self.host} is no address of this machine ({error.strerror}): give "
-            "server.host=127.0.0.1 for this machine alone, or 0.0.0.0 for its network"
-        )
+        return cannot_listen("server", self.host, error)
 
 
 class Servicer(pb_grpc.InferenceServicer):
@@ -276,7 +275,7 @@ class Server:
         self.address = ""
 
     async def start(self) -> str:
-        """Listen; returns HOST:PORT.
+        """Listen; returns HOST:PORT, or [HOST]:PORT where the host is an IPv6 address.
 
         Raises:
             ConfigError: the port is taken or the host is not one of this machine's.
@@ -296,14 +295,13 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(checker, server)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-        wanted = f"{settings.host}:{settings.port}"
+        wanted = join_address(settings.host, settings.port)
         try:
             port = server.add_insecure_port(wanted)
         except RuntimeError as error:
             settings.check_listen()  # says why
             raise ConfigError(
-                f"cannot listen on {wanted}: give another server.port, or server.port=0 for any "
-                "free one"
+                f"cannot listen on {wanted} ({error}): give another server.host or server.port"
             ) from error
         for service in self._services.values():
             service.start()
@@ -311,7 +309,7 @@ class Server:
         for name in ("", SERVICE_NAME):
             await checker.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._server, self._servicer, self._checker = server, servicer, checker
-        self.address = f"{settings.host}:{port}"
+        self.address = join_address(settings.host, port)
         return self.address
 
     def learn(self, pairs: Iterable[tuple[str, str]]) -> None:
