@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from crossbench.backends.artifacts import artifact_key, library_versions
 from crossbench.errors import NonFiniteValues
+from crossbench.models.atomic_write import write_atomically
 from crossbench.models.folder import ModelFolder
 from crossbench.types import Float32Array, QueryPassages
 
@@ -52,17 +52,8 @@ class ReferenceCache:
             raise NonFiniteValues(
                 f"the reference's scores of query {entry.query_id} are not finite, and are not kept"
             )
-        path = self._path(entry)
-        path.parent.mkdir(parents=True, exist_ok=True)
         document = json.dumps({"sha256": _sum(scores), "scores": scores.tolist()})
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as draft:
-            try:
-                draft.write(document)
-                draft.close()
-                Path(draft.name).replace(path)
-            except OSError:
-                Path(draft.name).unlink(missing_ok=True)
-                raise
+        write_atomically(self._path(entry), document)
 
     def _path(self, entry: QueryPassages) -> Path:
         key = artifact_key(
