@@ -66,8 +66,13 @@ def test_passages_as_a_list_of_structs_are_the_same(tmp_path: Path) -> None:
             dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)
         ]
         structs.append({**row, "passages": [*items, None]})
-    assert load_msmarco(write(tmp_path / "b.parquet", *structs)).digest == lists.digest
+    loaded = load_msmarco(write(tmp_path / "b.parquet", *structs))
+    assert loaded.digest == lists.digest
     tells(lists, "4 passages left out")
+    tells(loaded, "8 passages left out")  # the null structs too
+    first, _, second = structs[0]["passages"][:3]
+    row = {**structs[0], "passages": [first, None, {**second, "passage_text": "last"}]}
+    assert load_msmarco(write(tmp_path / "c.parquet", row)).lists[0].passage_ids == ("0-0", "0-2")
 
 
 def test_numbers_are_written_as_they_were_meant(tmp_path: Path) -> None:

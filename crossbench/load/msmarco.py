@@ -153,10 +153,10 @@ def _passages(value: Any) -> tuple[list[str], list[Any]]:
         ) if selected is None else selected
     if not isinstance(value, list | tuple):
         raise TypeError(f"passages is {type(value).__name__}")
-    present = [item for item in value if item is not None]
+    # A null struct is a passage without a text: it keeps its place, and is counted
     return (
-        [_text(item["passage_text"]) for item in present],
-        [item["is_selected"] for item in present],
+        ["" if item is None else _text(item["passage_text"]) for item in value],
+        [None if item is None else item["is_selected"] for item in value],
     )
 
 
