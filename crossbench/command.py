@@ -55,6 +55,8 @@ def told_in_words() -> Iterator[None]:
 def denied(error: OSError) -> str:
     """What the system denied, where, and what to do."""
     where = "" if error.filename is None else f"{error.filename}: "
+    if isinstance(error, FileNotFoundError) and not where:
+        return f"{error.strerror}. Has the current directory been removed?"
     return (
         f"{where}{error.strerror or error}. See that our folders can be written and have space "
         "left, or give others with outputs_dir=DIR and cache_dir=DIR"

@@ -134,8 +134,22 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
         device=device,
         seed=int(config["seed"]),
         quant=Quant(quant),
-        cache_dir=Path(config["cache_dir"]).expanduser(),
+        cache_dir=_cache_dir(str(config["cache_dir"])),
     )
+
+
+def _cache_dir(text: str) -> Path:
+    try:
+        folder = Path(text).expanduser()
+    except RuntimeError as error:  # ~ of a user without a home folder, or of nobody
+        raise ConfigError(
+            f"cache_dir={text}: {error} Give cache_dir=DIR, or set CROSSBENCH_CACHE=DIR"
+        ) from error
+    if not text.strip():
+        raise ConfigError(
+            "cache_dir is empty: give cache_dir=DIR, or set CROSSBENCH_CACHE=DIR, or unset it"
+        )
+    return folder
 
 
 def check_groups(config: Mapping[str, Any]) -> None:

@@ -291,16 +291,16 @@ def main(folder: Path) -> None:
     # has no room for the single requests may have it for their numbers
     result = outcome.result
     if outcome.records:
-        result = _saved(result, lambda: save_records(outcome.records, folder))
+        result = saved(result, lambda: save_records(outcome.records, folder))
     save_result(result, folder)
     if outcome.check_quality is not None:
         checked = outcome.check_quality()
         if checked.pairs:
-            result = _saved(result, lambda: save_quality(checked.pairs, folder))
+            result = saved(result, lambda: save_quality(checked.pairs, folder))
         save_result(_with_quality(result, checked), folder)
 
 
-def _saved(result: RunResult, save: Callable[[], Path]) -> RunResult:
+def saved(result: RunResult, save: Callable[[], Path]) -> RunResult:
     """The result, with a warning where a file beside it could not be written."""
     try:
         save()

@@ -1,0 +1,208 @@
+"""Hosts, ports and proxies: what is this machine's, what is refused, what a proxy gets to see."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.server
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import psutil
+import pytest
+import requests
+
+from crossbench.addresses import (
+    check_host,
+    has_ipv6,
+    is_this_machine,
+    join_address,
+    keep_off_proxy,
+    split_address,
+)
+from crossbench.dashboard.web import listen, url_of
+from crossbench.errors import ConfigError, TargetUnreachable
+from crossbench.models.folder import ModelFolder
+from crossbench.serving.client import InferenceClient
+from crossbench.targets import Remote
+from tests.serving import noop, serving
+
+ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+
+
+@dataclass
+class Proxy:
+    """A listener that keeps the first line of whatever reaches it, and hangs up."""
+
+    url: str
+    heard: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy that every variable of the environment names."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    made = Proxy(f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+    def hear() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                caller, _ = listener.accept()
+                with caller:
+                    made.heard.append(caller.recv(1000).decode("latin-1").partition("\r\n")[0])
+
+    threading.Thread(target=hear, daemon=True).start()
+    for name in ("grpc_proxy", "http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, made.url)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "elsewhere.example")
+    yield made
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "0.0.0.0", *(pytest.param(h, marks=ipv6) for h in ("::1", "::"))],
+)
+def test_a_server_of_this_machine_is_asked_without_the_proxy(
+    proxy: Proxy, seeded_model: ModelFolder, host: str
+) -> None:
+    async def score() -> tuple[str, int]:
+        async with (
+            serving([noop(seeded_model)], host=host) as address,
+            InferenceClient(address) as client,
+        ):
+            return address, len((await client.score("a query", ["one", "two"])).scores)
+
+    address, scores = asyncio.run(score())
+    assert split_address(address, "server.address")[0] == host
+    assert address.startswith("[") == (":" in host)
+    assert scores == 2
+    assert proxy.heard == []
+
+
+def test_a_server_elsewhere_is_asked_through_the_proxy_and_that_is_told(proxy: Proxy) -> None:
+    remote = Remote("remote", "server.example:50051", 0.5)
+    with pytest.raises(
+        TargetUnreachable, match=r"grpc_proxy=http://127.* add server.example to no"
+    ):
+        asyncio.run(remote.open(lambda: None))  # type: ignore[arg-type, return-value]
+    assert proxy.heard[0].startswith("CONNECT server.example:50051")
+
+
+def test_http_clients_ask_this_machine_without_the_proxy(proxy: Proxy) -> None:
+    """As MLflow's does, whose library is `requests`."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing to say."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(requests.ConnectionError):
+            requests.get(url, timeout=10)
+        assert len(proxy.heard) == 1
+        keep_off_proxy(url)
+        assert requests.get(url, timeout=10).status_code == 200
+        server.shutdown()
+    keep_off_proxy("http://mlflow.example:5000")
+    keep_off_proxy("sqlite:////somewhere/mlflow.db")
+    assert requests.utils.should_bypass_proxies("http://elsewhere.example", None)
+    assert not requests.utils.should_bypass_proxies("http://mlflow.example", None)
+    assert len(proxy.heard) == 1
+
+
+def test_this_machine_is_known_by_its_names_and_addresses() -> None:
+    own = [item.address for items in psutil.net_if_addrs().values() for item in items
+           if item.family in (socket.AF_INET, socket.AF_INET6)]  # fmt: skip
+    for host in (*own, socket.gethostname(), "LOCALHOST", "a.localhost", "localhost.", "127.8.9.1",
+                 "::ffff:127.0.0.1", "[::1]", "ip6-localhost"):  # fmt: skip
+        assert is_this_machine(host), host
+    for host in ("203.0.113.1", "2001:db8::1", "127.example.com", "localhost.example", "remote"):
+        assert not is_this_machine(host), host
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("127.0.0.1:50051", "127.0.0.1", 50051),
+        ("[::1]:50051", "::1", 50051),
+        ("::1:8080", "::1", 8080),  # a port is never left out
+        ("[fe80::1%eth0]:1", "fe80::1%eth0", 1),
+        ("my-host.example:65535", "my-host.example", 65535),
+    ],
+)
+def test_addresses_are_host_and_port(text: str, host: str, port: int) -> None:
+    assert split_address(text, "server.address") == (host, port)
+    assert split_address(join_address(host, port), "server.address") == (host, port)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "localhost", ":50051", "::1", "[::1]", "http://localhost:50051", "localhost:0", "a:65536",
+     "a:+1", "a b:1", "[localhost]:1", "localhost:50051/", "[::1:50051", "a:٣"],
+)  # fmt: skip
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"server\.address must be HOST:PORT, got .*::1:50051"):
+        InferenceClient(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("", r"\.host is empty: give \w+\.host=127\.0\.0\.1"),
+        ("127.0.0.1:50051", r"has a port in it: give \w+\.host=127\.0\.0\.1 \w+\.port=50051"),
+        ("[::1]:50051", r"has a port in it: give \w+\.host=::1 \w+\.port=50051"),
+        ("http://localhost", "must be a host's name or address"),
+        ("nowhere.invalid", "cannot be looked up"),
+        ("203.0.113.1", "is no address of this machine"),
+        ("2001:db8::1", "is no address of this machine|IPv6 is switched off"),
+    ],
+)
+def test_hosts_that_cannot_be_listened_on_are_told_apart(
+    seeded_model: ModelFolder, host: str, words: str
+) -> None:
+    async def serve() -> None:
+        async with serving([noop(seeded_model)], host=host):
+            pass
+
+    with pytest.raises(ConfigError, match=words) as told:
+        asyncio.run(serve())
+    assert str(told.value).startswith("server.host")
+    with pytest.raises(ConfigError, match=words) as told:
+        listen(host, 0)
+    assert str(told.value).startswith("dashboard.host")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("localhost", "http://127.0.0.1:"),
+        ("0.0.0.0", "http://127.0.0.1:"),
+        *(pytest.param(h, "http://[::1]:", marks=ipv6) for h in ("::1", "[::1]", "::")),
+    ],
+)
+def test_the_dashboard_says_where_a_browser_finds_it(host: str, url: str) -> None:
+    with listen(host, 0) as listener:
+        assert url_of(listener) == f"{url}{listener.getsockname()[1]}"
+
+
+def test_brackets_may_stand_around_a_host_of_ipv6() -> None:
+    assert check_host("[::1]", "server") == check_host("::1", "server") == "::1"
+
+
+def test_a_server_that_is_not_there_is_told_without_a_proxy(proxy: Proxy) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(TargetUnreachable, match=f"no crossbench server answers at {address}") as it:
+        asyncio.run(Remote("remote", address, 0.5).open(lambda: None))  # type: ignore[arg-type, return-value]
+    assert "proxy" not in str(it.value)
+    assert proxy.heard == []
