@@ -48,6 +48,7 @@ from crossbench.events import EventStream, Progress
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.driver import ClosedLoop, Stop
 from crossbench.load.lengths import summarise as summarise_lengths
+from crossbench.load.no_tokens import refuse_no_tokens
 from crossbench.load.requests import fill_requests, fill_texts, first_pairs
 from crossbench.load.sample import Check
 from crossbench.measure.correlation import correlation_metrics
@@ -100,6 +101,8 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
         model = fetch_model(config, settings)
         task = check_task(config, model)
         data = load_data(config, settings, model)
+        if not data.query_tokens.smallest or not data.passage_tokens.smallest:
+            refuse_no_tokens(data.dataset.lists, model, task)
         measured = asyncio.run(_drive(config, settings, model, data, task, check, events))
     except (UnsupportedQuant, UnsupportedDevice) as error:
         return ended(Status.UNSUPPORTED, str(error))

@@ -14,7 +14,8 @@ import grpc
 import numpy as np
 import pytest
 
-from crossbench.errors import InvalidRequest
+from crossbench.errors import DatasetError, InvalidRequest
+from crossbench.load.no_tokens import refuse_no_tokens
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
@@ -25,7 +26,7 @@ from crossbench.serving.scheduler import DynamicScheduler
 from crossbench.serving.service import ModelService
 from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.token_memory import TokenMemory
-from crossbench.types import Pair
+from crossbench.types import Pair, QueryPassages, Task
 from tests.engine_checks import backend
 from tests.serving import noop, serving
 from tests.tiny_seeded import tiny_seeded
@@ -115,6 +116,32 @@ def test_remembered_tokens_are_checked_too(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_data_set_with_a_text_of_no_tokens_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    plain = tiny_seeded(tmp_path / "plain")
+    bare = tiny_seeded(tmp_path / "bare", special_tokens=False)
+    vectors = embedder(tmp_path / "vectors", "mean")
+    whole = QueryPassages("q1", RIVER, ("p1", "p2"), ("a", "b"))
+    passage = dataclasses.replace(whole, passages=("a", NOTHING))
+    query = dataclasses.replace(whole, query=NOTHING)
+    both = dataclasses.replace(passage, query=NOTHING)
+    for model, entry, task in (
+        (plain, both, Task.SCORE),  # special tokens are tokens
+        (bare, passage, Task.SCORE),  # the query's tokens are left of the pair
+        (bare, query, Task.SCORE),
+        (vectors, whole, Task.SCORE),
+        (vectors, query, Task.EMBED),  # which sends no query
+    ):
+        refuse_no_tokens([whole, entry], model, task)
+    for model, entry, task, words in (
+        (bare, both, Task.SCORE, "passage p2 of query q1"),
+        (vectors, passage, Task.SCORE, "passage p2 of query q1"),
+        (vectors, passage, Task.EMBED, "passage p2 of query q1"),
+        (vectors, query, Task.SCORE, "query q1"),
+    ):
+        with pytest.raises(DatasetError, match=rf"^{words} has no tokens \('\\u200b'\)"):
+            refuse_no_tokens([whole, entry], model, task)
+
+
 @asynccontextmanager
 async def service_of(
     model: ModelFolder, cache_dir: Path, name: str, *, remember: bool = False
@@ -164,12 +191,21 @@ def odd_texts(count: int, seed: int) -> list[str]:
     return texts
 
 
-@pytest.mark.parametrize("pooling", [None, "lasttoken", "mean"], ids=["pairs", "last", "mean"])
-@pytest.mark.parametrize("name", ["pytorch", "packed"])
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [
+        *((name, pooling) for name in ("pytorch", "packed") for pooling in (None, "lasttoken")),
+        *((name, "mean") for name in ("pytorch", "packed", "openvino", "onnx")),
+        ("openvino", None),
+        ("onnx", None),
+    ],
+)
 def test_odd_texts_score_alone_as_in_company(
     name: str, pooling: str | None, tmp_path: Path
 ) -> None:
     """The embedders' tokenizer adds no special tokens, so some texts have none and are refused."""
+    for library in {"openvino": ["openvino"], "onnx": ["onnx", "onnxruntime"]}.get(name, []):
+        pytest.importorskip(library)
     model = tiny_seeded(tmp_path, special_tokens=pooling is None, pooling=pooling)
     texts = odd_texts(16, seed=len(name))
     refused = 0

@@ -28,6 +28,7 @@ from crossbench.load.datasets import LoadedDataset
 from crossbench.load.driver import ClosedLoop
 from crossbench.load.lengths import summarise as summarise_lengths
 from crossbench.measure.correlation import pearson
+from crossbench.measure.intervals import mean_interval, percentile_interval
 from crossbench.measure.quality import (
     ScoredList,
     Verdict,
@@ -246,6 +247,28 @@ def test_the_client_takes_no_such_numbers_from_any_server(
     assert "the server failed: DATA_LOSS" in served.why
 
 
+@pytest.mark.parametrize("values", [(), (1.0,), (1.0, 2.0, 3.0)])
+def test_the_client_takes_no_reply_of_another_size(values: tuple[float, ...]) -> None:
+    """Two scores and one vector of two numbers are asked for."""
+
+    async def run() -> None:
+        server = grpc.aio.server()
+        servicer = Foreign(values, 1.0)
+        pb_grpc.add_InferenceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            async with InferenceClient(f"127.0.0.1:{port}") as client:
+                for call in (client.score("a river", [GOOD, GOOD]), client.embed([GOOD])):
+                    with pytest.raises(grpc.aio.AioRpcError, match="the server answered") as caught:
+                        await call
+                    assert caught.value.code() is grpc.StatusCode.INTERNAL
+        finally:
+            await server.stop(None)
+
+    asyncio.run(run())
+
+
 async def sample(
     client: InferenceClient,
     lists: Sequence[QueryPassages],
@@ -280,6 +303,8 @@ def test_statistics_and_verdicts_refuse_them() -> None:
     with pytest.raises(NonFiniteValues):
         bootstrap_interval(np.array([1.0, NAN]), 2)
     assert pearson([1, 2, NAN, 4], [1, 2, 3, 4]) is None
+    assert mean_interval([1, 2, NAN, 4, 5]) is None
+    assert percentile_interval([*range(40), NAN], 50) is None
     names = ("", "_low", "_high")
     metrics = {f"quality/ndcg_at_10_change{end}": math.inf for end in names}
     assert judge({**metrics, "quality/judged_queries": 20.0}).verdict is Verdict.UNSURE

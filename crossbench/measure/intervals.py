@@ -37,7 +37,8 @@ def t_95(degrees: int) -> float:
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """Interval of the mean of consecutive windows' values; None below five of them.
+    """Interval of the mean of consecutive windows' values; None below five of them, or where one
+    is NaN or infinite.
 
     The method of batch means (Law and Kelton, Simulation Modeling and Analysis), with the standard
     error widened for windows that resemble their neighbour (lag-1 autocorrelation, as of an AR(1)
@@ -47,6 +48,8 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     if n < 5:
         return None
     array = np.asarray(values, dtype=float)
+    if not np.isfinite(array).all():
+        return None
     centred = array - array.mean()
     variance = float(centred @ centred) / (n - 1)
     if variance == 0:
@@ -60,7 +63,9 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
 
 
 def percentile_interval(values: Sequence[float], q: float) -> Interval | None:
-    """Distribution-free interval of the percentile `q` (0..100), None where `values` are too few.
+    """Distribution-free interval of the percentile `q` (0..100).
+
+    None where `values` are too few, or where one is NaN or infinite.
 
     Between two order statistics, whose coverage is binomial whatever the distribution (David and
     Nagaraja, Order Statistics, 3rd ed., section 7.1): at most 2.5 % is left out on either side, so
@@ -68,7 +73,7 @@ def percentile_interval(values: Sequence[float], q: float) -> Interval | None:
     behind each other are not quite that, and then it is too narrow.
     """
     n, p = len(values), q / 100
-    if n == 0 or not 0 < p < 1:
+    if n == 0 or not 0 < p < 1 or not np.isfinite(values).all():
         return None
     log_factorial = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, n + 1)))))
     k = np.arange(n + 1)

@@ -14,6 +14,7 @@ from crossbench.serving import inference_pb2 as pb
 from crossbench.serving import inference_pb2_grpc as pb_grpc
 from crossbench.serving.finite import NON_FINITE, count_non_finite
 from crossbench.types import Float32Array, Pair, Timing
+from crossbench.wording import counted
 
 Message = pb.ScoreRequest | pb.ScorePairsRequest | pb.EmbedRequest
 
@@ -43,7 +44,8 @@ class InferenceClient:
 
     A proxy that the environment names (http_proxy, no_proxy) is used for other machines alone.
     Every call raises grpc.aio.AioRpcError with the server's status code and words. A reply whose
-    values or timings are NaN or infinite raises one with the status NON_FINITE, whoever sent it.
+    values or timings are NaN or infinite raises one with the status NON_FINITE, whoever sent it,
+    and a reply without a score or a vector for each text one with INTERNAL.
 
     Raises:
         ConfigError: `address` is not HOST:PORT.
@@ -94,7 +96,14 @@ class InferenceClient:
 
     async def _embed(self, message: pb.EmbedRequest, timeout_s: float | None = None) -> Vectors:
         response: pb.EmbedResponse = await self._stub.Embed(message, timeout=timeout_s)
-        vectors = np.array(response.values, dtype=np.float32).reshape(-1, response.dim)
+        flat, texts = np.array(response.values, dtype=np.float32), len(message.texts)
+        if not response.dim or len(flat) != texts * response.dim:
+            raise _bad_reply(
+                grpc.StatusCode.INTERNAL,
+                f"the server answered {counted(texts, 'text')} with {len(flat):,} numbers in "
+                f"vectors of {response.dim:,}",
+            )
+        vectors = flat.reshape(texts, response.dim)
         return Vectors(
             vectors=vectors,
             timing=_checked(vectors, response.timings),
@@ -109,6 +118,12 @@ class InferenceClient:
         rpc = self._stub.Score if isinstance(message, pb.ScoreRequest) else self._stub.ScorePairs
         response: pb.ScoreResponse = await rpc(message, timeout=timeout_s)
         scores = np.array(response.scores, dtype=np.float32)
+        if len(scores) != message_size(message):
+            raise _bad_reply(
+                grpc.StatusCode.INTERNAL,
+                f"the server answered {counted(message_size(message), 'pair')} with "
+                f"{counted(len(scores), 'score')}",
+            )
         return Reply(
             scores=scores,
             timing=_checked(scores, response.timings),
@@ -151,14 +166,17 @@ def _checked(values: Float32Array, stages: pb.StageTimings) -> Timing:
     if not all(map(math.isfinite, (timing.tokenize_ms, timing.queue_ms, timing.infer_ms))):
         wrong = wrong or "the stages' timings"
     if wrong:
-        raise grpc.aio.AioRpcError(
+        raise _bad_reply(
             NON_FINITE,
-            grpc.aio.Metadata(),
-            grpc.aio.Metadata(),
             f"the server answered, but {wrong} are NaN or infinite: look for an overflow there, "
             "for example in fp16, and serve the model in bf16 or fp32",
         )
     return timing
+
+
+def _bad_reply(status: grpc.StatusCode, words: str) -> grpc.aio.AioRpcError:
+    """What a failed call raises, for a reply that came and cannot be used."""
+    return grpc.aio.AioRpcError(status, grpc.aio.Metadata(), grpc.aio.Metadata(), words)
 
 
 def pairs_message(pairs: Sequence[Pair], model: str | None = None) -> pb.ScorePairsRequest:

@@ -1,0 +1,48 @@
+"""Find texts of no tokens before they are sent: the server would refuse them one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crossbench.errors import DatasetError
+from crossbench.models.folder import ModelFolder
+from crossbench.models.tokenizer import PairTokenizer
+from crossbench.serving.service import SHOWN
+from crossbench.types import Int32Array, QueryPassages, Task
+
+
+def refuse_no_tokens(lists: Sequence[QueryPassages], model: ModelFolder, task: Task) -> None:
+    """Tokenise every text as the server does for this task.
+
+    Raises:
+        DatasetError: naming the first one that the tokenizer leaves no token of.
+    """
+    tokenizer = PairTokenizer(model)
+    for entry in lists:
+        names = [f"passage {name} of query {entry.query_id}" for name in entry.passage_ids]
+        texts = list(entry.passages)
+        if model.embedding is not None and task is Task.SCORE:  # its query is embedded by itself
+            names, texts = [f"query {entry.query_id}", *names], [entry.query, *texts]
+        lengths = _lengths(tokenizer, entry, model, task)
+        if not lengths.all():
+            first = int(lengths.argmin())
+            raise DatasetError(
+                f"{names[first]} has no tokens ({texts[first][:SHOWN]!r}): the tokenizer of "
+                f"{model.name} drops every character of it and adds none of its own. Leave it out "
+                "of the data set"
+            )
+
+
+def _lengths(
+    tokenizer: PairTokenizer, entry: QueryPassages, model: ModelFolder, task: Task
+) -> Int32Array:
+    """Tokens of each of the list's sequences; an embedder that scores has the query's first."""
+    embedding = model.embedding
+    if embedding is None:
+        return tokenizer.encode_query(entry.query, entry.passages).batch.lengths
+    if task is Task.EMBED:
+        texts = [embedding.prompt + text for text in entry.passages]
+    else:
+        texts = [embedding.query_prompt + entry.query]
+        texts += [embedding.passage_prompt + text for text in entry.passages]
+    return tokenizer.encode_texts(texts).batch.lengths
