@@ -243,7 +243,7 @@ def test_a_reply_may_be_larger_than_grpc_takes_by_itself() -> None:
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with InferenceClient(f"127.0.0.1:{port}") as client:
-            assert (await client.embed(["a"])).vectors.shape == (1100, 1024)
+            assert (await client.embed(["a"] * 1100)).vectors.shape == (1100, 1024)
         await server.stop(None)
 
     asyncio.run(run())
