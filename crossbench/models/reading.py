@@ -41,6 +41,17 @@ def read_folder(
         ModelError: a file is missing or broken, has a setting that we do not honour, or sizes do
             not belong together.
     """
+    try:
+        return _read(root, name, max_length, cache_dir, caveat)
+    except OSError as error:
+        raise ModelError(
+            f"{root} cannot be read ({error}): see that its files may be read"
+        ) from error
+
+
+def _read(
+    root: Path, name: str, max_length: int | None, cache_dir: Path | None, caveat: str | None
+) -> ModelFolder:
     layout = read_layout(root)
     infos = read_tensor_infos(_files(layout.transformer))
     _check_config(layout)
