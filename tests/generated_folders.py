@@ -89,7 +89,7 @@ _MODULES: Settings = {
     ("sentence_bert_config.json", "max_seq_length"): [None, 12, 512],
     ("sentence_bert_config.json", "do_lower_case"): [True, False],
     ("sentence_bert_config.json", "tokenizer_args"): [
-        {"do_lower_case": False}, {"model_max_length": 10}, {}
+        {"do_lower_case": False}, {"model_max_length": 10}, {}, {"subfolder": "x"},
     ],
     ("sentence_bert_config.json", "model_args"): [
         {"dtype": "float16"}, {"trust_remote_code": True}, {"add_pooling_layer": False},

@@ -188,6 +188,49 @@ def test_a_decoder_pads_with_the_tokenizers_token(tmp_path: Path) -> None:
         read_folder(path, "m")
 
 
+def test_a_model_whose_tokenizer_gives_no_types_gets_none(tmp_path: Path) -> None:
+    """GPT-2 takes types, adds the embedding of their ids, and its tokenizer gives none."""
+    from sentence_transformers import CrossEncoder
+
+    from tests.tiny_families import BERT_SPECIAL, TinyFamily, byte_level
+
+    family = TinyFamily(
+        "gpt2", "transformers", lambda: byte_level(BERT_SPECIAL), types=False,
+        tokenizer_class="PreTrainedTokenizerFast", config={"n_embd": 32, "n_layer": 2, "n_head": 4},
+    )  # fmt: skip
+    path = family.make(tmp_path).path
+    expected = CrossEncoder(str(path), device="cpu").predict(
+        [(pair.query, pair.passage) for pair in RIVER], batch_size=1
+    )
+    assert scores(path, RIVER) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_model_that_computes_over_padding_is_refused(tmp_path: Path) -> None:
+    """ConvBERT's convolutions know no mask, so a score would depend on its company."""
+    from tests.tiny_families import TinyFamily, wordpiece
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "intermediate_size": 64, "embedding_size": 32, "head_ratio": 2}  # fmt: skip
+    model = TinyFamily("convbert", "transformers", wordpiece, config=sizes).make(tmp_path)
+    with pytest.raises(ModelError, match="computes over padding"):
+        pytorch(model, tmp_path)
+
+
+def test_what_a_head_lacks_is_never_made_up(tmp_path: Path) -> None:
+    """DeBERTa's pooler is a part of its head, and stands where an encoder's unused one does."""
+    from safetensors.torch import load_file, save_file
+
+    from tests.tiny_families import FAMILIES
+
+    model = FAMILIES["deberta-v2"].make(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("pooler.")}
+    assert len(kept) < len(weights)
+    save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"holds no pooler\.dense"):
+        pytorch(model, tmp_path)
+
+
 def test_shards_are_read_by_their_index(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -250,6 +293,15 @@ def store_as_int8(path: Path) -> None:
     save_file(weights, path / "model.safetensors", {"format": "pt"})
 
 
+def store_two_encoders(path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(path / "model.safetensors")
+    table = "embeddings.word_embeddings.weight"
+    weights[table] = weights[f"bert.{table}"].clone() * 2
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+
+
 def add_a_token(path: Path) -> None:
     edit(path / "tokenizer_config.json", additional_special_tokens=["<new>"])
 
@@ -267,7 +319,21 @@ def cut_words_and_say_so(path: Path) -> None:
         (add_a_token, "ids up to 30522, and the model's table of words only 30522 rows"),
         (store_as_int8, "pooler.dense.weight is stored as I8"),
         (lambda path: edit(path / "config.json", num_attention_heads=3), "does not divide"),
+        (lambda path: edit(path / "config.json", num_attention_heads=0), "= 0 does not divide"),
         (lambda path: edit(path / "config.json", num_hidden_layers=1), "holds 2 layers"),
+        (lambda path: edit(path / "config.json", num_hidden_layers=0), "holds 2 layers"),
+        (lambda path: edit(path / "config.json", pad_token_id=30522), "pad_token_id is 30522"),
+        (lambda path: edit(path / "config.json", pad_token_id=-1), "pad_token_id is -1"),
+        (lambda path: edit(path / "config.json", layer_norm_eps=float("nan")), "NaN is no number"),
+        (lambda path: edit(path / "tokenizer_config.json", model_max_length="128"), "model_max_le"),
+        (lambda path: (path / "modules.json").mkdir(), "modules.json cannot be read"),
+        (store_two_encoders, "two encoders"),
+        (lambda path: (path / "tokenizer_config.json").write_text("{"), "tokenizer_config.json c"),
+        (
+            lambda path: edit(path / "tokenizer_config.json", fast_tokenizer_files=["t.4.json"]),
+            "fast_tokenizer_files",
+        ),
+        (lambda path: as_embedder(path, similarity_fn_name=["dot"]), "similarity_fn_name"),
         (lambda path: edit(path / "config.json", intermediate_size=32), "intermediate.dense"),
         (lambda path: edit(path / "config.json", max_position_embeddings=64), "position_embedd"),
         (lambda path: edit(path / "adapter_config.json", r=8), "does not apply adapters"),

@@ -14,6 +14,7 @@ from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout
 from crossbench.backends.devices import device_memory, missing_device, stored_bytes, torch_dtype
 from crossbench.errors import ModelError
+from crossbench.models.families import known_family
 from crossbench.types import DeviceMemory, Inference, PaddedBatch, Quant, TokenBatch
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class PyTorchBackend:
                 )
             quantize_linears(self._model, reduce_range=not cpu_features.has_int8_dot())
         self._model_bytes = stored_bytes(self._model)
+        if known_family(deployment.model.config) is None and deployment.quant is Quant.FP32:
+            self._check_company()
 
     def warmup(self, lengths: Sequence[int]) -> None:
         self.infer(sample_batch(lengths))
@@ -97,6 +100,36 @@ class PyTorchBackend:
         """Tokens to pad every sequence to; None for no more than the longest."""
         return None
 
+    def _inputs(self, padded: PaddedBatch) -> dict[str, np.ndarray]:
+        """The forward's arguments; type ids where the tokenizer gives and the model takes them."""
+        inputs = {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
+        takes_types = "token_type_ids" in inspect.signature(self._model.forward).parameters
+        if takes_types and self.deployment.model.facts.tokenizer.gives_types:
+            inputs["token_type_ids"] = padded.type_ids
+        return inputs
+
+    def _check_company(self) -> None:
+        """Refuse a model that computes over padding in spite of the mask, as convolutions do.
+
+        Raises:
+            ModelError: a text alone has another value than beside a longer one.
+        """
+        model = self.deployment.model
+        size = 2 if model.embedding is None else 1
+        probes = [item for item in model.facts.tokenizer.probes if len(item.texts) == size]
+        rows = sorted((item.ids[: model.max_length] for item in probes), key=len)
+        ids = [np.array(rows[place], dtype=np.int32) for place in (0, -1)]
+        zeros = [np.zeros(len(row), dtype=np.int32) for row in ids]
+        lengths = [len(row) for row in ids]
+        alone = TokenBatch.from_lengths(ids[0], zeros[0], lengths[:1])
+        both = TokenBatch.from_lengths(np.concatenate(ids), np.concatenate(zeros), lengths)
+        first, second = (self._forward(item.padded(model.pad_id))[0] for item in (alone, both))
+        if not np.allclose(first, second, rtol=1e-3, atol=1e-3, equal_nan=True):
+            raise ModelError(
+                f"{model.path}: a text has another value where a longer one shares its batch, so "
+                f"its scores mean nothing: transformers' {model.architecture} computes over padding"
+            )
+
     def _forward(self, padded: PaddedBatch) -> np.ndarray:
         """Logits (n,) or vectors (n, dim), float32; copying to the host synchronises the device."""
         import torch
@@ -108,7 +141,7 @@ class PyTorchBackend:
         with torch.inference_mode():
             inputs = {
                 name: torch.from_numpy(array).to(self._device)
-                for name, array in model_inputs(padded, self._model).items()
+                for name, array in self._inputs(padded).items()
             }
             output = self._model(**inputs, return_dict=True)
             if embedding is None:
@@ -157,8 +190,9 @@ def load_library_model(deployment: Deployment) -> torch.nn.Module:
             f"transformers cannot load {folder.path} ({type(error).__name__}: {error}): "
             "check that its files are whole and belong together"
         ) from error
-    # transformers makes up at random what a folder does not hold; an encoder's pooler is not used.
-    missing = [name for name in report["missing_keys"] if not name.startswith("pooler.")]
+    # transformers makes up at random what a folder does not hold; an embedder's pooler is not used.
+    unused = "pooler." if folder.embedding is not None else ()
+    missing = [name for name in report["missing_keys"] if not name.startswith(unused)]
     if missing:
         raise ModelError(
             f"{folder.path} holds no {', '.join(sorted(missing)[:4])}: it is neither a whole "
@@ -166,14 +200,6 @@ def load_library_model(deployment: Deployment) -> torch.nn.Module:
         )
     module: torch.nn.Module = model.eval()
     return module
-
-
-def model_inputs(padded: PaddedBatch, model: torch.nn.Module) -> dict[str, np.ndarray]:
-    """The forward's arguments; not every model takes type ids."""
-    inputs = {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
-    if "token_type_ids" in inspect.signature(model.forward).parameters:
-        inputs["token_type_ids"] = padded.type_ids
-    return inputs
 
 
 def sample_batch(lengths: Sequence[int]) -> TokenBatch:

@@ -58,9 +58,13 @@ def refuse_lfs_pointer(path: Path) -> None:
             )
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def _read(path: Path) -> Any:
     try:
         refuse_lfs_pointer(path)
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read as JSON ({error}): restore the file") from error

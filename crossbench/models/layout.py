@@ -44,6 +44,13 @@ _POOLING_FLAGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _UNSAID = object()
+# Arguments of AutoTokenizer that say how, and not from which files
+_TOKENIZER_OPTIONS = (
+    "model_max_length", "do_lower_case", "strip_accents", "tokenize_chinese_chars", "padding_side",
+    "truncation_side", "add_prefix_space", "model_input_names", "split_special_tokens",
+    "additional_special_tokens", "clean_up_tokenization_spaces", "add_bos_token", "add_eos_token",
+    "pad_token", "unk_token", "cls_token", "sep_token", "mask_token", "bos_token", "eos_token",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ def read_layout(root: Path) -> Layout:
         ModelError: a file is broken, or has a key or a value that we do not honour.
     """
     modules_file = root / MODULES_FILE
-    if not modules_file.is_file():
+    if not modules_file.exists():
         return Layout(root)
     library = _Document(root / LIBRARY_FILE, read_json_if_there(root / LIBRARY_FILE))
     model_type = _model_type(library)
@@ -110,7 +117,9 @@ def read_layout(root: Path) -> Layout:
         pooled_size = pooling.count("embedding_dimension")
         pooled_size = pooled_size or pooling.count("word_embedding_dimension")
     options = settings.mapping("processor_kwargs", "tokenizer_args")
-    limit = _Document(settings.path, options).count("model_max_length")
+    tokenizer = _Document(settings.path, options)
+    tokenizer.check_keys(_TOKENIZER_OPTIONS)
+    limit = tokenizer.count("model_max_length")
     return Layout(
         transformer=transformer,
         embedding=embedding,
@@ -175,9 +184,9 @@ class _Document:
         value = self.values.get(key)
         if value is None:
             return default
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             raise self.refuse(key, f"crossbench knows {', '.join(allowed)}")
-        return str(value)
+        return value
 
     def mapping(self, *keys: str) -> dict[str, Any]:
         """The object under the last of these keys that is there; {} without one."""

@@ -179,7 +179,7 @@ def _ask_here(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> Lib
             )
         if lower_case:
             _lower_case(tokenizer)
-        facts = _tokenizer_facts(tokenizer)
+        facts = _tokenizer_facts(tokenizer, folder)
     except ModelError:
         raise
     except Exception as error:  # the libraries raise bare Exception and many other kinds
@@ -205,10 +205,14 @@ def _lower_case(tokenizer: Any) -> None:
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *kept])
 
 
-def _tokenizer_facts(tokenizer: Any) -> TokenizerFacts:
+def _tokenizer_facts(tokenizer: Any, folder: Path) -> TokenizerFacts:
     backend = tokenizer.backend_tokenizer
     serialized = backend.to_str()
     limit = tokenizer.model_max_length
+    if limit is not None and (isinstance(limit, str | bool) or limit < 1):
+        raise ModelError(
+            f"{folder}/tokenizer_config.json: model_max_length = {limit!r}: give a number of tokens"
+        )
     vocabulary = backend.get_vocab(with_added_tokens=True)
     return TokenizerFacts(
         serialized=serialized,

@@ -103,10 +103,20 @@ def _check_config(layout: Layout) -> None:
         "point, and choose a precision with quant=",
         "chunk_size_feed_forward": "transformers then takes only lengths that it divides. Set it "
         "to 0, which computes the same",
+        "add_cross_attention": "crossbench serves encoders alone",
     }
     for key, why in refused.items():
         if config.get(key):
             raise ModelError(f"{path}: {key} = {config[key]!r}: {why}")
+    for name in TOKENIZER_FILES:
+        file = layout.transformer / name
+        if file.suffix == ".json" and file.is_file():
+            document = read_json(file)  # transformers does not say which one is broken
+            if document.get("fast_tokenizer_files"):
+                raise ModelError(
+                    f"{file}: fast_tokenizer_files names other files for other versions of "
+                    "transformers: keep the right one as tokenizer.json, and drop the key"
+                )
     adapter = layout.transformer / "adapter_config.json"
     if adapter.is_file():
         raise ModelError(
@@ -169,6 +179,11 @@ def _max_length(layout: Layout, facts: LibraryFacts, asked: int | None) -> int:
     """The most tokens a sequence may have: what the files allow, or `asked`."""
     config, path = facts.config, layout.transformer
     positions = _positions(config)
+    if positions is not None and positions < 1:
+        raise ModelError(
+            f"{path}/config.json: max_position_embeddings = {config['max_position_embeddings']} "
+            f"leaves no position behind pad_token_id = {config.get('pad_token_id')}"
+        )
     if asked is not None:
         if asked < 1 or (positions is not None and asked > positions):
             raise ModelError(

@@ -42,10 +42,15 @@ def labels(folder: ModelFolder, infos: Infos) -> int | None:
 
 def _check_tensors(folder: ModelFolder, family: Family, infos: Infos) -> None:
     heads, hidden = folder.config[family.head_count], folder.config["hidden_size"]
-    if hidden % heads:
+    if heads < 1 or hidden % heads:
         raise ModelError(
             f"{folder.path}: config.json has hidden size {hidden}, which {family.head_count} = "
             f"{heads} does not divide: restore the file"
+        )
+    tables = [f"{part}embeddings.word_embeddings.weight" for part in ("", family.prefix)]
+    if all(name in infos for name in tables):
+        raise ModelError(
+            f"{folder.path} holds both {' and '.join(tables)}, two encoders: give one of them"
         )
     prefix = _prefix(family, infos)
     start = f"{prefix}{family.layers}."
@@ -112,7 +117,18 @@ def _expected(
 
 def _check_ids(folder: ModelFolder) -> None:
     rows, largest = folder.config.get("vocab_size"), folder.facts.tokenizer.largest_id
-    if isinstance(rows, int) and largest >= rows:
+    if not isinstance(rows, int):
+        return
+    for where, pad_id in (
+        ("config.json: pad_token_id", folder.config.get("pad_token_id")),
+        ("the tokenizer's pad token", folder.facts.tokenizer.pad_id),
+    ):
+        if pad_id is not None and not 0 <= pad_id < rows:
+            raise ModelError(
+                f"{folder.path}, {where} is {pad_id}, and the model's table of words has {rows} "
+                "rows: restore the file"
+            )
+    if largest >= rows:
         raise ModelError(
             f"{folder.path}: its tokenizer has ids up to {largest}, and the model's table of words "
             f"only {rows} rows: they do not belong together, restore the folder"
@@ -131,8 +147,8 @@ def _check_types(folder: ModelFolder) -> None:
 
 
 def _depth(folder: ModelFolder) -> int:
-    depth: int = folder.config.get("num_hidden_layers") or folder.config["n_layers"]
-    return depth
+    depth = folder.config.get("num_hidden_layers")
+    return int(folder.config["n_layers"] if depth is None else depth)
 
 
 def _prefix(family: Family, infos: Infos) -> str:

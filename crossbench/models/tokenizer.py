@@ -63,10 +63,13 @@ class PairTokenizer:
         self._keep_left = facts.truncation_side == "right"
         self._single = _template(tokenizer, ("a",), facts.gives_types, path)
         self._pair = _template(tokenizer, ("a", "a"), facts.gives_types, path)
-        if self.max_length < self._pair.added:
+        of_a, least = ("pair", self._pair.added)
+        if folder.embedding is not None:
+            of_a, least = ("text", self._single.added)
+        if self.max_length < least:
             raise ModelError(
-                f"max_length {self.max_length} is less than the {self._pair.added} special tokens "
-                f"of a pair in {path}: give at least {self._pair.added + 2}"
+                f"max_length {self.max_length} is less than the {least} special tokens of a {of_a} "
+                f"in {path}: give at least {least + 2}"
             )
         self._encoder: Encoder = self._checked_encoder(tokenizer, facts, path)
         if cache_tokens:
