@@ -147,3 +147,15 @@ def test_a_copy_of_the_hubs_folder(tmp_path: Path) -> None:
     loaded = load_msmarco(tmp_path, config="v2.1", split="validation", limit=9)
     assert [entry.query for entry in loaded.lists] == ["v2.1 train"]
     tells(loaded, r"No file is of the split asked for; read: train-0\.parquet")
+
+
+def test_configurations_are_not_mixed(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "validation-0.parquet", a_row(query=name))
+    with pytest.raises(DatasetError, match=r"several folders \(a, b\).*dataset\.config=a"):
+        load_msmarco(tmp_path)
+    assert [entry.query for entry in load_msmarco(tmp_path, config="b").lists] == ["b"]
+    (tmp_path / "only/v2.1").mkdir(parents=True)
+    write(tmp_path / "only/v2.1/validation-0.parquet", a_row(query="q"))
+    tells(load_msmarco(tmp_path / "only"), r"Read is v2\.1")

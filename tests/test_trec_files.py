@@ -545,3 +545,48 @@ def test_the_verdict_knows_what_the_judgements_cannot_tell() -> None:
     told = quality_of((1, 1))
     assert told["verdict"] == "cannot say"
     assert "only 0 of the judged queries have passages of different grades" in told["reason"]
+
+
+TREC_RUN = "q1 Q0 d1 1 9.5 x\nq2 Q0 d2 1 9.5 x\n"
+
+
+@pytest.mark.parametrize("name", ["bm25_res", "results_dat", "runs/bm25_txt"])
+def test_a_run_of_another_name_is_not_passed_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / "runs").mkdir()
+    loaded = load_trec(a_folder(tmp_path, run_txt=None, **{name: TREC_RUN}))
+    if name == "bm25_res":  # Terrier's
+        assert "bm25.res" in loaded.files
+        return
+    assert any(
+        f"{name.replace('_', '.')} begins as a run" in warning for warning in loaded.warnings
+    )
+
+
+def test_scores_are_not_taken_for_ranks(tmp_path: Path) -> None:
+    falling = "q1\td1\t30\nq1\td2\t20\n"
+    with pytest.raises(DatasetError, match="third column falls"):
+        load_trec(a_folder(tmp_path, run_txt=falling))
+    loaded = load_trec(a_folder(tmp_path, run_txt="q1\td1\t20\nq1\td2\t30\n"))
+    assert any("begin above 1" in warning for warning in loaded.warnings)
+    loaded = load_trec(a_folder(tmp_path, run_txt="q1\td1\t1\nq1\td2\t2\n"))
+    assert not any("begin above 1" in warning for warning in loaded.warnings)
+
+
+def test_quoted_texts_over_several_lines_are_told(tmp_path: Path) -> None:
+    texts = 'd1\t"one\ncontinues"\nd2\ttwo\nd3\tthree\nd4\tfour\n'
+    with pytest.raises(DatasetError, match=r"collection\.tsv:1: a quoted text that goes on"):
+        load_trec(a_folder(tmp_path, collection_tsv=texts, run_txt="q1 Q0 d1 1 9.5 x\n"))
+
+
+def test_git_lfs_pointers_among_data_are_named(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    for name in ("run_txt", "collection_tsv", "queries_tsv"):
+        with pytest.raises(DatasetError, match="is a Git LFS pointer"):
+            load_trec(a_folder(tmp_path, **{name: pointer}))
+
+
+def test_a_key_that_stands_twice_in_json_is_refused(tmp_path: Path) -> None:
+    row = '{"_id": "d1", "text": "one", "text": "uno"}\n'
+    folder = a_folder(tmp_path, collection_tsv=None, corpus_jsonl=row)
+    with pytest.raises(DatasetError, match=r"corpus\.jsonl:1: .*'text' stands twice"):
+        load_trec(folder)

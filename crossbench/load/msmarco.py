@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +27,14 @@ class LeftOut:
     passages: int = 0
     judgements: int = 0
     repeated: int = 0
+    other_config: str = ""
     other_splits: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
         """A sentence for each kind."""
         notes = []
+        if self.other_config:
+            notes.append(f"Read is {self.other_config}: there is no other configuration.")
         if self.other_splits:
             notes.append(
                 f"No file is of the split asked for; read: {', '.join(self.other_splits)}."
@@ -75,6 +79,7 @@ def parquet_rows(path: Path, config: str, split: str, left_out: LeftOut) -> Iter
         files = [file for file in every if file.name.startswith(split)] or every
         others = [file.name for file in files if not file.name.startswith(split)]
         left_out.other_splits = [name for name in others if name.startswith(_SPLITS)]
+        _check_one_config(path, config, files, left_out)
     if not files:
         raise DatasetError(f"no parquet file in {path}: give a file or folder that has one")
     for file in files:
@@ -89,6 +94,23 @@ def parquet_rows(path: Path, config: str, split: str, left_out: LeftOut) -> Iter
             raise DatasetError(
                 f"{file} cannot be read as parquet from row {number} on ({error})"
             ) from error
+
+
+def _check_one_config(path: Path, config: str, files: list[Path], left_out: LeftOut) -> None:
+    """Refuse files of several folders beside each other: each is a data set of its own.
+
+    Raises:
+        DatasetError: with the folders that there are.
+    """
+    folders = sorted({str(file.parent.relative_to(path)) for file in files})
+    if len(folders) > 1:
+        raise DatasetError(
+            f"{path} has parquet files in several folders ({', '.join(folders)}), and none is "
+            f"called {config}: choose one with dataset.config={folders[0]}, or give it as "
+            "dataset.path"
+        )
+    if folders and re.fullmatch(r"v\d.*", folders[0]) and folders[0] != config:
+        left_out.other_config = folders[0]
 
 
 def lists_of(rows: Iterable[Row], left_out: LeftOut) -> Iterator[QueryPassages]:

@@ -96,6 +96,10 @@ def _open(path: Path, kind: str | None) -> io.BufferedReader:
 
 def _check_text(path: Path, start: bytes) -> None:
     """Refuse what is certainly no UTF-8 text by its first bytes."""
+    if start.startswith(b"version https://git-lfs"):
+        raise DatasetError(
+            f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` where it is from"
+        )
     kinds = [kind for magic, kind in _ARCHIVES.items() if start.startswith(magic)]
     if start[_TAR_MARK] == b"ustar":
         kinds.append("tar")

@@ -78,7 +78,16 @@ def read_texts(path: Path, wanted: Container[str]) -> Texts:
     """
     texts = Texts(path)
     lines: dict[str, int] = {}
+    open_quote = ""  # the identifier of the row before, whose quoted text does not end
     for row in _rows(path):
+        if row.problem and open_quote:
+            texts.found.pop(open_quote, None)
+            texts.unusable[open_quote] = (
+                f"{path}:{row.number - 1}: a quoted text that goes on in the next line: write each "
+                "text on one line, without quotes around it"
+            )
+        opens = row.text.startswith('"') and row.text.count('"') % 2 == 1
+        open_quote = row.identifier if opens and row.identifier in wanted else ""
         where = f"{path}:{row.number}"
         if row.identifier not in wanted:
             if row.problem:
@@ -135,7 +144,7 @@ def _json_row(path: Path, number: int, line: str, problem: str) -> Row:
     """BEIR's `{"_id": …, "title": …, "text": …}`: title and text joined by a space, as it does."""
     where = f"{path}:{number}"
     try:
-        document: Any = json.loads(line)
+        document: Any = json.loads(line, object_pairs_hook=_without_repeats)
     except ValueError as error:
         raise DatasetError(f"{where}: not a line of JSON ({error}), found {line[:80]!r}") from None
     if not isinstance(document, dict) or "_id" not in document:
@@ -157,6 +166,15 @@ def _json_row(path: Path, number: int, line: str, problem: str) -> Row:
     elif not _encodable(joined):
         problem = problem or f"half of a surrogate pair is no character: {line[:80]!r}"
     return Row(number, str(identifier).strip(), joined, problem)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Python's own reader would take the last of several values without a word."""
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+    return document
 
 
 def _encodable(text: str) -> bool:

@@ -64,6 +64,11 @@ def read_trec(
         notes += run_notes
     else:
         candidates = {query: list(grades) for query, grades in judgements.items()}
+        if run is None and (runs := folder.like_runs((queries_path, collection_path, qrels_path))):
+            notes.append(
+                f"No run was read, so the judged passages are the candidates; {', '.join(runs)} "
+                f"begins as a run does: name it with dataset.run={runs[0]}."
+            )
 
     texts = read_texts(queries_path, candidates.keys() | judgements.keys())
     ranked = [query for query in texts.order if query in candidates]

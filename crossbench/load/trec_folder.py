@@ -15,9 +15,11 @@ _NUMBER = r"[+-]?[\d.]+(?:e[+-]?\d+)?"
 _TEXT_ROW = re.compile(r"[^\t]+\t.|\{", re.DOTALL)
 _RUN_ROW = re.compile(rf"(?:\S+\s+\S+\s+\S+\s+\S+\s+{_NUMBER}\s+\S+|\S+\s+\S+\s+\d+)$", re.I)
 _QRELS_ROW = re.compile(rf"(?:\S+\s+\S+\s+\S+\s+{_NUMBER}|\S+\t\S+\t(?:{_NUMBER}|score))$", re.I)
+# Six columns, or MS MARCO's four (query, passage and their texts): nothing but a run has these
+_RUN_START = re.compile(rf"\S+\s+Q0\s+\S+\s+\S+\s+{_NUMBER}\s+\S+$|\d+\t\d+\t[^\t]+\t.", re.I)
 _TEXTS = (".tsv", ".jsonl")
 _TABLES = (".txt", ".tsv")
-_RUNS = (".trec", ".run")
+_RUNS = (".trec", ".run", ".res")
 # BEIR has its judgements in a folder, one file for each split
 _QRELS_FOLDER, _SPLITS = "qrels", ("test", "dev", "train")
 
@@ -71,7 +73,7 @@ COLLECTION = Kind(
 RUN = Kind(
     "run",
     _RUN_ROW,
-    "run*.txt, run*.tsv, *.run or *.trec",
+    "run*.txt, run*.tsv, *.run, *.trec or *.res",
     (
         lambda name, ending: _is_run(name) and ending in (*_TABLES, *_RUNS),
         lambda name, ending: ending in _RUNS and "qrels" not in name,
@@ -138,6 +140,16 @@ class Folder:
                 f"dataset.{kind.option}=FILE"
             )
         return fitting[0] if fitting else None
+
+    def like_runs(self, known: Iterable[Path | None]) -> list[str]:
+        """Names of the files, also one folder down, that begin as a run and are not `known`."""
+        folders = [self.path, *(path for path in sorted(self.path.iterdir()) if path.is_dir())]
+        files = [path for folder in folders for path in _visible(folder)]
+        return [
+            str(path.relative_to(self.path))
+            for path in files
+            if path not in known and looks_like(path, _RUN_START)
+        ]
 
     def _fitting(self, kind: Kind) -> list[Path]:
         """Files of the best tier that any fits; where several do, those whose first line does."""

@@ -179,6 +179,20 @@ def _against_ranks(ranks: Sequence[int], scores: Float32Array) -> tuple[bool, bo
 
 
 def _by_rank(rows: dict[str, _Ranked], path: Path, notes: list[str]) -> Candidates:
+    several = [found.ranks for found in rows.values() if len(found.ranks) > 1]
+    if several and all(
+        min(ranks) > 1 and list(ranks) == sorted(set(ranks), reverse=True) for ranks in several
+    ):
+        raise DatasetError(
+            f"{path}: its third column falls from row to row in every query, as scores do and "
+            "ranks do not. Give scores in six columns (query Q0 passage rank score tag), or the "
+            "rows of each query in the order of their ranks"
+        )
+    if late := sum(min(found.ranks) > 1 for found in rows.values()):
+        notes.append(
+            f"{path.name}: the ranks of {late} of {counted(len(rows), 'query')} begin above 1. "
+            "The third of three columns is taken as a rank, the smallest first; scores need six."
+        )
     tied = sum(len(set(found.ranks)) < len(found.ranks) for found in rows.values())
     if tied:
         notes.append(
