@@ -17,6 +17,8 @@ from hydra.errors import HydraException
 from crossbench.errors import ConfigError
 
 _FUNCTION = re.compile(r"\s*([A-Za-z_]\w*)\s*\((.*)\)\s*", re.DOTALL)
+# Values that are always text: 12e5 may be a revision
+_TEXTS = ("path", "dir", "name", "repo", "revision", "experiment", "registered_model")
 _PAIRS = {"[": "]", "{": "}", "'": "'", '"': '"'}
 
 
@@ -36,7 +38,7 @@ def readable_arguments(arguments: Sequence[str]) -> list[str]:
 def readable(override: str) -> str:
     """`key=~/x` as `key="~/x"`; an override that Hydra can read stays as it is.
 
-    A path that looks like a number (`model.path=2024`) is text as well.
+    A path or a name that looks like a number (`model.path=2024`) is text as well.
 
     Raises:
         ConfigError: the value cannot be read, and may be more than one text.
@@ -45,7 +47,7 @@ def readable(override: str) -> str:
     parsed = _parse(override)
     if parsed is not None:
         is_number = not parsed.is_sweep_override() and isinstance(parsed.value(), int | float)
-        if is_number and _names_a_path(key):
+        if is_number and _is_text(key):
             return f"{key}={quoted(value.strip())}"
         return override
     if not equals:
@@ -83,9 +85,9 @@ def _parse(override: str) -> Override | None:
         return None
 
 
-def _names_a_path(key: str) -> bool:
+def _is_text(key: str) -> bool:
     last = key.rsplit(".", 1)[-1].lstrip("+")
-    return last in ("path", "dir") or last.endswith("_dir")
+    return last in _TEXTS or last.endswith("_dir")
 
 
 def _is_structure(value: str) -> bool:

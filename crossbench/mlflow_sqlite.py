@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sqlite3
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _URI = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)")
 _COMPANIONS = ("", "-journal", "-wal", "-shm")  # SQLite's own files beside a database
+_PATIENCE_S = 5.0  # for another process that writes
 _OUT_OF_DATE = "out-of-date database schema"
 _NOT_SQLITE = ("file is not a database", "database disk image is malformed")
 # What SQLAlchemy and alembic say of a store whose tables are not those that its version has
@@ -47,11 +49,32 @@ def open_store(path: Path, connect: Callable[[str], MlflowClient]) -> MlflowClie
     with locked(path.with_name(f"{path.name}.lock")):
         if not path.exists():
             draft = path.with_name(f"{path.name}.partial")
-            for ending in _COMPANIONS:  # of a process that was ended while it made one
-                draft.with_name(draft.name + ending).unlink(missing_ok=True)
-            connect(f"sqlite:///{draft}")
-            draft.replace(path)
+            _remove(draft)  # of a process that was ended while it made one
+            try:
+                connect(f"sqlite:///{draft}")
+                draft.replace(path)
+            finally:  # on a full disk, the results need the place of a draft that failed
+                _remove(draft)
+        _check_opens(path)
         return connect(uri)
+
+
+def _check_opens(path: Path) -> None:
+    """Fail at once where the file cannot be opened: MLflow would try for over a minute.
+
+    Raises:
+        OSError, sqlite3.Error: it is a folder, no database, locked, or may not be read.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    uri = f"{path.as_uri()}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE_S)) as database:
+        database.execute("PRAGMA schema_version").fetchone()
+
+
+def _remove(path: Path) -> None:
+    for ending in _COMPANIONS:
+        path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 def what_mends(path: Path, failure: str) -> str:

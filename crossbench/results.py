@@ -78,7 +78,7 @@ def save_result(result: RunResult, folder: Path) -> Path:
     document = {"schema_version": SCHEMA_VERSION, **asdict(result)}
     path = folder / RESULT_FILE
     text = json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n"
-    with _whole(path) as partial:
+    with whole_file(path) as partial:
         # Bytes of a command line that is no UTF-8 are surrogates, which become question marks
         partial.write_bytes(text.encode("utf-8", "replace"))
     return path
@@ -184,14 +184,14 @@ def _write_table(table: Any, path: Path) -> Path:
     import pyarrow.parquet as pq
 
     # An open file, not its name: pyarrow takes names in UTF-8 alone, whatever the locale
-    with _whole(path) as partial, partial.open("wb") as file:
+    with whole_file(path) as partial, partial.open("wb") as file:
         pq.write_table(table, file)
         file.flush()  # a full disk must show before the file takes its place
     return path
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> Iterator[Path]:
     """A file beside `path` that takes its place once written; what a full disk cut off goes."""
     partial = path.with_name(f"{path.name}.partial")
     try:

@@ -203,7 +203,7 @@ def _run_single(
     try:
         result = measure_and_track(plain, folder, home, state, 0, tracking)
     except KeyboardInterrupt:
-        console.print(f"interrupted; what there is lies in {folder}")
+        console.print(escape(f"interrupted; what there is lies in {folder}"))
         sys.exit(EXIT_INTERRUPTED)
     finally:
         sweep_journal(home, url).write(
@@ -211,7 +211,8 @@ def _run_single(
         )
         dashboard.close()
     console.print(terminal_table([result]))
-    console.print(f"report: {folder / 'report.md'}")
+    report = folder / REPORT_FILE
+    console.print(escape(f"report: {report}" if report.is_file() else f"results: {folder}"))
     if result.status.is_failure:
         sys.exit(EXIT_FAILED)
 
@@ -280,8 +281,9 @@ def finish_sweep(folder: Path, tracking: Tracking) -> int:
     console.print(terminal_table(results))
     if interrupted:
         console.print(f"interrupted: results of {len(results)} of {counted(state.cells, 'cell')}")
-    console.print(f"report: {report}")
-    end = {"event": "end", "words": f"ended; report: {report}"}
+    told = f"report: {report}" if report.is_file() else f"results: {folder}"
+    console.print(escape(told))
+    end = {"event": "end", "words": f"ended; {told}"}
     sweep_journal(folder, state.dashboard_url).write(end)
     if interrupted:
         return EXIT_INTERRUPTED

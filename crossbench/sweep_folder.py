@@ -83,6 +83,8 @@ def take_output_folder(config: DictConfig, mode: RunMode) -> TakenFolder:
             f"hydra.sweep.subdir={raw['subdir']} cannot be used: the cells of a sweep are found by "
             "their numbers. Leave it out; hydra.sweep.dir=DIR names the folder of the sweep"
         )
+    if not str(config.outputs_dir).strip():
+        raise ConfigError("outputs_dir is empty: give outputs_dir=DIR, or leave it out")
     folder = absolute(config.hydra[group].dir, key)
     # By convention a lone cell is number 0 in a folder of its own, as in a sweep
     inside = mode is RunMode.RUN and folder.name.isdecimal()

@@ -194,3 +194,10 @@ def test_a_key_that_some_swept_choices_lack(given: list[str], words: str) -> Non
     with pytest.raises(HydraException, match="Could not override") as caught:
         compose("config", overrides=[word for word in given if "," not in word])
     assert words in explain(caught.value, given, given)
+
+
+def test_a_name_that_looks_like_a_number_keeps_its_letters() -> None:
+    for override in ("model.revision=12e5", "tracker.experiment=2024_11", "model.name=1e3"):
+        key, _, value = override.partition("=")
+        assert readable(override) == f'{key}="{value}"'
+    assert readable("batch=32") == "batch=32"

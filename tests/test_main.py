@@ -350,3 +350,15 @@ def test_two_terminals(tmp_path: Path, environment: dict[str, str]) -> None:
     )
     assert gone.returncode == 1
     assert f"no crossbench server answers at {address}" in gone.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["-m", "batch=4,8"]])
+def test_an_empty_outputs_folder_is_refused(more: list[str], tmp_path: Path) -> None:
+    """A variable that is not set must not put results into the root of the file system."""
+    command = [sys.executable, "-m", "crossbench", *more, "backend=noop", "outputs_dir=", *QUIET]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ}, timeout=120
+    )
+    assert done.returncode == 1
+    assert "outputs_dir is empty: give outputs_dir=DIR" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import OmegaConf
 
+from crossbench import mlflow_sqlite
 from crossbench.compose import build
 from crossbench.config import conf_dir
 from crossbench.errors import TrackingError
@@ -425,6 +427,33 @@ def test_a_broken_store_is_told_with_what_mends_it(
     run_in_shell(str(caught.value))
     left = {item.name for item in path.parent.iterdir()} - {"mlflow.db.lock"}
     assert {name for name in left if not name.endswith(".broken")} == set()
+
+
+def test_a_store_that_cannot_be_opened_is_told_at_once(tracker: MlflowTracker) -> None:
+    """By SQLite itself: MLflow would try again and again, for over a minute a cell."""
+    path = Path(tracker.uri.removeprefix("sqlite:///"))
+
+    def refused(words: str) -> None:
+        with pytest.raises(TrackingError, match=words) as caught:
+            replace(tracker).start_cell("cell", None, Place("sweep", 0))
+        assert isinstance(caught.value.__cause__, sqlite3.OperationalError | OSError)
+
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        refused("database is locked")
+    path.unlink()
+    path.mkdir()
+    refused("Is a directory")
+
+
+def test_a_draft_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    def fail(uri: str) -> Any:
+        Path(uri.removeprefix("sqlite:///")).write_bytes(b"half of it")
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        mlflow_sqlite.open_store(tmp_path / "mlflow.db", fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db.lock"]
 
 
 def test_paths_of_a_store_are_meant_from_home_and_from_here(

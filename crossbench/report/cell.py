@@ -13,7 +13,7 @@ from crossbench.report.facts import MACHINE, MODEL, facts
 from crossbench.report.quality import cell_quality
 from crossbench.report.reference import beside_reference
 from crossbench.report.tables import percentile_text
-from crossbench.results import RunResult, Status, load_cell
+from crossbench.results import RunResult, Status, load_cell, whole_file
 from crossbench.types import RequestRecord
 from crossbench.wording import counted, number
 
@@ -50,7 +50,8 @@ def write_cell_report(folder: Path) -> Path:
         facts("Environment", result.environment, MACHINE),
     ]
     path = folder / REPORT_FILE
-    path.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
+    with whole_file(path) as partial:
+        partial.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
     return path
 
 

@@ -17,6 +17,7 @@ from crossbench.report.reference import reference_entries
 from crossbench.report.sweep import question, read_runs, summary_rows
 from crossbench.report.sweep_tables import best_of, estimate_text, unfinished
 from crossbench.report.tables import markdown_table, percentile_text
+from crossbench.results import whole_file
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, counted, number
 
@@ -93,7 +94,8 @@ def write_suite_report(folder: Path) -> Path:
     parts = [f"# Suite {folder.resolve().name}", f"{told}{given}.", contents]
     parts += [f"## {title}\n\n{text}" for title, text in written]
     path = folder / REPORT_FILE
-    path.write_text("\n\n".join(parts) + "\n", "utf-8")
+    with whole_file(path) as partial:
+        partial.write_text("\n\n".join(parts) + "\n", "utf-8")
     return path
 
 

@@ -27,7 +27,7 @@ from crossbench.report.sweep_tables import (
     unfinished,
 )
 from crossbench.report.tables import markdown_table, percentile_text
-from crossbench.results import RunResult, Status, cell_folders, load_cell
+from crossbench.results import RunResult, Status, cell_folders, load_cell, whole_file
 from crossbench.wording import ABSENT, number
 
 CSV_FILE = "results.csv"
@@ -72,7 +72,8 @@ def write_sweep_report(folder: Path) -> Path:
         recommendations(runs),
     ]
     path = folder / REPORT_FILE
-    path.write_text("\n\n".join(section for section in sections if section) + "\n", "utf-8")
+    with whole_file(path) as partial:
+        partial.write_text("\n\n".join(section for section in sections if section) + "\n", "utf-8")
     return path
 
 
