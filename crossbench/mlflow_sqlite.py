@@ -74,7 +74,10 @@ def _check_opens(path: Path) -> None:
 
 def _remove(path: Path) -> None:
     for ending in _COMPANIONS:
-        path.with_name(path.name + ending).unlink(missing_ok=True)
+        file = path.with_name(path.name + ending)
+        if file.exists():
+            os.truncate(file, 0)  # MLflow may hold it open, which would keep its room on the disk
+            file.unlink()
 
 
 def what_mends(path: Path, failure: str) -> str:
