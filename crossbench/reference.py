@@ -11,7 +11,7 @@ import numpy as np
 
 from crossbench.backends.artifacts import artifact_key, library_versions
 from crossbench.errors import NonFiniteValues
-from crossbench.models.atomic_write import write_atomically
+from crossbench.files import whole_file
 from crossbench.models.folder import ModelFolder
 from crossbench.types import Float32Array, QueryPassages
 
@@ -53,7 +53,10 @@ class ReferenceCache:
                 f"the reference's scores of query {entry.query_id} are not finite, and are not kept"
             )
         document = json.dumps({"sha256": _sum(scores), "scores": scores.tolist()})
-        write_atomically(self._path(entry), document)
+        path = self._path(entry)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            partial.write_text(document, "utf-8")
 
     def _path(self, entry: QueryPassages) -> Path:
         key = artifact_key(

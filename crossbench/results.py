@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from crossbench.errors import ResultError
+from crossbench.files import whole_file
 from crossbench.types import RequestRecord, ScoredPair, Task
 
 SCHEMA_VERSION = 1
@@ -188,18 +188,6 @@ def _write_table(table: Any, path: Path) -> Path:
         pq.write_table(table, file)
         file.flush()  # a full disk must show before the file takes its place
     return path
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place once written; what a full disk cut off goes."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _load_rows(path: Path, kind: type[Row]) -> list[Row]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import grpc
 
 from crossbench.addresses import is_this_machine, proxy_in_use, split_address
 from crossbench.errors import CrossbenchError, TargetDied, TargetUnreachable
+from crossbench.processes import child_environment
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.server import Server
 from crossbench.wording import ending
@@ -81,7 +81,7 @@ class SeparateProcess:
                 [sys.executable, "-m", "crossbench.target_process", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=child_environment(),
             )
         try:
             self._channel.send(make_server)

@@ -100,9 +100,12 @@ def tiny_model(folder: Path, family: str = "bert", seed: int = 0) -> ModelFolder
         },
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"}
+    settings: dict[str, object] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": "[PAD]",
+    }
     if family == "roberta":  # which has one type
-        settings["model_input_names"] = ["input_ids", "attention_mask"]  # type: ignore[assignment]
+        settings["model_input_names"] = ["input_ids", "attention_mask"]
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return read_folder(folder, "tiny", 128)
 

@@ -159,3 +159,10 @@ def test_configurations_are_not_mixed(tmp_path: Path) -> None:
     (tmp_path / "only/v2.1").mkdir(parents=True)
     write(tmp_path / "only/v2.1/validation-0.parquet", a_row(query="q"))
     tells(load_msmarco(tmp_path / "only"), r"Read is v2\.1")
+
+
+def test_a_git_lfs_pointer_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "validation-0.parquet"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(DatasetError, match=r"is a Git LFS pointer.*git lfs pull"):
+        load_msmarco(tmp_path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crossbench.errors import DatasetError
+from crossbench.models.json_file import is_lfs_pointer
 from crossbench.types import QueryPassages
 from crossbench.wording import counted
 
@@ -85,6 +86,11 @@ def parquet_rows(path: Path, config: str, split: str, left_out: LeftOut) -> Iter
     for file in files:
         number = 0
         try:
+            if is_lfs_pointer(file):
+                raise DatasetError(
+                    f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` where "
+                    "it is from"
+                )
             with pq.ParquetFile(file) as parquet:
                 for batch in parquet.iter_batches(batch_size=1024, columns=_COLUMNS):
                     for row in batch.to_pylist():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crossbench.errors import DatasetError
+from crossbench.models.json_file import LFS_HEAD
 
 COMPRESSED = (".gz", ".zst", ".bz2")  # endings that may follow a text file's own
 # The first bytes decide, not the name: browsers and mirrors unpack .gz files or add the ending
@@ -96,7 +97,7 @@ def _open(path: Path, kind: str | None) -> io.BufferedReader:
 
 def _check_text(path: Path, start: bytes) -> None:
     """Refuse what is certainly no UTF-8 text by its first bytes."""
-    if start.startswith(b"version https://git-lfs"):
+    if start.startswith(LFS_HEAD):
         raise DatasetError(
             f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` where it is from"
         )

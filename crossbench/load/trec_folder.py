@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -143,8 +144,12 @@ class Folder:
 
     def like_runs(self, known: Iterable[Path | None]) -> list[str]:
         """Names of the files, also one folder down, that begin as a run and are not `known`."""
-        folders = [self.path, *(path for path in sorted(self.path.iterdir()) if path.is_dir())]
-        files = [path for folder in folders for path in _visible(folder)]
+        inner = [
+            path
+            for path in sorted(self.path.iterdir())
+            if path.is_dir() and not path.name.startswith(".") and os.access(path, os.R_OK)
+        ]
+        files = [path for folder in (self.path, *inner) for path in _visible(folder)]
         return [
             str(path.relative_to(self.path))
             for path in files

@@ -8,7 +8,7 @@ from typing import Any
 
 from crossbench.errors import ModelError
 
-_LFS_HEAD = b"version https://git-lfs.github.com/spec/"
+LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -44,18 +44,19 @@ def read_json_list(path: Path) -> list[dict[str, Any]]:
     return document
 
 
-def refuse_lfs_pointer(path: Path) -> None:
-    """Refuse the small text that git leaves in place of a large file where Git LFS did not run.
-
-    Raises:
-        ModelError: the file is such a pointer.
-    """
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is the small text that git leaves where Git LFS did not run."""
     with path.open("rb") as file:
-        if file.read(len(_LFS_HEAD)) == _LFS_HEAD:
-            raise ModelError(
-                f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in the "
-                "model's repository, or download the file"
-            )
+        return file.read(len(LFS_HEAD)) == LFS_HEAD
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Raises ModelError where the file is a Git LFS pointer."""
+    if is_lfs_pointer(path):
+        raise ModelError(
+            f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in the "
+            "model's repository, or download the file"
+        )
 
 
 def _refuse_constant(name: str) -> None:

@@ -43,7 +43,6 @@ _POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_UNSAID = object()
 # Arguments of AutoTokenizer that say how, and not from which files
 _TOKENIZER_OPTIONS = (
     "model_max_length", "do_lower_case", "strip_accents", "tokenize_chinese_chars", "padding_side",
@@ -301,10 +300,11 @@ def _pooling_modes(pooling: _Document) -> tuple[str, ...]:
             *_POOLING_FLAGS,
         )
     )  # fmt: skip
-    chosen = pooling.values.get("pooling_mode", _UNSAID)
-    if chosen is _UNSAID:
-        chosen = [mode for flag, mode in _POOLING_FLAGS.items() if pooling.values.get(flag)]
-        chosen = chosen or ["mean"]
+    if "pooling_mode" in pooling.values:
+        chosen = pooling.values["pooling_mode"]
+    else:
+        flagged = [mode for flag, mode in _POOLING_FLAGS.items() if pooling.values.get(flag)]
+        chosen = flagged or ["mean"]
     modes = (chosen,) if isinstance(chosen, str) else chosen
     if not isinstance(modes, list | tuple) or not modes:
         raise pooling.refuse("pooling_mode", f"give one or several of {', '.join(POOLING_MODES)}")

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from crossbench.errors import ModelError
-from crossbench.models.atomic_write import write_atomically
+from crossbench.files import whole_file
+from crossbench.models.json_file import read_json
+from crossbench.processes import child_environment
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,9 @@ def library_facts(
     else:
         facts = _ask_apart(folder, lower_case, options)
     try:
-        write_atomically(path, json.dumps(dataclasses.asdict(facts)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(facts)), "utf-8")
     except OSError as error:
         log.warning("what transformers says of %s cannot be kept: %s", folder, error)
     return facts
@@ -144,10 +147,9 @@ def _ask_apart(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> Li
             [sys.executable, "-m", "crossbench.models.library_facts", request],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
             encoding="utf-8",
             errors="replace",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=child_environment(),
         )
         if not answer.is_file():
             last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
@@ -183,6 +185,9 @@ def _ask_here(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> Lib
     except ModelError:
         raise
     except Exception as error:  # the libraries raise bare Exception and many other kinds
+        for file in (folder / name for name in TOKENIZER_FILES):
+            if file.suffix == ".json" and file.is_file():
+                read_json(file)  # names the one that is broken, which transformers does not
         words = " ".join(str(error).split())
         raise ModelError(
             f"transformers cannot read the {what} of {folder} ({type(error).__name__}: {words}): "

@@ -8,7 +8,7 @@ from typing import Any
 from crossbench.errors import ModelError
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
-from crossbench.models.json_file import read_json, refuse_lfs_pointer
+from crossbench.models.json_file import read_json, read_json_if_there, refuse_lfs_pointer
 from crossbench.models.layout import MODULES_FILE, Layout, read_layout
 from crossbench.models.library_facts import TOKENIZER_FILES, LibraryFacts, library_facts
 from crossbench.models.size_checks import Infos, check_sizes, labels
@@ -108,15 +108,12 @@ def _check_config(layout: Layout) -> None:
     for key, why in refused.items():
         if config.get(key):
             raise ModelError(f"{path}: {key} = {config[key]!r}: {why}")
-    for name in TOKENIZER_FILES:
-        file = layout.transformer / name
-        if file.suffix == ".json" and file.is_file():
-            document = read_json(file)  # transformers does not say which one is broken
-            if document.get("fast_tokenizer_files"):
-                raise ModelError(
-                    f"{file}: fast_tokenizer_files names other files for other versions of "
-                    "transformers: keep the right one as tokenizer.json, and drop the key"
-                )
+    settings = layout.transformer / "tokenizer_config.json"
+    if read_json_if_there(settings).get("fast_tokenizer_files"):
+        raise ModelError(
+            f"{settings}: fast_tokenizer_files names other files for other versions of "
+            "transformers: keep the right one as tokenizer.json, and drop the key"
+        )
     adapter = layout.transformer / "adapter_config.json"
     if adapter.is_file():
         raise ModelError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from crossbench.files import whole_file
 from crossbench.measure.statistics import summarise
 from crossbench.report import sections
 from crossbench.report.axes import flatten, label
@@ -13,7 +14,7 @@ from crossbench.report.facts import MACHINE, MODEL, facts
 from crossbench.report.quality import cell_quality
 from crossbench.report.reference import beside_reference
 from crossbench.report.tables import percentile_text
-from crossbench.results import RunResult, Status, load_cell, whole_file
+from crossbench.results import RunResult, Status, load_cell
 from crossbench.types import RequestRecord
 from crossbench.wording import counted, number
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from crossbench.errors import ResultError
+from crossbench.files import whole_file
 from crossbench.report.axes import flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
 from crossbench.report.choice import choose
@@ -27,7 +28,7 @@ from crossbench.report.sweep_tables import (
     unfinished,
 )
 from crossbench.report.tables import markdown_table, percentile_text
-from crossbench.results import RunResult, Status, cell_folders, load_cell, whole_file
+from crossbench.results import RunResult, Status, cell_folders, load_cell
 from crossbench.wording import ABSENT, number
 
 CSV_FILE = "results.csv"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from multiprocessing.connection import Connection
 
 from crossbench.backends.base import Backend
 from crossbench.errors import WorkerDied
+from crossbench.processes import child_environment
 from crossbench.serving.frames import Call, State, pack_batch, pack_call, unpack_answer
 from crossbench.types import DeviceMemory, Inference, TokenBatch
 from crossbench.wording import ending
@@ -134,7 +134,7 @@ def _start(channels: int) -> _Child:
             [sys.executable, "-m", "crossbench.serving.worker_process", *map(str, theirs)],
             stdin=subprocess.PIPE,  # its other end is ours alone: closed, the child ends
             pass_fds=theirs,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=child_environment(),
         )
     finally:
         for _, their in pairs:

@@ -80,7 +80,10 @@ class ModelService:
             return await self._similarities(
                 self.model.embedding, [query], places, passages, what, deadline_s
             )
-        name = _naming("passages", passages)
+
+        def name(row: int) -> str:
+            return _name("passages", row, passages[row])
+
         if self.memory is not None:
             known = [(query, passage) for passage in passages]
             return await self._run_known(self.memory, known, name, deadline_s)
@@ -98,7 +101,10 @@ class ModelService:
             return await self._similarities(
                 self.model.embedding, list(queries), places, passages, what, deadline_s
             )
-        name = _naming("passages of pairs", [pair.passage for pair in pairs])
+
+        def name(row: int) -> str:
+            return _name("passages of pairs", row, pairs[row].passage)
+
         if self.memory is not None:
             known = [(pair.query, pair.passage) for pair in pairs]
             return await self._run_known(self.memory, known, name, deadline_s)
@@ -117,7 +123,9 @@ class ModelService:
                 "call Score or ScorePairs, or serve a sentence-transformer (model=all-minilm-l6)"
             )
         prompted = [embedding.prompt + text for text in texts]
-        return await self._vectors(prompted, _naming("texts", texts), deadline_s)
+        return await self._vectors(
+            prompted, lambda row: _name("texts", row, texts[row]), deadline_s
+        )
 
     def learn(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Remember the token ids of these (query, passage), where there is a memory."""
@@ -148,9 +156,9 @@ class ModelService:
         """
 
         def name(row: int) -> str:
-            if row >= len(queries):
-                return _naming(what[1], passages)(row - len(queries))
-            return _naming(what[0], [queries[place] for place in places])(places.index(row))
+            if row < len(queries):
+                return _name(what[0], places.index(row), queries[row])
+            return _name(what[1], row - len(queries), passages[row - len(queries)])
 
         texts = [embedding.query_prompt + query for query in queries]
         texts += [embedding.passage_prompt + passage for passage in passages]
@@ -224,15 +232,10 @@ class ModelService:
         check_finite(values, self.model.name, self.replicas[0].backend)
 
 
-def _naming(what: str, texts: Sequence[str]) -> NameRow:
-    """Names for rows that are `texts` in their order; a long text is cut."""
-
-    def name(row: int) -> str:
-        text = texts[row]
-        shown = repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}…"
-        return f"text {row} of {what} ({shown})"
-
-    return name
+def _name(what: str, number: int, text: str) -> str:
+    """What an error calls a text; a long one is cut."""
+    shown = repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}…"
+    return f"text {number} of {what} ({shown})"
 
 
 def _check_tokens(tokenized: Tokenized, name: NameRow) -> None:
