@@ -17,8 +17,8 @@ from statistics import median
 from benchmarks.race import Contestant, Race, machine, ratios, speed_table
 from crossbench.backends.availability import Unavailable, availability
 from crossbench.backends.cuda import CudaBackend
-from crossbench.config import outputs_dir
 from crossbench.report.tables import markdown_table
+from crossbench.settings.places import outputs_dir
 from crossbench.types import Quant
 from crossbench.wording import number
 

@@ -24,12 +24,12 @@ import psutil
 from playwright.sync_api import sync_playwright
 
 from benchmarks.race import Contestant, Race, machine, ratios, speed_table
-from crossbench.config import outputs_dir
 from crossbench.dashboard.process import JOURNAL_FILE, WebDashboard
 from crossbench.dashboard.screenshot import BROWSER_ARGS, find_browser
 from crossbench.events import FileJournal
 from crossbench.measure.probes import usable_cores
 from crossbench.report.tables import markdown_table
+from crossbench.settings.places import outputs_dir
 
 PORT = 50990
 SETTLE_S = 4.0  # until the page's curves and the machine's caches are as they stay

@@ -29,10 +29,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from crossbench.backends.base import Deployment
-from crossbench.config import conf_dir, register
 from crossbench.errors import CrossbenchError
 from crossbench.models.folder import ModelFolder
 from crossbench.models.reading import read_folder
+from crossbench.settings.places import conf_dir
+from crossbench.settings.schema import register
 from crossbench.types import Quant, TokenBatch
 
 if TYPE_CHECKING:

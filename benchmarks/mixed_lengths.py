@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from statistics import median
 
 from benchmarks.race import Contestant, Race, machine, ratios
-from crossbench.config import outputs_dir
 from crossbench.report.tables import markdown_table
+from crossbench.settings.places import outputs_dir
 from crossbench.wording import number
 
 QUERY_AND_SPECIAL_TOKENS = 10  # about MS MARCO's mean query, and the three special tokens of a pair

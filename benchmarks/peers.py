@@ -20,8 +20,8 @@ from pathlib import Path
 
 from benchmarks.race import Contestant, Race, machine, ratios, speed_table
 from crossbench.backends.cpu_features import has_bf16
-from crossbench.config import outputs_dir
 from crossbench.report.tables import markdown_table
+from crossbench.settings.places import outputs_dir
 
 PAIRS_PER_CALL = "128"  # what 4 requests of 32 hold
 OURS = {

@@ -17,8 +17,8 @@ import argparse
 import sys
 
 from benchmarks.race import Contestant, Race, machine, ratios, speed_table
-from crossbench.config import outputs_dir
 from crossbench.report.tables import markdown_table
+from crossbench.settings.places import outputs_dir
 
 
 def contestant(name: str, module: str, overrides: list[str]) -> Contestant:

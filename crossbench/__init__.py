@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crossbench.dataframes import (
+    from crossbench.analysis import notebook
+    from crossbench.analysis.frames import (
         latest_sweep,
         load_quality,
         load_requests,
@@ -17,13 +18,17 @@ if TYPE_CHECKING:
         load_sweep,
     )
 
-__all__ = ["latest_sweep", "load_quality", "load_requests", "load_runs", "load_sweep"]
+__all__ = ["latest_sweep", "load_quality", "load_requests", "load_runs", "load_sweep", "notebook"]
 
 
 def __getattr__(name: str) -> Any:
     """The measured process imports this package too, so pandas comes only with its first use."""
-    if name in __all__:
-        from crossbench import dataframes
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "notebook":
+        from crossbench.analysis import notebook
 
-        return getattr(dataframes, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return notebook
+    from crossbench.analysis import frames
+
+    return getattr(frames, name)

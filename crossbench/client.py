@@ -1,8 +1,8 @@
 """`python -m crossbench.client server.address=HOST:PORT`: the same load and reports, a server
 that runs already."""
 
-from crossbench.app import launch
-from crossbench.sweep import run_job
+from crossbench.settings.launch import launch
+from crossbench.sweep.job import run_job
 
 if __name__ == "__main__":
     launch(run_job, choices=["hydra/help=client", "target=remote", "server=remote"])

@@ -20,7 +20,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
-from crossbench.app import NO_CELLS, launch
 from crossbench.backends.availability import (
     Availability,
     Checked,
@@ -29,10 +28,11 @@ from crossbench.backends.availability import (
     Unsupported,
     availability,
 )
-from crossbench.composition_errors import CONFIG_NAME
-from crossbench.config import check_settings, to_plain
 from crossbench.measure.probes import environment
 from crossbench.report.tables import plain_table
+from crossbench.settings.composition_errors import CONFIG_NAME
+from crossbench.settings.launch import NO_CELLS, launch
+from crossbench.settings.schema import check_settings, to_plain
 from crossbench.types import Quant
 
 # What makes a precision fast on a CPU: any of the flags does.

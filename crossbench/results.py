@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from crossbench.errors import ResultError
-from crossbench.files import whole_file
+from crossbench.system.files import whole_file
 from crossbench.types import RequestRecord, ScoredPair, Task
 
 SCHEMA_VERSION = 1
@@ -43,7 +43,7 @@ class RunResult:
     name (`pairs_per_s`, `texts_per_s` where it embeds) to values per window; its key `time_s` holds
     the windows' ends in seconds since the start of the measurement. `model`, `dataset` and
     `environment` describe what was served, what was sent and where. `quality` says what was checked
-    of the ranking and the verdict (`measure.quality.Verdict`) with its reason. `warnings` are
+    of the ranking and the verdict (`measure.ranking.Verdict`) with its reason. `warnings` are
     sentences that a reader must know.
     """
 

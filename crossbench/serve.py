@@ -9,13 +9,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from crossbench.app import NO_CELLS, launch
-from crossbench.compose import build, build_server, check_support, check_values, fetch_model
-from crossbench.config import to_plain
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.errors import DashboardError
 from crossbench.events import FileJournal, Journal, NoJournal
+from crossbench.runner.build import build
+from crossbench.runner.checks import check_support, check_values
+from crossbench.runner.compose import build_server
+from crossbench.runner.models import fetch_model
 from crossbench.serving.server import Server, ServerSettings
+from crossbench.settings.launch import NO_CELLS, launch
+from crossbench.settings.schema import to_plain
 from crossbench.wording import counted
 
 

@@ -27,13 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
 from crossbench.backends.availability import Ready, Unavailable, availability
-from crossbench.command import command
-from crossbench.command_line import in_shell, quoted, readable
-from crossbench.composition_errors import CONFIG_NAME, explain
-from crossbench.config import check_settings, conf_dir, register, to_plain
 from crossbench.errors import ConfigError, CrossbenchError
-from crossbench.overrides import sweep_points, sweeper_params
-from crossbench.progress import SteadyConsole
 from crossbench.report.suite import (
     STUDY_FILE,
     SUITE_FILE,
@@ -42,7 +36,14 @@ from crossbench.report.suite import (
     read_suite,
     write_suite_report,
 )
-from crossbench.sweep_folder import absolute, hold, is_held, take_new
+from crossbench.settings.command_line import in_shell, quoted, readable
+from crossbench.settings.composition_errors import CONFIG_NAME, explain
+from crossbench.settings.overrides import sweep_points, sweeper_params
+from crossbench.settings.places import conf_dir
+from crossbench.settings.schema import check_settings, register, to_plain
+from crossbench.sweep.folder import absolute, hold, is_held, take_new
+from crossbench.sweep.progress import SteadyConsole
+from crossbench.system.command import command
 from crossbench.wording import counted
 
 EXIT_FAILED = 1

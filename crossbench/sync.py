@@ -12,12 +12,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from crossbench.app import NO_CELLS, launch
 from crossbench.errors import ConfigError, ResultError
-from crossbench.mlflow_store import MlflowTracker
-from crossbench.services import make_tracker
-from crossbench.sweep_folder import absolute
-from crossbench.upload import Uploaded, is_sweep, sweep_folders, upload_sweep
+from crossbench.settings.launch import NO_CELLS, launch
+from crossbench.sweep.folder import absolute
+from crossbench.sweep.services import make_tracker
+from crossbench.sweep.upload import Uploaded, is_sweep, sweep_folders, upload_sweep
+from crossbench.tracking.mlflow_store import MlflowTracker
 
 
 def sync(folders: Sequence[str], config: DictConfig) -> None:

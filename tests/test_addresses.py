@@ -14,7 +14,12 @@ import psutil
 import pytest
 import requests
 
-from crossbench.addresses import (
+from crossbench.dashboard.web import listen, url_of
+from crossbench.errors import ConfigError, TargetUnreachable
+from crossbench.models.folder import ModelFolder
+from crossbench.runner.targets import Remote
+from crossbench.serving.client import InferenceClient
+from crossbench.system.addresses import (
     check_host,
     has_ipv6,
     is_this_machine,
@@ -22,11 +27,6 @@ from crossbench.addresses import (
     keep_off_proxy,
     split_address,
 )
-from crossbench.dashboard.web import listen, url_of
-from crossbench.errors import ConfigError, TargetUnreachable
-from crossbench.models.folder import ModelFolder
-from crossbench.serving.client import InferenceClient
-from crossbench.targets import Remote
 from tests.serving import noop, serving
 
 ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")

@@ -12,7 +12,6 @@ from sentence_transformers import CrossEncoder
 from crossbench.backends.base import Backend
 from crossbench.backends.compilations import compilations
 from crossbench.backends.compiled import CompiledBackend
-from crossbench.config import conf_dir
 from crossbench.errors import ModelError
 from crossbench.load.datasets import TrecDataset
 from crossbench.models.activation import activation_of
@@ -20,6 +19,7 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.reading import read_folder
 from crossbench.models.sources import LocalModel
 from crossbench.models.tokenizer import PairTokenizer
+from crossbench.settings.places import conf_dir
 from crossbench.types import Float32Array, Pair, Quant
 from tests.serving import deployment, pytorch
 from tests.texts import LONG, PAIRS

@@ -17,11 +17,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from crossbench.command_line import quoted, readable
-from crossbench.composition_errors import explain
-from crossbench.config import conf_dir, register
 from crossbench.errors import ConfigError
-from crossbench.overrides import check_points, check_study, sweep_points
+from crossbench.settings.command_line import quoted, readable
+from crossbench.settings.composition_errors import explain
+from crossbench.settings.overrides import check_points, check_study, sweep_points
+from crossbench.settings.places import conf_dir
+from crossbench.settings.schema import register
 
 A, B = "05a_batch_size_mps", "06a_concurrency_mps"
 

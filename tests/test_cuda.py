@@ -14,12 +14,13 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from crossbench.backends.cuda import build_encoder, varlen_kernel
-from crossbench.compose import build, replica_devices
 from crossbench.errors import BackendUnavailable, ConfigError
 from crossbench.models.folder import ModelFolder
 from crossbench.models.int8_linear import MakeInt8
 from crossbench.models.token_buckets import Bucket, exact, ladder, pack, smallest, unpack
 from crossbench.models.weights import read_weights
+from crossbench.runner.build import build
+from crossbench.runner.compose import replica_devices
 from crossbench.types import Float32Array, Quant, TokenBatch
 from tests import engine_checks as checks
 

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from crossbench.compose import build
 from crossbench.errors import DatasetError
 from crossbench.load.datasets import LoadedDataset, MsMarcoDataset, SyntheticDataset, TrecDataset
 from crossbench.load.lengths import PASSAGES, QUERIES, length_warnings, summarise
 from crossbench.models.folder import ModelFolder
 from crossbench.models.reading import read_folder
 from crossbench.models.tokenizer import PairTokenizer
+from crossbench.runner.build import build
 
 CONF = Path(__file__).resolve().parents[1] / "conf/dataset"
 

@@ -22,9 +22,10 @@ from crossbench.backends.noop import NoopBackend
 from crossbench.backends.onnx import OnnxBackend
 from crossbench.backends.packed import PackedBackend
 from crossbench.backends.pytorch import PyTorchBackend
-from crossbench.config import conf_dir, register
 from crossbench.errors import BackendUnavailable, UnsupportedDevice, UnsupportedQuant
 from crossbench.measure.probes import environment
+from crossbench.settings.places import conf_dir
+from crossbench.settings.schema import register
 from crossbench.types import Quant
 
 

@@ -15,8 +15,6 @@ from hydra import compose, initialize_config_dir
 
 from crossbench.backends.base import Backend, Deployment
 from crossbench.backends.noop import NoopBackend
-from crossbench.compose import build
-from crossbench.config import conf_dir, register, to_plain
 from crossbench.errors import ModelError
 from crossbench.load.datasets import TrecDataset
 from crossbench.load.requests import fill_texts
@@ -25,7 +23,10 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.reading import read_folder
 from crossbench.models.sources import LocalModel
 from crossbench.models.tokenizer import PairTokenizer
+from crossbench.runner.build import build
 from crossbench.serving.client import InferenceClient
+from crossbench.settings.places import conf_dir
+from crossbench.settings.schema import register, to_plain
 from crossbench.types import Float32Array, Pair, Quant, QueryPassages
 from tests import engine_checks as checks
 from tests.serving import deployment, serving

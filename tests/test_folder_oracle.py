@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from crossbench.compose import build
 from crossbench.errors import ModelError
 from crossbench.models.activation import activation_of
 from crossbench.models.reading import read_folder
 from crossbench.models.sources import SeededModel
 from crossbench.models.tokenizer import PairTokenizer
+from crossbench.runner.build import build
 from crossbench.types import Float32Array, Pair
 from tests.engine_checks import node_of
 from tests.generated_folders import EMBEDDER, FORMS, changes, make

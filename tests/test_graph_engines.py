@@ -107,8 +107,8 @@ def test_a_cell_leaves_converting_to_another_process(tiny, tmp_path):
 import subprocess
 import sys
 from hydra import compose, initialize_config_dir
-from crossbench.compose import build_server, fetch_model
-from crossbench.config import check_settings, conf_dir, register, to_plain
+from crossbench.runner.compose import build_server, fetch_model
+from crossbench.settings.schema import check_settings, conf_dir, register, to_plain
 register()
 with initialize_config_dir(str(conf_dir()), version_base="1.3"):
     config = to_plain(compose("config", overrides=sys.argv[1:]))

@@ -17,11 +17,11 @@ import matplotlib as mpl
 
 from crossbench.measure.statistics import summarise
 from crossbench.models.folder import ModelFolder
-from crossbench.progress import SteadyConsole
 from crossbench.report.cell import write_cell_report
 from crossbench.report.sweep import write_sweep_report
 from crossbench.results import RunResult, Status, load_records, save_records, save_result
-from crossbench.runner import saved
+from crossbench.runner.__main__ import saved
+from crossbench.sweep.progress import SteadyConsole
 from crossbench.types import RequestRecord
 
 REPO = Path(__file__).parents[1]
@@ -103,7 +103,7 @@ def test_a_cell_runs_on_an_awkward_machine(seeded_model: ModelFolder, tmp_path: 
 def test_a_user_without_a_home_has_one_while_a_command_runs(tmp_path: Path) -> None:
     """MLflow and OpenVINO insist on one."""
     code = (
-        "from pathlib import Path; from crossbench.command import command\n"
+        "from pathlib import Path; from crossbench.system.command import command\n"
         "with command(): print(Path.home(), Path.home().is_dir())"
     )
     environment = {**CODE, "HOME": "", "TMPDIR": str(tmp_path)}

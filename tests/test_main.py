@@ -283,7 +283,7 @@ def test_a_server_that_dies_ends_the_cell_and_keeps_its_records(
     read_until(cell, "measuring")
     time.sleep(1)
     children = psutil.Process(cell.pid).children(recursive=True)
-    (server,) = (child for child in children if "crossbench.target_process" in child.cmdline())
+    (server,) = (child for child in children if "crossbench.runner.target_child" in child.cmdline())
     server.kill()
     cell.communicate(timeout=200)
     assert cell.returncode == 1

@@ -287,8 +287,10 @@ def test_head_is_calibrated_for_other_sizes_too(tmp_path: Path) -> None:
 def test_every_choice_of_a_model_composes_and_none_repeats_another(tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
-    from crossbench.compose import build, further_models
-    from crossbench.config import conf_dir, register, to_plain
+    from crossbench.runner.build import build
+    from crossbench.runner.models import further_models
+    from crossbench.settings.places import conf_dir
+    from crossbench.settings.schema import register, to_plain
 
     register()
     choices = sorted(file.stem for file in (conf_dir() / "model").glob("*.yaml"))

@@ -20,8 +20,6 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from crossbench.cell_result import CellData, Measured, to_result
-from crossbench.compose import build_reference
 from crossbench.errors import ModelError, NonFiniteValues
 from crossbench.events import EventStream
 from crossbench.load.datasets import LoadedDataset
@@ -29,7 +27,7 @@ from crossbench.load.driver import ClosedLoop
 from crossbench.load.lengths import summarise as summarise_lengths
 from crossbench.measure.correlation import pearson
 from crossbench.measure.intervals import mean_interval, percentile_interval
-from crossbench.measure.quality import (
+from crossbench.measure.ranking import (
     ScoredList,
     Verdict,
     bootstrap_interval,
@@ -43,10 +41,12 @@ from crossbench.models.activation import activation_of
 from crossbench.models.attention import GroupedAttention
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.quality import Served, compare, conclude, score_sample
-from crossbench.reference import ReferenceCache
+from crossbench.quality.check import Served, compare, conclude, score_sample
+from crossbench.quality.score_cache import ReferenceCache
 from crossbench.results import Status, load_records
-from crossbench.runner import measure
+from crossbench.runner.compose import build_reference
+from crossbench.runner.measure import measure
+from crossbench.runner.result import CellData, Measured, to_result
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving import inference_pb2_grpc as pb_grpc
 from crossbench.serving.client import InferenceClient

@@ -17,7 +17,7 @@ from filelock import FileLock
 from nbclient import NotebookClient
 
 import crossbench
-from crossbench import notebook
+from crossbench.analysis import notebook
 from crossbench.errors import ResultError, TrackingError
 from crossbench.measure.queueing import queueing
 from crossbench.models.folder import ModelFolder

@@ -17,13 +17,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from crossbench.backends.noop import NoopBackend
-from crossbench.compose import build_server, fetch_model, further_models
-from crossbench.config import check_settings, conf_dir, register, to_plain
 from crossbench.errors import ConfigError, WorkerDied
 from crossbench.load.driver import ClosedLoop, Stop
 from crossbench.load.requests import fill_requests
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
+from crossbench.runner.compose import build_server
+from crossbench.runner.models import fetch_model, further_models
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.pool import Pool
 from crossbench.serving.pool_settings import PoolSettings
@@ -32,6 +32,8 @@ from crossbench.serving.scheduler import DirectScheduler
 from crossbench.serving.server import Server
 from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.token_memory import TokenMemory
+from crossbench.settings.places import conf_dir
+from crossbench.settings.schema import check_settings, register, to_plain
 from crossbench.types import Inference, Pair, QueryPassages, TokenBatch
 from tests.serving import deployment, in_process, noop, serving, until
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crossbench.measure.quality import (
+from crossbench.measure.ranking import (
     ScoredList,
     Verdict,
     bootstrap_interval,

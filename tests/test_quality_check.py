@@ -15,19 +15,23 @@ import pytest
 from mlflow.tracking import MlflowClient
 from omegaconf import OmegaConf
 
-from crossbench.compose import build, build_reference
-from crossbench.config import CellSettings, conf_dir
 from crossbench.errors import ConfigError
-from crossbench.load.sample import NoCheck, QualityCheck
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.quality import Served, compare, reference_scores, score_lists, score_sample
-from crossbench.reference import ReferenceCache
+from crossbench.quality.check import Served, compare, score_sample
+from crossbench.quality.reference_scores import reference_scores
+from crossbench.quality.sample import NoCheck, QualityCheck
+from crossbench.quality.score_cache import ReferenceCache
+from crossbench.quality.scoring import score_lists
 from crossbench.results import load_quality
+from crossbench.runner.build import build
+from crossbench.runner.compose import build_reference
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.server import Server
+from crossbench.settings.places import conf_dir
+from crossbench.settings.schema import CellSettings
 from crossbench.types import Pipeline, Quant, QueryPassages
 from tests.engine_checks import reference, tiny_model
 from tests.serving import noop, serving

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossbench.measure.quality import judge
+from crossbench.measure.ranking import judge
 from crossbench.measure.statistics import summarise, windows
-from crossbench.report.advice import Recommendation
+from crossbench.report.advice.advice import Recommendation
+from crossbench.report.advice.recommendations import recommend, recommendations
 from crossbench.report.compare import Run
 from crossbench.report.knee import find_knee
-from crossbench.report.recommendations import recommend, recommendations
 from crossbench.results import RunResult, Status
 from crossbench.types import RequestRecord
 

@@ -15,11 +15,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
-from crossbench.config import cell_id, check_groups, check_settings, conf_dir, register, to_plain
 from crossbench.models.folder import ModelFolder
-from crossbench.overrides import sweep_points, sweeper_params, swept_keys
 from crossbench.report.axes import full_label
 from crossbench.report.sweep import read_runs
+from crossbench.settings.identity import cell_id
+from crossbench.settings.overrides import sweep_points, sweeper_params, swept_keys
+from crossbench.settings.places import conf_dir
+from crossbench.settings.schema import check_groups, check_settings, register, to_plain
 
 # study: (backend, batch, concurrency, what it sweeps, cells)
 STUDIES = {

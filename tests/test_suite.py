@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from crossbench.config import conf_dir, register, to_plain
 from crossbench.errors import ConfigError, ResultError
 from crossbench.models.folder import ModelFolder
 from crossbench.report.suite import SUITE_FILE, exit_status, read_suite
+from crossbench.settings.places import conf_dir
+from crossbench.settings.schema import register, to_plain
 from crossbench.suite import all_studies, chosen_studies, main, run_study, why_not
-from crossbench.sweep_folder import hold
+from crossbench.sweep.folder import hold
 
 QUICK = ("backend=noop", "tracker=none", "dashboard=none", "max_seconds=1", "warmup_requests=1",
          "dataset.queries=4", "dataset.passages_per_query=40")  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 
 from crossbench.errors import ConfigError
 from crossbench.models.folder import ModelFolder
-from crossbench.sweep_folder import (
+from crossbench.sweep.folder import (
     INTERRUPTED_FILE,
     LOCK_FILE,
     STATE_FILE,
@@ -96,7 +96,7 @@ def test_a_folder_in_use_is_refused_and_free_afterwards(tmp_path: Path) -> None:
 def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
     code = (
         "import sys, time, pathlib\n"
-        "from crossbench.sweep_folder import take_named\n"
+        "from crossbench.sweep.folder import take_named\n"
         "taken = take_named(pathlib.Path(sys.argv[1]), 'key')\n"
         "print('taken', flush=True)\n"
         "time.sleep(60)\n"

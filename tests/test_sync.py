@@ -20,12 +20,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from crossbench.errors import ResultError
-from crossbench.mlflow_store import MlflowTracker
 from crossbench.models.folder import ModelFolder
 from crossbench.results import RunResult, Status, save_result
-from crossbench.sweep_folder import take_new
-from crossbench.tracking import Place
-from crossbench.upload import is_sweep, sweep_folders, upload_sweep
+from crossbench.sweep.folder import take_new
+from crossbench.sweep.upload import is_sweep, sweep_folders, upload_sweep
+from crossbench.tracking.mlflow_store import MlflowTracker
+from crossbench.tracking.protocol import Place
 
 QUICK = (
     "requests=20",

@@ -12,11 +12,13 @@ import psutil
 import pytest
 from hydra import compose, initialize_config_dir
 
-from crossbench.compose import build_server, fetch_model
-from crossbench.config import check_settings, conf_dir, register, to_plain
 from crossbench.errors import ConfigError, TargetDied
+from crossbench.runner.compose import build_server
+from crossbench.runner.models import fetch_model
+from crossbench.runner.targets import InProcess, SeparateProcess, Target
 from crossbench.serving.client import InferenceClient
-from crossbench.targets import InProcess, SeparateProcess, Target
+from crossbench.settings.places import conf_dir
+from crossbench.settings.schema import check_settings, register, to_plain
 
 
 def recipe(cache_dir: Path, *overrides: str):

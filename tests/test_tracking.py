@@ -21,14 +21,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import OmegaConf
 
-from crossbench import mlflow_sqlite
-from crossbench.compose import build
-from crossbench.config import conf_dir
 from crossbench.errors import TrackingError
-from crossbench.mlflow_format import MAX_PARAM, flatten_params, shorten
-from crossbench.mlflow_store import MlflowTracker
 from crossbench.results import RunResult, Status
-from crossbench.tracking import NoTracker, Place
+from crossbench.runner.build import build
+from crossbench.settings.places import conf_dir
+from crossbench.tracking import mlflow_sqlite
+from crossbench.tracking.mlflow_format import MAX_PARAM, flatten_params, shorten
+from crossbench.tracking.mlflow_store import MlflowTracker
+from crossbench.tracking.protocol import NoTracker, Place
 
 RESULT = RunResult(
     status=Status.FINISHED,
@@ -364,8 +364,8 @@ def test_none_tracks_nothing(cell: Path) -> None:
 
 CREATE = """
 import sys
-from crossbench.mlflow_store import MlflowTracker
-from crossbench.tracking import Place
+from crossbench.tracking.mlflow_store import MlflowTracker
+from crossbench.tracking.protocol import Place
 folder, number = sys.argv[1:]
 tracker = MlflowTracker("mlflow", f"sqlite:///{folder}/mlflow.db", "crossbench", folder, None, 30)
 print(tracker.start_cell("cell", None, Place("sweep", int(number))))

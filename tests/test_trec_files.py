@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from crossbench.cell_result import CellData, Measured, to_result
 from crossbench.errors import DatasetError
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.lengths import summarise
-from crossbench.quality import Served, conclude
+from crossbench.quality.check import Served, conclude
 from crossbench.report.cell import write_cell_report
 from crossbench.results import save_result
+from crossbench.runner.result import CellData, Measured, to_result
 from crossbench.serving import inference_pb2 as pb
 from crossbench.types import QueryPassages, Task
 from tests.test_datasets import load_trec

@@ -8,10 +8,13 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from crossbench.compose import build, check_support, fetch_model
-from crossbench.config import CellSettings, check_settings, conf_dir, register, to_plain
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
+from crossbench.runner.build import build
+from crossbench.runner.checks import check_support
+from crossbench.runner.models import fetch_model
+from crossbench.settings.places import conf_dir
+from crossbench.settings.schema import CellSettings, check_settings, register, to_plain
 from crossbench.types import QueryPassages
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from benchmarks.contestants.cell import open_cell
 from benchmarks.contestants.protocol import obey
 from crossbench.backends.base import Deployment
-from crossbench.compose import build_backend
 from crossbench.measure.probes import usable_cores
 from crossbench.models.tokenizer import PairTokenizer
+from crossbench.runner.compose import build_backend
 from crossbench.types import Pair
 
 

@@ -10,10 +10,11 @@ import sys
 
 from benchmarks.contestants.cell import open_cell
 from benchmarks.contestants.protocol import obey
-from crossbench.compose import build, build_server
 from crossbench.load.driver import ClosedLoop, Stop
 from crossbench.load.requests import fill_requests
 from crossbench.measure.statistics import summarise
+from crossbench.runner.build import build
+from crossbench.runner.compose import build_server
 from crossbench.serving.client import InferenceClient
 from crossbench.types import Task
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from crossbench.addresses import split_address
-from crossbench.app import NO_CELLS, launch
-from crossbench.config import check_groups, to_plain
 from crossbench.dashboard.board import Board
 from crossbench.errors import ConfigError
+from crossbench.settings.launch import NO_CELLS, launch
+from crossbench.settings.schema import check_groups, to_plain
+from crossbench.system.addresses import split_address
 
 
 def watch(config: DictConfig) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crossbench.config import flatten_text
 from crossbench.dashboard.figures import ClientWindow, Counters, GpuUse, Sample
 from crossbench.serving import inference_pb2 as pb
+from crossbench.settings.flatten import flatten_text
 from crossbench.types import Task
 
 HISTORY = 180  # samples, a second each

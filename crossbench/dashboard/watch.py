@@ -12,10 +12,10 @@ from typing import Any
 
 import grpc
 
-from crossbench.addresses import is_this_machine, split_address
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.gpu import Gpus
 from crossbench.serving.client import InferenceClient
+from crossbench.system.addresses import is_this_machine, split_address
 
 INTERVAL_S = 1.0  # of the server's metrics: each costs it a millisecond
 JOURNAL_INTERVAL_S = 0.5

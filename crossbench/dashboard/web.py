@@ -14,13 +14,13 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from crossbench.addresses import cannot_listen, check_host, join_address, reachable_host
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.guard import Guard
 from crossbench.dashboard.page import add_page
 from crossbench.dashboard.routes import add_routes
 from crossbench.dashboard.watch import Watcher
 from crossbench.errors import ConfigError
+from crossbench.system.addresses import cannot_listen, check_host, join_address, reachable_host
 
 PORTS_TRIED = 100
 NICENESS = 10

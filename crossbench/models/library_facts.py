@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from crossbench.errors import ModelError
-from crossbench.files import whole_file
 from crossbench.models.json_file import read_json
-from crossbench.processes import child_environment
+from crossbench.system.files import whole_file
+from crossbench.system.processes import child_environment
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossbench.config import flatten_text
+from crossbench.settings.flatten import flatten_text
 
 # Reading order of names and columns; what is not listed follows in the config's own order.
 _ORDER = (

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from crossbench.files import whole_file
 from crossbench.measure.statistics import summarise
 from crossbench.report import sections
 from crossbench.report.axes import flatten, label
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, MODEL, facts
-from crossbench.report.quality import cell_quality
+from crossbench.report.ranking import cell_quality
 from crossbench.report.reference import beside_reference
 from crossbench.report.tables import percentile_text
 from crossbench.results import RunResult, Status, load_cell
+from crossbench.system.files import whole_file
 from crossbench.types import RequestRecord
 from crossbench.wording import counted, number
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crossbench.measure.intervals import mean_interval, percentile_interval, t_95
-from crossbench.measure.quality import Verdict
+from crossbench.measure.ranking import Verdict
 from crossbench.report.axes import flatten, label, varying
 from crossbench.results import RunResult, Status
 from crossbench.types import RequestRecord

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crossbench.errors import ResultError
-from crossbench.files import whole_file
 from crossbench.measure.statistics import latency_range_table
+from crossbench.report.advice.choice import choose
+from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.cell import REPORT_FILE
-from crossbench.report.choice import choose
 from crossbench.report.compare import Cell, Run, cells
-from crossbench.report.recommendations import recommendations
 from crossbench.report.reference import reference_entries
 from crossbench.report.sweep import question, read_runs, summary_rows
 from crossbench.report.sweep_tables import best_of, estimate_text, unfinished
 from crossbench.report.tables import markdown_table, percentile_text
+from crossbench.system.files import whole_file
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, counted, number
 

@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from crossbench.errors import ResultError
-from crossbench.files import whole_file
+from crossbench.report.advice.choice import choose
+from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.axes import flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
-from crossbench.report.choice import choose
 from crossbench.report.compare import Cell, Estimate, Run, cells, ratio
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, fact_text
-from crossbench.report.quality import quality_reason, sweep_quality
-from crossbench.report.recommendations import recommendations
+from crossbench.report.ranking import quality_reason, sweep_quality
 from crossbench.report.reference import beside_reference
 from crossbench.report.sweep_tables import (
     all_cells,
@@ -29,6 +28,7 @@ from crossbench.report.sweep_tables import (
 )
 from crossbench.report.tables import markdown_table, percentile_text
 from crossbench.results import RunResult, Status, cell_folders, load_cell
+from crossbench.system.files import whole_file
 from crossbench.wording import ABSENT, number
 
 CSV_FILE = "results.csv"

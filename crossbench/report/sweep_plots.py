@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from crossbench.report.advice.choice import choose
 from crossbench.report.axes import numeric_axis, value_text
-from crossbench.report.choice import choose
 from crossbench.report.compare import Cell, Estimate, pareto, rate_unit
 from crossbench.report.drawing import Draw
 from crossbench.report.style import (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from crossbench.measure.quality import Verdict
+from crossbench.measure.ranking import Verdict
+from crossbench.report.advice.choice import Choice, choose
 from crossbench.report.axes import varying
 from crossbench.report.cell import REPORT_FILE
-from crossbench.report.choice import Choice, choose
 from crossbench.report.compare import Cell, Estimate, Run, cells, distinguishable, rate_unit, ratio
 from crossbench.report.tables import (
     change_text,

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import grpc
 import numpy as np
 
-from crossbench.addresses import is_this_machine, join_address, reachable_host, split_address
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving import inference_pb2_grpc as pb_grpc
 from crossbench.serving.finite import NON_FINITE, count_non_finite
+from crossbench.system.addresses import is_this_machine, join_address, reachable_host, split_address
 from crossbench.types import Float32Array, Pair, Timing
 from crossbench.wording import counted
 

@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection
 
 from crossbench.backends.base import Backend
 from crossbench.errors import WorkerDied
-from crossbench.processes import child_environment
 from crossbench.serving.frames import Call, State, pack_batch, pack_call, unpack_answer
+from crossbench.system.processes import child_environment
 from crossbench.types import DeviceMemory, Inference, TokenBatch
 from crossbench.wording import ending
 

@@ -16,7 +16,6 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from crossbench.addresses import cannot_listen, check_host, join_address
 from crossbench.errors import (
     ConfigError,
     CrossbenchError,
@@ -31,6 +30,7 @@ from crossbench.serving import inference_pb2_grpc as pb_grpc
 from crossbench.serving.finite import NON_FINITE
 from crossbench.serving.service import Answer, ModelService
 from crossbench.serving.telemetry import Telemetry
+from crossbench.system.addresses import cannot_listen, check_host, join_address
 from crossbench.types import Pair
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,264 @@
+"""Results as pandas frames: a sweep's cells from its folder or from MLflow, raw requests, scores.
+
+Frames of cells have one row per cell and the same columns whatever they come from: `sweep`, `cell`
+(its number), `folder`, `cell_id`, `status`, `error`, `started_at`, the configuration by its dotted
+keys (`backend`, `batch`, `scheduler.max_batch_pairs`), and the metrics by their names
+(`throughput/pairs_per_s`, in pairs/s; `latency/p95_ms`). What a cell does not have is missing (NaN
+or None); the metrics in CORE_METRICS have a column even where no cell has them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from crossbench.errors import ResultError, TrackingError
+from crossbench.results import (
+    QUALITY_FILE,
+    RECORDS_FILE,
+    RESULT_FILE,
+    RunResult,
+    Status,
+    cell_folders,
+    load_records,
+    load_result,
+)
+from crossbench.settings.flatten import flatten_config
+from crossbench.settings.identity import without_bookkeeping
+from crossbench.settings.places import conf_dir, outputs_dir
+from crossbench.system.addresses import keep_off_proxy
+from crossbench.tracking.mlflow_format import CELL_TAG, COMPLETE_TAG, SWEEP_TAG
+from crossbench.tracking.mlflow_store import MlflowTracker
+from crossbench.types import RequestRecord
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+CORE_METRICS = (
+    "throughput/pairs_per_s",
+    *(f"latency/p{percent}_ms" for percent in (50, 75, 90, 95, 99)),
+    *(f"stage/{stage}_p50_ms" for stage in ("tokenize", "queue", "infer")),
+    "memory/rss_peak_mb",
+    "memory/device_peak_mb",
+    "batching/padding_waste",
+    "requests/ok",
+)
+ABOUT = ("sweep", "cell", "folder", "cell_id", "status", "error", "started_at")
+
+
+def load_sweep(path: str | Path) -> pd.DataFrame:
+    """The cells of the sweep in the folder `path`, or the one cell whose folder it is.
+
+    `folder` is the cell's absolute path. A cell without a readable result is a row with `status`
+    failed and the reason.
+
+    Raises:
+        ResultError: there is no such folder, or no cell in it.
+    """
+    folder = _existing(path)
+    return _frame([_row_of(cell) for cell in _cells_in(folder)])
+
+
+def load_runs(
+    uri: str | None = None, *, experiment: str | None = None, sweep: str | None = None
+) -> pd.DataFrame:
+    """The cells that an MLflow store has, the oldest first; those of one `sweep` by its name.
+
+    `uri` is any tracking URI and `experiment` a name; None takes what conf/tracker/mlflow.yaml
+    says, which is the store in outputs/. `folder` is `<sweep>/<number>`, and `run_id` tells the
+    run. Live series are left out.
+
+    Raises:
+        TrackingError: the store is out of reach, or has no such experiment or sweep.
+    """
+    tracker = _tracker(uri, experiment)
+    file = Path(tracker.uri.removeprefix("sqlite:///").partition("?")[0])
+    if tracker.uri.startswith("sqlite:///") and not file.exists():  # MLflow would make an empty one
+        raise TrackingError(f"there is no MLflow store {file}: give the URI of one that exists")
+    runs = tracker.cells()
+    names = [run.data.tags.get(SWEEP_TAG, "") for run in runs]
+    if sweep is not None:
+        runs = [run for run, name in zip(runs, names, strict=True) if name == sweep]
+        if not runs:
+            known = ", ".join(dict.fromkeys(filter(None, names))) or "none"
+            raise TrackingError(
+                f"no cell of a sweep named {sweep!r} in the store, which has {known}: "
+                "python -m crossbench.sync uploads it"
+            )
+    return _frame([_row_of_run(run) for run in runs])
+
+
+def load_requests(path: str | Path) -> pd.DataFrame:
+    """Every single request of a cell's folder, or of all cells of a sweep's.
+
+    Columns: `cell` (its number), those of RequestRecord (times in seconds since the start of the
+    measurement, `tokenize_ms`, `queue_ms`, `infer_ms`, `status`), `latency_ms` and `service_ms`.
+
+    Raises:
+        ResultError: there is no such folder, or no cell in it kept its requests.
+    """
+    folder = _existing(path)
+    parts = [_requests_of(cell) for cell in _cells_in(folder) if (cell / RECORDS_FILE).exists()]
+    if not parts:
+        raise ResultError(f"no cell in {folder} has a {RECORDS_FILE}: none of them measured")
+    return pd.concat(parts, ignore_index=True)
+
+
+def load_quality(path: str | Path) -> pd.DataFrame:
+    """Every judged pair's score, of a cell's folder or of all cells of a sweep's.
+
+    Columns: `cell` (its number), `query_id`, `passage_id`, `score`, `reference_score`, `relevance`.
+    Without a cell that compared scores the frame is empty.
+
+    Raises:
+        ResultError: there is no such folder, or no cell in it.
+    """
+    parts = []
+    for cell in _cells_in(_existing(path)):
+        if (cell / QUALITY_FILE).exists():
+            scores = pd.read_parquet(cell / QUALITY_FILE)
+            scores.insert(0, "cell", _number(cell))
+            parts.append(scores)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"cell": []})
+
+
+def latest_sweep(outputs: str | Path | None = None) -> Path:
+    """The folder of the sweep that was run last in `outputs`; None is the checkout's own.
+
+    Raises:
+        ResultError: there is none.
+    """
+    folder = Path(outputs) if outputs is not None else outputs_dir()
+    results = folder.glob(f"*/*/{RESULT_FILE}")
+    sweeps = {result.parent.parent for result in results if result.parent.name.isdecimal()}
+    if not sweeps:
+        raise ResultError(f"no sweep in {folder}: run one, or give the folder that has one")
+    return max(
+        sweeps, key=lambda sweep: max(p.stat().st_mtime for p in sweep.glob("*/result.json"))
+    )
+
+
+def records_of(requests: pd.DataFrame) -> list[RequestRecord]:
+    """The rows of a frame from `load_requests` as records again."""
+    names = [item.name for item in fields(RequestRecord)]
+    rows = requests[names].itertuples(index=False, name=None)
+    return [RequestRecord(*row) for row in rows]
+
+
+def _existing(path: str | Path) -> Path:
+    folder = Path(path).expanduser().resolve()
+    if not folder.is_dir():
+        raise ResultError(
+            f"{path} is no folder: give that of a sweep, outputs/<sweep>, or a cell's"
+        )
+    return folder
+
+
+def _cells_in(folder: Path) -> list[Path]:
+    if (folder / RESULT_FILE).exists():
+        return [folder]
+    if cells := cell_folders(folder):
+        return cells
+    sweeps = sorted(path.name for path in folder.iterdir() if path.is_dir() and cell_folders(path))
+    hint = f"give one of the sweeps in it, {', '.join(sweeps[-3:])}" if sweeps else "give a sweep's"
+    raise ResultError(f"{folder} holds no cell: {hint}")
+
+
+def _number(cell: Path) -> int:
+    return int(cell.name) if cell.name.isdecimal() else 0
+
+
+def _row_of(cell: Path) -> dict[str, Any]:
+    try:
+        result = load_result(cell)
+    except ResultError as error:
+        result = RunResult(Status.FAILED, {}, "", error=str(error))
+    return {
+        "sweep": cell.parent.name,
+        "cell": _number(cell),
+        "folder": str(cell),
+        "cell_id": result.cell_id,
+        "status": str(result.status),
+        "error": result.error,
+        "started_at": result.started_at,
+        **_scalars(flatten_config(without_bookkeeping(result.config))),
+        **result.metrics,
+    }
+
+
+def _row_of_run(run: Run) -> dict[str, Any]:
+    tags = run.data.tags
+    sweep, number = tags.get(SWEEP_TAG, ""), tags.get(CELL_TAG)
+    metrics = {key: item for key, item in run.data.metrics.items() if not key.startswith("live/")}
+    return {
+        "sweep": sweep,
+        "cell": int(number) if number else None,
+        "folder": f"{sweep}/{number}",
+        "cell_id": tags.get("cell_id", ""),
+        "status": tags.get("status", ""),
+        "error": tags.get("error"),
+        "started_at": tags.get(COMPLETE_TAG, ""),
+        **_scalars({key: _parsed(text) for key, text in run.data.params.items()}),
+        **metrics,
+        "run_id": run.info.run_id,
+    }
+
+
+def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as a frame: what a cell is, its configuration, its metrics."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    names |= dict.fromkeys(CORE_METRICS)
+    metrics = [name for name in names if "/" in name]
+    about = [*ABOUT, *(["run_id"] if "run_id" in names else [])]
+    settings = [name for name in names if "/" not in name and name not in about]
+    frame = pd.DataFrame(list(rows), columns=[*about, *settings, *metrics])
+    return frame.astype(dict.fromkeys(metrics, "float64"))
+
+
+def _requests_of(cell: Path) -> pd.DataFrame:
+    records = load_records(cell)
+    columns = {
+        item.name: [getattr(record, item.name) for record in records]
+        for item in fields(RequestRecord)
+    }
+    frame = pd.DataFrame({"cell": _number(cell), **columns})
+    frame["latency_ms"] = [record.latency_ms for record in records]
+    frame["service_ms"] = [record.service_ms for record in records]
+    return frame
+
+
+def _scalars(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists and mappings as text, so that every column can be grouped by."""
+    return {
+        key: json.dumps(value) if isinstance(value, list | dict) else value
+        for key, value in flat.items()
+    }
+
+
+def _parsed(text: str) -> Any:
+    """A param as the value that it was before it became text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _tracker(uri: str | None, experiment: str | None) -> MlflowTracker:
+    node = OmegaConf.load(conf_dir() / "tracker" / "mlflow.yaml")
+    config = OmegaConf.create({"outputs_dir": str(outputs_dir()), "tracker": node})
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    given = {"uri": uri, "experiment": experiment}
+    settings = {
+        **plain["tracker"],
+        **{key: item for key, item in given.items() if item is not None},
+    }
+    del settings["_target_"]
+    keep_off_proxy(settings["uri"])
+    return MlflowTracker(**settings)

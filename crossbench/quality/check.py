@@ -1,0 +1,241 @@
+"""The quality check of a cell: a fixed sample scored as served, and by the reference.
+
+It begins when the measurement is over and its metrics are taken. The cell's own server scores the
+sample over the same RPCs as the traffic. Then that server is closed, and what is not in the cache
+yet is scored by the reference: transformers' own padded forward at fp32 on the CPU, behind a
+server of the same make, so that tokenisation, truncation and activation are the same by
+construction. This happens in the measuring child, since the cell's memory and CPU metrics are
+taken by then and the child ends afterwards: a second process would only load the data again.
+
+Nothing calibrates on what it is judged on: int8's scales come from a text that ships with
+crossbench (backends/calibration.tsv) or that the user names, never from the data set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import grpc
+
+from crossbench.errors import CrossbenchError, NonFiniteValues
+from crossbench.measure.ranking import (
+    MIN_QUERIES,
+    Judgement,
+    ScoredList,
+    Verdict,
+    judge,
+    quality_metrics,
+)
+from crossbench.quality.reference_scores import reference_scores
+from crossbench.quality.sample import Check, NoCheck, QualityCheck, is_judged
+from crossbench.quality.score_cache import ReferenceCache
+from crossbench.quality.scoring import score_lists
+from crossbench.serving import inference_pb2 as pb
+from crossbench.serving.client import InferenceClient, words_of
+from crossbench.serving.finite import NON_FINITE
+from crossbench.serving.server import Server
+from crossbench.settings.schema import CellSettings
+from crossbench.types import Float32Array, Pipeline, Quant, QueryPassages, ScoredPair
+from crossbench.wording import counted
+
+Announce = Callable[[str], None]
+NO_MODEL = "none"  # the device of a server that computes no scores
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a server made of the sample: of its first lists, one float32 (n,) each.
+
+    `why` says why there is nothing to compare; then `scores` may still be there to be judged.
+    `non_finite` has the error's words where a score was NaN or infinite, which fails the cell.
+    `judged_left_out`: see LoadedDataset.
+    """
+
+    check: str
+    lists: tuple[QueryPassages, ...] = ()
+    scores: tuple[Float32Array, ...] = ()
+    chosen: int = 0
+    seconds: float = 0.0
+    is_reference: bool = False
+    why: str = ""
+    non_finite: str = ""
+    judged_left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The check's end: what result.json says of it, its metrics, its pairs."""
+
+    summary: dict[str, Any]
+    metrics: dict[str, float] = field(default_factory=dict)
+    pairs: list[ScoredPair] = field(default_factory=list)
+
+
+def why_unchecked(
+    check: Check, pipeline: Pipeline, served: pb.ModelInfo, digest: str
+) -> str | None:
+    """Why this server's scores cannot be checked; None where they can."""
+    if isinstance(check, NoCheck):
+        return f"quality={check.name}"
+    if pipeline is not Pipeline.FULL:
+        return f"pipeline={pipeline.value} measures a stage alone"
+    if served.device == NO_MODEL:
+        return f"backend={served.backend} runs no model"
+    if served.digest != digest:
+        return f"the server's model {served.name} is not the one that this config names"
+    return None
+
+
+def is_reference(served: pb.ModelInfo) -> bool:
+    """Whether a server is what others are compared with: backend=pytorch at fp32 on the CPU."""
+    return (served.backend, served.quant) == ("pytorch", Quant.FP32) and served.device == "cpu"
+
+
+async def score_sample(
+    client: InferenceClient,
+    check: Check,
+    lists: Sequence[QueryPassages],
+    info: pb.ServerInfo,
+    *,
+    settings: CellSettings,
+    digest: str,
+    interrupted: asyncio.Event,
+    announce: Announce,
+) -> Served:
+    """The first half: score a sample by the cell's own server, in requests like its traffic's.
+
+    `digest` is the model's that the config names. The reference without judgements has nothing to
+    tell, and scores nothing.
+    """
+    why = why_unchecked(check, settings.pipeline, info.models[0], digest)
+    if why is not None or not isinstance(check, QualityCheck):
+        return Served(check.name, why=why or f"quality={check.name}")
+    reference = is_reference(info.models[0])
+    chosen = check.choose(lists)
+    served = Served(check.name, chosen=len(chosen), is_reference=reference)
+    if reference and not any(map(is_judged, chosen)):
+        return served
+    announce("checking quality")
+    started_s = time.perf_counter()
+    try:
+        scores = await score_lists(
+            client,
+            chosen,
+            users=settings.concurrency,
+            batch=min(settings.batch, info.max_pairs),
+            max_seconds=check.max_seconds,
+            timeout_s=check.timeout_s,
+            interrupted=interrupted,
+        )
+    except grpc.aio.AioRpcError as error:
+        words = words_of(error)
+        non_finite = words if error.code() is NON_FINITE else ""
+        return replace(served, why=f"the server failed: {words}", non_finite=non_finite)
+    seconds = time.perf_counter() - started_s
+    if interrupted.is_set():
+        return replace(served, why="interrupted")
+    return replace(served, lists=chosen[: len(scores)], scores=tuple(scores), seconds=seconds)
+
+
+def compare(
+    served: Served,
+    check: Check,
+    cache: ReferenceCache,
+    make_server: Callable[[], Server],
+    seed: int,
+    announce: Announce,
+) -> Checked:
+    """The second half, when the cell's own server is closed; a failure here is a reason, no error.
+
+    `make_server` makes the reference's, where the cache does not know every score.
+    """
+    if served.is_reference or served.why or not isinstance(check, QualityCheck):
+        return conclude(served, None, seed)
+    announce("computing the reference")
+    started_s = time.perf_counter()
+    try:
+        reference = asyncio.run(reference_scores(make_server, cache, check, served.lists))
+    except grpc.aio.AioRpcError as error:
+        return unchecked(f"the reference failed: {words_of(error)}", served.check)
+    except Exception as error:
+        if not isinstance(error, CrossbenchError):
+            traceback.print_exc()
+        return unchecked(f"the reference failed: {type(error).__name__}: {error}", served.check)
+    return conclude(served, reference, seed, time.perf_counter() - started_s)
+
+
+def conclude(
+    served: Served, reference: Sequence[Float32Array] | None, seed: int, reference_s: float = 0.0
+) -> Checked:
+    """Metrics, verdict and pairs. `reference` has the first lists' scores, or None without one."""
+    if served.why:
+        return unchecked(served.why, served.check)
+    count = len(served.scores) if reference is None else len(reference)
+    lists = [
+        ScoredList(
+            entry.query_id,
+            entry.passage_ids,
+            scores,
+            None if reference is None else reference[index],
+            entry.relevance,
+            entry.judged_elsewhere,
+        )
+        for index, (entry, scores) in enumerate(
+            zip(served.lists[:count], served.scores[:count], strict=True)
+        )
+    ]
+    try:
+        metrics = quality_metrics(lists, seed)
+    except NonFiniteValues as error:
+        return unchecked(str(error), served.check)
+    if served.is_reference:
+        found = Judgement(Verdict.REFERENCE, "the cell is the reference itself")
+    elif not lists:
+        found = Judgement(Verdict.UNSURE, "the reference scored no list in its time")
+    else:
+        found = judge(metrics)
+        telling = sum(item.judged and item.order_matters for item in lists)
+        if found.verdict is Verdict.KEEPS and telling < MIN_QUERIES:
+            reason = (
+                f"only {telling} of the judged queries have passages of different grades, "
+                f"{MIN_QUERIES} are needed: in the others every order has the same nDCG@10"
+            )
+            found = Judgement(Verdict.UNSURE, reason)
+    reason = found.reason
+    if served.judged_left_out and "quality/judged_queries" in metrics:
+        left_out = counted(served.judged_left_out, "judged query")
+        reason += f"; without {left_out} that had no text or no candidates"
+    summary = {
+        "check": served.check,
+        "verdict": found.verdict.value,
+        "reason": reason,
+        "queries_chosen": served.chosen,
+        "queries_scored": len(served.scores),
+        "queries_compared": 0 if reference is None else count,
+        "passages_a_query": max((len(item.scores) for item in lists), default=0),
+        "served_s": served.seconds,
+        "reference_s": reference_s,
+    }
+    return Checked(summary, metrics, list(_pairs(lists)))
+
+
+def unchecked(reason: str, check: str) -> Checked:
+    """No check, and why."""
+    return Checked({"check": check, "verdict": Verdict.UNCHECKED.value, "reason": reason})
+
+
+def _pairs(lists: Iterable[ScoredList]) -> Iterator[ScoredPair]:
+    for item in lists:
+        for place, passage_id in enumerate(item.passage_ids):
+            yield ScoredPair(
+                query_id=item.query_id,
+                passage_id=passage_id,
+                score=float(item.scores[place]),
+                reference_score=None if item.reference is None else float(item.reference[place]),
+                relevance=None if item.relevance is None else item.relevance[place],
+            )

@@ -1,0 +1,86 @@
+"""Which cells of a sweep are in the running: for the star, the frontier, what is recommended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from crossbench.measure.ranking import Verdict
+from crossbench.report.compare import Cell
+from crossbench.types import Pipeline, Quant
+from crossbench.wording import number, percent
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The cells that may be recommended, and each that may not with the reason.
+
+    `rivals` were measured serving a model, whatever became of the ranking: with fewer than two of
+    them there is nothing to be the best of.
+    """
+
+    cells: tuple[Cell, ...]
+    rivals: int
+    left_out: Mapping[str, str]
+    unverified: bool  # no cell is known to keep the ranking, so none was left out for that
+
+    def has(self, cell: Cell) -> bool:
+        return any(cell is chosen for chosen in self.cells)
+
+
+def choose(joined: Sequence[Cell]) -> Choice:
+    """Leave out what nobody would serve: no numbers, no model, a stage alone, another ranking.
+
+    A lower precision whose ranking was not verified is left out too where another cell is safe.
+    """
+    left_out: dict[str, str] = {}
+    safe: list[Cell] = []
+    unverified: list[Cell] = []
+    changed = 0
+    for cell in joined:
+        if cell.throughput is None or cell.p95 is None:
+            left_out[cell.label] = f"no numbers ({cell.status})"
+        elif cell.flat.get("backend") == "noop":
+            left_out[cell.label] = "runs no model"
+        elif cell.flat.get("pipeline", Pipeline.FULL) != Pipeline.FULL:
+            left_out[cell.label] = f"measures {cell.flat['pipeline']} alone"
+        elif (kept := keeps_ranking(cell)) is False:
+            left_out[cell.label] = f"changes the ranking ({ranking_text(cell)})"
+            changed += 1
+        else:
+            (safe if kept or is_full(cell) else unverified).append(cell)
+    if safe:
+        left_out |= {cell.label: "its ranking was not verified" for cell in unverified}
+    order = {id(cell): index for index, cell in enumerate(joined)}
+    chosen = sorted(safe or unverified, key=lambda cell: order[id(cell)])
+    rivals = changed + len(safe) + len(unverified)
+    return Choice(tuple(chosen), rivals, left_out, unverified=not safe and bool(unverified))
+
+
+def is_full(cell: Cell) -> bool:
+    return cell.flat.get("quant", Quant.FP32) == Quant.FP32
+
+
+def keeps_ranking(cell: Cell) -> bool | None:
+    """The quality check's verdict on the cell; None: it cannot say, or nothing was checked."""
+    if cell.verdict in (Verdict.KEEPS, Verdict.REFERENCE):
+        return True
+    return False if cell.disqualified else None
+
+
+def ranking_text(cell: Cell) -> str:
+    """What is known of the cell's ranking."""
+    metrics, parts = cell.metrics, []
+    change = metrics.get("quality/ndcg_at_10_change")
+    if change is not None:
+        text = f"nDCG@10 {percent(change, 1, signed=True)}"
+        ends = [metrics.get(f"quality/ndcg_at_10_change_{end}") for end in ("low", "high")]
+        if None not in ends:
+            low, high = (percent(end, 1, signed=True) for end in ends if end is not None)
+            text += f", 95 % interval {low} to {high}"
+        parts.append(text)
+    if (tau := metrics.get("quality/kendall_tau")) is not None:
+        parts.append(f"Kendall's tau {tau:.3f}")
+    if (drift := metrics.get("quality/max_abs_diff")) is not None:
+        parts.append(f"scores differ by at most {number(drift, 2)}")
+    return "; ".join(parts) or "no quality metrics"

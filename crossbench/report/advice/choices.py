@@ -1,0 +1,155 @@
+"""Which choices of a sweep can be told apart, and what a lower precision bought and cost."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text, spread_limit
+from crossbench.report.advice.choice import keeps_ranking, ranking_text
+from crossbench.report.axes import numeric_axis, value_text
+from crossbench.report.compare import Cell, distinguishable, ratio
+from crossbench.types import Quant
+
+_PRECISIONS = tuple(Quant)  # from the highest to the lowest
+_NO_CHOICE = frozenset({"quant", "pipeline"})  # has a recommendation of its own; is a measurement
+_SMALLER = 0.9  # a memory that is less than this share of the other's is smaller
+_MEMORY = {
+    "memory/model_mb": "weights",
+    "memory/device_peak_mb": "device memory",
+    "memory/rss_peak_mb": "peak resident set",
+}
+
+
+def distinguishable_choices(joined: Sequence[Cell], axes: Sequence[str]) -> list[Recommendation]:
+    """One for each axis whose values are no numbers: in which order of speed, and how surely."""
+    measured = [cell for cell in joined if cell.throughput is not None]
+    flats = [cell.flat for cell in joined if cell.flat]
+    named = [axis for axis in axes if not numeric_axis([axis], flats) and axis not in _NO_CHOICE]
+    return [_order(measured, axis, axes) for axis in named]
+
+
+def _order(measured: Sequence[Cell], axis: str, axes: Sequence[str]) -> Recommendation:
+    topic = f"Which {axis} is faster"
+    groups = [group for group in matched(measured, axis, axes).values() if len(group) > 1]
+    if not groups:
+        return Recommendation(topic, None, (f"no two measured cells differ in {axis} alone.",))
+    values = list(dict.fromkeys(value for group in groups for value in group))
+    ranked = sorted(values, key=lambda value: -_mean_log(value, groups))
+    chain, evidence = _named(axis, ranked[0]), []
+    for faster, slower in itertools.pairwise(ranked):
+        both = [group for group in groups if faster in group and slower in group]
+        if not both:
+            chain += f", {_named(axis, slower)}"
+            evidence.append(f"{faster} and {slower} were never measured at the same settings.")
+            continue
+        verdicts = [_apart(group[faster], group[slower]) for group in both]
+        sign = ">" if all(verdicts) else "≈" if not any(verdicts) and None not in verdicts else "≳"
+        sign = "?" if all(verdict is None for verdict in verdicts) else sign
+        chain += f" {sign} {_named(axis, slower)}"
+        ratios = [_ratio(group[faster], group[slower]) for group in both]
+        span = f"{min(ratios):.2f}" + (f" to {max(ratios):.2f}" if len(ratios) > 1 else "")
+        count = f"{sum(verdict is True for verdict in verdicts)} of {len(both)}"
+        evidence.append(
+            f"{_named(axis, faster)} has {span}× the throughput of {_named(axis, slower)}: "
+            f"distinguishable in {count} settings, unknown in {verdicts.count(None)}."
+        )
+    limits = (
+        "`>` in every setting that both were measured at; `≳` in some, or not surely; `≈` in none; "
+        "`?` the spread is not known.",
+        spread_limit(measured),
+    )
+    return Recommendation(topic, f"{chain}.", tuple(evidence), limits)
+
+
+def lower_precision(joined: Sequence[Cell], axes: Sequence[str]) -> Recommendation:
+    topic = "What a lower precision bought and cost"
+    if "quant" not in axes:
+        only = {cell.flat.get("quant", "") for cell in joined} - {""}
+        return Recommendation(topic, None, (f"every cell computes in {', '.join(only)}.",))
+    measured = [cell for cell in joined if cell.throughput is not None]
+    groups = matched(measured, "quant", [axis for axis in axes if axis != "quant"])
+    pairs = [pair for group in groups.values() for pair in _steps(group)]
+    missing = [f"{cell.label}: {cell.status}" for cell in joined if cell.throughput is None]
+    absent = (f"Without numbers: {'; '.join(missing)}.",) if missing else ()
+    if not pairs:
+        reason = "no two measured cells differ in precision alone."
+        return Recommendation(topic, None, (reason, *absent))
+    worth: dict[str, list[str]] = {}
+    for high, low in pairs:
+        if keeps_ranking(low) and (why := _worth(high, low)):
+            worth.setdefault(why, []).append(low.label)
+    lost = [low for _, low in pairs if keeps_ranking(low) is False]
+    unsure = [low for _, low in pairs if keeps_ranking(low) is None]
+    advice = " ".join(f"{why}: {', '.join(dict.fromkeys(names))}." for why, names in worth.items())
+    advice = advice or "None that was measured is known to be worth it."
+    if lost:
+        advice += f" Not to be used, the ranking changes: {', '.join(c.label for c in lost)}."
+    evidence = [_step_text(high, low) for high, low in pairs]
+    limits = [spread_limit(measured), *absent]
+    if unsure:
+        limits.append(f"Not known to keep the ranking: {', '.join(cell.label for cell in unsure)}.")
+    return Recommendation(topic, advice, tuple(evidence), tuple(limits))
+
+
+def _steps(group: Mapping[str, Cell]) -> list[tuple[Cell, Cell]]:
+    """The highest precision of a group, beside each lower one."""
+    ordered = sorted(
+        (item for item in group.items() if item[0] in set(Quant)),
+        key=lambda item: _PRECISIONS.index(Quant(item[0])),
+    )
+    return [(ordered[0][1], low) for _, low in ordered[1:]]
+
+
+def _worth(high: Cell, low: Cell) -> str | None:
+    """What a lower precision that keeps the ranking is good for; None: nothing that is known."""
+    apart, gain = _apart(low, high), _ratio(low, high)
+    if apart is True and gain > 1:
+        return "Worth it"
+    memory = _memory(high, low)
+    if memory is None or memory[1] >= _SMALLER:
+        return None
+    if apart is None and gain > 1:
+        return f"Worth it for the {memory[0]}, and faster for all that one run can tell"
+    return f"Worth it for the {memory[0]} alone, not for speed"
+
+
+def _step_text(high: Cell, low: Cell) -> str:
+    memory = _memory(high, low)
+    told = f"; {memory[1]:.2f}× the {memory[0]}" if memory else "; memory unknown"
+    kept = {True: "keeps the ranking", False: "changes the ranking", None: "ranking not verified"}
+    return (
+        f"{low.label} beside {high.flat['quant']}: {speed_text(low, high)}"
+        f"{told}; {kept[keeps_ranking(low)]} ({ranking_text(low)})."
+    )
+
+
+def _memory(high: Cell, low: Cell) -> tuple[str, float] | None:
+    """What memory is called and low's share of high's, by the first measure that both have."""
+    for name, words in _MEMORY.items():
+        if name in low.metrics and high.metrics.get(name):
+            return words, low.metrics[name] / high.metrics[name]
+    return None
+
+
+def _mean_log(value: str, groups: Sequence[Mapping[str, Cell]]) -> float:
+    """Mean logarithm of a value's throughput relative to its groups' geometric means."""
+    logs = []
+    for group in groups:
+        if value in group:
+            centre = sum(math.log(rate(cell).value) for cell in group.values()) / len(group)
+            logs.append(math.log(rate(group[value]).value) - centre)
+    return sum(logs) / len(logs)
+
+
+def _named(axis: str, value: str) -> str:
+    return value_text(axis, {axis: value})
+
+
+def _apart(a: Cell, b: Cell) -> bool | None:
+    return distinguishable(rate(a), rate(b))
+
+
+def _ratio(a: Cell, b: Cell) -> float:
+    return ratio(rate(a), rate(b)).value

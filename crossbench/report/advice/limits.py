@@ -1,0 +1,119 @@
+"""What holds cells back beside the model: padding, tokenisation, the harness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text
+from crossbench.report.axes import value_text
+from crossbench.report.compare import Cell
+from crossbench.types import Pipeline
+from crossbench.wording import counted, percent
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    """Something whose `share` of a cell (0..1, None: unknown) counts from `from_share` on."""
+
+    name: str
+    words: str
+    from_share: float
+    share: Callable[[Cell], float | None]
+
+
+def bottlenecks(joined: Sequence[Cell], axes: Sequence[str]) -> Recommendation:
+    topic = "What holds it back beside the model"
+    served = [
+        cell
+        for cell in joined
+        if cell.throughput is not None
+        and cell.flat.get("backend") != "noop"
+        and cell.flat.get("pipeline", Pipeline.FULL) == Pipeline.FULL
+    ]
+    if not served:
+        return Recommendation(topic, None, ("no cell that ran a model has numbers.",))
+    floors = [cell for cell in joined if cell.flat.get("backend") == "noop" and cell.throughput]
+    causes = (
+        _Cause("padding", "of the computed tokens are padding", 0.1, _padding),
+        _Cause("tokenisation", "of tokenising and inference is tokenising", 0.15, _tokenising),
+        _floor(floors, axes)
+        if floors
+        else _Cause("the harness", "of the service time is outside the stages", 0.15, _overhead),
+    )
+    found, small, unknown = [], [], []
+    for cause in causes:
+        shares = [(share, cell) for cell in served if (share := cause.share(cell)) is not None]
+        if not shares:
+            unknown.append(cause.name)
+            continue
+        worst, cell = max(shares, key=lambda item: item[0])
+        text = f"{percent(worst)} {cause.words} at {cell.label}"
+        if worst < cause.from_share:
+            small.append(f"{cause.name}: at most {text}.")
+            continue
+        count = sum(share >= cause.from_share for share, _ in shares)
+        line = f"{cause.name}: {text}, and {percent(cause.from_share)} or more in {count} of "
+        line += f"{counted(len(shares), 'cell')}."
+        found.append((cause.name, line + _remedy(cause, cell, served, axes)))
+    if not found and unknown and not small:
+        return Recommendation(topic, None, (f"nothing was measured of {', '.join(unknown)}.",))
+    advice = ", ".join(name for name, _ in found).capitalize() + "." if found else "Nothing much."
+    limits = [f"Not measured here: {', '.join(unknown)}."] if unknown else []
+    if not floors:
+        limits.append(
+            "The harness's share is that of one request alone; backend=noop at the same batch and "
+            "concurrency would give its floor."
+        )
+    return Recommendation(topic, advice, (*(line for _, line in found), *small), tuple(limits))
+
+
+def _remedy(cause: _Cause, worst: Cell, served: Sequence[Cell], axes: Sequence[str]) -> str:
+    """The choice of this sweep that lowers the share most, all else equal."""
+    best: tuple[float, str, Cell] | None = None
+    for axis in axes:
+        for group in matched(served, axis, axes).values():
+            if worst not in group.values():
+                continue
+            for cell in group.values():
+                share = cause.share(cell)
+                if share is not None and (best is None or share < best[0]):
+                    best = (share, f"{axis}={value_text(axis, cell.flat).split('=')[-1]}", cell)
+    if best is None or best[2] is worst or best[0] > 0.8 * (cause.share(worst) or 0.0):
+        return ""
+    if rate(best[2]).value < rate(worst).value:
+        return ""
+    return f" With {best[1]} instead it is {percent(best[0])}, at {speed_text(best[2], worst)}."
+
+
+def _padding(cell: Cell) -> float | None:
+    return cell.metrics.get("batching/padding_waste")
+
+
+def _tokenising(cell: Cell) -> float | None:
+    parts = [cell.metrics.get(f"stage/{stage}_mean_ms") for stage in ("tokenize", "infer")]
+    tokenize, infer = parts
+    if tokenize is None or infer is None or tokenize + infer <= 0:
+        return None
+    return tokenize / (tokenize + infer)
+
+
+def _overhead(cell: Cell) -> float | None:
+    overhead = cell.metrics.get("stage/overhead_mean_ms")
+    service = cell.metrics.get("service/mean_ms")
+    return None if overhead is None or not service else max(0.0, overhead / service)
+
+
+def _floor(floors: Sequence[Cell], axes: Sequence[str]) -> _Cause:
+    """How near a cell comes to what no model at all reaches with the same load."""
+    load = [axis for axis in ("batch", "concurrency") if axis in axes]
+
+    def share(cell: Cell) -> float | None:
+        same = [
+            floor.throughput.value
+            for floor in floors
+            if floor.throughput and all(floor.flat.get(k) == cell.flat.get(k) for k in load)
+        ]
+        return cell.throughput.value / max(same) if same and cell.throughput else None
+
+    return _Cause("the harness", "of the throughput of backend=noop is reached", 0.3, share)

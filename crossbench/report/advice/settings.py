@@ -1,0 +1,177 @@
+"""Which settings to serve with: the best under the latency bound, the knee, useful concurrency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from crossbench.measure.statistics import percentile_supported
+from crossbench.report.advice.advice import (
+    Recommendation,
+    matched,
+    rate,
+    spread_limit,
+    times_text,
+    told,
+)
+from crossbench.report.advice.choice import Choice
+from crossbench.report.compare import Cell, distinguishable, pareto
+from crossbench.report.knee import LEAST_HEIGHT, find_knee
+from crossbench.wording import counted, number, percent
+
+PAYS = 1.05  # more requests in flight pay where they bring at least so many times the throughput
+_NAMED = 5  # series or cells that a sentence names; further ones are counted
+
+
+def best_settings(choice: Choice, bound_ms: float | None) -> Recommendation:
+    topic = "Best throughput" + (f" with p95 up to {number(bound_ms)} ms" if bound_ms else "")
+    left_out = [f"Left out: {listed([f'{k} ({v})' for k, v in choice.left_out.items()])}."]
+    left_out = left_out if choice.left_out else []
+    if len(choice.cells) < 2:
+        here = f"only {told(choice.cells[0])}" if choice.cells else "no cell"
+        return Recommendation(topic, None, (f"{here} could be chosen.", *left_out))
+    within = [cell for cell in choice.cells if bound_ms is None or _p95(cell) <= bound_ms]
+    over = [cell for cell in choice.cells if cell not in within]
+    if not within:
+        nearest = min(over, key=_p95)
+        return Recommendation(
+            topic, None, (f"no cell keeps it; the nearest is {told(nearest)}.", *left_out)
+        )
+    best = max(within, key=_pace)
+    evidence = [*_rivals(best, within)]
+    if over:
+        fastest = max(over, key=_pace)
+        gained = "the fastest of them" if _pace(fastest) > _pace(best) else "at best"
+        evidence.append(f"{len(over)} over the bound, {gained} {told(fastest)}.")
+    limits = [spread_limit(within), *_edges(best, choice.cells), *left_out]
+    n = int(best.metrics.get("requests/ok", 0))
+    if not percentile_supported(95, n):
+        limits.append(f"Its p95 rests on {counted(n, 'request')}.")
+    above = best.p95.above if best.p95 else None
+    if bound_ms and above is not None and _p95(best) + above > bound_ms:
+        limits.append(f"The interval of its p95 reaches {number(_p95(best) + above)} ms.")
+    if failed := best.metrics.get("requests/failed"):
+        limits.append(f"{number(failed)} of its requests failed.")
+    if choice.unverified:
+        limits.append("Whether it keeps the ranking was not verified.")
+    if bound_ms is None:
+        limits.append("No latency bound was given (report.latency_bound_ms=…).")
+    return Recommendation(topic, f"{told(best)}.", tuple(evidence), tuple(limits))
+
+
+def knee(choice: Choice) -> Recommendation:
+    topic = "Knee of throughput against p95"
+    cells = choice.cells
+    front = [cells[i] for i in pareto([(_pace(cell), _p95(cell)) for cell in cells])]
+    if len(front) < 3:
+        return Recommendation(
+            topic, None,
+            (f"the frontier has {counted(len(front), 'cell')}, a knee needs three.",),
+        )  # fmt: skip
+    points = [(_p95(cell), _pace(cell)) for cell in front]
+    found = find_knee(points)
+    if found is None:
+        return Recommendation(
+            topic, None,
+            (f"along {len(front)} cells from {told(front[0])} to {told(front[-1])} throughput "
+             f"rises about in step with p95: none lies {percent(LEAST_HEIGHT)} of the range above "
+             "the straight line between the two.",),
+        )  # fmt: skip
+    cell, last, first = front[found.index], front[-1], front[0]
+    evidence = [
+        f"Up to it throughput rises {times_text(cell, first)} for {_p95(cell) / _p95(first):.2f}× "
+        f"the p95 of {first.label}; from it to {last.label} {times_text(last, cell)} "
+        f"for {_p95(last) / _p95(cell):.2f}×."
+    ]
+    limits = [f"The highest of {len(front)} cells on the frontier above its chord (Kneedle)."]
+    halves = [item.throughput.half if item.throughput else None for item in front]
+    known = [half for half in halves if half is not None]
+    span = points[-1][1] - points[0][1]
+    if len(known) < len(halves):
+        limits.append("Some intervals are not known, so a neighbour may be the knee as well.")
+    elif found.lead < math.hypot(*sorted(known)[-2:]) / span:
+        limits.append("Its lead is within the intervals: a neighbour may be the knee as well.")
+    return Recommendation(topic, f"{told(cell)}.", tuple(evidence), tuple(limits))
+
+
+def useful_concurrency(choice: Choice, axes: Sequence[str]) -> Recommendation:
+    topic = "Where concurrency stops paying"
+    if "concurrency" not in axes:
+        return Recommendation(topic, None, ("every cell has the same number in flight.",))
+    groups = matched(choice.cells, "concurrency", axes)
+    series = {key: by_value for key, by_value in groups.items() if len(by_value) > 1}
+    if not series:
+        return Recommendation(topic, None, ("no two cells differ in concurrency alone.",))
+    ranked = sorted(series.items(), key=lambda item: -max(map(_pace, item[1].values())))
+    lines = [_stops(" ".join(key), by_value) for key, by_value in ranked]
+    rest = len(lines) - _NAMED
+    more = (f"And {rest} slower series, not listed.",) if rest > 0 else ()
+    limits = (
+        f"A step pays where it brings at least {percent(PAYS - 1)} and more than the intervals "
+        "explain.",
+        spread_limit(choice.cells),
+    )
+    return Recommendation(topic, lines[0], (*lines[1:_NAMED], *more), limits)
+
+
+def listed(texts: Sequence[str]) -> str:
+    rest = len(texts) - _NAMED
+    return "; ".join(texts[:_NAMED]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _stops(name: str, by_value: Mapping[str, Cell]) -> str:
+    ordered = sorted(by_value.items(), key=lambda item: float(item[0]))
+    cells = [cell for _, cell in ordered]
+    stop = next(i for i in range(len(cells)) if not any(_pays(cells[i], c) for c in cells[i + 1 :]))
+    start = f"{name}: " if name else ""
+    value, best = ordered[stop][0], cells[stop]
+    if stop == len(cells) - 1:
+        before = cells[stop - 1]
+        return (
+            f"{start}not by {value}, the most that was tried: it brings {times_text(best, before)} "
+            f"over {ordered[stop - 1][0]}, for {_p95(best) / _p95(before):.2f}× the p95."
+        )
+    last = cells[-1]
+    return (
+        f"{start}at {value}: {ordered[-1][0]} in flight bring {times_text(last, best)} the "
+        f"throughput for {_p95(last) / _p95(best):.2f}× the p95."
+    )
+
+
+def _pays(fewer: Cell, more: Cell) -> bool:
+    enough = _pace(more) >= PAYS * _pace(fewer)
+    return enough and distinguishable(rate(fewer), rate(more)) is not False
+
+
+def _rivals(best: Cell, within: Sequence[Cell]) -> list[str]:
+    others = sorted((cell for cell in within if cell is not best), key=_pace, reverse=True)
+    if not others:
+        return ["No other cell keeps the bound."]
+    lines = [f"{times_text(best, others[0])} the next, {told(others[0])}."]
+    verdicts = {cell.label: distinguishable(rate(best), rate(cell)) for cell in others}
+    if tied := [name for name, apart in verdicts.items() if apart is False]:
+        lines.append(f"Not distinguishable from it: {listed(tied)}.")
+    if unknown := [name for name, apart in verdicts.items() if apart is None]:
+        lines.append(f"Whether it is really faster is unknown for: {listed(unknown)}.")
+    return lines
+
+
+def _edges(best: Cell, cells: Sequence[Cell]) -> list[str]:
+    """Where the best lies at the end of what was tried, more of it might be better still."""
+    edges = []
+    for axis in ("batch", "concurrency"):
+        values = {float(cell.flat[axis]) for cell in cells if axis in cell.flat}
+        if len(values) > 1 and float(best.flat.get(axis, "nan")) == max(values):
+            edges.append(
+                f"{axis}={best.flat[axis]} is the largest tried; more may be better still."
+            )
+    return edges
+
+
+def _pace(cell: Cell) -> float:
+    return rate(cell).value
+
+
+def _p95(cell: Cell) -> float:
+    assert cell.p95 is not None
+    return cell.p95.value

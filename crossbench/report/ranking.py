@@ -1,0 +1,131 @@
+"""The quality sections of both reports: drift, nDCG, MRR and the verdict with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crossbench.measure.ranking import Verdict
+from crossbench.report.compare import Cell
+from crossbench.report.tables import change_text, markdown_table
+from crossbench.results import Status
+from crossbench.wording import ABSENT, number
+
+_DRIFT = (
+    ("quality/max_abs_diff", "largest difference of a score"),
+    ("quality/mean_abs_diff", "mean difference of a score"),
+    ("quality/kendall_tau", "Kendall's tau, mean of the queries"),
+    ("quality/top10_overlap", "share of the top ten in common"),
+)
+_SENTENCES = {
+    Verdict.KEEPS: "**The ranking is kept**",
+    Verdict.CHANGES: "**The ranking is changed**",
+    Verdict.UNSURE: "**Whether the ranking is kept cannot be said**",
+    Verdict.REFERENCE: "**This is the reference**",
+    Verdict.UNCHECKED: "Not checked",
+}
+_METHOD = (
+    "The reference is transformers' own padded forward at fp32 on the CPU, on the same pairs. A "
+    "cell keeps the ranking where its nDCG@10 is at least 99 % of the reference's: where all of "
+    "the 95 % interval of that share (bootstrap over queries, paired) is; it changes it where none "
+    "of it is; else nothing can be said. nDCG@10 counts every passage judged for a query, also "
+    "those that were not among the candidates."
+)
+
+
+def cell_quality(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+    """A cell's section; empty where its result knows of no check."""
+    if not summary:
+        return ""
+    verdict, reason = Verdict(summary["verdict"]), str(summary["reason"])
+    parts = ["## Ranking quality", f"{_SENTENCES[verdict]}: {reason}."]
+    rows = [[name, number(metrics[key], 4), ""] for key, name in _DRIFT if key in metrics]
+    for name, title in (("ndcg_at_10", "nDCG@10"), ("mrr_at_10", "MRR@10")):
+        if f"quality/{name}" in metrics:
+            rows.append([title, number(metrics[f"quality/{name}"], 3), _interval(metrics, name)])
+    if "quality/ndcg_at_10_change" in metrics:
+        change, _, interval = change_text(metrics).partition(" (")
+        rows.append(["nDCG@10 vs fp32", change, interval.rstrip(")")])
+    if rows:
+        parts.append(markdown_table(["", "value", "95 % interval"], rows, "lrr"))
+        method = "" if verdict is Verdict.REFERENCE else f" {_METHOD}"
+        parts.append(_sampled(summary, metrics) + method)
+    return "\n\n".join(parts)
+
+
+def sweep_quality(joined: Sequence[Cell]) -> str:
+    """The sweep's section: what each checked cell does to scores and ranking."""
+    checked = [cell for cell in joined if cell.verdict not in (None, Verdict.UNCHECKED)]
+    if not checked:
+        return ""
+    headers = ["cell", "ranking", "max diff", "mean diff", "tau", "top 10 in common", "nDCG@10",
+               "MRR@10", "nDCG@10 vs fp32", "queries"]  # fmt: skip
+    rows = []
+    for cell in checked:
+        metrics = cell.metrics
+        rows.append([
+            cell.label,
+            str(cell.verdict),
+            *(number(metrics.get(key), 3) for key, _ in _DRIFT),
+            _with_interval(metrics, "ndcg_at_10"),
+            _with_interval(metrics, "mrr_at_10"),
+            change_text(metrics),
+            number(int(metrics["quality/queries"])) if "quality/queries" in metrics else ABSENT,
+        ])  # fmt: skip
+    kept = [column for column in range(len(headers)) if any(row[column] != ABSENT for row in rows)]
+    table = markdown_table(
+        [headers[column] for column in kept],
+        [[row[column] for column in kept] for row in rows],
+        "ll" + "r" * (len(kept) - 2),
+    )
+    reasons = "\n".join(
+        f"- {cell.label}: {quality_reason(cell)}."
+        for cell in checked
+        if cell.verdict is not Verdict.REFERENCE
+    )
+    depths = {
+        int(run.result.quality.get("passages_a_query", 0)) for cell in checked for run in cell.runs
+    } - {0}
+    sample = f" Each query's first {max(depths)} passages were ranked." if depths else ""
+    return f"## Quality\n\n{table}\n\n{reasons}\n\n{_METHOD}{sample}{_unequal(checked)}"
+
+
+def quality_reason(cell: Cell) -> str:
+    """The sentence behind a cell's verdict."""
+    return next(
+        str(run.result.quality.get("reason"))
+        for run in cell.runs
+        if run.result.status == Status.FINISHED
+        and run.result.quality.get("verdict") == cell.verdict
+    )
+
+
+def _unequal(checked: Sequence[Cell]) -> str:
+    counts = {cell.metrics.get("quality/queries") for cell in checked} - {None}
+    if len(counts) < 2:
+        return ""
+    return (
+        " The cells scored unequal numbers of queries within quality.max_seconds, so compare their "
+        "changes against fp32, which are on the same queries, and not their nDCG@10."
+    )
+
+
+def _sampled(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+    queries, pairs = (int(metrics[f"quality/{name}"]) for name in ("queries", "pairs"))
+    text = f"Over {queries} queries and the first {summary['passages_a_query']} passages of each"
+    chosen = int(summary.get("queries_chosen", queries))
+    cut = f" (of {chosen} chosen; the time was up)" if queries < chosen else ""
+    return f"{text}, {pairs} pairs{cut}."
+
+
+def _interval(metrics: Mapping[str, float], name: str) -> str:
+    low, high = (metrics.get(f"quality/{name}_{end}") for end in ("low", "high"))
+    return ABSENT if low is None or high is None else f"{low:.3f} … {high:.3f}"
+
+
+def _with_interval(metrics: Mapping[str, float], name: str) -> str:
+    if f"quality/{name}" not in metrics:
+        return ABSENT
+    interval = _interval(metrics, name)
+    text = number(metrics[f"quality/{name}"], 3)
+    return text if interval == ABSENT else f"{text} ({interval})"

@@ -1,0 +1,68 @@
+"""The measured process: `python -m crossbench.runner CELL_DIR` measures the cell in its config.yaml.
+
+It writes result.json and requests.parquet. It knows no MLflow, no plots and no web. Its standard
+output is a pipe of events; it ends when its standard input closes, so a parent that is killed
+leaves no orphan.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from crossbench.events import EventStream
+from crossbench.results import RunResult, save_quality, save_records, save_result
+from crossbench.runner.cell import _with_quality, measure_cell
+from crossbench.system.command import denied
+
+CONFIG_FILE = "config.yaml"
+
+
+def _end_with_parent() -> None:
+    """Kill this process group once standard input closes: then nobody waits for the result."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
+
+
+def main(folder: Path) -> None:
+    events = EventStream.take_over_stdout()
+    _end_with_parent()
+    config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE))
+    assert isinstance(config, dict)
+    outcome = measure_cell({str(key): value for key, value in config.items()}, events)
+    # What was measured is safe before the reference takes memory and time of its own; a disk that
+    # has no room for the single requests may have it for their numbers
+    result = outcome.result
+    if outcome.records:
+        result = saved(result, lambda: save_records(outcome.records, folder))
+    save_result(result, folder)
+    if outcome.check_quality is not None:
+        checked = outcome.check_quality()
+        if checked.pairs:
+            result = saved(result, lambda: save_quality(checked.pairs, folder))
+        save_result(_with_quality(result, checked), folder)
+
+
+def saved(result: RunResult, save: Callable[[], Path]) -> RunResult:
+    """The result, with a warning where a file beside it could not be written."""
+    try:
+        save()
+    except OSError as error:
+        return replace(result, warnings=[*result.warnings, f"a file is missing: {denied(error)}"])
+    return result
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

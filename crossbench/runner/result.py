@@ -1,0 +1,187 @@
+"""From what a cell's client brought home to the cell's RunResult."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crossbench.load.datasets import LoadedDataset
+from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
+from crossbench.measure.probes import environment
+from crossbench.measure.statistics import windows
+from crossbench.quality.check import Served
+from crossbench.results import RunResult, Status
+from crossbench.serving import inference_pb2 as pb
+from crossbench.types import RequestRecord, Task
+from crossbench.wording import counted
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a cell's client brought home.
+
+    `reasons` says why requests failed first, by status. `non_finite` has the first error's words
+    where a score was NaN or infinite, in the warm-up, the measurement or the quality check.
+    """
+
+    records: list[RequestRecord]
+    metrics: dict[str, float]
+    info: pb.ServerInfo
+    reasons: Mapping[str, str]
+    cut_short: str  # why it ended before its time: "interrupted", "the server went away (…)"
+    reset_midway: bool  # somebody else has reset the server's counters
+    non_finite: str
+    served: Served | None = None  # what the quality check had of it; None: nothing to check
+
+
+@dataclass(frozen=True, slots=True)
+class CellData:
+    """The data set and how long its texts are for the tokenizer that is served."""
+
+    dataset: LoadedDataset
+    query_tokens: LengthSummary
+    passage_tokens: LengthSummary
+
+
+def server_metrics(
+    info: pb.ServerInfo, before: pb.Metrics, after: pb.Metrics, wall_s: float, task: Task
+) -> dict[str, float]:
+    """What the server itself says of the measurement, wherever it runs."""
+    startup = info.startup
+    metrics = {
+        "startup/load_s": startup.load_s,
+        "startup/compile_s": startup.compile_s,
+        "memory/rss_before_load_mb": startup.rss_before_load_mb,
+        "memory/rss_after_load_mb": startup.rss_after_load_mb,
+        "memory/rss_peak_mb": after.rss_peak_mb,
+        "cpu/cores_used": (after.cpu_s - before.cpu_s) / wall_s,
+        "batching/batches": float(after.batches),
+    }
+    if after.batches:
+        metrics[f"batching/{task.unit}_per_batch"] = after.batch_pairs / after.batches
+    if after.tokens_computed:
+        metrics["batching/padding_waste"] = 1.0 - after.batch_tokens / after.tokens_computed
+    if info.models[0].HasField("model_mb"):
+        metrics["memory/model_mb"] = info.models[0].model_mb
+    if after.HasField("device_memory_peak_mb"):
+        metrics["memory/device_peak_mb"] = after.device_memory_peak_mb
+    return metrics
+
+
+def as_served(
+    config: Mapping[str, Any], served: pb.ModelInfo, digest: str
+) -> tuple[dict[str, Any], list[str]]:
+    """The config with what a server that runs already has in place of what it says, and where.
+
+    `digest` is that of the config's own model. Of another choice only its name is known.
+    """
+    has = {"backend": served.backend, "quant": served.quant}
+    if served.digest != digest:
+        has["model"] = served.name
+    other = [name for name in has if name == "model" or config[name]["name"] != has[name]]
+    told = [f"{name}={has[name]} (not {config[name]['name']})" for name in other]
+    return {**config, **{name: {"name": has[name]} for name in other}}, told
+
+
+def to_result(
+    config: Mapping[str, Any],
+    identity: str,
+    started_at: str,
+    digest: str,
+    data: CellData,
+    task: Task,
+    measured: Measured,
+) -> RunResult:
+    served, *others = measured.info.models
+    dataset = data.dataset
+    failed = [record.status for record in measured.records if not record.ok]
+    warnings = [
+        *(f"Data set: {warning}" for warning in dataset.warnings),
+        *length_warnings(data.query_tokens, data.passage_tokens),
+    ]
+    config, other = as_served(config, served, digest)
+    if other:
+        warnings.append(
+            f"the server runs {', '.join(other)}, and the cell is called by that: give the client "
+            "the overrides that the server was given"
+        )
+    if again := measured.metrics.get("compile/recompilations"):
+        warnings.append(
+            f"torch.compile compiled {again:.0f} graphs while it was measured: latencies hold that "
+            "too; a longer warm-up (warmup_requests, warmup_max_seconds) moves it out"
+        )
+    if measured.reset_midway:
+        warnings.append(
+            "the server's counters were reset while it was measured: batching and peak memory are "
+            "of the time since then"
+        )
+    metrics = {name: value for name, value in measured.metrics.items() if math.isfinite(value)}
+    if dropped := [name for name in measured.metrics if name not in metrics]:
+        warnings.append(
+            f"{', '.join(dropped)}: the server sent NaN or infinite numbers, which are left out"
+        )
+    error = None
+    if measured.cut_short:
+        sent = counted(len(measured.records), "request")
+        error = f"{measured.cut_short} after {sent}; their records are kept"
+        if measured.non_finite:
+            error += f"; the model's values are not finite ({measured.non_finite})"
+    elif measured.non_finite:
+        sent = counted(len(measured.records), "measured request")
+        error = (
+            f"the model's values are not finite ({measured.non_finite}); {len(failed)} of {sent} "
+            "failed, their records are kept"
+        )
+    elif len(failed) == len(measured.records):
+        error = f"all {len(failed)} requests failed, the first with {measured.reasons[failed[0]]}"
+    elif failed:
+        reasons = "; ".join(measured.reasons[status] for status in sorted(set(failed)))
+        warnings.append(
+            f"{len(failed)} of {len(measured.records)} requests failed ({reasons}); the numbers "
+            "are of the others"
+        )
+    return RunResult(
+        status=Status.FAILED if error else Status.FINISHED,
+        config=config,
+        cell_id=identity,
+        error=error,
+        metrics=metrics,
+        environment=environment(),
+        series=windows(measured.records).series(task) if not error else {},
+        model={
+            "name": served.name,
+            "backend": served.backend,
+            "encoder": served.encoder,
+            "quant": served.quant,
+            "device": served.device,
+            "architecture": served.architecture,
+            "max_length": served.max_length,
+            "embedding_dim": served.embedding_dim or None,
+            "digest": served.digest,
+            "caveat": served.caveat or None,
+            **({"also_served": [model.name for model in others]} if others else {}),
+            "workers": measured.info.workers,
+            "threads": measured.info.threads,
+        },
+        dataset={
+            "name": dataset.name,
+            "source": dataset.source,
+            **({"files": ", ".join(dataset.files)} if dataset.files else {}),
+            "digest": dataset.digest,
+            "lists": len(dataset.lists),
+            "pairs": sum(len(entry.passages) for entry in dataset.lists),
+            "query_tokens": _by_percentile(data.query_tokens),
+            "passage_tokens": _by_percentile(data.passage_tokens),
+        },
+        warnings=warnings,
+        started_at=started_at,
+    )
+
+
+def _by_percentile(lengths: LengthSummary) -> dict[str, float]:
+    """Token lengths as result.json holds them: percentiles by their number, mean, min, max."""
+    quantiles = zip(PERCENTILES, lengths.quantiles, strict=True)
+    summary: dict[str, float] = {str(percent): value for percent, value in quantiles}
+    return {**summary, "mean": lengths.mean, "min": lengths.smallest, "max": lengths.largest}

@@ -1,0 +1,45 @@
+"""The server of target=process: `python -m crossbench.runner.target_child FD`, started by its client.
+
+The client sends a function that makes the server and gets its HOST:PORT, or the error that kept it
+from starting. The server ends when the client closes the channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+from crossbench.errors import CrossbenchError, TargetDied
+from crossbench.serving.server import Server
+
+
+async def serve(make_server: Callable[[], Server], channel: Connection) -> None:
+    try:
+        server = make_server()
+        address = await server.start()
+    except CrossbenchError as error:
+        channel.send(error)
+        return
+    except Exception as error:
+        traceback.print_exc()  # the cell's log has it; over there the words must do
+        channel.send(TargetDied(f"the server process failed: {type(error).__name__}: {error}"))
+        return
+    channel.send(address)
+    with contextlib.suppress(EOFError, ConnectionError):
+        await asyncio.to_thread(channel.recv)
+    await server.stop()
+
+
+def main(descriptor: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the client ends us
+    channel = Connection(descriptor)
+    asyncio.run(serve(channel.recv(), channel))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

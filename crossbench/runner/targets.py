@@ -1,0 +1,144 @@
+"""What the client drives: a server in this process, in one of its own, or already running."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+import grpc
+
+from crossbench.errors import CrossbenchError, TargetDied, TargetUnreachable
+from crossbench.serving.client import InferenceClient
+from crossbench.serving.server import Server
+from crossbench.system.addresses import is_this_machine, proxy_in_use, split_address
+from crossbench.system.processes import child_environment
+from crossbench.wording import ending
+
+log = logging.getLogger(__name__)
+
+END_S = 10.0
+
+
+class Target(Protocol):
+    """Opened once before the measurement, closed once after it."""
+
+    async def open(self, make_server: Callable[[], Server]) -> str:
+        """Make the server reachable; returns its HOST:PORT.
+
+        `make_server` can be pickled, so that the server may be made elsewhere.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class InProcess:
+    """Our server on the client's own event loop, on a free loopback port."""
+
+    name: str
+    _server: Server | None = field(default=None, init=False)
+
+    async def open(self, make_server: Callable[[], Server]) -> str:
+        # Loading takes seconds and must not run inside a coroutine that others wait beside
+        self._server = await asyncio.to_thread(make_server)
+        return await self._server.start()
+
+    async def close(self) -> None:
+        if self._server is not None:
+            await self._server.stop()
+
+
+@dataclass
+class SeparateProcess:
+    """Our server in a process of its own, so that client and server share no interpreter.
+
+    It is a fresh interpreter, not a fork: engines' threads and locks do not survive forks.
+    """
+
+    name: str
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _channel: Connection | None = field(default=None, init=False)
+
+    async def open(self, make_server: Callable[[], Server]) -> str:
+        return await asyncio.to_thread(self._start, make_server)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._end)
+
+    def _start(self, make_server: Callable[[], Server]) -> str:
+        ours, theirs = socket.socketpair()
+        self._channel = Connection(ours.detach())
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "crossbench.runner.target_child", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=child_environment(),
+            )
+        try:
+            self._channel.send(make_server)
+            answer = self._channel.recv()
+        except (EOFError, ConnectionError) as error:
+            status = self._process.wait()
+            raise TargetDied(f"the server process {ending(status)} before it served") from error
+        if isinstance(answer, CrossbenchError):
+            raise answer
+        assert isinstance(answer, str)
+        return answer
+
+    def _end(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        if self._process is None:
+            return
+        try:
+            status = self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            log.warning("the server process did not end: killing it")
+            self._process.kill()
+            status = self._process.wait()
+        if status:
+            log.warning("the server process %s", ending(status))
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A server that runs already, at `address` (HOST:PORT)."""
+
+    name: str
+    address: str
+    connect_timeout_s: float
+
+    def __post_init__(self) -> None:
+        split_address(self.address, "server.address")
+
+    async def open(self, make_server: Callable[[], Server]) -> str:
+        async with InferenceClient(self.address) as client:
+            try:
+                await client.ready(self.connect_timeout_s)
+            except grpc.aio.AioRpcError as error:
+                raise TargetUnreachable(
+                    f"no crossbench server answers at {self.address} within "
+                    f"{self.connect_timeout_s:g} s ({error.code().name}): start one with "
+                    "`python -m crossbench.serve`, and give the address that it prints"
+                    + self._proxy_note()
+                ) from error
+        return self.address
+
+    def _proxy_note(self) -> str:
+        host, _ = split_address(self.address, "server.address")
+        proxy = proxy_in_use()
+        if proxy is None or is_this_machine(host):
+            return ""
+        return f". {proxy} is set: where {host} is reached without it, add {host} to no_proxy"
+
+    async def close(self) -> None:
+        """The server is not ours to stop."""

@@ -1,0 +1,62 @@
+"""Starting a Hydra app of ours: where conf/ is, and clear words for a config that cannot be."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from crossbench.errors import CrossbenchError
+from crossbench.settings.command_line import readable_arguments
+from crossbench.settings.composition_errors import CONFIG_NAME, explain
+from crossbench.settings.places import conf_dir
+from crossbench.settings.schema import register
+from crossbench.system.command import command, told_in_words
+
+# Choices of the commands that measure no cell: they need no folder for results
+NO_CELLS = ("hydra.run.dir=.", "~hydra.callbacks.sweep")
+
+
+def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> None:
+    """Run `task` on the config that the command line composes.
+
+    `choices` (`server=standalone`) are made where the command line makes no other.
+    """
+    register()
+    given = {argument.split("=", 1)[0] for argument in sys.argv[1:]}
+    sys.argv[1:1] = [choice for choice in choices if choice.split("=", 1)[0] not in given]
+    try:
+        sys.argv[1:] = readable_arguments(sys.argv[1:])
+    except CrossbenchError as error:
+        sys.exit(f"crossbench: {error}")
+    # Hydra then raises what it would print, and we say it with what exists instead
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    app = hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")
+
+    @functools.wraps(task)
+    def run(config: DictConfig) -> None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            task(config)  # whatever it raises, the other cells still run
+            return
+        try:
+            with told_in_words():
+                task(config)
+        except CrossbenchError as error:
+            sys.exit(f"crossbench: {error}")  # Hydra would list the overrides of an exception
+
+    with command():
+        try:
+            app(run)()
+        except CrossbenchError as error:
+            sys.exit(f"crossbench: {error}")
+        except (HydraException, OmegaConfBaseException) as error:
+            overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+            sys.exit(f"crossbench: {explain(error, overrides, overrides)}")

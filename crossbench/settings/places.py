@@ -1,0 +1,19 @@
+"""Where conf/ and outputs/ are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def conf_dir() -> Path:
+    """conf/ beside the package in a checkout or an editable install, inside it in a wheel."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+
+
+def outputs_dir() -> Path:
+    """The checkout's outputs/, whatever the current directory; ./outputs without a checkout."""
+    is_checkout = (PACKAGE.parent / "pyproject.toml").is_file() and conf_dir().parent != PACKAGE
+    return (PACKAGE.parent if is_checkout else Path.cwd()) / "outputs"

@@ -1,0 +1,135 @@
+"""The parent's side of one cell: start the child on the resolved config, wait, track, report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from crossbench.errors import CrossbenchError, ResultError
+from crossbench.events import Journal
+from crossbench.measure.probes import environment
+from crossbench.results import RunResult, Status, load_result, save_result
+from crossbench.runner.__main__ import CONFIG_FILE
+from crossbench.runner.checks import check_values
+from crossbench.settings.identity import cell_id
+from crossbench.sweep.progress import CellProgress
+from crossbench.wording import ending
+
+LOG_FILE = "cell.log"
+LOG_LINES_IN_ERROR = 5
+STOP_GRACE_S = 30.0  # for requests in flight and the results; a second Ctrl-C does not wait
+
+
+def run_cell(
+    config: Mapping[str, Any], folder: Path, progress: CellProgress, journal: Journal
+) -> RunResult:
+    """Measure one cell in a fresh process; whatever happens to it becomes a result in `folder`.
+
+    A KeyboardInterrupt ends the child in order (what was measured is kept) and is raised again
+    once the result is written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    OmegaConf.save(OmegaConf.create(dict(config)), folder / CONFIG_FILE)
+    try:
+        check_values(config)
+    except CrossbenchError as error:
+        return _failed(config, folder, started_at, str(error))
+    interrupted = False
+    with _child(folder) as child:
+        try:
+            _follow(child, progress, journal)
+        except KeyboardInterrupt:
+            interrupted = True
+            _end(child)
+    try:
+        result = load_result(folder)
+    except ResultError:
+        reason = "interrupted by Ctrl-C" if interrupted else _death(child.returncode, folder)
+        result = _failed(config, folder, started_at, reason)
+    if interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
+@contextlib.contextmanager
+def _child(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """The measuring process, in a group of its own; the whole group is gone afterwards."""
+    command = [sys.executable, "-m", "crossbench.runner", str(folder)]
+    with (folder / LOG_FILE).open("w", encoding="utf-8") as log:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            encoding="utf-8",
+            process_group=0,
+            # An outer MLflow run must not become the parent of what a library in the child logs
+            env={key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"},
+        )
+        try:
+            yield child
+            child.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+
+def _follow(child: subprocess.Popen[str], progress: CellProgress, journal: Journal) -> None:
+    """Block on the child's events until it closes its pipe."""
+    assert child.stdout is not None
+    for line in child.stdout:
+        event = json.loads(line)
+        journal.write(event)
+        if event["event"] == "stage":
+            progress.stage(event["stage"])
+        elif event["event"] == "progress":
+            progress.advance(
+                event["done"], event["elapsed_s"], event["pairs_per_s"], event["p50_ms"]
+            )
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Ask the child to stop sending and write what it has; insist after a while."""
+    child.terminate()
+    try:
+        child.wait(STOP_GRACE_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        child.kill()
+
+
+def _death(returncode: int, folder: Path) -> str:
+    """Why a child that left no result has ended, with the last lines of its log."""
+    reason = f"the measuring process {ending(returncode)}"
+    if returncode >= 0:
+        reason += " and left no result"
+    lines = (folder / LOG_FILE).read_text("utf-8", errors="replace").strip().splitlines()
+    tail = " | ".join(lines[-LOG_LINES_IN_ERROR:])
+    return f"{reason}; see {LOG_FILE}" + (f": {tail}" if tail else "")
+
+
+def _failed(config: Mapping[str, Any], folder: Path, started_at: str, error: str) -> RunResult:
+    result = RunResult(
+        status=Status.FAILED,
+        config=config,
+        cell_id=cell_id(config),
+        error=error,
+        environment=environment(),
+        started_at=started_at,
+    )
+    save_result(result, folder)
+    return result

@@ -1,0 +1,49 @@
+"""The end of a sweep: its report, its parent run, the short table, the exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+
+from crossbench.report.cell import REPORT_FILE
+from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
+from crossbench.sweep.folder import (
+    INTERRUPTED_FILE,
+    read_state,
+)
+from crossbench.sweep.services import (
+    Tracking,
+    console,
+    sweep_journal,
+)
+from crossbench.system.command import denied
+from crossbench.wording import counted
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def finish_sweep(folder: Path, tracking: Tracking) -> int:
+    """Write the sweep's report, end its parent run, print the short table; returns exit status."""
+    state = read_state(folder)
+    interrupted = (folder / INTERRUPTED_FILE).exists()
+    report = folder / REPORT_FILE
+    try:
+        write_sweep_report(folder)
+    except OSError as error:
+        console.print(f"[yellow]report:[/] {escape(denied(error))}")
+    results = [run.result for run in read_runs(folder)]
+    if state.parent_run_id is not None:
+        parent = state.parent_run_id
+        tracking.attempt(lambda tracker: tracker.finish_sweep(parent, results, folder, interrupted))
+    console.print(terminal_table(results))
+    if interrupted:
+        console.print(f"interrupted: results of {len(results)} of {counted(state.cells, 'cell')}")
+    told = f"report: {report}" if report.is_file() else f"results: {folder}"
+    console.print(escape(told))
+    end = {"event": "end", "words": f"ended; {told}"}
+    sweep_journal(folder, state.dashboard_url).write(end)
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if any(result.status.is_failure for result in results) else 0

@@ -1,0 +1,143 @@
+"""Hydra's hooks around a run, of several cells or of one: its folder, its start and its end.
+
+State lives in `<sweep>/sweep.json`, so that every launcher's process finds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
+from crossbench.errors import CrossbenchError
+from crossbench.runner.checks import check_values
+from crossbench.settings.composition_errors import explain
+from crossbench.settings.overrides import (
+    check_points,
+    check_study,
+    sweep_points,
+    sweeper_params,
+    swept_keys,
+)
+from crossbench.settings.schema import to_plain
+from crossbench.sweep.finish import EXIT_FAILED, finish_sweep
+from crossbench.sweep.folder import (
+    STATE_FILE,
+    SweepState,
+    TakenFolder,
+    take_output_folder,
+)
+from crossbench.sweep.services import (
+    console,
+    dashboard_url,
+    make_dashboard,
+    sweep_journal,
+    tracking_of,
+)
+from crossbench.system.command import denied
+
+
+class SweepCallback(Callback):
+    """Hydra's hooks around a run, of several cells or of one.
+
+    Each holds its folder until this process ends.
+    """
+
+    def __init__(self) -> None:
+        self._dashboard: Dashboard | None = None
+        self._taken: TakenFolder | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A launcher copies the hooks to other processes, which neither hold nor end anything."""
+        return {"_dashboard": None, "_taken": None}
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        with _exit_on_error():
+            self._taken = start_cell(config)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        with _exit_on_error():
+            self._taken, self._dashboard = start_sweep(config)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        with _exit_on_error():
+            folder = Path(config.hydra.sweep.dir)
+            status = finish_sweep(folder, tracking_of(config, folder))
+        if self._dashboard is not None:
+            self._dashboard.close()
+        if status:
+            sys.exit(status)
+
+
+@contextlib.contextmanager
+def _exit_on_error() -> Iterator[None]:
+    """Hydra turns a hook's exception into a warning and goes on; what must stop it is an exit."""
+    try:
+        yield
+    except CrossbenchError as error:
+        sys.exit(f"crossbench: {error}")
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"crossbench: {explain(error)}")
+    except OSError as error:
+        sys.exit(f"crossbench: {denied(error)}")
+    except Exception:
+        console.print_exception()
+        sys.exit(EXIT_FAILED)
+
+
+def start_cell(config: DictConfig) -> TakenFolder:
+    """Check a lone cell and take its folder, before Hydra makes it.
+
+    Raises:
+        CrossbenchError: the cell cannot be measured, or the folder cannot be had.
+    """
+    check_study(config)
+    HydraConfig.instance().set_config(config)  # for what the cell's values take from it
+    check_values(
+        to_plain(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+    )
+    return take_output_folder(config, RunMode.RUN)
+
+
+def start_sweep(config: DictConfig) -> tuple[TakenFolder, Dashboard]:
+    """Compose every cell once, take the sweep's folder, open its parent run and its dashboard.
+
+    Raises:
+        ConfigError: a cell does not compose, no cell has values that can be used, two cells are
+            the same, or the folder cannot be had; nothing was started.
+    """
+    given = list(config.hydra.overrides.task)
+    check_study(config)
+    params = {str(key): str(value) for key, value in (config.hydra.sweeper.params or {}).items()}
+    swept = sweeper_params(params, given)
+    with read_write(config):
+        config.hydra.sweeper.params = swept  # the sweeper that Hydra makes next reads it here
+    overrides = [*(f"{key}={value}" for key, value in swept.items()), *given]
+    points = sweep_points(overrides)
+    check_points(points, check_values, given, params)
+    taken = take_output_folder(config, RunMode.MULTIRUN)
+    folder = taken.path
+    tracking = tracking_of(config, folder)
+    dashboard = make_dashboard(config)
+    dashboard.start(folder / JOURNAL_FILE)
+    # While it comes up; it is up before the first cell starts
+    parent = tracking.attempt(lambda tracker: tracker.start_sweep(folder.name, overrides))
+    url = dashboard_url(dashboard)
+    state = SweepState(folder.name, len(points), parent, os.getpid(), url, swept_keys(points))
+    (folder / STATE_FILE).write_text(json.dumps(asdict(state)) + "\n", "utf-8")
+    journal = sweep_journal(folder, url)
+    journal.write({"event": "sweep", "name": folder.name, "cells": len(points)})
+    return taken, dashboard

@@ -1,0 +1,150 @@
+"""Hydra's task: one cell from its config to its report and its tracked run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from rich.markup import escape
+
+from crossbench.dashboard.process import JOURNAL_FILE
+from crossbench.report.axes import full_label
+from crossbench.report.cell import REPORT_FILE, write_cell_report
+from crossbench.report.sweep import terminal_table
+from crossbench.results import RunResult, load_result
+from crossbench.settings.schema import to_plain
+from crossbench.sweep.cell import run_cell
+from crossbench.sweep.finish import EXIT_FAILED, EXIT_INTERRUPTED
+from crossbench.sweep.folder import (
+    INTERRUPTED_FILE,
+    SweepState,
+    home_of,
+    place_of,
+    read_state,
+)
+from crossbench.sweep.progress import cell_progress
+from crossbench.sweep.services import (
+    Tracking,
+    console,
+    dashboard_url,
+    make_dashboard,
+    make_tracking,
+    picture_of_dashboard,
+    sweep_journal,
+)
+from crossbench.system.command import denied
+from crossbench.tracking.protocol import Place
+
+DASHBOARD_FIGURES = (
+    "throughput/pairs_per_s", "throughput/texts_per_s", "latency/p50_ms", "latency/p95_ms",
+    "memory/rss_peak_mb",
+)  # fmt: skip
+
+
+def run_job(config: DictConfig) -> None:
+    """Hydra's task: measure the composed cell, track it, report it.
+
+    Ctrl-C ends the cell in order and marks the sweep, whose remaining cells are then left out, so
+    that Hydra comes to the sweep's end and its report is written.
+    """
+    hydra = HydraConfig.get()
+    # With hydra.job.chdir=true too, a relative path is meant from where the command was typed
+    os.chdir(hydra.runtime.cwd)
+    folder = Path(hydra.runtime.output_dir)
+    plain = to_plain(config)
+    overrides = list(hydra.overrides.task)
+    if hydra.mode == RunMode.RUN:
+        home = home_of(folder)
+        _run_single(config, plain, folder, home, make_tracking(config, home, overrides))
+        return
+    home = folder.parent
+    if (home / INTERRUPTED_FILE).exists():
+        shutil.rmtree(folder)  # Hydra has made it, and a cell that was left out is no failed one
+        return
+    tracking = make_tracking(config, home, overrides)
+    try:
+        measure_and_track(plain, folder, home, read_state(home), hydra.job.num, tracking)
+    except KeyboardInterrupt:
+        (home / INTERRUPTED_FILE).touch()
+    except OSError as error:  # raised on, it would take the sweep's end with it
+        console.print(f"[yellow]cell {hydra.job.num + 1}:[/] {escape(denied(error))}")
+
+
+def _run_single(
+    config: DictConfig, plain: Mapping[str, Any], folder: Path, home: Path, tracking: Tracking
+) -> None:
+    """`home` takes what is of no cell: the journal, and the dashboard's log."""
+    dashboard = make_dashboard(config)
+    dashboard.start(home / JOURNAL_FILE)
+    url = dashboard_url(dashboard)
+    state = SweepState(home.name, 1, None, os.getpid(), url, ())
+    try:
+        result = measure_and_track(plain, folder, home, state, 0, tracking)
+    except KeyboardInterrupt:
+        console.print(escape(f"interrupted; what there is lies in {folder}"))
+        sys.exit(EXIT_INTERRUPTED)
+    finally:
+        sweep_journal(home, url).write(
+            {"event": "end", "words": f"ended; report: {folder / 'report.md'}"}
+        )
+        dashboard.close()
+    console.print(terminal_table([result]))
+    report = folder / REPORT_FILE
+    console.print(escape(f"report: {report}" if report.is_file() else f"results: {folder}"))
+    if result.status.is_failure:
+        sys.exit(EXIT_FAILED)
+
+
+def measure_and_track(
+    config: Mapping[str, Any],
+    folder: Path,
+    home: Path,
+    state: SweepState,
+    number: int,
+    tracking: Tracking,
+) -> RunResult:
+    """One cell from its config to its report and its MLflow run; `home` is its run's folder."""
+    label = full_label(config, state.axes)
+    place = f"cell {number + 1}/{state.cells}"
+    where = Place(*place_of(folder))
+    run_id = tracking.attempt(lambda tracker: tracker.start_cell(label, state.parent_run_id, where))
+    journal = sweep_journal(home, state.dashboard_url, cell=number)
+    journal.write({"event": "cell", "label": label, "config": config})
+    interrupted = False
+    with cell_progress(f"{place} {label}", config) as progress:
+        try:
+            result = run_cell(config, folder, progress, journal)
+        except KeyboardInterrupt:
+            interrupted = True
+            result = load_result(folder)
+        journal.write(
+            {
+                "event": "result",
+                "status": result.status,
+                "error": result.error,
+                "metrics": {key: result.metrics.get(key) for key in DASHBOARD_FIGURES},
+            }
+        )
+        progress.stage("writing the report")
+        try:
+            write_cell_report(folder)
+        except OSError as error:  # the result is safe, and the other cells still run
+            console.print(f"[yellow]report:[/] {escape(denied(error))}")
+    if state.dashboard_url and config["dashboard"]["screenshot"] and result.metrics:
+        picture_of_dashboard(state.dashboard_url, folder)
+    if run_id is not None:
+        tracking.attempt(lambda tracker: tracker.finish_cell(run_id, result, folder, interrupted))
+    if result.error:
+        console.print(
+            f"[yellow]{place} {escape(label)}: {result.status}[/]: {escape(result.error)}"
+        )
+    if interrupted:
+        raise KeyboardInterrupt
+    return result

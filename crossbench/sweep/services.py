@@ -1,0 +1,100 @@
+"""The tracker and the dashboard of a run: made from its config; one that fails costs a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
+
+from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
+from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
+from crossbench.errors import DashboardError, TrackingError
+from crossbench.events import FileJournal, Journal, NoJournal
+from crossbench.runner.build import build
+from crossbench.settings.command_line import in_shell
+from crossbench.settings.flatten import without_credentials
+from crossbench.settings.schema import check_groups
+from crossbench.sweep.progress import SteadyConsole
+from crossbench.system.addresses import keep_off_proxy
+from crossbench.tracking.protocol import Tracker
+
+T = TypeVar("T")
+console = SteadyConsole(stderr=True, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """A tracker, and the command that uploads later what it could not take."""
+
+    tracker: Tracker
+    sync_command: str
+
+    def attempt(self, call: Callable[[Tracker], T]) -> T | None:
+        """A tracker that is out of reach costs a warning, never a result."""
+        try:
+            return call(self.tracker)
+        except TrackingError as error:
+            console.print(
+                f"[yellow]tracking:[/] {escape(str(error))} (results stay on disk: "
+                "python -m crossbench.sync uploads them later; those of this run: "
+                f"{escape(self.sync_command)})"
+            )
+            return None
+
+
+def make_tracking(config: DictConfig, folder: Path, overrides: Sequence[str]) -> Tracking:
+    """The tracker of the run in `folder`, whose command line has these `overrides`."""
+    where = [word for word in overrides if word.lstrip("+").startswith(("tracker", "outputs_dir"))]
+    command = in_shell("python", "-m", "crossbench.sync", str(folder), *where)
+    return Tracking(make_tracker(config), without_credentials(command))
+
+
+def tracking_of(config: DictConfig, folder: Path) -> Tracking:
+    """The tracker of a run, from the config that Hydra's hooks get."""
+    return make_tracking(config, folder, list(config.hydra.overrides.task))
+
+
+def make_tracker(config: DictConfig) -> Tracker:
+    node = OmegaConf.to_container(config.tracker, resolve=True)
+    assert isinstance(node, dict)
+    keep_off_proxy(str(node.get("uri")))
+    tracker: Tracker = build({str(key): value for key, value in node.items()})
+    return tracker
+
+
+def make_dashboard(config: DictConfig) -> Dashboard:
+    node = OmegaConf.to_container(config.dashboard, resolve=True)
+    assert isinstance(node, dict)
+    check_groups({"dashboard": node})
+    dashboard: Dashboard = build({str(key): value for key, value in node.items()})
+    return dashboard
+
+
+def dashboard_url(dashboard: Dashboard) -> str | None:
+    """Where it is, once it is up; one that does not come up costs a warning, never a result."""
+    try:
+        url = dashboard.ready()
+    except DashboardError as error:
+        console.print(f"[yellow]dashboard:[/] {escape(str(error))} (measuring without it)")
+        return None
+    if url:
+        note = f"  ({dashboard.note})" if dashboard.note else ""
+        console.print(f"dashboard: {url}{note}")
+    return url
+
+
+def sweep_journal(folder: Path, url: str | None, **about: int) -> Journal:
+    """Where events of the run in `folder` go; nowhere if no dashboard shows them."""
+    return FileJournal(folder / JOURNAL_FILE, about) if url else NoJournal()
+
+
+def picture_of_dashboard(url: str, cell: Path) -> None:
+    """Keep a picture of the page beside a cell's report."""
+    try:
+        take_screenshot(url, cell / SCREENSHOT_FILE)
+    except DashboardError as error:
+        console.print(f"[yellow]dashboard:[/] {escape(str(error))}")

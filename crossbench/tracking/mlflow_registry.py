@@ -1,0 +1,84 @@
+"""A model's place in MLflow's registry: which version was measured, and its best figures so far.
+
+With `tracker.registered_model=NAME`, a version of NAME stands for one served model, told by the
+digest of its files in the tag `crossbench.model_digest`. Where someone has registered the model and
+set that tag on the version, it is used; else a version is made whose source is the run that
+measured the model first. The files of the model are not copied into the registry: they are large,
+and the digest tells them. The version's tags hold the best throughput that any run found, with that
+run; each run has the tag `crossbench.model_version`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crossbench.errors import TrackingError
+from crossbench.results import RunResult
+from crossbench.tracking.mlflow_format import DIGEST_TAG, is_number
+from crossbench.types import Pipeline
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+RATE_TAG, P95_TAG, RUN_TAG, CELL_TAG = (
+    f"crossbench.best_{name}" for name in ("pairs_per_s", "p95_ms", "run_id", "cell")
+)
+
+
+def link_version(client: MlflowClient, name: str, run_id: str, result: RunResult) -> str:
+    """Note the run's figures on its model's version; returns that version as `models:/NAME/N`.
+
+    Raises:
+        TrackingError: the result does not say which model was served.
+    """
+    digest = str(result.model.get("digest") or "")
+    if not digest:
+        raise TrackingError("the result has no model digest, so no registered version fits it")
+    version = _version(client, name, digest) or _create(client, name, run_id, digest, result)
+    number = str(version.version)
+    rate, p95 = (result.metrics.get(key) for key in ("throughput/pairs_per_s", "latency/p95_ms"))
+    best_so_far = float(version.tags.get(RATE_TAG, "-inf"))
+    if _is_of_the_model(result) and is_number(rate) and float(rate or 0) > best_so_far:
+        model = result.model
+        tags = {
+            RATE_TAG: f"{rate:.6g}",
+            **({P95_TAG: f"{p95:.6g}"} if is_number(p95) else {}),
+            RUN_TAG: run_id,
+            CELL_TAG: f"{model.get('backend')} {model.get('quant')} batch={result.config['batch']} "
+            f"concurrency={result.config['concurrency']}",
+        }
+        for key, value in tags.items():
+            client.set_model_version_tag(name, number, key, value)
+    return f"models:/{name}/{number}"
+
+
+def _is_of_the_model(result: RunResult) -> bool:
+    """Not the harness's floor, nor one stage of the pipeline alone."""
+    return result.model.get("backend") != "noop" and result.config.get("pipeline") == Pipeline.FULL
+
+
+def _version(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
+    """The newest version with this digest."""
+    found = client.search_model_versions(_named(name), max_results=1000)
+    fitting = [item for item in found if item.tags.get(DIGEST_TAG) == digest]
+    return max(fitting, key=lambda item: int(item.version), default=None)
+
+
+def _create(
+    client: MlflowClient, name: str, run_id: str, digest: str, result: RunResult
+) -> ModelVersion:
+    if not client.search_registered_models(_named(name)):
+        client.create_registered_model(name, description="Models that crossbench has measured")
+    return client.create_model_version(
+        name,
+        source=client.get_run(run_id).info.artifact_uri,
+        run_id=run_id,
+        tags={DIGEST_TAG: digest, "model": str(result.model.get("name", ""))},
+        description="Measured by crossbench; its files are told by the digest and not kept here.",
+    )
+
+
+def _named(name: str) -> str:
+    mark = '"' if "'" in name else "'"
+    return f"name = {mark}{name}{mark}"
