@@ -17,7 +17,6 @@ from typing import Any
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from crossbench.backends.availability import (
@@ -32,7 +31,7 @@ from crossbench.measure.probes import environment
 from crossbench.report.tables import plain_table
 from crossbench.settings.composition_errors import CONFIG_NAME
 from crossbench.settings.launch import NO_CELLS, launch
-from crossbench.settings.schema import check_settings, to_plain
+from crossbench.settings.plan import CellPlan, composed_plan
 from crossbench.types import Quant
 
 # What makes a precision fast on a CPU: any of the flags does.
@@ -76,16 +75,16 @@ def examine(overrides: list[str]) -> list[Choice]:
     """
     choices = []
     for name in GlobalHydra.instance().config_loader().get_group_options("backend"):
-        config = _compose(name, overrides)
-        settings, backend = check_settings(config), get_class(config["backend"]["_target_"])
+        plan = _compose(name, overrides)
+        backend, settings = plan.backend.type, plan.settings
         found = {quant: availability(backend, quant, settings.device) for quant in Quant}
         choices.append(Choice(name, backend, settings.quant, found))
     return choices
 
 
-def _compose(backend: str, overrides: list[str]) -> dict[str, Any]:
+def _compose(backend: str, overrides: list[str]) -> CellPlan:
     others = [word for word in overrides if not word.startswith(("backend=", "quant="))]
-    return to_plain(compose(CONFIG_NAME, overrides=[*others, f"backend={backend}"]))
+    return composed_plan(compose(CONFIG_NAME, overrides=[*others, f"backend={backend}"]))
 
 
 def as_text(choices: list[Choice], place: dict[str, Any]) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from crossbench.errors import ResultError
+from crossbench.settings.cell_config import CellConfig
 from crossbench.system.files import whole_file
 from crossbench.types import RequestRecord, ScoredPair, Task
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 RESULT_FILE = "result.json"
 RECORDS_FILE = "requests.parquet"
 QUALITY_FILE = "quality.parquet"
@@ -48,7 +50,7 @@ class RunResult:
     """
 
     status: Status
-    config: Mapping[str, Any]
+    config: CellConfig
     cell_id: str
     error: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -62,20 +64,14 @@ class RunResult:
 
     @property
     def task(self) -> Task:
-        """What the cell asked of the server; before there was a choice, for scores."""
-        return task_of(self.config)
-
-
-def task_of(config: Mapping[str, Any]) -> Task:
-    """What a cell of this config asks of the server: scores, wherever it does not say."""
-    load = config.get("load")
-    chosen = load.get("task") if isinstance(load, Mapping) else None
-    return Task.EMBED if chosen == Task.EMBED else Task.SCORE
+        """What the cell asked of the server."""
+        return self.config.task
 
 
 def save_result(result: RunResult, folder: Path) -> Path:
     """Write `result.json` into `folder`, whole or not at all; not-a-number becomes null."""
-    document = {"schema_version": SCHEMA_VERSION, **asdict(result)}
+    kept = {item.name: getattr(result, item.name) for item in fields(RunResult)}
+    document = {"schema_version": SCHEMA_VERSION, **kept, "config": result.config.document}
     path = folder / RESULT_FILE
     text = json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n"
     with whole_file(path) as partial:
@@ -85,7 +81,10 @@ def save_result(result: RunResult, folder: Path) -> Path:
 
 
 def load_result(folder: Path) -> RunResult:
-    """Read `folder`/result.json.
+    """Read `folder`/result.json, of this schema version or of version 1.
+
+    The cell's id is computed afresh from its config, since version 1 made it of what decides
+    nothing, such as where the code of a class lies.
 
     Raises:
         ResultError: there is no such file, it is not JSON, or it has another schema version.
@@ -100,15 +99,18 @@ def load_result(folder: Path) -> RunResult:
     if not isinstance(document, dict):
         raise ResultError(f"{path} holds no result: run the cell again")
     version = document.pop("schema_version", None)
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS:
         raise ResultError(
-            f"{path} has schema version {version}, this crossbench reads {SCHEMA_VERSION}: "
+            f"{path} has schema version {version}, this crossbench reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}: "
             "use the crossbench that wrote it, or run the cell again"
         )
     known = {item.name for item in fields(RunResult)}
     document = {key: value for key, value in document.items() if key in known}
     try:
-        return RunResult(**{**document, "status": Status(document["status"])})
+        config = CellConfig(document["config"])
+        own = {"status": Status(document["status"]), "config": config, "cell_id": config.cell_id}
+        return RunResult(**{**document, **own})
     except (KeyError, TypeError, ValueError) as error:
         raise ResultError(f"{path} is no whole result ({error}): run the cell again") from error
 

@@ -10,36 +10,37 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
-from crossbench.errors import DashboardError
+from crossbench.errors import ConfigError, DashboardError
 from crossbench.events import FileJournal, Journal, NoJournal
-from crossbench.runner.build import build
-from crossbench.runner.checks import check_support, check_values
+from crossbench.runner.checks import check_config, check_support
 from crossbench.runner.compose import build_server
 from crossbench.runner.models import fetch_model
 from crossbench.serving.server import Server, ServerSettings
 from crossbench.settings.launch import NO_CELLS, launch
-from crossbench.settings.schema import to_plain
+from crossbench.settings.plan import composed_config
+from crossbench.settings.run import run_settings
 from crossbench.wording import counted
 
 
 def serve(config: DictConfig) -> None:
     """Load the model, listen, print where, serve until told to stop."""
-    plain = to_plain(config)
-    settings = check_values(plain)
-    check_support(plain, settings)
-    limits: ServerSettings = build(plain["server"])
+    plan = check_config(composed_config(config))
+    if plan.server is None:
+        raise ConfigError("server=remote runs already: leave it out, or give server=standalone")
+    check_support(plan)
+    limits: ServerSettings = plan.server.build()
     limits.check_listen()
-    model = fetch_model(plain, settings)
-    dashboard: Dashboard = build(plain["dashboard"])
+    model = fetch_model(plan)
+    dashboard: Dashboard = run_settings(config, []).dashboard.build()
     with tempfile.TemporaryDirectory(prefix="crossbench-") as folder:
         path = Path(folder) / JOURNAL_FILE
         dashboard.start(path)  # which takes a second of CPU, and is over before anybody is served
-        print(f"loading {model.name} for backend={plain['backend']['name']} ...", flush=True)
+        print(f"loading {model.name} for backend={plan.backend.name} ...", flush=True)
         try:
-            server = build_server(plain, settings, model)
+            server = build_server(plan, model)
             url = _url(dashboard)
             journal = FileJournal(path) if url else NoJournal()
-            journal.write({"event": "config", "config": plain})
+            journal.write({"event": "config", "config": plan.config.document})
             asyncio.run(_run(server, journal))
         finally:
             dashboard.close()

@@ -13,16 +13,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from hydra.utils import get_class
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
@@ -40,7 +38,8 @@ from crossbench.settings.command_line import in_shell, quoted, readable
 from crossbench.settings.composition_errors import CONFIG_NAME, explain
 from crossbench.settings.overrides import sweep_points, sweeper_params
 from crossbench.settings.places import conf_dir
-from crossbench.settings.schema import check_settings, register, to_plain
+from crossbench.settings.plan import CellPlan, composed_plan
+from crossbench.settings.schema import register
 from crossbench.sweep.folder import absolute, hold, is_held, take_new
 from crossbench.sweep.progress import SteadyConsole
 from crossbench.system.command import command
@@ -141,27 +140,26 @@ def plan(names: Iterable[str], overrides: Sequence[str]) -> tuple[Path, SuiteSta
                 swept = sweeper_params(composed.hydra.sweeper.params or {}, overrides)
                 task = [f"+experiment={name}", *overrides]
                 points = sweep_points([*(f"{key}={value}" for key, value in swept.items()), *task])
-                config = to_plain(compose(CONFIG_NAME, overrides=points[0]))
+                composed = compose(CONFIG_NAME, overrides=points[0])
             except (HydraException, OmegaConfBaseException) as error:
                 raise ConfigError(f"{name}: {explain(error)}") from error
-            outputs = absolute(config["outputs_dir"], "outputs_dir")
+            outputs = absolute(composed.outputs_dir, "outputs_dir")
             # Where a study compares backends, those that are missing are cells of its report
             if len({word for point in points for word in point if _is_backend(word)}) < 2:
-                reason = why_not(config)
+                reason = why_not(composed_plan(composed))
                 if reason is not None:
                     skipped[name] = reason
     folder = outputs / f"suite_{datetime.now().astimezone():%Y-%m-%d_%H-%M-%S}"
     return folder.resolve(), SuiteState(tuple(studies), tuple(overrides), skipped)
 
 
-def why_not(config: Mapping[str, Any]) -> str | None:
-    """What this machine lacks for a config's backend; None: nothing.
+def why_not(plan: CellPlan) -> str | None:
+    """What this machine lacks for a plan's backend; None: nothing.
 
     What no machine can do is not missing: its cell will say so.
     """
-    settings = check_settings(config)
-    name, backend = config["backend"]["name"], get_class(config["backend"]["_target_"])
-    found = availability(backend, settings.quant, settings.device)
+    settings, name = plan.settings, plan.backend.name
+    found = availability(plan.backend.type, settings.quant, settings.device)
     if isinstance(found, Unavailable):
         return f"backend={name} is not available here. {found}"
     if name == "mlx" and found == Ready("cpu") and settings.device == "auto":

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from crossbench.errors import ConfigError, ResultError
 from crossbench.settings.launch import NO_CELLS, launch
+from crossbench.settings.run import run_settings
 from crossbench.sweep.folder import absolute
 from crossbench.sweep.services import make_tracker
 from crossbench.sweep.upload import Uploaded, is_sweep, sweep_folders, upload_sweep
@@ -28,14 +30,15 @@ def sync(folders: Sequence[str], config: DictConfig) -> None:
         ResultError: a folder is no sweep, or there is none.
         TrackingError: the store is out of reach.
     """
-    tracker = make_tracker(config)
+    run = run_settings(config, list(HydraConfig.get().overrides.task))
+    tracker = make_tracker(run)
     if not isinstance(tracker, MlflowTracker):
-        raise ConfigError(f"tracker={config.tracker.name} keeps nothing: give tracker=mlflow")
+        raise ConfigError(f"tracker={run.tracker.name} keeps nothing: give tracker=mlflow")
     sweeps = [_sweep(Path(folder)) for folder in folders]
     if not folders:
-        sweeps = sweep_folders(absolute(config.outputs_dir, "outputs_dir"))
+        sweeps = sweep_folders(absolute(run.outputs_dir, "outputs_dir"))
     if not sweeps:
-        raise ResultError(f"no sweep in {config.outputs_dir}: give the folder of one")
+        raise ResultError(f"no sweep in {run.outputs_dir}: give the folder of one")
     for folder in sweeps:
         print(_told(upload_sweep(folder, tracker)), flush=True)
 

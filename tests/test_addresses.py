@@ -27,7 +27,7 @@ from crossbench.system.addresses import (
     keep_off_proxy,
     split_address,
 )
-from tests.serving import noop, serving
+from tests.helpers.serving import noop, serving
 
 ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 

@@ -21,8 +21,8 @@ from crossbench.models.sources import LocalModel
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.settings.places import conf_dir
 from crossbench.types import Float32Array, Pair, Quant
-from tests.serving import deployment, pytorch
-from tests.texts import LONG, PAIRS
+from tests.helpers.serving import deployment, pytorch
+from tests.helpers.texts import LONG, PAIRS
 
 COMPILED_YAML = [conf_dir() / f"backend/{name}.yaml" for name in ("packed", "compiled")]
 FP32_TOLERANCE = 1e-4

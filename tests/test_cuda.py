@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name everybody knows it by)
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from crossbench.backends.cuda import build_encoder, varlen_kernel
@@ -19,10 +18,10 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.int8_linear import MakeInt8
 from crossbench.models.token_buckets import Bucket, exact, ladder, pack, smallest, unpack
 from crossbench.models.weights import read_weights
-from crossbench.runner.build import build
-from crossbench.runner.compose import replica_devices
+from crossbench.settings.component import Component
+from crossbench.settings.plan import replica_devices
 from crossbench.types import Float32Array, Quant, TokenBatch
-from tests import engine_checks as checks
+from tests.helpers import engine_checks as checks
 
 CPU = torch.device("cpu")
 # Scores of the real model spread by about 1.
@@ -146,9 +145,9 @@ def test_buckets_are_a_ladder_and_the_smallest_that_holds_is_taken(batch: TokenB
 
 
 def test_replicas_go_to_the_devices_in_turns() -> None:
-    assert replica_devices(None, "auto") == ["auto"]
-    assert replica_devices([0, 1], "cuda") == ["cuda:0", "cuda:1"]
-    pool = build(OmegaConf.to_container(OmegaConf.load(checks.ROOT / "conf/pool/threads.yaml")))
+    assert replica_devices(None, "auto") == ("auto",)
+    assert replica_devices([0, 1], "cuda") == ("cuda:0", "cuda:1")
+    pool = Component.choice("pool", "threads").build()
     assert pool.resolve(cores=8, models=1, devices=2) == (2, 4)
     for wrong in ([], [0, 0], ["a"], 3, [True]):
         with pytest.raises(ConfigError, match=r"backend\.devices must be"):

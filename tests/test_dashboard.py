@@ -35,7 +35,7 @@ from crossbench.models.folder import ModelFolder
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
 from tests.conftest import REPO
-from tests.serving import noop, serving
+from tests.helpers.serving import noop, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -23,7 +23,7 @@ from crossbench.load.lengths import PASSAGES, QUERIES, length_warnings, summaris
 from crossbench.models.folder import ModelFolder
 from crossbench.models.reading import read_folder
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.runner.build import build
+from crossbench.settings.component import Component
 
 CONF = Path(__file__).resolve().parents[1] / "conf/dataset"
 
@@ -31,7 +31,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf/dataset"
 def from_conf(name: str, **changes: Any) -> Any:
     node = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     assert isinstance(node, dict)
-    return build({**node, **changes})
+    return Component.of("dataset", {**node, **changes}).build()
 
 
 @pytest.fixture(scope="module")

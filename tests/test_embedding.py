@@ -11,7 +11,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
 from crossbench.backends.base import Backend, Deployment
 from crossbench.backends.noop import NoopBackend
@@ -23,13 +22,11 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.reading import read_folder
 from crossbench.models.sources import LocalModel
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.runner.build import build
 from crossbench.serving.client import InferenceClient
-from crossbench.settings.places import conf_dir
-from crossbench.settings.schema import register, to_plain
 from crossbench.types import Float32Array, Pair, Quant, QueryPassages
-from tests import engine_checks as checks
-from tests.serving import deployment, serving
+from tests.helpers import engine_checks as checks
+from tests.helpers.plans import plan_of
+from tests.helpers.serving import deployment, serving
 from tests.test_main import crossbench, results, the_sweep
 
 TOLERANCE = 1e-4
@@ -52,10 +49,8 @@ def library_vectors(folder: ModelFolder, texts: list[str]) -> Float32Array:
 
 def backend(name: str, model: ModelFolder, cache_dir: Path, quant: Quant = Quant.FP32) -> Backend:
     """A loaded backend with the options of its YAML."""
-    register()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        node = to_plain(compose("config", overrides=[f"backend={name}"]))["backend"]
-    made: Backend = build(node, deployment=Deployment(model, quant, "cpu", 2, cache_dir))
+    plan = plan_of(f"backend={name}", cache_dir=cache_dir)
+    made: Backend = plan.backend.build(deployment=Deployment(model, quant, "cpu", 2, cache_dir))
     made.load_model()
     return made
 

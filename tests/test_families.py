@@ -15,9 +15,9 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.reading import read_folder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.types import Float32Array, Pair
+from tests.helpers.texts import LONG, PAIRS
+from tests.helpers.tiny_families import FAMILIES
 from tests.test_embedding import backend
-from tests.texts import LONG, PAIRS
-from tests.tiny_families import FAMILIES
 
 TOLERANCE = 1e-4
 # RoBERTa counts positions by the tokens that are no padding, wherever these stand

@@ -19,11 +19,11 @@ from crossbench.models.activation import activation_of
 from crossbench.models.reading import read_folder
 from crossbench.models.sources import SeededModel
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.runner.build import build
+from crossbench.settings.component import Component
 from crossbench.types import Float32Array, Pair
-from tests.engine_checks import node_of
-from tests.generated_folders import EMBEDDER, FORMS, changes, make
-from tests.serving import deployment
+from tests.helpers.engine_checks import node_of
+from tests.helpers.generated_folders import EMBEDDER, FORMS, changes, make
+from tests.helpers.serving import deployment
 
 PAIRS = [
     Pair("River Café", "The RIVER is naïve water"),
@@ -65,8 +65,7 @@ def our_scores(folder: Path, engine_name: str) -> Float32Array:
     model = read_folder(folder, "generated")
     tokenizer = PairTokenizer(model)
     node = OmegaConf.to_container(node_of(engine_name))
-    assert isinstance(node, dict)
-    engine = build(node, deployment=deployment(model, folder))
+    engine = Component.of("backend", node).build(deployment=deployment(model, folder))
     engine.load_model()
     try:
         embedding = model.embedding

@@ -12,7 +12,7 @@ import pytest
 
 from crossbench.backends.artifacts import Artifact
 from crossbench.errors import BackendUnavailable, ConfigError, ModelError, UnsupportedQuant
-from tests import engine_checks as checks
+from tests.helpers import engine_checks as checks
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,15 @@ def test_a_cell_leaves_converting_to_another_process(tiny, tmp_path):
 import subprocess
 import sys
 from hydra import compose, initialize_config_dir
-from crossbench.runner.compose import build_server, fetch_model
-from crossbench.settings.schema import check_settings, conf_dir, register, to_plain
+from crossbench.runner.compose import build_server
+from crossbench.runner.models import fetch_model
+from crossbench.settings.places import conf_dir
+from crossbench.settings.plan import composed_plan
+from crossbench.settings.schema import register
 register()
 with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-    config = to_plain(compose("config", overrides=sys.argv[1:]))
-settings = check_settings(config)
-server = build_server(config, settings, fetch_model(config, settings))
+    plan = composed_plan(compose("config", overrides=sys.argv[1:]))
+server = build_server(plan, fetch_model(plan))
 print(sorted({"torch", "crossbench.backends.onnx_graph"} & sys.modules.keys()))
 """
     given = ("backend=onnx", "quant=int8", "model=local", f"model.path={tiny.path}")

@@ -21,6 +21,7 @@ from crossbench.report.cell import write_cell_report
 from crossbench.report.sweep import write_sweep_report
 from crossbench.results import RunResult, Status, load_records, save_records, save_result
 from crossbench.runner.__main__ import saved
+from crossbench.settings.cell_config import CellConfig
 from crossbench.sweep.progress import SteadyConsole
 from crossbench.types import RequestRecord
 
@@ -38,7 +39,9 @@ def cell(folder: Path) -> Path:
     folder.mkdir(parents=True)
     settings = {"batch": 8, "concurrency": 1, "backend": {"name": "made"}, "quant": {"name": "x"}}
     metrics = summarise(RECORDS)
-    save_result(RunResult(Status.FINISHED, settings, folder.name, metrics=metrics), folder)
+    save_result(
+        RunResult(Status.FINISHED, CellConfig(settings), folder.name, metrics=metrics), folder
+    )
     save_records(RECORDS, folder)
     return folder
 
@@ -201,7 +204,7 @@ def test_outputs_that_cannot_be_made_are_told_in_words(tmp_path: Path) -> None:
 
 def test_a_file_that_finds_no_room_costs_itself(tmp_path: Path) -> None:
     """Its place is taken here by a folder; on a full disk it was tried by hand."""
-    result = RunResult(Status.FINISHED, {}, "0")
+    result = RunResult(Status.FINISHED, CellConfig(), "0")
     (tmp_path / "requests.parquet").mkdir()
     kept = saved(result, lambda: save_records(RECORDS, tmp_path))
     assert kept == replace(result, warnings=kept.warnings)

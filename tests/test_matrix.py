@@ -21,7 +21,7 @@ from sentence_transformers import CrossEncoder
 from crossbench.backends.availability import Ready, Unavailable, availability
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.types import Float32Array, Quant
-from tests import engine_checks as checks
+from tests.helpers import engine_checks as checks
 
 # Largest difference of a score; the scores of these pairs have a standard deviation of about 1.
 # fp32: another order of summation, in the last of 24 bits. fp16 keeps 11 bits and bf16 8, and

@@ -21,8 +21,10 @@ from crossbench.results import RunResult, Status, save_records
 from crossbench.runner.measure import measure
 from crossbench.runner.result import CellData, Measured, to_result
 from crossbench.serving.client import InferenceClient
-from crossbench.types import QueryPassages, Task
-from tests.serving import noop, serving
+from crossbench.settings.cell_config import CellConfig
+from crossbench.types import QueryPassages
+from tests.helpers.plans import plan_with
+from tests.helpers.serving import noop, serving
 from tests.test_quality_check import settings
 
 LISTS = tuple(
@@ -34,7 +36,7 @@ LISTS = tuple(
     )
     for number in range(40)
 )
-CONFIG = {"backend": {"name": ""}, "quant": {"name": ""}, "load": {}}
+CONFIG = CellConfig({"backend": {"name": ""}, "quant": {"name": ""}, "load": {}})
 
 
 def data() -> CellData:
@@ -48,11 +50,11 @@ async def measured(address: str, interrupted: asyncio.Event, **changes: Any) -> 
     events = EventStream(io.StringIO())
     async with InferenceClient(address) as client:
         info = await client.info()
-        return await measure(client, load, info, plain, data(), Task.SCORE, interrupted, events)
+        return await measure(client, load, info, plan_with(plain), data(), interrupted, events)
 
 
 def result_of(found: Measured) -> RunResult:
-    return to_result(CONFIG, "0", "now", "", data(), Task.SCORE, found)
+    return to_result(plan_with(settings(Path()), CONFIG), "now", "", data(), found)
 
 
 def test_every_cell_is_measured_on_the_same_requests(seeded_model: ModelFolder) -> None:

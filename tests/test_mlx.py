@@ -19,7 +19,7 @@ from crossbench.errors import BackendUnavailable, ConfigError, UnsupportedDevice
 from crossbench.models.folder import ModelFolder
 from crossbench.models.weights import Linear, read_weights
 from crossbench.types import Float32Array, Quant, TokenBatch
-from tests import engine_checks as checks
+from tests.helpers import engine_checks as checks
 
 YAML = Path(__file__).parents[1] / "conf/backend/mlx.yaml"
 LENGTHS = (7, 16, 3)

@@ -13,8 +13,8 @@ from crossbench.backends.devices import stored_bytes
 from crossbench.backends.noop import NoopBackend
 from crossbench.models.folder import ModelFolder
 from crossbench.serving.process_engine import ProcessEngine
-from tests.engine_checks import backend, tiny_batch, tiny_model
-from tests.serving import deployment, pytorch
+from tests.helpers.engine_checks import backend, tiny_batch, tiny_model
+from tests.helpers.serving import deployment, pytorch
 
 # Share of the fp32 weights. onnx and openvino keep the embeddings in fp32 at int8, which are two
 # fifths of the tiny model; mlx keeps a scale and an offset for every 64 weights.

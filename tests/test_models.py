@@ -22,8 +22,11 @@ from crossbench.models.seeded_bert import BertShape, forward
 from crossbench.models.sources import HubModel, LocalModel, SeededModel
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.models.wordpiece import build_vocabulary
+from crossbench.runner.models import fetch_more_models
+from crossbench.settings.places import conf_dir
 from crossbench.types import Pair
-from tests.tiny_families import FAMILIES
+from tests.helpers.plans import plan_of
+from tests.helpers.tiny_families import FAMILIES
 
 TINY = SeededModel(
     name="tiny",
@@ -285,32 +288,24 @@ def test_head_is_calibrated_for_other_sizes_too(tmp_path: Path) -> None:
 
 
 def test_every_choice_of_a_model_composes_and_none_repeats_another(tmp_path: Path) -> None:
-    from hydra import compose, initialize_config_dir
-
-    from crossbench.runner.build import build
-    from crossbench.runner.models import further_models
-    from crossbench.settings.places import conf_dir
-    from crossbench.settings.schema import register, to_plain
-
-    register()
     choices = sorted(file.stem for file in (conf_dir() / "model").glob("*.yaml"))
     wanted = {"hub": ["model.repo=owner/name"], "local": [f"model.path={tmp_path}"]}
     sources = {}
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        for choice in choices:
-            given = [f"model={choice}", *wanted.get(choice, ())]
-            sources[choice] = build(to_plain(compose("config", given))["model"])
+    for choice in choices:
+        given = [f"model={choice}", *wanted.get(choice, ())]
+        sources[choice] = plan_of(*given, cache_dir=tmp_path).model.build()
     repos = {name: made.repo for name, made in sources.items() if isinstance(made, HubModel)}
     assert repos.pop("hub") == "owner/name"
     assert len(set(repos.values())) == len(repos) == 9
     deeper, base = sources["minilm-l12-seeded"], sources["minilm-l6-seeded"]
     assert deeper == replace(base, name="minilm-l12-seeded", layers=12)
     # What a server is to have beside its own model is composed by us, as Hydra does.
-    (folder,) = further_models(
-        {"tiny": {"base": "minilm-l12-seeded", "layers": 1, "hidden": 32, "heads": 2,
-                  "intermediate": 64, "vocab_size": 8000, "positions": 64}},
-        tmp_path, "other",
-    )  # fmt: skip
+    tiny = (
+        "{base: minilm-l12-seeded, layers: 1, hidden: 32, heads: 2, intermediate: 64, "
+        "vocab_size: 8000, positions: 64}"
+    )
+    plan = plan_of(f"pool.models={{tiny: {tiny}}}", cache_dir=tmp_path)
+    (folder,) = fetch_more_models(plan, "other")
     assert folder.name == "tiny"
 
 

@@ -27,9 +27,9 @@ from crossbench.serving.service import ModelService
 from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.token_memory import TokenMemory
 from crossbench.types import Pair, QueryPassages, Task
-from tests.engine_checks import backend
-from tests.serving import noop, serving
-from tests.tiny_seeded import tiny_seeded
+from tests.helpers.engine_checks import backend
+from tests.helpers.serving import noop, serving
+from tests.helpers.tiny_seeded import tiny_seeded
 
 NOTHING = "\u200b"  # a zero-width space: the tokenizer cleans it away
 RIVER = "what is a river"

@@ -56,12 +56,14 @@ from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import DynamicScheduler
 from crossbench.serving.service import Answer, ModelService
 from crossbench.serving.telemetry import Telemetry
-from crossbench.types import Float32Array, Quant, QueryPassages, RequestRecord, Task
-from tests.engine_checks import backend
-from tests.serving import in_process, pytorch, serving, until
+from crossbench.settings.cell_config import CellConfig
+from crossbench.types import Float32Array, Quant, QueryPassages, RequestRecord
+from tests.helpers.engine_checks import backend
+from tests.helpers.plans import plan_with
+from tests.helpers.serving import in_process, pytorch, serving, until
+from tests.helpers.tiny_seeded import Weights, bad_word, overflowing, tiny_seeded
 from tests.test_main import crossbench, results, the_sweep
 from tests.test_quality_check import LISTS, a_check, info_of, settings
-from tests.tiny_seeded import Weights, bad_word, overflowing, tiny_seeded
 
 BAD = "a volcano by the sea"
 GOOD = "a river runs down to the sea"
@@ -354,7 +356,7 @@ def test_a_reference_without_numbers_keeps_no_ranking(model: ModelFolder, tmp_pa
         served,
         a_check(),
         cache,
-        lambda: build_reference(settings(tmp_path), model),
+        lambda: build_reference(plan_with(settings(tmp_path)), model),
         0,
         lambda stage: None,
     )
@@ -391,7 +393,7 @@ def test_one_value_that_is_not_finite_fails_the_cell_wherever_it_is(
             InferenceClient(address) as client,
         ):
             measured = await measure(
-                client, load, info, values, data, Task.SCORE, interrupted, events
+                client, load, info, plan_with(values), data, interrupted, events
             )
             served = await sample(client, lists, info, model, tmp_path)
         assert served.non_finite, "the sample has every list"
@@ -400,8 +402,10 @@ def test_one_value_that_is_not_finite_fails_the_cell_wherever_it_is(
         return dataclasses.replace(measured, served=served, non_finite=served.non_finite)
 
     measured = asyncio.run(run())
-    config = {"backend": {"name": "onnx"}, "quant": {"name": "int8"}, "model": {"name": "tiny"}}
-    result = to_result(config, "id", "", model.digest, data, Task.SCORE, measured)
+    config = CellConfig(
+        {"backend": {"name": "onnx"}, "quant": {"name": "int8"}, "model": {"name": "tiny"}}
+    )
+    result = to_result(plan_with(settings(tmp_path), config), "", model.digest, data, measured)
     failed = sum(not record.ok for record in measured.records)
     assert failed == (1 if where == "one of four requests" else 0)
     assert result.status is Status.FAILED
@@ -417,8 +421,10 @@ def test_figures_of_a_server_that_are_not_finite_are_left_out(
     record = RequestRecord(0, 0.0, 0.0, 0.5, 1, 9, 0, 1.0, 1.0, 1.0, "OK")
     metrics = {"memory/rss_peak_mb": NAN, "throughput/pairs_per_s": 2.0}
     measured = Measured([record], metrics, info_of(model), {}, "", False, "")
-    config = {"backend": {"name": "onnx"}, "quant": {"name": "int8"}, "model": {"name": "tiny"}}
-    result = to_result(config, "id", "", model.digest, data, Task.SCORE, measured)
+    config = CellConfig(
+        {"backend": {"name": "onnx"}, "quant": {"name": "int8"}, "model": {"name": "tiny"}}
+    )
+    result = to_result(plan_with(settings(tmp_path), config), "", model.digest, data, measured)
     assert result.metrics == {"throughput/pairs_per_s": 2.0}
     assert [word for word in result.warnings if word.startswith("memory/rss_peak_mb: ")]
 

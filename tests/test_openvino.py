@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from crossbench.errors import BackendUnavailable, ConfigError
-from tests import engine_checks as checks
+from tests.helpers import engine_checks as checks
 
 openvino = pytest.importorskip(
     "openvino", reason="OpenVINO is not installed: pip install 'crossbench[openvino]'"

@@ -12,7 +12,7 @@ from crossbench.backends.bucketing import Cost, cut
 from crossbench.errors import BackendUnavailable, ConfigError, ModelError, UnsupportedQuant
 from crossbench.models.reading import read_folder
 from crossbench.models.weights import read_weights
-from tests import engine_checks as checks
+from tests.helpers import engine_checks as checks
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from hydra import compose, initialize_config_dir
 
 from crossbench.backends.noop import NoopBackend
 from crossbench.errors import ConfigError, WorkerDied
@@ -23,7 +22,7 @@ from crossbench.load.requests import fill_requests
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.runner.compose import build_server
-from crossbench.runner.models import fetch_model, further_models
+from crossbench.runner.models import fetch_model, fetch_more_models
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.pool import Pool
 from crossbench.serving.pool_settings import PoolSettings
@@ -32,12 +31,15 @@ from crossbench.serving.scheduler import DirectScheduler
 from crossbench.serving.server import Server
 from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.token_memory import TokenMemory
-from crossbench.settings.places import conf_dir
-from crossbench.settings.schema import check_settings, register, to_plain
+from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.component import Component
+from crossbench.settings.plan import CellPlan, make_plan
 from crossbench.types import Inference, Pair, QueryPassages, TokenBatch
-from tests.serving import deployment, in_process, noop, serving, until
+from tests.helpers.plans import config_of, plan_of
+from tests.helpers.serving import deployment, in_process, noop, serving, until
 
 POOL: dict[str, Any] = {
+    "_target_": "crossbench.serving.pool_settings.PoolSettings",
     "name": "threads",
     "kind": "thread",
     "workers": "auto",
@@ -49,6 +51,12 @@ POOL: dict[str, Any] = {
     "models": None,
 }
 PASSAGES = ["a short one", "a passage that is quite a bit longer than the first", "middle sized"]
+
+
+def pool(**changes: Any) -> PoolSettings:
+    """Pool settings with these changes, checked as a cell's are."""
+    made: PoolSettings = Component.of("pool", {**POOL, **changes}).build()
+    return made
 
 
 @dataclass
@@ -207,11 +215,8 @@ def test_a_dead_worker_loses_its_turn_until_it_is_replaced(seeded_model: ModelFo
 
 
 def make_server(cache_dir: Path, *overrides: str) -> Server:
-    register()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = to_plain(compose("config", overrides=[*overrides, f"cache_dir={cache_dir}"]))
-    settings = check_settings(config)
-    return build_server(config, settings, fetch_model(config, settings))
+    plan = plan_of(*overrides, cache_dir=cache_dir)
+    return build_server(plan, fetch_model(plan))
 
 
 def test_several_models_in_one_server(cache_dir: Path, seeded_model: ModelFolder) -> None:
@@ -246,6 +251,12 @@ def test_several_models_in_one_server(cache_dir: Path, seeded_model: ModelFolder
     asyncio.run(run())
 
 
+def plan_with_models(models: Any, cache_dir: Path) -> CellPlan:
+    config = config_of(f"cache_dir={cache_dir}")
+    pool = {**config.section("pool"), "models": models}
+    return make_plan(CellConfig({**config.document, "pool": pool}))
+
+
 @pytest.mark.parametrize(
     ("models", "words"),
     [
@@ -259,15 +270,15 @@ def test_several_models_in_one_server(cache_dir: Path, seeded_model: ModelFolder
 )
 def test_models_that_cannot_be_served_beside(cache_dir: Path, models: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        further_models(models, cache_dir, "minilm-l6-seeded")
+        fetch_more_models(plan_with_models(models, cache_dir), "minilm-l6-seeded")
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"workers": 0}, "pool.workers must be a positive whole number or auto, got 0"),
-        ({"workers": True}, "pool.workers"),
-        ({"threads": [1, 2]}, "all replicas get the same"),
+        ({"workers": True}, "pool.workers must be a whole number or auto, got True"),
+        ({"threads": [1, 2]}, r"pool.threads must be a whole number or auto, got \[1, 2\]"),
         ({"threads": 64}, "more than the 4 cores"),
         ({"kind": "fork"}, "thread or process, got 'fork'"),
         ({"routing": "random"}, "load or round_robin"),
@@ -277,14 +288,14 @@ def test_models_that_cannot_be_served_beside(cache_dir: Path, models: Any, words
 )
 def test_pool_settings_say_what_is_wrong(changes: Mapping[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        PoolSettings(**{**POOL, **changes}).resolve(4)
+        pool(**changes).resolve(4)
 
 
 def test_threads_are_shared_by_all_replicas_of_all_models() -> None:
-    assert PoolSettings(**POOL).resolve(8) == (1, 8)
-    assert PoolSettings(**{**POOL, "workers": 3}).resolve(8) == (3, 2)
-    assert PoolSettings(**{**POOL, "workers": 2}).resolve(8, models=2) == (2, 2)
-    assert PoolSettings(**{**POOL, "workers": 4}).resolve(2) == (4, 1)
+    assert pool().resolve(8) == (1, 8)
+    assert pool(workers=3).resolve(8) == (3, 2)
+    assert pool(workers=2).resolve(8, models=2) == (2, 2)
+    assert pool(workers=4).resolve(2) == (4, 1)
 
 
 def test_one_stage_alone(cache_dir: Path, seeded_model: ModelFolder) -> None:

@@ -26,7 +26,7 @@ from crossbench.serving.process_engine import ProcessEngine
 from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import DirectScheduler
 from crossbench.types import DeviceMemory, Inference, TokenBatch
-from tests.serving import deployment, in_process, noop, serving, until
+from tests.helpers.serving import deployment, in_process, noop, serving, until
 
 PASSAGES = ["a short one", "a passage that is quite a bit longer than the first", "middle sized"]
 BATCH = TokenBatch.from_lengths(np.arange(9, dtype=np.int32), np.ones(9, dtype=np.int32), [2, 3, 4])

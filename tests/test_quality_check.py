@@ -25,16 +25,17 @@ from crossbench.quality.sample import NoCheck, QualityCheck
 from crossbench.quality.score_cache import ReferenceCache
 from crossbench.quality.scoring import score_lists
 from crossbench.results import load_quality
-from crossbench.runner.build import build
 from crossbench.runner.compose import build_reference
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.server import Server
+from crossbench.settings.component import Component
 from crossbench.settings.places import conf_dir
 from crossbench.settings.schema import CellSettings
 from crossbench.types import Pipeline, Quant, QueryPassages
-from tests.engine_checks import reference, tiny_model
-from tests.serving import noop, serving
+from tests.helpers.engine_checks import reference, tiny_model
+from tests.helpers.plans import plan_with
+from tests.helpers.serving import noop, serving
 
 LISTS = [
     QueryPassages(
@@ -52,7 +53,7 @@ def a_check(**changes: object) -> QualityCheck:
     node = OmegaConf.load(conf_dir() / "quality/sample.yaml")
     values = OmegaConf.to_container(OmegaConf.merge(node, changes))
     assert isinstance(values, dict)
-    made: QualityCheck = build({str(key): value for key, value in values.items()})
+    made: QualityCheck = Component.of("quality", values).build()
     return made
 
 
@@ -137,7 +138,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_no_check(
     cache = ReferenceCache(in_the_way, model)
 
     def make() -> Server:
-        return build_reference(settings(tmp_path), model)
+        return build_reference(plan_with(settings(tmp_path)), model)
 
     found = asyncio.run(reference_scores(make, cache, a_check(), LISTS[:2]))
     assert [len(scores) for scores in found] == [len(entry.passages) for entry in LISTS[:2]]
@@ -157,7 +158,7 @@ def test_the_reference_is_transformers_forward_and_is_computed_once(
     cache, check = ReferenceCache(tmp_path / "reference", model), a_check()
 
     def make() -> Server:
-        return build_reference(settings(tmp_path), model)
+        return build_reference(plan_with(settings(tmp_path)), model)
 
     found = asyncio.run(reference_scores(make, cache, check, LISTS))
     tokenizer, activation = PairTokenizer(model), activation_of(model)

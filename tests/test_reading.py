@@ -25,7 +25,7 @@ from crossbench.models.reading import read_folder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.types import Float32Array, Pair
 from tests.conftest import REPO
-from tests.serving import pytorch
+from tests.helpers.serving import pytorch
 
 RIVER = [
     Pair("what is a river", "a river is water that runs down to the sea"),
@@ -171,7 +171,7 @@ def test_an_older_folder_with_vocab_txt_alone(folder: Path) -> None:
 
 def test_a_decoder_pads_with_the_tokenizers_token(tmp_path: Path) -> None:
     """Without a pad token in config.json transformers refuses batches, but takes single pairs."""
-    from tests.tiny_families import BERT_SPECIAL, TinyFamily, byte_level
+    from tests.helpers.tiny_families import BERT_SPECIAL, TinyFamily, byte_level
 
     family = TinyFamily(
         "llama", "transformers", lambda: byte_level(BERT_SPECIAL), types=False,
@@ -192,7 +192,7 @@ def test_a_model_whose_tokenizer_gives_no_types_gets_none(tmp_path: Path) -> Non
     """GPT-2 takes types, adds the embedding of their ids, and its tokenizer gives none."""
     from sentence_transformers import CrossEncoder
 
-    from tests.tiny_families import BERT_SPECIAL, TinyFamily, byte_level
+    from tests.helpers.tiny_families import BERT_SPECIAL, TinyFamily, byte_level
 
     family = TinyFamily(
         "gpt2", "transformers", lambda: byte_level(BERT_SPECIAL), types=False,
@@ -207,7 +207,7 @@ def test_a_model_whose_tokenizer_gives_no_types_gets_none(tmp_path: Path) -> Non
 
 def test_a_model_that_computes_over_padding_is_refused(tmp_path: Path) -> None:
     """ConvBERT's convolutions know no mask, so a score would depend on its company."""
-    from tests.tiny_families import TinyFamily, wordpiece
+    from tests.helpers.tiny_families import TinyFamily, wordpiece
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
              "intermediate_size": 64, "embedding_size": 32, "head_ratio": 2}  # fmt: skip
@@ -220,7 +220,7 @@ def test_what_a_head_lacks_is_never_made_up(tmp_path: Path) -> None:
     """DeBERTa's pooler is a part of its head, and stands where an encoder's unused one does."""
     from safetensors.torch import load_file, save_file
 
-    from tests.tiny_families import FAMILIES
+    from tests.helpers.tiny_families import FAMILIES
 
     model = FAMILIES["deberta-v2"].make(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")

@@ -15,6 +15,7 @@ from crossbench.report.advice.recommendations import recommend, recommendations
 from crossbench.report.compare import Run
 from crossbench.report.knee import find_knee
 from crossbench.results import RunResult, Status
+from crossbench.settings.cell_config import CellConfig
 from crossbench.types import RequestRecord
 
 KEEPS = {
@@ -55,12 +56,14 @@ def run(
     }  # fmt: skip
     name = f"{backend} {quant} {batch} {concurrency} {pipeline}"
     if status != Status.FINISHED:
-        return Run(name, RunResult(status, config, name, error="not here"))
+        return Run(name, RunResult(status, CellConfig(config), name, error="not here"))
     records = requests(pairs_per_s, p95_ms, batch, concurrency, n, repeat)
     found = {**summarise(records), "throughput/pairs_per_s": pairs_per_s, **metrics}
     series = windows(records).series()
     quality = {"verdict": judge(found).verdict.value}
-    result = RunResult(status, config, name, metrics=found, series=series, quality=quality)
+    result = RunResult(
+        status, CellConfig(config), name, metrics=found, series=series, quality=quality
+    )
     return Run(name, result, records)
 
 

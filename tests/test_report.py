@@ -30,6 +30,7 @@ from crossbench.results import (
     save_records,
     save_result,
 )
+from crossbench.settings.cell_config import CellConfig
 from crossbench.types import RequestRecord
 from crossbench.wording import number
 
@@ -71,7 +72,7 @@ def save(
     metrics = {**summarise(records), **correlation_metrics(records)} if records else {}
     result = RunResult(
         status,
-        settings,
+        CellConfig(settings),
         cell_id=f"{settings['backend']['name']} {settings['batch']}",
         error=error,
         metrics={**metrics, "memory/rss_peak_mb": 700.0} if metrics else {},
@@ -338,7 +339,9 @@ def test_repeats_are_joined_and_their_spread_decides(tmp_path: Path) -> None:
 def test_pooled_spread_by_hand() -> None:
     def run(name: str, cell: str, value: float) -> Run:
         metrics = {"throughput/pairs_per_s": value}
-        return Run(name, RunResult(Status.FINISHED, config(cell), cell, metrics=metrics))
+        return Run(
+            name, RunResult(Status.FINISHED, CellConfig(config(cell)), cell, metrics=metrics)
+        )
 
     joined = cells([run("0", "a", 90), run("1", "a", 110), run("2", "b", 200)])
     assert [cell.label for cell in joined] == ["a", "b"]
@@ -361,13 +364,22 @@ def test_pareto() -> None:
 
 
 def test_axes_leave_out_repeats_and_what_a_choice_implies() -> None:
-    configs = [config("pytorch", 32, 1), config("x", 32, 2), config("x", 96, 1)]
+    configs = [
+        CellConfig(made)
+        for made in (config("pytorch", 32, 1), config("x", 32, 2), config("x", 96, 1))
+    ]
     assert varying(configs) == ["backend", "batch"]
     assert label(configs[2], ["backend", "batch"]) == "x batch=96"
     assert label(configs[0]) == "pytorch fp32 batch=32 concurrency=1"
-    free = [config("pytorch"), {**config("x"), "backend": {"name": "pytorch", "compile": False}}]
+    free = [
+        CellConfig(config("pytorch")),
+        CellConfig({**config("x"), "backend": {"name": "pytorch", "compile": False}}),
+    ]
     assert varying(free) == ["backend.compile"]
-    assert flatten({"a": {"name": "n", "b": {"c": None}}}) == {"a": "n", "a.b.c": "null"}
+    assert flatten(CellConfig({"a": {"name": "n", "b": {"c": None}}})) == {
+        "a": "n",
+        "a.b.c": "null",
+    }
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from crossbench.serving import inference_pb2_grpc as pb_grpc
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.scheduler import DirectScheduler
 from crossbench.types import Inference, Pair, TokenBatch
-from tests.serving import deployment, noop, serving, until
+from tests.helpers.serving import deployment, noop, serving, until
 
 PASSAGES = ["a short one", "a passage that is quite a bit longer than the first", "middle sized"]
 

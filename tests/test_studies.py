@@ -9,19 +9,19 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from crossbench.models.folder import ModelFolder
 from crossbench.report.axes import full_label
 from crossbench.report.sweep import read_runs
-from crossbench.settings.identity import cell_id
+from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.overrides import sweep_points, sweeper_params, swept_keys
 from crossbench.settings.places import conf_dir
-from crossbench.settings.schema import check_groups, check_settings, register, to_plain
+from crossbench.settings.plan import composed_config, make_plan
+from crossbench.settings.schema import register
 
 # study: (backend, batch, concurrency, what it sweeps, cells)
 STUDIES = {
@@ -74,10 +74,8 @@ def composed(*overrides: str) -> DictConfig:
     return compose("config", overrides=list(overrides), return_hydra_config=True)
 
 
-def plain(*overrides: str) -> dict[str, Any]:
-    with open_dict(composed(*overrides).copy()) as config:
-        del config.hydra
-        return to_plain(config)
+def cell(*overrides: str) -> CellConfig:
+    return composed_config(composed(*overrides))
 
 
 def points(study: str, *given: str) -> list[list[str]]:
@@ -101,7 +99,7 @@ def test_a_cell_is_called_by_all_that_its_sweep_varies() -> None:
     found = points("08a_dynamic_batch", "repeat=1,2", "pool.workers=1,2", "++backend.streams=3")
     axes = swept_keys(found)
     assert set(axes) == {"repeat", "scheduler", "pool.workers"}
-    names = [full_label(plain(*point), axes) for point in found]
+    names = [full_label(cell(*point), axes) for point in found]
     assert len(set(names)) == len(found) == 8
     assert names[0].startswith("packed fp32 batch=4 concurrency=16 ")
     assert {"repeat=1", "direct", "workers=1"} < set(names[0].split())
@@ -121,12 +119,11 @@ def test_a_study_sweeps_what_its_name_says(study: str) -> None:
     found = points(study)
     assert len(found) == cells
     assert len(set(map(tuple, found))) == cells
-    first, last = plain(*found[0]), plain(*found[-1])
-    for cell in (first, last):
-        check_settings(cell)
-        check_groups(cell)
-    assert (cell_id(first) == cell_id(last)) == (cells == 1)
-    assert first["study"].endswith("?")
+    first, last = cell(*found[0]), cell(*found[-1])
+    for config in (first, last):
+        make_plan(config)
+    assert (first.cell_id == last.cell_id) == (cells == 1)
+    assert first.value("study").endswith("?")
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -135,7 +132,7 @@ def test_a_study_tells_what_the_reference_system_found(study: str) -> None:
     head = (conf_dir() / "experiment" / f"{study}.yaml").read_text("utf-8")
     comments = " ".join(line for line in head.splitlines() if line.startswith("# "))
     assert "reference system" in comments
-    entries = plain(f"+experiment={study}")["reference"]
+    entries = cell(f"+experiment={study}").section("reference")
     known = {
         entry["metrics"]["throughput/pairs_per_s"]
         for key, entry in entries.items()
@@ -154,19 +151,18 @@ def test_the_command_line_wins_over_a_study() -> None:
     assert len(points("10b_packing_enabled", "backend=openvino")) == 1
     assert len(points("10b_packing_enabled", "batch=4,5")) == 4
     (point,) = points("15_production_optimal", "backend=noop", "batch=8")
-    cell = plain(*point)
-    assert (cell["backend"]["name"], cell["batch"]) == ("noop", 8)
-    assert "backend=noop with one request of 8 pairs" in cell["study"]
+    config = cell(*point)
+    assert (config.value("backend"), config.value("batch")) == ("noop", 8)
+    assert "backend=noop with one request of 8 pairs" in config.value("study")
 
 
 @pytest.mark.usefixtures("hydra")
 def test_what_reports_read_does_not_make_another_cell() -> None:
-    with_reference, without = plain("+experiment=02_backend_mps"), plain("backend=mps")
-    assert with_reference["reference"]
-    assert not without["reference"]
-    assert cell_id(with_reference) == cell_id(without)
-    bound = {**without, "report": {"latency_bound_ms": 200}}
-    assert cell_id(bound) == cell_id(without)
+    with_reference, without = cell("+experiment=02_backend_mps"), cell("backend=mps")
+    assert with_reference.section("reference")
+    assert not without.section("reference")
+    assert with_reference.cell_id == without.cell_id
+    assert cell("backend=mps", "report.latency_bound_ms=200").cell_id == without.cell_id
 
 
 def run_study(outputs: Path, model: ModelFolder, *arguments: str) -> Path:

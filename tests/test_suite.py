@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from crossbench.errors import ConfigError, ResultError
 from crossbench.models.folder import ModelFolder
 from crossbench.report.suite import SUITE_FILE, exit_status, read_suite
-from crossbench.settings.places import conf_dir
-from crossbench.settings.schema import register, to_plain
 from crossbench.suite import all_studies, chosen_studies, main, run_study, why_not
 from crossbench.sweep.folder import hold
+from tests.helpers.plans import plan_of
 
 QUICK = ("backend=noop", "tracker=none", "dashboard=none", "max_seconds=1", "warmup_requests=1",
          "dataset.queries=4", "dataset.passages_per_query=40")  # fmt: skip
@@ -134,12 +132,10 @@ def test_a_folder_of_no_suite(tmp_path: Path) -> None:
 
 
 def test_what_this_machine_lacks(cache_dir: Path) -> None:
-    register()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        noop, mps, wrong = (
-            to_plain(compose("config", overrides=[*given, f"cache_dir={cache_dir}"]))
-            for given in (["backend=noop"], ["backend=mps"], ["backend=onnx", "device=mps"])
-        )
+    noop, mps, wrong = (
+        plan_of(*given, cache_dir=cache_dir)
+        for given in (["backend=noop"], ["backend=mps"], ["backend=onnx", "device=mps"])
+    )
     assert why_not(noop) is None
     assert why_not(wrong) is None  # no machine can do it: nothing is missing
     if sys.platform != "darwin":

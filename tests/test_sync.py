@@ -22,6 +22,7 @@ from mlflow.entities import Run
 from crossbench.errors import ResultError
 from crossbench.models.folder import ModelFolder
 from crossbench.results import RunResult, Status, save_result
+from crossbench.settings.cell_config import CellConfig
 from crossbench.sweep.folder import take_new
 from crossbench.sweep.upload import is_sweep, sweep_folders, upload_sweep
 from crossbench.tracking.mlflow_store import MlflowTracker
@@ -36,13 +37,15 @@ QUICK = (
 )
 RESULT = RunResult(
     status=Status.FINISHED,
-    config={
-        "backend": {"name": "pytorch"},
-        "quant": {"name": "fp32"},
-        "batch": 8,
-        "concurrency": 1,
-        "pipeline": "full",
-    },
+    config=CellConfig(
+        {
+            "backend": {"name": "pytorch"},
+            "quant": {"name": "fp32"},
+            "batch": 8,
+            "concurrency": 1,
+            "pipeline": "full",
+        }
+    ),
     cell_id="0123456789ab",
     metrics={"throughput/pairs_per_s": 100.0, "latency/p95_ms": 9.5},
     environment={"host": "bench-1"},

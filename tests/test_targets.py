@@ -10,25 +10,19 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hydra import compose, initialize_config_dir
 
 from crossbench.errors import ConfigError, TargetDied
 from crossbench.runner.compose import build_server
 from crossbench.runner.models import fetch_model
 from crossbench.runner.targets import InProcess, SeparateProcess, Target
 from crossbench.serving.client import InferenceClient
-from crossbench.settings.places import conf_dir
-from crossbench.settings.schema import check_settings, register, to_plain
+from tests.helpers.plans import plan_of
 
 
 def recipe(cache_dir: Path, *overrides: str):
     """What a cell hands to its target, of a small and quick server."""
-    register()
-    given = ["backend=packed", "pool.workers=1", *overrides, f"cache_dir={cache_dir}"]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = to_plain(compose("config", overrides=given))
-    settings = check_settings(config)
-    return partial(build_server, config, settings, fetch_model(config, settings))
+    plan = plan_of("backend=packed", "pool.workers=1", *overrides, cache_dir=cache_dir)
+    return partial(build_server, plan, fetch_model(plan))
 
 
 def test_it_scores_as_the_server_in_process_does_and_ends(cache_dir: Path) -> None:

@@ -23,7 +23,8 @@ from omegaconf import OmegaConf
 
 from crossbench.errors import TrackingError
 from crossbench.results import RunResult, Status
-from crossbench.runner.build import build
+from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.component import Component
 from crossbench.settings.places import conf_dir
 from crossbench.tracking import mlflow_sqlite
 from crossbench.tracking.mlflow_format import MAX_PARAM, flatten_params, shorten
@@ -32,11 +33,13 @@ from crossbench.tracking.protocol import NoTracker, Place
 
 RESULT = RunResult(
     status=Status.FINISHED,
-    config={
-        "backend": {"_target_": "crossbench.backends.noop.Noop", "name": "noop", "threads": None},
-        "batch": 32,
-        "device": "cpu",
-    },
+    config=CellConfig(
+        {
+            "backend": {"_target_": "made.Noop", "name": "noop", "threads": None},
+            "batch": 32,
+            "device": "cpu",
+        }
+    ),
     cell_id="0123456789ab",
     metrics={
         "throughput/pairs_per_s": 123.5,
@@ -71,7 +74,7 @@ def tracker(migrated_store: Path, tmp_path: Path) -> MlflowTracker:
     shutil.copy(migrated_store, outputs / "mlflow.db")
     node = OmegaConf.load(conf_dir() / "tracker" / "mlflow.yaml")
     config = OmegaConf.create({"outputs_dir": str(outputs), "tracker": node})
-    made = build(OmegaConf.to_container(config, resolve=True)["tracker"])
+    made = Component.of("tracker", OmegaConf.to_container(config, resolve=True)["tracker"]).build()
     assert isinstance(made, MlflowTracker)
     return made
 
@@ -247,7 +250,7 @@ def test_a_sweep_ends_as_its_cells_did(
 def test_a_cell_without_numbers_is_failed_with_its_error(
     tracker: MlflowTracker, client: MlflowClient, tmp_path: Path, status: Status
 ) -> None:
-    result = RunResult(status, {"batch": 0}, "ab", error="the reason " + "x" * 9000)
+    result = RunResult(status, CellConfig({"batch": 0}), "ab", error="the reason " + "x" * 9000)
     run = finished(tracker, client, result, tmp_path)
     assert run.info.status == "FAILED"
     assert run.data.tags["status"] == status.value
@@ -269,7 +272,7 @@ def test_an_interrupted_cell_is_killed(
 def test_odd_and_many_config_values(
     tracker: MlflowTracker, client: MlflowClient, cell: Path
 ) -> None:
-    config = {
+    document = {
         "many": {f"value{index}": index for index in range(250)},
         "none": None,
         "empty": "",
@@ -285,10 +288,11 @@ def test_odd_and_many_config_values(
         "store": "postgresql://me:secret@db/runs",
         "lines": "a\nb\t|`",
     }
+    config = CellConfig(document)
     run = finished(tracker, client, replace(RESULT, config=config), cell)
     params = run.data.params
     assert params == flatten_params(config)
-    assert len(params) == 250 + len(config) - 1
+    assert len(params) == 250 + len(document) - 1
     assert (params["many.value249"], params["none"], params["true"]) == ("249", "null", "true")
     assert (params["empty"], params["nothing"], params["lines"]) == ("", "{}", "a\nb\t|`")
     assert json.loads(params["list"]) == [1, "zwei", None]
@@ -353,8 +357,7 @@ def test_a_uri_that_cannot_be_used_is_said(tracker: MlflowTracker, uri: str) -> 
 
 
 def test_none_tracks_nothing(cell: Path) -> None:
-    node = OmegaConf.to_container(OmegaConf.load(conf_dir() / "tracker" / "none.yaml"))
-    tracker = build(node)
+    tracker = Component.choice("tracker", "none").build()
     assert isinstance(tracker, NoTracker)
     assert tracker.start_sweep("sweep", []) is None
     assert tracker.start_cell("cell", None, Place("sweep", 0)) is None

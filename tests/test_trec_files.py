@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import dataclasses
 import gzip
 import json
 import re
@@ -23,7 +24,9 @@ from crossbench.report.cell import write_cell_report
 from crossbench.results import save_result
 from crossbench.runner.result import CellData, Measured, to_result
 from crossbench.serving import inference_pb2 as pb
-from crossbench.types import QueryPassages, Task
+from crossbench.settings.cell_config import CellConfig
+from crossbench.types import QueryPassages
+from tests.helpers.plans import plan_of
 from tests.test_datasets import load_trec
 
 QUERIES = "q1\tfirst query\nq2\tsecond query\n"
@@ -515,11 +518,10 @@ def test_what_was_left_out_stands_in_the_report(tmp_path: Path) -> None:
     loaded = load_trec(a_folder(tmp_path / "data", run_txt="q1 Q0 d1 1 9.5 x\n"))
     lengths = summarise([7])
     info = pb.ServerInfo(models=[pb.ModelInfo(name="m", backend="noop", quant="fp32")])
-    config = {"backend": {"name": "noop"}, "quant": {"name": "fp32"}, "load": {}}
+    config = CellConfig({"backend": {"name": "noop"}, "quant": {"name": "fp32"}, "load": {}})
+    plan = dataclasses.replace(plan_of(cache_dir=tmp_path), config=config)
     measured = Measured([], {}, info, {}, "interrupted", reset_midway=False, non_finite="")
-    result = to_result(
-        config, "0", "now", "", CellData(loaded, lengths, lengths), Task.SCORE, measured
-    )
+    result = to_result(plan, "now", "", CellData(loaded, lengths, lengths), measured)
     save_result(result, tmp_path)
     report = write_cell_report(tmp_path).read_text()
     assert "**Note:** Data set: 1 of 2 queries with a relevant passage in qrels.txt" in report

@@ -16,17 +16,16 @@ from benchmarks.contestants.protocol import obey
 from crossbench.backends.base import Deployment
 from crossbench.measure.probes import usable_cores
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.runner.compose import build_backend
 from crossbench.types import Pair
 
 
 def main(overrides: list[str]) -> None:
     cell = open_cell(overrides)
-    settings = cell.settings
+    settings = cell.plan.settings
     deployment = Deployment(
         cell.model, settings.quant, settings.device, usable_cores(), settings.cache_dir
     )
-    backend = build_backend(cell.config, deployment)
+    backend = cell.plan.backend.build(deployment=deployment)
     backend.load_model()
     backend.warmup([20, 90, 150])
     tokenizer = PairTokenizer(cell.model)

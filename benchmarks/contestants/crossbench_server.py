@@ -13,7 +13,6 @@ from benchmarks.contestants.protocol import obey
 from crossbench.load.driver import ClosedLoop, Stop
 from crossbench.load.requests import fill_requests
 from crossbench.measure.statistics import summarise
-from crossbench.runner.build import build
 from crossbench.runner.compose import build_server
 from crossbench.serving.client import InferenceClient
 from crossbench.types import Task
@@ -30,12 +29,12 @@ METRICS = {
 
 def main(overrides: list[str]) -> None:
     cell = open_cell(overrides)
-    load: ClosedLoop = build(cell.config["load"], concurrency=cell.settings.concurrency)
-    server = build_server(cell.config, cell.settings, cell.model)
+    load: ClosedLoop = cell.plan.load.build(concurrency=cell.plan.settings.concurrency)
+    server = build_server(cell.plan, cell.model)
     loop = asyncio.new_event_loop()
     address = loop.run_until_complete(server.start())
     client = loop.run_until_complete(_connect(address))
-    messages = fill_requests(cell.lists, cell.settings.batch)
+    messages = fill_requests(cell.lists, cell.plan.settings.batch)
 
     def measure(seconds: float) -> dict[str, float]:
         stop = Stop(requests=sys.maxsize, max_seconds=seconds)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from crossbench.errors import ResultError, TrackingError
 from crossbench.results import (
@@ -29,9 +28,9 @@ from crossbench.results import (
     load_records,
     load_result,
 )
-from crossbench.settings.flatten import flatten_config
-from crossbench.settings.identity import without_bookkeeping
-from crossbench.settings.places import conf_dir, outputs_dir
+from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.places import outputs_dir
+from crossbench.settings.run import default_tracker
 from crossbench.system.addresses import keep_off_proxy
 from crossbench.tracking.mlflow_format import CELL_TAG, COMPLETE_TAG, SWEEP_TAG
 from crossbench.tracking.mlflow_store import MlflowTracker
@@ -178,7 +177,7 @@ def _row_of(cell: Path) -> dict[str, Any]:
     try:
         result = load_result(cell)
     except ResultError as error:
-        result = RunResult(Status.FAILED, {}, "", error=str(error))
+        result = RunResult(Status.FAILED, CellConfig(), "", error=str(error))
     return {
         "sweep": cell.parent.name,
         "cell": _number(cell),
@@ -187,7 +186,7 @@ def _row_of(cell: Path) -> dict[str, Any]:
         "status": str(result.status),
         "error": result.error,
         "started_at": result.started_at,
-        **_scalars(flatten_config(without_bookkeeping(result.config))),
+        **_scalars(result.config.comparable.flat),
         **result.metrics,
     }
 
@@ -196,15 +195,16 @@ def _row_of_run(run: Run) -> dict[str, Any]:
     tags = run.data.tags
     sweep, number = tags.get(SWEEP_TAG, ""), tags.get(CELL_TAG)
     metrics = {key: item for key, item in run.data.metrics.items() if not key.startswith("live/")}
+    settings = {key: _parsed(text) for key, text in run.data.params.items()}
     return {
         "sweep": sweep,
         "cell": int(number) if number else None,
         "folder": f"{sweep}/{number}",
-        "cell_id": tags.get("cell_id", ""),
+        "cell_id": CellConfig(settings).cell_id if tags.get("cell_id") else "",
         "status": tags.get("status", ""),
         "error": tags.get("error"),
         "started_at": tags.get(COMPLETE_TAG, ""),
-        **_scalars({key: _parsed(text) for key, text in run.data.params.items()}),
+        **_scalars(settings),
         **metrics,
         "run_id": run.info.run_id,
     }
@@ -250,15 +250,10 @@ def _parsed(text: str) -> Any:
 
 
 def _tracker(uri: str | None, experiment: str | None) -> MlflowTracker:
-    node = OmegaConf.load(conf_dir() / "tracker" / "mlflow.yaml")
-    config = OmegaConf.create({"outputs_dir": str(outputs_dir()), "tracker": node})
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
     given = {"uri": uri, "experiment": experiment}
-    settings = {
-        **plain["tracker"],
-        **{key: item for key, item in given.items() if item is not None},
-    }
-    del settings["_target_"]
-    keep_off_proxy(settings["uri"])
-    return MlflowTracker(**settings)
+    component = default_tracker().replace(
+        **{key: item for key, item in given.items() if item is not None}
+    )
+    keep_off_proxy(str(component.values["uri"]))
+    tracker: MlflowTracker = component.build()
+    return tracker

@@ -27,6 +27,7 @@ from crossbench.report.compare import Run, cells
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.sweep_tables import summary_rows
 from crossbench.results import RESULT_FILE, RunResult, Status, load_cell
+from crossbench.settings.cell_config import CellConfig
 from crossbench.types import Task
 from crossbench.wording import number
 
@@ -257,7 +258,7 @@ def _run(row: Mapping[Any, Any]) -> Run:
     config = {key: value for key, value in known.items() if not ("/" in key or key in no_setting)}
     result = RunResult(
         status=Status(row["status"]),
-        config=config,
+        config=CellConfig(config),
         cell_id=str(row["cell_id"]),
         error=known.get("error"),
         metrics={key: value for key, value in known.items() if "/" in key},

@@ -5,26 +5,28 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from crossbench.dashboard.board import Board
+from crossbench.dashboard.process import WebDashboard
 from crossbench.errors import ConfigError
 from crossbench.settings.launch import NO_CELLS, launch
-from crossbench.settings.schema import check_groups, to_plain
+from crossbench.settings.plan import composed_config
+from crossbench.settings.run import run_settings
 from crossbench.system.addresses import split_address
 
 
 def watch(config: DictConfig) -> None:
     """Show the server at `server.address` until Ctrl-C, whether it is up yet or not."""
-    plain = to_plain(config)
-    check_groups({"dashboard": plain["dashboard"]})
-    settings, address = plain["dashboard"], str(plain["server"].get("address", ""))
-    if settings["name"] != "web":
-        raise ConfigError(f"dashboard={settings['name']} shows nothing: leave it out here")
+    chosen = run_settings(config, []).dashboard
+    settings = chosen.build()
+    if not isinstance(settings, WebDashboard):
+        raise ConfigError(f"dashboard={chosen.name} shows nothing: leave it out here")
+    address = str(composed_config(config).value("server.address", ""))
     split_address(address, "server.address")
     from crossbench.dashboard.web import listen, serve, url_of
 
-    listener = listen(settings["host"], settings["port"])
+    listener = listen(settings.host, settings.port)
     url = url_of(listener)
-    if settings["port"] not in (0, listener.getsockname()[1]):
-        print(f"port {settings['port']} is taken, so the page is on the next free one")
+    if settings.port not in (0, listener.getsockname()[1]):
+        print(f"port {settings.port} is taken, so the page is on the next free one")
     print(f"dashboard of {address}: {url}  (Ctrl-C ends it, not the server)", flush=True)
     serve(listener, Board(address), None, lambda: None)
 

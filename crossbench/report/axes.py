@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from crossbench.settings.flatten import flatten_text
+from crossbench.settings.cell_config import CellConfig
 
 # Reading order of names and columns; what is not listed follows in the config's own order.
 _ORDER = (
@@ -17,13 +16,13 @@ _NOT_A_SETTING = frozenset({"study", "report", "reference"})  # what reports rea
 _CELL_AXES = ("backend", "quant", "batch", "concurrency")
 
 
-def flatten(config: Mapping[str, Any]) -> dict[str, str]:
-    """`flatten_text` of a cell's settings, without groups that are empty."""
-    kept = {key: value for key, value in config.items() if key not in _NOT_A_SETTING}
-    return {key: text for key, text in flatten_text(kept).items() if text != "{}"}
+def flatten(config: CellConfig) -> dict[str, str]:
+    """A cell's settings as texts by their dotted keys, without groups that are empty."""
+    texts = config.without(_NOT_A_SETTING).texts
+    return {key: text for key, text in texts.items() if text != "{}"}
 
 
-def varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+def varying(configs: Sequence[CellConfig]) -> list[str]:
     """The dotted keys in which the configs differ, in reading order.
 
     A repeat is no axis. A value inside a group that follows from the group's choice (each choice
@@ -48,14 +47,14 @@ def value_text(axis: str, flat: Mapping[str, str]) -> str:
     return value
 
 
-def label(config: Mapping[str, Any], axes: Sequence[str] = ()) -> str:
+def label(config: CellConfig, axes: Sequence[str] = ()) -> str:
     """What a cell is called: its values on `axes`, or on the usual ones where nothing varies."""
     flat = flatten(config)
     names = [axis for axis in axes or _CELL_AXES if axes or axis in flat]
     return " ".join(value_text(axis, flat) for axis in names)
 
 
-def full_label(config: Mapping[str, Any], also: Sequence[str] = ()) -> str:
+def full_label(config: CellConfig, also: Sequence[str] = ()) -> str:
     """What a cell is called among others: its values on the usual axes, and on those of `also`."""
     flat = flatten(config)
     names = dict.fromkeys((*_CELL_AXES, *sorted(also, key=_rank)))

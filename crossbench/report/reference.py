@@ -44,17 +44,17 @@ def reference_entries(results: Sequence[RunResult]) -> dict[str, tuple[Mapping[s
     """Each entry of the reference's figures by its key, with the machine it was measured on."""
     found: dict[str, tuple[Mapping[str, Any], str]] = {}
     for result in results:
-        node = result.config.get("reference") or {}
-        for key, entry in node.items():
+        figures = result.config.section("reference")
+        for key, entry in figures.items():
             if isinstance(entry, Mapping):
-                found.setdefault(key, (entry, str(node.get("machine", ABSENT))))
+                found.setdefault(key, (entry, str(figures.get("machine", ABSENT))))
     return found
 
 
 def _same(entry: Mapping[str, Any], result: RunResult) -> bool:
     keys = ("batch", "concurrency")
     return result.status == Status.FINISHED and all(
-        result.config.get(key) == entry.get(key) for key in keys
+        result.config.value(key) == entry.get(key) for key in keys
     )
 
 

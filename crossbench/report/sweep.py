@@ -28,6 +28,7 @@ from crossbench.report.sweep_tables import (
 )
 from crossbench.report.tables import markdown_table, percentile_text
 from crossbench.results import RunResult, Status, cell_folders, load_cell
+from crossbench.settings.cell_config import CellConfig
 from crossbench.system.files import whole_file
 from crossbench.wording import ABSENT, number
 
@@ -47,7 +48,9 @@ def read_runs(folder: Path) -> list[Run]:
         try:
             runs.append(Run(path.name, *load_cell(path)))
         except ResultError as error:
-            runs.append(Run(path.name, RunResult(Status.FAILED, {}, "", error=str(error))))
+            runs.append(
+                Run(path.name, RunResult(Status.FAILED, CellConfig(), "", error=str(error)))
+            )
     return runs
 
 
@@ -103,7 +106,7 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
 
 def question(runs: Sequence[Run]) -> str:
     """What the study asks; cells of which an override made a question of its own ask theirs."""
-    asked = dict.fromkeys(str(run.result.config.get("study") or "") for run in runs)
+    asked = dict.fromkeys(str(run.result.config.value("study") or "") for run in runs)
     return "\n\n".join(f"*{text}*" for text in asked if text)
 
 

@@ -1,8 +1,8 @@
-"""The measured process: `python -m crossbench.runner CELL_DIR` measures the cell in its config.yaml.
+"""The measured process: `python -m crossbench.runner CELL_DIR` measures the cell of CELL_DIR.
 
-It writes result.json and requests.parquet. It knows no MLflow, no plots and no web. Its standard
-output is a pipe of events; it ends when its standard input closes, so a parent that is killed
-leaves no orphan.
+It reads config.yaml and writes result.json and requests.parquet. It knows no MLflow, no plots and
+no web. Its standard output is a pipe of events; it ends when its standard input closes, so a
+parent that is killed leaves no orphan.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from crossbench.events import EventStream
 from crossbench.results import RunResult, save_quality, save_records, save_result
-from crossbench.runner.cell import _with_quality, measure_cell
+from crossbench.runner.cell import measure_cell, with_quality
+from crossbench.settings.plan import load_config
 from crossbench.system.command import denied
-
-CONFIG_FILE = "config.yaml"
 
 
 def _end_with_parent() -> None:
@@ -39,9 +36,7 @@ def _end_with_parent() -> None:
 def main(folder: Path) -> None:
     events = EventStream.take_over_stdout()
     _end_with_parent()
-    config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE))
-    assert isinstance(config, dict)
-    outcome = measure_cell({str(key): value for key, value in config.items()}, events)
+    outcome = measure_cell(load_config(folder), events)
     # What was measured is safe before the reference takes memory and time of its own; a disk that
     # has no room for the single requests may have it for their numbers
     result = outcome.result
@@ -52,7 +47,7 @@ def main(folder: Path) -> None:
         checked = outcome.check_quality()
         if checked.pairs:
             result = saved(result, lambda: save_quality(checked.pairs, folder))
-        save_result(_with_quality(result, checked), folder)
+        save_result(with_quality(result, checked), folder)
 
 
 def saved(result: RunResult, save: Callable[[], Path]) -> RunResult:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 import grpc
 
@@ -32,17 +31,16 @@ from crossbench.quality.check import Checked, compare, score_sample, unchecked
 from crossbench.quality.sample import Check
 from crossbench.quality.score_cache import ReferenceCache
 from crossbench.results import RunResult, Status
-from crossbench.runner.build import build
-from crossbench.runner.checks import check_support, check_task, check_values
+from crossbench.runner.checks import check_config, check_support, check_task
 from crossbench.runner.compose import build_reference, build_server
 from crossbench.runner.measure import measure
 from crossbench.runner.models import fetch_model
 from crossbench.runner.result import CellData, Measured, to_result
 from crossbench.runner.targets import Target
 from crossbench.serving.client import InferenceClient, words_of
-from crossbench.settings.identity import cell_id
-from crossbench.settings.schema import CellSettings
-from crossbench.types import Pipeline, RequestRecord, Task
+from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.plan import CellPlan
+from crossbench.types import Pipeline, RequestRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +52,15 @@ class Outcome:
     check_quality: Callable[[], Checked] | None = None
 
 
-def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
+def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
     """Measure one cell; every failure becomes a result with its reason."""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    identity = cell_id(config)
 
     def ended(status: Status, error: str) -> Outcome:
         result = RunResult(
             status=status,
             config=config,
-            cell_id=identity,
+            cell_id=config.cell_id,
             error=error,
             environment=environment(),
             started_at=started_at,
@@ -71,16 +68,16 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
         return Outcome(result)
 
     try:
-        settings = check_values(config)
-        check_support(config, settings)
-        check: Check = build(config["quality"])
+        plan = check_config(config)
+        check_support(plan)
+        check: Check = plan.quality.build()
         events.stage("preparing model and data")
-        model = fetch_model(config, settings)
-        task = check_task(config, model)
-        data = load_data(config, settings, model)
+        model = fetch_model(plan)
+        check_task(plan, model)
+        data = load_data(plan, model)
         if not data.query_tokens.smallest or not data.passage_tokens.smallest:
-            refuse_no_tokens(data.dataset.lists, model, task)
-        measured = asyncio.run(_drive(config, settings, model, data, task, check, events))
+            refuse_no_tokens(data.dataset.lists, model, plan.task)
+        measured = asyncio.run(_drive(plan, model, data, check, events))
     except (UnsupportedQuant, UnsupportedDevice) as error:
         return ended(Status.UNSUPPORTED, str(error))
     except BackendUnavailable as error:
@@ -92,7 +89,7 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
     except Exception as error:
         traceback.print_exc()
         return ended(Status.FAILED, f"{type(error).__name__}: {error}")
-    result = to_result(config, identity, started_at, model.digest, data, task, measured)
+    result = to_result(plan, started_at, model.digest, data, measured)
     served = measured.served
     if served is None or served.why:
         if served is not None:
@@ -102,31 +99,31 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
         else:
             why = measured.cut_short or "no request succeeded"
         checked = unchecked(why, check.name)
-        return Outcome(_with_quality(result, checked), measured.records)
+        return Outcome(with_quality(result, checked), measured.records)
 
     def finish() -> Checked:
-        cache = ReferenceCache(settings.cache_dir / "reference", model)
-        reference = partial(build_reference, settings, model)
-        return compare(served, check, cache, reference, settings.seed, events.stage)
+        cache = ReferenceCache(plan.settings.cache_dir / "reference", model)
+        reference = partial(build_reference, plan, model)
+        return compare(served, check, cache, reference, plan.settings.seed, events.stage)
 
     # Until the check has come to its end
     pending = unchecked("the check did not come to its end", served.check)
-    return Outcome(_with_quality(result, pending), measured.records, finish)
+    return Outcome(with_quality(result, pending), measured.records, finish)
 
 
-def _with_quality(result: RunResult, checked: Checked) -> RunResult:
+def with_quality(result: RunResult, checked: Checked) -> RunResult:
     metrics = {**result.metrics, **checked.metrics}
     return replace(result, metrics=metrics, quality=checked.summary)
 
 
-def load_data(config: Mapping[str, Any], settings: CellSettings, model: ModelFolder) -> CellData:
+def load_data(plan: CellPlan, model: ModelFolder) -> CellData:
     """Load the data set and describe the token lengths that are really sent.
 
     Raises:
         DatasetError: it is missing, empty or malformed.
     """
     tokenizer = PairTokenizer(model)
-    dataset: LoadedDataset = build(config["dataset"]).load(tokenizer, settings.seed)
+    dataset: LoadedDataset = plan.dataset.build().load(tokenizer, plan.settings.seed)
     passages = [text for entry in dataset.lists for text in entry.passages]
     return CellData(
         dataset=dataset,
@@ -136,31 +133,29 @@ def load_data(config: Mapping[str, Any], settings: CellSettings, model: ModelFol
 
 
 async def _drive(
-    config: Mapping[str, Any],
-    settings: CellSettings,
+    plan: CellPlan,
     model: ModelFolder,
     data: CellData,
-    task: Task,
     check: Check,
     events: EventStream,
 ) -> Measured:
     """Open the target, warm up, measure, score the quality check's sample, close."""
-    target: Target = build(config["target"])
-    load: ClosedLoop = build(config["load"], concurrency=settings.concurrency)
-
+    settings = plan.settings
+    target: Target = plan.target.build()
+    load: ClosedLoop = plan.load.build(concurrency=settings.concurrency)
     known: Sequence[tuple[str, str]] = ()
     if settings.pipeline is Pipeline.INFER:
         sent = (settings.warmup_requests + settings.requests) * settings.batch
         known = list(first_pairs(data.dataset.lists, sent))
     events.stage("loading and compiling")
     try:
-        address = await target.open(partial(build_server, config, settings, model, known))
+        address = await target.open(partial(build_server, plan, model, known))
         events.server(address)
         async with InferenceClient(address) as client:
             interrupted = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
             info = await client.info()
-            measured = await measure(client, load, info, settings, data, task, interrupted, events)
+            measured = await measure(client, load, info, plan, data, interrupted, events)
             if (
                 measured.cut_short
                 or measured.non_finite

@@ -2,73 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from hydra.utils import get_class
-
 from crossbench.backends.availability import refuse, support
 from crossbench.backends.base import Backend
 from crossbench.errors import ConfigError
 from crossbench.models.folder import ModelFolder
-from crossbench.runner.build import build
-from crossbench.runner.compose import build_scheduler, replica_devices
-from crossbench.settings.schema import CellSettings, check_groups, check_settings
+from crossbench.runner.compose import build_scheduler
+from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.plan import CellPlan, make_plan
 from crossbench.types import Task
 
 
-def check_values(config: Mapping[str, Any]) -> CellSettings:
-    """Refuse values that can be used on no machine, before anything is started or loaded.
+def check_config(config: CellConfig) -> CellPlan:
+    """The plan of a config whose values can be used on some machine.
 
     What needs a model, a data set's files or a device is not asked.
 
     Raises:
         CrossbenchError: the first value that cannot be used, what was given and what to give.
     """
-    settings = check_settings(config)
-    check_groups(config)
-    replica_devices(config["backend"].get("devices"), settings.device)
-    load_task(config)
-    build_scheduler(config, "padded")
-    for group in ("model", "dataset", "pool", "server", "target", "quality"):
-        if "_target_" in config[group]:  # a server that runs already is an address alone
-            build(config[group])
-    return settings
+    plan = make_plan(config)
+    build_scheduler(plan.scheduler, "padded")
+    plan.load.build(concurrency=plan.settings.concurrency)
+    for component in (plan.model, plan.dataset, plan.pool, plan.target, plan.quality):
+        component.build()
+    if plan.server is not None:
+        plan.server.build()
+    return plan
 
 
-def check_support(config: Mapping[str, Any], settings: CellSettings) -> None:
+def check_support(plan: CellPlan) -> None:
     """Refuse a precision or device that the backend does not have, before anything is loaded.
 
     Raises:
         UnsupportedQuant, UnsupportedDevice: with the list of what the backend has.
     """
-    backend: type[Backend] = get_class(config["backend"]["_target_"])
-    quant = settings.quant
-    refuse(config["backend"]["name"], support(backend.supported, quant, settings.device), quant)
+    backend: type[Backend] = plan.backend.type
+    quant = plan.settings.quant
+    refuse(str(plan.backend.name), support(backend.supported, quant, plan.settings.device), quant)
 
 
-def check_task(config: Mapping[str, Any], model: ModelFolder) -> Task:
-    """What the load asks of the server, refused where the model does not do it.
+def check_task(plan: CellPlan, model: ModelFolder) -> None:
+    """Refuse a load that asks for what the model does not do.
 
     Raises:
-        ConfigError: `load.task` is no task, or a cross-encoder is to embed.
+        ConfigError: a cross-encoder is to embed.
     """
-    task = load_task(config)
-    if task is Task.EMBED and model.embedding is None:
+    if plan.task is Task.EMBED and model.embedding is None:
         raise ConfigError(
             f"load.task=embed: {model.name} is a cross-encoder, which scores pairs and does not "
             "embed. Give load.task=score, or a sentence-transformer such as model=all-minilm-l6"
         )
-    return task
-
-
-def load_task(config: Mapping[str, Any]) -> Task:
-    """What the load asks for.
-
-    Raises:
-        ConfigError: `load.task` is no task.
-    """
-    task = config["load"].get("task", Task.SCORE)
-    if task not in set(Task):
-        raise ConfigError(f"load.task must be one of {', '.join(Task)}, got {task!r}")
-    return Task(task)

@@ -1,29 +1,25 @@
-"""The composition root: from a resolved config to the objects that serve and drive.
+"""The composition root of a server: from a cell's plan to the objects that serve it.
 
-Everything else receives objects; only this package knows how the config's groups fit together.
+Everything else receives objects; only this file knows how the groups of the config fit together.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import metadata
-from typing import Any
 
 import numpy as np
 
 from crossbench.backends.base import Backend, Deployment, Layout
-from crossbench.errors import ConfigError
 from crossbench.load.lengths import PASSAGES, QUERIES
 from crossbench.measure.probes import usable_cores
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.runner.build import build
-from crossbench.runner.models import choice_values, further_models
+from crossbench.runner.models import fetch_more_models
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.info import model_info
 from crossbench.serving.pool import Pool
@@ -36,17 +32,15 @@ from crossbench.serving.service import ModelService
 from crossbench.serving.startup import derive, load_and_warm
 from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.token_memory import TokenMemory
-from crossbench.settings.schema import CellSettings
-from crossbench.types import Pipeline, Quant
+from crossbench.settings.component import Component
+from crossbench.settings.plan import CellPlan
+from crossbench.types import Pipeline
 
 WARMUP_SEQUENCES = 32
 
 
 def build_server(
-    config: Mapping[str, Any],
-    settings: CellSettings,
-    model: ModelFolder,
-    known: Sequence[tuple[str, str]] = (),
+    plan: CellPlan, model: ModelFolder, known: Sequence[tuple[str, str]] = ()
 ) -> Server:
     """A server with `model` and those of `pool.models` loaded and warm, ready to start.
 
@@ -55,48 +49,30 @@ def build_server(
     Raises:
         BackendUnavailable, ModelError, ConfigError: see their docstrings.
     """
-    limits: ServerSettings = build(config["server"])
-    pool_settings: PoolSettings = build(config["pool"])
-    models = [model, *further_models(pool_settings.models, settings.cache_dir, model.name)]
-    devices = replica_devices(config["backend"].get("devices"), settings.device)
-    workers, threads = pool_settings.resolve(usable_cores(), len(models), len(devices))
-    loading = threading.Lock()  # of replicas in this process: one after the other
-
-    def make_replica(served: ModelFolder, number: int) -> Replica:
-        device = devices[number % len(devices)]
-        deployment = Deployment(served, settings.quant, device, threads, settings.cache_dir)
-        backend = build_backend(config, deployment)
-        if pool_settings.kind == "process":
-            return Replica(backend, ProcessEngine(backend), pool_settings.idle_seconds)
-        return Replica(backend, backend, pool_settings.idle_seconds, loading)
-
-    replicas = {served.name: [make_replica(served, i) for i in range(workers)] for served in models}
+    assert plan.server is not None, "a plan whose target runs already needs no server"
+    limits: ServerSettings = plan.server.build()
+    pool: PoolSettings = plan.pool.build()
+    models = [model, *fetch_more_models(plan, model.name)]
+    workers, threads = pool.resolve(usable_cores(), len(models), len(plan.devices))
+    make_replica = _replica_maker(plan, pool, threads)
+    replicas = {
+        served.name: [make_replica(served, number) for number in range(workers)]
+        for served in models
+    }
     everyone = [replica for group in replicas.values() for replica in group]
     telemetry = Telemetry(lambda: [item.pid for item in everyone if item.pid is not None])
-    pipeline = settings.pipeline
-    runs_model = pipeline is not Pipeline.TOKENIZE
-    concurrently = pool_settings.kind == "process"
-    if runs_model:
-        derive([group[0].backend for group in replicas.values()])
-    lengths = partial(typical_pair_lengths, min(settings.batch, WARMUP_SEQUENCES))
-    startup = load_and_warm(everyone if runs_model else [], telemetry, lengths, concurrently)
+    startup = _load(plan, pool, replicas, telemetry)
 
-    tokenizers = ThreadPoolExecutor(pool_settings.tokenizers, thread_name_prefix="tokenizer")
-    services = {}
-    for served in models:
-        group = replicas[served.name]
-        callers = [replica for replica in group for _ in range(replica.callers)]
-        scheduler = build_scheduler(config, group[0].backend.layout)
-        pool = Pool(scheduler, callers, telemetry, limits.max_queue_pairs, pool_settings.routing)
-        activation = activation_of(served)
-        tokenizer = PairTokenizer(served, pool_settings.cache_tokens)
-        memory = TokenMemory(tokenizer.encode) if pipeline is Pipeline.INFER else None
-        services[served.name] = ModelService(
-            served, group, tokenizer, activation, pool, tokenizers, runs_model, memory
+    tokenizers = ThreadPoolExecutor(pool.tokenizers, thread_name_prefix="tokenizer")
+    services = {
+        served.name: _service(
+            plan, pool, limits, served, replicas[served.name], telemetry, tokenizers
         )
+        for served in models
+    }
     info = pb.ServerInfo(
-        models=[model_info(service, pipeline) for service in services.values()],
-        scheduler=config["scheduler"]["name"],
+        models=[model_info(service, plan.settings.pipeline) for service in services.values()],
+        scheduler=plan.scheduler.name,
         workers=sum(len(service.pool.workers) for service in services.values()),
         threads=threads,
         max_pairs=limits.max_pairs,
@@ -110,42 +86,84 @@ def build_server(
     return server
 
 
-def build_reference(settings: CellSettings, model: ModelFolder) -> Server:
-    """What drift is measured from: transformers' own fp32 forward of `model` on the CPU.
+def _replica_maker(
+    plan: CellPlan, pool: PoolSettings, threads: int
+) -> Callable[[ModelFolder, int], Replica]:
+    """Makes the replica of a model with a number; replicas of one process load one by one."""
+    loading = threading.Lock()
+    settings = plan.settings
 
-    Behind a server as any other's, so that nothing but the forward can differ.
+    def make(model: ModelFolder, number: int) -> Replica:
+        device = plan.devices[number % len(plan.devices)]
+        deployment = Deployment(model, settings.quant, device, threads, settings.cache_dir)
+        backend: Backend = plan.backend.build(deployment=deployment)
+        if pool.kind == "process":
+            return Replica(backend, ProcessEngine(backend), pool.idle_seconds)
+        return Replica(backend, backend, pool.idle_seconds, loading)
+
+    return make
+
+
+def _load(
+    plan: CellPlan,
+    pool: PoolSettings,
+    replicas: Mapping[str, Sequence[Replica]],
+    telemetry: Telemetry,
+) -> pb.Startup:
+    """Load and warm every replica, unless no model runs; says how long it took."""
+    everyone = [replica for group in replicas.values() for replica in group]
+    runs_model = plan.settings.pipeline is not Pipeline.TOKENIZE
+    if runs_model:
+        derive([group[0].backend for group in replicas.values()])
+    lengths = partial(typical_pair_lengths, min(plan.settings.batch, WARMUP_SEQUENCES))
+    return load_and_warm(
+        everyone if runs_model else [], telemetry, lengths, concurrently=pool.kind == "process"
+    )
+
+
+def _service(
+    plan: CellPlan,
+    pool_settings: PoolSettings,
+    limits: ServerSettings,
+    model: ModelFolder,
+    replicas: Sequence[Replica],
+    telemetry: Telemetry,
+    tokenizers: ThreadPoolExecutor,
+) -> ModelService:
+    """One model's tokenizer, scheduler and pool, over its replicas."""
+    pipeline = plan.settings.pipeline
+    callers = [replica for replica in replicas for _ in range(replica.callers)]
+    scheduler = build_scheduler(plan.scheduler, replicas[0].backend.layout)
+    pool = Pool(scheduler, callers, telemetry, limits.max_queue_pairs, pool_settings.routing)
+    tokenizer = PairTokenizer(model, pool_settings.cache_tokens)
+    memory = TokenMemory(tokenizer.encode) if pipeline is Pipeline.INFER else None
+    return ModelService(
+        model,
+        replicas,
+        tokenizer,
+        activation_of(model),
+        pool,
+        tokenizers,
+        pipeline is not Pipeline.TOKENIZE,
+        memory,
+    )
+
+
+def build_reference(plan: CellPlan, model: ModelFolder) -> Server:
+    """The server that drift is measured from: see `CellPlan.reference`.
 
     Raises:
         ModelError: transformers cannot load the model.
     """
-    choices = {"backend": "pytorch", "scheduler": "direct", "pool": "threads", "server": "cell"}
-    config = {group: choice_values(group, name) for group, name in choices.items()}
-    plain = dataclasses.replace(
-        settings, quant=Quant.FP32, device="cpu", pipeline=Pipeline.FULL, batch=1
-    )
-    return build_server(config, plain, model)
+    return build_server(plan.reference(), model)
 
 
-def replica_devices(numbers: Any, device: str) -> list[str]:
-    """Where replicas go, in turns: `backend.devices` names several GPUs, else `device` is all.
-
-    Raises:
-        ConfigError: they are no list of different numbers, or `device` asks for something else.
-    """
-    if numbers is None:
-        return [device]
-    good = isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
-    if not good or not numbers or len(set(numbers)) < len(numbers):
-        raise ConfigError(
-            f"backend.devices must be a list of different GPU numbers, got {numbers!r}: "
-            "give for example backend.devices=[0,1], or null for device="
-        )
-    if device not in ("auto", "cuda"):
-        raise ConfigError(
-            f"device={device} and backend.devices={numbers} say different things: "
-            "leave one of them out"
-        )
-    return [f"cuda:{number}" for number in numbers]
+def build_scheduler(component: Component, layout: Layout) -> Scheduler:
+    """A scheduler; one that counts cost by `layout: auto` counts as the backend computes."""
+    if component.values.get("layout") == "auto":
+        component = component.replace(layout=layout)
+    scheduler: Scheduler = component.build()
+    return scheduler
 
 
 def typical_pair_lengths(count: int, max_length: int) -> list[int]:
@@ -153,18 +171,3 @@ def typical_pair_lengths(count: int, max_length: int) -> list[int]:
     probabilities = (np.arange(count) + 0.5) / count
     pairs = PASSAGES.inverse_cdf(probabilities) + round(QUERIES.mean) + 3
     return [int(length) for length in np.minimum(pairs, max_length)]
-
-
-def build_scheduler(config: Mapping[str, Any], layout: Layout) -> Scheduler:
-    """A scheduler; one that counts cost by `layout: auto` counts as the backend computes."""
-    node = dict(config["scheduler"])
-    if node.get("layout") == "auto":
-        node["layout"] = layout
-    scheduler: Scheduler = build(node)
-    return scheduler
-
-
-def build_backend(config: Mapping[str, Any], deployment: Deployment) -> Backend:
-    """A backend, not loaded yet."""
-    backend: Backend = build(config["backend"], deployment=deployment)
-    return backend

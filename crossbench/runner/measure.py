@@ -19,7 +19,7 @@ from crossbench.runner.result import CellData, Measured, server_metrics
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.finite import NON_FINITE
-from crossbench.settings.schema import CellSettings
+from crossbench.settings.plan import CellPlan
 from crossbench.types import Task
 
 
@@ -27,9 +27,8 @@ async def measure(
     client: InferenceClient,
     load: ClosedLoop,
     info: pb.ServerInfo,
-    settings: CellSettings,
+    plan: CellPlan,
     data: CellData,
-    task: Task,
     interrupted: asyncio.Event,
     events: EventStream,
 ) -> Measured:
@@ -38,6 +37,7 @@ async def measure(
     Requests begin behind those set aside for the warm-up, however many of these its time allows:
     every cell of a sweep is measured on the same ones.
     """
+    settings, task = plan.settings, plan.task
     fill = fill_texts if task is Task.EMBED else fill_requests
     messages = fill(data.dataset.lists, settings.batch)
     first = list(islice(messages, settings.warmup_requests))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
@@ -14,6 +13,8 @@ from crossbench.measure.statistics import windows
 from crossbench.quality.check import Served
 from crossbench.results import RunResult, Status
 from crossbench.serving import inference_pb2 as pb
+from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.plan import CellPlan
 from crossbench.types import RequestRecord, Task
 from crossbench.wording import counted
 
@@ -71,8 +72,8 @@ def server_metrics(
 
 
 def as_served(
-    config: Mapping[str, Any], served: pb.ModelInfo, digest: str
-) -> tuple[dict[str, Any], list[str]]:
+    config: CellConfig, served: pb.ModelInfo, digest: str
+) -> tuple[CellConfig, list[str]]:
     """The config with what a server that runs already has in place of what it says, and where.
 
     `digest` is that of the config's own model. Of another choice only its name is known.
@@ -80,18 +81,16 @@ def as_served(
     has = {"backend": served.backend, "quant": served.quant}
     if served.digest != digest:
         has["model"] = served.name
-    other = [name for name in has if name == "model" or config[name]["name"] != has[name]]
-    told = [f"{name}={has[name]} (not {config[name]['name']})" for name in other]
-    return {**config, **{name: {"name": has[name]} for name in other}}, told
+    other = {key: name for key, name in has.items() if key == "model" or config.value(key) != name}
+    told = [f"{key}={name} (not {config.value(key)})" for key, name in other.items()]
+    return config.with_choices(other), told
 
 
 def to_result(
-    config: Mapping[str, Any],
-    identity: str,
+    plan: CellPlan,
     started_at: str,
     digest: str,
     data: CellData,
-    task: Task,
     measured: Measured,
 ) -> RunResult:
     served, *others = measured.info.models
@@ -101,7 +100,7 @@ def to_result(
         *(f"Data set: {warning}" for warning in dataset.warnings),
         *length_warnings(data.query_tokens, data.passage_tokens),
     ]
-    config, other = as_served(config, served, digest)
+    config, other = as_served(plan.config, served, digest)
     if other:
         warnings.append(
             f"the server runs {', '.join(other)}, and the cell is called by that: give the client "
@@ -145,11 +144,11 @@ def to_result(
     return RunResult(
         status=Status.FAILED if error else Status.FINISHED,
         config=config,
-        cell_id=identity,
+        cell_id=config.cell_id,
         error=error,
         metrics=metrics,
         environment=environment(),
-        series=windows(measured.records).series(task) if not error else {},
+        series=windows(measured.records).series(plan.task) if not error else {},
         model={
             "name": served.name,
             "backend": served.backend,

@@ -1,4 +1,6 @@
-"""The server of target=process: `python -m crossbench.runner.target_child FD`, started by its client.
+"""The server of target=process, started by its client.
+
+`python -m crossbench.runner.target_child FD`: FD is the number of a socket to the client.
 
 The client sends a function that makes the server and gets its HOST:PORT, or the error that kept it
 from starting. The server ends when the client closes the channel.

@@ -8,8 +8,6 @@ from typing import Any, Literal
 from crossbench.errors import ConfigError
 from crossbench.serving.scheduler import require_at_least
 
-KINDS = ("thread", "process")
-ROUTINGS = ("load", "round_robin")
 Routing = Literal["load", "round_robin"]
 
 
@@ -28,9 +26,9 @@ class PoolSettings:
     """
 
     name: str
-    kind: str
-    workers: int | str
-    threads: int | str
+    kind: Literal["thread", "process"]
+    workers: int | Literal["auto"]
+    threads: int | Literal["auto"]
     tokenizers: int
     cache_tokens: int
     routing: Routing
@@ -39,23 +37,13 @@ class PoolSettings:
 
     def __post_init__(self) -> None:
         for key, value in (("workers", self.workers), ("threads", self.threads)):
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if value != "auto" and not (whole and int(value) >= 1):
+            if value != "auto" and value < 1:
                 raise ConfigError(
                     f"pool.{key} must be a positive whole number or auto, got {value!r}: "
                     f"give for example pool.{key}=2; all replicas get the same"
                 )
-        for key, value, choices in (
-            ("kind", self.kind, KINDS),
-            ("routing", self.routing, ROUTINGS),
-        ):
-            if value not in choices:
-                raise ConfigError(
-                    f"pool.{key} must be {' or '.join(choices)}, got {value!r}: "
-                    f"give pool.{key}={choices[0]}"
-                )
         idle = self.idle_seconds
-        if idle is not None and (isinstance(idle, bool) or not idle > 0):
+        if idle is not None and not idle > 0:
             raise ConfigError(
                 f"pool.idle_seconds must be a positive number of seconds, got {idle!r}: "
                 "give null for never"

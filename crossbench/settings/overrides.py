@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from crossbench.errors import ConfigError, CrossbenchError
+from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.command_line import in_shell, this_command
 from crossbench.settings.composition_errors import (
     CONFIG_NAME,
@@ -20,8 +20,8 @@ from crossbench.settings.composition_errors import (
     is_group,
     parse_overrides,
 )
-from crossbench.settings.identity import NOT_IDENTITY, cell_id
-from crossbench.settings.schema import to_plain
+from crossbench.settings.identity import NOT_IDENTITY
+from crossbench.settings.plan import composed_config
 
 REPEAT = "repeat"
 STUDIES = "experiment"
@@ -65,7 +65,7 @@ def swept_keys(points: Sequence[Sequence[str]]) -> tuple[str, ...]:
 
 def check_points(
     points: Sequence[Sequence[str]],
-    check: Callable[[Mapping[str, Any]], object],
+    check: Callable[[CellConfig], object],
     given: Sequence[str] = (),
     params: Mapping[str, str] | None = None,
 ) -> None:
@@ -81,7 +81,7 @@ def check_points(
             measured.
     """
     refused: list[str] = []
-    seen: dict[int, dict[str, Any]] = {}
+    seen: dict[int, CellConfig] = {}
     for number, point in enumerate(points):
         try:
             config = compose(CONFIG_NAME, overrides=list(point), return_hydra_config=True)
@@ -89,10 +89,8 @@ def check_points(
             raise ConfigError(explain(error, point, given)) from error
         if params is not None:
             _refuse_lost_axes(config, params, given)
-        with open_dict(config):
-            del config["hydra"]
         try:
-            seen[number] = to_plain(config)
+            seen[number] = composed_config(config)
             check(seen[number])
         except CrossbenchError as error:
             refused.append(str(error))
@@ -184,7 +182,7 @@ def _suite(given: Sequence[str]) -> str:
     return f"python -m crossbench.suite {' '.join(words)}"
 
 
-def _refuse_same_cells(configs: Mapping[int, Mapping[str, Any]]) -> None:
+def _refuse_same_cells(configs: Mapping[int, CellConfig]) -> None:
     """Two cells that measure the same count as repeats of one, which only `repeat` may ask for.
 
     Raises:
@@ -192,12 +190,12 @@ def _refuse_same_cells(configs: Mapping[int, Mapping[str, Any]]) -> None:
     """
     first: dict[tuple[str, str], int] = {}
     for number, config in configs.items():
-        key = (cell_id(_canonical(config)), str(_canonical(config.get(REPEAT))))
+        key = (config.cell_id, str(config.value(REPEAT)))
         earlier = first.setdefault(key, number)
         if earlier == number:
             continue
-        other = configs[earlier]
-        differing = [name for name in NOT_IDENTITY if config.get(name) != other.get(name)]
+        mine, others = config.document, configs[earlier].document
+        differing = [name for name in sorted(NOT_IDENTITY) if mine.get(name) != others.get(name)]
         cells = f"cells {earlier} and {number} of this sweep"
         if differing:
             raise ConfigError(
@@ -209,12 +207,3 @@ def _refuse_same_cells(configs: Mapping[int, Mapping[str, Any]]) -> None:
             f"{cells} are the same: leave out the value that is given twice, or measure each cell "
             "several times with repeat=1,2,3"
         )
-
-
-def _canonical(value: Any) -> Any:
-    """A value in which numbers that are equal are the same: 8.0 is 8."""
-    if isinstance(value, Mapping):
-        return {key: _canonical(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_canonical(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue
 
 from crossbench.errors import ConfigError
-from crossbench.settings.command_line import in_shell, quoted
 from crossbench.settings.places import outputs_dir
 from crossbench.types import Pipeline, Quant
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
+# The mark of a key that says how a cell is watched, stored or repeated, not what is measured
+_NOT_IDENTITY = {"identity": False}
+
+
 @dataclass
 class RootSchema:
     """The root of every composed config. Types only: each default stands in conf/config.yaml.
 
-    Counts are Any, because a wrong one must fail its own cell with our words, not the whole sweep.
+    Counts are Any, because a wrong one must fail its own cell with our message, not the whole
+    sweep. `identity.py` says what becomes of the marks.
     """
 
     model: Any = MISSING
@@ -37,24 +40,24 @@ class RootSchema:
     target: Any = MISSING
     load: Any = MISSING
     dataset: Any = MISSING
-    tracker: Any = MISSING
-    dashboard: Any = MISSING
-    quality: Any = MISSING
+    tracker: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    dashboard: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    quality: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     batch: Any = MISSING
     concurrency: Any = MISSING
     requests: Any = MISSING
     max_seconds: Any = MISSING
     warmup_requests: Any = MISSING
     warmup_max_seconds: Any = MISSING
-    repeat: Any = MISSING
+    repeat: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     pipeline: Any = MISSING
     device: str = MISSING
     seed: int = MISSING
-    study: Any = MISSING
-    report: Any = MISSING
-    reference: Any = MISSING
-    outputs_dir: str = MISSING
-    cache_dir: str = MISSING
+    study: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    report: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    reference: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    outputs_dir: str = field(default=MISSING, metadata=_NOT_IDENTITY)
+    cache_dir: str = field(default=MISSING, metadata=_NOT_IDENTITY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +135,6 @@ def _cache_dir(text: str) -> Path:
     return folder
 
 
-def check_groups(config: Mapping[str, Any]) -> None:
-    """Check every group's values against the dataclass that its `_target_` names.
-
-    Raises:
-        ConfigError: a value has another type than its field.
-    """
-    for group, node in config.items():
-        if isinstance(node, Mapping) and "_target_" in node:
-            _check_node(group, node)
-
-
 def to_plain(config: DictConfig) -> dict[str, Any]:
     """The config as resolved dicts and lists.
 
@@ -177,45 +169,3 @@ def _seconds(config: Mapping[str, Any], key: str) -> float:
             f"{key} must be a positive number of seconds, got {value!r}: give for example {key}=15"
         )
     return float(value)
-
-
-# Field annotations as they are written; other words are for the class itself to check
-_PLAIN: dict[str, tuple[tuple[type, ...], str]] = {
-    "int": ((int,), "a whole number"),
-    "float": ((int, float), "a number"),
-    "str": ((str,), "text"),
-    "bool": ((bool,), "true or false"),
-    "None": ((type(None),), "null"),
-}
-
-
-def _check_node(group: str, node: Mapping[str, Any]) -> None:
-    target = get_class(node["_target_"])
-    if not is_dataclass(target):
-        return
-    for key, value in node.items():
-        if isinstance(value, Mapping) and "_target_" in value:
-            _check_node(f"{group}.{key}", value)
-    for item in fields(target):
-        words = [word.strip() for word in str(item.type).split("|")]
-        if item.name not in node or any(word not in _PLAIN for word in words):
-            continue
-        value = node[item.name]
-        if not any(_is_of(value, word) for word in words):
-            wanted = " or ".join(_PLAIN[word][1] for word in words)
-            raise ConfigError(
-                f"{group}.{item.name} must be {wanted}, got {value!r}"
-                + (_quotes_words(f"{group}.{item.name}", value) if "str" in words else "")
-            )
-
-
-def _quotes_words(key: str, value: Any) -> str:
-    """How to give as text what Hydra reads as something else."""
-    text = f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
-    return f": where it is text, put it in quotes, {in_shell(f'{key}={quoted(text)}')}"
-
-
-def _is_of(value: Any, word: str) -> bool:
-    if isinstance(value, bool):  # which Python counts among the whole numbers
-        return word == "bool"
-    return isinstance(value, _PLAIN[word][0])

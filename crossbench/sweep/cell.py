@@ -8,20 +8,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
 
 from crossbench.errors import CrossbenchError, ResultError
 from crossbench.events import Journal
 from crossbench.measure.probes import environment
 from crossbench.results import RunResult, Status, load_result, save_result
-from crossbench.runner.__main__ import CONFIG_FILE
-from crossbench.runner.checks import check_values
-from crossbench.settings.identity import cell_id
+from crossbench.runner.checks import check_config
+from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.plan import save_config
 from crossbench.sweep.progress import CellProgress
 from crossbench.wording import ending
 
@@ -31,7 +28,7 @@ STOP_GRACE_S = 30.0  # for requests in flight and the results; a second Ctrl-C d
 
 
 def run_cell(
-    config: Mapping[str, Any], folder: Path, progress: CellProgress, journal: Journal
+    config: CellConfig, folder: Path, progress: CellProgress, journal: Journal
 ) -> RunResult:
     """Measure one cell in a fresh process; whatever happens to it becomes a result in `folder`.
 
@@ -40,9 +37,9 @@ def run_cell(
     """
     folder.mkdir(parents=True, exist_ok=True)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    OmegaConf.save(OmegaConf.create(dict(config)), folder / CONFIG_FILE)
+    save_config(config, folder)
     try:
-        check_values(config)
+        check_config(config)
     except CrossbenchError as error:
         return _failed(config, folder, started_at, str(error))
     interrupted = False
@@ -122,11 +119,11 @@ def _death(returncode: int, folder: Path) -> str:
     return f"{reason}; see {LOG_FILE}" + (f": {tail}" if tail else "")
 
 
-def _failed(config: Mapping[str, Any], folder: Path, started_at: str, error: str) -> RunResult:
+def _failed(config: CellConfig, folder: Path, started_at: str, error: str) -> RunResult:
     result = RunResult(
         status=Status.FAILED,
         config=config,
-        cell_id=cell_id(config),
+        cell_id=config.cell_id,
         error=error,
         environment=environment(),
         started_at=started_at,

@@ -18,12 +18,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.errors import CrossbenchError
-from crossbench.runner.checks import check_values
+from crossbench.runner.checks import check_config
 from crossbench.settings.composition_errors import explain
 from crossbench.settings.overrides import (
     check_points,
@@ -32,7 +32,8 @@ from crossbench.settings.overrides import (
     sweeper_params,
     swept_keys,
 )
-from crossbench.settings.schema import to_plain
+from crossbench.settings.plan import composed_config
+from crossbench.settings.run import RunSettings, run_settings
 from crossbench.sweep.finish import EXIT_FAILED, finish_sweep
 from crossbench.sweep.folder import (
     STATE_FILE,
@@ -43,9 +44,8 @@ from crossbench.sweep.folder import (
 from crossbench.sweep.services import (
     console,
     dashboard_url,
-    make_dashboard,
+    make_tracking,
     sweep_journal,
-    tracking_of,
 )
 from crossbench.system.command import denied
 
@@ -75,7 +75,7 @@ class SweepCallback(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         with _exit_on_error():
             folder = Path(config.hydra.sweep.dir)
-            status = finish_sweep(folder, tracking_of(config, folder))
+            status = finish_sweep(folder, make_tracking(_run_settings(config), folder))
         if self._dashboard is not None:
             self._dashboard.close()
         if status:
@@ -106,9 +106,7 @@ def start_cell(config: DictConfig) -> TakenFolder:
     """
     check_study(config)
     HydraConfig.instance().set_config(config)  # for what the cell's values take from it
-    check_values(
-        to_plain(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
-    )
+    check_config(composed_config(config))
     return take_output_folder(config, RunMode.RUN)
 
 
@@ -127,11 +125,12 @@ def start_sweep(config: DictConfig) -> tuple[TakenFolder, Dashboard]:
         config.hydra.sweeper.params = swept  # the sweeper that Hydra makes next reads it here
     overrides = [*(f"{key}={value}" for key, value in swept.items()), *given]
     points = sweep_points(overrides)
-    check_points(points, check_values, given, params)
+    check_points(points, check_config, given, params)
     taken = take_output_folder(config, RunMode.MULTIRUN)
     folder = taken.path
-    tracking = tracking_of(config, folder)
-    dashboard = make_dashboard(config)
+    run = _run_settings(config)
+    tracking = make_tracking(run, folder)
+    dashboard: Dashboard = run.dashboard.build()
     dashboard.start(folder / JOURNAL_FILE)
     # While it comes up; it is up before the first cell starts
     parent = tracking.attempt(lambda tracker: tracker.start_sweep(folder.name, overrides))
@@ -141,3 +140,7 @@ def start_sweep(config: DictConfig) -> tuple[TakenFolder, Dashboard]:
     journal = sweep_journal(folder, url)
     journal.write({"event": "sweep", "name": folder.name, "cells": len(points)})
     return taken, dashboard
+
+
+def _run_settings(config: DictConfig) -> RunSettings:
+    return run_settings(config, list(config.hydra.overrides.task))

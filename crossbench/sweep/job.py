@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from crossbench.dashboard.process import JOURNAL_FILE
+from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.report.axes import full_label
 from crossbench.report.cell import REPORT_FILE, write_cell_report
 from crossbench.report.sweep import terminal_table
 from crossbench.results import RunResult, load_result
-from crossbench.settings.schema import to_plain
+from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.plan import composed_config
+from crossbench.settings.run import RunSettings, run_settings
 from crossbench.sweep.cell import run_cell
 from crossbench.sweep.finish import EXIT_FAILED, EXIT_INTERRUPTED
 from crossbench.sweep.folder import (
@@ -34,7 +34,6 @@ from crossbench.sweep.services import (
     Tracking,
     console,
     dashboard_url,
-    make_dashboard,
     make_tracking,
     picture_of_dashboard,
     sweep_journal,
@@ -58,35 +57,32 @@ def run_job(config: DictConfig) -> None:
     # With hydra.job.chdir=true too, a relative path is meant from where the command was typed
     os.chdir(hydra.runtime.cwd)
     folder = Path(hydra.runtime.output_dir)
-    plain = to_plain(config)
-    overrides = list(hydra.overrides.task)
+    cell, run = composed_config(config), run_settings(config, list(hydra.overrides.task))
     if hydra.mode == RunMode.RUN:
-        home = home_of(folder)
-        _run_single(config, plain, folder, home, make_tracking(config, home, overrides))
+        _run_single(cell, run, folder, home_of(folder))
         return
     home = folder.parent
     if (home / INTERRUPTED_FILE).exists():
         shutil.rmtree(folder)  # Hydra has made it, and a cell that was left out is no failed one
         return
-    tracking = make_tracking(config, home, overrides)
+    tracking = make_tracking(run, home)
     try:
-        measure_and_track(plain, folder, home, read_state(home), hydra.job.num, tracking)
+        measure_and_track(cell, folder, home, read_state(home), hydra.job.num, tracking)
     except KeyboardInterrupt:
         (home / INTERRUPTED_FILE).touch()
     except OSError as error:  # raised on, it would take the sweep's end with it
         console.print(f"[yellow]cell {hydra.job.num + 1}:[/] {escape(denied(error))}")
 
 
-def _run_single(
-    config: DictConfig, plain: Mapping[str, Any], folder: Path, home: Path, tracking: Tracking
-) -> None:
-    """`home` takes what is of no cell: the journal, and the dashboard's log."""
-    dashboard = make_dashboard(config)
+def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) -> None:
+    """A lone cell. `home` takes what belongs to no cell: the journal, and the dashboard's log."""
+    tracking = make_tracking(run, home)
+    dashboard: Dashboard = run.dashboard.build()
     dashboard.start(home / JOURNAL_FILE)
     url = dashboard_url(dashboard)
     state = SweepState(home.name, 1, None, os.getpid(), url, ())
     try:
-        result = measure_and_track(plain, folder, home, state, 0, tracking)
+        result = measure_and_track(cell, folder, home, state, 0, tracking)
     except KeyboardInterrupt:
         console.print(escape(f"interrupted; what there is lies in {folder}"))
         sys.exit(EXIT_INTERRUPTED)
@@ -103,7 +99,7 @@ def _run_single(
 
 
 def measure_and_track(
-    config: Mapping[str, Any],
+    config: CellConfig,
     folder: Path,
     home: Path,
     state: SweepState,
@@ -116,7 +112,7 @@ def measure_and_track(
     where = Place(*place_of(folder))
     run_id = tracking.attempt(lambda tracker: tracker.start_cell(label, state.parent_run_id, where))
     journal = sweep_journal(home, state.dashboard_url, cell=number)
-    journal.write({"event": "cell", "label": label, "config": config})
+    journal.write({"event": "cell", "label": label, "config": config.document})
     interrupted = False
     with cell_progress(f"{place} {label}", config) as progress:
         try:
@@ -137,7 +133,7 @@ def measure_and_track(
             write_cell_report(folder)
         except OSError as error:  # the result is safe, and the other cells still run
             console.print(f"[yellow]report:[/] {escape(denied(error))}")
-    if state.dashboard_url and config["dashboard"]["screenshot"] and result.metrics:
+    if state.dashboard_url and config.value("dashboard.screenshot") and result.metrics:
         picture_of_dashboard(state.dashboard_url, folder)
     if run_id is not None:
         tracking.attempt(lambda tracker: tracker.finish_cell(run_id, result, folder, interrupted))

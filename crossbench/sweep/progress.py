@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from crossbench.results import task_of
+from crossbench.settings.cell_config import CellConfig
 
 MOST_OF_THE_REST = 62  # columns of a terminal that the bar and the figures take
 
@@ -44,10 +44,10 @@ class CellProgress(Protocol):
 class _Bar:
     """Drawn only when the child reports: a refreshing thread would take cycles that it measures."""
 
-    def __init__(self, bar: Progress, task: TaskID, config: Mapping[str, Any]) -> None:
+    def __init__(self, bar: Progress, task: TaskID, config: CellConfig) -> None:
         self._bar, self._task = bar, task
-        self._requests, self._max_seconds = config["requests"], config["max_seconds"]
-        self._unit = task_of(config).unit
+        self._requests, self._max_seconds = config.value("requests"), config.value("max_seconds")
+        self._unit = config.task.unit
 
     def stage(self, stage: str) -> None:
         self._bar.update(self._task, status=stage)
@@ -76,7 +76,7 @@ class _Lines:
 
 
 @contextlib.contextmanager
-def cell_progress(label: str, config: Mapping[str, Any]) -> Iterator[CellProgress]:
+def cell_progress(label: str, config: CellConfig) -> Iterator[CellProgress]:
     """Show one cell of this config; `label` says which of how many it is."""
     console = SteadyConsole(stderr=True)
     if not console.is_terminal:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
 from crossbench.errors import DashboardError, TrackingError
 from crossbench.events import FileJournal, Journal, NoJournal
-from crossbench.runner.build import build
 from crossbench.settings.command_line import in_shell
 from crossbench.settings.flatten import without_credentials
-from crossbench.settings.schema import check_groups
+from crossbench.settings.run import RunSettings
 from crossbench.sweep.progress import SteadyConsole
 from crossbench.system.addresses import keep_off_proxy
 from crossbench.tracking.protocol import Tracker
@@ -46,32 +44,19 @@ class Tracking:
             return None
 
 
-def make_tracking(config: DictConfig, folder: Path, overrides: Sequence[str]) -> Tracking:
-    """The tracker of the run in `folder`, whose command line has these `overrides`."""
-    where = [word for word in overrides if word.lstrip("+").startswith(("tracker", "outputs_dir"))]
+def make_tracking(run: RunSettings, folder: Path) -> Tracking:
+    """The tracker of the run in `folder`."""
+    where = [
+        word for word in run.overrides if word.lstrip("+").startswith(("tracker", "outputs_dir"))
+    ]
     command = in_shell("python", "-m", "crossbench.sync", str(folder), *where)
-    return Tracking(make_tracker(config), without_credentials(command))
+    return Tracking(make_tracker(run), without_credentials(command))
 
 
-def tracking_of(config: DictConfig, folder: Path) -> Tracking:
-    """The tracker of a run, from the config that Hydra's hooks get."""
-    return make_tracking(config, folder, list(config.hydra.overrides.task))
-
-
-def make_tracker(config: DictConfig) -> Tracker:
-    node = OmegaConf.to_container(config.tracker, resolve=True)
-    assert isinstance(node, dict)
-    keep_off_proxy(str(node.get("uri")))
-    tracker: Tracker = build({str(key): value for key, value in node.items()})
+def make_tracker(run: RunSettings) -> Tracker:
+    keep_off_proxy(str(run.tracker.values.get("uri")))
+    tracker: Tracker = run.tracker.build()
     return tracker
-
-
-def make_dashboard(config: DictConfig) -> Dashboard:
-    node = OmegaConf.to_container(config.dashboard, resolve=True)
-    assert isinstance(node, dict)
-    check_groups({"dashboard": node})
-    dashboard: Dashboard = build({str(key): value for key, value in node.items()})
-    return dashboard
 
 
 def dashboard_url(dashboard: Dashboard) -> str | None:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from crossbench.results import RunResult, Status
-from crossbench.settings.flatten import flatten_text
-from crossbench.settings.identity import without_bookkeeping
+from crossbench.settings.cell_config import CellConfig
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -67,14 +66,14 @@ _CELL_LINK = re.compile(r"\[(\d+)\]\(\d+/report\.md\)")
 T = TypeVar("T")
 
 
-def flatten_params(config: Mapping[str, Any]) -> dict[str, str]:
+def flatten_params(config: CellConfig) -> dict[str, str]:
     """Every value of a config by its dotted key, as MLflow takes it; a group's key has its `name`.
 
     Characters that a key may not have become `_`, credentials in URIs `***`, and what is too long
     is cut with a mark. How the cell is watched and stored is left out.
     """
     flat: dict[str, str] = {}
-    for path, text in flatten_text(without_bookkeeping(config)).items():
+    for path, text in config.comparable.texts.items():
         key = _UNFIT_IN_KEY.sub("_", path)[: MAX_KEY - 10].strip(" .") or "_"
         while key in flat:  # two keys may have become one
             key += "_"
@@ -85,7 +84,7 @@ def flatten_params(config: Mapping[str, Any]) -> dict[str, str]:
 def sweep_params(overrides: Sequence[str]) -> dict[str, str]:
     """A sweep's command line as the parent run's params: what it varies, and over what."""
     swept = dict(item.partition("=")[::2] for item in overrides)
-    return flatten_params({key.lstrip("+~"): value for key, value in swept.items()})
+    return flatten_params(CellConfig({key.lstrip("+~"): value for key, value in swept.items()}))
 
 
 def environment_tags(found: Mapping[str, Any]) -> dict[str, str]:

@@ -40,13 +40,13 @@ def link_version(client: MlflowClient, name: str, run_id: str, result: RunResult
     rate, p95 = (result.metrics.get(key) for key in ("throughput/pairs_per_s", "latency/p95_ms"))
     best_so_far = float(version.tags.get(RATE_TAG, "-inf"))
     if _is_of_the_model(result) and is_number(rate) and float(rate or 0) > best_so_far:
-        model = result.model
+        model, config = result.model, result.config
         tags = {
             RATE_TAG: f"{rate:.6g}",
             **({P95_TAG: f"{p95:.6g}"} if is_number(p95) else {}),
             RUN_TAG: run_id,
-            CELL_TAG: f"{model.get('backend')} {model.get('quant')} batch={result.config['batch']} "
-            f"concurrency={result.config['concurrency']}",
+            CELL_TAG: f"{model.get('backend')} {model.get('quant')} batch={config.value('batch')} "
+            f"concurrency={config.value('concurrency')}",
         }
         for key, value in tags.items():
             client.set_model_version_tag(name, number, key, value)
@@ -55,7 +55,9 @@ def link_version(client: MlflowClient, name: str, run_id: str, result: RunResult
 
 def _is_of_the_model(result: RunResult) -> bool:
     """Not the harness's floor, nor one stage of the pipeline alone."""
-    return result.model.get("backend") != "noop" and result.config.get("pipeline") == Pipeline.FULL
+    return (
+        result.model.get("backend") != "noop" and result.config.value("pipeline") == Pipeline.FULL
+    )
 
 
 def _version(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from crossbench.report.advice.advice import Recommendation
 from crossbench.report.advice.choice import choose
@@ -48,13 +48,8 @@ def recommendations(runs: Sequence[Run]) -> str:
 
 def latency_bound_ms(results: Sequence[RunResult]) -> float | None:
     """The tightest bound that the cells' configurations give (`report.latency_bound_ms`)."""
-    nodes = [result.config.get("report") for result in results]
-    bounds = [
-        float(bound)
-        for node in nodes
-        if isinstance(node, Mapping) and (bound := node.get("latency_bound_ms")) is not None
-    ]
-    return min(bounds, default=None)
+    bounds = [result.config.value("report.latency_bound_ms") for result in results]
+    return min((float(bound) for bound in bounds if bound is not None), default=None)
 
 
 def _paragraph(item: Recommendation) -> str:

@@ -17,7 +17,7 @@ from crossbench.models.reading import read_folder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.types import Float32Array, Pair, Quant, TokenBatch
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
 REAL_MODEL = SHARED / "models/minilm-l6-dl19"
 LENGTHS = (7, 33, 12, 12, 5, 64, 21, 3, 33, 50)

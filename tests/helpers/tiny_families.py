@@ -20,7 +20,7 @@ from tokenizers import (
 from crossbench.models.folder import ModelFolder
 from crossbench.models.sources import LocalModel
 from crossbench.models.wordpiece import read_words
-from tests.texts import PAIRS
+from tests.helpers.texts import PAIRS
 
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ROBERTA_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")

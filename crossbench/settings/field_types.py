@@ -1,0 +1,85 @@
+"""Whether a value fits the type of a field, by pydantic, and the type in plain words."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, is_dataclass
+from typing import Any, Literal, Union
+
+from crossbench.errors import ConfigError
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def field_type(owner: type, item: Field[Any]) -> Any:
+    """The type that a field's annotation names, evaluated where its class was written.
+
+    Raises:
+        ConfigError: the annotation names something that its module does not have at run time.
+    """
+    if not isinstance(item.type, str):
+        return item.type
+    for base in owner.__mro__:
+        if item.name in inspect.get_annotations(base):
+            owner = base
+            break
+    try:
+        return eval(item.type, vars(sys.modules[owner.__module__]))
+    except NameError as error:
+        raise ConfigError(
+            f"the type of {owner.__name__}.{item.name}, {item.type}, is not known when it runs "
+            f"({error}): import it outside of TYPE_CHECKING"
+        ) from error
+
+
+def accepts(wanted: Any, value: Any) -> bool:
+    """Whether a value from YAML is of the type; a whole number is a number, true is neither."""
+    from pydantic import ValidationError
+
+    try:
+        _adapter(wanted).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def description(wanted: Any) -> str:
+    """The type in plain words: `a whole number or null`, `load or round_robin`."""
+    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin in (Union, types.UnionType):
+        return " or ".join(description(item) for item in arguments)
+    if origin is Literal:
+        return " or ".join(map(str, arguments))
+    if origin is not None and issubclass(origin, Mapping):
+        return f"a mapping of {_plural(arguments[0])} to {_plural(arguments[1])}"
+    if origin is not None and issubclass(origin, Sequence):
+        return f"a list of {_plural(arguments[0])}"
+    return _WORDS.get(wanted, getattr(wanted, "__name__", str(wanted)))
+
+
+def _plural(wanted: Any) -> str:
+    words = description(wanted)
+    return {"text": "texts", "a whole number": "whole numbers", "a number": "numbers"}.get(
+        words, words
+    )
+
+
+@functools.cache
+def _adapter(wanted: Any) -> Any:
+    from pydantic import ConfigDict, InstanceOf, TypeAdapter
+
+    if is_dataclass(wanted):  # the object itself; a mapping in its place has no `_target_`
+        return TypeAdapter(InstanceOf[wanted])
+    # Strict: "8" is no number and true no count, as a typo must not pass in silence
+    return TypeAdapter(wanted, config=ConfigDict(strict=True, arbitrary_types_allowed=True))

@@ -1,0 +1,31 @@
+"""Plans and configs composed from the real conf/, as a command line composes them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.places import conf_dir
+from crossbench.settings.plan import CellPlan, composed_config, make_plan
+from crossbench.settings.schema import CellSettings, register
+
+
+def config_of(*overrides: str) -> CellConfig:
+    """What these overrides compose."""
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return composed_config(compose("config", overrides=list(overrides)))
+
+
+def plan_with(settings: CellSettings, config: CellConfig | None = None) -> CellPlan:
+    """The default plan with these plain values, for parts that need no more of it."""
+    plan = plan_of(cache_dir=settings.cache_dir)
+    return dataclasses.replace(plan, settings=settings, config=config or plan.config)
+
+
+def plan_of(*overrides: str, cache_dir: Path) -> CellPlan:
+    """The plan of what these overrides compose."""
+    return make_plan(config_of(*overrides, f"cache_dir={cache_dir}"))
