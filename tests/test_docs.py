@@ -20,22 +20,24 @@ GUIDES = [README, *(path for path in DOCS if path.name != "int8.md")]  # int8.md
 MOST_WORDS = 900
 
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-_INDENTED = re.compile(r"(?:^ {4}\S.*\n)+", re.MULTILINE)
+_INDENTED = re.compile(r"(?:^ {4}.*\S.*\n)+", re.MULTILINE)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 _OVERRIDE = re.compile(r"\+{0,2}([a-z_]+(?:\.[a-z0-9_]+)*)=(.*)", re.DOTALL)
+_KEY = re.compile(r"[a-z]+(?:\.[a-z_]+)+")
 _OWN_OF_THE_SUITE = {"studies", "resume"}
+_ENDINGS = {".json", ".log", ".md", ".parquet", ".png", ".safetensors"}
 
 
 def name(path: Path) -> str:
     return path.relative_to(REPO).as_posix()
 
 
-def prose(path: Path) -> str:
-    """The text without its code."""
-    text = path.read_text("utf-8")
-    return _INLINE.sub("", _INDENTED.sub("", _FENCED.sub("", text)))
+def prose(path: Path, *, inline: bool = False) -> str:
+    """The text without its blocks of code, and without its inline code unless asked for."""
+    text = _INDENTED.sub("", _FENCED.sub("", path.read_text("utf-8")))
+    return text if inline else _INLINE.sub("", text)
 
 
 def commands(path: Path) -> list[str]:
@@ -58,6 +60,12 @@ def anchors(path: Path) -> set[str]:
 def make_targets() -> set[str]:
     makefile = (REPO / "Makefile").read_text("utf-8")
     return set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+
+
+def is_key(code: str) -> bool:
+    """Whether inline code names a value inside a group of conf/, such as `pool.workers`."""
+    named = _KEY.fullmatch(code) and Path(code).suffix not in _ENDINGS
+    return bool(named) and group_of(code.split(".")[0]) is not None
 
 
 def group_of(key: str) -> Path | None:
@@ -137,13 +145,13 @@ def test_modules_targets_and_extras_exist(document: Path) -> None:
 
 @pytest.mark.parametrize("document", GUIDES, ids=name)
 def test_overrides_exist(document: Path) -> None:
+    codes = _INLINE.findall(prose(document, inline=True))
     words = [word for line in commands(document) for word in shlex.split(line)]
-    words += [
-        word for code in _INLINE.findall(document.read_text("utf-8")) for word in code.split()
-    ]
-    overrides = [found for word in words if (found := _OVERRIDE.fullmatch(word))]
-    assert overrides or not commands(document)
-    unknown = [found[0] for found in overrides if not exists(found[1], found[2])]
+    words += [word for code in codes for word in code.split()]
+    given = [(found[1], found[2]) for word in words if (found := _OVERRIDE.fullmatch(word))]
+    given += [(code, "") for code in codes if is_key(code)]
+    assert given or not commands(document)
+    unknown = [f"{key}={value}" for key, value in given if not exists(key, value)]
     assert not unknown
 
 
