@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,36 @@ def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
     assert package | configuration <= names
     beside = {name for name in names if not name.startswith(("crossbench/", "crossbench-"))}
     assert not beside
+
+
+def test_the_wheel_carries_its_licence_and_its_types(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata_file,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        information = metadata_file.removesuffix("/METADATA")
+        metadata = message_from_bytes(archive.read(metadata_file))
+        licence = archive.read(f"{information}/licenses/LICENSE").decode("utf-8")
+        assert "crossbench/py.typed" in archive.namelist()
+    assert licence == (REPO / "LICENSE").read_text("utf-8")
+    assert licence.startswith("MIT License\n")
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["License-File"] == "LICENSE"
+    assert "Typing :: Typed" in metadata.get_all("Classifier", [])
+
+
+def test_a_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    run(
+        ["-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(REPO)], tmp_path
+    )
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as source:
+        source.extractall(tmp_path, filter="data")
+    (unpacked,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert {"CHANGELOG.md", "LICENSE", "README.md"} <= {path.name for path in unpacked.iterdir()}
+    command = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
+    run([*command, str(unpacked)], tmp_path)
+    (again,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(again) as second:
+        assert set(first.namelist()) == set(second.namelist())
 
 
 def test_an_installed_wheel_finds_its_configuration(installed: Path, tmp_path: Path) -> None:
