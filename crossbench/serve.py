@@ -9,14 +9,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from crossbench.dashboard.journal import FileJournal, Journal, NoJournal
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.errors import DashboardError
-from crossbench.events import FileJournal, Journal, NoJournal
+from crossbench.events import RunEnded, ServerConfigured, ServerListens
 from crossbench.runner.build import build
 from crossbench.runner.checks import check_support, check_values
 from crossbench.runner.compose import build_server
 from crossbench.runner.models import fetch_model
 from crossbench.serving.server import Server, ServerSettings
+from crossbench.settings.flatten import flatten_text
 from crossbench.settings.launch import NO_CELLS, launch
 from crossbench.settings.schema import to_plain
 from crossbench.wording import counted
@@ -39,7 +41,7 @@ def serve(config: DictConfig) -> None:
             server = build_server(plain, settings, model)
             url = _url(dashboard)
             journal = FileJournal(path) if url else NoJournal()
-            journal.write({"event": "config", "config": plain})
+            journal.write(ServerConfigured(flatten_text(plain)))
             asyncio.run(_run(server, journal))
         finally:
             dashboard.close()
@@ -59,7 +61,7 @@ def _url(dashboard: Dashboard) -> str | None:
 
 async def _run(server: Server, journal: Journal) -> None:
     address = await server.start()
-    journal.write({"event": "server", "address": address})
+    journal.write(ServerListens(address))
     info = server.info
     served = info.models[0]
     print(
@@ -77,7 +79,7 @@ async def _run(server: Server, journal: Journal) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     await ended.wait()
-    journal.write({"event": "end", "words": "the server has ended"})
+    journal.write(RunEnded("the server has ended"))
     print("ending: nothing new is taken, what is in flight completes", flush=True)
     await server.stop()
     print("ended", flush=True)

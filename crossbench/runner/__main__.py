@@ -17,9 +17,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from crossbench.events import EventStream
 from crossbench.results import RunResult, save_quality, save_records, save_result
 from crossbench.runner.cell import _with_quality, measure_cell
+from crossbench.runner.event_stream import EventStream
 from crossbench.system.command import denied
 
 CONFIG_FILE = "config.yaml"
