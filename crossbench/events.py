@@ -159,7 +159,8 @@ def decode(line: str | bytes) -> Recorded | None:
         values = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(values, dict) or (name := str(values.get("event"))) not in _KINDS:
+    name = values.get("event") if isinstance(values, dict) else None
+    if not isinstance(name, str) or name not in _KINDS:
         return None
     expected = {"time_s": float, "cell": int | None, **_FIELDS[name]}
     if not all(_fits(values.get(key), type_) for key, type_ in expected.items()):
