@@ -8,27 +8,33 @@ import json
 import subprocess
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossbench import events
 from crossbench.dashboard.journal import FileJournal, JournalReader
+from crossbench.dashboard.process import JOURNAL_FILE
 from crossbench.events import (
     CellEnded,
+    CellStarted,
     Event,
     ProgressMade,
     Recorded,
+    RunEnded,
+    ServerListens,
+    ServerStops,
     StageStarted,
     WindowMeasured,
     decode,
     encode,
 )
 from crossbench.load.driver import Stop
+from crossbench.models.folder import ModelFolder
 from crossbench.runner.event_stream import EventStream, ProgressReporter
 from crossbench.sweep.cell import _follow
 from crossbench.types import RequestRecord
@@ -55,6 +61,7 @@ def made(kind: type[Event]) -> st.SearchStrategy[Event]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_makes_the_round_trip(kind: type[Event]) -> None:
+    @settings(deadline=None)
     @given(made(kind), NUMBERS, st.none() | st.integers())
     def round_trip(event: Event, time_s: float, cell: int | None) -> None:
         line = encode(event, time_s, cell)
@@ -138,14 +145,17 @@ def test_another_version_may_add_values_and_leave_out_what_may_be_none() -> None
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=3,
 )
 
 
+@settings(deadline=None)
 @given(st.text() | st.binary())
 def test_no_line_raises(line: str | bytes) -> None:
     assert decode(line) is None
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.sampled_from(KINDS), st.data(), st.floats() | st.integers() | JSON, st.integers() | JSON)
 def test_no_value_raises(kind: type[Event], data: st.DataObject, time_s: Any, cell: Any) -> None:
     names = [field.name for field in dataclasses.fields(kind)]
@@ -219,6 +229,41 @@ def test_a_measurement_reports_its_windows_and_its_progress() -> None:
         WindowMeasured(0, {"INTERNAL": 2}, 0.0, None, None, None),
         ProgressMade(done=6, share=0.75, pairs_per_s=3.6, p50_ms=5.0),
     ]
+
+
+def test_the_journal_of_a_cell_tells_its_course(tmp_path: Path, seeded_model: ModelFolder) -> None:
+    command: Sequence[str] = [
+        sys.executable, "-m", "crossbench", "backend=noop", "batch=4", "max_seconds=2",
+        "requests=1000000", "warmup_requests=1", "dataset.queries=4",
+        "dataset.passages_per_query=40", "tracker=none", "dashboard.port=0",
+        "study=https://me:secret@host/x", f"cache_dir={seeded_model.path.parent}",
+        f"outputs_dir={tmp_path}",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    (path,) = tmp_path.glob(f"*/{JOURNAL_FILE}")
+    lines = path.read_text("utf-8").splitlines()
+    recorded = [found for found in map(decode, lines) if found is not None]
+    assert len(recorded) == len(lines)
+    assert [found.time_s for found in recorded] == sorted(found.time_s for found in recorded)
+    assert [found.cell for found in recorded] == [0] * (len(lines) - 1) + [None]
+    happened = [found.event for found in recorded]
+    stages = [event.stage for event in happened if isinstance(event, StageStarted)]
+    assert stages[-2:] == ["warming up", "measuring"]
+    course = [type(event) for event in happened if not isinstance(event, StageStarted)]
+    seen_by_client = {ProgressMade, WindowMeasured}
+    assert set(course[2:-3]) == seen_by_client
+    assert [kind for kind in course if kind not in seen_by_client] == [
+        CellStarted, ServerListens, ServerStops, CellEnded, RunEnded,
+    ]  # fmt: skip
+    started, ended = happened[0], happened[-2]
+    assert isinstance(started, CellStarted)
+    assert (started.config["batch"], started.config["study"]) == ("4", "https://***@host/x")
+    assert isinstance(ended, CellEnded)
+    assert ended.status == "finished"
+    assert ended.metrics["throughput/pairs_per_s"] > 0
+    shares = [event.share for event in happened if isinstance(event, ProgressMade)]
+    assert shares == sorted(shares)
+    assert 0.4 < shares[-1] <= 1.0
 
 
 def test_events_need_no_heavy_library() -> None:
