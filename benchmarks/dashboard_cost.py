@@ -24,9 +24,10 @@ import psutil
 from playwright.sync_api import sync_playwright
 
 from benchmarks.race import Contestant, Race, machine, ratios, speed_table
+from crossbench.dashboard.journal import FileJournal
 from crossbench.dashboard.process import JOURNAL_FILE, WebDashboard
 from crossbench.dashboard.screenshot import BROWSER_ARGS, find_browser
-from crossbench.events import FileJournal
+from crossbench.events import ServerListens
 from crossbench.measure.probes import usable_cores
 from crossbench.report.tables import markdown_table
 from crossbench.settings.places import outputs_dir
@@ -44,7 +45,7 @@ def nothing() -> Iterator[None]:
 def dashboard() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / JOURNAL_FILE
-        FileJournal(journal).write({"event": "server", "address": f"127.0.0.1:{PORT}"})
+        FileJournal(journal).write(ServerListens(f"127.0.0.1:{PORT}"))
         shown = WebDashboard("web", "127.0.0.1", 0, False)
         shown.start(journal)
         url = shown.ready()

@@ -1,162 +1,183 @@
-"""What a measuring child tells its parent: one JSON object per line on a pipe of its own.
+"""The events of a run: what its processes tell each other, as one line of JSON each.
 
-And the journal: a file in which the parent keeps those lines and its own, for whoever watches. A
-file and not a pipe, for nobody who is slow to read it can hold up the cell.
+The measured process sends them to its parent through a pipe. The parent appends them and its own to
+the journal, a file that the dashboard reads. The dashboard tells its parent where it listens.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
-import threading
-import time
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol, TextIO
-
-import numpy as np
-
-from crossbench.types import RequestRecord
-
-PROGRESS_INTERVAL_S = 0.5
-WINDOW_S = 1.0
-RECENT_REQUESTS = 100
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 
-class EventStream:
-    """Writes events; a parent that has gone is not an error (the watch on stdin ends the child)."""
+@dataclass(frozen=True, slots=True)
+class SweepStarted:
+    """A sweep begins; `cells` is how many it plans to measure."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-
-    @classmethod
-    def take_over_stdout(cls) -> EventStream:
-        """Keep the pipe for events alone: whatever libraries print goes to the log instead."""
-        pipe = os.dup(1)
-        os.dup2(2, 1)
-        sys.stdout = sys.stderr
-        return cls(os.fdopen(pipe, "w", encoding="utf-8"))
-
-    def stage(self, stage: str) -> None:
-        """What the child does now, for example `loading model`."""
-        self._write({"event": "stage", "stage": stage})
-
-    def server(self, address: str | None) -> None:
-        """Where the server of this cell listens, HOST:PORT; None when it is about to end."""
-        self._write({"event": "server", "address": address})
-
-    def window(
-        self,
-        seconds: float,
-        pairs: int,
-        latencies_ms: Sequence[float],
-        failed: Mapping[str, int],
-    ) -> None:
-        """What the client saw in the last `seconds`: the requests that ended in them."""
-        percentiles = np.percentile(latencies_ms, (50, 95, 99)) if latencies_ms else ()
-        names = ("p50_ms", "p95_ms", "p99_ms")
-        self._write(
-            {
-                "event": "window",
-                "requests": len(latencies_ms),
-                "failed": failed,
-                "pairs_per_s": round(pairs / seconds, 3),
-                **{name: round(ms, 3) for name, ms in zip(names, percentiles, strict=False)},
-            }
-        )
-
-    def progress(self, done: int, elapsed_s: float, pairs_per_s: float, p50_ms: float) -> None:
-        """How far the measurement is; p50 over the most recent requests."""
-        self._write(
-            {
-                "event": "progress",
-                "done": done,
-                "elapsed_s": round(elapsed_s, 3),
-                "pairs_per_s": round(pairs_per_s, 3),
-                "p50_ms": round(p50_ms, 3),
-            }
-        )
-
-    def _write(self, event: dict[str, object]) -> None:
-        try:
-            with self._lock:
-                self._stream.write(json.dumps(event) + "\n")
-                self._stream.flush()
-        except BrokenPipeError:
-            return
+    name: str
+    cells: int
 
 
-class Progress:
-    """Observes records; reports at most every half second, and each second's own figures."""
+@dataclass(frozen=True, slots=True)
+class CellStarted:
+    """A cell begins; `config` has its values as text by dotted key, without credentials."""
 
-    def __init__(self, events: EventStream) -> None:
-        self._events = events
-        self._started_s = self._reported_s = time.perf_counter()
-        self._done = self._pairs = 0
-        self._latencies_ms: deque[float] = deque(maxlen=RECENT_REQUESTS)
-        self._start_window(self._started_s)
-
-    def __call__(self, record: RequestRecord) -> None:
-        self._done += 1
-        if record.ok:
-            self._pairs += record.pairs
-            self._latencies_ms.append(record.latency_ms)
-            self._window_pairs += record.pairs
-            self._window_ms.append(record.latency_ms)
-        else:
-            self._window_failed[record.status] += 1
-        now_s = time.perf_counter()
-        window_s = now_s - self._window_s
-        if window_s >= WINDOW_S:
-            self._events.window(window_s, self._window_pairs, self._window_ms, self._window_failed)
-            self._start_window(now_s)
-        if now_s - self._reported_s < PROGRESS_INTERVAL_S:
-            return
-        self._reported_s = now_s
-        elapsed_s = now_s - self._started_s
-        p50_ms = float(np.median(self._latencies_ms)) if self._latencies_ms else 0.0
-        self._events.progress(self._done, elapsed_s, self._pairs / elapsed_s, p50_ms)
-
-    def _start_window(self, now_s: float) -> None:
-        self._window_s = now_s
-        self._window_pairs = 0
-        self._window_ms: list[float] = []
-        self._window_failed: Counter[str] = Counter()
+    label: str
+    config: Mapping[str, str]
 
 
-class Journal(Protocol):
-    """Takes down what happens, for whoever watches."""
+@dataclass(frozen=True, slots=True)
+class StageStarted:
+    """The measured process begins something else, for example `warming up`."""
 
-    def write(self, event: Mapping[str, Any]) -> None: ...
-
-
-class NoJournal:
-    """Nobody watches."""
-
-    def write(self, event: Mapping[str, Any]) -> None:
-        """Nothing to keep."""
+    stage: str
 
 
-class FileJournal:
-    """Appends each event as a line with its `time` (Unix seconds); several processes may.
+@dataclass(frozen=True, slots=True)
+class ServerConfigured:
+    """What a server without a cell runs on; `config` as in CellStarted."""
 
-    `about` goes into every line, for example which cell it is of. A disk that is full costs the
-    line, never the cell.
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerListens:
+    """The server takes requests at `address`, HOST:PORT."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStops:
+    """The server is about to end, so its silence is no failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressMade:
+    """How far the measurement is: requests done, and the share of it that is over, 0 to 1.
+
+    `p50_ms` is the median latency of the most recent requests.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
-        self._path, self._about = path, dict(about or {})
+    done: int
+    share: float
+    pairs_per_s: float
+    p50_ms: float
 
-    def write(self, event: Mapping[str, Any]) -> None:
-        line = json.dumps({"time": time.time(), **self._about, **event}, default=str) + "\n"
-        with contextlib.suppress(OSError):
-            # One write of the whole line, which the system appends in one piece
-            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            try:
-                os.write(file, line.encode())
-            finally:
-                os.close(file)
+
+@dataclass(frozen=True, slots=True)
+class WindowMeasured:
+    """About one second as the client saw it: the requests that ended in it.
+
+    `requests` succeeded, `failed` counts the others by gRPC status. Latency percentiles are None
+    where no request succeeded.
+    """
+
+    requests: int
+    failed: Mapping[str, int]
+    pairs_per_s: float
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CellEnded:
+    """A cell has its result: a status of `results.Status`, and the metrics that it has."""
+
+    status: str
+    error: str | None
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The run is over; `message` is a sentence for people."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardListens:
+    """The page is at `url`; `note` is what a person should know about that, or empty."""
+
+    url: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardRefused:
+    """The dashboard cannot start; `message` says why."""
+
+    message: str
+
+
+Event: TypeAlias = (
+    SweepStarted
+    | CellStarted
+    | StageStarted
+    | ServerConfigured
+    | ServerListens
+    | ServerStops
+    | ProgressMade
+    | WindowMeasured
+    | CellEnded
+    | RunEnded
+    | DashboardListens
+    | DashboardRefused
+)
+_KINDS: Mapping[str, Callable[..., Event]] = {kind.__name__: kind for kind in get_args(Event)}
+_FIELDS = {name: get_type_hints(kind) for name, kind in _KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event, when it happened (Unix seconds), and the number of its cell from 0, if any."""
+
+    event: Event
+    time_s: float
+    cell: int | None
+
+
+def encode(event: Event, time_s: float, cell: int | None = None) -> str:
+    """One line of ASCII with its newline; `decode` reads it back."""
+    values = {field.name: getattr(event, field.name) for field in fields(event)}
+    line = {"time_s": time_s, "cell": cell, "event": type(event).__name__, **values}
+    return json.dumps(line) + "\n"
+
+
+def decode(line: str | bytes) -> Recorded | None:
+    """The event of one line; None where the line holds none that this version knows.
+
+    That is a line that is broken or cut off, or an event of another version whose kind is unknown
+    or that lacks a value. Values that are unknown are left out.
+    """
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    name = values.get("event") if isinstance(values, dict) else None
+    if not isinstance(name, str) or name not in _KINDS:
+        return None
+    expected = {"time_s": float, "cell": int | None, **_FIELDS[name]}
+    if not all(_fits(values.get(key), type_) for key, type_ in expected.items()):
+        return None
+    event = _KINDS[name](**{key: values.get(key) for key in _FIELDS[name]})
+    return Recorded(event, values["time_s"], values.get("cell"))
+
+
+def _fits(value: object, expected: Any) -> bool:
+    """Whether a value read from JSON has the type that an event's field has."""
+    if get_origin(expected) is Mapping:  # its keys are text, as all keys in JSON
+        _, of_values = get_args(expected)
+        return isinstance(value, dict) and all(_fits(item, of_values) for item in value.values())
+    if options := get_args(expected):
+        return any(_fits(value, option) for option in options)
+    if isinstance(value, bool):  # which Python takes for an int
+        return expected is bool
+    if expected is float:  # and finite
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    return isinstance(value, expected)

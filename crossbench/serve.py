@@ -9,9 +9,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from crossbench.dashboard.journal import FileJournal, Journal, NoJournal
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.errors import ConfigError, DashboardError
-from crossbench.events import FileJournal, Journal, NoJournal
+from crossbench.events import RunEnded, ServerConfigured, ServerListens
 from crossbench.runner.checks import check_config, check_support
 from crossbench.runner.compose import build_server
 from crossbench.runner.models import fetch_model
@@ -40,7 +41,7 @@ def serve(config: DictConfig) -> None:
             server = build_server(plan, model)
             url = _url(dashboard)
             journal = FileJournal(path) if url else NoJournal()
-            journal.write({"event": "config", "config": plan.config.document})
+            journal.write(ServerConfigured(plan.config.texts))
             asyncio.run(_run(server, journal))
         finally:
             dashboard.close()
@@ -60,7 +61,7 @@ def _url(dashboard: Dashboard) -> str | None:
 
 async def _run(server: Server, journal: Journal) -> None:
     address = await server.start()
-    journal.write({"event": "server", "address": address})
+    journal.write(ServerListens(address))
     info = server.info
     served = info.models[0]
     print(
@@ -78,7 +79,7 @@ async def _run(server: Server, journal: Journal) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     await ended.wait()
-    journal.write({"event": "end", "words": "the server has ended"})
+    journal.write(RunEnded("the server has ended"))
     print("ending: nothing new is taken, what is in flight completes", flush=True)
     await server.stop()
     print("ended", flush=True)

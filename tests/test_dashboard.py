@@ -24,16 +24,32 @@ from crossbench.dashboard.board import Board
 from crossbench.dashboard.charts import CHARTS
 from crossbench.dashboard.document import document
 from crossbench.dashboard.figures import GpuUse
+from crossbench.dashboard.journal import FileJournal, JournalReader
 from crossbench.dashboard.process import JOURNAL_FILE, WebDashboard
 from crossbench.dashboard.prometheus import exposition
 from crossbench.dashboard.screenshot import BROWSER_ARGS, find_browser
-from crossbench.dashboard.watch import JournalReader
+from crossbench.dashboard.watch import Watcher
 from crossbench.dashboard.words import tiles
 from crossbench.errors import DashboardError
-from crossbench.events import FileJournal
+from crossbench.events import (
+    CellEnded,
+    CellStarted,
+    Event,
+    ProgressMade,
+    Recorded,
+    RunEnded,
+    ServerConfigured,
+    ServerListens,
+    ServerStops,
+    StageStarted,
+    SweepStarted,
+    WindowMeasured,
+    encode,
+)
 from crossbench.models.folder import ModelFolder
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
+from crossbench.settings.flatten import flatten_text
 from tests.conftest import REPO
 from tests.helpers.serving import noop, serving
 
@@ -196,25 +212,25 @@ def test_another_sites_page_can_neither_reset_nor_read(server: LiveServer, url: 
     assert httpx.get(f"{url}/reset", headers=typed).status_code == 200
 
 
+def tell(board: Board, event: Event, time_s: float = 0.0, cell: int | None = None) -> None:
+    board.apply(Recorded(event, time_s, cell))
+
+
 def filled_board() -> Board:
     """A board in the middle of a sweep on a machine with a GPU, with some of everything."""
     board = Board(None)
-    config = {"requests": 100, "max_seconds": 10, "backend": {"name": "noop"}}
-    board.event({"event": "sweep", "time": 0, "name": "s", "cells": 4})
+    config = {"backend": "noop", "batch": "32"}
+    tell(board, SweepStarted("s", cells=4))
     for cell, status in ((0, "finished"), (1, "unavailable")):
-        begun = {"time": 10.0 * cell, "cell": cell}
-        board.event({"event": "cell", **begun, "label": f"noop {cell}", "config": config})
+        tell(board, CellStarted(f"noop {cell}", config), 10.0 * cell, cell)
         figures = {"throughput/pairs_per_s": 100.0} if status == "finished" else {}
-        ended = {"time": 10.0 * cell + 10, "cell": cell, "metrics": figures}
-        board.event({"event": "result", **ended, "status": status, "error": None})
-    board.event({"event": "cell", "time": 20.0, "cell": 2, "label": "noop 2", "config": config})
-    board.event({"event": "stage", "time": 21.0, "stage": "measuring"})
-    board.event({"event": "server", "time": 21.0, "address": "127.0.0.1:1"})
+        tell(board, CellEnded(status, None, figures), 10.0 * cell + 10, cell)
+    tell(board, CellStarted("noop 2", config), 20.0, 2)
+    tell(board, StageStarted("measuring"), 21.0, 2)
+    tell(board, ServerListens("127.0.0.1:1"), 21.0, 2)
     board.connected(pb.ServerInfo(models=[pb.ModelInfo(name="m", backend="noop")]))
-    percentiles = {"p50_ms": 5.0, "p95_ms": 6.0, "p99_ms": 7.0}
-    window = {"requests": 3, "failed": {"UNAVAILABLE": 1}, "pairs_per_s": 30.0, **percentiles}
-    board.event({"event": "window", "time": 22.0, **window})
-    board.event({"event": "progress", "time": 22.0, "done": 20, "elapsed_s": 1.0})
+    tell(board, WindowMeasured(3, {"UNAVAILABLE": 1}, 30.0, 5.0, 6.0, 7.0), 22.0, 2)
+    tell(board, ProgressMade(done=20, share=0.2, pairs_per_s=30.0, p50_ms=5.0), 22.0, 2)
     for second in (1, 2):
         distribution = pb.Distribution(count=2, mean=5, p50=5, p95=6, p99=7)
         told = pb.Metrics(
@@ -276,7 +292,8 @@ def test_what_a_cell_counts_stands_at_its_charts() -> None:
     board = Board(None)
     headings = [chart.heading(board) for chart in CHARTS]
     assert headings[0] == "Throughput, pairs/s"
-    board.event({"event": "config", "config": {"load": {"name": "closed", "task": "embed"}}})
+    config = flatten_text({"load": {"name": "closed", "task": "embed"}})
+    tell(board, ServerConfigured(config))
     embedding = [chart.heading(board) for chart in CHARTS]
     assert embedding == [heading.replace("pairs", "texts") for heading in headings]
     assert next(tiles(board)).unit == "texts/s"
@@ -285,24 +302,53 @@ def test_what_a_cell_counts_stands_at_its_charts() -> None:
 def test_credentials_of_the_configuration_are_not_shown() -> None:
     board = Board(None)
     uri = {"name": "mlflow", "uri": "https://me:secret@host/x"}
-    board.event({"event": "config", "time": 0, "config": {"tracker": uri}})
+    tell(board, ServerConfigured(flatten_text({"tracker": uri})))
     assert "secret" not in json.dumps(document(board, 0.0))
     assert board.config == {"tracker": "mlflow", "tracker.uri": "https://***@host/x"}
 
 
 def test_the_journal_is_read_by_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    reader, journal = JournalReader(path), FileJournal(path, {"cell": 3})
+    reader, journal = JournalReader(path), FileJournal(path, cell=3)
     assert list(reader.new()) == []
-    journal.write({"event": "a"})
+    begun_s = time.time()
+    journal.write(StageStarted("warming up"))
+    line = encode(StageStarted("measuring"), 5.0)
     with path.open("a") as file:
-        file.write('{"event": "b"')
+        file.write(line[:20])
     (first,) = reader.new()
-    assert (first["event"], first["cell"]) == ("a", 3)
+    assert (first.event, first.cell) == (StageStarted("warming up"), 3)
+    assert begun_s <= first.time_s <= time.time()
     assert list(reader.new()) == []
     with path.open("a") as file:
-        file.write("}\n")
-    assert [event["event"] for event in reader.new()] == ["b"]
+        file.write(line[20:])
+    assert list(reader.new()) == [Recorded(StageStarted("measuring"), 5.0, None)]
+
+
+def test_lines_that_are_broken_or_of_another_version_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    journal, board = FileJournal(path), Board(None)
+    journal.write(SweepStarted("s", cells=2))
+    with path.open("ab") as file:
+        file.write(encode(CellStarted("lost", {}), 0.0, 0).encode()[:40] + b"\n")
+        file.write(b'{"time_s": 1, "event": "OfTheFuture"}\n\xff\x00\n\n[]\n')
+    FileJournal(path, 0).write(CellEnded("finished", None, {}))  # of the cell that was lost
+    journal.write(CellStarted("of no cell", {}))
+    FileJournal(path, 1).write(CellStarted("kept", {}))
+    watcher = Watcher(board, path)
+    watcher.read_journal()
+    assert board.cells_planned == 2
+    assert [row.label for row in board.cells.values()] == ["kept"]
+
+
+def test_a_server_that_says_that_it_stops_is_not_missed() -> None:
+    board = filled_board()
+    board.disconnected(lost=True)
+    assert board.status == "disconnected"
+    tell(board, ServerStops(), 23.0, 2)
+    assert (board.status, board.address) == ("measuring", None)
+    tell(board, RunEnded("ended; report: r.md"), 24.0)
+    assert (board.status, board.ended) == ("ended", "ended; report: r.md")
 
 
 # Its process

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crossbench.events import EventStream
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.driver import ClosedLoop
 from crossbench.load.lengths import summarise as summarise_lengths
 from crossbench.models.folder import ModelFolder
 from crossbench.results import RunResult, Status, save_records
+from crossbench.runner.event_stream import EventStream
 from crossbench.runner.measure import measure
 from crossbench.runner.result import CellData, Measured, to_result
 from crossbench.serving.client import InferenceClient

@@ -21,7 +21,6 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from crossbench.errors import ModelError, NonFiniteValues
-from crossbench.events import EventStream
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.driver import ClosedLoop
 from crossbench.load.lengths import summarise as summarise_lengths
@@ -45,6 +44,7 @@ from crossbench.quality.check import Served, compare, conclude, score_sample
 from crossbench.quality.score_cache import ReferenceCache
 from crossbench.results import Status, load_records
 from crossbench.runner.compose import build_reference
+from crossbench.runner.event_stream import EventStream
 from crossbench.runner.measure import measure
 from crossbench.runner.result import CellData, Measured, to_result
 from crossbench.serving import inference_pb2 as pb

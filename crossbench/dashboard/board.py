@@ -9,11 +9,25 @@ import dataclasses
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import assert_never
 
 from crossbench.dashboard.figures import ClientWindow, Counters, GpuUse, Sample
+from crossbench.events import (
+    CellEnded,
+    CellStarted,
+    DashboardListens,
+    DashboardRefused,
+    ProgressMade,
+    Recorded,
+    RunEnded,
+    ServerConfigured,
+    ServerListens,
+    ServerStops,
+    StageStarted,
+    SweepStarted,
+    WindowMeasured,
+)
 from crossbench.serving import inference_pb2 as pb
-from crossbench.settings.flatten import flatten_text
 from crossbench.types import Task
 
 HISTORY = 180  # samples, a second each
@@ -48,8 +62,8 @@ class Board:
         self.current: int | None = None
         self.stage = ""
         self.ended = ""
-        self.config: dict[str, str] = {}
-        self.progress: Mapping[str, Any] = {}
+        self.config: Mapping[str, str] = {}
+        self.progress: ProgressMade | None = None
         self.client_failed: Counter[str] = Counter()
         self.samples: deque[Sample] = deque(maxlen=HISTORY)
         self.windows: deque[ClientWindow] = deque(maxlen=HISTORY)
@@ -60,56 +74,65 @@ class Board:
 
     # What is fed
 
-    def event(self, event: Mapping[str, Any]) -> None:
-        """One line of the journal; kinds that are not known are left alone."""
-        handler = getattr(self, f"_on_{event.get('event')}", None)
-        if handler is not None:
-            handler(event)
+    def apply(self, recorded: Recorded) -> None:
+        """Take in one event of the journal.
 
-    def _on_sweep(self, event: Mapping[str, Any]) -> None:
-        self.sweep, self.cells_planned = event["name"], event["cells"]
+        What ends a cell is left alone where the line that began it was lost.
+        """
+        event, time_s, cell = recorded.event, recorded.time_s, recorded.cell
+        match event:
+            case SweepStarted():
+                self.sweep, self.cells_planned = event.name, event.cells
+            case CellStarted() if cell is not None:
+                self._start_cell(cell, event, time_s)
+            case CellEnded() if cell is not None and cell in self.cells:
+                self._end_cell(self.cells[cell], event, time_s)
+            case ServerConfigured():
+                self.config = event.config
+            case StageStarted():
+                self.stage = event.stage
+            case ServerListens():
+                self.address, self.lost = event.address, False
+            case ServerStops():
+                self.address, self.lost = None, False
+            case ProgressMade():
+                self.progress = event
+            case WindowMeasured():
+                self._add_window(event, time_s)
+            case RunEnded():
+                self.ended, self.address = event.message, None
+            case CellStarted() | CellEnded() | DashboardListens() | DashboardRefused():
+                pass
+            case _:
+                assert_never(event)
 
-    def _on_config(self, event: Mapping[str, Any]) -> None:
-        self.config = flatten_text(event["config"])
-
-    def _on_cell(self, event: Mapping[str, Any]) -> None:
-        number, now_s = event["cell"], event["time"]
-        self.cells[number] = CellRow(number, event["label"], "running", now_s, None, {}, None)
+    def _start_cell(self, number: int, event: CellStarted, time_s: float) -> None:
+        self.cells[number] = CellRow(number, event.label, "running", time_s, None, {}, None)
         self.cells_planned = max(self.cells_planned, number + 1)
         self.current, self.stage, self.address = number, "starting", None
-        self.config = flatten_text(event["config"])
-        self.progress = {}
+        self.config = event.config
+        self.progress = None
         self.client_failed.clear()
-        self.marks.append((now_s, f"cell {number + 1}"))
+        self.marks.append((time_s, f"cell {number + 1}"))
 
-    def _on_stage(self, event: Mapping[str, Any]) -> None:
-        self.stage = event["stage"]
-
-    def _on_server(self, event: Mapping[str, Any]) -> None:
-        """The server announced itself, or that it is about to go (address null)."""
-        self.address = event["address"]
-        self.lost = False
-
-    def _on_progress(self, event: Mapping[str, Any]) -> None:
-        self.progress = event
-
-    def _on_window(self, event: Mapping[str, Any]) -> None:
-        self.client_failed.update(event["failed"])
-        percentiles = (event.get(name) for name in ("p50_ms", "p95_ms", "p99_ms"))
-        self.windows.append(
-            ClientWindow(event["time"], event["requests"], event["pairs_per_s"], *percentiles)
-        )
-
-    def _on_result(self, event: Mapping[str, Any]) -> None:
-        row = self.cells[event["cell"]]
-        row.status, row.error = event["status"], event["error"]
-        row.figures, row.ended_s = event["metrics"], event["time"]
+    def _end_cell(self, row: CellRow, event: CellEnded, time_s: float) -> None:
+        row.status, row.error = event.status, event.error
+        row.figures, row.ended_s = event.metrics, time_s
         if self.current == row.number:
             self.current, self.stage, self.address = None, "", None
 
-    def _on_end(self, event: Mapping[str, Any]) -> None:
-        self.ended = event["words"]
-        self.address = None
+    def _add_window(self, event: WindowMeasured, time_s: float) -> None:
+        self.client_failed.update(event.failed)
+        self.windows.append(
+            ClientWindow(
+                time_s=time_s,
+                requests=event.requests,
+                pairs_per_s=event.pairs_per_s,
+                p50_ms=event.p50_ms,
+                p95_ms=event.p95_ms,
+                p99_ms=event.p99_ms,
+            )
+        )
 
     def connected(self, info: pb.ServerInfo) -> None:
         self.info, self.linked, self.lost = info, True, False
@@ -215,11 +238,7 @@ class Board:
 
     def cell_share(self) -> float:
         """How much of the running cell's measurement is done, 0 to 1."""
-        if not self.progress:
-            return 0.0
-        by_count: float = self.progress["done"] / float(self.config["requests"])
-        by_time: float = self.progress["elapsed_s"] / float(self.config["max_seconds"])
-        return min(1.0, max(by_count, by_time))
+        return self.progress.share if self.progress else 0.0
 
     def time_left_s(self, time_s: float) -> float | None:
         """Until the sweep ends, by the mean of its cells so far; None before one has ended."""

@@ -1,7 +1,7 @@
 """The dashboard's process, as a sweep, a cell or a server starts it.
 
-Its one argument is JSON: host, port, journal. It says where it listens in one JSON line and ends
-when its standard input closes. Its imports cost a second of CPU, which is why whoever starts it
+Its one argument is JSON: host, port, journal. It says where it listens in one event and ends when
+its standard input closes. Its imports cost a second of CPU, which is why whoever starts it
 waits for that line before anything is measured. From then on it takes in one message a second, and
 gives way to whatever else wants the CPU.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.web import listen, serve, url_of
 from crossbench.errors import ConfigError
+from crossbench.events import DashboardListens, DashboardRefused, encode
 
 LAST_WORDS_S = 4.0  # for open pages, which look every other second, to show how it ended
 
@@ -27,14 +28,14 @@ def main(settings: dict[str, str]) -> None:
     os.dup2(2, 1)  # whatever libraries print goes to the log
     board = Board(address=None)
 
-    def say(**words: str) -> None:
-        pipe.write(json.dumps(words) + "\n")
+    def send(event: DashboardListens | DashboardRefused) -> None:
+        pipe.write(encode(event, time.time()))
         pipe.flush()
 
     try:
         listener = listen(settings["host"], int(settings["port"]))
     except ConfigError as error:
-        say(error=str(error))
+        send(DashboardRefused(str(error)))
         return
     url, wanted = url_of(listener), int(settings["port"])
     moved = wanted not in (0, listener.getsockname()[1])
@@ -48,7 +49,8 @@ def main(settings: dict[str, str]) -> None:
         os._exit(0)
 
     threading.Thread(target=end_with_parent, name="parent-watch", daemon=True).start()
-    serve(listener, board, Path(settings["journal"]), lambda: say(url=url, note=note))
+    ready = DashboardListens(url, note)
+    serve(listener, board, Path(settings["journal"]), lambda: send(ready))
 
 
 if __name__ == "__main__":

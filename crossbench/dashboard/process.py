@@ -12,9 +12,10 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from crossbench.errors import DashboardError
+from crossbench.events import DashboardListens, DashboardRefused, decode
 
 JOURNAL_FILE = "events.jsonl"
 LOG_FILE = "dashboard.log"
@@ -94,15 +95,16 @@ class WebDashboard:
         assert process.stdout is not None
         answered = select.select([process.stdout], [], [], START_TIMEOUT_S)[0]
         line = process.stdout.readline() if answered else ""
-        if not line:
-            raise DashboardError(f"the dashboard did not start: {self._last_words()}")
-        said: dict[str, Any] = json.loads(line)
-        if "error" in said:
-            self.close()
-            raise DashboardError(said["error"])
-        self.note = said["note"]
-        url: str = said["url"]
-        return url
+        recorded = decode(line)
+        match recorded.event if recorded else None:
+            case DashboardListens(url, note):
+                self.note = note
+                return url
+            case DashboardRefused(message):
+                self.close()
+                raise DashboardError(message)
+            case _:
+                raise DashboardError(f"the dashboard did not start: {self._last_words()}")
 
     def close(self) -> None:
         process, self._process = self._process, None

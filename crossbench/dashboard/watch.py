@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import grpc
 
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.gpu import Gpus
+from crossbench.dashboard.journal import JournalReader
 from crossbench.serving.client import InferenceClient
 from crossbench.system.addresses import is_this_machine, split_address
 
@@ -21,27 +19,6 @@ INTERVAL_S = 1.0  # of the server's metrics: each costs it a millisecond
 JOURNAL_INTERVAL_S = 0.5
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_S = 15.0  # a stream that is silent for so long leads nowhere any more
-
-
-class JournalReader:
-    """The lines that were added to a file since the last look; the file may not be there yet."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-
-    def new(self) -> Iterator[Mapping[str, Any]]:
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                added = file.read()
-        except OSError:
-            return
-        whole = added.rfind(b"\n") + 1  # the rest is still being written
-        self._offset += whole
-        for line in added[:whole].splitlines():
-            with contextlib.suppress(ValueError):
-                yield json.loads(line)
 
 
 class Watcher:
@@ -61,9 +38,8 @@ class Watcher:
 
     def read_journal(self) -> None:
         """Take in what the journal has got since the last look."""
-        for event in self._journal.new() if self._journal else ():
-            with contextlib.suppress(KeyError, TypeError):  # a line is lost where a disk is full
-                self._board.event(event)
+        for recorded in self._journal.new() if self._journal else ():
+            self._board.apply(recorded)
 
     async def reset(self) -> None:
         """Start the counters anew: the server's own too, but while a cell is measured from them.

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from crossbench.events import EventStream
 from crossbench.results import RunResult, save_quality, save_records, save_result
 from crossbench.runner.cell import measure_cell, with_quality
+from crossbench.runner.event_stream import EventStream
 from crossbench.settings.plan import load_config
 from crossbench.system.command import denied
 

@@ -18,7 +18,7 @@ from crossbench.errors import (
     UnsupportedDevice,
     UnsupportedQuant,
 )
-from crossbench.events import EventStream
+from crossbench.events import ServerListens, ServerStops
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.driver import ClosedLoop
 from crossbench.load.lengths import summarise as summarise_lengths
@@ -33,6 +33,7 @@ from crossbench.quality.score_cache import ReferenceCache
 from crossbench.results import RunResult, Status
 from crossbench.runner.checks import check_config, check_support, check_task
 from crossbench.runner.compose import build_reference, build_server
+from crossbench.runner.event_stream import EventStream
 from crossbench.runner.measure import measure
 from crossbench.runner.models import fetch_model
 from crossbench.runner.result import CellData, Measured, to_result
@@ -150,7 +151,7 @@ async def _drive(
     events.stage("loading and compiling")
     try:
         address = await target.open(partial(build_server, plan, model, known))
-        events.server(address)
+        events.send(ServerListens(address))
         async with InferenceClient(address) as client:
             interrupted = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
@@ -175,5 +176,5 @@ async def _drive(
             served = replace(served, judged_left_out=data.dataset.judged_left_out)
             return replace(measured, served=served, non_finite=served.non_finite)
     finally:
-        events.server(None)
+        events.send(ServerStops())
         await target.close()

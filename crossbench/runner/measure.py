@@ -9,12 +9,12 @@ from itertools import islice
 import grpc
 
 from crossbench.backends.compilations import compilations
-from crossbench.events import EventStream, Progress
 from crossbench.load.driver import ClosedLoop, Stop
 from crossbench.load.requests import fill_requests, fill_texts
 from crossbench.measure.correlation import correlation_metrics
 from crossbench.measure.probes import CpuMeter
 from crossbench.measure.statistics import summarise
+from crossbench.runner.event_stream import EventStream, ProgressReporter
 from crossbench.runner.result import CellData, Measured, server_metrics
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
@@ -65,7 +65,7 @@ async def measure(
     stop = Stop(settings.requests, settings.max_seconds)
     reasons: dict[str, str] = {}
     records = await load.drive(
-        client, messages, stop, Progress(events), interrupted, reasons.setdefault
+        client, messages, stop, ProgressReporter(events, stop), interrupted, reasons.setdefault
     )
     wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
     recompiled = (compilations() or 0) - (compiled or 0)

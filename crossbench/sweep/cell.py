@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -12,8 +11,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from crossbench.dashboard.journal import Journal
 from crossbench.errors import CrossbenchError, ResultError
-from crossbench.events import Journal
+from crossbench.events import ProgressMade, StageStarted, decode
 from crossbench.measure.probes import environment
 from crossbench.results import RunResult, Status, load_result, save_result
 from crossbench.runner.checks import check_config
@@ -70,6 +70,7 @@ def _child(folder: Path) -> Iterator[subprocess.Popen[str]]:
             stdout=subprocess.PIPE,
             stderr=log,
             encoding="utf-8",
+            errors="replace",  # `decode` then says what a line is worth
             process_group=0,
             # An outer MLflow run must not become the parent of what a library in the child logs
             env={key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"},
@@ -87,17 +88,21 @@ def _child(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def _follow(child: subprocess.Popen[str], progress: CellProgress, journal: Journal) -> None:
-    """Block on the child's events until it closes its pipe."""
+    """Block on the child's events until it closes its pipe.
+
+    A child that is killed may leave half a line, which is skipped.
+    """
     assert child.stdout is not None
     for line in child.stdout:
-        event = json.loads(line)
-        journal.write(event)
-        if event["event"] == "stage":
-            progress.stage(event["stage"])
-        elif event["event"] == "progress":
-            progress.advance(
-                event["done"], event["elapsed_s"], event["pairs_per_s"], event["p50_ms"]
-            )
+        recorded = decode(line)
+        if recorded is None:
+            continue
+        journal.write(recorded.event, recorded.time_s)
+        match recorded.event:
+            case StageStarted(stage):
+                progress.stage(stage)
+            case ProgressMade():
+                progress.advance(recorded.event)
 
 
 def _end(child: subprocess.Popen[str]) -> None:

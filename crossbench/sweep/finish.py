@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from crossbench.events import RunEnded
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
 from crossbench.sweep.folder import (
@@ -42,8 +43,7 @@ def finish_sweep(folder: Path, tracking: Tracking) -> int:
         console.print(f"interrupted: results of {len(results)} of {counted(state.cells, 'cell')}")
     told = f"report: {report}" if report.is_file() else f"results: {folder}"
     console.print(escape(told))
-    end = {"event": "end", "words": f"ended; {told}"}
-    sweep_journal(folder, state.dashboard_url).write(end)
+    sweep_journal(folder, state.dashboard_url).write(RunEnded(f"ended; {told}"))
     if interrupted:
         return EXIT_INTERRUPTED
     return EXIT_FAILED if any(result.status.is_failure for result in results) else 0

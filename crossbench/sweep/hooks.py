@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.errors import CrossbenchError
+from crossbench.events import SweepStarted
 from crossbench.runner.checks import check_config
 from crossbench.settings.composition_errors import explain
 from crossbench.settings.overrides import (
@@ -137,8 +138,7 @@ def start_sweep(config: DictConfig) -> tuple[TakenFolder, Dashboard]:
     url = dashboard_url(dashboard)
     state = SweepState(folder.name, len(points), parent, os.getpid(), url, swept_keys(points))
     (folder / STATE_FILE).write_text(json.dumps(asdict(state)) + "\n", "utf-8")
-    journal = sweep_journal(folder, url)
-    journal.write({"event": "sweep", "name": folder.name, "cells": len(points)})
+    sweep_journal(folder, url).write(SweepStarted(folder.name, len(points)))
     return taken, dashboard
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from rich.markup import escape
 
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
+from crossbench.events import CellEnded, CellStarted, RunEnded
 from crossbench.report.axes import full_label
 from crossbench.report.cell import REPORT_FILE, write_cell_report
 from crossbench.report.sweep import terminal_table
@@ -87,9 +88,7 @@ def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) ->
         console.print(escape(f"interrupted; what there is lies in {folder}"))
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        sweep_journal(home, url).write(
-            {"event": "end", "words": f"ended; report: {folder / 'report.md'}"}
-        )
+        sweep_journal(home, url).write(RunEnded(f"ended; report: {folder / REPORT_FILE}"))
         dashboard.close()
     console.print(terminal_table([result]))
     report = folder / REPORT_FILE
@@ -112,7 +111,7 @@ def measure_and_track(
     where = Place(*place_of(folder))
     run_id = tracking.attempt(lambda tracker: tracker.start_cell(label, state.parent_run_id, where))
     journal = sweep_journal(home, state.dashboard_url, cell=number)
-    journal.write({"event": "cell", "label": label, "config": config.document})
+    journal.write(CellStarted(label, config.texts))
     interrupted = False
     with cell_progress(f"{place} {label}", config) as progress:
         try:
@@ -120,14 +119,9 @@ def measure_and_track(
         except KeyboardInterrupt:
             interrupted = True
             result = load_result(folder)
-        journal.write(
-            {
-                "event": "result",
-                "status": result.status,
-                "error": result.error,
-                "metrics": {key: result.metrics.get(key) for key in DASHBOARD_FIGURES},
-            }
-        )
+        found = {key: result.metrics.get(key) for key in DASHBOARD_FIGURES}
+        figures = {key: value for key, value in found.items() if value is not None}
+        journal.write(CellEnded(result.status, result.error, figures))
         progress.stage("writing the report")
         try:
             write_cell_report(folder)

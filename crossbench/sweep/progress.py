@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from crossbench.events import ProgressMade
 from crossbench.settings.cell_config import CellConfig
 
 MOST_OF_THE_REST = 62  # columns of a terminal that the bar and the figures take
@@ -38,7 +39,7 @@ class CellProgress(Protocol):
 
     def stage(self, stage: str) -> None: ...
 
-    def advance(self, done: int, elapsed_s: float, units_per_s: float, p50_ms: float) -> None: ...
+    def advance(self, made: ProgressMade) -> None: ...
 
 
 class _Bar:
@@ -46,19 +47,19 @@ class _Bar:
 
     def __init__(self, bar: Progress, task: TaskID, config: CellConfig) -> None:
         self._bar, self._task = bar, task
-        self._requests, self._max_seconds = config.value("requests"), config.value("max_seconds")
+        self._requests = config.value("requests")
         self._unit = config.task.unit
 
     def stage(self, stage: str) -> None:
         self._bar.update(self._task, status=stage)
         self._bar.refresh()
 
-    def advance(self, done: int, elapsed_s: float, units_per_s: float, p50_ms: float) -> None:
-        share = max(done / self._requests, elapsed_s / self._max_seconds)
+    def advance(self, made: ProgressMade) -> None:
         status = (
-            f"{done}/{self._requests} req, {units_per_s:,.1f} {self._unit}/s, p50 {p50_ms:,.1f} ms"
+            f"{made.done}/{self._requests} req, {made.pairs_per_s:,.1f} {self._unit}/s, "
+            f"p50 {made.p50_ms:,.1f} ms"
         )
-        self._bar.update(self._task, completed=min(1.0, share), status=status)
+        self._bar.update(self._task, completed=made.share, status=status)
         self._bar.refresh()
 
 
@@ -71,7 +72,7 @@ class _Lines:
     def stage(self, stage: str) -> None:
         self._console.print(f"{self._label}: {stage}", highlight=False, soft_wrap=True)
 
-    def advance(self, done: int, elapsed_s: float, units_per_s: float, p50_ms: float) -> None:
+    def advance(self, made: ProgressMade) -> None:
         """A log needs no half-seconds."""
 
 

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from rich.markup import escape
 
+from crossbench.dashboard.journal import FileJournal, Journal, NoJournal
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
 from crossbench.errors import DashboardError, TrackingError
-from crossbench.events import FileJournal, Journal, NoJournal
 from crossbench.settings.command_line import in_shell
 from crossbench.settings.flatten import without_credentials
 from crossbench.settings.run import RunSettings
@@ -72,9 +72,9 @@ def dashboard_url(dashboard: Dashboard) -> str | None:
     return url
 
 
-def sweep_journal(folder: Path, url: str | None, **about: int) -> Journal:
-    """Where events of the run in `folder` go; nowhere if no dashboard shows them."""
-    return FileJournal(folder / JOURNAL_FILE, about) if url else NoJournal()
+def sweep_journal(folder: Path, url: str | None, cell: int | None = None) -> Journal:
+    """Where events of the run in `folder`, or of its cell, go; nowhere without a dashboard."""
+    return FileJournal(folder / JOURNAL_FILE, cell) if url else NoJournal()
 
 
 def picture_of_dashboard(url: str, cell: Path) -> None:

@@ -1,0 +1,113 @@
+"""The measured process tells its parent what it does, on a pipe of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import TextIO
+
+import numpy as np
+
+from crossbench.events import Event, ProgressMade, StageStarted, WindowMeasured, encode
+from crossbench.load.driver import Stop
+from crossbench.types import RequestRecord
+
+PROGRESS_INTERVAL_S = 0.5
+WINDOW_S = 1.0
+RECENT_REQUESTS = 100
+
+
+class EventStream:
+    """Writes events; a parent that has gone is not an error (the watch on stdin ends the child)."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    @classmethod
+    def take_over_stdout(cls) -> EventStream:
+        """Keep the pipe for events alone: whatever libraries print goes to the log instead."""
+        pipe = os.dup(1)
+        os.dup2(2, 1)
+        sys.stdout = sys.stderr
+        return cls(os.fdopen(pipe, "w", encoding="utf-8"))
+
+    def stage(self, stage: str) -> None:
+        """What the child does now, for example `loading model`."""
+        self.send(StageStarted(stage))
+
+    def send(self, event: Event) -> None:
+        try:
+            with self._lock:
+                self._stream.write(encode(event, time.time()))
+                self._stream.flush()
+        except BrokenPipeError:
+            return
+
+
+class ProgressReporter:
+    """Observes records; sends progress at most every half second, and each second's figures.
+
+    `stop` says when the measurement is over, `clock` the time in seconds, never backwards.
+    """
+
+    def __init__(
+        self, events: EventStream, stop: Stop, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._events, self._stop, self._clock = events, stop, clock
+        self._started_s = self._reported_s = clock()
+        self._done = self._pairs = 0
+        self._latencies_ms: deque[float] = deque(maxlen=RECENT_REQUESTS)
+        self._start_window(self._started_s)
+
+    def __call__(self, record: RequestRecord) -> None:
+        self._done += 1
+        if record.ok:
+            self._pairs += record.pairs
+            self._latencies_ms.append(record.latency_ms)
+            self._window_pairs += record.pairs
+            self._window_ms.append(record.latency_ms)
+        else:
+            self._window_failed[record.status] += 1
+        now_s = self._clock()
+        if now_s - self._window_s >= WINDOW_S:
+            self._events.send(self._window(now_s))
+            self._start_window(now_s)
+        if now_s - self._reported_s >= PROGRESS_INTERVAL_S:
+            self._reported_s = now_s
+            self._events.send(self._progress(now_s))
+
+    def _start_window(self, now_s: float) -> None:
+        self._window_s = now_s
+        self._window_pairs = 0
+        self._window_ms: list[float] = []
+        self._window_failed: Counter[str] = Counter()
+
+    def _window(self, now_s: float) -> WindowMeasured:
+        p50_ms = p95_ms = p99_ms = None
+        if self._window_ms:
+            percentiles_ms = np.percentile(self._window_ms, (50, 95, 99))
+            p50_ms, p95_ms, p99_ms = (round(float(ms), 3) for ms in percentiles_ms)
+        return WindowMeasured(
+            requests=len(self._window_ms),
+            failed=dict(self._window_failed),
+            pairs_per_s=round(self._window_pairs / (now_s - self._window_s), 3),
+            p50_ms=p50_ms,
+            p95_ms=p95_ms,
+            p99_ms=p99_ms,
+        )
+
+    def _progress(self, now_s: float) -> ProgressMade:
+        elapsed_s = now_s - self._started_s
+        share = max(self._done / self._stop.requests, elapsed_s / self._stop.max_seconds)
+        p50_ms = float(np.median(self._latencies_ms)) if self._latencies_ms else 0.0
+        return ProgressMade(
+            done=self._done,
+            share=round(min(1.0, share), 4),
+            pairs_per_s=round(self._pairs / elapsed_s, 3),
+            p50_ms=round(p50_ms, 3),
+        )
