@@ -17,7 +17,7 @@ from crossbench.backends.base import Backend, Deployment
 from crossbench.backends.noop import NoopBackend
 from crossbench.errors import ModelError
 from crossbench.load.datasets import TrecDataset
-from crossbench.load.requests import fill_texts
+from crossbench.load.requests import Requests
 from crossbench.models.embedding import POOLING_MODES, cosines
 from crossbench.models.folder import ModelFolder
 from crossbench.models.reading import read_folder
@@ -27,7 +27,7 @@ from crossbench.runner.build import build
 from crossbench.serving.client import InferenceClient
 from crossbench.settings.places import conf_dir
 from crossbench.settings.schema import register, to_plain
-from crossbench.types import Float32Array, Pair, Quant, QueryPassages
+from crossbench.types import Float32Array, Pair, Quant, QueryPassages, Task
 from tests import engine_checks as checks
 from tests.serving import deployment, serving
 from tests.test_main import crossbench, results, the_sweep
@@ -227,8 +227,8 @@ def test_texts_go_round() -> None:
         QueryPassages("1", "q", ("a", "b"), ("one", "two")),
         QueryPassages("2", "r", ("c",), ("three",)),
     ]
-    requests = fill_texts(lists, 2)
-    assert [list(next(requests).texts) for _ in range(3)] == [
+    requests = Requests(lists, 2, Task.EMBED)
+    assert [list(requests.take().texts) for _ in range(3)] == [
         ["one", "two"],
         ["three", "one"],
         ["two", "three"],

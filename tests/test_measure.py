@@ -14,15 +14,15 @@ import pytest
 
 from crossbench.events import EventStream
 from crossbench.load.datasets import LoadedDataset
-from crossbench.load.driver import ClosedLoop
 from crossbench.load.lengths import summarise as summarise_lengths
+from crossbench.load.requests import RequestOptions
 from crossbench.models.folder import ModelFolder
 from crossbench.results import RunResult, Status, save_records
 from crossbench.runner.measure import measure
 from crossbench.runner.result import CellData, Measured, to_result
 from crossbench.serving.client import InferenceClient
 from crossbench.types import QueryPassages, Task
-from tests.serving import noop, serving
+from tests.serving import closed_loop, noop, serving
 from tests.test_quality_check import settings
 
 LISTS = tuple(
@@ -44,11 +44,11 @@ def data() -> CellData:
 
 async def measured(address: str, interrupted: asyncio.Event, **changes: Any) -> Measured:
     plain = dataclasses.replace(settings(Path()), max_seconds=600.0, **changes)
-    load = ClosedLoop("closed", plain.concurrency, 20.0, "score", None)
+    load, options = closed_loop(plain), RequestOptions("score", 20.0, None)
     events = EventStream(io.StringIO())
     async with InferenceClient(address) as client:
         info = await client.info()
-        return await measure(client, load, info, plain, data(), Task.SCORE, interrupted, events)
+        return await measure(client, load, options, info, plain, data(), interrupted, events)
 
 
 def result_of(found: Measured) -> RunResult:

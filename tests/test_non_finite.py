@@ -23,8 +23,8 @@ from mlflow.tracking import MlflowClient
 from crossbench.errors import ModelError, NonFiniteValues
 from crossbench.events import EventStream
 from crossbench.load.datasets import LoadedDataset
-from crossbench.load.driver import ClosedLoop
 from crossbench.load.lengths import summarise as summarise_lengths
+from crossbench.load.requests import RequestOptions
 from crossbench.measure.correlation import pearson
 from crossbench.measure.intervals import mean_interval, percentile_interval
 from crossbench.measure.ranking import (
@@ -58,7 +58,7 @@ from crossbench.serving.service import Answer, ModelService
 from crossbench.serving.telemetry import Telemetry
 from crossbench.types import Float32Array, Quant, QueryPassages, RequestRecord, Task
 from tests.engine_checks import backend
-from tests.serving import in_process, pytorch, serving, until
+from tests.serving import closed_loop, in_process, pytorch, serving, until
 from tests.test_main import crossbench, results, the_sweep
 from tests.test_quality_check import LISTS, a_check, info_of, settings
 from tests.tiny_seeded import Weights, bad_word, overflowing, tiny_seeded
@@ -381,7 +381,7 @@ def test_one_value_that_is_not_finite_fails_the_cell_wherever_it_is(
     lengths = summarise_lengths([4] * 10)
     data = CellData(LoadedDataset("made", "here", "0", tuple(lists)), lengths, lengths)
     values = dataclasses.replace(settings(tmp_path), requests=3, warmup_requests=1, concurrency=1)
-    load = ClosedLoop("closed", 1, 30.0, "score", None)
+    load, options = closed_loop(values), RequestOptions("score", 30.0, None)
     info = info_of(model)
     events, interrupted = EventStream(io.StringIO()), asyncio.Event()
 
@@ -390,9 +390,7 @@ def test_one_value_that_is_not_finite_fails_the_cell_wherever_it_is(
             serving([pytorch(model, tmp_path)]) as address,
             InferenceClient(address) as client,
         ):
-            measured = await measure(
-                client, load, info, values, data, Task.SCORE, interrupted, events
-            )
+            measured = await measure(client, load, options, info, values, data, interrupted, events)
             served = await sample(client, lists, info, model, tmp_path)
         assert served.non_finite, "the sample has every list"
         if measured.non_finite:

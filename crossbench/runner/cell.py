@@ -21,7 +21,6 @@ from crossbench.errors import (
 )
 from crossbench.events import EventStream
 from crossbench.load.datasets import LoadedDataset
-from crossbench.load.driver import ClosedLoop
 from crossbench.load.lengths import summarise as summarise_lengths
 from crossbench.load.no_tokens import refuse_no_tokens
 from crossbench.load.requests import first_pairs
@@ -35,6 +34,7 @@ from crossbench.results import RunResult, Status
 from crossbench.runner.build import build
 from crossbench.runner.checks import check_support, check_task, check_values
 from crossbench.runner.compose import build_reference, build_server
+from crossbench.runner.load import build_load
 from crossbench.runner.measure import measure
 from crossbench.runner.models import fetch_model
 from crossbench.runner.result import CellData, Measured, to_result
@@ -76,11 +76,13 @@ def measure_cell(config: Mapping[str, Any], events: EventStream) -> Outcome:
         check: Check = build(config["quality"])
         events.stage("preparing model and data")
         model = fetch_model(config, settings)
-        task = check_task(config, model)
+        _, options = build_load(config, settings)
+        task = Task(options.task)
+        check_task(task, model)
         data = load_data(config, settings, model)
         if not data.query_tokens.smallest or not data.passage_tokens.smallest:
             refuse_no_tokens(data.dataset.lists, model, task)
-        measured = asyncio.run(_drive(config, settings, model, data, task, check, events))
+        measured = asyncio.run(_drive(config, settings, model, data, check, events))
     except (UnsupportedQuant, UnsupportedDevice) as error:
         return ended(Status.UNSUPPORTED, str(error))
     except BackendUnavailable as error:
@@ -140,13 +142,12 @@ async def _drive(
     settings: CellSettings,
     model: ModelFolder,
     data: CellData,
-    task: Task,
     check: Check,
     events: EventStream,
 ) -> Measured:
     """Open the target, warm up, measure, score the quality check's sample, close."""
     target: Target = build(config["target"])
-    load: ClosedLoop = build(config["load"], concurrency=settings.concurrency)
+    load, options = build_load(config, settings)
 
     known: Sequence[tuple[str, str]] = ()
     if settings.pipeline is Pipeline.INFER:
@@ -160,7 +161,9 @@ async def _drive(
             interrupted = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
             info = await client.info()
-            measured = await measure(client, load, info, settings, data, task, interrupted, events)
+            measured = await measure(
+                client, load, options, info, settings, data, interrupted, events
+            )
             if (
                 measured.cut_short
                 or measured.non_finite

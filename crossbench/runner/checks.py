@@ -13,6 +13,7 @@ from crossbench.errors import ConfigError
 from crossbench.models.folder import ModelFolder
 from crossbench.runner.build import build
 from crossbench.runner.compose import build_scheduler, replica_devices
+from crossbench.runner.load import build_load
 from crossbench.settings.schema import CellSettings, check_groups, check_settings
 from crossbench.types import Task
 
@@ -28,7 +29,7 @@ def check_values(config: Mapping[str, Any]) -> CellSettings:
     settings = check_settings(config)
     check_groups(config)
     replica_devices(config["backend"].get("devices"), settings.device)
-    load_task(config)
+    build_load(config, settings)
     build_scheduler(config, "padded")
     for group in ("model", "dataset", "pool", "server", "target", "quality"):
         if "_target_" in config[group]:  # a server that runs already is an address alone
@@ -47,28 +48,14 @@ def check_support(config: Mapping[str, Any], settings: CellSettings) -> None:
     refuse(config["backend"]["name"], support(backend.supported, quant, settings.device), quant)
 
 
-def check_task(config: Mapping[str, Any], model: ModelFolder) -> Task:
-    """What the load asks of the server, refused where the model does not do it.
+def check_task(task: Task, model: ModelFolder) -> None:
+    """Refuse what the load asks of the server where the model does not do it.
 
     Raises:
-        ConfigError: `load.task` is no task, or a cross-encoder is to embed.
+        ConfigError: a cross-encoder is to embed.
     """
-    task = load_task(config)
     if task is Task.EMBED and model.embedding is None:
         raise ConfigError(
             f"load.task=embed: {model.name} is a cross-encoder, which scores pairs and does not "
             "embed. Give load.task=score, or a sentence-transformer such as model=all-minilm-l6"
         )
-    return task
-
-
-def load_task(config: Mapping[str, Any]) -> Task:
-    """What the load asks for.
-
-    Raises:
-        ConfigError: `load.task` is no task.
-    """
-    task = config["load"].get("task", Task.SCORE)
-    if task not in set(Task):
-        raise ConfigError(f"load.task must be one of {', '.join(Task)}, got {task!r}")
-    return Task(task)

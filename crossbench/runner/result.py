@@ -134,6 +134,8 @@ def to_result(
             f"the model's values are not finite ({measured.non_finite}); {len(failed)} of {sent} "
             "failed, their records are kept"
         )
+    elif not measured.records:
+        error = "the load sent no request"
     elif len(failed) == len(measured.records):
         error = f"all {len(failed)} requests failed, the first with {measured.reasons[failed[0]]}"
     elif failed:
