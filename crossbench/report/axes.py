@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossbench.settings.flatten import flatten_text
+from crossbench.load.labels import LABELS_KEY, load_labels
+from crossbench.settings.flatten import flatten_text, is_number, value_text
 
 # Reading order of names and columns; what is not listed follows in the config's own order.
 _ORDER = (
@@ -14,13 +15,15 @@ _ORDER = (
 )  # fmt: skip
 _NOT_AN_AXIS = frozenset({"repeat"})  # the same cell again
 _NOT_A_SETTING = frozenset({"study", "report", "reference"})  # what reports read, not the cell
-_CELL_AXES = ("backend", "quant", "batch", "concurrency")
+_CELL_AXES = ("backend", "quant", "batch")  # and what names the cell's load
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:
     """`flatten_text` of a cell's settings, without groups that are empty."""
     kept = {key: value for key, value in config.items() if key not in _NOT_A_SETTING}
-    return {key: text for key, text in flatten_text(kept).items() if text != "{}"}
+    flat = flatten_text(kept)
+    flat.pop(LABELS_KEY, None)
+    return {key: text for key, text in flat.items() if text != "{}"}
 
 
 def varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -40,31 +43,23 @@ def varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(axes, key=lambda key: (_rank(key), list(keys).index(key)))
 
 
-def value_text(axis: str, flat: Mapping[str, str]) -> str:
-    """A value as part of a name: `pytorch`, but `batch=32`, for a number says nothing alone."""
-    value = flat.get(axis, "–")
-    if _is_number(value) or value in {"true", "false", "null", "–"}:
-        return f"{axis.rsplit('.', 1)[-1]}={value}"
-    return value
-
-
 def label(config: Mapping[str, Any], axes: Sequence[str] = ()) -> str:
     """What a cell is called: its values on `axes`, or on the usual ones where nothing varies."""
     flat = flatten(config)
-    names = [axis for axis in axes or _CELL_AXES if axes or axis in flat]
+    names = axes or [axis for axis in (*_CELL_AXES, *load_labels(config)) if axis in flat]
     return " ".join(value_text(axis, flat) for axis in names)
 
 
 def full_label(config: Mapping[str, Any], also: Sequence[str] = ()) -> str:
     """What a cell is called among others: its values on the usual axes, and on those of `also`."""
     flat = flatten(config)
-    names = dict.fromkeys((*_CELL_AXES, *sorted(also, key=_rank)))
+    names = dict.fromkeys((*_CELL_AXES, *load_labels(config), *sorted(also, key=_rank)))
     return " ".join(value_text(axis, flat) for axis in names if axis in flat)
 
 
 def numeric_axis(axes: Sequence[str], flats: Sequence[Mapping[str, str]]) -> str | None:
     """The axis to plot along: `batch` where it varies, else the last one with only numbers."""
-    numeric = [axis for axis in axes if all(_is_number(flat.get(axis, "")) for flat in flats)]
+    numeric = [axis for axis in axes if all(is_number(flat.get(axis, "")) for flat in flats)]
     if "batch" in numeric:
         return "batch"
     return numeric[-1] if numeric else None
@@ -81,11 +76,3 @@ def _implied(key: str, differing: Sequence[str], flats: Sequence[Mapping[str, st
 def _rank(key: str) -> int:
     group = key.split(".", 1)[0]
     return _ORDER.index(group) if group in _ORDER else len(_ORDER)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crossbench.errors import ResultError
+from crossbench.load.labels import load_text
 from crossbench.measure.statistics import latency_range_table
 from crossbench.report.advice.choice import choose
 from crossbench.report.advice.recommendations import recommendations
@@ -185,7 +186,7 @@ def _backends(runs: Sequence[Run]) -> str:
         metrics, n = best.metrics, int(best.metrics.get("requests/ok", 0))
         rows.append([
             backend, quant, str(best.runs[0].result.model.get("device", ABSENT)),
-            f"batch={best.flat.get('batch')} concurrency={best.flat.get('concurrency')}",
+            load_text(best.runs[0].result.config),
             estimate_text(best.throughput),
             *(percentile_text(metrics.get(f"latency/p{q}_ms"), q, n) for q in (50, 95)),
             *(number(metrics.get(f"memory/{name}_mb"))

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text
-from crossbench.report.axes import value_text
 from crossbench.report.compare import Cell
+from crossbench.settings.flatten import value_text
 from crossbench.types import Pipeline
 from crossbench.wording import counted, percent
 
@@ -63,7 +63,7 @@ def bottlenecks(joined: Sequence[Cell], axes: Sequence[str]) -> Recommendation:
     if not floors:
         limits.append(
             "The harness's share is that of one request alone; backend=noop at the same batch and "
-            "concurrency would give its floor."
+            "load would give its floor."
         )
     return Recommendation(topic, advice, (*(line for _, line in found), *small), tuple(limits))
 
@@ -106,7 +106,8 @@ def _overhead(cell: Cell) -> float | None:
 
 def _floor(floors: Sequence[Cell], axes: Sequence[str]) -> _Cause:
     """How near a cell comes to what no model at all reaches with the same load."""
-    load = [axis for axis in ("batch", "concurrency") if axis in axes]
+    named = {"batch"}.union(*(cell.load_labels for cell in floors))
+    load = [axis for axis in axes if axis in named]
 
     def share(cell: Cell) -> float | None:
         same = [
