@@ -18,6 +18,7 @@ SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
 RECORDS_FILE = "requests.parquet"
 QUALITY_FILE = "quality.parquet"
+_FLOOR = "noop"  # the one backend without a model when results did not say which has none
 Row = TypeVar("Row", RequestRecord, ScoredPair)
 
 
@@ -64,6 +65,17 @@ class RunResult:
     def task(self) -> Task:
         """What the cell asked of the server; before there was a choice, for scores."""
         return task_of(self.config)
+
+    @property
+    def computes_scores(self) -> bool:
+        """Whether a model computed what was served; else the numbers are the harness's own."""
+        noted = self.model.get("computes_scores")
+        if noted is not None:
+            return bool(noted)
+        # A result from before it was noted, or one of which only the config is known
+        chosen = self.config.get("backend")
+        name = chosen.get("name") if isinstance(chosen, Mapping) else chosen
+        return bool(self.model.get("backend", name) != _FLOOR)
 
 
 def task_of(config: Mapping[str, Any]) -> Task:

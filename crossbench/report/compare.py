@@ -73,6 +73,11 @@ class Cell:
         return load_labels(self.runs[0].result.config)
 
     @property
+    def computes_scores(self) -> bool:
+        """A model ran; else its numbers are the harness's own."""
+        return all(run.result.computes_scores for run in self.runs)
+
+    @property
     def verdict(self) -> Verdict | None:
         """What the quality check found; of repeats that differ, the worst. None: no check."""
         found = {

@@ -14,6 +14,7 @@ from crossbench.measure.statistics import windows
 from crossbench.quality.check import Served
 from crossbench.results import RunResult, Status
 from crossbench.serving import inference_pb2 as pb
+from crossbench.serving.info import computes_scores
 from crossbench.types import RequestRecord, Task
 from crossbench.wording import counted
 
@@ -155,6 +156,7 @@ def to_result(
         model={
             "name": served.name,
             "backend": served.backend,
+            "computes_scores": computes_scores(served),
             "encoder": served.encoder,
             "quant": served.quant,
             "device": served.device,

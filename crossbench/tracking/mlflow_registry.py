@@ -55,7 +55,7 @@ def link_version(client: MlflowClient, name: str, run_id: str, result: RunResult
 
 def _is_of_the_model(result: RunResult) -> bool:
     """Not the harness's floor, nor one stage of the pipeline alone."""
-    return result.model.get("backend") != "noop" and result.config.get("pipeline") == Pipeline.FULL
+    return result.computes_scores and result.config.get("pipeline") == Pipeline.FULL
 
 
 def _version(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:

@@ -24,16 +24,15 @@ class _Cause:
 
 def bottlenecks(joined: Sequence[Cell], axes: Sequence[str]) -> Recommendation:
     topic = "What holds it back beside the model"
-    served = [
+    whole = [
         cell
         for cell in joined
-        if cell.throughput is not None
-        and cell.flat.get("backend") != "noop"
-        and cell.flat.get("pipeline", Pipeline.FULL) == Pipeline.FULL
+        if cell.throughput is not None and cell.flat.get("pipeline", Pipeline.FULL) == Pipeline.FULL
     ]
+    served = [cell for cell in whole if cell.computes_scores]
     if not served:
         return Recommendation(topic, None, ("no cell that ran a model has numbers.",))
-    floors = [cell for cell in joined if cell.flat.get("backend") == "noop" and cell.throughput]
+    floors = [cell for cell in whole if not cell.computes_scores]
     causes = (
         _Cause("padding", "of the computed tokens are padding", 0.1, _padding),
         _Cause("tokenisation", "of tokenising and inference is tokenising", 0.15, _tokenising),
@@ -117,4 +116,5 @@ def _floor(floors: Sequence[Cell], axes: Sequence[str]) -> _Cause:
         ]
         return cell.throughput.value / max(same) if same and cell.throughput else None
 
-    return _Cause("the harness", "of the throughput of backend=noop is reached", 0.3, share)
+    names = " or ".join(dict.fromkeys(f"backend={floor.flat['backend']}" for floor in floors))
+    return _Cause("the harness", f"of the throughput of {names} is reached", 0.3, share)
