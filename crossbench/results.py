@@ -20,6 +20,7 @@ READABLE_VERSIONS = (1, 2)
 RESULT_FILE = "result.json"
 RECORDS_FILE = "requests.parquet"
 QUALITY_FILE = "quality.parquet"
+_FLOOR = "noop"  # the one backend without a model when results did not say which has none
 Row = TypeVar("Row", RequestRecord, ScoredPair)
 
 
@@ -66,6 +67,15 @@ class RunResult:
     def task(self) -> Task:
         """What the cell asked of the server."""
         return self.config.task
+
+    @property
+    def computes_scores(self) -> bool:
+        """Whether a model computed what was served; else the numbers are the harness's own."""
+        noted = self.model.get("computes_scores")
+        if noted is not None:
+            return bool(noted)
+        # A result from before it was noted, or one of which only the config is known
+        return bool(self.model.get("backend", self.config.value("backend")) != _FLOOR)
 
 
 def save_result(result: RunResult, folder: Path) -> Path:

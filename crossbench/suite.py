@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
 from crossbench.backends.availability import Ready, Unavailable, availability
+from crossbench.backends.base import Backend
 from crossbench.errors import ConfigError, CrossbenchError
 from crossbench.report.suite import (
     STUDY_FILE,
@@ -159,14 +160,19 @@ def why_not(plan: CellPlan) -> str | None:
     What no machine can do is not missing: its cell will say so.
     """
     settings, name = plan.settings, plan.backend.name
-    found = availability(plan.backend.type, settings.quant, settings.device)
+    backend: type[Backend] = plan.backend.type
+    found = availability(backend, settings.quant, settings.device)
     if isinstance(found, Unavailable):
         return f"backend={name} is not available here. {found}"
-    if name == "mlx" and found == Ready("cpu") and settings.device == "auto":
-        return (
-            "backend=mlx finds no Apple GPU, and on a CPU it is right but far too slow to measure; "
-            "device=cpu asks for it all the same"
-        )
+    if settings.device == "auto" and isinstance(found, Ready):
+        kinds, slow = backend.supported[settings.quant], backend.traits.too_slow_on
+        if found.device in slow:
+            wanted = " or ".join(kind for kind in kinds if kind not in slow)
+            return (
+                f"backend={name} finds no device={wanted}, and on device={found.device} its scores "
+                f"are right but far too slow to measure; device={found.device} asks for it all the "
+                "same"
+            )
     return None
 
 

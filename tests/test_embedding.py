@@ -16,14 +16,14 @@ from crossbench.backends.base import Backend, Deployment
 from crossbench.backends.noop import NoopBackend
 from crossbench.errors import ModelError
 from crossbench.load.datasets import TrecDataset
-from crossbench.load.requests import fill_texts
+from crossbench.load.requests import Requests
 from crossbench.models.embedding import POOLING_MODES, cosines
 from crossbench.models.folder import ModelFolder
 from crossbench.models.reading import read_folder
 from crossbench.models.sources import LocalModel
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.serving.client import InferenceClient
-from crossbench.types import Float32Array, Pair, Quant, QueryPassages
+from crossbench.types import Float32Array, Pair, Quant, QueryPassages, Task
 from tests.helpers import engine_checks as checks
 from tests.helpers.plans import plan_of
 from tests.helpers.serving import deployment, serving
@@ -222,8 +222,8 @@ def test_texts_go_round() -> None:
         QueryPassages("1", "q", ("a", "b"), ("one", "two")),
         QueryPassages("2", "r", ("c",), ("three",)),
     ]
-    requests = fill_texts(lists, 2)
-    assert [list(next(requests).texts) for _ in range(3)] == [
+    requests = Requests(lists, 2, Task.EMBED)
+    assert [list(requests.take().texts) for _ in range(3)] == [
         ["one", "two"],
         ["three", "one"],
         ["two", "three"],

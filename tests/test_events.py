@@ -33,7 +33,7 @@ from crossbench.events import (
     decode,
     encode,
 )
-from crossbench.load.driver import Stop
+from crossbench.load.sender import Stop
 from crossbench.models.folder import ModelFolder
 from crossbench.runner.event_stream import EventStream, ProgressReporter
 from crossbench.sweep.cell import _follow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crossbench.backends.noop import NoopBackend
 from crossbench.load.datasets import LoadedDataset
-from crossbench.load.driver import ClosedLoop
 from crossbench.load.lengths import summarise as summarise_lengths
+from crossbench.load.protocol import Load
+from crossbench.load.requests import RequestOptions
+from crossbench.load.sender import Sender
 from crossbench.models.folder import ModelFolder
 from crossbench.results import RunResult, Status, save_records
 from crossbench.runner.event_stream import EventStream
+from crossbench.runner.load import Traffic
 from crossbench.runner.measure import measure
 from crossbench.runner.result import CellData, Measured, to_result
 from crossbench.serving.client import InferenceClient
 from crossbench.settings.cell_config import CellConfig
-from crossbench.types import QueryPassages
+from crossbench.types import Inference, QueryPassages, TokenBatch
 from tests.helpers.plans import plan_with
-from tests.helpers.serving import noop, serving
+from tests.helpers.serving import closed_loop, deployment, noop, serving
 from tests.test_quality_check import settings
 
 LISTS = tuple(
@@ -44,13 +49,15 @@ def data() -> CellData:
     return CellData(LoadedDataset("made", "here", "0", LISTS), lengths, lengths)
 
 
-async def measured(address: str, interrupted: asyncio.Event, **changes: Any) -> Measured:
+async def measured(
+    address: str, interrupted: asyncio.Event, load: Load | None = None, **changes: Any
+) -> Measured:
     plain = dataclasses.replace(settings(Path()), max_seconds=600.0, **changes)
-    load = ClosedLoop("closed", plain.concurrency, 20.0, "score", None)
+    traffic = Traffic(load or closed_loop(plain), RequestOptions("score", 20.0, None))
     events = EventStream(io.StringIO())
     async with InferenceClient(address) as client:
         info = await client.info()
-        return await measure(client, load, info, plan_with(plain), data(), interrupted, events)
+        return await measure(client, traffic, info, plan_with(plain), data(), interrupted, events)
 
 
 def result_of(found: Measured) -> RunResult:
@@ -75,6 +82,42 @@ def test_every_cell_is_measured_on_the_same_requests(seeded_model: ModelFolder) 
     slow, fast = (asyncio.run(tokens(seconds)) for seconds in (1e-9, 600.0))
     assert len(set(slow)) > 10
     assert slow == fast
+
+
+@dataclasses.dataclass
+class Silent:
+    """A load that sends nothing, and counts how often it was driven."""
+
+    name: str = "silent"
+    labels: Sequence[str] = ("load",)
+    driven: int = 0
+
+    async def drive(self, sender: Sender) -> None:
+        self.driven += 1
+
+
+@dataclasses.dataclass
+class Counting(NoopBackend):
+    pairs: int = 0
+
+    def infer(self, batch: TokenBatch) -> Inference:
+        self.pairs += len(batch)
+        return super().infer(batch)
+
+
+def test_the_warm_up_is_no_part_of_the_load(seeded_model: ModelFolder) -> None:
+    load, backend = Silent(), Counting("counting", deployment(seeded_model, Path()))
+
+    async def run() -> Measured:
+        async with serving([backend]) as address:
+            return await measured(
+                address, asyncio.Event(), load, warmup_requests=6, batch=5, concurrency=2
+            )
+
+    result = result_of(asyncio.run(run()))
+    assert backend.pairs == 30
+    assert load.driven == 1
+    assert (result.status, result.error) == (Status.FAILED, "the load sent no request")
 
 
 def test_metrics_are_those_of_the_records(seeded_model: ModelFolder, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from mlflow.tracking import MlflowClient
 
 from crossbench.errors import ModelError, NonFiniteValues
 from crossbench.load.datasets import LoadedDataset
-from crossbench.load.driver import ClosedLoop
 from crossbench.load.lengths import summarise as summarise_lengths
+from crossbench.load.requests import RequestOptions
 from crossbench.measure.correlation import pearson
 from crossbench.measure.intervals import mean_interval, percentile_interval
 from crossbench.measure.ranking import (
@@ -45,6 +45,7 @@ from crossbench.quality.score_cache import ReferenceCache
 from crossbench.results import Status, load_records
 from crossbench.runner.compose import build_reference
 from crossbench.runner.event_stream import EventStream
+from crossbench.runner.load import Traffic
 from crossbench.runner.measure import measure
 from crossbench.runner.result import CellData, Measured, to_result
 from crossbench.serving import inference_pb2 as pb
@@ -60,7 +61,7 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.types import Float32Array, Quant, QueryPassages, RequestRecord
 from tests.helpers.engine_checks import backend
 from tests.helpers.plans import plan_with
-from tests.helpers.serving import in_process, pytorch, serving, until
+from tests.helpers.serving import closed_loop, in_process, pytorch, serving, until
 from tests.helpers.tiny_seeded import Weights, bad_word, overflowing, tiny_seeded
 from tests.test_main import crossbench, results, the_sweep
 from tests.test_quality_check import LISTS, a_check, info_of, settings
@@ -383,7 +384,7 @@ def test_one_value_that_is_not_finite_fails_the_cell_wherever_it_is(
     lengths = summarise_lengths([4] * 10)
     data = CellData(LoadedDataset("made", "here", "0", tuple(lists)), lengths, lengths)
     values = dataclasses.replace(settings(tmp_path), requests=3, warmup_requests=1, concurrency=1)
-    load = ClosedLoop("closed", 1, 30.0, "score", None)
+    traffic = Traffic(closed_loop(values), RequestOptions("score", 30.0, None))
     info = info_of(model)
     events, interrupted = EventStream(io.StringIO()), asyncio.Event()
 
@@ -393,7 +394,7 @@ def test_one_value_that_is_not_finite_fails_the_cell_wherever_it_is(
             InferenceClient(address) as client,
         ):
             measured = await measure(
-                client, load, info, plan_with(values), data, interrupted, events
+                client, traffic, info, plan_with(values), data, interrupted, events
             )
             served = await sample(client, lists, info, model, tmp_path)
         assert served.non_finite, "the sample has every list"

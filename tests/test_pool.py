@@ -17,8 +17,9 @@ import pytest
 
 from crossbench.backends.noop import NoopBackend
 from crossbench.errors import ConfigError, WorkerDied
-from crossbench.load.driver import ClosedLoop, Stop
-from crossbench.load.requests import fill_requests
+from crossbench.load.closed import keep_in_flight
+from crossbench.load.requests import RequestOptions, Requests
+from crossbench.load.sender import Sender, Stop
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.runner.compose import build_server
@@ -236,15 +237,15 @@ def test_several_models_in_one_server(cache_dir: Path, seeded_model: ModelFolder
                 cut = await client.score("q", [passage], model="short")
                 assert whole.scores[0] > 40
                 assert cut.scores[0] == 16
-                loop = ClosedLoop("closed", 2, 10.0, "score", ["short", "short", seeded_model.name])
-                messages = fill_requests([QueryPassages("1", "q", ("p",), (passage,))], 1)
-                stop = Stop(6, 10.0)
-                records = await loop.drive(client, messages, stop, lambda _: None, asyncio.Event())
-                by_index = sorted(records, key=lambda record: record.index)
+                turns = RequestOptions("score", 10.0, ["short", "short", None]).turns(names)
+                requests = Requests([QueryPassages("1", "q", ("p",), (passage,))], 1)
+                sender = Sender(client, requests, 10.0, Stop(6, 10.0), asyncio.Event(), turns)
+                await keep_in_flight(sender, 2)
+                by_index = sorted(sender.records, key=lambda record: record.index)
                 assert [record.truncated for record in by_index] == [1, 1, 0] * 2
-                wrong = ClosedLoop("closed", 1, 10.0, "score", ["tall"])
+                assert RequestOptions("score", 10.0, "all").turns(names) == names
                 with pytest.raises(ConfigError, match="add what is missing to pool"):
-                    await wrong.drive(client, messages, stop, lambda _: None, asyncio.Event())
+                    RequestOptions("score", 10.0, ["tall"]).turns(names)
             finally:
                 await server.stop()
 

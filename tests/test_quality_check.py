@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,7 +194,7 @@ def test_lists_are_scored_whole_as_many_as_the_time_allows(seeded_model: ModelFo
     assert asyncio.run(score(1e-9)) == [2]
 
 
-def info_of(model: ModelFolder, **fields: str) -> pb.ServerInfo:
+def info_of(model: ModelFolder, **fields: Any) -> pb.ServerInfo:
     values = {"backend": "onnx", "quant": "int8", "device": "cpu", "digest": model.digest, **fields}
     return pb.ServerInfo(models=[pb.ModelInfo(name=model.name, **values)], max_pairs=64)
 
@@ -201,13 +202,14 @@ def info_of(model: ModelFolder, **fields: str) -> pb.ServerInfo:
 @pytest.mark.parametrize(
     ("fields", "pipeline", "words"),
     [
-        ({"device": "none"}, Pipeline.FULL, "runs no model"),
+        ({"computes_scores": False}, Pipeline.FULL, "runs no model"),
+        ({"device": "none"}, Pipeline.FULL, "runs no model"),  # of a server that does not say so
         ({"digest": "another"}, Pipeline.FULL, "is not the one that this config names"),
         ({}, Pipeline.TOKENIZE, "pipeline=tokenize"),
     ],
 )
 def test_what_cannot_be_checked_says_why(
-    fields: dict[str, str], pipeline: Pipeline, words: str, model: ModelFolder, tmp_path: Path
+    fields: dict[str, Any], pipeline: Pipeline, words: str, model: ModelFolder, tmp_path: Path
 ) -> None:
     served = ask("127.0.0.1:1", info_of(model, **fields), model, tmp_path, pipeline)
     assert words in served.why
@@ -224,7 +226,7 @@ def test_a_server_that_is_gone_costs_the_check_alone(model: ModelFolder, tmp_pat
 def test_the_reference_itself_is_judged_and_compared_with_nothing(
     seeded_model: ModelFolder, tmp_path: Path
 ) -> None:
-    info = info_of(seeded_model, backend="pytorch", quant="fp32")
+    info = info_of(seeded_model, is_reference=True)
 
     async def run() -> Served:
         async with serving([noop(seeded_model)]) as address:

@@ -10,10 +10,11 @@ import sys
 
 from benchmarks.contestants.cell import open_cell
 from benchmarks.contestants.protocol import obey
-from crossbench.load.driver import ClosedLoop, Stop
-from crossbench.load.requests import fill_requests
+from crossbench.load.requests import Requests
+from crossbench.load.sender import Sender, Stop
 from crossbench.measure.statistics import summarise
 from crossbench.runner.compose import build_server
+from crossbench.runner.load import build_traffic
 from crossbench.serving.client import InferenceClient
 from crossbench.types import Task
 
@@ -29,17 +30,19 @@ METRICS = {
 
 def main(overrides: list[str]) -> None:
     cell = open_cell(overrides)
-    load: ClosedLoop = cell.plan.load.build(concurrency=cell.plan.settings.concurrency)
+    traffic = build_traffic(cell.plan)
+    load, options = traffic.load, traffic.options
     server = build_server(cell.plan, cell.model)
     loop = asyncio.new_event_loop()
     address = loop.run_until_complete(server.start())
     client = loop.run_until_complete(_connect(address))
-    messages = fill_requests(cell.lists, cell.plan.settings.batch)
+    requests = Requests(cell.lists, cell.plan.settings.batch)
 
     def measure(seconds: float) -> dict[str, float]:
         stop = Stop(requests=sys.maxsize, max_seconds=seconds)
-        drive = load.drive(client, messages, stop, lambda _: None, asyncio.Event())
-        metrics = summarise(loop.run_until_complete(drive), Task.SCORE)
+        sender = Sender(client, requests, options.timeout_s, stop, asyncio.Event())
+        loop.run_until_complete(load.drive(sender))
+        metrics = summarise(sender.records, Task.SCORE)
         answer = {key: metrics[name] for key, name in METRICS.items()}
         server_says = loop.run_until_complete(client.metrics())
         if server_says.HasField("device_memory_peak_mb"):

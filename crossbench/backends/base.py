@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from crossbench.backends.artifacts import Artifact
-from crossbench.backends.availability import Missing, Supported
+from crossbench.backends.availability import Kind, Missing, Supported
 from crossbench.models.folder import ModelFolder
 from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 
@@ -30,6 +30,20 @@ class Deployment:
     cache_dir: Path
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What others have to know of a backend, so that nobody asks for its name.
+
+    `computes_scores`: a model computes what it returns; else it shows what the harness alone can
+    do. `is_reference`: its fp32 scores on the CPU are what others are compared with. On the kinds
+    of device in `too_slow_on` its scores are right and its speed is not worth measuring.
+    """
+
+    computes_scores: bool = True
+    is_reference: bool = False
+    too_slow_on: tuple[Kind, ...] = ()
+
+
 @runtime_checkable
 class Derives(Protocol):
     """A backend whose load_model() makes something of the model, once per cache."""
@@ -47,6 +61,7 @@ class Backend(Protocol):
     name: str
     deployment: Deployment
     supported: ClassVar[Supported]
+    traits: ClassVar[Traits]
 
     @property
     def layout(self) -> Layout:

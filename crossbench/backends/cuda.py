@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 
 from crossbench.backends.availability import Missing, Supported, require
-from crossbench.backends.base import Deployment, Layout
+from crossbench.backends.base import Deployment, Layout, Traits
 from crossbench.backends.devices import device_memory, missing_device, torch_dtype
 from crossbench.backends.pytorch import sample_batch
 from crossbench.errors import BackendUnavailable, ConfigError, ModelError
@@ -49,6 +49,7 @@ class CudaBackend:
         (Quant.FP32, Quant.FP16, Quant.BF16, Quant.INT8), ("cuda",)
     )
     layout: ClassVar[Layout] = "packed"
+    traits: ClassVar[Traits] = Traits()
 
     name: str
     deployment: Deployment

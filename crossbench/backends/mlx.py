@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from crossbench.backends.availability import Missing, Supported, require
-from crossbench.backends.base import Deployment, Layout
+from crossbench.backends.base import Deployment, Layout, Traits
 from crossbench.backends.bucketing import Cost, cut
 from crossbench.backends.pytorch import sample_batch
 from crossbench.backends.streams import Grouping
@@ -57,6 +57,7 @@ class MlxBackend:
 
     supported: ClassVar[Supported] = dict.fromkeys(Quant, ("mps", "cpu"))
     layout: ClassVar[Layout] = "packed"  # groups are sorted inside, so cost goes by tokens
+    traits: ClassVar[Traits] = Traits(too_slow_on=("cpu",))
 
     name: str
     deployment: Deployment

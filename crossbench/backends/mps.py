@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from crossbench.backends.availability import Supported
+from crossbench.backends.base import Traits
 from crossbench.backends.pytorch import PyTorchBackend
 from crossbench.errors import ConfigError
 from crossbench.types import Quant, TokenBatch
@@ -17,6 +18,7 @@ class MpsBackend(PyTorchBackend):
     it has met, so few shapes keep its memory bounded."""
 
     supported: ClassVar[Supported] = dict.fromkeys((Quant.FP32, Quant.FP16), ("mps",))
+    traits: ClassVar[Traits] = Traits()
 
     bucket_tokens: int
 

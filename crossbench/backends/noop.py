@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from crossbench.backends.availability import Missing, Supported
-from crossbench.backends.base import Deployment, Layout
+from crossbench.backends.base import Deployment, Layout, Traits
 from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 
 
@@ -17,6 +17,7 @@ class NoopBackend:
 
     supported: ClassVar[Supported] = dict.fromkeys(Quant, ())
     layout: ClassVar[Layout] = "packed"
+    traits: ClassVar[Traits] = Traits(computes_scores=False)
 
     name: str
     deployment: Deployment

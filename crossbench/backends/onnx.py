@@ -11,7 +11,7 @@ import numpy as np
 
 from crossbench.backends import artifacts
 from crossbench.backends.availability import Missing, Supported, require
-from crossbench.backends.base import Deployment, Layout
+from crossbench.backends.base import Deployment, Layout, Traits
 from crossbench.backends.calibration import Int8Options, calibrated_plan
 from crossbench.backends.graphs import check_graph_pools
 from crossbench.backends.pytorch import sample_batch
@@ -36,6 +36,7 @@ class OnnxBackend:
 
     supported: ClassVar[Supported] = {Quant.FP32: ("cuda", "cpu"), Quant.INT8: ("cpu",)}
     layout: ClassVar[Layout] = "packed"  # groups are sorted inside, so cost goes by tokens
+    traits: ClassVar[Traits] = Traits()
 
     name: str
     deployment: Deployment

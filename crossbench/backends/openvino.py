@@ -14,7 +14,7 @@ import numpy as np
 
 from crossbench.backends import artifacts, cpu_features
 from crossbench.backends.availability import Missing, Supported, require
-from crossbench.backends.base import Deployment, Layout
+from crossbench.backends.base import Deployment, Layout, Traits
 from crossbench.backends.calibration import Int8Options, calibrated_plan, unskipped
 from crossbench.backends.graphs import check_graph_pools
 from crossbench.backends.pytorch import sample_batch
@@ -45,6 +45,7 @@ class OpenVINOBackend:
 
     supported: ClassVar[Supported] = dict.fromkeys((Quant.FP32, Quant.BF16, Quant.INT8), ("cpu",))
     layout: ClassVar[Layout] = "packed"  # groups are sorted inside, so cost goes by tokens
+    traits: ClassVar[Traits] = Traits()
 
     name: str
     deployment: Deployment

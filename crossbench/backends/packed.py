@@ -10,7 +10,7 @@ import numpy as np
 
 from crossbench.backends import cpu_features
 from crossbench.backends.availability import Missing, Supported, require
-from crossbench.backends.base import Deployment, Layout
+from crossbench.backends.base import Deployment, Layout, Traits
 from crossbench.backends.devices import device_memory, missing_device, torch_dtype
 from crossbench.backends.pytorch import PyTorchBackend, sample_batch
 from crossbench.backends.streams import Grouping, Streams
@@ -42,6 +42,7 @@ class PackedBackend:
         Quant.FP16: ("cuda", "mps"),  # on a CPU its products are slower than fp32's
         Quant.BF16: ("cuda", "mps", "cpu"),
     }
+    traits: ClassVar[Traits] = Traits()
 
     name: str
     deployment: Deployment

@@ -11,7 +11,7 @@ import numpy as np
 
 from crossbench.backends import cpu_features
 from crossbench.backends.availability import Missing, Supported, require
-from crossbench.backends.base import Deployment, Layout
+from crossbench.backends.base import Deployment, Layout, Traits
 from crossbench.backends.devices import device_memory, missing_device, stored_bytes, torch_dtype
 from crossbench.errors import ModelError
 from crossbench.models.families import known_family
@@ -35,6 +35,7 @@ class PyTorchBackend:
         Quant.INT8: ("cpu",),
     }
     layout: ClassVar[Layout] = "padded"
+    traits: ClassVar[Traits] = Traits(is_reference=True)
 
     name: str
     deployment: Deployment

@@ -38,13 +38,13 @@ from crossbench.quality.scoring import score_lists
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient, words_of
 from crossbench.serving.finite import NON_FINITE
+from crossbench.serving.info import computes_scores
 from crossbench.serving.server import Server
 from crossbench.settings.schema import CellSettings
-from crossbench.types import Float32Array, Pipeline, Quant, QueryPassages, ScoredPair
+from crossbench.types import Float32Array, Pipeline, QueryPassages, ScoredPair
 from crossbench.wording import counted
 
 Announce = Callable[[str], None]
-NO_MODEL = "none"  # the device of a server that computes no scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +84,11 @@ def why_unchecked(
         return f"quality={check.name}"
     if pipeline is not Pipeline.FULL:
         return f"pipeline={pipeline.value} measures a stage alone"
-    if served.device == NO_MODEL:
+    if not computes_scores(served):
         return f"backend={served.backend} runs no model"
     if served.digest != digest:
         return f"the server's model {served.name} is not the one that this config names"
     return None
-
-
-def is_reference(served: pb.ModelInfo) -> bool:
-    """Whether a server is what others are compared with: backend=pytorch at fp32 on the CPU."""
-    return (served.backend, served.quant) == ("pytorch", Quant.FP32) and served.device == "cpu"
 
 
 async def score_sample(
@@ -115,7 +110,7 @@ async def score_sample(
     why = why_unchecked(check, settings.pipeline, info.models[0], digest)
     if why is not None or not isinstance(check, QualityCheck):
         return Served(check.name, why=why or f"quality={check.name}")
-    reference = is_reference(info.models[0])
+    reference = info.models[0].is_reference
     chosen = check.choose(lists)
     served = Served(check.name, chosen=len(chosen), is_reference=reference)
     if reference and not any(map(is_judged, chosen)):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from crossbench.load.labels import LABELS_KEY, load_labels
 from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.flatten import is_number, value_text
 
 # Reading order of names and columns; what is not listed follows in the config's own order.
 _ORDER = (
@@ -13,13 +15,13 @@ _ORDER = (
 )  # fmt: skip
 _NOT_AN_AXIS = frozenset({"repeat"})  # the same cell again
 _NOT_A_SETTING = frozenset({"study", "report", "reference"})  # what reports read, not the cell
-_CELL_AXES = ("backend", "quant", "batch", "concurrency")
+_CELL_AXES = ("backend", "quant", "batch")  # and what names the cell's load
 
 
 def flatten(config: CellConfig) -> dict[str, str]:
     """A cell's settings as texts by their dotted keys, without groups that are empty."""
     texts = config.without(_NOT_A_SETTING).texts
-    return {key: text for key, text in texts.items() if text != "{}"}
+    return {key: text for key, text in texts.items() if text != "{}" and key != LABELS_KEY}
 
 
 def varying(configs: Sequence[CellConfig]) -> list[str]:
@@ -39,31 +41,23 @@ def varying(configs: Sequence[CellConfig]) -> list[str]:
     return sorted(axes, key=lambda key: (_rank(key), list(keys).index(key)))
 
 
-def value_text(axis: str, flat: Mapping[str, str]) -> str:
-    """A value as part of a name: `pytorch`, but `batch=32`, for a number says nothing alone."""
-    value = flat.get(axis, "–")
-    if _is_number(value) or value in {"true", "false", "null", "–"}:
-        return f"{axis.rsplit('.', 1)[-1]}={value}"
-    return value
-
-
 def label(config: CellConfig, axes: Sequence[str] = ()) -> str:
     """What a cell is called: its values on `axes`, or on the usual ones where nothing varies."""
     flat = flatten(config)
-    names = [axis for axis in axes or _CELL_AXES if axes or axis in flat]
+    names = axes or [axis for axis in (*_CELL_AXES, *load_labels(config)) if axis in flat]
     return " ".join(value_text(axis, flat) for axis in names)
 
 
 def full_label(config: CellConfig, also: Sequence[str] = ()) -> str:
     """What a cell is called among others: its values on the usual axes, and on those of `also`."""
     flat = flatten(config)
-    names = dict.fromkeys((*_CELL_AXES, *sorted(also, key=_rank)))
+    names = dict.fromkeys((*_CELL_AXES, *load_labels(config), *sorted(also, key=_rank)))
     return " ".join(value_text(axis, flat) for axis in names if axis in flat)
 
 
 def numeric_axis(axes: Sequence[str], flats: Sequence[Mapping[str, str]]) -> str | None:
     """The axis to plot along: `batch` where it varies, else the last one with only numbers."""
-    numeric = [axis for axis in axes if all(_is_number(flat.get(axis, "")) for flat in flats)]
+    numeric = [axis for axis in axes if all(is_number(flat.get(axis, "")) for flat in flats)]
     if "batch" in numeric:
         return "batch"
     return numeric[-1] if numeric else None
@@ -80,11 +74,3 @@ def _implied(key: str, differing: Sequence[str], flats: Sequence[Mapping[str, st
 def _rank(key: str) -> int:
     group = key.split(".", 1)[0]
     return _ORDER.index(group) if group in _ORDER else len(_ORDER)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

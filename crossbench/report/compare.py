@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from crossbench.load.labels import load_labels
 from crossbench.measure.intervals import mean_interval, percentile_interval, t_95
 from crossbench.measure.ranking import Verdict
 from crossbench.report.axes import flatten, label, varying
@@ -65,6 +66,16 @@ class Cell:
     @property
     def failures(self) -> list[Run]:
         return [run for run in self.runs if run.result.status != Status.FINISHED]
+
+    @property
+    def load_labels(self) -> tuple[str, ...]:
+        """The keys of `flat` that name the cell's load."""
+        return load_labels(self.runs[0].result.config)
+
+    @property
+    def computes_scores(self) -> bool:
+        """A model ran; else its numbers are the harness's own."""
+        return all(run.result.computes_scores for run in self.runs)
 
     @property
     def verdict(self) -> Verdict | None:

@@ -24,6 +24,7 @@ MACHINE = {
     "git_dirty": "changed since that commit",
 }
 MODEL = {
+    "computes_scores": "a model computes the scores",
     "encoder": "whose forward",
     "quant": "precision",
     "architecture": "class",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crossbench.load.labels import IN_FLIGHT, load_labels
 from crossbench.report.tables import markdown_table, percentile_text
 from crossbench.results import RunResult, Status
 from crossbench.wording import ABSENT, number
@@ -52,9 +53,12 @@ def reference_entries(results: Sequence[RunResult]) -> dict[str, tuple[Mapping[s
 
 
 def _same(entry: Mapping[str, Any], result: RunResult) -> bool:
-    keys = ("batch", "concurrency")
-    return result.status == Status.FINISHED and all(
-        result.config.value(key) == entry.get(key) for key in keys
+    """All entries are of a closed loop."""
+    config = result.config
+    return (
+        result.status == Status.FINISHED
+        and load_labels(config) == (IN_FLIGHT,)
+        and all(config.value(key) == entry.get(key) for key in ("batch", IN_FLIGHT))
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crossbench.errors import ResultError
+from crossbench.load.labels import load_text
 from crossbench.measure.statistics import latency_range_table
 from crossbench.report.advice.choice import choose
 from crossbench.report.advice.recommendations import recommendations
@@ -23,8 +24,6 @@ from crossbench.wording import ABSENT, counted, number
 
 SUITE_FILE = "suite.json"
 STUDY_FILE = "study.json"
-BASELINES = ("02_backend_mps", "01_backend_pytorch")  # the first that has numbers here
-OPTIMA = ("15_production_optimal", "14_optimized_production")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +131,16 @@ def _overview(studies: Sequence[Study]) -> str:
 
 
 def _baseline_and_optimum(studies: Sequence[Study], runs: Sequence[Run]) -> str:
-    by_name = {study.name: study for study in studies}
-    baseline = _first(by_name, BASELINES)
-    optimum = _first(by_name, OPTIMA)
+    baseline = _first(studies, "baseline")
+    optimum = _first(studies, "optimum")
     if optimum is None:
         best = best_of(choose(cells(runs)).cells, lambda cell: cell.throughput, max)
         optimum = (f"fastest of all, {best.name}", best) if best else None
     if baseline is None or optimum is None or baseline[1].runs == optimum[1].runs:
-        names = " or ".join(BASELINES)
-        return f"It needs numbers of {names}, and of another cell: they are not here."
+        return (
+            "It needs numbers of a study that is marked as a baseline (`report.baseline` in "
+            "conf/experiment), and of another cell: they are not here."
+        )
     rows = [
         _change("throughput (pairs/s)", "throughput/pairs_per_s", baseline[1], optimum[1]),
         *(
@@ -155,14 +155,21 @@ def _baseline_and_optimum(studies: Sequence[Study], runs: Sequence[Run]) -> str:
     return markdown_table(headers, shown, "lrrr")
 
 
-def _first(studies: Mapping[str, Study], names: Sequence[str]) -> tuple[str, Cell] | None:
-    for name in names:
-        if name in studies:
-            kept = [cell for cell in studies[name].cells if not cell.disqualified]
-            best = best_of(kept, lambda cell: cell.throughput, max)
-            if best is not None:
-                return f"{name}, {best.flat.get('backend', '')}", best
+def _first(studies: Sequence[Study], role: str) -> tuple[str, Cell] | None:
+    """The fastest cell of the first study marked as `role` (its `report.<role>`) that has one."""
+    marked = [(place, study) for study in studies if (place := _place(study, role)) is not None]
+    for _, study in sorted(marked, key=lambda item: item[0]):
+        kept = [cell for cell in study.cells if not cell.disqualified]
+        best = best_of(kept, lambda cell: cell.throughput, max)
+        if best is not None:
+            return f"{study.name}, {best.flat.get('backend', '')}", best
     return None
+
+
+def _place(study: Study, role: str) -> int | None:
+    """Which of the studies marked as `role` it is, from 1; None: it is none of them."""
+    places = [run.result.config.value(f"report.{role}") for run in study.runs]
+    return min((place for place in places if place is not None), default=None)
 
 
 def _change(title: str, metric: str, before: Cell, after: Cell) -> list[str]:
@@ -185,7 +192,7 @@ def _backends(runs: Sequence[Run]) -> str:
         metrics, n = best.metrics, int(best.metrics.get("requests/ok", 0))
         rows.append([
             backend, quant, str(best.runs[0].result.model.get("device", ABSENT)),
-            f"batch={best.flat.get('batch')} concurrency={best.flat.get('concurrency')}",
+            load_text(best.runs[0].result.config),
             estimate_text(best.throughput),
             *(percentile_text(metrics.get(f"latency/p{q}_ms"), q, n) for q in (50, 95)),
             *(number(metrics.get(f"memory/{name}_mb"))

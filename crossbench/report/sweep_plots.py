@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from crossbench.report.advice.choice import choose
-from crossbench.report.axes import numeric_axis, value_text
+from crossbench.report.axes import numeric_axis
 from crossbench.report.compare import Cell, Estimate, pareto, rate_unit
 from crossbench.report.drawing import Draw
 from crossbench.report.style import (
@@ -29,6 +29,7 @@ from crossbench.report.style import (
     save,
 )
 from crossbench.report.tables import shorten
+from crossbench.settings.flatten import value_text
 from crossbench.wording import number
 
 _LEGEND_CHARACTERS = 44

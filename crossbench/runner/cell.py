@@ -20,7 +20,6 @@ from crossbench.errors import (
 )
 from crossbench.events import ServerListens, ServerStops
 from crossbench.load.datasets import LoadedDataset
-from crossbench.load.driver import ClosedLoop
 from crossbench.load.lengths import summarise as summarise_lengths
 from crossbench.load.no_tokens import refuse_no_tokens
 from crossbench.load.requests import first_pairs
@@ -34,6 +33,7 @@ from crossbench.results import RunResult, Status
 from crossbench.runner.checks import check_config, check_support, check_task
 from crossbench.runner.compose import build_reference, build_server
 from crossbench.runner.event_stream import EventStream
+from crossbench.runner.load import build_traffic
 from crossbench.runner.measure import measure
 from crossbench.runner.models import fetch_model
 from crossbench.runner.result import CellData, Measured, to_result
@@ -143,7 +143,7 @@ async def _drive(
     """Open the target, warm up, measure, score the quality check's sample, close."""
     settings = plan.settings
     target: Target = plan.target.build()
-    load: ClosedLoop = plan.load.build(concurrency=settings.concurrency)
+    traffic = build_traffic(plan)
     known: Sequence[tuple[str, str]] = ()
     if settings.pipeline is Pipeline.INFER:
         sent = (settings.warmup_requests + settings.requests) * settings.batch
@@ -156,7 +156,7 @@ async def _drive(
             interrupted = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
             info = await client.info()
-            measured = await measure(client, load, info, plan, data, interrupted, events)
+            measured = await measure(client, traffic, info, plan, data, interrupted, events)
             if (
                 measured.cut_short
                 or measured.non_finite

@@ -7,6 +7,7 @@ from crossbench.backends.base import Backend
 from crossbench.errors import ConfigError
 from crossbench.models.folder import ModelFolder
 from crossbench.runner.compose import build_scheduler
+from crossbench.runner.load import build_traffic
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import CellPlan, make_plan
 from crossbench.types import Task
@@ -21,8 +22,8 @@ def check_config(config: CellConfig) -> CellPlan:
         CrossbenchError: the first value that cannot be used, what was given and what to give.
     """
     plan = make_plan(config)
+    build_traffic(plan)
     build_scheduler(plan.scheduler, "padded")
-    plan.load.build(concurrency=plan.settings.concurrency)
     for component in (plan.model, plan.dataset, plan.pool, plan.target, plan.quality):
         component.build()
     if plan.server is not None:

@@ -13,7 +13,7 @@ from typing import TextIO
 import numpy as np
 
 from crossbench.events import Event, ProgressMade, StageStarted, WindowMeasured, encode
-from crossbench.load.driver import Stop
+from crossbench.load.sender import Stop
 from crossbench.types import RequestRecord
 
 PROGRESS_INTERVAL_S = 0.5

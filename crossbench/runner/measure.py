@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from itertools import islice
 
 import grpc
 
 from crossbench.backends.compilations import compilations
-from crossbench.load.driver import ClosedLoop, Stop
-from crossbench.load.requests import fill_requests, fill_texts
+from crossbench.load.closed import keep_in_flight
+from crossbench.load.requests import Requests
+from crossbench.load.sender import Observer, Sender, Stop
 from crossbench.measure.correlation import correlation_metrics
 from crossbench.measure.probes import CpuMeter
 from crossbench.measure.statistics import summarise
 from crossbench.runner.event_stream import EventStream, ProgressReporter
+from crossbench.runner.load import Traffic
 from crossbench.runner.result import CellData, Measured, server_metrics
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
@@ -25,7 +26,7 @@ from crossbench.types import Task
 
 async def measure(
     client: InferenceClient,
-    load: ClosedLoop,
+    traffic: Traffic,
     info: pb.ServerInfo,
     plan: CellPlan,
     data: CellData,
@@ -34,27 +35,40 @@ async def measure(
 ) -> Measured:
     """Warm up, then drive the load between two looks at the server's own counters.
 
-    Requests begin behind those set aside for the warm-up, however many of these its time allows:
-    every cell of a sweep is measured on the same ones.
-    """
-    settings, task = plan.settings, plan.task
-    fill = fill_texts if task is Task.EMBED else fill_requests
-    messages = fill(data.dataset.lists, settings.batch)
-    first = list(islice(messages, settings.warmup_requests))
-    warmup_reasons: dict[str, str] = {}
+    The warm-up is a closed loop, so that it does not go at the pace of a slow load. Requests begin
+    behind those set aside for it, however many of these its time allows: every cell of a sweep is
+    measured on the same ones.
 
+    Raises:
+        ConfigError: requests are for a model that the server does not have.
+    """
+    settings, options = plan.settings, traffic.options
+    task = Task(options.task)
+    turns = options.turns([model.name for model in info.models])
+    warmup_reasons: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+
+    def sender(requests: Requests, stop: Stop, observe: Observer, failed: dict[str, str]) -> Sender:
+        return Sender(
+            client,
+            requests,
+            options.timeout_s,
+            stop,
+            interrupted,
+            turns,
+            observe,
+            failed.setdefault,
+        )
+
+    first, requests = (Requests(data.dataset.lists, settings.batch, task) for _ in range(2))
+    for _ in range(settings.warmup_requests):
+        requests.take()
     events.stage("warming up")
     warming_s = time.perf_counter()
-    if first:
-        warmup = Stop(len(first), settings.warmup_max_seconds)
-        await load.drive(
-            client,
-            iter(first),
-            warmup,
-            lambda _: None,
-            interrupted,
-            warmup_reasons.setdefault,
-        )
+    if settings.warmup_requests:
+        stop = Stop(settings.warmup_requests, settings.warmup_max_seconds)
+        warmup = sender(first, stop, lambda record: None, warmup_reasons)
+        await keep_in_flight(warmup, settings.concurrency)
     warmup_s = time.perf_counter() - warming_s
 
     events.stage("measuring")
@@ -63,10 +77,9 @@ async def measure(
     compiled = compilations()
     cpu, started_s = CpuMeter(), time.perf_counter()
     stop = Stop(settings.requests, settings.max_seconds)
-    reasons: dict[str, str] = {}
-    records = await load.drive(
-        client, messages, stop, ProgressReporter(events, stop), interrupted, reasons.setdefault
-    )
+    measured = sender(requests, stop, ProgressReporter(events, stop), reasons)
+    await traffic.load.drive(measured)
+    records = measured.records
     wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
     recompiled = (compilations() or 0) - (compiled or 0)
     cut_short, reset_midway = "interrupted" if interrupted.is_set() else "", False

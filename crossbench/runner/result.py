@@ -13,6 +13,7 @@ from crossbench.measure.statistics import windows
 from crossbench.quality.check import Served
 from crossbench.results import RunResult, Status
 from crossbench.serving import inference_pb2 as pb
+from crossbench.serving.info import computes_scores
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import CellPlan
 from crossbench.types import RequestRecord, Task
@@ -133,6 +134,8 @@ def to_result(
             f"the model's values are not finite ({measured.non_finite}); {len(failed)} of {sent} "
             "failed, their records are kept"
         )
+    elif not measured.records:
+        error = "the load sent no request"
     elif len(failed) == len(measured.records):
         error = f"all {len(failed)} requests failed, the first with {measured.reasons[failed[0]]}"
     elif failed:
@@ -152,6 +155,7 @@ def to_result(
         model={
             "name": served.name,
             "backend": served.backend,
+            "computes_scores": computes_scores(served),
             "encoder": served.encoder,
             "quant": served.quant,
             "device": served.device,

@@ -115,7 +115,7 @@ class Startup(_message.Message):
     def __init__(self, load_s: _Optional[float] = ..., compile_s: _Optional[float] = ..., rss_before_load_mb: _Optional[float] = ..., rss_after_load_mb: _Optional[float] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "backend", "quant", "device", "architecture", "max_length", "digest", "caveat", "model_mb", "encoder", "embedding_dim")
+    __slots__ = ("name", "backend", "quant", "device", "architecture", "max_length", "digest", "caveat", "model_mb", "encoder", "embedding_dim", "computes_scores", "is_reference")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     QUANT_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +127,8 @@ class ModelInfo(_message.Message):
     MODEL_MB_FIELD_NUMBER: _ClassVar[int]
     ENCODER_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_DIM_FIELD_NUMBER: _ClassVar[int]
+    COMPUTES_SCORES_FIELD_NUMBER: _ClassVar[int]
+    IS_REFERENCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     backend: str
     quant: str
@@ -138,7 +140,9 @@ class ModelInfo(_message.Message):
     model_mb: float
     encoder: str
     embedding_dim: int
-    def __init__(self, name: _Optional[str] = ..., backend: _Optional[str] = ..., quant: _Optional[str] = ..., device: _Optional[str] = ..., architecture: _Optional[str] = ..., max_length: _Optional[int] = ..., digest: _Optional[str] = ..., caveat: _Optional[str] = ..., model_mb: _Optional[float] = ..., encoder: _Optional[str] = ..., embedding_dim: _Optional[int] = ...) -> None: ...
+    computes_scores: bool
+    is_reference: bool
+    def __init__(self, name: _Optional[str] = ..., backend: _Optional[str] = ..., quant: _Optional[str] = ..., device: _Optional[str] = ..., architecture: _Optional[str] = ..., max_length: _Optional[int] = ..., digest: _Optional[str] = ..., caveat: _Optional[str] = ..., model_mb: _Optional[float] = ..., encoder: _Optional[str] = ..., embedding_dim: _Optional[int] = ..., computes_scores: _Optional[bool] = ..., is_reference: _Optional[bool] = ...) -> None: ...
 
 class GetMetricsRequest(_message.Message):
     __slots__ = ()

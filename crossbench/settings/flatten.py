@@ -43,3 +43,19 @@ def flatten_text(config: Mapping[str, Any]) -> dict[str, str]:
 def without_credentials(text: str) -> str:
     """`text` with `***` for the user and password of every URI in it."""
     return _CREDENTIALS.sub("***@", text)
+
+
+def value_text(axis: str, flat: Mapping[str, str]) -> str:
+    """A value as part of a name: `pytorch`, but `batch=32`, for a number says nothing alone."""
+    value = flat.get(axis, "–")
+    if is_number(value) or value in {"true", "false", "null", "–"}:
+        return f"{axis.rsplit('.', 1)[-1]}={value}"
+    return value
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

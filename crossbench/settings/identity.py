@@ -25,6 +25,7 @@ _SHOWN_THOUGH_NOT_IDENTITY = frozenset({"repeat", "study"})
 VALUE_BEFORE_THE_KEY_EXISTED: Mapping[str, Any] = {
     "pipeline": "full",
     "load.task": "score",
+    "load.labels": ["concurrency"],
     "pool.kind": "thread",
     "pool.cache_tokens": 0,
     "pool.routing": "load",

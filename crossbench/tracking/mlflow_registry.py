@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crossbench.errors import TrackingError
+from crossbench.load.labels import load_text
 from crossbench.results import RunResult
 from crossbench.tracking.mlflow_format import DIGEST_TAG, is_number
 from crossbench.types import Pipeline
@@ -40,13 +41,12 @@ def link_version(client: MlflowClient, name: str, run_id: str, result: RunResult
     rate, p95 = (result.metrics.get(key) for key in ("throughput/pairs_per_s", "latency/p95_ms"))
     best_so_far = float(version.tags.get(RATE_TAG, "-inf"))
     if _is_of_the_model(result) and is_number(rate) and float(rate or 0) > best_so_far:
-        model, config = result.model, result.config
+        model = result.model
         tags = {
             RATE_TAG: f"{rate:.6g}",
             **({P95_TAG: f"{p95:.6g}"} if is_number(p95) else {}),
             RUN_TAG: run_id,
-            CELL_TAG: f"{model.get('backend')} {model.get('quant')} batch={config.value('batch')} "
-            f"concurrency={config.value('concurrency')}",
+            CELL_TAG: f"{model.get('backend')} {model.get('quant')} {load_text(result.config)}",
         }
         for key, value in tags.items():
             client.set_model_version_tag(name, number, key, value)
@@ -55,9 +55,7 @@ def link_version(client: MlflowClient, name: str, run_id: str, result: RunResult
 
 def _is_of_the_model(result: RunResult) -> bool:
     """Not the harness's floor, nor one stage of the pipeline alone."""
-    return (
-        result.model.get("backend") != "noop" and result.config.value("pipeline") == Pipeline.FULL
-    )
+    return result.computes_scores and result.config.value("pipeline") == Pipeline.FULL
 
 
 def _version(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:

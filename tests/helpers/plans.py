@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -29,3 +30,8 @@ def plan_with(settings: CellSettings, config: CellConfig | None = None) -> CellP
 def plan_of(*overrides: str, cache_dir: Path) -> CellPlan:
     """The plan of what these overrides compose."""
     return make_plan(config_of(*overrides, f"cache_dir={cache_dir}"))
+
+
+def with_nodes(config: CellConfig, **nodes: Mapping[str, object]) -> CellConfig:
+    """The config with these root keys in place of its own."""
+    return CellConfig({**config.document, **nodes})

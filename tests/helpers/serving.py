@@ -13,6 +13,9 @@ from pathlib import Path
 from crossbench.backends.base import Backend, Deployment
 from crossbench.backends.noop import NoopBackend
 from crossbench.backends.pytorch import PyTorchBackend
+from crossbench.load.closed import ClosedLoop
+from crossbench.load.protocol import LoadContext
+from crossbench.load.sender import Stop
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
@@ -25,6 +28,7 @@ from crossbench.serving.scheduler import DynamicScheduler, Scheduler
 from crossbench.serving.server import Server, ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.telemetry import Telemetry
+from crossbench.settings.schema import CellSettings
 from crossbench.types import Quant
 
 SETTINGS = ServerSettings(
@@ -44,6 +48,12 @@ def deployment(model: ModelFolder, cache_dir: Path, quant: Quant = Quant.FP32) -
 
 def noop(model: ModelFolder) -> NoopBackend:
     return NoopBackend("noop", deployment(model, Path()))
+
+
+def closed_loop(settings: CellSettings) -> ClosedLoop:
+    stop = Stop(settings.requests, settings.max_seconds)
+    context = LoadContext(settings.concurrency, settings.seed, stop)
+    return ClosedLoop("closed", ["concurrency"], context)
 
 
 def pytorch(model: ModelFolder, cache_dir: Path, quant: Quant = Quant.FP32) -> PyTorchBackend:

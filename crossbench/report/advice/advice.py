@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crossbench.report.axes import value_text
 from crossbench.report.compare import Cell, Estimate, distinguishable, ratio
 from crossbench.report.sweep_tables import estimate_text
 from crossbench.report.tables import percentile_text
+from crossbench.settings.flatten import value_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,10 +40,10 @@ def choose(joined: Sequence[Cell]) -> Choice:
     for cell in joined:
         if cell.throughput is None or cell.p95 is None:
             left_out[cell.label] = f"no numbers ({cell.status})"
-        elif cell.flat.get("backend") == "noop":
-            left_out[cell.label] = "runs no model"
         elif cell.flat.get("pipeline", Pipeline.FULL) != Pipeline.FULL:
             left_out[cell.label] = f"measures {cell.flat['pipeline']} alone"
+        elif not cell.computes_scores:
+            left_out[cell.label] = "runs no model"
         elif (kept := keeps_ranking(cell)) is False:
             left_out[cell.label] = f"changes the ranking ({ranking_text(cell)})"
             changed += 1

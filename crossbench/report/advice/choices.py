@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text, spread_limit
 from crossbench.report.advice.choice import keeps_ranking, ranking_text
-from crossbench.report.axes import numeric_axis, value_text
+from crossbench.report.axes import numeric_axis
 from crossbench.report.compare import Cell, distinguishable, ratio
+from crossbench.settings.flatten import value_text
 from crossbench.types import Quant
 
 _PRECISIONS = tuple(Quant)  # from the highest to the lowest

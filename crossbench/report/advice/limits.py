@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text
-from crossbench.report.axes import value_text
 from crossbench.report.compare import Cell
+from crossbench.settings.flatten import value_text
 from crossbench.types import Pipeline
 from crossbench.wording import counted, percent
 
@@ -24,16 +24,15 @@ class _Cause:
 
 def bottlenecks(joined: Sequence[Cell], axes: Sequence[str]) -> Recommendation:
     topic = "What holds it back beside the model"
-    served = [
+    whole = [
         cell
         for cell in joined
-        if cell.throughput is not None
-        and cell.flat.get("backend") != "noop"
-        and cell.flat.get("pipeline", Pipeline.FULL) == Pipeline.FULL
+        if cell.throughput is not None and cell.flat.get("pipeline", Pipeline.FULL) == Pipeline.FULL
     ]
+    served = [cell for cell in whole if cell.computes_scores]
     if not served:
         return Recommendation(topic, None, ("no cell that ran a model has numbers.",))
-    floors = [cell for cell in joined if cell.flat.get("backend") == "noop" and cell.throughput]
+    floors = [cell for cell in whole if not cell.computes_scores]
     causes = (
         _Cause("padding", "of the computed tokens are padding", 0.1, _padding),
         _Cause("tokenisation", "of tokenising and inference is tokenising", 0.15, _tokenising),
@@ -63,7 +62,7 @@ def bottlenecks(joined: Sequence[Cell], axes: Sequence[str]) -> Recommendation:
     if not floors:
         limits.append(
             "The harness's share is that of one request alone; backend=noop at the same batch and "
-            "concurrency would give its floor."
+            "load would give its floor."
         )
     return Recommendation(topic, advice, (*(line for _, line in found), *small), tuple(limits))
 
@@ -106,7 +105,8 @@ def _overhead(cell: Cell) -> float | None:
 
 def _floor(floors: Sequence[Cell], axes: Sequence[str]) -> _Cause:
     """How near a cell comes to what no model at all reaches with the same load."""
-    load = [axis for axis in ("batch", "concurrency") if axis in axes]
+    named = {"batch"}.union(*(cell.load_labels for cell in floors))
+    load = [axis for axis in axes if axis in named]
 
     def share(cell: Cell) -> float | None:
         same = [
@@ -116,4 +116,5 @@ def _floor(floors: Sequence[Cell], axes: Sequence[str]) -> _Cause:
         ]
         return cell.throughput.value / max(same) if same and cell.throughput else None
 
-    return _Cause("the harness", "of the throughput of backend=noop is reached", 0.3, share)
+    names = " or ".join(dict.fromkeys(f"backend={floor.flat['backend']}" for floor in floors))
+    return _Cause("the harness", f"of the throughput of {names} is reached", 0.3, share)

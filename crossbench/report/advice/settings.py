@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from crossbench.load.labels import IN_FLIGHT
 from crossbench.measure.statistics import percentile_supported
 from crossbench.report.advice.advice import (
     Recommendation,
@@ -15,6 +16,7 @@ from crossbench.report.advice.advice import (
     told,
 )
 from crossbench.report.advice.choice import Choice
+from crossbench.report.axes import numeric_axis
 from crossbench.report.compare import Cell, distinguishable, pareto
 from crossbench.report.knee import LEAST_HEIGHT, find_knee
 from crossbench.wording import counted, number, percent
@@ -96,9 +98,13 @@ def knee(choice: Choice) -> Recommendation:
 
 def useful_concurrency(choice: Choice, axes: Sequence[str]) -> Recommendation:
     topic = "Where concurrency stops paying"
-    if "concurrency" not in axes:
+    closed = [cell for cell in choice.cells if IN_FLIGHT in cell.load_labels]
+    if choice.cells and not closed:
+        reason = "no cell's load keeps a set number of requests in flight."
+        return Recommendation(topic, None, (reason,))
+    if IN_FLIGHT not in axes:
         return Recommendation(topic, None, ("every cell has the same number in flight.",))
-    groups = matched(choice.cells, "concurrency", axes)
+    groups = matched(closed, IN_FLIGHT, axes)
     series = {key: by_value for key, by_value in groups.items() if len(by_value) > 1}
     if not series:
         return Recommendation(topic, None, ("no two cells differ in concurrency alone.",))
@@ -109,7 +115,7 @@ def useful_concurrency(choice: Choice, axes: Sequence[str]) -> Recommendation:
     limits = (
         f"A step pays where it brings at least {percent(PAYS - 1)} and more than the intervals "
         "explain.",
-        spread_limit(choice.cells),
+        spread_limit(closed),
     )
     return Recommendation(topic, lines[0], (*lines[1:_NAMED], *more), limits)
 
@@ -159,9 +165,12 @@ def _rivals(best: Cell, within: Sequence[Cell]) -> list[str]:
 def _edges(best: Cell, cells: Sequence[Cell]) -> list[str]:
     """Where the best lies at the end of what was tried, more of it might be better still."""
     edges = []
-    for axis in ("batch", "concurrency"):
-        values = {float(cell.flat[axis]) for cell in cells if axis in cell.flat}
-        if len(values) > 1 and float(best.flat.get(axis, "nan")) == max(values):
+    same = [cell for cell in cells if cell.load_labels == best.load_labels]
+    for axis in ("batch", *best.load_labels):
+        if numeric_axis([axis], [cell.flat for cell in same]) is None:
+            continue
+        values = {float(cell.flat[axis]) for cell in same}
+        if len(values) > 1 and float(best.flat[axis]) == max(values):
             edges.append(
                 f"{axis}={best.flat[axis]} is the largest tried; more may be better still."
             )

@@ -1,0 +1,47 @@
+"""From a plan's load to the load itself and to what its requests have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from crossbench.errors import ConfigError
+from crossbench.load.protocol import Load, LoadContext
+from crossbench.load.requests import RequestOptions
+from crossbench.load.sender import Stop
+from crossbench.settings.component import Component
+from crossbench.settings.plan import CellPlan
+
+_TARGET = f"{RequestOptions.__module__}.{RequestOptions.__qualname__}"
+_OPTIONS = frozenset(item.name for item in fields(RequestOptions))
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a cell sends: when, and what all its requests have in common."""
+
+    load: Load
+    options: RequestOptions
+
+
+def build_traffic(plan: CellPlan) -> Traffic:
+    """The plan's load and its requests' options. Both are cheap: nothing is sent yet.
+
+    Raises:
+        ConfigError: a value of the load cannot be used.
+    """
+    values, settings = plan.load.values, plan.settings
+    if missing := sorted(_OPTIONS - values.keys()):
+        raise ConfigError(f"load has no {', '.join(missing)}: see conf/request.yaml")
+    labels = values.get("labels")
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ConfigError(
+            f"load.labels must be a list of the config's keys, got {labels!r}: give for example "
+            "labels: [load, load.rate] in its YAML"
+        )
+    common = {"_target_": _TARGET, **{key: values[key] for key in _OPTIONS}}
+    options: RequestOptions = Component.of("load", common).build()
+    own = {key: value for key, value in values.items() if key not in _OPTIONS}
+    stop = Stop(settings.requests, settings.max_seconds)
+    context = LoadContext(settings.concurrency, settings.seed, stop)
+    load: Load = replace(plan.load, values=own).build(context=context)
+    return Traffic(load, options)
