@@ -13,6 +13,7 @@ from pathlib import Path
 from crossbench.backends.base import Backend, Deployment
 from crossbench.backends.noop import NoopBackend
 from crossbench.backends.pytorch import PyTorchBackend
+from crossbench.measure.memory import PeakRss
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
@@ -69,6 +70,7 @@ async def serving(
     replicas: Sequence[Backend | Replica],
     scheduler: Scheduler | None = None,
     routing: Routing = "load",
+    own_peak: PeakRss | None = None,
     **changes: object,
 ) -> AsyncIterator[str]:
     """A started server over these replicas; yields HOST:PORT. `changes` are settings' fields."""
@@ -77,7 +79,9 @@ async def serving(
     for worker in workers:
         worker.load()
     model = workers[0].backend.deployment.model
-    telemetry = Telemetry(lambda: [worker.pid for worker in workers if worker.pid is not None])
+    telemetry = Telemetry(
+        lambda: [worker.pid for worker in workers if worker.pid is not None], own_peak
+    )
     scheduler = scheduler or DynamicScheduler("dynamic", 256, 5.0)
     pool = Pool(scheduler, workers, telemetry, settings.max_queue_pairs, routing)
     service = ModelService(

@@ -112,4 +112,3 @@ def correlation_intervals(records: Sequence[RequestRecord]) -> dict[str, float]:
 def _constant(values: Float64Array) -> bool:
     """No variation beyond what rounding makes of equal values."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
-

@@ -1,6 +1,7 @@
 """How far a number can be trusted: 95 % confidence intervals.
 
-SciPy's statistics take most of a second and 70 MB to import: whoever measures calls this afterwards.
+SciPy's statistics take most of a second and 70 MB to import, so they are imported in here, and who
+measures calls this afterwards.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CONFIDENCE = 0.95
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
