@@ -1,11 +1,18 @@
-"""Correlations against numpy and scipy, and where they are undefined."""
+"""Correlations against SciPy and Fisher's formula, and where they are undefined."""
 
 import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from crossbench.measure.correlation import correlation_metrics, correlations, pearson
+from crossbench.measure.correlation import (
+    correlation_intervals,
+    correlation_metrics,
+    correlations,
+    pearson,
+)
+from crossbench.measure.intervals import Interval
 from crossbench.types import RequestRecord
 
 
@@ -19,17 +26,17 @@ def closed_loop(latencies_s: list[float], tokens: list[int] | None = None) -> li
     return records
 
 
-def test_pearson_and_fisher_agree_with_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
+def test_pearson_agrees_with_scipy_and_its_interval_with_fishers_formula() -> None:
     rng = np.random.default_rng(5)
     x = rng.normal(size=40)
     y = 0.5 * x + rng.normal(size=40)
-    found, expected = pearson(x, y), stats.pearsonr(x, y)
+    found = pearson(x, y)
     assert found is not None
-    assert found.interval is not None
-    assert found.r == pytest.approx(expected.statistic)
-    low, high = expected.confidence_interval(0.95)
-    assert (found.interval.low, found.interval.high) == pytest.approx((low, high))
+    assert found.r == pytest.approx(stats.pearsonr(x, y).statistic)
+    interval, half = found.interval(), stats.norm.ppf(0.975) / math.sqrt(40 - 3)
+    assert interval is not None
+    assert interval.low == pytest.approx(math.tanh(math.atanh(found.r) - half))
+    assert interval.high == pytest.approx(math.tanh(math.atanh(found.r) + half))
 
 
 @pytest.mark.parametrize(
@@ -43,9 +50,10 @@ def test_undefined(x: list[float], y: list[float]) -> None:
 def test_three_points_have_no_interval_and_a_line_a_degenerate_one() -> None:
     three, line = pearson([1, 2, 3], [3, 1, 2]), pearson([1, 2, 3, 4], [8, 6, 4, 2])
     assert three is not None
-    assert (three.r, three.interval) == (pytest.approx(-0.5), None)
+    assert (three.r, three.interval()) == (pytest.approx(-0.5), None)
     assert line is not None
     assert line.r == pytest.approx(-1.0)
+    assert line.interval() == Interval(-1.0, -1.0)
 
 
 def test_constant_batch_is_minus_one_by_construction() -> None:
@@ -60,12 +68,15 @@ def test_constant_batch_is_minus_one_by_construction() -> None:
 
 def test_constant_latency_defines_nothing() -> None:
     assert correlation_metrics(closed_loop([0.125] * 100)) == {}
-    assert correlation_metrics([]) == {}
+    assert correlation_metrics([]) == correlation_intervals([]) == {}
 
 
 def test_metrics_are_finite_and_few_windows_leave_one_out() -> None:
-    metrics = correlation_metrics(closed_loop([0.1, 0.2, 0.15, 0.12]))
+    records = closed_loop([0.1, 0.2, 0.15, 0.12])
+    metrics = {**correlation_metrics(records), **correlation_intervals(records)}
     assert "correlation/request" in metrics
     assert "correlation/window" not in metrics
     assert metrics["correlation/request_n"] == 4
+    low, high = metrics["correlation/request_low"], metrics["correlation/request_high"]
+    assert low < metrics["correlation/request"] < high
     assert all(math.isfinite(value) for value in metrics.values())

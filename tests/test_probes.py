@@ -1,32 +1,38 @@
 """Probes against this very process and machine."""
 
+import asyncio
 import json
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from crossbench.measure.probes import (
-    CpuMeter,
-    PeakRss,
-    environment,
-    memory_total_mb,
-    rss_mb,
-    rss_peak_mb,
-    usable_cores,
-)
+from crossbench.measure.memory import KernelPeak, PeakRss, SampledPeak, peak_rss, rss_mb
+from crossbench.measure.probes import CpuMeter, environment, memory_total_mb, usable_cores
+from crossbench.models.folder import ModelFolder
+from crossbench.serving.client import InferenceClient
+from crossbench.serving.telemetry import Telemetry
+from tests.helpers.serving import noop, serving
 
 
-def test_resident_set_follows_an_allocation_and_the_peak_resets() -> None:
-    peak = PeakRss()
+def samplers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "peak-rss"]
+
+
+@pytest.mark.parametrize("make", [peak_rss, SampledPeak])
+def test_resident_set_follows_an_allocation_and_the_peak_resets(
+    make: Callable[[], PeakRss],
+) -> None:
+    peak = make()
     before = rss_mb()
     block = np.ones(100 * 2**17)  # 105 MB, every page written
     assert rss_mb() - before == pytest.approx(block.nbytes / 1e6, abs=15)
-    assert rss_peak_mb() >= rss_mb() - 5
     del block
     peak.start()
     try:
@@ -37,6 +43,34 @@ def test_resident_set_follows_an_allocation_and_the_peak_resets() -> None:
         assert peak.peak_mb() > before + 50
     finally:
         peak.stop()
+
+
+def test_linux_keeps_the_peak_itself() -> None:
+    assert isinstance(peak_rss(), KernelPeak if sys.platform == "linux" else SampledPeak)
+
+
+def test_resets_leave_one_sampler_and_the_end_none() -> None:
+    telemetry = Telemetry(list, SampledPeak())
+    for _ in range(3):
+        telemetry.reset()
+    assert len(samplers()) == 1
+    assert telemetry.snapshot().rss_peak_mb > 0
+    telemetry.usage.close()
+    assert samplers() == []
+
+
+def test_a_server_that_ends_stops_its_sampler(seeded_model: ModelFolder) -> None:
+    async def serve_and_reset() -> int:
+        async with (
+            serving([noop(seeded_model)], own_peak=SampledPeak()) as address,
+            InferenceClient(address) as client,
+        ):
+            for _ in range(3):
+                await client.reset_metrics()
+            return len(samplers())
+
+    assert asyncio.run(serve_and_reset()) == 1
+    assert samplers() == []
 
 
 def test_cpu_meter_tells_busy_from_idle() -> None:

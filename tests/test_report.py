@@ -349,8 +349,8 @@ def test_pooled_spread_by_hand() -> None:
     assert first is not None
     assert second is not None
     # Relative deviations -0.1 and 0.1: a standard deviation of sqrt(0.02) with one degree.
-    assert first.half == pytest.approx(12.706 * 0.02**0.5 * 100 / 2**0.5)
-    assert second.half == pytest.approx(12.706 * 0.02**0.5 * 200)
+    assert first.half == pytest.approx(12.7062047 * 0.02**0.5 * 100 / 2**0.5)
+    assert second.half == pytest.approx(12.7062047 * 0.02**0.5 * 200)
 
 
 def test_distinguishable() -> None:

@@ -188,12 +188,13 @@ def correlation_table(requests: pd.DataFrame) -> pd.DataFrame:
             "cell": cell,
             "of": name,
             "r": found.r,
-            "low": found.interval.low if found.interval else None,
-            "high": found.interval.high if found.interval else None,
+            "low": interval.low if interval else None,
+            "high": interval.high if interval else None,
             "n": found.n,
         }
         for cell, group in requests.groupby("cell")
         for name, found in correlations(records_of(group)).items()
+        for interval in (found.interval(),)
     ]
     return pd.DataFrame(rows, columns=["cell", "of", "r", "low", "high", "n"]).round(3)
 

@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from crossbench.errors import ModelError
-from crossbench.models.file_lock import locked
 
 MANIFEST = "manifest.json"
 
@@ -55,9 +54,11 @@ class Artifact:
         """
         if self.is_whole():
             return self.folder
+        from filelock import FileLock
+
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            with locked(self.folder.with_name(f"{self.folder.name}.lock")):
+            with FileLock(self.folder.with_name(f"{self.folder.name}.lock")):
                 # Another process may have made it while this one waited.
                 if not self.is_whole():
                     self._make()

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
-from functools import cache
-from pathlib import Path
-
 from crossbench.backends.availability import Missing
+from crossbench.measure.cpu import cpu_flags, is_intel
 
 # Linux's names: x86 in the left set, Arm in the right.
 _BF16 = {"avx512_bf16", "amx_bf16"} | {"bf16"}
 _INT8_DOT = {"avx512_vnni", "avx_vnni", "amx_int8"} | {"asimddp", "i8mm"}
-
-
-@cache
-def cpu_flags() -> frozenset[str]:
-    """The CPU's feature flags in Linux's spelling; empty where they cannot be read."""
-    if platform.system() == "Linux":
-        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() in ("flags", "Features"):
-                return frozenset(value.split())
-    if platform.system() == "Darwin" and platform.machine() == "arm64":
-        known = {"FEAT_BF16": "bf16", "FEAT_DotProd": "asimddp", "FEAT_I8MM": "i8mm"}
-        return frozenset(flag for name, flag in known.items() if _sysctl(f"hw.optional.arm.{name}"))
-    return frozenset()
 
 
 def has_bf16() -> bool:
@@ -40,9 +22,7 @@ def has_int8_dot() -> bool:
 
 def mkl_knows_cpu() -> bool:
     """Whether MKL uses all of the CPU: with AVX-512 of other makes than Intel it does not."""
-    if "avx512f" not in cpu_flags():
-        return True
-    return "GenuineIntel" in Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    return "avx512f" not in cpu_flags() or is_intel()
 
 
 def missing_bf16() -> Missing | None:
@@ -53,8 +33,3 @@ def missing_bf16() -> Missing | None:
         "this CPU has no bf16 (AVX512_BF16 or AMX; on Arm BF16) and emulates it, slower than fp32",
         "give quant=fp32 here; AMD Zen 4, Intel Cooper Lake or Sapphire Rapids, Arm v8.6 have it",
     )
-
-
-def _sysctl(name: str) -> bool:
-    run = subprocess.run(["sysctl", "-n", name], capture_output=True, encoding="utf-8")
-    return run.stdout.strip() == "1"

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from crossbench.measure.intervals import CONFIDENCE, Interval
 from crossbench.measure.statistics import request_throughput, windows
@@ -16,19 +15,33 @@ from crossbench.types import RequestRecord
 
 MIN_OBSERVATIONS = 3
 
+Float64Array = NDArray[np.float64]
+
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """Pearson's r of `n` observations and its 95 % interval, None below four observations.
+    """Pearson's r of two equally long sequences, each float64 (n,)."""
 
-    The interval is Fisher's (atanh r is about normal with a standard error of 1 / sqrt(n - 3)). It
-    assumes independent observations that are about normal: neighbouring windows resemble each
-    other and latencies have a long tail, so the true uncertainty is larger.
-    """
-
+    x: Float64Array
+    y: Float64Array
     r: float
-    n: int
-    interval: Interval | None
+
+    @property
+    def n(self) -> int:
+        return len(self.x)
+
+    def interval(self) -> Interval | None:
+        """Fisher's 95 % interval of r; None below four observations.
+
+        It assumes independent observations that are about normal: neighbouring windows resemble
+        each other and latencies have a long tail, so the true uncertainty is larger.
+        """
+        if self.n <= MIN_OBSERVATIONS:
+            return None
+        from scipy.stats import pearsonr
+
+        low, high = pearsonr(self.x, self.y).confidence_interval(CONFIDENCE)
+        return Interval(float(low), float(high))
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> Correlation | None:
@@ -42,8 +55,7 @@ def pearson(x: ArrayLike, y: ArrayLike) -> Correlation | None:
         return None
     a, b = first - first.mean(), second - second.mean()
     r = float(a @ b / math.sqrt(float(a @ a) * float(b @ b)))
-    r = min(1.0, max(-1.0, r))  # rounding may carry it beyond
-    return Correlation(r, n, _fisher(r, n))
+    return Correlation(first, second, min(1.0, max(-1.0, r)))  # rounding may carry it beyond
 
 
 def correlations(records: Sequence[RequestRecord]) -> dict[str, Correlation]:
@@ -75,26 +87,28 @@ def correlations(records: Sequence[RequestRecord]) -> dict[str, Correlation]:
 
 
 def correlation_metrics(records: Sequence[RequestRecord]) -> dict[str, float]:
-    """`correlation/request` and so on, with `…_n`, `…_low` and `…_high`; undefined ones absent."""
+    """`correlation/request` and so on, each with `…_n`; undefined ones are absent."""
     metrics: dict[str, float] = {}
     for name, found in correlations(records).items():
         metrics[f"correlation/{name}"] = found.r
         metrics[f"correlation/{name}_n"] = float(found.n)
-        if found.interval is not None:
-            metrics[f"correlation/{name}_low"] = found.interval.low
-            metrics[f"correlation/{name}_high"] = found.interval.high
     return metrics
 
 
-def _constant(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> bool:
+def correlation_intervals(records: Sequence[RequestRecord]) -> dict[str, float]:
+    """`correlation/request_low`, `…_high` and so on; undefined ones are absent.
+
+    Apart from `correlation_metrics`, which is computed before the server's memory is read for the
+    last time: this one imports SciPy.
+    """
+    metrics: dict[str, float] = {}
+    for name, found in correlations(records).items():
+        if (interval := found.interval()) is not None:
+            metrics[f"correlation/{name}_low"] = interval.low
+            metrics[f"correlation/{name}_high"] = interval.high
+    return metrics
+
+
+def _constant(values: Float64Array) -> bool:
     """No variation beyond what rounding makes of equal values."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
-
-
-def _fisher(r: float, n: int) -> Interval | None:
-    if n <= MIN_OBSERVATIONS:
-        return None
-    if abs(r) == 1.0:
-        return Interval(r, r)
-    half = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) / math.sqrt(n - 3)
-    return Interval(math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half))

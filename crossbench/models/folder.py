@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from crossbench.models.embedding import Embedding
 from crossbench.models.layout import Layout
@@ -79,15 +79,3 @@ class ModelFolder:
                 # Two files may have one name: the pooling's configuration is a config.json, too
                 hasher.update(f"{number < len(own)} {path.name} {digest}\n".encode())
         return hasher.hexdigest()[:16]
-
-
-class ModelSource(Protocol):
-    """Where a model comes from (conf/model): embedded, the hub, a local folder."""
-
-    def fetch(self, cache_dir: Path) -> ModelFolder:
-        """The model's folder, made or downloaded into `cache_dir` where it is not there yet.
-
-        Raises:
-            ModelError: the model cannot be had or its folder is broken.
-        """
-        ...

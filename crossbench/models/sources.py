@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from crossbench.errors import ModelError
-from crossbench.models.file_lock import locked
 from crossbench.models.folder import ModelFolder
 from crossbench.models.layout import LIBRARY_FILE, MODULES_FILE, TRANSFORMER_FILES
 from crossbench.models.library_facts import CONFIG_FILES, TOKENIZER_FILES
@@ -64,10 +63,12 @@ class SeededModel:
         if self.hidden % self.heads:
             raise ModelError(f"hidden {self.hidden} is not a multiple of heads {self.heads}")
         folder = cache_dir.resolve() / f"{self.name}-{self._version()}"
+        from filelock import FileLock
+
         try:
             if not _is_whole(folder):
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                with locked(folder.with_name(f"{folder.name}.lock")):
+                with FileLock(folder.with_name(f"{folder.name}.lock")):
                     # Another process may have made it while this one waited.
                     if not _is_whole(folder):
                         self._build(folder, cache_dir)

@@ -75,11 +75,6 @@ class PairTokenizer:
         if cache_tokens:
             self._encoder = TextCache(self._encoder, cache_tokens)
 
-    @property
-    def pair_overhead(self) -> int:
-        """Special tokens that a pair gets."""
-        return self._pair.added
-
     def encode_query(self, query: str, passages: Sequence[str]) -> Tokenized:
         """(query, passage) for every passage, in their order."""
         places = np.zeros(len(passages), dtype=np.int64)

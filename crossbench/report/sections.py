@@ -141,10 +141,11 @@ def correlations(records: Sequence[RequestRecord], unit: str) -> str:
         [
             names[name],
             f"{value.r:+.3f}",
-            f"{value.interval.low:+.3f} … {value.interval.high:+.3f}" if value.interval else ABSENT,
+            f"{interval.low:+.3f} … {interval.high:+.3f}" if interval else ABSENT,
             str(value.n),
         ]
         for name, value in found.items()
+        for interval in (value.interval(),)
     ]
     notes = [
         "By request it is close to -1 by construction where all requests have the same number of "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
+from crossbench.measure.correlation import correlation_intervals
 from crossbench.measure.probes import environment
 from crossbench.measure.statistics import windows
 from crossbench.quality.check import Served
@@ -117,8 +118,9 @@ def to_result(
             "the server's counters were reset while it was measured: batching and peak memory are "
             "of the time since then"
         )
-    metrics = {name: value for name, value in measured.metrics.items() if math.isfinite(value)}
-    if dropped := [name for name in measured.metrics if name not in metrics]:
+    found = {**measured.metrics, **correlation_intervals(measured.records)}
+    metrics = {name: value for name, value in found.items() if math.isfinite(value)}
+    if dropped := [name for name in found if name not in metrics]:
         warnings.append(
             f"{', '.join(dropped)}: the server sent NaN or infinite numbers, which are left out"
         )

@@ -329,6 +329,7 @@ class Server:
             await self._server.stop(self._settings.grace_s)
         for service in self._services.values():
             await asyncio.to_thread(service.close)
+        self._telemetry.usage.close()
 
 
 def _check_texts(texts: Sequence[str], what: str) -> None:

@@ -65,6 +65,7 @@ def load_and_warm(
     except BaseException:
         for replica in replicas:
             replica.close()
+        telemetry.usage.close()
         raise
     return pb.Startup(
         load_s=loaded_s - loading_s,

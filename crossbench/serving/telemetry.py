@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from crossbench.measure.memory import PeakRss
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.usage import Usage
 from crossbench.types import Timing
@@ -40,12 +41,15 @@ class RecentRequests:
 class Telemetry:
     """Counters since the last reset. `batch_done` may be called from any thread.
 
-    `worker_pids` answers which processes compute for this server now; `usage` counts them in.
+    `worker_pids` answers which processes compute for this server now; `usage` counts them in
+    and takes `own_peak`.
     """
 
-    def __init__(self, worker_pids: Callable[[], Sequence[int]]) -> None:
+    def __init__(
+        self, worker_pids: Callable[[], Sequence[int]], own_peak: PeakRss | None = None
+    ) -> None:
         self._lock = threading.Lock()
-        self.usage = Usage(worker_pids)
+        self.usage = Usage(worker_pids, own_peak)
         self._started_s = time.perf_counter()
         self._rate_mark = (self._started_s, 0, self.usage.cpu_s())
         self._rates = (0.0, 0.0)

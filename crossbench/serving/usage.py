@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import psutil
 
-from crossbench.measure.probes import PeakRss
+from crossbench.measure.memory import PeakRss, high_water_mb, peak_rss, reset_high_water
 
 _MB = 1e6
 
@@ -18,13 +16,15 @@ class Usage:
     """Sums over this process and those that `worker_pids` names at the moment.
 
     Safe to call from any thread. CPU time of workers that have ended stays counted, as of the last
-    look at them.
+    look at them. `own_peak` is what watches this process, None: the best that the system has.
     """
 
-    def __init__(self, worker_pids: Callable[[], Sequence[int]]) -> None:
+    def __init__(
+        self, worker_pids: Callable[[], Sequence[int]], own_peak: PeakRss | None = None
+    ) -> None:
         self._worker_pids = worker_pids
         self._own = psutil.Process()
-        self._own_peak = PeakRss()
+        self._own_peak = own_peak or peak_rss()
         self._lock = threading.Lock()
         self._workers: dict[int, psutil.Process] = {}
         self._worker_cpu_s: dict[int, float] = {}
@@ -54,15 +54,19 @@ class Usage:
         with self._lock:
             self._workers_peak_mb = 0.0
             for pid, _ in self._current():
-                _reset_high_water(pid)
+                reset_high_water(pid)
 
     def peak_mb(self) -> float:
         """Sum of the processes' own peaks in MB since start_peak(): never less than the peak of
         the sum. Where the system keeps no peak of a process, its resident set at each call."""
         with self._lock:
-            peaks = [_high_water_mb(pid) or _rss(process) / _MB for pid, process in self._current()]
+            peaks = [high_water_mb(pid) or _rss(process) / _MB for pid, process in self._current()]
             self._workers_peak_mb = max(self._workers_peak_mb, sum(peaks))
             return self._own_peak.peak_mb() + self._workers_peak_mb
+
+    def close(self) -> None:
+        """Watch for peaks no longer."""
+        self._own_peak.stop()
 
     def _worker_rss(self) -> list[int]:
         with self._lock:
@@ -88,21 +92,3 @@ def _rss(process: psutil.Process) -> int:
         return int(process.memory_info().rss)
     except psutil.Error:  # it has just ended
         return 0
-
-
-def _high_water_mb(pid: int) -> float | None:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text("ascii", errors="replace")
-    except OSError:
-        return None
-    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-    return int(found[1]) * 1024 / _MB if found else None
-
-
-def _reset_high_water(pid: int) -> bool:
-    """Whether the system let us (Linux, see proc(5): 5 into clear_refs)."""
-    try:
-        Path(f"/proc/{pid}/clear_refs").write_text("5", "ascii")
-    except OSError:
-        return False
-    return True

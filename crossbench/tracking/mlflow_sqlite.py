@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossbench.models.file_lock import locked
 from crossbench.settings.command_line import in_shell
 from crossbench.wording import counted
 
@@ -42,11 +41,13 @@ def open_store(path: Path, connect: Callable[[str], MlflowClient]) -> MlflowClie
     MLflow brings a new file to its schema by dozens of migrations, which two processes must not do
     at once and which nobody may see half done: one process makes a draft, the others wait.
     """
+    from filelock import FileLock
+
     uri = f"sqlite:///{path}"
     if path.exists() and not os.access(path.parent, os.W_OK):
         return connect(uri)  # somebody else's, to be read
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f"{path.name}.lock")):
+    with FileLock(path.with_name(f"{path.name}.lock")):
         if not path.exists():
             draft = path.with_name(f"{path.name}.partial")
             _remove(draft)  # of a process that was ended while it made one

@@ -93,24 +93,6 @@ class MlflowTracker:
         with self._errors():
             return self._create_run(name, tags, start_s)
 
-    def log_live(
-        self, run_id: str, series: Mapping[str, Sequence[float]], started_at: float
-    ) -> None:
-        from mlflow.entities import Metric
-
-        points = [
-            Metric(
-                f"live/{name}", value, round((started_at + time_s) * 1e3), form.live_step(time_s)
-            )
-            for name, values in series.items()
-            if name != "time_s"
-            for time_s, value in zip(series["time_s"], values, strict=True)
-            if form.is_number(value)
-        ]
-        with self._errors():
-            for chunk in form.chunks(points, form.METRICS_PER_CALL):
-                self._client.log_batch(run_id, metrics=chunk)
-
     def finish_cell(
         self,
         run_id: str,
@@ -129,7 +111,7 @@ class MlflowTracker:
             started_at = form.unix(result.started_at) or time.time()
             self._log_metrics(run_id, form.cell_metrics(result.metrics), started_at)
             if result.series:
-                self.log_live(run_id, result.series, started_at)
+                self._log_live(run_id, result.series, started_at)
             if result.dataset:
                 self._client.log_inputs(run_id, [form.dataset_input(result.dataset)])
             self._log_artifacts(run_id, folder)
@@ -284,6 +266,24 @@ class MlflowTracker:
 
         for chunk in form.chunks(list(params.items()), form.PARAMS_PER_CALL):
             self._client.log_batch(run_id, params=[Param(key, value) for key, value in chunk])
+
+    def _log_live(
+        self, run_id: str, series: Mapping[str, Sequence[float]], started_at: float
+    ) -> None:
+        """Write series that share the key `time_s`; `started_at` is their zero, Unix seconds."""
+        from mlflow.entities import Metric
+
+        points = [
+            Metric(
+                f"live/{name}", value, round((started_at + time_s) * 1e3), form.live_step(time_s)
+            )
+            for name, values in series.items()
+            if name != "time_s"
+            for time_s, value in zip(series["time_s"], values, strict=True)
+            if form.is_number(value)
+        ]
+        for chunk in form.chunks(points, form.METRICS_PER_CALL):
+            self._client.log_batch(run_id, metrics=chunk)
 
     def _log_metrics(self, run_id: str, metrics: Mapping[str, float], at_s: float) -> None:
         """Written twice at the same time, a value stands once in the store's history."""

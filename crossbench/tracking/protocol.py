@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,12 +35,6 @@ class Tracker(Protocol):
         """Open a cell's run, under its sweep's where there is one. Returns the run's id."""
         ...
 
-    def log_live(
-        self, run_id: str, series: Mapping[str, Sequence[float]], started_at: float
-    ) -> None:
-        """Write series that share the key `time_s`; `started_at` is their zero, Unix seconds."""
-        ...
-
     def finish_cell(
         self, run_id: str, result: RunResult, folder: Path, interrupted: bool = False
     ) -> None:
@@ -65,11 +59,6 @@ class NoTracker:
 
     def start_cell(self, name: str, parent_id: str | None, place: Place) -> str | None:
         return None
-
-    def log_live(
-        self, run_id: str, series: Mapping[str, Sequence[float]], started_at: float
-    ) -> None:
-        """Nothing to write."""
 
     def finish_cell(
         self, run_id: str, result: RunResult, folder: Path, interrupted: bool = False

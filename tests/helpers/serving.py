@@ -16,6 +16,7 @@ from crossbench.backends.pytorch import PyTorchBackend
 from crossbench.load.closed import ClosedLoop
 from crossbench.load.protocol import LoadContext
 from crossbench.load.sender import Stop
+from crossbench.measure.memory import PeakRss
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
@@ -79,6 +80,7 @@ async def serving(
     replicas: Sequence[Backend | Replica],
     scheduler: Scheduler | None = None,
     routing: Routing = "load",
+    own_peak: PeakRss | None = None,
     **changes: object,
 ) -> AsyncIterator[str]:
     """A started server over these replicas; yields HOST:PORT. `changes` are settings' fields."""
@@ -87,7 +89,9 @@ async def serving(
     for worker in workers:
         worker.load()
     model = workers[0].backend.deployment.model
-    telemetry = Telemetry(lambda: [worker.pid for worker in workers if worker.pid is not None])
+    telemetry = Telemetry(
+        lambda: [worker.pid for worker in workers if worker.pid is not None], own_peak
+    )
     scheduler = scheduler or DynamicScheduler("dynamic", 256, 5.0)
     pool = Pool(scheduler, workers, telemetry, settings.max_queue_pairs, routing)
     service = ModelService(
