@@ -54,11 +54,16 @@ TEXTS_PER_S = _rate(
     "texts", "The same where the cell embeds: texts instead of pairs.",
     View.DASHBOARD, View.MLFLOW_NOTE,
 )  # fmt: skip
-_RATES = {"pairs": PAIRS_PER_S, "texts": TEXTS_PER_S}
+TOKENS_PER_S = _rate(
+    "tokens", "Real tokens (no padding) of the requests answered, over the same time.",
+    View.CELL_SUMMARY,
+)  # fmt: skip
+RATES = (PAIRS_PER_S, TEXTS_PER_S)  # of which a cell has one
 LATENCY = distribution(
     "latency", "latency", "from when it was due to be sent until its reply", PERCENTILES,
     _LATENCY_VIEWS,
 )  # fmt: skip
+P95_LATENCY = LATENCY["p95"]
 SERVICE = distribution(
     "service", "service time", "from when it was really sent until its reply", PERCENTILES
 )
@@ -149,8 +154,7 @@ METRICS: tuple[Metric, ...] = (
     PAIRS_PER_S,
     TEXTS_PER_S,
     _rate("requests", "Requests answered, over the same time.", View.CELL_SUMMARY),
-    _rate("tokens", "Real tokens (no padding) of the requests answered, over the same time.",
-          View.CELL_SUMMARY),
+    TOKENS_PER_S,
     *LATENCY.values(),
     *SERVICE.values(),
     *STAGE.values(),
@@ -239,7 +243,7 @@ BY_NAME = {metric.name: metric for metric in ALL}
 
 def throughput(unit: str) -> Metric:
     """Throughput in `unit` (`Task.unit`: pairs or texts) a second."""
-    return _RATES[unit]
+    return RATES[UNITS.index(unit)]
 
 
 def latency(q: int) -> Metric:
@@ -265,6 +269,11 @@ def names(view: View) -> tuple[str, ...]:
 def family(name: str) -> str:
     """The part of a metric's name before the slash, whether or not the metric is known."""
     return name.partition("/")[0]
+
+
+def key(name: str) -> str:
+    """The part of a metric's name behind the slash, whether or not the metric is known."""
+    return name.partition("/")[2]
 
 
 def live_name(series: str) -> str:

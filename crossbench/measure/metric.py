@@ -18,6 +18,18 @@ class Better(StrEnum):
     NEITHER = "neither"  # it describes the cell
 
     @property
+    def upwards(self) -> str:
+        """What to say at the upright axis of a plot; empty where neither is better."""
+        words = {Better.HIGHER: ", better upwards", Better.LOWER: ", better downwards"}
+        return words.get(self, "")
+
+    @property
+    def rightwards(self) -> str:
+        """What to say at the level axis of a plot; empty where neither is better."""
+        words = {Better.HIGHER: ", better to the right", Better.LOWER: ", better to the left"}
+        return words.get(self, "")
+
+    @property
     def pick(self) -> Callable[[Iterable[float]], float]:
         """The best of some values."""
         return min if self is Better.LOWER else max
@@ -138,8 +150,10 @@ def distribution(
     percentiles: Iterable[int],
     views: Mapping[str, tuple[View, ...]] | None = None,
 ) -> dict[str, Metric]:
-    """Percentiles and moments in ms of a time per request, by `p50` …, `mean`, `std`, `min` and `max`;
-    `views` says where each of them is shown."""
+    """Percentiles and moments in ms of a time per request: `p50`, …, `mean`, `std`, `min`, `max`.
+
+    `views` says where each of them is shown.
+    """
     shown = views or {}
     quantiles = {
         f"p{q}": Metric(

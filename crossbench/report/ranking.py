@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crossbench.measure import catalogue
+from crossbench.measure.metric import Metric, View
 from crossbench.measure.ranking import Verdict
+from crossbench.report.columns import metric_text
 from crossbench.report.compare import Cell
-from crossbench.report.tables import change_text, markdown_table
+from crossbench.report.tables import markdown_table
 from crossbench.results import Status
-from crossbench.wording import ABSENT, number
+from crossbench.wording import ABSENT
 
-_DRIFT = (
-    ("quality/max_abs_diff", "largest difference of a score"),
-    ("quality/mean_abs_diff", "mean difference of a score"),
-    ("quality/kendall_tau", "Kendall's tau, mean of the queries"),
-    ("quality/top10_overlap", "share of the top ten in common"),
-)
+_EFFECTIVENESS = (catalogue.NDCG_AT_10, catalogue.MRR_AT_10)
 _SENTENCES = {
     Verdict.KEEPS: "**The ranking is kept**",
     Verdict.CHANGES: "**The ranking is changed**",
@@ -39,13 +37,20 @@ def cell_quality(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> st
         return ""
     verdict, reason = Verdict(summary["verdict"]), str(summary["reason"])
     parts = ["## Ranking quality", f"{_SENTENCES[verdict]}: {reason}."]
-    rows = [[name, number(metrics[key], 4), ""] for key, name in _DRIFT if key in metrics]
-    for name, title in (("ndcg_at_10", "nDCG@10"), ("mrr_at_10", "MRR@10")):
-        if f"quality/{name}" in metrics:
-            rows.append([title, number(metrics[f"quality/{name}"], 3), _interval(metrics, name)])
-    if "quality/ndcg_at_10_change" in metrics:
-        change, _, interval = change_text(metrics).partition(" (")
-        rows.append(["nDCG@10 vs fp32", change, interval.rstrip(")")])
+    rows = [
+        [metric.title, metric.text(metrics[metric.name], more_digits=1), ""]
+        for metric in catalogue.shown(View.DRIFT)
+        if metric.name in metrics
+    ]
+    rows += [
+        [metric.title, metric.text(metrics[metric.name]), _interval(metric, metrics)]
+        for metric in _EFFECTIVENESS
+        if metric.name in metrics
+    ]
+    change = catalogue.NDCG_AT_10_CHANGE
+    if change.name in metrics:
+        text, _, interval = metric_text(change, metrics).partition(" (")
+        rows.append([change.title, text, interval.rstrip(")")])
     if rows:
         parts.append(markdown_table(["", "value", "95 % interval"], rows, "lrr"))
         method = "" if verdict is Verdict.REFERENCE else f" {_METHOD}"
@@ -58,19 +63,19 @@ def sweep_quality(joined: Sequence[Cell]) -> str:
     checked = [cell for cell in joined if cell.verdict not in (None, Verdict.UNCHECKED)]
     if not checked:
         return ""
-    headers = ["cell", "ranking", "max diff", "mean diff", "tau", "top 10 in common", "nDCG@10",
-               "MRR@10", "nDCG@10 vs fp32", "queries"]  # fmt: skip
+    drift, change = catalogue.shown(View.DRIFT), catalogue.NDCG_AT_10_CHANGE
+    shown = (*drift, *_EFFECTIVENESS, change, catalogue.QUERIES)
+    headers = ["cell", "ranking", *(metric.heading for metric in shown)]
     rows = []
     for cell in checked:
         metrics = cell.metrics
         rows.append([
             cell.label,
             str(cell.verdict),
-            *(number(metrics.get(key), 3) for key, _ in _DRIFT),
-            _with_interval(metrics, "ndcg_at_10"),
-            _with_interval(metrics, "mrr_at_10"),
-            change_text(metrics),
-            number(int(metrics["quality/queries"])) if "quality/queries" in metrics else ABSENT,
+            *(metric_text(metric, metrics) for metric in drift),
+            *(_with_interval(metric, metrics) for metric in _EFFECTIVENESS),
+            metric_text(change, metrics),
+            metric_text(catalogue.QUERIES, metrics),
         ])  # fmt: skip
     kept = [column for column in range(len(headers)) if any(row[column] != ABSENT for row in rows)]
     table = markdown_table(
@@ -101,7 +106,7 @@ def quality_reason(cell: Cell) -> str:
 
 
 def _unequal(checked: Sequence[Cell]) -> str:
-    counts = {cell.metrics.get("quality/queries") for cell in checked} - {None}
+    counts = {cell.metrics.get(catalogue.QUERIES.name) for cell in checked} - {None}
     if len(counts) < 2:
         return ""
     return (
@@ -111,21 +116,20 @@ def _unequal(checked: Sequence[Cell]) -> str:
 
 
 def _sampled(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
-    queries, pairs = (int(metrics[f"quality/{name}"]) for name in ("queries", "pairs"))
+    queries, pairs = (
+        int(metrics[metric.name]) for metric in (catalogue.QUERIES, catalogue.QUALITY_PAIRS)
+    )
     text = f"Over {queries} queries and the first {summary['passages_a_query']} passages of each"
     chosen = int(summary.get("queries_chosen", queries))
     cut = f" (of {chosen} chosen; the time was up)" if queries < chosen else ""
     return f"{text}, {pairs} pairs{cut}."
 
 
-def _interval(metrics: Mapping[str, float], name: str) -> str:
-    low, high = (metrics.get(f"quality/{name}_{end}") for end in ("low", "high"))
-    return ABSENT if low is None or high is None else f"{low:.3f} … {high:.3f}"
+def _interval(metric: Metric, metrics: Mapping[str, float]) -> str:
+    ends = metric.interval(metrics)
+    return f"{ends[0]:.3f} … {ends[1]:.3f}" if ends else ABSENT
 
 
-def _with_interval(metrics: Mapping[str, float], name: str) -> str:
-    if f"quality/{name}" not in metrics:
-        return ABSENT
-    interval = _interval(metrics, name)
-    text = number(metrics[f"quality/{name}"], 3)
-    return text if interval == ABSENT else f"{text} ({interval})"
+def _with_interval(metric: Metric, metrics: Mapping[str, float]) -> str:
+    text, interval = metric_text(metric, metrics), _interval(metric, metrics)
+    return text if ABSENT in (text, interval) else f"{text} ({interval})"
