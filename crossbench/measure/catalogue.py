@@ -42,17 +42,16 @@ def _rate(unit: str, about: str, *shown: View) -> Metric:
 
 def _best(metric: Metric) -> Metric:
     return replace(metric, name=f"best/{metric.key}", title=f"best {metric.title}", shown=(),
-                   about=f"The best {metric.title} of the sweep's cells that finished; a metric of "
-                   "the sweep's own run.")  # fmt: skip
+                   about=f"The best {metric.title} of the cells that finished.")  # fmt: skip
 
 
 PAIRS_PER_S = _rate(
     "pairs", "Pairs scored, over the time from the first send to the last reply.",
-    *_HEADLINE, View.MLFLOW_BEST,
+    *_HEADLINE, View.CELL_SUMMARY, View.MLFLOW_BEST,
 )  # fmt: skip
 TEXTS_PER_S = _rate(
     "texts", "The same where the cell embeds: texts instead of pairs.",
-    View.DASHBOARD, View.MLFLOW_NOTE,
+    View.CELL_SUMMARY, View.DASHBOARD, View.MLFLOW_NOTE,
 )  # fmt: skip
 TOKENS_PER_S = _rate(
     "tokens", "Real tokens (no padding) of the requests answered, over the same time.",
@@ -60,24 +59,24 @@ TOKENS_PER_S = _rate(
 )  # fmt: skip
 RATES = (PAIRS_PER_S, TEXTS_PER_S)  # of which a cell has one
 LATENCY = distribution(
-    "latency", "latency", "from when it was due to be sent until its reply", PERCENTILES,
-    _LATENCY_VIEWS,
-)  # fmt: skip
+    "latency", "latency", "counted from when the request was due", PERCENTILES, _LATENCY_VIEWS
+)
 P95_LATENCY = LATENCY["p95"]
 SERVICE = distribution(
-    "service", "service time", "from when it was really sent until its reply", PERCENTILES
+    "service", "service time", "counted from when the request was really sent", PERCENTILES
 )
+_STAGE_STATISTICS = {
+    "p50": "The median time", "p95": "The 95th percentile of the time", "mean": "The mean time",
+}  # fmt: skip
+STAGE_STATISTICS = tuple(_STAGE_STATISTICS)
 STAGE = {
     (stage, name): Metric(
         f"stage/{stage}_{name}_ms", f"{name} of {stage}", "ms", LOWER,
         f"{about} that a request spends in {place}.", short=name,
-        shown=(View.FRAME,) if name == "p50" and stage != "overhead" else (),
+        shown=(View.CELL_STAGES, *([View.FRAME] * (name == "p50" and stage != "overhead"))),
     )
     for stage, place in _PLACES.items()
-    for name, about in (
-        ("p50", "The median time"), ("p95", "The 95th percentile of the time"),
-        ("mean", "The mean time"),
-    )
+    for name, about in _STAGE_STATISTICS.items()
 }  # fmt: skip
 
 RSS_PEAK_MB = Metric(
@@ -101,54 +100,63 @@ PADDING_WASTE = Metric(
     (View.FRAME, View.CELL_WORK), kind=SHARE,
 )  # fmt: skip
 REQUESTS_OK = Metric(
-    "requests/ok", "requests answered", "", HIGHER, "Requests that succeeded.", (View.FRAME,),
-    kind=COUNT, in_every_cell=True,
+    "requests/ok", "requests ok", "", HIGHER, "Requests that succeeded.",
+    (View.CELL_SUMMARY, View.FRAME), kind=COUNT, in_every_cell=True,
 )  # fmt: skip
 REQUESTS_FAILED = Metric(
     "requests/failed", "requests failed", "", LOWER,
-    "Requests that ended with an error; no other metric counts them.", kind=COUNT,
+    "Requests that ended with an error; no other metric counts them.",
+    (View.CELL_SUMMARY,), kind=COUNT, in_every_cell=True,
 )  # fmt: skip
 
 MAX_ABS_DIFF = Metric(
     "quality/max_abs_diff", "largest difference of a score", "", LOWER,
     "Largest difference of a score from the fp32 reference's, in the model's own unit.",
-    (View.DRIFT,), short="max diff",
+    (View.QUALITY,), short="max diff",
 )  # fmt: skip
 KENDALL_TAU = Metric(
     "quality/kendall_tau", "Kendall's tau, mean of the queries", "", HIGHER,
     "Kendall's tau-b of the order against the reference's, mean of the queries; 1: the same order.",
-    (View.SWEEP, View.DRIFT), short="tau",
+    (View.SWEEP, View.QUALITY), short="tau",
 )  # fmt: skip
 NDCG_AT_10 = Metric(
     "quality/ndcg_at_10", "nDCG@10", "", HIGHER,
     "nDCG of the first ten passages against the relevance judgements, mean of the queries.",
-    (View.MLFLOW_FIRST,),
+    (View.QUALITY, View.MLFLOW_FIRST),
 )  # fmt: skip
 MRR_AT_10 = Metric(
     "quality/mrr_at_10", "MRR@10", "", HIGHER,
     "Reciprocal rank of the first relevant passage of the first ten, mean of the queries.",
+    (View.QUALITY,),
 )  # fmt: skip
 NDCG_AT_10_CHANGE = Metric(
     "quality/ndcg_at_10_change", "nDCG@10 vs fp32", "%", HIGHER,
     "Relative change of nDCG@10 from the fp32 reference's on the same queries.",
-    (View.SWEEP,), kind=CHANGE,
+    (View.SWEEP, View.QUALITY), kind=CHANGE,
 )  # fmt: skip
 JUDGED_QUERIES = Metric(
     "quality/judged_queries", "judged queries", "", NEITHER,
     "Checked queries for which a relevant passage is known.", kind=COUNT,
 )  # fmt: skip
 QUERIES = Metric(
-    "quality/queries", "queries", "", NEITHER, "Queries whose ranking was checked.", kind=COUNT
-)
+    "quality/queries", "queries", "", NEITHER, "Queries whose ranking was checked.",
+    (View.QUALITY,), kind=COUNT,
+)  # fmt: skip
 QUALITY_PAIRS = Metric(
     "quality/pairs", "checked pairs", "", NEITHER, "Pairs whose scores were checked.", kind=COUNT
 )
 
-_CORRELATIONS = {
-    "request": "a request's pairs / latency against its latency",
-    "window": "throughput against median latency, window by window",
-    "tokens": "a request's tokens against its latency",
-}
+CORRELATION = {
+    name: Metric(f"correlation/{name}", f"correlation of {of}", "", NEITHER, about, short=of)
+    for name, of, about in (
+        ("request", "request throughput and latency",
+         "Pearson's r of a request's pairs / latency and its latency, request by request."),
+        ("window", "window throughput and median latency",
+         "Pearson's r of throughput and median latency, window by window."),
+        ("tokens", "tokens of a request and latency",
+         "Pearson's r of a request's real tokens and its latency, request by request."),
+    )
+}  # fmt: skip
 
 METRICS: tuple[Metric, ...] = (
     PAIRS_PER_S,
@@ -196,12 +204,12 @@ METRICS: tuple[Metric, ...] = (
            "Time of the warm-up requests, which are not measured.", (View.CELL_STARTUP,)),
     MAX_ABS_DIFF,
     Metric("quality/mean_abs_diff", "mean difference of a score", "", LOWER,
-           "Mean difference of the scores from the fp32 reference's.", (View.DRIFT,),
+           "Mean difference of the scores from the fp32 reference's.", (View.QUALITY,),
            short="mean diff"),
     KENDALL_TAU,
     Metric("quality/top10_overlap", "share of the top ten in common", "", HIGHER,
            "Share of the reference's first ten passages that are among the cell's first ten, mean "
-           "of the queries with more than ten.", (View.DRIFT,), short="top 10 in common"),
+           "of the queries with more than ten.", (View.QUALITY,), short="top 10 in common"),
     *with_interval(NDCG_AT_10),
     *with_interval(MRR_AT_10),
     *with_interval(NDCG_AT_10_CHANGE),
@@ -209,12 +217,10 @@ METRICS: tuple[Metric, ...] = (
     QUERIES,
     QUALITY_PAIRS,
     *(metric
-      for name, about in _CORRELATIONS.items()
-      for r in [Metric(f"correlation/{name}", f"correlation by {name}", "", NEITHER,
-                       f"Pearson's r: {about}.")]
+      for r in CORRELATION.values()
       for metric in (*with_interval(r),
                      Metric(f"{r.name}_n", f"{r.title}, n", "", NEITHER,
-                            "Observations that it is of.", kind=COUNT))),
+                            "Number of observations.", kind=COUNT))),
 )  # fmt: skip
 
 QUALITY_FAMILY = NDCG_AT_10.family
@@ -223,14 +229,13 @@ QUALITY_FAMILY = NDCG_AT_10.family
 BEST = {metric.name: _best(metric) for metric in METRICS if View.MLFLOW_BEST in metric.shown}
 CELLS = {
     status: Metric(f"cells/{status}", f"cells {status}", "", NEITHER,
-                   f"Cells of the sweep that are {status}; a metric of the sweep's own run.",
-                   kind=COUNT)
+                   f"Number of cells with the status {status}.", kind=COUNT)
     for status in ("finished", "failed", "unavailable", "unsupported")
 }  # fmt: skip
 # Of a cell's run in MLflow over time: a value a window, step = seconds since the start
 LIVE = {
     metric.key: replace(metric, name=f"live/{metric.key}", shown=(), in_every_cell=False,
-                        about=f"{metric.title.capitalize()} of each window, over time.")
+                        about=f"Each window's {metric.title}.")
     for metric in (PAIRS_PER_S, TEXTS_PER_S, LATENCY["p50"], LATENCY["p95"])
 } | {
     "requests": Metric("live/requests", "requests", "", NEITHER, "Replies in each window.",

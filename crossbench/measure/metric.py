@@ -53,17 +53,19 @@ class View(StrEnum):
     TERMINAL = "terminal"  # the short table, which notebooks and the suite's report have too
     SWEEP = "sweep report"  # its table of all cells
     DASHBOARD = "dashboard"  # its table of cells
-    CELL_SUMMARY = "cell report, summary"
-    CELL_MEMORY = "cell report, memory"
-    CELL_WORK = "cell report, batching and CPU"
-    CELL_STARTUP = "cell report, start-up"
-    DRIFT = "reports, ranking quality"  # what a precision does to the scores
+    CELL_SUMMARY = "cell report (summary)"
+    CELL_LATENCY = "cell report (latency)"  # a row for each title of latency and service time
+    CELL_STAGES = "cell report (stages)"
+    CELL_MEMORY = "cell report (memory)"
+    CELL_WORK = "cell report (batching and CPU)"
+    CELL_STARTUP = "cell report (start-up)"
+    QUALITY = "quality tables"  # of the cell's and the sweep's report
     COMPARISON = "comparisons"  # of a baseline and the best cell: suite's report, notebooks
-    REFERENCE = "beside the reference system"
-    FRAME = "frames, always"  # a column of frames even where no cell has it
-    MLFLOW_FIRST = "MLflow, first"  # columns of its view, and first in its charts
-    MLFLOW_NOTE = "MLflow, description"
-    MLFLOW_BEST = "MLflow, best of a sweep"  # the sweep's own run has the best of its cells
+    REFERENCE = "reference system"  # beside its figures
+    FRAME = "frames (always)"  # a column of frames even where no cell has it
+    MLFLOW_FIRST = "MLflow columns"  # of its view, and first in its charts
+    MLFLOW_NOTE = "MLflow description"
+    MLFLOW_BEST = "MLflow sweep run"  # which has the best of its cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,21 +160,22 @@ def distribution(
     quantiles = {
         f"p{q}": Metric(
             f"{family}/p{q}_ms", f"p{q} {title}", "ms", Better.LOWER,
-            f"{q} % of the requests take no longer than this, {begin}.", shown.get(f"p{q}", ()),
-            short=f"p{q}", percentile=q, in_every_cell=True,
+            f"{q} % of the requests are answered within this time, {begin}.",
+            (View.CELL_LATENCY, *shown.get(f"p{q}", ())), short=f"p{q}", percentile=q,
+            in_every_cell=True,
         )
         for q in percentiles
     }  # fmt: skip
     moments = {
         name: Metric(
             f"{family}/{name}_ms", f"{name} {title}", "ms", Better.LOWER, f"{about}, {begin}.",
-            shown.get(name, ()), short=name,
+            (View.CELL_LATENCY, *shown.get(name, ())), short=name,
         )
         for name, about in (
-            ("mean", "Mean time of a request"),
-            ("std", "Standard deviation of the requests' times (of two or more)"),
-            ("min", "Time of the fastest request"),
-            ("max", "Time of the slowest request"),
+            ("mean", "Mean time until the reply"),
+            ("std", "Standard deviation of the time until the reply"),
+            ("min", "Shortest time until a reply"),
+            ("max", "Longest time until a reply"),
         )
     }  # fmt: skip
     return quantiles | moments

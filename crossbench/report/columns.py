@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from crossbench.measure import catalogue
 from crossbench.measure.metric import Kind, Metric, View
 from crossbench.report.tables import percentile_text
-from crossbench.wording import percent
 
 
 def columns(view: View, rows: Iterable[Mapping[str, float]]) -> list[Metric]:
@@ -27,15 +26,23 @@ def columns(view: View, rows: Iterable[Mapping[str, float]]) -> list[Metric]:
 def metric_text(metric: Metric, metrics: Mapping[str, float]) -> str:
     """A metric of a cell; a dash where it has none.
 
-    A percentile is marked where too few requests support it, a change has its interval beside it.
+    A percentile is marked where too few requests support it; a metric that has an interval among
+    the others is written with it.
     """
     value = metrics.get(metric.name)
     if metric.percentile is not None:
         return percentile_text(value, metric.percentile, requests_ok(metrics))
-    if metric.kind is Kind.CHANGE and (ends := metric.interval(metrics)):
-        low, high = (percent(end, 1, signed=True) for end in ends)
-        return f"{metric.text(value)} ({low} … {high})"
-    return metric.text(value)
+    interval = interval_of(metric, metrics)
+    return f"{metric.text(value)} ({interval})" if interval else metric.text(value)
+
+
+def interval_of(metric: Metric, metrics: Mapping[str, float]) -> str:
+    """`low … high` of a metric's 95 % interval; empty where the cell has none."""
+    ends = metric.interval(metrics)
+    if ends is None:
+        return ""
+    low, high = (metric.text(end) if metric.kind is Kind.CHANGE else f"{end:.3f}" for end in ends)
+    return f"{low} … {high}"
 
 
 def told_text(metric: Metric, metrics: Mapping[str, float]) -> str:

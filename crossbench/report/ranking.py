@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossbench.measure import catalogue
-from crossbench.measure.metric import Metric, View
+from crossbench.measure.metric import Kind, Metric, View
 from crossbench.measure.ranking import Verdict
-from crossbench.report.columns import metric_text
+from crossbench.report.columns import interval_of, metric_text
 from crossbench.report.compare import Cell
 from crossbench.report.tables import markdown_table
 from crossbench.results import Status
 from crossbench.wording import ABSENT
 
-_EFFECTIVENESS = (catalogue.NDCG_AT_10, catalogue.MRR_AT_10)
 _SENTENCES = {
     Verdict.KEEPS: "**The ranking is kept**",
     Verdict.CHANGES: "**The ranking is changed**",
@@ -38,19 +37,10 @@ def cell_quality(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> st
     verdict, reason = Verdict(summary["verdict"]), str(summary["reason"])
     parts = ["## Ranking quality", f"{_SENTENCES[verdict]}: {reason}."]
     rows = [
-        [metric.title, metric.text(metrics[metric.name], more_digits=1), ""]
-        for metric in catalogue.shown(View.DRIFT)
-        if metric.name in metrics
+        _row(metric, metrics)
+        for metric in catalogue.shown(View.QUALITY)
+        if metric.name in metrics and metric.kind is not Kind.COUNT  # counts stand below
     ]
-    rows += [
-        [metric.title, metric.text(metrics[metric.name]), _interval(metric, metrics)]
-        for metric in _EFFECTIVENESS
-        if metric.name in metrics
-    ]
-    change = catalogue.NDCG_AT_10_CHANGE
-    if change.name in metrics:
-        text, _, interval = metric_text(change, metrics).partition(" (")
-        rows.append([change.title, text, interval.rstrip(")")])
     if rows:
         parts.append(markdown_table(["", "value", "95 % interval"], rows, "lrr"))
         method = "" if verdict is Verdict.REFERENCE else f" {_METHOD}"
@@ -63,8 +53,7 @@ def sweep_quality(joined: Sequence[Cell]) -> str:
     checked = [cell for cell in joined if cell.verdict not in (None, Verdict.UNCHECKED)]
     if not checked:
         return ""
-    drift, change = catalogue.shown(View.DRIFT), catalogue.NDCG_AT_10_CHANGE
-    shown = (*drift, *_EFFECTIVENESS, change, catalogue.QUERIES)
+    shown = catalogue.shown(View.QUALITY)
     headers = ["cell", "ranking", *(metric.heading for metric in shown)]
     rows = []
     for cell in checked:
@@ -72,10 +61,7 @@ def sweep_quality(joined: Sequence[Cell]) -> str:
         rows.append([
             cell.label,
             str(cell.verdict),
-            *(metric_text(metric, metrics) for metric in drift),
-            *(_with_interval(metric, metrics) for metric in _EFFECTIVENESS),
-            metric_text(change, metrics),
-            metric_text(catalogue.QUERIES, metrics),
+            *(metric_text(metric, metrics) for metric in shown),
         ])  # fmt: skip
     kept = [column for column in range(len(headers)) if any(row[column] != ABSENT for row in rows)]
     table = markdown_table(
@@ -125,11 +111,9 @@ def _sampled(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
     return f"{text}, {pairs} pairs{cut}."
 
 
-def _interval(metric: Metric, metrics: Mapping[str, float]) -> str:
-    ends = metric.interval(metrics)
-    return f"{ends[0]:.3f} … {ends[1]:.3f}" if ends else ABSENT
-
-
-def _with_interval(metric: Metric, metrics: Mapping[str, float]) -> str:
-    text, interval = metric_text(metric, metrics), _interval(metric, metrics)
-    return text if ABSENT in (text, interval) else f"{text} ({interval})"
+def _row(metric: Metric, metrics: Mapping[str, float]) -> list[str]:
+    """A measure of one cell: one digit more than in tables where no interval bounds it."""
+    value = metrics[metric.name]
+    if metric.low in catalogue.BY_NAME:
+        return [metric.title, metric.text(value), interval_of(metric, metrics) or ABSENT]
+    return [metric.title, metric.text(value, more_digits=1), ""]

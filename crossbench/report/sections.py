@@ -8,10 +8,10 @@ from typing import Any
 from crossbench.load.lengths import PASSAGES, QUERIES, LengthTable
 from crossbench.load.lengths import PERCENTILES as PERCENT
 from crossbench.measure import catalogue
-from crossbench.measure.catalogue import LATENCY, PERCENTILES, SERVICE, STAGES
+from crossbench.measure.catalogue import PERCENTILES, STAGES
 from crossbench.measure.correlation import correlations as correlations_of
 from crossbench.measure.intervals import mean_interval, percentile_interval
-from crossbench.measure.metric import View
+from crossbench.measure.metric import Metric, View
 from crossbench.measure.statistics import latency_range_table, percentile_supported, windows
 from crossbench.report.columns import metric_text, requests_ok
 from crossbench.report.facts import DATASET, facts
@@ -35,20 +35,14 @@ def summary(records: Sequence[RequestRecord], metrics: Mapping[str, float], unit
     # In the last window the load drains, so it is no sample of the steady rate.
     spread = mean_interval(windows(records).pairs_per_s[:-1])
     half = (spread.high - spread.low) / 2 if spread else None
-    rows = [
-        [
-            throughput.title,
-            plus_minus(rate, half) if half else throughput.text(rate),
-            throughput.unit,
-        ],
-        *(
-            ["" if metric.title == throughput.title else metric.title,
-             metric_text(metric, metrics), metric.unit]
-            for metric in catalogue.shown(View.CELL_SUMMARY)
-        ),
-        ["requests", number(requests_ok(metrics)), "ok"],
-        ["", number(int(metrics.get(catalogue.REQUESTS_FAILED.name, 0))), "failed"],
-    ]  # fmt: skip
+    rows: list[list[str]] = []
+    for metric in catalogue.shown(View.CELL_SUMMARY):
+        if metric.name in metrics:
+            text = metric_text(metric, metrics)
+            if metric is throughput and half:
+                text = plus_minus(rate, half)
+            same = metric is not throughput and metric.title == throughput.title
+            rows.append(["" if same else metric.title, text, metric.unit])
     if records:
         span = max(r.received_s for r in records) - min(r.sent_s for r in records)
         rows.append(["duration", number(span), "s, first send to last reply"])
@@ -66,15 +60,19 @@ def latency(records: Sequence[RequestRecord], metrics: Mapping[str, float]) -> s
         return ""
     values = [record.latency_ms for record in records if record.ok]
     n = requests_ok(metrics) or len(values)
+    by_title: dict[str, dict[str, Metric]] = {}
+    for metric in catalogue.shown(View.CELL_LATENCY):
+        by_title.setdefault(metric.short, {})[metric.family] = metric
     rows = []
-    for name, metric in LATENCY.items():
-        q = metric.percentile
+    for title, families in by_title.items():
+        of_latency, of_service = (families.get(family) for family in ("latency", "service"))
+        q = of_latency.percentile if of_latency else None
         found = None if q is None else percentile_interval(values, q)
         rows.append([
-            name,
-            metric_text(metric, metrics),
+            title,
+            metric_text(of_latency, metrics) if of_latency else "",
             interval_text(found.low, found.high) if found else "" if q is None else ABSENT,
-            metric_text(SERVICE[name], metrics),
+            metric_text(of_service, metrics) if of_service else "",
         ])  # fmt: skip
     table = markdown_table(
         ["", "latency (ms)", "95 % interval (ms)", "service time (ms)"], rows, "lrrr"
@@ -118,14 +116,9 @@ def correlations(records: Sequence[RequestRecord], unit: str) -> str:
     found = correlations_of(records)
     if not found:
         return ""
-    names = {
-        "request": "request throughput and latency",
-        "window": "window throughput and median latency",
-        "tokens": "tokens of a request and latency",
-    }
     rows = [
         [
-            names[name],
+            catalogue.CORRELATION[name].short,
             f"{value.r:+.3f}",
             f"{value.interval.low:+.3f} … {value.interval.high:+.3f}" if value.interval else ABSENT,
             str(value.n),
@@ -151,14 +144,15 @@ def correlations(records: Sequence[RequestRecord], unit: str) -> str:
 
 
 def stages(metrics: Mapping[str, float]) -> str:
-    kinds = ("p50", "p95", "mean")
+    kinds = catalogue.STAGE_STATISTICS
     rows = [
         [stage, *(metric_text(catalogue.stage(stage, kind), metrics) for kind in kinds)]
         for stage in STAGES
     ]
     if all(cell == ABSENT for row in rows for cell in row[1:]):
         return ""
-    table = markdown_table(["stage", *(f"{kind} (ms)" for kind in kinds)], rows, "lrrr")
+    headings = [catalogue.stage(STAGES[0], kind).heading for kind in kinds]
+    table = markdown_table(["stage", *headings], rows, "lrrr")
     return (
         f"## Stages of a request\n\n{table}\n\nOverhead is what the stages leave of the service "
         "time: network, serialisation, event loops. Means add up, percentiles do not."
