@@ -25,11 +25,11 @@ PLUS :=
 TWO_BACKENDS := $(shell command -v $${CXX:-g++} >/dev/null 2>&1 && echo backend=pytorch,compiled || echo backend=pytorch quant=fp32,bf16)
 endif
 
-.PHONY: help sweep suite test test-full lint ui notebooks proto peers clean
+.PHONY: help sweep suite test test-full lint ui notebooks proto metrics-doc peers clean
 .NOTPARALLEL:
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 sweep: .venv/.base ## a 2 x 2 sweep: two backends that this machine has, batch=32,96
 	$(BIN)/python -m crossbench -m $(TWO_BACKENDS) batch=32,96 $(ARGS)
@@ -67,6 +67,9 @@ notebooks: .venv/.notebooks ## JupyterLab on notebooks/, which read what is in o
 
 proto: .venv/.dev ## generate the gRPC code from its .proto again
 	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
+
+metrics-doc: .venv/.base ## write docs/metrics.md from the catalogue of metrics again
+	$(BIN)/python -m crossbench.report.metrics_doc > docs/metrics.md
 
 peers: .venv/.test .venv-peers/.done .venv-infinity/.done ## MODEL=DIR DATA=DIR: ours beside sentence-transformers and Infinity
 	@test -n "$(MODEL)" && test -n "$(DATA)" || { \

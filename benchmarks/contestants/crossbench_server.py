@@ -12,6 +12,7 @@ from benchmarks.contestants.cell import open_cell
 from benchmarks.contestants.protocol import obey
 from crossbench.load.requests import Requests
 from crossbench.load.sender import Sender, Stop
+from crossbench.measure import catalogue
 from crossbench.measure.statistics import summarise
 from crossbench.runner.compose import build_server
 from crossbench.runner.load import build_traffic
@@ -19,12 +20,10 @@ from crossbench.serving.client import InferenceClient
 from crossbench.types import Task
 
 METRICS = {
-    "pairs_per_s": "throughput/pairs_per_s",
-    "tokens_per_s": "throughput/tokens_per_s",
-    "p50_ms": "latency/p50_ms",
-    "tokenize_ms": "stage/tokenize_p50_ms",
-    "queue_ms": "stage/queue_p50_ms",
-    "infer_ms": "stage/infer_p50_ms",
+    "pairs_per_s": catalogue.PAIRS_PER_S.name,
+    "tokens_per_s": catalogue.TOKENS_PER_S.name,
+    "p50_ms": catalogue.latency(50).name,
+    **{f"{name}_ms": catalogue.stage(name, "p50").name for name in ("tokenize", "queue", "infer")},
 }
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from crossbench.errors import ResultError, TrackingError
+from crossbench.measure import catalogue
+from crossbench.measure.metric import View
 from crossbench.results import (
     QUALITY_FILE,
     RECORDS_FILE,
@@ -39,15 +41,7 @@ from crossbench.types import RequestRecord
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-CORE_METRICS = (
-    "throughput/pairs_per_s",
-    *(f"latency/p{percent}_ms" for percent in (50, 75, 90, 95, 99)),
-    *(f"stage/{stage}_p50_ms" for stage in ("tokenize", "queue", "infer")),
-    "memory/rss_peak_mb",
-    "memory/device_peak_mb",
-    "batching/padding_waste",
-    "requests/ok",
-)
+CORE_METRICS = catalogue.names(View.FRAME)
 ABOUT = ("sweep", "cell", "folder", "cell_id", "status", "error", "started_at")
 
 
@@ -194,7 +188,7 @@ def _row_of(cell: Path) -> dict[str, Any]:
 def _row_of_run(run: Run) -> dict[str, Any]:
     tags = run.data.tags
     sweep, number = tags.get(SWEEP_TAG, ""), tags.get(CELL_TAG)
-    metrics = {key: item for key, item in run.data.metrics.items() if not key.startswith("live/")}
+    metrics = {key: item for key, item in run.data.metrics.items() if not catalogue.is_live(key)}
     settings = {key: _parsed(text) for key, text in run.data.params.items()}
     return {
         "sweep": sweep,

@@ -19,7 +19,10 @@ import pandas as pd
 
 from crossbench.analysis.frames import ABOUT, records_of
 from crossbench.errors import ResultError
+from crossbench.measure import catalogue
+from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
 from crossbench.measure.correlation import correlations
+from crossbench.measure.metric import View
 from crossbench.measure.queueing import queueing
 from crossbench.measure.statistics import latency_range_table, windows
 from crossbench.report.axes import varying
@@ -31,15 +34,8 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.types import Task
 from crossbench.wording import number
 
-RATE, P50, P95 = "throughput/pairs_per_s", "latency/p50_ms", "latency/p95_ms"
-_FIGURES = {
-    RATE: "pairs/s",
-    P50: "p50 (ms)",
-    P95: "p95 (ms)",
-    "latency/p99_ms": "p99 (ms)",
-    "memory/rss_peak_mb": "RSS peak (MB)",
-    "memory/device_peak_mb": "device peak (MB)",
-}
+RATE, P95 = PAIRS_PER_S.name, P95_LATENCY.name
+_FIGURES = {metric.name: metric.heading for metric in catalogue.shown(View.COMPARISON)}
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     `*` marks the highest throughput, `≈` what cannot be told from it, `~` a percentile with fewer
     than five requests beyond it.
     """
-    headers, rows = summary_rows([run.result for run in runs_of(frame)], reasons=True)
+    headers, rows, _ = summary_rows([run.result for run in runs_of(frame)], reasons=True)
     return pd.DataFrame(rows, columns=headers)
 
 
@@ -221,10 +217,11 @@ def queueing_table(requests: pd.DataFrame) -> pd.DataFrame:
 def quality_table(frame: pd.DataFrame) -> pd.DataFrame:
     """What varies, throughput, and every measure of ranking quality, the fastest cell first; cells
     without a check of their ranking have none."""
-    names = [name for name in frame.columns if name.startswith("quality/")]
+    names = [name for name in frame.columns if catalogue.family(name) == catalogue.QUALITY_FAMILY]
     kept = frame[[*_varying_columns(frame), RATE, P95, *names]]
-    titles = {name: name.removeprefix("quality/") for name in names}
-    table = kept.rename(columns={**_FIGURES, **titles}).sort_values("pairs/s", ascending=False)
+    titles = {name: catalogue.key(name) for name in names}
+    table = kept.rename(columns={**_FIGURES, **titles})
+    table = table.sort_values(PAIRS_PER_S.heading, ascending=False)
     return table.round(4).reset_index(drop=True)
 
 
@@ -237,8 +234,9 @@ def quality_plots(frame: pd.DataFrame, metrics: Sequence[str]) -> Pictures:
         from crossbench.report.ranking_plot import quality_plot
 
         found: dict[str, Draw] = {}
-        for metric in metrics:
-            found |= quality_plot(joined, metric, folder)
+        for name in metrics:
+            if metric := catalogue.BY_NAME.get(name):
+                found |= quality_plot(joined, metric, folder)
         return found
 
     return _pictures(plan)

@@ -6,9 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from crossbench.dashboard.board import Board
+from crossbench.measure import catalogue
+from crossbench.measure.metric import View
 from crossbench.serving import inference_pb2 as pb
 
-CELL_FIGURES = ("throughput/pairs_per_s", "latency/p50_ms", "latency/p95_ms", "memory/rss_peak_mb")
+# Of a cell's row; one that embeds has its texts a second in the place of its pairs
+CELL_FIGURES = tuple(
+    metric for metric in catalogue.shown(View.DASHBOARD) if metric is not catalogue.TEXTS_PER_S
+)
 STAGES = ("tokenize", "queue", "infer")
 
 
@@ -106,7 +111,7 @@ def _sweep(board: Board, time_s: float) -> dict[str, Any] | None:
                 "label": row.label,
                 "status": row.status,
                 "error": row.error,
-                **{name: row.figures.get(name) for name in CELL_FIGURES},
+                **{metric.name: row.figures.get(metric.name) for metric in CELL_FIGURES},
             }
             for row in board.done
         ],

@@ -9,9 +9,9 @@ from html import escape
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.document import CELL_FIGURES, server_facts
 from crossbench.dashboard.figures import Sample
+from crossbench.measure.catalogue import PAIRS_PER_S, TEXTS_PER_S
+from crossbench.measure.metric import Metric
 from crossbench.wording import ABSENT, counted, number, percent
-
-TEXTS_PER_S = "throughput/texts_per_s"  # of a cell that embeds, in the place of its pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,23 +127,26 @@ def sweep_share(board: Board) -> float:
     return min(1.0, (len(board.done) + running) / board.cells_planned)
 
 
-def _figure(figures: Mapping[str, float | None], name: str) -> float | None:
-    value = figures.get(name)
-    return figures.get(TEXTS_PER_S) if value is None and name.startswith("throughput/") else value
+def _figure(figures: Mapping[str, float | None], metric: Metric) -> str:
+    value = figures.get(metric.name)
+    if value is None and metric is PAIRS_PER_S:
+        value = figures.get(TEXTS_PER_S.name)
+    return metric.text(value)
 
 
 def cells_html(board: Board) -> str:
     """The table of cells, newest last; every text escaped."""
-    embeds = any(row.figures.get(TEXTS_PER_S) is not None for row in board.cells.values())
-    rate = "pairs or texts/s" if embeds else "pairs/s"
-    heads = ("cell", "status", rate, "p50, ms", "p95, ms", "RSS peak, MB")
+    embeds = any(row.figures.get(TEXTS_PER_S.name) is not None for row in board.cells.values())
+    rate = "pairs or texts/s" if embeds else PAIRS_PER_S.heading
+    figures = (rate if metric is PAIRS_PER_S else metric.heading for metric in CELL_FIGURES)
+    heads = ("cell", "status", *figures)
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = []
     for row in board.cells.values():
-        figures = "".join(f"<td>{number(_figure(row.figures, name))}</td>" for name in CELL_FIGURES)
+        cells = "".join(f"<td>{_figure(row.figures, metric)}</td>" for metric in CELL_FIGURES)
         status = f'<span class="badge {escape(row.status)}">{escape(row.status)}</span>'
         label = f'<th scope="row">{row.number + 1}. {escape(row.label)}</th>'
-        body.append(f"<tr>{label}<td>{status}</td>{figures}</tr>")
+        body.append(f"<tr>{label}<td>{status}</td>{cells}</tr>")
         if row.error:
             body.append(f'<tr class="why"><td colspan="{len(heads)}">{escape(row.error)}</td></tr>')
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"

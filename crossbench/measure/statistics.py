@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from crossbench.measure.catalogue import PERCENTILES
 from crossbench.types import RequestRecord, Task
 
-PERCENTILES = (50, 75, 90, 95, 99)
-STAGES = ("tokenize", "queue", "infer", "overhead")
 WINDOW_S = 1.0
 WINDOW_LATENCIES = 5  # a window holds at least so many median latencies
 SUPPORT = 5  # observations that must lie beyond a percentile

@@ -23,6 +23,7 @@ from typing import Any
 import grpc
 
 from crossbench.errors import CrossbenchError, NonFiniteValues
+from crossbench.measure.catalogue import JUDGED_QUERIES
 from crossbench.measure.ranking import (
     MIN_QUERIES,
     Judgement,
@@ -202,7 +203,7 @@ def conclude(
             )
             found = Judgement(Verdict.UNSURE, reason)
     reason = found.reason
-    if served.judged_left_out and "quality/judged_queries" in metrics:
+    if served.judged_left_out and JUDGED_QUERIES.name in metrics:
         left_out = counted(served.judged_left_out, "judged query")
         reason += f"; without {left_out} that had no text or no candidates"
     summary = {

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_FAILED, throughput
 from crossbench.measure.statistics import summarise
 from crossbench.report import sections
 from crossbench.report.axes import flatten, label
+from crossbench.report.columns import requests_ok, told_text
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, MODEL, facts
 from crossbench.report.ranking import cell_quality
 from crossbench.report.reference import beside_reference
-from crossbench.report.tables import percentile_text
 from crossbench.results import RunResult, Status, load_cell
 from crossbench.system.files import whole_file
 from crossbench.types import RequestRecord
-from crossbench.wording import counted, number
+from crossbench.wording import counted
 
 REPORT_FILE = "report.md"
 PLOTS_FOLDER = "plots"
@@ -42,7 +43,7 @@ def write_cell_report(folder: Path) -> Path:
         sections.ranges(records, unit),
         sections.correlations(records, unit),
         sections.stages(metrics),
-        *(sections.resources(title, rows, metrics) for title, rows in sections.RESOURCES.items()),
+        *(sections.resources(title, view, metrics) for title, view in sections.RESOURCES.items()),
         cell_quality(result.quality, metrics),
         beside_reference([(label(result.config), result)]),
         sections.dataset(result.dataset),
@@ -65,8 +66,8 @@ def _plots(records: Sequence[RequestRecord], folder: Path, unit: str) -> Mapping
 def _head(result: RunResult, records: Sequence[RequestRecord], metrics: Mapping[str, float]) -> str:
     lines = [f"# {label(result.config) or 'cell'}", _answer(result, records, metrics)]
     notes = [str(note) for note in (result.model.get("caveat"), *result.warnings) if note]
-    if failed := int(metrics.get("requests/failed", 0)):
-        total = failed + int(metrics.get("requests/ok", 0))
+    if failed := int(metrics.get(REQUESTS_FAILED.name, 0)):
+        total = failed + requests_ok(metrics)
         codes = sorted({record.status for record in records if not record.ok})
         notes.append(
             f"{failed} of {total} requests failed ({', '.join(codes) or 'status unknown'}); every "
@@ -81,15 +82,15 @@ def _answer(
     if result.status != Status.FINISHED:
         reason = (result.error or "no reason was recorded").strip().splitlines()[0]
         return f"**{result.status}**: {reason}"
-    ok, unit = int(metrics.get("requests/ok", 0)), result.task.unit
-    if not ok or f"throughput/{unit}_per_s" not in metrics:
+    ok, unit = requests_ok(metrics), result.task.unit
+    rate = throughput(unit)
+    if not ok or rate.name not in metrics:
         return "**No request succeeded**, so there is nothing to report on speed."
-    p95 = percentile_text(metrics.get("latency/p95_ms"), 95, ok, "ms")
     sizes = sorted({record.pairs for record in records if record.ok})
     size = f" of {counted(sizes[0], unit.removesuffix('s'))}" if len(sizes) == 1 else ""
     return (
-        f"**{number(metrics[f'throughput/{unit}_per_s'])} {unit}/s at a p95 latency of {p95}**, "
-        f"over {counted(ok, 'request')}{size}."
+        f"**{told_text(rate, metrics)} at a {P95_LATENCY.title} of "
+        f"{told_text(P95_LATENCY, metrics)}**, over {counted(ok, 'request')}{size}."
     )
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
+from crossbench.measure.catalogue import STAGES, throughput
 from crossbench.measure.statistics import (
-    STAGES,
     percentile,
     request_throughput,
     stage_ms,
@@ -80,7 +80,7 @@ def over_time(records: Sequence[RequestRecord], folder: Path, unit: str) -> Path
     with figure(4.4) as made:
         top, bottom = made.subplots(2, 1, sharex=True)
         top.stairs(cut.pairs_per_s, edges, baseline=None, color=PALETTE[0], linewidth=1.6)
-        top.set(ylabel=f"throughput ({unit}/s)")
+        top.set(ylabel=throughput(unit).label)
         for name, series, colour, line in (
             ("p95", cut.p95_ms, PALETTE[1], "--"), ("p50", cut.p50_ms, PALETTE[2], "-"),
         ):  # fmt: skip
@@ -123,7 +123,7 @@ def throughput_latency(records: Sequence[RequestRecord], folder: Path, unit: str
             right.set(
                 title=f"{counted(len(pairs), 'window')} of {cut.length_s:.2g} s",
                 xlabel="median latency in the window (ms)",
-                ylabel=f"throughput ({unit}/s)",
+                ylabel=throughput(unit).label,
             )
         for axes in panels:
             axes.margins(0.08)

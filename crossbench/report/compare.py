@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crossbench.load.labels import load_labels
+from crossbench.measure.catalogue import P95_LATENCY, throughput
 from crossbench.measure.intervals import mean_interval, percentile_interval, t_95
+from crossbench.measure.metric import Metric
 from crossbench.measure.ranking import Verdict
 from crossbench.report.axes import flatten, label, varying
 from crossbench.results import RunResult, Status
@@ -16,7 +18,6 @@ from crossbench.types import RequestRecord
 _WORST_FIRST = (
     Verdict.CHANGES, Verdict.UNSURE, Verdict.UNCHECKED, Verdict.KEEPS, Verdict.REFERENCE,
 )  # fmt: skip
-P95 = "latency/p95_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,8 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.result.cell_id or f"folder {run.name}", []).append(run)
-    throughput_sd = _relative_sd(throughput_metric, list(groups.values()))
-    p95_sd = _relative_sd(lambda group: P95, list(groups.values()))
+    throughput_sd = _relative_sd(_rate_name, list(groups.values()))
+    p95_sd = _relative_sd(lambda group: P95_LATENCY.name, list(groups.values()))
     return [
         Cell(
             name=", ".join(run.name for run in group),
@@ -122,11 +123,6 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
         )
         for group in groups.values()
     ]
-
-
-def throughput_metric(group: Sequence[Run]) -> str:
-    """The name of a cell's throughput: pairs a second, or texts where it embeds."""
-    return f"throughput/{group[0].result.task.unit}_per_s"
 
 
 def rate_unit(joined: Sequence[Cell]) -> str:
@@ -163,6 +159,15 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
             best = points[index][0]
             front.append(index)
     return front
+
+
+def _rate_of(group: Sequence[Run]) -> Metric:
+    """A cell's throughput: pairs a second, or texts where it embeds."""
+    return throughput(group[0].result.task.unit)
+
+
+def _rate_name(group: Sequence[Run]) -> str:
+    return _rate_of(group).name
 
 
 def _label(run: Run, axes: Sequence[str]) -> str:
@@ -212,13 +217,13 @@ def _repeated(metric: str, group: Sequence[Run], sd: tuple[float, int]) -> Estim
 
 
 def _throughput(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate | None:
-    metric = throughput_metric(group)
+    metric = _rate_of(group)
     if sd is not None:
-        return _repeated(metric, group, sd)
-    values = _finished_values(metric, group)
+        return _repeated(metric.name, group, sd)
+    values = _finished_values(metric.name, group)
     if not values:
         return None
-    rates = group[0].result.series.get(metric.removeprefix("throughput/"), ())
+    rates = group[0].result.series.get(metric.key, ())
     series = [rate for rate in rates if rate is not None]
     found = mean_interval(series[:-1])  # in the last window the load drains
     half = None if found is None else (found.high - found.low) / 2
@@ -227,8 +232,8 @@ def _throughput(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate 
 
 def _p95(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate | None:
     if sd is not None:
-        return _repeated(P95, group, sd)
-    values = _finished_values(P95, group)
+        return _repeated(P95_LATENCY.name, group, sd)
+    values = _finished_values(P95_LATENCY.name, group)
     if not values:
         return None
     found = percentile_interval([r.latency_ms for r in group[0].records if r.ok], 95)

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crossbench.measure import catalogue
+from crossbench.measure.metric import Kind, Metric, View
 from crossbench.measure.ranking import Verdict
+from crossbench.report.columns import interval_of, metric_text
 from crossbench.report.compare import Cell
-from crossbench.report.tables import change_text, markdown_table
+from crossbench.report.tables import markdown_table
 from crossbench.results import Status
-from crossbench.wording import ABSENT, number
+from crossbench.wording import ABSENT
 
-_DRIFT = (
-    ("quality/max_abs_diff", "largest difference of a score"),
-    ("quality/mean_abs_diff", "mean difference of a score"),
-    ("quality/kendall_tau", "Kendall's tau, mean of the queries"),
-    ("quality/top10_overlap", "share of the top ten in common"),
-)
 _SENTENCES = {
     Verdict.KEEPS: "**The ranking is kept**",
     Verdict.CHANGES: "**The ranking is changed**",
@@ -39,13 +36,11 @@ def cell_quality(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> st
         return ""
     verdict, reason = Verdict(summary["verdict"]), str(summary["reason"])
     parts = ["## Ranking quality", f"{_SENTENCES[verdict]}: {reason}."]
-    rows = [[name, number(metrics[key], 4), ""] for key, name in _DRIFT if key in metrics]
-    for name, title in (("ndcg_at_10", "nDCG@10"), ("mrr_at_10", "MRR@10")):
-        if f"quality/{name}" in metrics:
-            rows.append([title, number(metrics[f"quality/{name}"], 3), _interval(metrics, name)])
-    if "quality/ndcg_at_10_change" in metrics:
-        change, _, interval = change_text(metrics).partition(" (")
-        rows.append(["nDCG@10 vs fp32", change, interval.rstrip(")")])
+    rows = [
+        _row(metric, metrics)
+        for metric in catalogue.shown(View.QUALITY)
+        if metric.name in metrics and metric.kind is not Kind.COUNT  # counts stand below
+    ]
     if rows:
         parts.append(markdown_table(["", "value", "95 % interval"], rows, "lrr"))
         method = "" if verdict is Verdict.REFERENCE else f" {_METHOD}"
@@ -58,19 +53,15 @@ def sweep_quality(joined: Sequence[Cell]) -> str:
     checked = [cell for cell in joined if cell.verdict not in (None, Verdict.UNCHECKED)]
     if not checked:
         return ""
-    headers = ["cell", "ranking", "max diff", "mean diff", "tau", "top 10 in common", "nDCG@10",
-               "MRR@10", "nDCG@10 vs fp32", "queries"]  # fmt: skip
+    shown = catalogue.shown(View.QUALITY)
+    headers = ["cell", "ranking", *(metric.heading for metric in shown)]
     rows = []
     for cell in checked:
         metrics = cell.metrics
         rows.append([
             cell.label,
             str(cell.verdict),
-            *(number(metrics.get(key), 3) for key, _ in _DRIFT),
-            _with_interval(metrics, "ndcg_at_10"),
-            _with_interval(metrics, "mrr_at_10"),
-            change_text(metrics),
-            number(int(metrics["quality/queries"])) if "quality/queries" in metrics else ABSENT,
+            *(metric_text(metric, metrics) for metric in shown),
         ])  # fmt: skip
     kept = [column for column in range(len(headers)) if any(row[column] != ABSENT for row in rows)]
     table = markdown_table(
@@ -101,7 +92,7 @@ def quality_reason(cell: Cell) -> str:
 
 
 def _unequal(checked: Sequence[Cell]) -> str:
-    counts = {cell.metrics.get("quality/queries") for cell in checked} - {None}
+    counts = {cell.metrics.get(catalogue.QUERIES.name) for cell in checked} - {None}
     if len(counts) < 2:
         return ""
     return (
@@ -111,21 +102,18 @@ def _unequal(checked: Sequence[Cell]) -> str:
 
 
 def _sampled(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
-    queries, pairs = (int(metrics[f"quality/{name}"]) for name in ("queries", "pairs"))
+    queries, pairs = (
+        int(metrics[metric.name]) for metric in (catalogue.QUERIES, catalogue.QUALITY_PAIRS)
+    )
     text = f"Over {queries} queries and the first {summary['passages_a_query']} passages of each"
     chosen = int(summary.get("queries_chosen", queries))
     cut = f" (of {chosen} chosen; the time was up)" if queries < chosen else ""
     return f"{text}, {pairs} pairs{cut}."
 
 
-def _interval(metrics: Mapping[str, float], name: str) -> str:
-    low, high = (metrics.get(f"quality/{name}_{end}") for end in ("low", "high"))
-    return ABSENT if low is None or high is None else f"{low:.3f} … {high:.3f}"
-
-
-def _with_interval(metrics: Mapping[str, float], name: str) -> str:
-    if f"quality/{name}" not in metrics:
-        return ABSENT
-    interval = _interval(metrics, name)
-    text = number(metrics[f"quality/{name}"], 3)
-    return text if interval == ABSENT else f"{text} ({interval})"
+def _row(metric: Metric, metrics: Mapping[str, float]) -> list[str]:
+    """A measure of one cell: one digit more than in tables where no interval bounds it."""
+    value = metrics[metric.name]
+    if metric.low in catalogue.BY_NAME:
+        return [metric.title, metric.text(value), interval_of(metric, metrics) or ABSENT]
+    return [metric.title, metric.text(value, more_digits=1), ""]

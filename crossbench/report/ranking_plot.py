@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from crossbench.measure.catalogue import PAIRS_PER_S
+from crossbench.measure.metric import Better, Metric
 from crossbench.report.compare import Cell, pareto
 from crossbench.report.drawing import Draw
 from crossbench.report.style import GREY, MARKERS, PALETTE, figure, legend_below, place_labels, save
@@ -15,32 +17,32 @@ _LABEL_CHARACTERS = 30
 _LEGEND_CHARACTERS = 44
 
 
-def quality_plot(cells: Sequence[Cell], metric: str, folder: Path) -> dict[str, Draw]:
-    """`metric` (`quality/ndcg_at_10`), of which more is better, against throughput, by title.
+def quality_plot(cells: Sequence[Cell], metric: Metric, folder: Path) -> dict[str, Draw]:
+    """A measure of quality against throughput, by title.
 
-    Without a cell that has both, there is nothing to draw. The measure's 95 % interval (`…_low`,
-    `…_high`) is drawn where a cell has it. Where there are more cells than colours, only those that
-    no other beats in both have one, and a name.
+    Without a cell that has both, there is nothing to draw. The measure's 95 % interval is drawn
+    where a cell has it. Where there are more cells than colours, only those that no other beats in
+    both have one, and a name.
     """
     found = [
-        (cell, cell.throughput.value, cell.metrics[metric])
+        (cell, cell.throughput.value, cell.metrics[metric.name])
         for cell in cells
-        if cell.throughput is not None and metric in cell.metrics
+        if cell.throughput is not None and metric.name in cell.metrics
     ]
     if not found:
         return {}
-    name = metric.removeprefix("quality/")
-    return {f"{name} against throughput": partial(_draw, found, metric, name, folder)}
+    title = f"{metric.key} against {PAIRS_PER_S.title}"
+    return {title: partial(_draw, found, metric, folder)}
 
 
-def _draw(found: Sequence[tuple[Cell, float, float]], metric: str, name: str, folder: Path) -> Path:
+def _draw(found: Sequence[tuple[Cell, float, float]], metric: Metric, folder: Path) -> Path:
     crowded = len(found) > len(PALETTE)
-    front = pareto([(rate, -value) for _, rate, value in found])
+    cost = 1 if metric.better is Better.LOWER else -1
+    front = pareto([(rate, cost * value) for _, rate, value in found])
     with figure(3.8) as made:
         axes = made.subplots()
         for index, (cell, rate, value) in enumerate(found):
-            low = cell.metrics.get(f"{metric}_low", value)
-            high = cell.metrics.get(f"{metric}_high", value)
+            low, high = metric.interval(cell.metrics) or (value, value)
             colour = PALETTE[0 if crowded else index]
             axes.errorbar(
                 [rate], [value], yerr=[[max(0.0, value - low)], [max(0.0, high - value)]],
@@ -50,7 +52,8 @@ def _draw(found: Sequence[tuple[Cell, float, float]], metric: str, name: str, fo
             )  # fmt: skip
         axes.margins(0.15)
         axes.set(
-            xlabel="throughput (pairs/s), better to the right", ylabel=f"{name}, better upwards"
+            xlabel=f"{PAIRS_PER_S.label}{PAIRS_PER_S.better.rightwards}",
+            ylabel=f"{metric.label}{metric.better.upwards}",
         )
         if crowded:
             named = [found[index] for index in front]
@@ -59,4 +62,4 @@ def _draw(found: Sequence[tuple[Cell, float, float]], metric: str, name: str, fo
             place_labels(axes, [(*at, text) for at, text in zip(points, texts, strict=True)])
         else:
             legend_below(made, axes.get_legend_handles_labels()[0])
-        return save(made, folder, f"quality_{name}")
+        return save(made, folder, f"quality_{metric.key}")

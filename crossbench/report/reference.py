@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossbench.load.labels import IN_FLIGHT, load_labels
-from crossbench.report.tables import markdown_table, percentile_text
+from crossbench.measure import catalogue
+from crossbench.measure.metric import View
+from crossbench.report.columns import metric_text
+from crossbench.report.tables import markdown_table
 from crossbench.results import RunResult, Status
 from crossbench.wording import ABSENT, number
 
-_COLUMNS = (
-    ("throughput/pairs_per_s", "throughput (pairs/s)"),
-    ("latency/p50_ms", "p50 (ms)"),
-    ("latency/p95_ms", "p95 (ms)"),
-    ("memory/rss_peak_mb", "RSS peak (MB)"),
-)
+_COLUMNS = catalogue.shown(View.REFERENCE)
 
 
 def beside_reference(named: Sequence[tuple[str, RunResult]]) -> str:
@@ -29,10 +27,10 @@ def beside_reference(named: Sequence[tuple[str, RunResult]]) -> str:
     rows = []
     for entry, machine in entries.values():
         metrics = entry["metrics"]
-        numbers = [number(metrics.get(key)) for key, _ in _COLUMNS]
+        numbers = [metric.text(metrics.get(metric.name)) for metric in _COLUMNS]
         rows.append([f"reference system: {entry['name']}", machine, *numbers, ABSENT])
         rows += [_own(label, result, metrics) for label, result in named if _same(entry, result)]
-    headers = ["", "machine", *(title for _, title in _COLUMNS), "throughput / reference"]
+    headers = ["", "machine", *(metric.heading for metric in _COLUMNS), "throughput / reference"]
     table = markdown_table(headers, rows, "ll" + "r" * (len(_COLUMNS) + 1))
     return (
         f"## Beside the reference system\n\n{table}\n\nOther hardware, other software and, unless "
@@ -63,14 +61,11 @@ def _same(entry: Mapping[str, Any], result: RunResult) -> bool:
 
 
 def _own(label: str, result: RunResult, reference: Mapping[str, float]) -> list[str]:
-    metrics, key = result.metrics, _COLUMNS[0][0]
-    n = int(metrics.get("requests/ok", 0))
+    metrics, key = result.metrics, catalogue.PAIRS_PER_S.name
     times = number(metrics[key] / reference[key]) + "×" if key in metrics else ABSENT
     return [
         f"here: {label}",
         str(result.environment.get("cpu", "this machine")),
-        number(metrics.get(key)),
-        *(percentile_text(metrics.get(f"latency/p{q}_ms"), q, n) for q in (50, 95)),
-        number(metrics.get("memory/rss_peak_mb")),
+        *(metric_text(metric, metrics) for metric in _COLUMNS),
         times,
     ]

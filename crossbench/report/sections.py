@@ -7,60 +7,42 @@ from typing import Any
 
 from crossbench.load.lengths import PASSAGES, QUERIES, LengthTable
 from crossbench.load.lengths import PERCENTILES as PERCENT
+from crossbench.measure import catalogue
+from crossbench.measure.catalogue import PERCENTILES, STAGES
 from crossbench.measure.correlation import correlations as correlations_of
 from crossbench.measure.intervals import mean_interval, percentile_interval
-from crossbench.measure.statistics import (
-    PERCENTILES,
-    STAGES,
-    latency_range_table,
-    percentile_supported,
-    windows,
-)
+from crossbench.measure.metric import Metric, View
+from crossbench.measure.statistics import latency_range_table, percentile_supported, windows
+from crossbench.report.columns import metric_text, requests_ok
 from crossbench.report.facts import DATASET, facts
-from crossbench.report.tables import interval_text, markdown_table, percentile_text, plus_minus
+from crossbench.report.tables import interval_text, markdown_table, plus_minus
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, number
 
-# (metric, what it is called, unit); rows without a value are left out.
+# Rows without a value are left out
 RESOURCES = {
-    "Memory": (
-        ("memory/model_mb", "the model's weights as held, one copy", "MB"),
-        ("memory/rss_before_load_mb", "resident set before load", "MB"),
-        ("memory/rss_after_load_mb", "resident set after load", "MB"),
-        ("memory/rss_peak_mb", "resident set, peak", "MB"),
-        ("memory/device_peak_mb", "device, peak", "MB"),
-    ),
-    "Batching and CPU": (
-        ("batching/pairs_per_batch", "pairs per micro-batch", ""),
-        ("batching/texts_per_batch", "texts per micro-batch", ""),
-        ("batching/padding_waste", "padding waste", "%"),
-        ("cpu/cores_used", "cores kept busy by the server's process", ""),
-        ("harness/cores_used", "cores kept busy by the client's process (if not the same)", ""),
-        ("requests/truncated_pairs", "pairs that were truncated", ""),
-        ("requests/truncated_texts", "texts that were truncated", ""),
-    ),
-    "Start-up": (
-        ("startup/load_s", "load the model", "s"),
-        ("startup/compile_s", "compile", "s"),
-        ("startup/warmup_s", "warm up", "s"),
-    ),
+    "Memory": View.CELL_MEMORY,
+    "Batching and CPU": View.CELL_WORK,
+    "Start-up": View.CELL_STARTUP,
 }
 
 
 def summary(records: Sequence[RequestRecord], metrics: Mapping[str, float], unit: str) -> str:
-    if f"throughput/{unit}_per_s" not in metrics:
+    throughput = catalogue.throughput(unit)
+    if throughput.name not in metrics:
         return ""
-    rate = metrics[f"throughput/{unit}_per_s"]
+    rate = metrics[throughput.name]
     # In the last window the load drains, so it is no sample of the steady rate.
     spread = mean_interval(windows(records).pairs_per_s[:-1])
     half = (spread.high - spread.low) / 2 if spread else None
-    rows = [
-        ["throughput", plus_minus(rate, half) if half else number(rate), f"{unit}/s"],
-        ["", number(metrics.get("throughput/requests_per_s")), "requests/s"],
-        ["", number(metrics.get("throughput/tokens_per_s")), "tokens/s"],
-        ["requests", number(int(metrics.get("requests/ok", 0))), "ok"],
-        ["", number(int(metrics.get("requests/failed", 0))), "failed"],
-    ]
+    rows: list[list[str]] = []
+    for metric in catalogue.shown(View.CELL_SUMMARY):
+        if metric.name in metrics:
+            text = metric_text(metric, metrics)
+            if metric is throughput and half:
+                text = plus_minus(rate, half)
+            same = metric is not throughput and metric.title == throughput.title
+            rows.append(["" if same else metric.title, text, metric.unit])
     if records:
         span = max(r.received_s for r in records) - min(r.sent_s for r in records)
         rows.append(["duration", number(span), "s, first send to last reply"])
@@ -74,22 +56,24 @@ def summary(records: Sequence[RequestRecord], metrics: Mapping[str, float], unit
 
 
 def latency(records: Sequence[RequestRecord], metrics: Mapping[str, float]) -> str:
-    if "latency/p50_ms" not in metrics:
+    if catalogue.latency(50).name not in metrics:
         return ""
     values = [record.latency_ms for record in records if record.ok]
-    n = int(metrics.get("requests/ok", len(values)))
+    n = requests_ok(metrics) or len(values)
+    by_title: dict[str, dict[str, Metric]] = {}
+    for metric in catalogue.shown(View.CELL_LATENCY):
+        by_title.setdefault(metric.short, {})[metric.family] = metric
     rows = []
-    for q in PERCENTILES:
-        found = percentile_interval(values, q)
+    for title, families in by_title.items():
+        of_latency, of_service = (families.get(family) for family in ("latency", "service"))
+        q = of_latency.percentile if of_latency else None
+        found = None if q is None else percentile_interval(values, q)
         rows.append([
-            f"p{q}",
-            percentile_text(metrics.get(f"latency/p{q}_ms"), q, n),
-            interval_text(found.low, found.high) if found else ABSENT,
-            percentile_text(metrics.get(f"service/p{q}_ms"), q, n),
+            title,
+            metric_text(of_latency, metrics) if of_latency else "",
+            interval_text(found.low, found.high) if found else "" if q is None else ABSENT,
+            metric_text(of_service, metrics) if of_service else "",
         ])  # fmt: skip
-    for name in ("mean", "std", "min", "max"):
-        both = [number(metrics.get(f"{kind}/{name}_ms")) for kind in ("latency", "service")]
-        rows.append([name, both[0], "", both[1]])
     table = markdown_table(
         ["", "latency (ms)", "95 % interval (ms)", "service time (ms)"], rows, "lrrr"
     )
@@ -132,14 +116,9 @@ def correlations(records: Sequence[RequestRecord], unit: str) -> str:
     found = correlations_of(records)
     if not found:
         return ""
-    names = {
-        "request": "request throughput and latency",
-        "window": "window throughput and median latency",
-        "tokens": "tokens of a request and latency",
-    }
     rows = [
         [
-            names[name],
+            catalogue.CORRELATION[name].short,
             f"{value.r:+.3f}",
             f"{interval.low:+.3f} … {interval.high:+.3f}" if interval else ABSENT,
             str(value.n),
@@ -166,27 +145,26 @@ def correlations(records: Sequence[RequestRecord], unit: str) -> str:
 
 
 def stages(metrics: Mapping[str, float]) -> str:
-    kinds = ("p50", "p95", "mean")
+    kinds = catalogue.STAGE_STATISTICS
     rows = [
-        [stage, *(number(metrics.get(f"stage/{stage}_{kind}_ms")) for kind in kinds)]
+        [stage, *(metric_text(catalogue.stage(stage, kind), metrics) for kind in kinds)]
         for stage in STAGES
     ]
     if all(cell == ABSENT for row in rows for cell in row[1:]):
         return ""
-    table = markdown_table(["stage", *(f"{kind} (ms)" for kind in kinds)], rows, "lrrr")
+    headings = [catalogue.stage(STAGES[0], kind).heading for kind in kinds]
+    table = markdown_table(["stage", *headings], rows, "lrrr")
     return (
         f"## Stages of a request\n\n{table}\n\nOverhead is what the stages leave of the service "
         "time: network, serialisation, event loops. Means add up, percentiles do not."
     )
 
 
-def resources(
-    title: str, rows: Sequence[tuple[str, str, str]], metrics: Mapping[str, float]
-) -> str:
+def resources(title: str, view: View, metrics: Mapping[str, float]) -> str:
     present = [
-        [name, number(metrics[key] * (100 if unit == "%" else 1)), unit]
-        for key, name, unit in rows
-        if key in metrics
+        [metric.title, metric_text(metric, metrics), metric.unit]
+        for metric in catalogue.shown(view)
+        if metric.name in metrics
     ]
     return (
         f"## {title}\n\n{markdown_table(['', 'value', 'unit'], present, 'lrl')}" if present else ""

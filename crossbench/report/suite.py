@@ -9,21 +9,28 @@ from pathlib import Path
 
 from crossbench.errors import ResultError
 from crossbench.load.labels import load_text
+from crossbench.measure import catalogue
+from crossbench.measure.metric import Metric, View
 from crossbench.measure.statistics import latency_range_table
 from crossbench.report.advice.choice import choose
 from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.cell import REPORT_FILE
+from crossbench.report.columns import metric_text
 from crossbench.report.compare import Cell, Run, cells
 from crossbench.report.reference import reference_entries
 from crossbench.report.sweep import question, read_runs, summary_rows
 from crossbench.report.sweep_tables import best_of, estimate_text, unfinished
-from crossbench.report.tables import markdown_table, percentile_text
+from crossbench.report.tables import markdown_table
 from crossbench.system.files import whole_file
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, counted, number
 
 SUITE_FILE = "suite.json"
 STUDY_FILE = "study.json"
+_BACKEND_METRICS = (
+    catalogue.latency(50), catalogue.P95_LATENCY, catalogue.DEVICE_PEAK_MB, catalogue.RSS_PEAK_MB,
+    catalogue.MODEL_MB,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +120,8 @@ def _overview(studies: Sequence[Study]) -> str:
     rows = []
     for study in studies:
         best = best_of(choose(study.cells).cells, lambda cell: cell.throughput, max)
-        n = int(best.metrics.get("requests/ok", 0)) if best else 0
         found = [
-            number(entry["metrics"].get("throughput/pairs_per_s"))
+            number(entry["metrics"].get(catalogue.PAIRS_PER_S.name))
             for entry, _ in reference_entries([run.result for run in study.runs]).values()
         ]
         rows.append([
@@ -123,10 +129,11 @@ def _overview(studies: Sequence[Study]) -> str:
             study.state,
             best.label if best else ABSENT,
             estimate_text(best.throughput if best else None),
-            percentile_text(best.p95.value, 95, n) if best and best.p95 else ABSENT,
+            metric_text(catalogue.P95_LATENCY, best.metrics if best else {}),
             " / ".join(found) or ABSENT,
         ])  # fmt: skip
-    headers = ["study", "state", "fastest cell", "pairs/s", "p95 (ms)", "reference system, pairs/s"]
+    rate, p95 = catalogue.PAIRS_PER_S.heading, catalogue.P95_LATENCY.heading
+    headers = ["study", "state", "fastest cell", rate, p95, f"reference system, {rate}"]
     return markdown_table(headers, rows, "lllrrr")
 
 
@@ -141,15 +148,8 @@ def _baseline_and_optimum(studies: Sequence[Study], runs: Sequence[Run]) -> str:
             "It needs numbers of a study that is marked as a baseline (`report.baseline` in "
             "conf/experiment), and of another cell: they are not here."
         )
-    rows = [
-        _change("throughput (pairs/s)", "throughput/pairs_per_s", baseline[1], optimum[1]),
-        *(
-            _change(f"{q} (ms)", f"latency/{q}_ms", baseline[1], optimum[1])
-            for q in ("p50", "p95", "p99")
-        ),
-        _change("RSS peak (MB)", "memory/rss_peak_mb", baseline[1], optimum[1]),
-        _change("device peak (MB)", "memory/device_peak_mb", baseline[1], optimum[1]),
-    ]
+    compared = catalogue.shown(View.COMPARISON)
+    rows = [_change(metric, baseline[1], optimum[1]) for metric in compared]
     headers = ["", f"baseline: {baseline[0]}", f"optimum: {optimum[0]}", "change"]
     shown = [row for row in rows if row[1:] != [ABSENT] * 3]
     return markdown_table(headers, shown, "lrrr")
@@ -172,10 +172,10 @@ def _place(study: Study, role: str) -> int | None:
     return min((place for place in places if place is not None), default=None)
 
 
-def _change(title: str, metric: str, before: Cell, after: Cell) -> list[str]:
-    old, new = before.metrics.get(metric), after.metrics.get(metric)
+def _change(metric: Metric, before: Cell, after: Cell) -> list[str]:
+    old, new = before.metrics.get(metric.name), after.metrics.get(metric.name)
     change = f"{(new / old - 1) * 100:+.0f} %" if old and new is not None else ABSENT
-    return [title, number(old), number(new), change]
+    return [metric.heading, metric.text(old), metric.text(new), change]
 
 
 def _backends(runs: Sequence[Run]) -> str:
@@ -189,22 +189,20 @@ def _backends(runs: Sequence[Run]) -> str:
     for (backend, quant), members in by_backend.items():
         best = best_of(members, lambda cell: cell.throughput, max)
         assert best is not None
-        metrics, n = best.metrics, int(best.metrics.get("requests/ok", 0))
         rows.append([
             backend, quant, str(best.runs[0].result.model.get("device", ABSENT)),
             load_text(best.runs[0].result.config),
             estimate_text(best.throughput),
-            *(percentile_text(metrics.get(f"latency/p{q}_ms"), q, n) for q in (50, 95)),
-            *(number(metrics.get(f"memory/{name}_mb"))
-              for name in ("device_peak", "rss_peak", "model")),
+            *(metric_text(metric, best.metrics) for metric in _BACKEND_METRICS),
             best.name,
         ])  # fmt: skip
     if not rows:
         return ""
-    headers = ["backend", "precision", "device", "fastest at", "pairs/s", "p50 (ms)", "p95 (ms)",
-               "device peak (MB)", "RSS peak (MB)", "weights (MB)", "run"]  # fmt: skip
+    headers = ["backend", "precision", "device", "fastest at", catalogue.PAIRS_PER_S.heading,
+               *(metric.heading for metric in _BACKEND_METRICS), "run"]  # fmt: skip
+    align = "llllr" + "".join(metric.align for metric in _BACKEND_METRICS) + "l"
     return (
-        f"{markdown_table(headers, rows, 'llll' + 'r' * 6 + 'l')}\n\nDevice memory is that of a "
+        f"{markdown_table(headers, rows, align)}\n\nDevice memory is that of a "
         "GPU; on a CPU the resident set holds all."
     )
 
@@ -231,9 +229,8 @@ def _ranges(runs: Sequence[Run]) -> str:
 
 
 def _one(study: Study) -> str:
-    headers, rows = summary_rows([run.result for run in study.runs], reasons=False)
-    names = headers.index("p50 ms") - 1  # before the throughput
-    table = markdown_table(headers, rows, "l" * names + "rrrrr")
+    headers, rows, align = summary_rows([run.result for run in study.runs], reasons=False)
+    table = markdown_table(headers, rows, align)
     link = f"[Its report]({study.name}/{REPORT_FILE})"
     return "\n\n".join(filter(None, [question(study.runs), table, unfinished(study.cells), link]))
 

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from crossbench.errors import ResultError
+from crossbench.measure.catalogue import P95_LATENCY
 from crossbench.report.advice.choice import choose
 from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.axes import flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
+from crossbench.report.columns import told_text
 from crossbench.report.compare import Cell, Estimate, Run, cells, ratio
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, fact_text
@@ -26,7 +28,7 @@ from crossbench.report.sweep_tables import (
     terminal_table,
     unfinished,
 )
-from crossbench.report.tables import markdown_table, percentile_text
+from crossbench.report.tables import markdown_table
 from crossbench.results import RunResult, Status, cell_folders, load_cell
 from crossbench.settings.cell_config import CellConfig
 from crossbench.system.files import whole_file
@@ -132,7 +134,7 @@ def _answer(joined: Sequence[Cell]) -> str:
         lines.append(f"Highest throughput: {_told(fastest)}{_speedup(fastest, finished[0])}.{ties}")
     if quickest is not None:
         ties = _ties(quickest, choice.cells, lambda cell: cell.p95)
-        lines.append(f"Lowest p95 latency: {_told(quickest)}.{ties}")
+        lines.append(f"Lowest {P95_LATENCY.title}: {_told(quickest)}.{ties}")
     if fastest is None and len(finished) == sum(cell.disqualified for cell in finished):
         return f"**All {len(finished)} cells with numbers change the ranking**: see Quality below."
     lines += [f"{_told(cell)}." for cell in choice.cells if fastest is None]
@@ -154,8 +156,7 @@ def _answer(joined: Sequence[Cell]) -> str:
 
 
 def _told(cell: Cell) -> str:
-    n = int(cell.metrics.get("requests/ok", 0))
-    p95 = f" at a p95 of {percentile_text(cell.p95.value, 95, n, 'ms')}" if cell.p95 else ""
+    p95 = f" at a {P95_LATENCY.short} of {told_text(P95_LATENCY, cell.metrics)}" if cell.p95 else ""
     return f"**{cell.label}**, {estimate_text(cell.throughput)} {cell.unit}/s{p95}"
 
 

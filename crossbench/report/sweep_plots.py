@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
 from crossbench.report.advice.choice import choose
 from crossbench.report.axes import numeric_axis
 from crossbench.report.compare import Cell, Estimate, pareto, rate_unit
@@ -38,6 +39,8 @@ _LEGEND_ROW_IN = 0.19
 _GAP = Estimate(math.nan)
 _PALE = 0.35
 _FEW = 12  # so many cells or fewer are all named beside their point
+_RATE = PAIRS_PER_S.title.capitalize()
+_BOTH = f"{_RATE} and {P95_LATENCY.title}"
 _DISQUALIFIED = "changes the ranking: disqualified"
 _CROSS: dict[str, Any] = {
     "color": "black", "marker": "x", "markersize": 6, "markeredgewidth": 1.4, "zorder": 4,
@@ -63,13 +66,13 @@ def sweep_plots(cells: Sequence[Cell], axes: Sequence[str], folder: Path) -> dic
     )
     plots: dict[str, Draw] = {}
     if along is not None and len(measured) > len(names):
-        title = f"Throughput and p95 latency by {along}"
+        title = f"{_BOTH} by {along}"
         absent = [cell for cell in cells if cell.throughput is None or cell.p95 is None]
         plots[title] = partial(_by_axis, measured, absent, along, rest, names, folder)
     else:
-        plots["Throughput and p95 latency"] = partial(_bars, measured, folder)
+        plots[_BOTH] = partial(_bars, measured, folder)
     if len(measured) > 1:
-        title = "Throughput against p95 latency"
+        title = f"{_RATE} against {P95_LATENCY.title}"
         plots[title] = partial(_frontier, measured, along, rest, names, folder)
     return plots
 
@@ -106,8 +109,8 @@ def _by_axis(
             at = [float(cell.flat[along]) for cell, *_ in members]
             _errorbar(panels[0], at, [item[1] for item in members], name, index)
             _errorbar(panels[1], at, [item[2] for item in members], name, index)
-        panels[0].set(ylabel=f"throughput ({_rate_unit(measured)})")
-        panels[1].set(ylabel="p95 latency (ms)")
+        panels[0].set(ylabel=_rate_label(measured))
+        panels[1].set(ylabel=P95_LATENCY.label)
         for panel in panels:
             if values[0] > 0 and values[-1] >= 4 * values[0]:
                 panel.set_xscale("log", base=2)
@@ -138,7 +141,7 @@ def _bars(measured: Sequence[Measured], folder: Path) -> Path:
     rows = np.arange(len(measured))
     with figure(1.1 + 0.27 * len(measured) + _LEGEND_ROW_IN * bool(crossed)) as made:
         panels = made.subplots(1, 2, sharey=True)
-        titles = (f"throughput ({_rate_unit(measured)})", "p95 latency (ms)")
+        titles = (_rate_label(measured), P95_LATENCY.label)
         for column, (panel, title) in enumerate(zip(panels, titles, strict=True)):
             estimates = [(item[1], item[2])[column] for item in measured]
             ends = [estimate.value + (estimate.above or 0.0) for estimate in estimates]
@@ -218,8 +221,8 @@ def _frontier(
             )  # fmt: skip
         axes.margins(0.16)
         axes.set(
-            xlabel="p95 latency (ms), better to the left",
-            ylabel=f"throughput ({_rate_unit(measured)}), better upwards",
+            xlabel=f"{P95_LATENCY.label}{P95_LATENCY.better.rightwards}",
+            ylabel=f"{_rate_label(measured)}{PAIRS_PER_S.better.upwards}",
         )
         _room(axes, measured)
         legend_below(made, handles)
@@ -237,6 +240,10 @@ def _frontier(
 
 def _rate_unit(measured: Sequence[Measured]) -> str:
     return rate_unit([cell for cell, *_ in measured])
+
+
+def _rate_label(measured: Sequence[Measured]) -> str:
+    return f"{PAIRS_PER_S.title} ({_rate_unit(measured)})"
 
 
 def _unit(measured: Sequence[Measured]) -> str:

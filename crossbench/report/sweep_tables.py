@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
+from crossbench.measure.metric import View
 from crossbench.measure.ranking import Verdict
 from crossbench.report.advice.choice import Choice, choose
 from crossbench.report.axes import varying
 from crossbench.report.cell import REPORT_FILE
+from crossbench.report.columns import columns, metric_text
 from crossbench.report.compare import Cell, Estimate, Run, cells, distinguishable, rate_unit, ratio
 from crossbench.report.tables import (
-    change_text,
     cut,
     markdown_table,
-    percentile_text,
     plain_table,
     plus_minus,
     shorten,
@@ -30,8 +31,9 @@ Get = Callable[[Cell], Estimate | None]
 
 def summary_rows(
     results: Sequence[RunResult], *, reasons: bool
-) -> tuple[list[str], list[list[str]]]:
-    """(headers, rows) of the short table: a row per cell, the highest throughput marked `*`.
+) -> tuple[list[str], list[list[str]], str]:
+    """(headers, rows, alignment) of the short table: a row per cell, the highest throughput marked
+    `*`; its column is the first that is aligned to the right.
 
     Cells whose throughput cannot be told from the highest are marked `≈`; cells that are not in
     the running (see `choose`) have no mark, or `✗` where they change the ranking. With `reasons`
@@ -41,7 +43,10 @@ def summary_rows(
     axes = varying([result.config for result in results])
     choice = choose(joined)
     best = best_of(in_running(choice), lambda cell: cell.throughput, max)
-    headers = [*_axis_names(axes), rate_unit(joined), "p50 ms", "p95 ms", "p99 ms", "RSS peak MB"]
+    metrics = columns(View.TERMINAL, [cell.metrics for cell in joined])
+    headers = [*_axis_names(axes), rate_unit(joined), *(metric.heading for metric in metrics)]
+    align = "l" * (len(headers) - len(metrics) - 1) + PAIRS_PER_S.align
+    align += "".join(metric.align for metric in metrics)
     rows = []
     for cell in joined:
         mark = ""
@@ -49,13 +54,11 @@ def summary_rows(
             mark = "✗ "
         elif best is not None and choice.has(cell):
             mark = "* " if cell is best else same_mark(cell.throughput, best.throughput)
-        metrics, n = cell.metrics, int(cell.metrics.get("requests/ok", 0))
         width = _TERMINAL_VALUE if axes else _TERMINAL_REASON
         rows.append([
             *(shorten(text, width) for text in _axis_values(cell, axes)),
             mark + estimate_text(cell.throughput),
-            *(percentile_text(metrics.get(f"latency/p{q}_ms"), q, n) for q in (50, 95, 99)),
-            number(metrics.get("memory/rss_peak_mb")),
+            *(metric_text(metric, cell.metrics) for metric in metrics),
         ])  # fmt: skip
     compared = [cell for cell in joined if cell.verdict is not Verdict.REFERENCE]
     if any(verdict_text(cell) != ABSENT for cell in compared):
@@ -67,14 +70,14 @@ def summary_rows(
         for row, cell in zip(rows, joined, strict=True):
             why = f": {reason_of(cell.failures[0])}" if cell.failures and reasons else ""
             row.append(cell.status + cut(why, _TERMINAL_REASON))
-    return headers, rows
+    return headers, rows, align.ljust(len(headers), "l")
 
 
 def terminal_table(results: Sequence[RunResult]) -> str:
     """The short table as text, with the legend that its marks need."""
-    headers, rows = summary_rows(results, reasons=True)
-    names = headers.index("p50 ms") - 1  # before the throughput
-    lines = [plain_table(headers, rows, "l" * names + "rrrrr")]
+    headers, rows, align = summary_rows(results, reasons=True)
+    names = align.index("r")  # before the throughput
+    lines = [plain_table(headers, rows, align)]
     throughput = " ".join(row[names] for row in rows)
     legend = {
         "*": "* highest throughput",
@@ -110,30 +113,26 @@ def all_cells(joined: Sequence[Cell], axes: Sequence[str], folder: Path) -> str:
     fastest = best_of(in_running(choice), lambda cell: cell.throughput, max)
     quickest = best_of(in_running(choice), lambda cell: cell.p95, min)
     first = next((cell for cell in joined if cell.throughput is not None), None)
-    device = any("memory/device_peak_mb" in cell.metrics for cell in joined)
-    more = [column for column in _COLUMNS if any(column[1](cell) != ABSENT for cell in joined)]
-    throughput = f"throughput ({rate_unit(joined)})"
+    metrics = columns(View.SWEEP, [cell.metrics for cell in joined])
+    checked = any(verdict_text(cell) != ABSENT for cell in joined)
+    throughput = f"{PAIRS_PER_S.title} ({rate_unit(joined)})"
     headers = ["cell", *_axis_names(axes), "status", throughput, "speed-up",
-               "p50 (ms)", "p95 (ms)", "p99 (ms)", "RSS peak (MB)",
-               *(["device peak (MB)"] * device), *(name for name, _ in more)]  # fmt: skip
+               *(metric.heading for metric in metrics), *(["ranking"] * checked)]  # fmt: skip
     rows = []
     for cell in joined:
-        metrics, n = cell.metrics, int(cell.metrics.get("requests/ok", 0))
-        p95 = percentile_text(cell.p95.value, 95, n) if cell.p95 else ABSENT
+        texts = {metric: metric_text(metric, cell.metrics) for metric in metrics}
+        if P95_LATENCY in texts:
+            texts[P95_LATENCY] = _marked(texts[P95_LATENCY], cell, quickest, choice, _p95)
         rows.append([
             ", ".join(_link(run.name, folder) for run in cell.runs),
             *_axis_values(cell, axes),
             cell.status,
             _marked(estimate_text(cell.throughput), cell, fastest, choice, _throughput),
             _times(cell, first),
-            percentile_text(metrics.get("latency/p50_ms"), 50, n),
-            _marked(p95, cell, quickest, choice, _p95),
-            percentile_text(metrics.get("latency/p99_ms"), 99, n),
-            number(metrics.get("memory/rss_peak_mb")),
-            *([number(metrics.get("memory/device_peak_mb"))] * device),
-            *(text(cell) for _, text in more),
+            *texts.values(),
+            *([verdict_text(cell)] * checked),
         ])  # fmt: skip
-    right = 6 + device + len(more)
+    right = 2 + len(metrics) + checked
     align = "l" * (len(headers) - right) + "r" * right
     table = markdown_table(headers, rows, align)
     return f"## All cells\n\n{table}\n\n{_legend(joined, choice)}"
@@ -151,19 +150,6 @@ def verdict_text(cell: Cell) -> str:
     if cell.verdict is None or cell.verdict is Verdict.UNCHECKED:
         return ABSENT
     return "✗ changes" if cell.disqualified else cell.verdict.value
-
-
-def _metric(name: str, digits: int) -> Callable[[Cell], str]:
-    return lambda cell: number(cell.metrics.get(name), digits)
-
-
-# Beside the speed where any cell has them
-_COLUMNS: tuple[tuple[str, Callable[[Cell], str]], ...] = (
-    ("model (MB)", _metric("memory/model_mb", 3)),
-    ("tau", _metric("quality/kendall_tau", 3)),
-    ("nDCG@10 vs fp32", lambda cell: change_text(cell.metrics)),
-    ("ranking", verdict_text),
-)
 
 
 def _marked(text: str, cell: Cell, best: Cell | None, choice: Choice, get: Get) -> str:

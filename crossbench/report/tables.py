@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from crossbench.measure.statistics import percentile_supported
-from crossbench.wording import ABSENT, number, percent
+from crossbench.wording import number
 
 Row = Sequence[str]
 
@@ -16,18 +16,6 @@ def percentile_text(value: float | None, q: float, n: int, unit: str = "") -> st
     """A percentile, marked with the number of requests where these hardly support it."""
     text = f"{number(value)} {unit}".rstrip()
     return text if value is None or percentile_supported(q, n) else f"~{text} (n={n})"
-
-
-def change_text(metrics: Mapping[str, float]) -> str:
-    """nDCG@10's relative change from fp32 with its interval, in percent."""
-    key = "quality/ndcg_at_10_change"
-    if key not in metrics:
-        return ABSENT
-    text = percent(metrics[key], 1, signed=True)
-    if f"{key}_low" in metrics:
-        low, high = (percent(metrics[f"{key}_{end}"], 1, signed=True) for end in ("low", "high"))
-        text += f" ({low} … {high})"
-    return text
 
 
 def interval_text(low: float, high: float) -> str:

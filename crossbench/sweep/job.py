@@ -14,6 +14,8 @@ from rich.markup import escape
 
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.events import CellEnded, CellStarted, RunEnded
+from crossbench.measure.catalogue import names
+from crossbench.measure.metric import View
 from crossbench.report.axes import full_label
 from crossbench.report.cell import REPORT_FILE, write_cell_report
 from crossbench.report.sweep import terminal_table
@@ -42,10 +44,7 @@ from crossbench.sweep.services import (
 from crossbench.system.command import denied
 from crossbench.tracking.protocol import Place
 
-DASHBOARD_FIGURES = (
-    "throughput/pairs_per_s", "throughput/texts_per_s", "latency/p50_ms", "latency/p95_ms",
-    "memory/rss_peak_mb",
-)  # fmt: skip
+DASHBOARD_FIGURES = names(View.DASHBOARD)
 
 
 def run_job(config: DictConfig) -> None:

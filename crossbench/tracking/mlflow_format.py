@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
+from crossbench.measure import catalogue
+from crossbench.measure.metric import View
 from crossbench.results import RunResult, Status
 from crossbench.settings.cell_config import CellConfig
 
@@ -35,24 +37,7 @@ DIGEST_TAG = "crossbench.model_digest"
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
 
 # First in MLflow's charts and in its compare page, which take metrics in the order of their writing
-LEADING_METRICS = (
-    "throughput/pairs_per_s",
-    "latency/p50_ms",
-    "latency/p95_ms",
-    "latency/p99_ms",
-    "memory/rss_peak_mb",
-    "memory/device_peak_mb",
-    "memory/model_mb",
-    "quality/ndcg_at_10",
-)
-_NOTE_METRICS = (
-    ("throughput/pairs_per_s", "pairs/s"),
-    ("throughput/texts_per_s", "texts/s"),
-    ("latency/p50_ms", "p50, ms"),
-    ("latency/p95_ms", "p95, ms"),
-    ("memory/rss_peak_mb", "peak resident set, MB"),
-    ("memory/model_mb", "the model's weights, MB"),
-)
+LEADING_METRICS = catalogue.names(View.MLFLOW_FIRST)
 _VIEW_COLUMNS = (
     *(f"params.`{name}`" for name in ("backend", "quant", "batch", "concurrency")),
     *(f"metrics.`{name}`" for name in LEADING_METRICS),
@@ -129,17 +114,14 @@ def cell_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def sweep_metrics(results: Sequence[RunResult]) -> dict[str, float]:
     """What a sweep's cells come to, so that its row in MLflow's table says something."""
-    metrics = {f"cells/{status}": 0.0 for status in Status}
+    metrics = {catalogue.CELLS[status].name: 0.0 for status in Status}
     for result in results:
-        metrics[f"cells/{result.status}"] += 1
+        metrics[catalogue.CELLS[result.status].name] += 1
     finished = [result.metrics for result in results if result.status is Status.FINISHED]
-    for name, key, best in (
-        ("best/pairs_per_s", "throughput/pairs_per_s", max),
-        ("best/p95_ms", "latency/p95_ms", min),
-    ):
-        values = [found[key] for found in finished if is_number(found.get(key))]
+    for name, best in catalogue.BEST.items():
+        values = [found[name] for found in finished if is_number(found.get(name))]
         if values:
-            metrics[name] = best(values)
+            metrics[best.name] = best.better.pick(values)
     return metrics
 
 
@@ -286,9 +268,9 @@ def _text(value: Any) -> str:
 def _cell_note(result: RunResult) -> str:
     lines = [f"**{result.status}**" + (f": {result.error}" if result.error else "")]
     rows = [
-        f"| {label} | {result.metrics[key]:,.1f} |"
-        for key, label in _NOTE_METRICS
-        if is_number(result.metrics.get(key))
+        f"| {metric.heading} | {metric.text(result.metrics[metric.name], more_digits=1)} |"
+        for metric in catalogue.shown(View.MLFLOW_NOTE)
+        if is_number(result.metrics.get(metric.name))
     ]
     lines += ["", "| | |", "|---|---:|", *rows] if rows else []
     lines += [""] if result.warnings else []

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from crossbench.errors import TrackingError
 from crossbench.load.labels import load_text
+from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
 from crossbench.results import RunResult
 from crossbench.tracking.mlflow_format import DIGEST_TAG, is_number
 from crossbench.types import Pipeline
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 RATE_TAG, P95_TAG, RUN_TAG, CELL_TAG = (
-    f"crossbench.best_{name}" for name in ("pairs_per_s", "p95_ms", "run_id", "cell")
+    f"crossbench.best_{name}" for name in (PAIRS_PER_S.key, P95_LATENCY.key, "run_id", "cell")
 )
 
 
@@ -38,7 +39,7 @@ def link_version(client: MlflowClient, name: str, run_id: str, result: RunResult
         raise TrackingError("the result has no model digest, so no registered version fits it")
     version = _version(client, name, digest) or _create(client, name, run_id, digest, result)
     number = str(version.version)
-    rate, p95 = (result.metrics.get(key) for key in ("throughput/pairs_per_s", "latency/p95_ms"))
+    rate, p95 = (result.metrics.get(metric.name) for metric in (PAIRS_PER_S, P95_LATENCY))
     best_so_far = float(version.tags.get(RATE_TAG, "-inf"))
     if _is_of_the_model(result) and is_number(rate) and float(rate or 0) > best_so_far:
         model = result.model

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossbench.errors import TrackingError
+from crossbench.measure.catalogue import live_name
 from crossbench.measure.probes import environment
 from crossbench.results import RunResult, Status
 from crossbench.settings.flatten import without_credentials
@@ -275,7 +276,7 @@ class MlflowTracker:
 
         points = [
             Metric(
-                f"live/{name}", value, round((started_at + time_s) * 1e3), form.live_step(time_s)
+                live_name(name), value, round((started_at + time_s) * 1e3), form.live_step(time_s)
             )
             for name, values in series.items()
             if name != "time_s"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from crossbench.measure.catalogue import P95_LATENCY
+from crossbench.report.columns import told_text
 from crossbench.report.compare import Cell, Estimate, distinguishable, ratio
 from crossbench.report.sweep_tables import estimate_text
-from crossbench.report.tables import percentile_text
 from crossbench.settings.flatten import value_text
 
 
@@ -42,9 +43,8 @@ def speed_text(a: Cell, b: Cell) -> str:
 
 def told(cell: Cell) -> str:
     """A cell with its throughput and p95."""
-    n = int(cell.metrics.get("requests/ok", 0))
-    p95 = percentile_text(cell.p95.value if cell.p95 else None, 95, n, "ms")
-    return f"{cell.label} ({estimate_text(cell.throughput)} {cell.unit}/s, p95 {p95})"
+    p95 = f"{P95_LATENCY.short} {told_text(P95_LATENCY, cell.metrics)}"
+    return f"{cell.label} ({estimate_text(cell.throughput)} {cell.unit}/s, {p95})"
 
 
 def spread_limit(joined: Sequence[Cell]) -> str:

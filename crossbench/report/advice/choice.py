@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from crossbench.measure.catalogue import KENDALL_TAU, MAX_ABS_DIFF, NDCG_AT_10, NDCG_AT_10_CHANGE
 from crossbench.measure.ranking import Verdict
 from crossbench.report.compare import Cell
 from crossbench.types import Pipeline, Quant
-from crossbench.wording import number, percent
+from crossbench.wording import number
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +72,15 @@ def keeps_ranking(cell: Cell) -> bool | None:
 def ranking_text(cell: Cell) -> str:
     """What is known of the cell's ranking."""
     metrics, parts = cell.metrics, []
-    change = metrics.get("quality/ndcg_at_10_change")
+    change = metrics.get(NDCG_AT_10_CHANGE.name)
     if change is not None:
-        text = f"nDCG@10 {percent(change, 1, signed=True)}"
-        ends = [metrics.get(f"quality/ndcg_at_10_change_{end}") for end in ("low", "high")]
-        if None not in ends:
-            low, high = (percent(end, 1, signed=True) for end in ends if end is not None)
+        text = f"{NDCG_AT_10.title} {NDCG_AT_10_CHANGE.text(change)}"
+        if ends := NDCG_AT_10_CHANGE.interval(metrics):
+            low, high = map(NDCG_AT_10_CHANGE.text, ends)
             text += f", 95 % interval {low} to {high}"
         parts.append(text)
-    if (tau := metrics.get("quality/kendall_tau")) is not None:
+    if (tau := metrics.get(KENDALL_TAU.name)) is not None:
         parts.append(f"Kendall's tau {tau:.3f}")
-    if (drift := metrics.get("quality/max_abs_diff")) is not None:
+    if (drift := metrics.get(MAX_ABS_DIFF.name)) is not None:
         parts.append(f"scores differ by at most {number(drift, 2)}")
     return "; ".join(parts) or "no quality metrics"

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
+from crossbench.measure.catalogue import DEVICE_PEAK_MB, MODEL_MB, RSS_PEAK_MB
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text, spread_limit
 from crossbench.report.advice.choice import keeps_ranking, ranking_text
 from crossbench.report.axes import numeric_axis
@@ -16,11 +17,7 @@ from crossbench.types import Quant
 _PRECISIONS = tuple(Quant)  # from the highest to the lowest
 _NO_CHOICE = frozenset({"quant", "pipeline"})  # has a recommendation of its own; is a measurement
 _SMALLER = 0.9  # a memory that is less than this share of the other's is smaller
-_MEMORY = {
-    "memory/model_mb": "weights",
-    "memory/device_peak_mb": "device memory",
-    "memory/rss_peak_mb": "peak resident set",
-}
+_MEMORY = (MODEL_MB, DEVICE_PEAK_MB, RSS_PEAK_MB)
 
 
 def distinguishable_choices(joined: Sequence[Cell], axes: Sequence[str]) -> list[Recommendation]:
@@ -128,9 +125,10 @@ def _step_text(high: Cell, low: Cell) -> str:
 
 def _memory(high: Cell, low: Cell) -> tuple[str, float] | None:
     """What memory is called and low's share of high's, by the first measure that both have."""
-    for name, words in _MEMORY.items():
+    for metric in _MEMORY:
+        name = metric.name
         if name in low.metrics and high.metrics.get(name):
-            return words, low.metrics[name] / high.metrics[name]
+            return metric.title, low.metrics[name] / high.metrics[name]
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from crossbench.measure.catalogue import PADDING_WASTE, SERVICE, stage
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text
 from crossbench.report.compare import Cell
 from crossbench.settings.flatten import value_text
@@ -86,20 +87,19 @@ def _remedy(cause: _Cause, worst: Cell, served: Sequence[Cell], axes: Sequence[s
 
 
 def _padding(cell: Cell) -> float | None:
-    return cell.metrics.get("batching/padding_waste")
+    return cell.metrics.get(PADDING_WASTE.name)
 
 
 def _tokenising(cell: Cell) -> float | None:
-    parts = [cell.metrics.get(f"stage/{stage}_mean_ms") for stage in ("tokenize", "infer")]
-    tokenize, infer = parts
+    tokenize, infer = (cell.metrics.get(stage(name, "mean").name) for name in ("tokenize", "infer"))
     if tokenize is None or infer is None or tokenize + infer <= 0:
         return None
     return tokenize / (tokenize + infer)
 
 
 def _overhead(cell: Cell) -> float | None:
-    overhead = cell.metrics.get("stage/overhead_mean_ms")
-    service = cell.metrics.get("service/mean_ms")
+    overhead = cell.metrics.get(stage("overhead", "mean").name)
+    service = cell.metrics.get(SERVICE["mean"].name)
     return None if overhead is None or not service else max(0.0, overhead / service)
 
 

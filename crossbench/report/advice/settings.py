@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from crossbench.load.labels import IN_FLIGHT
+from crossbench.measure.catalogue import REQUESTS_FAILED
 from crossbench.measure.statistics import percentile_supported
 from crossbench.report.advice.advice import (
     Recommendation,
@@ -17,6 +18,7 @@ from crossbench.report.advice.advice import (
 )
 from crossbench.report.advice.choice import Choice
 from crossbench.report.axes import numeric_axis
+from crossbench.report.columns import requests_ok
 from crossbench.report.compare import Cell, distinguishable, pareto
 from crossbench.report.knee import LEAST_HEIGHT, find_knee
 from crossbench.wording import counted, number, percent
@@ -46,13 +48,13 @@ def best_settings(choice: Choice, bound_ms: float | None) -> Recommendation:
         gained = "the fastest of them" if _pace(fastest) > _pace(best) else "at best"
         evidence.append(f"{len(over)} over the bound, {gained} {told(fastest)}.")
     limits = [spread_limit(within), *_edges(best, choice.cells), *left_out]
-    n = int(best.metrics.get("requests/ok", 0))
+    n = requests_ok(best.metrics)
     if not percentile_supported(95, n):
         limits.append(f"Its p95 rests on {counted(n, 'request')}.")
     above = best.p95.above if best.p95 else None
     if bound_ms and above is not None and _p95(best) + above > bound_ms:
         limits.append(f"The interval of its p95 reaches {number(_p95(best) + above)} ms.")
-    if failed := best.metrics.get("requests/failed"):
+    if failed := best.metrics.get(REQUESTS_FAILED.name):
         limits.append(f"{number(failed)} of its requests failed.")
     if choice.unverified:
         limits.append("Whether it keeps the ranking was not verified.")
