@@ -81,9 +81,11 @@ def save(made: Figure, folder: Path, name: str) -> Path:
     settle(made)
     vector, picture = folder / f"{name}.svg", folder / f"{name}.png"
     try:
-        FigureCanvasSVG(made).print_svg(vector, metadata={"Date": None})
+        svg: Any = FigureCanvasSVG(made)
+        svg.print_svg(vector, metadata={"Date": None})
         made.dpi = _DPI  # an SVG is drawn with another one
-        FigureCanvasAgg(made).print_png(picture)
+        png: Any = FigureCanvasAgg(made)
+        png.print_png(picture)
     except OSError:  # a full disk has room for the report once half a plot is gone
         vector.unlink(missing_ok=True)
         picture.unlink(missing_ok=True)

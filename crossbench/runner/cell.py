@@ -20,14 +20,12 @@ from crossbench.errors import (
     UnsupportedQuant,
 )
 from crossbench.events import EventStream
-from crossbench.load.datasets import LoadedDataset
 from crossbench.load.driver import ClosedLoop
-from crossbench.load.lengths import summarise as summarise_lengths
 from crossbench.load.no_tokens import refuse_no_tokens
+from crossbench.load.prepared import prepare
 from crossbench.load.requests import first_pairs
 from crossbench.measure.probes import environment
 from crossbench.models.folder import ModelFolder
-from crossbench.models.tokenizer import PairTokenizer
 from crossbench.quality.check import Checked, compare, score_sample, unchecked
 from crossbench.quality.sample import Check
 from crossbench.quality.score_cache import ReferenceCache
@@ -125,14 +123,10 @@ def load_data(config: Mapping[str, Any], settings: CellSettings, model: ModelFol
     Raises:
         DatasetError: it is missing, empty or malformed.
     """
-    tokenizer = PairTokenizer(model)
-    dataset: LoadedDataset = build(config["dataset"]).load(tokenizer, settings.seed)
-    passages = [text for entry in dataset.lists for text in entry.passages]
-    return CellData(
-        dataset=dataset,
-        query_tokens=summarise_lengths(tokenizer.count([entry.query for entry in dataset.lists])),
-        passage_tokens=summarise_lengths(tokenizer.count(passages)),
+    prepared = prepare(
+        build(config["dataset"]), model, settings.seed, settings.cache_dir / "datasets"
     )
+    return CellData(prepared.dataset, prepared.query_tokens, prepared.passage_tokens)
 
 
 async def _drive(
