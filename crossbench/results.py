@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from crossbench.errors import ResultError
 from crossbench.settings.cell_config import CellConfig
 from crossbench.system.files import whole_file
+from crossbench.system.rows import TEXT, load_rows, save_rows
 from crossbench.types import RequestRecord, ScoredPair, Task
 
 SCHEMA_VERSION = 2
@@ -21,7 +22,27 @@ RESULT_FILE = "result.json"
 RECORDS_FILE = "requests.parquet"
 QUALITY_FILE = "quality.parquet"
 _FLOOR = "noop"  # the one backend without a model when results did not say which has none
-Row = TypeVar("Row", RequestRecord, ScoredPair)
+# The fields of RequestRecord and of ScoredPair, in their order
+_RECORD_COLUMNS = {
+    "index": "int64",
+    "due_s": "float64",
+    "sent_s": "float64",
+    "received_s": "float64",
+    "pairs": "int64",
+    "tokens": "int64",
+    "truncated": "int64",
+    "tokenize_ms": "float64",
+    "queue_ms": "float64",
+    "infer_ms": "float64",
+    "status": TEXT,
+}
+_QUALITY_COLUMNS = {
+    "query_id": TEXT,
+    "passage_id": TEXT,
+    "score": "float32",
+    "reference_score": "float32",
+    "relevance": "int32",
+}
 
 
 class Status(StrEnum):
@@ -146,13 +167,7 @@ def cell_folders(sweep: Path) -> list[Path]:
 
 def save_records(records: Sequence[RequestRecord], folder: Path) -> Path:
     """Write `requests.parquet` into `folder`: one row per request, one column per field."""
-    import pyarrow as pa
-
-    columns = {
-        item.name: [getattr(record, item.name) for record in records]
-        for item in fields(RequestRecord)
-    }
-    return _write_table(pa.table(columns), folder / RECORDS_FILE)
+    return save_rows(records, _RECORD_COLUMNS, folder / RECORDS_FILE)
 
 
 def load_records(folder: Path) -> list[RequestRecord]:
@@ -161,25 +176,12 @@ def load_records(folder: Path) -> list[RequestRecord]:
     Raises:
         ResultError: the file is not whole.
     """
-    return _load_rows(folder / RECORDS_FILE, RequestRecord)
+    return load_rows(folder / RECORDS_FILE, RequestRecord, [*_RECORD_COLUMNS])
 
 
 def save_quality(pairs: Sequence[ScoredPair], folder: Path) -> Path:
     """Write `quality.parquet` into `folder`: one row per pair of the quality check."""
-    import pyarrow as pa
-
-    types = {
-        "query_id": pa.string(),
-        "passage_id": pa.string(),
-        "score": pa.float32(),
-        "reference_score": pa.float32(),
-        "relevance": pa.int32(),
-    }
-    columns = {
-        name: pa.array([getattr(pair, name) for pair in pairs], kind)
-        for name, kind in types.items()
-    }
-    return _write_table(pa.table(columns), folder / QUALITY_FILE)
+    return save_rows(pairs, _QUALITY_COLUMNS, folder / QUALITY_FILE)
 
 
 def load_quality(folder: Path) -> list[ScoredPair]:
@@ -188,33 +190,7 @@ def load_quality(folder: Path) -> list[ScoredPair]:
     Raises:
         ResultError: the file is not whole.
     """
-    return _load_rows(folder / QUALITY_FILE, ScoredPair)
-
-
-def _write_table(table: Any, path: Path) -> Path:
-    """A pyarrow Table as parquet, whole or not at all: the process may be ended at any moment."""
-    import pyarrow.parquet as pq
-
-    # An open file, not its name: pyarrow takes names in UTF-8 alone, whatever the locale
-    with whole_file(path) as partial, partial.open("wb") as file:
-        pq.write_table(table, file)
-        file.flush()  # a full disk must show before the file takes its place
-    return path
-
-
-def _load_rows(path: Path, kind: type[Row]) -> list[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not path.exists():
-        return []
-    names = [item.name for item in fields(kind)]
-    try:
-        with path.open("rb") as file:
-            return [kind(**row) for row in pq.read_table(file, columns=names).to_pylist()]
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise ResultError(f"{path.name} is broken ({reason}): run the cell again") from error
+    return load_rows(folder / QUALITY_FILE, ScoredPair, [*_QUALITY_COLUMNS])
 
 
 def _finite(value: Any) -> Any:

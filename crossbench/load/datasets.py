@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from crossbench.errors import DatasetError
+from crossbench.load.lengths import PASSAGES, QUERIES
 from crossbench.load.msmarco import LeftOut, Row, lists_of, parquet_rows
 from crossbench.load.synthetic import make_lists
 from crossbench.load.trec import read_trec
 from crossbench.models.tokenizer import PairTokenizer
+from crossbench.models.wordpiece import read_words
 from crossbench.types import QueryPassages
 
 
@@ -38,6 +40,13 @@ class LoadedDataset:
 
 class Dataset(Protocol):
     """One choice of conf/dataset."""
+
+    def recipe(self, seed: int) -> object:
+        """What the texts follow from beside the tokenizer, by its repr; None: they lie in files.
+
+        Texts with a recipe are kept between cells.
+        """
+        ...
 
     def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
         """All lists; `tokenizer` and `seed` matter only to data that is made up.
@@ -77,12 +86,16 @@ class SyntheticDataset:
                 "[20,400], or null for those of MS MARCO"
             )
 
+    def recipe(self, seed: int) -> object:
+        shape = (self.queries, self.passages_per_query, self.passage_tokens)
+        return "synthetic", self.name, seed, *shape, QUERIES, PASSAGES, read_words()
+
     def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
         """Deterministic in the seed and the tokenizer."""
         lists = make_lists(
             tokenizer, seed, self.queries, self.passages_per_query, self.passage_tokens
         )
-        return _loaded(self.name, f"synthetic, seed {seed}", lists)
+        return loaded(self.name, f"synthetic, seed {seed}", lists)
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,9 @@ class TrecDataset:
         if not (self.path or "").strip():
             raise DatasetError(f"dataset={self.name} needs its files: give dataset.path=DIR")
 
+    def recipe(self, seed: int) -> None:
+        """Its files are read for each cell."""
+
     def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
         """The lists of the folder.
 
@@ -127,7 +143,7 @@ class TrecDataset:
         data = read_trec(
             folder, self.queries_file, self.collection_file, self.run, self.qrels, self.limit
         )
-        return _loaded(
+        return loaded(
             self.name,
             str(folder),
             data.lists,
@@ -158,6 +174,9 @@ class MsMarcoDataset:
     def __post_init__(self) -> None:
         _check_limit(self.limit)
 
+    def recipe(self, seed: int) -> None:
+        """Its files are read for each cell."""
+
     def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
         """One list per row with at least one passage; `is_selected` is the relevance.
 
@@ -173,7 +192,7 @@ class MsMarcoDataset:
             source = f"{self.repo} {self.config} {self.split}"
             rows = ((f"{source}, row {index}", row) for index, row in enumerate(self._hub_rows()))
         lists = tuple(islice(lists_of(rows, left_out), self.limit))
-        return _loaded(self.name, source, lists, warnings=tuple(left_out.notes()))
+        return loaded(self.name, source, lists, warnings=tuple(left_out.notes()))
 
     def _hub_rows(self) -> Iterable[dict[str, Any]]:
         try:
@@ -212,7 +231,7 @@ def _check_limit(limit: int | None) -> None:
         raise DatasetError(f"dataset.limit={limit}: give at least 1, or null for all")
 
 
-def _loaded(
+def loaded(
     name: str,
     source: str,
     lists: tuple[QueryPassages, ...],
@@ -220,6 +239,11 @@ def _loaded(
     warnings: tuple[str, ...] = (),
     judged_left_out: int = 0,
 ) -> LoadedDataset:
+    """A data set with its digest.
+
+    Raises:
+        DatasetError: it has no lists; with the `warnings`, which may say why.
+    """
     if not lists:
         why = " ".join(("nothing to send.", *warnings)).removesuffix(".")
         raise DatasetError(f"dataset={name} ({source}) has no query with passages: {why}")

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
@@ -72,13 +73,19 @@ def figure(height_in: float, width_in: float = WIDTH_IN) -> Iterator[Figure]:
 
 
 def save(made: Figure, folder: Path, name: str) -> Path:
-    """Write `name`.png and `name`.svg into `folder`; returns the PNG's path."""
+    """Write `name`.png and `name`.svg into `folder`; returns the PNG's path.
+
+    Not by `savefig`, which draws a figure twice for each file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     settle(made)
     vector, picture = folder / f"{name}.svg", folder / f"{name}.png"
     try:
-        made.savefig(vector, metadata={"Date": None})
-        made.savefig(picture)
+        svg: Any = FigureCanvasSVG(made)
+        svg.print_svg(vector, metadata={"Date": None})
+        made.dpi = _DPI  # an SVG is drawn with another one
+        png: Any = FigureCanvasAgg(made)
+        png.print_png(picture)
     except OSError:  # a full disk has room for the report once half a plot is gone
         vector.unlink(missing_ok=True)
         picture.unlink(missing_ok=True)
@@ -88,7 +95,8 @@ def save(made: Figure, folder: Path, name: str) -> Path:
 
 def settle(made: Figure) -> None:
     """Lay the figure out once and for all: matplotlib would do it again at every drawing."""
-    made.draw_without_rendering()
+    if (engine := made.get_layout_engine()) is not None:
+        engine.execute(made)
     made.set_layout_engine("none")
 
 

@@ -19,13 +19,11 @@ from crossbench.errors import (
     UnsupportedQuant,
 )
 from crossbench.events import ServerListens, ServerStops
-from crossbench.load.datasets import LoadedDataset
-from crossbench.load.lengths import summarise as summarise_lengths
 from crossbench.load.no_tokens import refuse_no_tokens
+from crossbench.load.prepared import prepare
 from crossbench.load.requests import first_pairs
 from crossbench.measure.probes import environment
 from crossbench.models.folder import ModelFolder
-from crossbench.models.tokenizer import PairTokenizer
 from crossbench.quality.check import Checked, compare, score_sample, unchecked
 from crossbench.quality.sample import Check
 from crossbench.quality.score_cache import ReferenceCache
@@ -123,14 +121,9 @@ def load_data(plan: CellPlan, model: ModelFolder) -> CellData:
     Raises:
         DatasetError: it is missing, empty or malformed.
     """
-    tokenizer = PairTokenizer(model)
-    dataset: LoadedDataset = plan.dataset.build().load(tokenizer, plan.settings.seed)
-    passages = [text for entry in dataset.lists for text in entry.passages]
-    return CellData(
-        dataset=dataset,
-        query_tokens=summarise_lengths(tokenizer.count([entry.query for entry in dataset.lists])),
-        passage_tokens=summarise_lengths(tokenizer.count(passages)),
-    )
+    settings = plan.settings
+    prepared = prepare(plan.dataset.build(), model, settings.seed, settings.cache_dir / "datasets")
+    return CellData(prepared.dataset, prepared.query_tokens, prepared.passage_tokens)
 
 
 async def _drive(

@@ -1,0 +1,90 @@
+"""Frozen dataclasses as rows of a parquet file.
+
+`pa.array` and `pq.read_table` import pandas and pyarrow's data sets, 0.4 s that every cell would
+pay, so the columns are made from buffers and read by a ParquetFile.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from crossbench.errors import ResultError
+from crossbench.system.files import whole_file
+
+Row = TypeVar("Row")
+TEXT = "text"  # a column of str; the other kinds are numpy's names ("int64", "float32")
+
+
+def save_rows(rows: Sequence[Any], columns: Mapping[str, str], path: Path) -> Path:
+    """Write one row per object, whole or not at all; `columns` gives each attribute's kind.
+
+    None becomes null.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrays = [_array([getattr(row, name) for row in rows], kind) for name, kind in columns.items()]
+    table = pa.Table.from_arrays(arrays, names=list(columns))
+    # An open file, not its name: pyarrow takes names in UTF-8 alone, whatever the locale
+    with whole_file(path) as partial, partial.open("wb") as file:
+        pq.write_table(table, file)
+        file.flush()  # a full disk must show before the file takes its place
+    return path
+
+
+def load_rows(path: Path, kind: type[Row], columns: Sequence[str]) -> list[Row]:
+    """Every row as a `kind` of its `columns`, in their order; no such file is an empty list.
+
+    Raises:
+        ResultError: the file is not whole.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        return []
+    rows: list[Row] = []
+    try:
+        with path.open("rb") as file:
+            # A batch at a time, so that a million rows are in memory once
+            for batch in pq.ParquetFile(file).iter_batches(columns=list(columns)):
+                values = [_values(batch.column(name)) for name in columns]
+                rows += map(kind, *values)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise ResultError(f"{path.name} is broken ({reason}): run the cell again") from error
+    return rows
+
+
+def _values(array: Any) -> list[Any]:
+    import pyarrow as pa
+
+    values: list[Any] = array.to_pylist()
+    if pa.types.is_string(array.type):  # a few words that repeat, such as a status: one object each
+        return [value if value is None else sys.intern(value) for value in values]
+    return values
+
+
+def _array(values: Sequence[Any], kind: str) -> Any:
+    import pyarrow as pa
+
+    present = np.array([value is not None for value in values], dtype=bool)
+    nulls = len(values) - int(present.sum())
+    valid = pa.py_buffer(np.packbits(present, bitorder="little")) if nulls else None
+    if kind == TEXT:
+        texts = ["" if value is None else value for value in values]
+        encoded = [text.encode("utf-8", "replace") for text in texts]
+        offsets = np.zeros(len(values) + 1, dtype=np.int32)
+        np.cumsum([len(text) for text in encoded], out=offsets[1:])
+        buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+        return pa.Array.from_buffers(pa.string(), len(values), buffers, nulls)
+    numbers = np.array([0 if value is None else value for value in values], dtype=kind)
+    kinds = {
+        "int32": pa.int32(), "int64": pa.int64(), "float32": pa.float32(), "float64": pa.float64(),
+    }  # fmt: skip
+    return pa.Array.from_buffers(kinds[kind], len(values), [valid, pa.py_buffer(numbers)], nulls)
