@@ -1,4 +1,4 @@
-"""Seconds and peak memory of what reads results: 500 cells of a sweep, a million requests of a cell.
+"""Seconds and peak memory of what reads results: 500 cells, and a cell of a million requests.
 
     python -m benchmarks.scale [--cells 500] [--requests 1000000] [--only NAME ...]
 
