@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -13,9 +14,7 @@ from omegaconf import OmegaConf
 
 from crossbench.models.folder import ModelFolder
 from crossbench.models.sources import SeededModel
-
-REPO = Path(__file__).resolve().parents[1]
-SHARED = REPO.parent / "shared"
+from tests.helpers.places import REPO, SHARED
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +52,9 @@ def outputs(migrated_store: Path, tmp_path: Path) -> Path:
     folder.mkdir()
     shutil.copy(migrated_store, folder / "mlflow.db")
     return folder
+
+
+@pytest.fixture
+def environment(seeded_model: ModelFolder) -> dict[str, str]:
+    """The user's environment, with the seeded model already made."""
+    return {**os.environ, "CROSSBENCH_CACHE": str(seeded_model.path.parent)}

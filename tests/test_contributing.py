@@ -15,7 +15,7 @@ import pytest
 from crossbench.models.folder import ModelFolder
 from crossbench.results import RunResult, load_cell
 from crossbench.types import RequestRecord
-from tests.conftest import REPO
+from tests.helpers.places import REPO
 
 QUICK = (
     "max_seconds=1", "warmup_requests=1", "batch=4", "tracker=none", "dashboard=none",

@@ -94,7 +94,8 @@ def exists(key: str, value: str) -> bool:
     if folder is None or not rest:
         files, keys = [REPO / "conf" / "config.yaml"], [first, *rest]
     else:
-        files, keys = sorted(folder.glob("*.yaml")), rest
+        common = [REPO / "conf/request.yaml"] if first == "load" else []  # request@load
+        files, keys = [*sorted(folder.glob("*.yaml")), *common], rest
     return any(has_key(yaml.safe_load(file.read_text("utf-8")), keys) for file in files)
 
 

@@ -62,7 +62,7 @@ class Board:
         self.current: int | None = None
         self.stage = ""
         self.ended = ""
-        self.config: Mapping[str, str] = {}
+        self.settings: Mapping[str, str] = {}
         self.progress: ProgressMade | None = None
         self.client_failed: Counter[str] = Counter()
         self.samples: deque[Sample] = deque(maxlen=HISTORY)
@@ -88,7 +88,7 @@ class Board:
             case CellEnded() if cell is not None and cell in self.cells:
                 self._end_cell(self.cells[cell], event, time_s)
             case ServerConfigured():
-                self.config = event.config
+                self.settings = event.config
             case StageStarted():
                 self.stage = event.stage
             case ServerListens():
@@ -110,7 +110,7 @@ class Board:
         self.cells[number] = CellRow(number, event.label, "running", time_s, None, {}, None)
         self.cells_planned = max(self.cells_planned, number + 1)
         self.current, self.stage, self.address = number, "starting", None
-        self.config = event.config
+        self.settings = event.config
         self.progress = None
         self.client_failed.clear()
         self.marks.append((time_s, f"cell {number + 1}"))
@@ -184,7 +184,7 @@ class Board:
     @property
     def unit(self) -> str:
         """What is counted: texts where the running cell embeds, else pairs."""
-        embeds = self.config.get("load.task") == Task.EMBED
+        embeds = self.settings.get("load.task") == Task.EMBED
         return (Task.EMBED if embeds else Task.SCORE).unit
 
     @property

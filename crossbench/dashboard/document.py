@@ -61,7 +61,7 @@ def document(board: Board, time_s: float) -> dict[str, Any]:
         "gpus": [asdict(gpu) for gpu in last.gpus] if last else [],
         "client": {**asdict(window), "failed": dict(board.client_failed)} if window else None,
         "sweep": _sweep(board, time_s),
-        "config": board.config,
+        "config": board.settings,
     }
 
 

@@ -168,7 +168,7 @@ def errors_html(board: Board) -> str:
 
 def config_html(board: Board) -> str:
     """The configuration, choices and plain values first; without one, what the server says."""
-    shown = board.config or {key: str(value) for key, value in server_facts(board.info).items()}
+    shown = board.settings or {key: str(value) for key, value in server_facts(board.info).items()}
     if not shown:
         return '<p class="quiet">Not known yet.</p>'
     rows = "".join(

@@ -1,0 +1,223 @@
+"""Results as frames, and the notebooks top to bottom, on a sweep that really ran."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from filelock import FileLock
+from nbclient import NotebookClient
+
+import crossbench
+from crossbench.analysis import notebook
+from crossbench.errors import ResultError, TrackingError
+from crossbench.measure.queueing import queueing
+from crossbench.models.folder import ModelFolder
+from crossbench.results import save_quality
+from crossbench.types import RequestRecord, ScoredPair
+from tests.helpers.places import REPO
+
+NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A sweep over batch=0,4,8 that ended, and the store that tracked it."""
+
+    folder: Path
+    uri: str
+
+
+@pytest.fixture(scope="module")
+def ran(
+    migrated_store: Path,
+    seeded_model: ModelFolder,
+    tmp_path_factory: pytest.TempPathFactory,
+    worker_id: str,
+    testrun_uid: str,
+) -> Ran:
+    """Made once for all of pytest-xdist's processes, which share the folder above their own."""
+    base = tmp_path_factory.getbasetemp()
+    outputs = (base if worker_id == "master" else base.parent) / f"notebooks-{testrun_uid}"
+    with FileLock(f"{outputs}.lock"):
+        if not outputs.exists():
+            outputs.mkdir()
+            shutil.copy(migrated_store, outputs / "mlflow.db")
+            sweep(outputs, seeded_model)
+    return Ran(crossbench.latest_sweep(outputs), f"sqlite:///{outputs}/mlflow.db")
+
+
+def sweep(outputs: Path, model: ModelFolder) -> None:
+    overrides = (
+        "backend=noop", "batch=0,4,8", "requests=80", "max_seconds=20", "warmup_requests=1",
+        "concurrency=2", "dataset.queries=4", "dataset.passages_per_query=40", "dashboard=none",
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "crossbench", "-m", *overrides, f"outputs_dir={outputs}"],
+        env={**os.environ, "CROSSBENCH_CACHE": str(model.path.parent)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 1, done.stderr  # of batch=0
+
+
+def test_a_sweep_is_a_frame_of_its_cells(ran: Ran) -> None:
+    frame = crossbench.load_sweep(ran.folder)
+    assert frame["status"].tolist() == ["failed", "finished", "finished"]
+    assert frame["batch"].tolist() == [0, 4, 8]
+    assert frame["backend"].tolist() == ["noop"] * 3
+    assert frame["scheduler.max_batch_pairs"].dtype.kind == "i"
+    assert frame["folder"].tolist() == [str(ran.folder.resolve() / str(cell)) for cell in range(3)]
+    assert "batch must be a positive whole number" in frame["error"][0]
+    assert pd.isna(frame["throughput/pairs_per_s"][0])
+    assert (frame["throughput/pairs_per_s"][1:] > 0).all()
+    assert (frame["latency/p50_ms"][1:] <= frame["latency/p99_ms"][1:]).all()
+    assert not any(name.startswith(("tracker", "backend._")) for name in frame.columns)
+
+    one = crossbench.load_sweep(ran.folder / "1")
+    assert one["cell_id"].tolist() == [frame["cell_id"][1]]
+
+
+def test_mlflow_says_the_same(ran: Ran) -> None:
+    frame = crossbench.load_sweep(ran.folder)
+    runs = crossbench.load_runs(ran.uri, sweep=ran.folder.name)
+    assert set(runs.columns) - set(frame.columns) == {"run_id"}
+    shared = [name for name in frame.columns if name != "folder"]
+    pd.testing.assert_frame_equal(runs[shared], frame[shared], check_dtype=False)
+    assert notebook.summary(runs)["pairs/s"].tolist() == notebook.summary(frame)["pairs/s"].tolist()
+    assert len(crossbench.load_runs(ran.uri)) == 3
+
+
+def test_a_sweep_without_numbers_is_a_frame_too(ran: Ran, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    shutil.copytree(ran.folder / "0", sweep / "0")
+    (sweep / "1").mkdir()  # a cell that was killed
+    frame = crossbench.load_sweep(sweep)
+    assert frame["status"].tolist() == ["failed", "failed"]
+    assert "did the cell run to its end?" in frame["error"][1]
+    assert frame["throughput/pairs_per_s"].isna().all()
+    assert len(notebook.summary(frame)) == 2
+    assert notebook.comparison_plots(frame).images == {}
+    assert notebook.quality_table(frame)["pairs/s"].isna().all()
+    with pytest.raises(ResultError, match="no cell finished"):
+        notebook.baseline_and_best(frame)
+    with pytest.raises(ResultError, match=r"none of them measured"):
+        crossbench.load_requests(sweep)
+
+
+def test_what_is_not_there_is_said(ran: Ran, tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match=rf"give one of the sweeps in it, {ran.folder.name}"):
+        crossbench.load_sweep(ran.folder.parent)
+    with pytest.raises(ResultError, match="is no folder"):
+        crossbench.load_sweep(tmp_path / "nowhere")
+    with pytest.raises(ResultError, match="run one"):
+        crossbench.latest_sweep(tmp_path)
+    with pytest.raises(TrackingError, match=rf"no cell of a sweep named 'x'.*{ran.folder.name}"):
+        crossbench.load_runs(ran.uri, sweep="x")
+    with pytest.raises(TrackingError, match=r"no experiment 'other'.*crossbench"):
+        crossbench.load_runs(ran.uri, experiment="other")
+    with pytest.raises(TrackingError, match=r"there is no MLflow store"):
+        crossbench.load_runs(f"sqlite:///{tmp_path}/none.db")
+    assert not list(tmp_path.iterdir())
+
+
+def test_requests_come_back_as_they_were_recorded(ran: Ran) -> None:
+    requests = crossbench.load_requests(ran.folder)
+    assert requests.groupby("cell").size().to_dict() == {1: 80, 2: 80}
+    frame = crossbench.load_sweep(ran.folder)
+    p50 = requests.groupby("cell")["latency_ms"].quantile(0.5)
+    assert [p50[1], p50[2]] == pytest.approx(frame["latency/p50_ms"][1:].tolist())
+    assert notebook.queueing_table(requests)["in flight"].between(1.5, 2.05).all()
+    assert notebook.stage_table(requests).loc[(1, "p50"), "latency_ms"] == round(p50[1], 2)
+
+
+def test_tables_compare_the_cells(ran: Ran) -> None:
+    frame = crossbench.load_sweep(ran.folder)
+    table = notebook.baseline_and_best(frame)
+    assert table.loc["batch", "baseline"] == "4"  # the first that finished
+    best = notebook.by_choice(frame)
+    assert best.index.tolist() == ["noop"]
+    assert best["pairs/s"].iloc[0] == round(frame["throughput/pairs_per_s"].max(), 2)
+    with pytest.raises(ResultError, match="row 0"):
+        notebook.baseline_and_best(frame, baseline=0)
+
+
+def test_quality_is_set_against_speed(ran: Ran) -> None:
+    frame = crossbench.load_runs(ran.uri)
+    frame["quality/ndcg_at_10"] = [None, 0.7, 0.71]
+    frame["quality/ndcg_at_10_low"] = [None, 0.6, 0.65]
+    table = notebook.quality_table(frame)
+    assert table["pairs/s"].dropna().is_monotonic_decreasing
+    assert set(table["ndcg_at_10"].dropna()) == {0.7, 0.71}
+    drawn = notebook.quality_plots(frame, ["quality/ndcg_at_10", "quality/absent"])
+    assert list(drawn.images) == ["ndcg_at_10 against throughput"]
+    assert drawn.images["ndcg_at_10 against throughput"].startswith(b"\x89PNG")
+
+
+def test_scores_of_the_quality_check_are_a_frame(ran: Ran, tmp_path: Path) -> None:
+    assert crossbench.load_quality(ran.folder).empty  # backend=noop runs no model to check
+    shutil.copytree(ran.folder / "1", tmp_path / "1")
+    save_quality(
+        [ScoredPair("q1", "p1", 0.5, 0.25, 2), ScoredPair("q1", "p2", 0.1, None, None)],
+        tmp_path / "1",
+    )
+    scores = crossbench.load_quality(tmp_path)
+    assert scores["cell"].tolist() == [1, 1]
+    assert scores[["query_id", "passage_id"]].values.tolist() == [["q1", "p1"], ["q1", "p2"]]
+    assert (scores["score"] - scores["reference_score"])[0] == pytest.approx(0.25)
+    assert pd.isna(scores["relevance"][1])
+
+
+def record(sent_s: float, received_s: float, queue_ms: float, infer_ms: float) -> RequestRecord:
+    return RequestRecord(0, sent_s, sent_s, received_s, 8, 80, 0, 0.0, queue_ms, infer_ms, "OK")
+
+
+def test_littles_law_counts_requests() -> None:
+    """Two at a time for 10 s; each takes 1 s, of which it waits 0.25 s and computes 0.5 s."""
+    records = [record(n, n + 1.0, 250.0, 500.0) for n in range(10) for _ in range(2)]
+    found = queueing(records)
+    assert found is not None
+    assert found.requests_per_s == pytest.approx(2)
+    assert found.in_flight == pytest.approx(2)
+    assert (found.waiting, found.computing) == pytest.approx((0.5, 1.0))
+    assert (found.waiting_share, found.variation) == pytest.approx((0.25, 0.0), abs=1e-9)
+    assert queueing([]) is None
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_top_to_bottom(
+    ran: Ran, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CROSSBENCH_TRACKING_URI", ran.uri)
+    monkeypatch.setenv("CROSSBENCH_SWEEP", str(ran.folder))
+    document = nbformat.read(path, as_version=4)
+    assert not any(cell.get("outputs") for cell in document.cells), "stored outputs"
+    NotebookClient(document, timeout=120, resources={"metadata": {"path": str(REPO)}}).execute()
+    shown = [
+        output.data
+        for cell in document.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.output_type == "execute_result"
+    ]
+    assert len(shown) == sum(cell.cell_type == "code" for cell in document.cells)
+    assert all("text/html" in data for data in shown)
+    pictures = re.findall(r"data:image/png;base64,", " ".join(data["text/html"] for data in shown))
+    assert pictures or path.stem.startswith("03")  # the sweep checked no quality
+
+
+def test_the_package_is_light_until_a_frame_is_asked_for() -> None:
+    code = "import sys, crossbench; print([m for m in ('pandas', 'mlflow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    with pytest.raises(AttributeError, match="no attribute 'load_everything'"):
+        _ = crossbench.load_everything  # type: ignore[attr-defined]

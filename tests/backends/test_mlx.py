@@ -1,0 +1,219 @@
+"""backend=mlx: on the Apple GPU where there is one, on the CPU elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from crossbench.backends.base import Deployment
+from crossbench.backends.mlx import MlxBackend, _Engine
+from crossbench.backends.pytorch import PyTorchBackend
+from crossbench.errors import BackendUnavailable, ConfigError, UnsupportedDevice
+from crossbench.models.folder import ModelFolder
+from crossbench.models.weights import Linear, read_weights
+from crossbench.types import Float32Array, Quant, TokenBatch
+from tests.helpers import engine_checks as checks
+from tests.helpers.places import REPO
+
+YAML = REPO / "conf/backend/mlx.yaml"
+LENGTHS = (7, 16, 3)
+
+# The tiny model's weights quantised by int8 and int4: words, and each layer's products.
+QUANTISED = 256 * 64 + 2 * (4 * 64 * 64 + 2 * 64 * 128)
+STORED_TYPE = {Quant.FP32: "float32", Quant.FP16: "float16", Quant.BF16: "bfloat16"}
+
+# The tiny model's weights are rough, so that it shows every rounding. What a half precision may
+# cost is measured by torch's own forward in it. MLX came to about twice that, and twice again is
+# left for another machine's order of summation.
+HALF_FACTOR = 4
+# Against the same weights rounded beforehand, int8 and int4 differ by their activations only: fp32
+# on a CPU, where only the order of summation differs, and fp16 on a GPU.
+ROUNDED_TOLERANCE = {"cpu": 1e-4, "mps": 0.1}
+BITS = {Quant.INT8: 8, Quant.INT4: 4}
+
+
+def make(
+    model: ModelFolder, quant: Quant = Quant.FP32, device: str = "auto", **options: object
+) -> MlxBackend:
+    """The backend as conf/backend/mlx.yaml makes it, not loaded."""
+    config = OmegaConf.load(YAML)
+    config.pop("defaults")
+    config.merge_with(options)
+    deployment = Deployment(model, quant, device, 2, Path())
+    backend: MlxBackend = instantiate(config, _partial_=True)(deployment=deployment)
+    return backend
+
+
+def load(model: ModelFolder, quant: Quant = Quant.FP32, **options: object) -> MlxBackend:
+    require_mlx()
+    backend = make(model, quant, **options)
+    backend.load_model()
+    return backend
+
+
+def require_mlx() -> None:
+    reason = "MLX is not installed: pip install 'crossbench[mlx]'"
+    pytest.importorskip("mlx.core", reason=reason, exc_type=ImportError)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    return checks.tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def batch() -> TokenBatch:
+    return checks.tiny_batch(LENGTHS)
+
+
+@pytest.mark.parametrize("options", [{}, {"cls_only": False}, {"grouping": {"max_pairs": 1}}])
+def test_scores_are_those_of_transformers(
+    tiny: ModelFolder, batch: TokenBatch, options: dict[str, object]
+) -> None:
+    result = load(tiny, **options).infer(batch)
+    np.testing.assert_allclose(result.values, checks.reference(tiny, batch), atol=1e-4, rtol=0)
+    assert result.values.dtype == np.float32
+    alone = options == {"grouping": {"max_pairs": 1}}
+    assert result.tokens_computed == (sum(LENGTHS) if alone else 3 * max(LENGTHS))
+
+
+def test_roberta_scores_are_those_of_transformers(tmp_path: Path) -> None:
+    model = checks.tiny_model(tmp_path, "roberta")
+    batch = checks.tiny_batch(LENGTHS, types=False)
+    scores = load(model).infer(batch).values
+    np.testing.assert_allclose(scores, checks.reference(model, batch), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("quant", [Quant.FP16, Quant.BF16])
+def test_half_precisions_are_really_used(tiny: ModelFolder, quant: Quant) -> None:
+    batch = checks.tiny_batch((7, 16, 3, 9, 22, 12, 5, 30))
+    exact = checks.reference(tiny, batch)
+    torch_half = PyTorchBackend("pytorch", Deployment(tiny, quant, "cpu", 2, Path()))
+    torch_half.load_model()
+    allowed = HALF_FACTOR * np.abs(torch_half.infer(batch).values - exact).max()
+    full, half = load(tiny), load(tiny, quant)
+    assert 1e-3 < np.abs(half.infer(batch).values - exact).max() < allowed
+    head = 4 * (64 * 64 + 64 + 64 + 1)
+    encoder = (full.stored["float32"] - head) // 2
+    assert half.stored == {STORED_TYPE[quant]: encoder, "float32": head}
+
+
+@pytest.mark.parametrize("quant", BITS)
+def test_quantised_weights_are_really_used(
+    tiny: ModelFolder, batch: TokenBatch, quant: Quant
+) -> None:
+    full, backend = load(tiny), load(tiny, quant)
+    scores = backend.infer(batch).values
+    expected = scores_of_rounded_weights(tiny, batch, BITS[quant], backend.group_size)
+    tolerance = ROUNDED_TOLERANCE[backend.device]
+    np.testing.assert_allclose(scores, expected, atol=tolerance, rtol=0)
+    assert np.abs(scores - full.infer(batch).values).max() > 1e-2
+    assert backend.stored["uint32"] == QUANTISED * BITS[quant] // 8
+    assert sum(backend.stored.values()) < 0.5 * sum(full.stored.values())
+
+
+def test_quantised_weights_beside_fp16_activations(tiny: ModelFolder, batch: TokenBatch) -> None:
+    """What a GPU computes at int8, where a CPU takes fp32 activations."""
+    require_mlx()
+    import mlx.core as mx
+
+    engine = _Engine(mx, mx.default_device())
+    stored = engine.load(read_weights(tiny), mx.float16, bits=8, group_size=32, cls_only=True)
+    scores = engine.scores([batch.padded(tiny.pad_id)])[0]
+    engine.close()
+    expected = scores_of_rounded_weights(tiny, batch, bits=8, group_size=32)
+    np.testing.assert_allclose(scores, expected, atol=ROUNDED_TOLERANCE["mps"], rtol=0)
+    assert stored["uint32"] == QUANTISED
+    assert stored["float16"] > 2 * 2 * QUANTISED // 32  # a scale and an offset a group
+
+
+def scores_of_rounded_weights(
+    model: ModelFolder, batch: TokenBatch, bits: int, group_size: int
+) -> Float32Array:
+    """The fp32 encoder's scores on weights that went through quantisation and back."""
+    import mlx.core as mx
+
+    def rounded(array: Float32Array) -> Float32Array:
+        packed = mx.quantize(mx.array(array), group_size, bits)
+        back: Float32Array = np.array(mx.dequantize(*packed, group_size, bits))
+        return back
+
+    def product(linear: Linear) -> Linear:
+        return Linear(rounded(linear.weight), linear.bias)
+
+    weights = read_weights(model)
+    layers = tuple(
+        replace(
+            layer,
+            qkv=product(layer.qkv),
+            attention_out=product(layer.attention_out),
+            up=product(layer.up),
+            down=product(layer.down),
+        )
+        for layer in weights.layers
+    )
+    weights = replace(weights, words=rounded(weights.words), layers=layers)
+    engine = _Engine(mx, mx.default_device())
+    engine.load(weights, mx.float32, bits=None, group_size=group_size, cls_only=False)
+    scores = engine.scores([batch.padded(model.pad_id)])[0]
+    engine.close()
+    return scores
+
+
+def test_any_thread_may_call_and_loading_repeats(tiny: ModelFolder, batch: TokenBatch) -> None:
+    backend = load(tiny)
+    backend.warmup([4, 8])
+    here = backend.infer(batch).values
+    with ThreadPoolExecutor(3) as threads:
+        for there in threads.map(backend.infer, [batch] * 6):
+            np.testing.assert_array_equal(there.values, here)
+    backend.close()
+    backend.load_model()
+    np.testing.assert_array_equal(backend.infer(batch).values, here)
+
+
+def test_memory_is_the_devices_own(tiny: ModelFolder, batch: TokenBatch) -> None:
+    backend = load(tiny, Quant.FP16)
+    backend.infer(batch)
+    memory = backend.memory()
+    if backend.device == "cpu":
+        assert memory.current_mb is None
+        assert memory.peak_mb is None
+    else:
+        assert memory.peak_mb >= memory.current_mb >= sum(backend.stored.values()) / 1e6
+
+
+def test_a_missing_library_is_named_with_its_command(
+    tiny: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("mlx", "mlx.core"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
+    with pytest.raises(BackendUnavailable, match=r"pip install 'crossbench\[mlx\]'") as raised:
+        make(tiny).load_model()
+    assert ("CPU only and very slowly" in str(raised.value)) == (sys.platform == "linux")
+
+
+def test_devices_that_it_has_no_path_for_are_refused(tiny: ModelFolder) -> None:
+    with pytest.raises(UnsupportedDevice, match="not on device=cuda"):
+        make(tiny, device="cuda").load_model()
+    require_mlx()
+    import mlx.core as mx
+
+    if not mx.metal.is_available():
+        with pytest.raises(BackendUnavailable, match="sees no Metal GPU"):
+            make(tiny, device="mps").load_model()
+
+
+def test_group_sizes_that_do_not_fit_are_refused(tiny: ModelFolder) -> None:
+    with pytest.raises(ConfigError, match="give 32 or 64 or 128"):
+        make(tiny, group_size=48)
+    with pytest.raises(ConfigError, match="does not divide hidden_size=64 of tiny: give 32 or 64"):
+        load(tiny, Quant.INT4, group_size=128)
+    load(tiny, Quant.FP16, group_size=128)

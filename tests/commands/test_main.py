@@ -1,0 +1,321 @@
+"""The user's own commands: one cell, sweeps, bad input, Ctrl-C, a killed parent, two terminals."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from crossbench.backends.devices import missing_device
+from crossbench.results import load_records
+from tests.helpers.commands import (
+    QUICK,
+    QUIET,
+    crossbench,
+    read_until,
+    results,
+    runs,
+    start,
+    the_sweep,
+)
+
+METRICS = {
+    "throughput/pairs_per_s",
+    "throughput/requests_per_s",
+    "throughput/tokens_per_s",
+    *(f"latency/p{percent}_ms" for percent in (50, 75, 90, 95, 99)),
+    *(f"latency/{name}_ms" for name in ("mean", "std", "min", "max")),
+    *(f"service/{name}_ms" for name in ("p50", "p99", "mean")),
+    *(f"stage/{name}_p50_ms" for name in ("tokenize", "queue", "infer")),
+    "memory/rss_peak_mb",
+    "batching/pairs_per_batch",
+    "batching/padding_waste",
+    "correlation/request",
+    "requests/ok",
+    "requests/failed",
+}
+
+
+def test_one_cell_of_the_real_model(outputs: Path, environment: dict[str, str]) -> None:
+    done = crossbench(*QUICK, "batch=4", outputs=outputs, environment=environment)
+    assert done.returncode == 0, done.stderr
+    cell = the_sweep(outputs) / "0"
+    (result,) = results(cell.parent)
+    assert result["status"] == "finished"
+    # Of one request, which a busy machine may have no time to follow up, nothing scatters
+    always = METRICS - {"correlation/request", "latency/std_ms"}
+    assert set(result["metrics"]) >= always  # type: ignore[call-overload]
+    assert result["quality"]["verdict"] == "reference"  # type: ignore[index]
+    assert result["metrics"]["memory/model_mb"] > 80  # type: ignore[index]
+    assert len(load_records(cell)) == result["metrics"]["requests/ok"]  # type: ignore[index]
+    assert "relevance" in (cell / "report.md").read_text()  # of random weights means nothing
+    assert list((cell / "plots").glob("*.png"))
+    (run,) = runs(outputs)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics.keys() >= set(result["metrics"])  # type: ignore[call-overload]
+    assert str(cell / "report.md") in done.stderr
+
+
+def test_a_sweep_goes_on_past_what_is_missing_or_wrong(
+    outputs: Path, environment: dict[str, str]
+) -> None:
+    overrides = ["-m", "backend=noop,mps", "batch=32,0", *QUICK]
+    done = crossbench(*overrides, outputs=outputs, environment=environment)
+    sweep = the_sweep(outputs)
+    statuses = [result["status"] for result in results(sweep)]
+    on_a_mac = sys.platform == "darwin"
+    assert statuses == ["finished", "failed", "finished" if on_a_mac else "unavailable", "failed"]
+    assert results(sweep)[0]["quality"] == {
+        "check": "sample",
+        "verdict": "not checked",
+        "reason": "backend=noop runs no model",
+    }
+    caveat = str(results(sweep)[0]["model"]["caveat"])  # type: ignore[index]
+    assert caveat.startswith("backend=noop: no model ran")
+    assert "random" not in caveat  # weights that nothing was computed with
+    errors = [str(result["error"]) for result in results(sweep)]
+    assert "batch must be a positive whole number, got 0" in errors[1]
+    assert on_a_mac or errors[2].endswith(str(missing_device("mps")))  # the doctor's words
+    assert done.returncode == 1
+    report = (sweep / "report.md").read_text()
+    assert "batch must be a positive whole number" in report
+    assert (sweep / "results.csv").read_text().count("\n") == 5
+    tracked = {run.info.run_id: run for run in runs(outputs)}
+    (parent,) = (run for run in tracked.values() if "mlflow.parentRunId" not in run.data.tags)
+    children = [run for run in tracked.values() if run is not parent]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert len(children) == 4
+    assert sum(run.info.status == "FINISHED" for run in children) == statuses.count("finished")
+    finished = next(run for run in children if run.info.status == "FINISHED")
+    assert finished.data.metrics.keys() >= METRICS
+
+
+def test_unsupported_is_no_failure(outputs: Path, environment: dict[str, str]) -> None:
+    overrides = ["-m", "backend=pytorch", "quant=int4", *QUICK]
+    done = crossbench(*overrides, outputs=outputs, environment=environment)
+    assert done.returncode == 0, done.stderr
+    (result,) = results(the_sweep(outputs))
+    assert result["status"] == "unsupported"
+    assert "fp32, fp16, bf16" in str(result["error"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["batchh=3"], ["no key batchh", "Did you mean batch?", "concurrency"]),
+        (["scheduler.max_batch=3"], ["max_batch", "max_batch_pairs", "timeout_ms"]),
+        (["backend=tensorflow"], ["tensorflow", "pytorch", "compiled", "noop"]),
+        (["seed=abc"], ["seed", "abc"]),
+        (["-m", "backend=noop,tensorflow"], ["tensorflow", "pytorch"]),
+        (["-m", "batchh=3,4"], ["no key batchh"]),
+        (
+            ["-m", "+experiment=05a_batch_size_mps,06a_concurrency_mps"],
+            ["python -m crossbench.suite studies=[05a_batch_size_mps,06a_concurrency_mps]"],
+        ),
+        (
+            ["backend=noop", "-m", "model=minilm-l6-seeded,local", "model.path=~/x"],
+            ["model.path is no key of model=minilm-l6-seeded", "'model.path=\"~/x\"'"],
+        ),
+        (["backend=noop", "batch=8,16"], ["For a sweep: python -m crossbench -m batch=8,16;"]),
+        (["-m", "backend=noop", "hydra.sweep.subdir=x"], ["hydra.sweep.subdir=x cannot be used"]),
+    ],
+)
+def test_what_does_not_compose_is_refused_with_what_exists(
+    tmp_path: Path, environment: dict[str, str], overrides: Sequence[str], words: Sequence[str]
+) -> None:
+    done = crossbench(*overrides, outputs=tmp_path, environment=environment)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert not list(tmp_path.glob("*/*"))  # nothing was started
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("batch=1.5", "batch must be a positive whole number, got 1.5"),
+        ("concurrency=-1", "concurrency must be a positive whole number, got -1"),
+        ("requests=many", "requests must be a positive whole number, got 'many'"),
+        ("max_seconds=0", "max_seconds must be a positive number of seconds"),
+        ("server.port=99999", "server.port must be 0 (any free port) to 65535, got 99999"),
+        ("pool.workers=0", "pool.workers must be a positive whole number or auto, got 0"),
+        ("scheduler.max_batch_pairs=many", "max_batch_pairs must be a whole number, got 'many'"),
+        ("model=local", "model.path=DIR"),
+        ("dataset=trec", "dataset.path=DIR"),
+    ],
+)
+def test_a_lone_cell_of_bad_values_is_refused_with_our_words(
+    tmp_path: Path, environment: dict[str, str], override: str, words: str
+) -> None:
+    arguments = ["backend=noop", "tracker=none", override]
+    done = crossbench(*arguments, outputs=tmp_path, environment=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("crossbench: ")  # and not a word of Hydra's
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())  # nothing was started
+
+
+def test_a_sweep_of_nothing_but_bad_values_is_refused(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    arguments = ["-m", "backend=noop", "batch=abc,0", "tracker=none"]
+    done = crossbench(*arguments, outputs=tmp_path, environment=environment)
+    assert done.returncode == 1
+    assert "batch must be a positive whole number, got 'abc'" in done.stderr
+    assert "batch must be a positive whole number, got 0" in done.stderr
+    assert not list(tmp_path.glob("*/*"))  # nothing was started
+
+
+@pytest.mark.parametrize("module", ["crossbench", "crossbench.serve", "crossbench.client"])
+def test_help_begins_with_what_it_is_for(module: str) -> None:
+    command = [sys.executable, "-m", module, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith(f"python -m {module}: ")
+    assert "backend: compiled, cuda" in done.stdout
+    assert "Powered by" not in done.stdout
+
+
+LONG = ("backend=noop", "max_seconds=100", "requests=100000000", *QUICK[1:])
+
+
+def test_ctrl_c_ends_the_cell_in_order_and_reports_the_sweep(
+    outputs: Path, environment: dict[str, str]
+) -> None:
+    sweep = start("-m", "batch=8,16,32", *LONG, outputs=outputs, environment=environment)
+    read_until(sweep, "measuring")
+    time.sleep(1)
+    sweep.send_signal(signal.SIGINT)
+    _, errors = sweep.communicate(timeout=200)
+    assert sweep.returncode == 130
+    assert "interrupted: results of 1 of 3 cells" in errors
+    folder = the_sweep(outputs)
+    (result,) = results(folder)
+    assert result["status"] == "failed"
+    assert "interrupted" in str(result["error"])
+    assert load_records(folder / "0")
+    assert (folder / "report.md").exists()
+    assert {run.info.status for run in runs(outputs)} == {"KILLED"}
+
+
+def test_a_killed_child_fails_its_cell_and_the_sweep_goes_on(
+    outputs: Path, environment: dict[str, str]
+) -> None:
+    sweep = start(
+        "-m",
+        "batch=8",
+        "max_seconds=100,1",
+        *QUICK[1:],
+        "backend=noop",
+        "requests=100000000",
+        outputs=outputs,
+        environment=environment,
+    )
+    read_until(sweep, "measuring")
+    (child,) = psutil.Process(sweep.pid).children()
+    child.kill()
+    _, errors = sweep.communicate(timeout=200)
+    first, second = results(the_sweep(outputs))
+    assert first["status"] == "failed"
+    assert "SIGKILL" in str(first["error"])
+    assert second["status"] == "finished"
+    assert sweep.returncode == 1, errors
+    assert sorted(run.info.status for run in runs(outputs)) == ["FAILED", "FAILED", "FINISHED"]
+
+
+@pytest.mark.slow  # test_measure loses a server in this process
+def test_a_server_that_dies_ends_the_cell_and_keeps_its_records(
+    outputs: Path, environment: dict[str, str]
+) -> None:
+    cell = start("target=process", *LONG, outputs=outputs, environment=environment)
+    read_until(cell, "measuring")
+    time.sleep(1)
+    children = psutil.Process(cell.pid).children(recursive=True)
+    (server,) = (child for child in children if "crossbench.runner.target_child" in child.cmdline())
+    server.kill()
+    cell.communicate(timeout=200)
+    assert cell.returncode == 1
+    (result,) = results(the_sweep(outputs))
+    assert "the server went away (UNAVAILABLE) after" in str(result["error"])
+    folder = the_sweep(outputs) / "0"
+    assert {"OK", "UNAVAILABLE"} == {record.status for record in load_records(folder)}
+    assert "the server process was ended by SIGKILL" in (folder / "cell.log").read_text()
+
+
+def test_a_killed_parent_leaves_no_orphan(tmp_path: Path, environment: dict[str, str]) -> None:
+    parent = start("tracker=none", *LONG, outputs=tmp_path, environment=environment)
+    read_until(parent, "measuring")
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert children
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
+
+
+def test_two_terminals(tmp_path: Path, environment: dict[str, str]) -> None:
+    server = start(
+        "backend=noop",
+        "server.port=0",
+        outputs=tmp_path,
+        environment=environment,
+        module="crossbench.serve",
+    )
+    assert server.stdout is not None
+    address = ""
+    for line in server.stdout:
+        if found := re.search(r"listening on (\S+)", line):
+            address = found[1]
+            break
+    done = crossbench(
+        f"server.address={address}",
+        "tracker=none",
+        *QUICK,
+        outputs=tmp_path,
+        environment=environment,
+        module="crossbench.client",
+    )
+    assert done.returncode == 0, done.stderr
+    (result,) = results(the_sweep(tmp_path))
+    assert result["status"] == "finished"
+    # The client's config says pytorch: the cell is called by what was served
+    assert result["config"]["backend"] == {"name": "noop"}  # type: ignore[index]
+    report = (the_sweep(tmp_path) / "0" / "report.md").read_text()
+    assert report.startswith("# noop fp32 batch=32")
+    assert "the server runs backend=noop (not pytorch), and the cell is called by that" in report
+    server.send_signal(signal.SIGTERM)
+    out, errors = server.communicate(timeout=200)
+    assert server.returncode == 0, errors
+    assert "ended" in out
+
+    gone = crossbench(
+        f"server.address={address}",
+        "target.connect_timeout_s=1",
+        "tracker=none",
+        outputs=tmp_path / "gone",
+        environment=environment,
+        module="crossbench.client",
+    )
+    assert gone.returncode == 1
+    assert f"no crossbench server answers at {address}" in gone.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["-m", "batch=4,8"]])
+def test_an_empty_outputs_folder_is_refused(more: list[str], tmp_path: Path) -> None:
+    """A variable that is not set must not put results into the root of the file system."""
+    command = [sys.executable, "-m", "crossbench", *more, "backend=noop", "outputs_dir=", *QUIET]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ}, timeout=120
+    )
+    assert done.returncode == 1
+    assert "outputs_dir is empty: give outputs_dir=DIR" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,57 @@
+"""The user's own commands as processes, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+QUICK = ("max_seconds=1", "warmup_requests=1", "dataset.queries=4", "dataset.passages_per_query=40")
+
+QUIET = ("dashboard=none",)  # which costs a second, and is tested elsewhere
+
+
+def crossbench(
+    *arguments: str, outputs: Path, environment: dict[str, str], module: str = "crossbench"
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *arguments, *QUIET, f"outputs_dir={outputs}"]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+
+
+def start(
+    *arguments: str, outputs: Path, environment: dict[str, str], module: str = "crossbench"
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", module, *arguments, *QUIET, f"outputs_dir={outputs}"]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """Lines of standard error up to the one with these words."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return line
+    raise AssertionError(f"{words!r} never came")
+
+
+def the_sweep(outputs: Path) -> Path:
+    (folder,) = (path for path in outputs.iterdir() if re.match(r"\d{4}-", path.name))
+    return folder
+
+
+def results(sweep: Path) -> list[dict[str, object]]:
+    folders = sorted(path for path in sweep.iterdir() if path.name.isdecimal())
+    return [json.loads((folder / "result.json").read_text()) for folder in folders]
+
+
+def runs(outputs: Path) -> list[Run]:
+    client = MlflowClient(f"sqlite:///{outputs}/mlflow.db")
+    found = client.search_experiments(filter_string="name = 'crossbench'")
+    return list(client.search_runs([experiment.experiment_id for experiment in found]))
