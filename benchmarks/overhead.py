@@ -26,6 +26,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.race import REPO, machine
+from crossbench.measure import catalogue
 from crossbench.report.tables import markdown_table
 from crossbench.settings.places import outputs_dir
 
@@ -33,10 +34,13 @@ MEASURED_S = 1.0
 CELL = ("backend=noop", "requests=1000000", f"max_seconds={MEASURED_S}")
 BARE = ("dashboard=none", "tracker=none")
 DEFAULTS = ("dashboard.port=0",)  # dashboard=web and tracker=mlflow, on a port that is free
-MEMORY = (
-    "memory/rss_before_load_mb", "memory/rss_after_load_mb", "memory/rss_peak_mb",
-    "harness/cores_used",
-)  # fmt: skip
+# Of what every cell has, on any machine
+MEMORY = tuple(
+    metric.name
+    for metric in catalogue.METRICS
+    if metric.family in ("memory", "harness")
+    and metric not in (catalogue.DEVICE_PEAK_MB, catalogue.MODEL_MB)
+)
 BATCHES = (8, 16, 24, 32)
 
 Figures = dict[str, list[float]]

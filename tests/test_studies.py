@@ -53,7 +53,7 @@ STUDIES = {
     "20_stages": ("pytorch", 32, 1, {"pipeline"}, 3),
     "21_quantization": ("onnx", 32, 1, {"quant"}, 5),
 }
-REFERENCE_PAIRS_PER_S = {
+PREDECESSOR_PAIRS_PER_S = {
     "01_backend_pytorch": {457.1},
     "02_backend_mps": {532.5},
     "03_backend_mlx": {520},
@@ -128,11 +128,11 @@ def test_a_study_sweeps_what_its_name_says(study: str) -> None:
 
 @pytest.mark.parametrize("study", STUDIES)
 @pytest.mark.usefixtures("hydra")
-def test_a_study_tells_what_the_reference_system_found(study: str) -> None:
+def test_a_study_tells_what_the_predecessor_measured(study: str) -> None:
     head = (conf_dir() / "experiment" / f"{study}.yaml").read_text("utf-8")
     comments = " ".join(line for line in head.splitlines() if line.startswith("# "))
-    assert "reference system" in comments
-    entries = cell(f"+experiment={study}").section("reference")
+    assert "predecessor system" in comments
+    entries = cell(f"+experiment={study}").section("predecessor")
     known = {
         entry["metrics"]["throughput/pairs_per_s"]
         for key, entry in entries.items()
@@ -140,7 +140,7 @@ def test_a_study_tells_what_the_reference_system_found(study: str) -> None:
     }
     told = {float(text) for text in re.findall(r"([\d.]+) pairs/s", comments)}
     assert told <= known
-    assert told == REFERENCE_PAIRS_PER_S.get(study, told)
+    assert told == PREDECESSOR_PAIRS_PER_S.get(study, told)
 
 
 @pytest.mark.usefixtures("hydra")
@@ -158,10 +158,10 @@ def test_the_command_line_wins_over_a_study() -> None:
 
 @pytest.mark.usefixtures("hydra")
 def test_what_reports_read_does_not_make_another_cell() -> None:
-    with_reference, without = cell("+experiment=02_backend_mps"), cell("backend=mps")
-    assert with_reference.section("reference")
-    assert not without.section("reference")
-    assert with_reference.cell_id == without.cell_id
+    with_figures, without = cell("+experiment=02_backend_mps"), cell("backend=mps")
+    assert with_figures.section("predecessor")
+    assert not without.section("predecessor")
+    assert with_figures.cell_id == without.cell_id
     assert cell("backend=mps", "report.latency_bound_ms=200").cell_id == without.cell_id
 
 
@@ -185,15 +185,15 @@ def metrics(folder: Path, name: str) -> Sequence[float]:
 def test_a_study_on_another_backend(tmp_path: Path, seeded_model: ModelFolder) -> None:
     given = ("+experiment=05a_batch_size_mps", "backend=noop", "++batch=32,96", "requests=20")
     folder = run_study(tmp_path / "sweep", seeded_model, *given)
-    assert [run.result.config["batch"] for run in read_runs(folder)] == [32, 96]
+    assert [run.result.config.value("batch") for run in read_runs(folder)] == [32, 96]
     text = (folder / "report.md").read_text("utf-8")
     assert "*How many pairs per request make the most of backend=noop?*" in text
-    section = text.split("## Beside the reference system")[1].split("\n## ")[0]
+    section = text.split("## Beside the predecessor system")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| ")]
     assert [re.split(r" *\| *", row)[1] for row in rows[2:]] == [
-        "reference system: mps batch=32 concurrency=1",
+        "predecessor system: mps batch=32 concurrency=1",
         "here: noop batch=32",
-        "reference system: mps batch=96 concurrency=1",
+        "predecessor system: mps batch=96 concurrency=1",
         "here: noop batch=96",
     ]
     assert "M-series Mac" in rows[2]

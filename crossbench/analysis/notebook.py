@@ -82,7 +82,7 @@ def comparison_plots(frame: pd.DataFrame) -> Pictures:
 
 
 def baseline_and_best(frame: pd.DataFrame, baseline: int | None = None) -> pd.DataFrame:
-    """The reference system's first table: a baseline (a row's position; None is the first that
+    """The predecessor system's first table: a baseline (a row's position; None is the first that
     finished), the cell with the highest throughput, and the latter over the former.
 
     Raises:
@@ -105,7 +105,7 @@ def baseline_and_best(frame: pd.DataFrame, baseline: int | None = None) -> pd.Da
 
 
 def by_choice(frame: pd.DataFrame, group: str = "backend") -> pd.DataFrame:
-    """The reference system's second table: each choice of a group (`backend`) at its highest
+    """The predecessor system's second table: each choice of a group (`backend`) at its highest
     throughput, with the cell's other settings, latency and memory.
 
     Raises:
@@ -118,7 +118,7 @@ def by_choice(frame: pd.DataFrame, group: str = "backend") -> pd.DataFrame:
 
 
 def latency_ranges(requests: pd.DataFrame) -> pd.DataFrame:
-    """The reference system's third table: throughput of single requests by range of latency, in
+    """The predecessor system's third table: throughput of single requests by range of latency, in
     pairs/s, for every cell."""
     rows = [
         {

@@ -25,7 +25,7 @@ STAGES = tuple(_PLACES)
 UNITS = ("pairs", "texts")  # what a request holds: `Task.unit`
 
 # Views that several metrics share
-_HEADLINE = (View.TERMINAL, View.SWEEP, View.DASHBOARD, View.COMPARISON, View.REFERENCE,
+_HEADLINE = (View.TERMINAL, View.SWEEP, View.DASHBOARD, View.COMPARISON, View.PREDECESSOR,
              View.FRAME, View.MLFLOW_FIRST, View.MLFLOW_NOTE)  # fmt: skip
 _LATENCY_VIEWS = {
     "p50": _HEADLINE,

@@ -61,7 +61,7 @@ class View(StrEnum):
     CELL_STARTUP = "cell report (start-up)"
     QUALITY = "quality tables"  # of the cell's and the sweep's report
     COMPARISON = "comparisons"  # of a baseline and the best cell: suite's report, notebooks
-    REFERENCE = "reference system"  # beside its figures
+    PREDECESSOR = "predecessor system"  # beside its figures
     FRAME = "frames (always)"  # a column of frames even where no cell has it
     MLFLOW_FIRST = "MLflow columns"  # of its view, and first in its charts
     MLFLOW_NOTE = "MLflow description"

@@ -14,7 +14,9 @@ _ORDER = (
     "dataset", "batch", "concurrency",
 )  # fmt: skip
 _NOT_AN_AXIS = frozenset({"repeat"})  # the same cell again
-_NOT_A_SETTING = frozenset({"study", "report", "reference"})  # what reports read, not the cell
+_NOT_A_SETTING = frozenset(
+    {"study", "report", "predecessor", "reference"}
+)  # what reports read, not the cell
 _CELL_AXES = ("backend", "quant", "batch")  # and what names the cell's load
 
 

@@ -12,8 +12,8 @@ from crossbench.report.axes import flatten, label
 from crossbench.report.columns import requests_ok, told_text
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, MODEL, facts
+from crossbench.report.predecessor import beside_predecessor
 from crossbench.report.ranking import cell_quality
-from crossbench.report.reference import beside_reference
 from crossbench.results import RunResult, Status, load_cell
 from crossbench.system.files import whole_file
 from crossbench.types import RequestRecord
@@ -45,7 +45,7 @@ def write_cell_report(folder: Path) -> Path:
         sections.stages(metrics),
         *(sections.resources(title, view, metrics) for title, view in sections.RESOURCES.items()),
         cell_quality(result.quality, metrics),
-        beside_reference([(label(result.config), result)]),
+        beside_predecessor([(label(result.config), result)]),
         sections.dataset(result.dataset),
         facts("Model", result.model, MODEL),
         facts("Configuration", flatten(result.config), {}),

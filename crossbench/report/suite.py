@@ -17,7 +17,7 @@ from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.columns import metric_text
 from crossbench.report.compare import Cell, Run, cells
-from crossbench.report.reference import reference_entries
+from crossbench.report.predecessor import predecessor_entries
 from crossbench.report.sweep import question, read_runs, summary_rows
 from crossbench.report.sweep_tables import best_of, estimate_text, unfinished
 from crossbench.report.tables import markdown_table
@@ -122,7 +122,7 @@ def _overview(studies: Sequence[Study]) -> str:
         best = best_of(choose(study.cells).cells, lambda cell: cell.throughput, max)
         found = [
             number(entry["metrics"].get(catalogue.PAIRS_PER_S.name))
-            for entry, _ in reference_entries([run.result for run in study.runs]).values()
+            for entry, _ in predecessor_entries([run.result for run in study.runs]).values()
         ]
         rows.append([
             f"[{study.name}]({study.name}/{REPORT_FILE})" if study.runs else study.name,
@@ -133,7 +133,7 @@ def _overview(studies: Sequence[Study]) -> str:
             " / ".join(found) or ABSENT,
         ])  # fmt: skip
     rate, p95 = catalogue.PAIRS_PER_S.heading, catalogue.P95_LATENCY.heading
-    headers = ["study", "state", "fastest cell", rate, p95, f"reference system, {rate}"]
+    headers = ["study", "state", "fastest cell", rate, p95, f"predecessor system, {rate}"]
     return markdown_table(headers, rows, "lllrrr")
 
 

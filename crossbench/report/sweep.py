@@ -16,8 +16,8 @@ from crossbench.report.columns import told_text
 from crossbench.report.compare import Cell, Estimate, Run, cells, ratio
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, fact_text
+from crossbench.report.predecessor import beside_predecessor
 from crossbench.report.ranking import quality_reason, sweep_quality
-from crossbench.report.reference import beside_reference
 from crossbench.report.sweep_tables import (
     all_cells,
     best_of,
@@ -72,7 +72,7 @@ def write_sweep_report(folder: Path) -> Path:
         *plots.markdown(folder),
         _plot_note(joined, bool(plots.paths)),
         sweep_quality(joined),
-        beside_reference([(_named(cell), run.result) for cell in joined for run in cell.runs]),
+        beside_predecessor([(_named(cell), run.result) for cell in joined for run in cell.runs]),
         _failures(joined),
         _environment(runs),
         recommendations(runs),

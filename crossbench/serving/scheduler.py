@@ -62,7 +62,7 @@ class _Waiting:
 
 @dataclass
 class DirectScheduler:
-    """Each request is one model batch, first come, first served: the reference system's way."""
+    """Each request is one model batch, first come, first served: the predecessor system's way."""
 
     name: str
     _queue: dict[int, int] = field(default_factory=dict, init=False)

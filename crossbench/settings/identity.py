@@ -17,7 +17,7 @@ from crossbench.settings.schema import RootSchema
 
 NOT_IDENTITY = frozenset(
     item.name for item in fields(RootSchema) if item.metadata.get("identity") is False
-)
+) | {"reference"}  # as results of schema version 1 call `predecessor`
 _SHOWN_THOUGH_NOT_IDENTITY = frozenset({"repeat", "study"})
 
 # What a result measured that was stored before the key existed. When you add a key to conf/, add

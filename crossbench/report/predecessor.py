@@ -1,4 +1,4 @@
-"""What the reference system measured, beside one's own cells of the same batch and concurrency."""
+"""The figures of the predecessor system, beside the cells of the same batch and concurrency."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from crossbench.report.tables import markdown_table
 from crossbench.results import RunResult, Status
 from crossbench.wording import ABSENT, number
 
-_COLUMNS = catalogue.shown(View.REFERENCE)
+_COLUMNS = catalogue.shown(View.PREDECESSOR)
 
 
-def beside_reference(named: Sequence[tuple[str, RunResult]]) -> str:
-    """A section with the reference's rows and those of one's own (label, result) that match them.
+def beside_predecessor(named: Sequence[tuple[str, RunResult]]) -> str:
+    """A section with the predecessor's rows and those of one's own (label, result) that match them.
 
-    Empty where the study names no figures of the reference (the config's node `reference`).
+    Empty where the study names no figures of the predecessor (the config's node `predecessor`).
     """
-    entries = reference_entries([result for _, result in named])
+    entries = predecessor_entries([result for _, result in named])
     if not entries:
         return ""
     rows = []
     for entry, machine in entries.values():
         metrics = entry["metrics"]
         numbers = [metric.text(metrics.get(metric.name)) for metric in _COLUMNS]
-        rows.append([f"reference system: {entry['name']}", machine, *numbers, ABSENT])
+        rows.append([f"predecessor system: {entry['name']}", machine, *numbers, ABSENT])
         rows += [_own(label, result, metrics) for label, result in named if _same(entry, result)]
-    headers = ["", "machine", *(metric.heading for metric in _COLUMNS), "throughput / reference"]
+    headers = ["", "machine", *(metric.heading for metric in _COLUMNS), "throughput / predecessor"]
     table = markdown_table(headers, rows, "ll" + "r" * (len(_COLUMNS) + 1))
     return (
-        f"## Beside the reference system\n\n{table}\n\nOther hardware, other software and, unless "
-        "the model and the data are the same, other work: the figures stand beside each other, "
-        "they are no comparison of the two systems."
+        f"## Beside the predecessor system\n\n{table}\n\nThe predecessor ran on other hardware, with"
+        " other software and perhaps another model and other data. Its figures are shown for "
+        "orientation. They do not say which of the two systems is faster."
     )
 
 
-def reference_entries(results: Sequence[RunResult]) -> dict[str, tuple[Mapping[str, Any], str]]:
-    """Each entry of the reference's figures by its key, with the machine it was measured on."""
+def predecessor_entries(results: Sequence[RunResult]) -> dict[str, tuple[Mapping[str, Any], str]]:
+    """Each entry of the predecessor's figures by its key, with the machine it was measured on."""
     found: dict[str, tuple[Mapping[str, Any], str]] = {}
     for result in results:
-        figures = result.config.section("reference")
+        figures = result.config.section("predecessor") or result.config.section("reference")
         for key, entry in figures.items():
             if isinstance(entry, Mapping):
                 found.setdefault(key, (entry, str(figures.get("machine", ABSENT))))
@@ -60,9 +60,9 @@ def _same(entry: Mapping[str, Any], result: RunResult) -> bool:
     )
 
 
-def _own(label: str, result: RunResult, reference: Mapping[str, float]) -> list[str]:
+def _own(label: str, result: RunResult, earlier: Mapping[str, float]) -> list[str]:
     metrics, key = result.metrics, catalogue.PAIRS_PER_S.name
-    times = number(metrics[key] / reference[key]) + "×" if key in metrics else ABSENT
+    times = number(metrics[key] / earlier[key]) + "×" if key in metrics else ABSENT
     return [
         f"here: {label}",
         str(result.environment.get("cpu", "this machine")),
