@@ -33,8 +33,8 @@ def beside_predecessor(named: Sequence[tuple[str, RunResult]]) -> str:
     headers = ["", "machine", *(metric.heading for metric in _COLUMNS), "throughput / predecessor"]
     table = markdown_table(headers, rows, "ll" + "r" * (len(_COLUMNS) + 1))
     return (
-        f"## Beside the predecessor system\n\n{table}\n\nThe predecessor ran on other hardware, with"
-        " other software and perhaps another model and other data. Its figures are shown for "
+        f"## Beside the predecessor system\n\n{table}\n\nThe predecessor ran on other hardware,"
+        " with other software and perhaps another model and other data. Its figures are shown for "
         "orientation. They do not say which of the two systems is faster."
     )
 
