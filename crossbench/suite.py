@@ -43,7 +43,7 @@ from crossbench.settings.plan import CellPlan, composed_plan
 from crossbench.settings.schema import register
 from crossbench.sweep.folder import absolute, hold, is_held, take_new
 from crossbench.sweep.progress import SteadyConsole
-from crossbench.system.command import command
+from crossbench.system.command import command, exit_with_version
 from crossbench.wording import counted
 
 EXIT_FAILED = 1
@@ -239,6 +239,7 @@ def _interrupt(*_: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: the study under way ends in order
+    exit_with_version(sys.argv)
     with command():
         try:
             sys.exit(main(sys.argv[1:]))

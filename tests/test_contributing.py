@@ -87,6 +87,6 @@ def test_a_cell_of_the_example_load_is_not_named_after_a_concurrency(
     example_load: tuple[Path, RunResult, list[RequestRecord]],
 ) -> None:
     cell, result, _ = example_load
-    assert result.config["concurrency"] == 1
+    assert result.config.value("concurrency") == 1
     text = (cell / "report.md").read_text("utf-8")
     assert text.splitlines()[0] == "# noop fp32 batch=4 constant rate=50"

@@ -19,7 +19,7 @@ from crossbench.settings.command_line import readable_arguments
 from crossbench.settings.composition_errors import CONFIG_NAME, explain
 from crossbench.settings.places import conf_dir
 from crossbench.settings.schema import register
-from crossbench.system.command import command, told_in_words
+from crossbench.system.command import command, exit_with_version, told_in_words
 
 # Choices of the commands that measure no cell: they need no folder for results
 NO_CELLS = ("hydra.run.dir=.", "~hydra.callbacks.sweep")
@@ -30,6 +30,7 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
 
     `choices` (`server=standalone`) are made where the command line makes no other.
     """
+    exit_with_version(sys.argv)
     register()
     given = {argument.split("=", 1)[0] for argument in sys.argv[1:]}
     sys.argv[1:1] = [choice for choice in choices if choice.split("=", 1)[0] not in given]

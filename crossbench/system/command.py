@@ -11,7 +11,8 @@ import select
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 EXIT_BROKEN_PIPE = 141  # as a shell says of what SIGPIPE ended
@@ -19,6 +20,13 @@ EXIT_BROKEN_PIPE = 141  # as a shell says of what SIGPIPE ended
 _IN_ASCII = {
     "–": "-", "─": "-", "±": "+-", "≈": "=", "≳": ">=", "×": "x", "·": ".", "…": "...", "✗": "x",
 }  # fmt: skip
+
+
+def exit_with_version(arguments: Sequence[str]) -> None:
+    """Print our version and exit where `--version` is asked for; Hydra would print its own."""
+    if "--version" in arguments:
+        print(f"crossbench {version('crossbench')}")
+        sys.exit(0)
 
 
 @contextlib.contextmanager

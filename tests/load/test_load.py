@@ -196,7 +196,7 @@ def test_results_from_before_loads_named_their_cells() -> None:
         ("load.timeout_s=soon", "load.timeout_s must be a number, got 'soon'"),
         ("load.task=rank", "load.task must be one of score, embed, got 'rank'"),
         ("load.models=tall", "load.models must be null, all or a list of names, got 'tall'"),
-        ("load.labels=concurrency", "load.labels must be a list of the config's keys"),
+        ("load.labels=concurrency", "load.labels must be a list of texts, got 'concurrency'"),
         ("+load.rate=3", "does not take"),
     ],
 )

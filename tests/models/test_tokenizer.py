@@ -124,7 +124,7 @@ def test_pairs_equal_transformers(folder: ModelFolder, reference: Any, max_lengt
     for pair, ours, theirs in zip(pairs, rows(got), wanted, strict=True):
         assert ours == (list(theirs[0]), list(theirs[1])), pair
     whole = {text: int(count) for text, count in zip(texts, tokenizer.count(texts), strict=True)}
-    room = max_length - len(reference("", "")["input_ids"])
+    room = max_length - reference.num_special_tokens_to_add(pair=True)
     assert got.truncated == sum(whole[query] + whole[passage] > room for query, passage in pairs)
     assert got.batch.input_ids.dtype == got.batch.type_ids.dtype == np.int32
     for start, query in enumerate(texts):

@@ -1,0 +1,17 @@
+"""The console script: `crossbench` is `python -m crossbench`, `crossbench serve` is
+`python -m crossbench.serve`, and so on for every command."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+COMMANDS = ("client", "dashboard", "doctor", "serve", "suite", "sync")
+
+
+def main() -> None:
+    """Run the command that the first argument names, or else `python -m crossbench`."""
+    module = "crossbench"
+    if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
+        module += f".{sys.argv.pop(1)}"
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,0 +1,47 @@
+"""The console script, and the version that every command prints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import entry_points, version
+
+import pytest
+
+from crossbench.cli import COMMANDS
+
+SCRIPT = "import sys; from crossbench.cli import main; sys.argv[0] = 'crossbench'; main()"
+
+
+def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", SCRIPT, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_script_is_installed() -> None:
+    (entry,) = entry_points(group="console_scripts", name="crossbench")
+    assert entry.value == "crossbench.cli:main"
+
+
+@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)], ids=" ".join)
+def test_every_command_is_a_subcommand(words: list[str]) -> None:
+    module = ".".join(["crossbench", *words])
+    as_module = subprocess.run(
+        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, timeout=60
+    )
+    done = script(*words, "--help")
+    assert (done.returncode, done.stdout) == (0, as_module.stdout)
+    assert module in done.stdout or f"python -m {module}" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["crossbench", "crossbench.serve", "crossbench.suite"])
+def test_the_version_is_ours(module: str) -> None:
+    command = [sys.executable, "-m", module, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"crossbench {version('crossbench')}\n"
+
+
+def test_a_word_that_is_no_command_is_told() -> None:
+    done = script("serv")
+    assert done.returncode == 1
+    assert done.stderr.startswith("crossbench: 'serv' is no override")
