@@ -35,6 +35,7 @@ from crossbench.settings.overrides import (
 )
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import RunSettings, run_settings
+from crossbench.sweep.child import waiting_child
 from crossbench.sweep.finish import EXIT_FAILED, finish_sweep
 from crossbench.sweep.folder import (
     STATE_FILE,
@@ -49,6 +50,8 @@ from crossbench.sweep.services import (
     sweep_journal,
 )
 from crossbench.system.command import denied
+
+ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # cells, in this process
 
 
 class SweepCallback(Callback):
@@ -74,6 +77,7 @@ class SweepCallback(Callback):
             self._taken, self._dashboard = start_sweep(config)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        waiting_child.close()
         with _exit_on_error():
             folder = Path(config.hydra.sweep.dir)
             status = finish_sweep(folder, make_tracking(_run_settings(config), folder))
@@ -129,6 +133,8 @@ def start_sweep(config: DictConfig) -> tuple[TakenFolder, Dashboard]:
     check_points(points, check_config, given, params)
     taken = take_output_folder(config, RunMode.MULTIRUN)
     folder = taken.path
+    if config.hydra.launcher._target_ == ONE_BY_ONE:
+        waiting_child.start(folder)
     run = _run_settings(config)
     tracking = make_tracking(run, folder)
     dashboard: Dashboard = run.dashboard.build()
