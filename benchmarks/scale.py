@@ -21,11 +21,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.race import REPO, machine
+from crossbench.events import CellEnded, CellStarted, Event, StageStarted, SweepStarted, encode
 from crossbench.report.tables import markdown_table
 from crossbench.results import (
     RunResult,
@@ -35,7 +35,7 @@ from crossbench.results import (
     save_records,
     save_result,
 )
-from crossbench.settings.identity import cell_id
+from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.places import outputs_dir
 from crossbench.types import RequestRecord
 
@@ -165,33 +165,28 @@ def make_sweep(real: Path, cells: int, place: Path) -> None:
 
     result, records = load_cell(real)
     rng = np.random.default_rng(0)
-    lines: list[dict[str, Any]] = [{"event": "sweep", "name": "sweep", "cells": cells}]
+    events: list[tuple[Event, int | None]] = [(SweepStarted("sweep", cells), None)]
     for number in range(cells):
         batch, concurrency = 1 + number // CONCURRENCIES, 1 + number % CONCURRENCIES
-        config = {**result.config, "batch": batch, "concurrency": concurrency}
+        changed = {"batch": batch, "concurrency": concurrency}
+        config = CellConfig({**result.config.document, **changed})
         speed = float(rng.lognormal(sigma=0.5))
         folder = place / "sweep" / str(number)
         folder.mkdir(parents=True)
-        made = varied(replace(result, config=config, cell_id=cell_id(config)), speed)
+        made = varied(replace(result, config=config, cell_id=config.cell_id), speed)
         save_result(made, folder)
         save_records(slower(records, KEPT_REQUESTS, speed, rng), folder)
-        lines += [
-            {"event": "cell", "cell": number, "label": full_label(config), "config": config},
-            {"event": "stage", "cell": number, "stage": "measuring"},
-            {
-                "event": "result",
-                "cell": number,
-                "status": made.status,
-                "error": None,
-                "metrics": made.metrics,
-            },
+        events += [
+            (CellStarted(full_label(config), config.texts), number),
+            (StageStarted("measuring"), number),
+            (CellEnded(made.status, None, made.metrics), number),
         ]
     about = {"parent_run_id": None, "pid": 0, "dashboard_url": None}
     state = {"name": "sweep", "cells": cells, **about, "axes": ["batch", "concurrency"]}
     (place / "sweep" / "sweep.json").write_text(json.dumps(state) + "\n", "utf-8")
     with (place / "events.jsonl").open("w", encoding="utf-8") as file:
-        for second, line in enumerate(lines):
-            file.write(json.dumps({"time": 1.7e9 + second, **line}) + "\n")
+        for second, (event, cell) in enumerate(events):
+            file.write(encode(event, 1.7e9 + second, cell))
 
 
 def make_cell(real: Path, requests: int, place: Path) -> None:

@@ -1,7 +1,7 @@
 """`python -m crossbench`: one cell; with `-m`, a sweep."""
 
 from crossbench.settings.launch import launch
-from crossbench.sweep.job import run_job
+from crossbench.sweep.task import run_job
 
 if __name__ == "__main__":
     launch(run_job)

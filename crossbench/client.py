@@ -2,7 +2,7 @@
 that runs already."""
 
 from crossbench.settings.launch import launch
-from crossbench.sweep.job import run_job
+from crossbench.sweep.task import run_job
 
 if __name__ == "__main__":
     launch(run_job, choices=["hydra/help=client", "target=remote", "server=remote"])

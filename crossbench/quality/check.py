@@ -41,7 +41,7 @@ from crossbench.serving.client import InferenceClient, words_of
 from crossbench.serving.finite import NON_FINITE
 from crossbench.serving.info import computes_scores
 from crossbench.serving.server import Server
-from crossbench.settings.schema import CellSettings
+from crossbench.settings.cell_settings import CellSettings
 from crossbench.types import Float32Array, Pipeline, QueryPassages, ScoredPair
 from crossbench.wording import counted
 

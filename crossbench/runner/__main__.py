@@ -1,12 +1,14 @@
 """The measured process: `python -m crossbench.runner CELL_DIR` measures the cell of CELL_DIR.
 
-It reads config.yaml and writes result.json and requests.parquet. It knows no MLflow, no plots and
-no web. Its standard output is a pipe of events; it ends when its standard input closes, so a
-parent that is killed leaves no orphan.
+Without CELL_DIR it waits for one, as a line of JSON on its standard input. It reads config.yaml and
+writes result.json and requests.parquet. It knows no MLflow, no plots and no web. Its standard
+output is a pipe of events; it ends when its standard input closes, so a parent that is killed
+leaves no orphan.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -59,5 +61,16 @@ def saved(result: RunResult, save: Callable[[], Path]) -> RunResult:
     return result
 
 
+def folder_from_stdin() -> Path:
+    """The cell's folder, once the parent says it; the process ends where it never does."""
+    line = b""
+    while not line.endswith(b"\n"):  # byte by byte: what follows is for `_end_with_parent`
+        byte = os.read(0, 1)
+        if not byte:
+            sys.exit()
+        line += byte
+    return Path(json.loads(line))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else folder_from_stdin())

@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from crossbench.errors import ConfigError
 from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.cell_settings import CellSettings, check_settings, to_plain
 from crossbench.settings.component import Component
 from crossbench.settings.more_models import named_models
-from crossbench.settings.schema import CellSettings, check_settings, to_plain
 from crossbench.types import Pipeline, Quant, Task
 
 CONFIG_FILE = "config.yaml"

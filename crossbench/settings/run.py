@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
+from crossbench.settings.cell_settings import to_plain
 from crossbench.settings.component import Component
 from crossbench.settings.places import conf_dir, outputs_dir
-from crossbench.settings.schema import to_plain
 
 
 @dataclass(frozen=True, slots=True)

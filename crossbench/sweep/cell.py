@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,10 +14,10 @@ from crossbench.results import RunResult, Status, load_result, save_result
 from crossbench.runner.checks import check_config
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import save_config
+from crossbench.sweep.child import LOG_FILE, cell_child
 from crossbench.sweep.progress import CellProgress
 from crossbench.wording import ending
 
-LOG_FILE = "cell.log"
 LOG_LINES_IN_ERROR = 5
 STOP_GRACE_S = 30.0  # for requests in flight and the results; a second Ctrl-C does not wait
 
@@ -43,7 +38,7 @@ def run_cell(
     except CrossbenchError as error:
         return _failed(config, folder, started_at, str(error))
     interrupted = False
-    with _child(folder) as child:
+    with cell_child(folder) as child:
         try:
             _follow(child, progress, journal)
         except KeyboardInterrupt:
@@ -57,34 +52,6 @@ def run_cell(
     if interrupted:
         raise KeyboardInterrupt
     return result
-
-
-@contextlib.contextmanager
-def _child(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """The measuring process, in a group of its own; the whole group is gone afterwards."""
-    command = [sys.executable, "-m", "crossbench.runner", str(folder)]
-    with (folder / LOG_FILE).open("w", encoding="utf-8") as log:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            encoding="utf-8",
-            errors="replace",  # `decode` then says what a line is worth
-            process_group=0,
-            # An outer MLflow run must not become the parent of what a library in the child logs
-            env={key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"},
-        )
-        try:
-            yield child
-            child.wait()
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    pipe.close()
 
 
 def _follow(child: subprocess.Popen[str], progress: CellProgress, journal: Journal) -> None:

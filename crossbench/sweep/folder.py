@@ -25,6 +25,7 @@ from crossbench.dashboard.process import LOG_FILE as DASHBOARD_LOG_FILE
 from crossbench.errors import ConfigError
 from crossbench.results import RESULT_FILE, cell_folders
 from crossbench.settings.command_line import quoted
+from crossbench.sweep.child import WAITING_LOG_FILE
 from crossbench.wording import counted
 
 STATE_FILE = "sweep.json"
@@ -33,8 +34,11 @@ LOCK_FILE = ".lock"  # locked while a run holds the folder; the system unlocks i
 SUBDIR = "${hydra.job.num}"
 # What a run that was killed before its first cell leaves behind; the next one may replace it
 _LEFTOVERS = frozenset(
-    {LOCK_FILE, STATE_FILE, INTERRUPTED_FILE, JOURNAL_FILE, DASHBOARD_LOG_FILE, "multirun.yaml"}
-)
+    {
+        LOCK_FILE, STATE_FILE, INTERRUPTED_FILE, JOURNAL_FILE, DASHBOARD_LOG_FILE,
+        WAITING_LOG_FILE, "multirun.yaml",
+    }
+)  # fmt: skip
 _FROM_THE_TIME = "${now:"
 _PATIENCE_S = 0.5  # a lock that is only looked at is free again sooner
 _SHOWN_NAMES = 4

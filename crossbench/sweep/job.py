@@ -24,6 +24,7 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import RunSettings, run_settings
 from crossbench.sweep.cell import run_cell
+from crossbench.sweep.child import waiting_child
 from crossbench.sweep.finish import EXIT_FAILED, EXIT_INTERRUPTED
 from crossbench.sweep.folder import (
     INTERRUPTED_FILE,
@@ -63,6 +64,7 @@ def run_job(config: DictConfig) -> None:
         return
     home = folder.parent
     if (home / INTERRUPTED_FILE).exists():
+        waiting_child.close()
         shutil.rmtree(folder)  # Hydra has made it, and a cell that was left out is no failed one
         return
     tracking = make_tracking(run, home)
@@ -118,6 +120,8 @@ def measure_and_track(
         except KeyboardInterrupt:
             interrupted = True
             result = load_result(folder)
+        if not interrupted and number + 1 < state.cells and state.pid == os.getpid():
+            waiting_child.start(home)  # in other processes than the sweep's own, cells may overlap
         found = {key: result.metrics.get(key) for key in DASHBOARD_FIGURES}
         figures = {key: value for key, value in found.items() if value is not None}
         journal.write(CellEnded(result.status, result.error, figures))

@@ -9,9 +9,10 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.cell_settings import CellSettings
 from crossbench.settings.places import conf_dir
 from crossbench.settings.plan import CellPlan, composed_config, make_plan
-from crossbench.settings.schema import CellSettings, register
+from crossbench.settings.schema import register
 
 
 def config_of(*overrides: str) -> CellConfig:

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from crossbench.models.folder import ModelFolder
 from crossbench.quality.sample import QualityCheck
 from crossbench.serving import inference_pb2 as pb
+from crossbench.settings.cell_settings import CellSettings
 from crossbench.settings.component import Component
 from crossbench.settings.places import conf_dir
-from crossbench.settings.schema import CellSettings
 from crossbench.types import Pipeline, Quant, QueryPassages
 
 LISTS = [

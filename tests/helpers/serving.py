@@ -29,7 +29,7 @@ from crossbench.serving.scheduler import DynamicScheduler, Scheduler
 from crossbench.serving.server import Server, ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.telemetry import Telemetry
-from crossbench.settings.schema import CellSettings
+from crossbench.settings.cell_settings import CellSettings
 from crossbench.types import Quant
 
 SETTINGS = ServerSettings(

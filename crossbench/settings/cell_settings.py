@@ -1,0 +1,122 @@
+"""A cell's plain values, checked, and a config as plain mappings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue
+
+from crossbench.errors import ConfigError
+from crossbench.types import Pipeline, Quant
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class CellSettings:
+    """A cell's plain values, checked."""
+
+    batch: int
+    concurrency: int
+    requests: int
+    max_seconds: float
+    warmup_requests: int
+    warmup_max_seconds: float
+    repeat: int
+    pipeline: Pipeline
+    device: str
+    seed: int
+    quant: Quant
+    cache_dir: Path
+
+
+def check_settings(config: Mapping[str, Any]) -> CellSettings:
+    """The plain values of a resolved config.
+
+    Raises:
+        ConfigError: naming the first value that cannot be used, what was given and what can be.
+    """
+    quant = (config["quant"] or {}).get("name")
+    if quant not in set(Quant):
+        raise ConfigError(f"quant.name={quant} is not a precision: give one of {', '.join(Quant)}")
+    pipeline = config["pipeline"]
+    if pipeline not in set(Pipeline):
+        raise ConfigError(f"pipeline must be one of {', '.join(Pipeline)}, got {pipeline!r}")
+    bound_ms = config["report"]["latency_bound_ms"]
+    if bound_ms is not None and (isinstance(bound_ms, bool | str) or not bound_ms > 0):
+        raise ConfigError(
+            f"report.latency_bound_ms must be a positive number of milliseconds, got {bound_ms!r}: "
+            "give for example report.latency_bound_ms=200, or null for no bound"
+        )
+    device = str(config["device"])
+    if not _DEVICE.fullmatch(device):
+        raise ConfigError(f"device={device} is not a device: give auto, cpu, cuda, cuda:1 or mps")
+    return CellSettings(
+        batch=_count(config, "batch", least=1),
+        concurrency=_count(config, "concurrency", least=1),
+        requests=_count(config, "requests", least=1),
+        max_seconds=_seconds(config, "max_seconds"),
+        warmup_requests=_count(config, "warmup_requests", least=0),
+        warmup_max_seconds=_seconds(config, "warmup_max_seconds"),
+        repeat=_count(config, "repeat", least=0),
+        pipeline=Pipeline(pipeline),
+        device=device,
+        seed=int(config["seed"]),
+        quant=Quant(quant),
+        cache_dir=_cache_dir(str(config["cache_dir"])),
+    )
+
+
+def _cache_dir(text: str) -> Path:
+    try:
+        folder = Path(text).expanduser()
+    except RuntimeError as error:  # ~ of a user without a home folder, or of nobody
+        raise ConfigError(
+            f"cache_dir={text}: {error} Give cache_dir=DIR, or set CROSSBENCH_CACHE=DIR"
+        ) from error
+    if not text.strip():
+        raise ConfigError(
+            "cache_dir is empty: give cache_dir=DIR, or set CROSSBENCH_CACHE=DIR, or unset it"
+        )
+    return folder
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """The config as resolved dicts and lists.
+
+    Raises:
+        ConfigError: a value is missing or refers to something that is not there.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} has no value: give {error.full_key}=...") from error
+    except InterpolationKeyError as error:
+        key, what = error.full_key, str(error).splitlines()[0].removeprefix("Interpolation key ")
+        raise ConfigError(f"{key} is taken from a key that is not there: {what}") from error
+    except Exception as error:  # OmegaConf raises a dozen kinds here, all the user's to mend
+        raise ConfigError(f"the configuration cannot be resolved: {error}") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _count(config: Mapping[str, Any], key: str, least: int) -> int:
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        kind = "a positive whole number" if least else "a whole number, 0 or more"
+        raise ConfigError(f"{key} must be {kind}, got {value!r}: give for example {key}=32")
+    return value
+
+
+def _seconds(config: Mapping[str, Any], key: str) -> float:
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise ConfigError(
+            f"{key} must be a positive number of seconds, got {value!r}: give for example {key}=15"
+        )
+    return float(value)

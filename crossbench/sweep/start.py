@@ -1,0 +1,63 @@
+"""The start of a run: what is checked, and what is up before its first cell."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
+from crossbench.events import SweepStarted
+from crossbench.runner.checks import check_config
+from crossbench.settings.overrides import check_study, swept_keys
+from crossbench.settings.plan import composed_config
+from crossbench.settings.run import run_settings
+from crossbench.sweep.child import waiting_child
+from crossbench.sweep.folder import STATE_FILE, SweepState, TakenFolder, take_output_folder
+from crossbench.sweep.services import dashboard_url, make_tracking, sweep_journal
+
+ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # cells, in this process
+
+
+def start_cell(config: DictConfig) -> TakenFolder:
+    """Check a lone cell and take its folder, before Hydra makes it.
+
+    Raises:
+        CrossbenchError: the cell cannot be measured, or the folder cannot be had.
+    """
+    check_study(config)
+    HydraConfig.instance().set_config(config)  # for what the cell's values take from it
+    check_config(composed_config(config))
+    return take_output_folder(config, RunMode.RUN)
+
+
+def start_sweep(
+    config: DictConfig, overrides: Sequence[str], points: Sequence[Sequence[str]]
+) -> tuple[TakenFolder, Dashboard]:
+    """Take the sweep's folder, open its parent run and its dashboard.
+
+    `overrides` are its command line with its study's axes, `points` the overrides of each cell.
+
+    Raises:
+        ConfigError: the folder cannot be had; nothing was started.
+    """
+    taken = take_output_folder(config, RunMode.MULTIRUN)
+    folder = taken.path
+    if config.hydra.launcher._target_ == ONE_BY_ONE:
+        waiting_child.start(folder)
+    run = run_settings(config, list(config.hydra.overrides.task))
+    tracking = make_tracking(run, folder)
+    dashboard: Dashboard = run.dashboard.build()
+    dashboard.start(folder / JOURNAL_FILE)
+    # While it comes up; it is up before the first cell starts
+    parent = tracking.attempt(lambda tracker: tracker.start_sweep(folder.name, overrides))
+    url = dashboard_url(dashboard)
+    state = SweepState(folder.name, len(points), parent, os.getpid(), url, swept_keys(points))
+    (folder / STATE_FILE).write_text(json.dumps(asdict(state)) + "\n", "utf-8")
+    sweep_journal(folder, url).write(SweepStarted(folder.name, len(points)))
+    return taken, dashboard

@@ -1,0 +1,100 @@
+"""The next cell's process imports before its turn; it must change nothing that a cell measures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from crossbench.results import RunResult, Status, load_result
+from crossbench.settings.plan import save_config
+from crossbench.sweep.child import LOG_FILE, WAITING_LOG_FILE, cell_child, waiting_child
+from tests.helpers.plans import config_of
+
+NOOP = ("backend=noop", "requests=20", "warmup_requests=1", "dataset.queries=4")
+
+
+@pytest.fixture(autouse=True)
+def nothing_waits() -> Iterator[None]:
+    waiting_child.close()
+    yield
+    waiting_child.close()
+
+
+def waiting_pid() -> int:
+    (process,) = (
+        child
+        for child in psutil.Process().children()
+        if child.cmdline()[-2:] == ["-m", "crossbench.runner"]
+    )
+    return process.pid
+
+
+def measured(folder: Path) -> tuple[int, RunResult]:
+    """A noop cell's process, and its result."""
+    folder.mkdir()
+    save_config(config_of(*NOOP, f"cache_dir={folder.parent / 'cache'}"), folder)
+    with cell_child(folder) as child:
+        assert child.stdout is not None
+        child.stdout.read()
+    return child.pid, load_result(folder)
+
+
+def test_a_process_that_waits_measures_as_a_fresh_one_does(tmp_path: Path) -> None:
+    measured(tmp_path / "first")  # which prepares the data set, and takes more memory
+    _, fresh = measured(tmp_path / "fresh")
+    waiting_child.start(tmp_path)
+    expected = waiting_pid()
+    waiting_child.start(tmp_path)  # there is one already
+    pid, result = measured(tmp_path / "waited for")
+    assert pid == expected
+    assert result.status is fresh.status is Status.FINISHED
+    assert result.metrics.keys() == fresh.metrics.keys()
+    for name in ("memory/rss_before_load_mb", "memory/rss_after_load_mb", "memory/rss_peak_mb"):
+        assert result.metrics[name] == pytest.approx(fresh.metrics[name], rel=0.05)
+    assert (tmp_path / "waited for" / LOG_FILE).is_file()
+    assert not (tmp_path / WAITING_LOG_FILE).exists()
+
+
+def test_a_cell_of_another_environment_gets_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting_child.start(tmp_path)
+    waited = waiting_pid()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    pid, result = measured(tmp_path / "cell")
+    assert pid != waited
+    assert not psutil.pid_exists(waited)
+    assert result.status is Status.FINISHED
+
+
+def test_a_process_that_died_while_it_waited_costs_no_cell(tmp_path: Path) -> None:
+    waiting_child.start(tmp_path)
+    waited = waiting_pid()
+    os.kill(waited, signal.SIGKILL)
+    while psutil.Process(waited).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    pid, result = measured(tmp_path / "cell")
+    assert pid != waited
+    assert result.status is Status.FINISHED
+
+
+def test_a_process_that_waits_ends_with_its_parent(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from crossbench.sweep.child import *;"
+        "waiting_child.start(Path(sys.argv[1])); print('started', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "started\n"
+        (waits,) = psutil.Process(parent.pid).children()
+        parent.kill()
+    assert not psutil.wait_procs([waits], timeout=20)[1]
