@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from crossbench.dashboard.address import url_once_up
 from crossbench.dashboard.journal import FileJournal, Journal, NoJournal
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
-from crossbench.errors import ConfigError, DashboardError
+from crossbench.errors import ConfigError
 from crossbench.events import RunEnded, ServerConfigured, ServerListens
 from crossbench.runner.checks import check_config, check_support
 from crossbench.runner.compose import build_server
@@ -49,14 +51,10 @@ def serve(config: DictConfig) -> None:
 
 def _url(dashboard: Dashboard) -> str | None:
     """Where the dashboard is; one that does not come up costs a warning."""
-    try:
-        url = dashboard.ready()
-    except DashboardError as error:
-        print(f"dashboard: {error} (serving without it)", flush=True)
-        return None
-    if url:
-        print(f"dashboard: {url}" + (f"  ({dashboard.note})" if dashboard.note else ""), flush=True)
-    return url
+    say = partial(print, flush=True)
+    return url_once_up(
+        dashboard, say, lambda reason: say(f"dashboard: {reason} (serving without it)")
+    )
 
 
 async def _run(server: Server, journal: Journal) -> None:

@@ -57,7 +57,7 @@ HELP = """Run the studies of conf/experiment one after the other and write one r
   python -m crossbench.suite resume=outputs/suite_...            go on where one was interrupted
 
 Studies:"""
-console = SteadyConsole(stderr=True, highlight=False, soft_wrap=True)
+console = SteadyConsole(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
         folder = taken.path
         (folder / SUITE_FILE).write_text(json.dumps(asdict(state), indent=2) + "\n", "utf-8")
     for name, reason in state.skipped.items():
-        console.print(f"[yellow]skipped {name}:[/] {escape(reason)}")
+        console.print(f"[yellow]skipped {escape(name)}:[/] {escape(reason)}")
     try:
         return run(folder, state)
     finally:
@@ -183,9 +183,9 @@ def run(folder: Path, state: SuiteState) -> int:
     for number, name in enumerate(todo, start=1):
         place = f"study {number}/{len(todo)} {name}"
         if exit_status(folder / name) is not None:
-            console.print(f"{place}: done before")
+            console.print(escape(f"{place}: done before"))
             continue
-        console.print(f"[bold]{place}[/]")
+        console.print(f"[bold]{escape(place)}[/]")
         status = run_study(name, state.overrides, folder / name)
         if status == EXIT_INTERRUPTED:
             interrupted = True
@@ -194,7 +194,7 @@ def run(folder: Path, state: SuiteState) -> int:
         (folder / name).mkdir(exist_ok=True)
         (folder / name / STUDY_FILE).write_text(json.dumps(done) + "\n", "utf-8")
     report = write_suite_report(folder)
-    console.print(f"report of the suite: {report}")
+    console.print(escape(f"report of the suite: {report}"))
     if interrupted:
         again = in_shell("python", "-m", "crossbench.suite", f"resume={folder}")
         console.print(f"interrupted; to go on: {escape(again)}")

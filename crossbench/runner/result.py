@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
@@ -95,57 +96,12 @@ def to_result(
     data: CellData,
     measured: Measured,
 ) -> RunResult:
-    served, *others = measured.info.models
-    dataset = data.dataset
-    failed = [record.status for record in measured.records if not record.ok]
-    warnings = [
-        *(f"Data set: {warning}" for warning in dataset.warnings),
-        *length_warnings(data.query_tokens, data.passage_tokens),
-    ]
-    config, other = as_served(plan.config, served, digest)
-    if other:
-        warnings.append(
-            f"the server runs {', '.join(other)}, and the cell is called by that: give the client "
-            "the overrides that the server was given"
-        )
-    if again := measured.metrics.get("compile/recompilations"):
-        warnings.append(
-            f"torch.compile compiled {again:.0f} graphs while it was measured: latencies hold that "
-            "too; a longer warm-up (warmup_requests, warmup_max_seconds) moves it out"
-        )
-    if measured.reset_midway:
-        warnings.append(
-            "the server's counters were reset while it was measured: batching and peak memory are "
-            "of the time since then"
-        )
+    """The cell's result, without what its quality check found."""
+    config, other = as_served(plan.config, measured.info.models[0], digest)
     found = {**measured.metrics, **correlation_intervals(measured.records)}
     metrics = {name: value for name, value in found.items() if math.isfinite(value)}
-    if dropped := [name for name in found if name not in metrics]:
-        warnings.append(
-            f"{', '.join(dropped)}: the server sent NaN or infinite numbers, which are left out"
-        )
-    error = None
-    if measured.cut_short:
-        sent = counted(len(measured.records), "request")
-        error = f"{measured.cut_short} after {sent}; their records are kept"
-        if measured.non_finite:
-            error += f"; the model's values are not finite ({measured.non_finite})"
-    elif measured.non_finite:
-        sent = counted(len(measured.records), "measured request")
-        error = (
-            f"the model's values are not finite ({measured.non_finite}); {len(failed)} of {sent} "
-            "failed, their records are kept"
-        )
-    elif not measured.records:
-        error = "the load sent no request"
-    elif len(failed) == len(measured.records):
-        error = f"all {len(failed)} requests failed, the first with {measured.reasons[failed[0]]}"
-    elif failed:
-        reasons = "; ".join(measured.reasons[status] for status in sorted(set(failed)))
-        warnings.append(
-            f"{len(failed)} of {len(measured.records)} requests failed ({reasons}); the numbers "
-            "are of the others"
-        )
+    dropped = [name for name in found if name not in metrics]
+    error = _error(measured)
     return RunResult(
         status=Status.FAILED if error else Status.FINISHED,
         config=config,
@@ -154,35 +110,104 @@ def to_result(
         metrics=metrics,
         environment=environment(),
         series=windows(measured.records).series(plan.task) if not error else {},
-        model={
-            "name": served.name,
-            "backend": served.backend,
-            "computes_scores": computes_scores(served),
-            "encoder": served.encoder,
-            "quant": served.quant,
-            "device": served.device,
-            "architecture": served.architecture,
-            "max_length": served.max_length,
-            "embedding_dim": served.embedding_dim or None,
-            "digest": served.digest,
-            "caveat": served.caveat or None,
-            **({"also_served": [model.name for model in others]} if others else {}),
-            "workers": measured.info.workers,
-            "threads": measured.info.threads,
-        },
-        dataset={
-            "name": dataset.name,
-            "source": dataset.source,
-            **({"files": ", ".join(dataset.files)} if dataset.files else {}),
-            "digest": dataset.digest,
-            "lists": len(dataset.lists),
-            "pairs": sum(len(entry.passages) for entry in dataset.lists),
-            "query_tokens": _by_percentile(data.query_tokens),
-            "passage_tokens": _by_percentile(data.passage_tokens),
-        },
-        warnings=warnings,
+        model=_model_facts(measured.info),
+        dataset=_dataset_facts(data),
+        warnings=[
+            *(f"Data set: {warning}" for warning in data.dataset.warnings),
+            *length_warnings(data.query_tokens, data.passage_tokens),
+            *_server_warnings(other, measured, dropped),
+            *([] if error else _failure_warnings(measured)),
+        ],
         started_at=started_at,
     )
+
+
+def _error(measured: Measured) -> str | None:
+    """Why the cell failed; None where its numbers stand."""
+    failed = [record.status for record in measured.records if not record.ok]
+    not_finite = f"the model's values are not finite ({measured.non_finite})"
+    if measured.cut_short:
+        sent = counted(len(measured.records), "request")
+        error = f"{measured.cut_short} after {sent}; their records are kept"
+        return f"{error}; {not_finite}" if measured.non_finite else error
+    if measured.non_finite:
+        sent = counted(len(measured.records), "measured request")
+        return f"{not_finite}; {len(failed)} of {sent} failed, their records are kept"
+    if not measured.records:
+        return "the load sent no request"
+    if len(failed) == len(measured.records):
+        return f"all {len(failed)} requests failed, the first with {measured.reasons[failed[0]]}"
+    return None
+
+
+def _server_warnings(
+    other: Sequence[str], measured: Measured, dropped: Sequence[str]
+) -> Iterator[str]:
+    """What to know of the server; `other` is from as_served, `dropped` are metrics left out."""
+    if other:
+        yield (
+            f"the server runs {', '.join(other)}, and the cell is called by that: give the client "
+            "the overrides that the server was given"
+        )
+    if again := measured.metrics.get("compile/recompilations"):
+        yield (
+            f"torch.compile compiled {again:.0f} graphs while it was measured: latencies hold that "
+            "too; a longer warm-up (warmup_requests, warmup_max_seconds) moves it out"
+        )
+    if measured.reset_midway:
+        yield (
+            "the server's counters were reset while it was measured: batching and peak memory are "
+            "of the time since then"
+        )
+    if dropped:
+        yield f"{', '.join(dropped)}: the server sent NaN or infinite numbers, which are left out"
+
+
+def _failure_warnings(measured: Measured) -> Iterator[str]:
+    """Of requests that failed where others went well."""
+    failed = [record.status for record in measured.records if not record.ok]
+    if failed:
+        reasons = "; ".join(measured.reasons[status] for status in sorted(set(failed)))
+        yield (
+            f"{len(failed)} of {len(measured.records)} requests failed ({reasons}); the numbers "
+            "are of the others"
+        )
+
+
+def _model_facts(info: pb.ServerInfo) -> dict[str, Any]:
+    """What result.json says of the model that was served, and of the server around it."""
+    served, *others = info.models
+    return {
+        "name": served.name,
+        "backend": served.backend,
+        "computes_scores": computes_scores(served),
+        "encoder": served.encoder,
+        "quant": served.quant,
+        "device": served.device,
+        "architecture": served.architecture,
+        "max_length": served.max_length,
+        "embedding_dim": served.embedding_dim or None,
+        "digest": served.digest,
+        "caveat": served.caveat or None,
+        **({"also_served": [model.name for model in others]} if others else {}),
+        "workers": info.workers,
+        "threads": info.threads,
+    }
+
+
+def _dataset_facts(data: CellData) -> dict[str, Any]:
+    """What result.json says of the data set."""
+    dataset = data.dataset
+    return {
+        "name": dataset.name,
+        "source": dataset.source,
+        **({"files": ", ".join(dataset.files)} if dataset.files else {}),
+        "digest": dataset.digest,
+        "lists": len(dataset.lists),
+        "pairs": sum(len(entry.passages) for entry in dataset.lists),
+        "query_tokens": _by_percentile(data.query_tokens),
+        "passage_tokens": _by_percentile(data.passage_tokens),
+    }
 
 
 def _by_percentile(lengths: LengthSummary) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.markup import escape
+from rich.text import Text
 
 from crossbench.events import RunEnded
 from crossbench.report.cell import REPORT_FILE
@@ -38,7 +39,7 @@ def finish_sweep(folder: Path, tracking: Tracking) -> int:
     if state.parent_run_id is not None:
         parent = state.parent_run_id
         tracking.attempt(lambda tracker: tracker.finish_sweep(parent, results, folder, interrupted))
-    console.print(terminal_table(results))
+    console.print(Text(terminal_table(results)))
     if interrupted:
         console.print(f"interrupted: results of {len(results)} of {counted(state.cells, 'cell')}")
     told = f"report: {report}" if report.is_file() else f"results: {folder}"

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.markup import escape
+from rich.text import Text
 
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.events import CellEnded, CellStarted, RunEnded
@@ -91,7 +92,7 @@ def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) ->
     finally:
         sweep_journal(home, url).write(RunEnded(f"ended; report: {folder / REPORT_FILE}"))
         dashboard.close()
-    console.print(terminal_table([result]))
+    console.print(Text(terminal_table([result])))
     report = folder / REPORT_FILE
     console.print(escape(f"report: {report}" if report.is_file() else f"results: {folder}"))
     if result.status.is_failure:

@@ -70,7 +70,8 @@ class _Lines:
         self._console, self._label = console, label
 
     def stage(self, stage: str) -> None:
-        self._console.print(f"{self._label}: {stage}", highlight=False, soft_wrap=True)
+        text = f"{self._label}: {stage}"
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def advance(self, made: ProgressMade) -> None:
         """A log needs no half-seconds."""
@@ -79,7 +80,7 @@ class _Lines:
 @contextlib.contextmanager
 def cell_progress(label: str, config: CellConfig) -> Iterator[CellProgress]:
     """Show one cell of this config; `label` says which of how many it is."""
-    console = SteadyConsole(stderr=True)
+    console = SteadyConsole(stderr=True, emoji=False)
     if not console.is_terminal:
         yield _Lines(console, label)
         return
@@ -87,9 +88,9 @@ def cell_progress(label: str, config: CellConfig) -> Iterator[CellProgress]:
     wide = console.width - MOST_OF_THE_REST
     name = Column(no_wrap=True, overflow="ellipsis", max_width=max(12, wide))
     columns = (
-        TextColumn("{task.description}", table_column=name),
+        TextColumn("{task.description}", table_column=name, markup=False),
         BarColumn(bar_width=8),
-        TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True), markup=False),
     )
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
         yield _Bar(bar, bar.add_task(label, total=1.0, status="starting"), config)

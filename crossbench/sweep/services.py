@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from rich.markup import escape
 
+from crossbench.dashboard.address import url_once_up
 from crossbench.dashboard.journal import FileJournal, Journal, NoJournal
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
@@ -21,7 +22,7 @@ from crossbench.system.addresses import keep_off_proxy
 from crossbench.tracking.protocol import Tracker
 
 T = TypeVar("T")
-console = SteadyConsole(stderr=True, highlight=False, soft_wrap=True)
+console = SteadyConsole(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,11 @@ def make_tracker(run: RunSettings) -> Tracker:
 
 def dashboard_url(dashboard: Dashboard) -> str | None:
     """Where it is, once it is up; one that does not come up costs a warning, never a result."""
-    try:
-        url = dashboard.ready()
-    except DashboardError as error:
-        console.print(f"[yellow]dashboard:[/] {escape(str(error))} (measuring without it)")
-        return None
-    if url:
-        note = f"  ({dashboard.note})" if dashboard.note else ""
-        console.print(f"dashboard: {url}{note}")
-    return url
+
+    def warn(reason: str) -> None:
+        console.print(f"[yellow]dashboard:[/] {escape(reason)} (measuring without it)")
+
+    return url_once_up(dashboard, lambda text: console.print(escape(text)), warn)
 
 
 def sweep_journal(folder: Path, url: str | None, cell: int | None = None) -> Journal:

@@ -1,0 +1,58 @@
+"""What the plots of a sweep share: its measured cells, and how a series of them is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.lines import Line2D
+
+from crossbench.measure.catalogue import PAIRS_PER_S
+from crossbench.report.compare import Cell, Estimate, rate_unit
+from crossbench.report.style import PALETTE
+from crossbench.settings.flatten import value_text
+
+LEGEND_ROW_IN = 0.19
+DISQUALIFIED = "changes the ranking: disqualified"
+CROSS: dict[str, Any] = {
+    "color": "black", "marker": "x", "markersize": 6, "markeredgewidth": 1.4, "zorder": 4,
+}  # fmt: skip
+
+Measured = tuple[Cell, Estimate, Estimate]  # throughput, then p95
+
+
+def series_name(cell: Cell, rest: Sequence[str]) -> str:
+    """The values of the axes `rest`, which the cells of one series share."""
+    return " ".join(value_text(axis, cell.flat) for axis in rest)
+
+
+def unit_of_rate(measured: Sequence[Measured]) -> str:
+    """What the throughput of these cells is counted in, such as `pairs/s`."""
+    return rate_unit([cell for cell, *_ in measured])
+
+
+def rate_label(measured: Sequence[Measured]) -> str:
+    """What to write at an axis of throughput."""
+    return f"{PAIRS_PER_S.title} ({unit_of_rate(measured)})"
+
+
+def reaches(estimates: Sequence[Estimate]) -> list[list[float]]:
+    """Error bars as matplotlib wants them; an unknown interval has none."""
+    return [[e.below or 0.0 for e in estimates], [e.above or 0.0 for e in estimates]]
+
+
+def fill(index: int) -> dict[str, Any]:
+    """Colour of a series; beyond the palette the same colours again, with hollow markers."""
+    colour = PALETTE[index % len(PALETTE)]
+    hollow = index // len(PALETTE) % 2 == 1
+    return {"color": colour, "markerfacecolor": "white" if hollow else colour}
+
+
+def handle(name: str, marker: str, **style: Any) -> Line2D:
+    """An entry of the legend."""
+    return Line2D([], [], marker=marker, linestyle="none", markersize=6, label=name, **style)
+
+
+def crossed() -> Line2D:
+    """The legend's entry for cells that are crossed out."""
+    return Line2D([], [], linestyle="none", label=DISQUALIFIED, **CROSS)

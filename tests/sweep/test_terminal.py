@@ -1,0 +1,56 @@
+"""What is printed in the terminal is what was said: square brackets are no markup there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from crossbench.results import Status, load_result, save_result
+from crossbench.settings.cell_config import CellConfig
+from crossbench.sweep.finish import finish_sweep
+from crossbench.sweep.folder import STATE_FILE, SweepState
+from crossbench.sweep.progress import cell_progress
+from crossbench.sweep.services import Tracking
+from crossbench.tracking.protocol import NoTracker
+
+STORED = Path(__file__).resolve().parents[1] / "data" / "sweep_of_schema_1"
+ADVICE = "MLX is not installed: pip install 'crossbench[mlx]'"
+
+
+def test_table_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "sweep"
+    shutil.copytree(STORED, folder)
+    result = load_result(folder / "1")
+    save_result(replace(result, status=Status.UNAVAILABLE, error=ADVICE), folder / "1")
+    state = SweepState(folder.name, 2, None, os.getpid(), None, ())
+    (folder / STATE_FILE).write_text(json.dumps(asdict(state)), "utf-8")
+    finish_sweep(folder, Tracking(NoTracker("none"), "sync"))
+    assert ADVICE in capsys.readouterr().err
+
+
+def test_table_of_a_lone_cell(tmp_path: Path) -> None:
+    """Its error names a folder that is not there."""
+    words = ["model=local", "model.path='models[new]'", "backend=noop", "tracker=none"]
+    done = subprocess.run(
+        [sys.executable, "-m", "crossbench", *words, "dashboard=none", f"outputs_dir={tmp_path}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 1
+    table = done.stderr.partition("pairs/s  p50 (ms)")[2]
+    assert "models[new]" in table
+
+
+def test_lines_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    with cell_progress("cell 1/2 model=my[bold]", CellConfig()) as progress:
+        progress.stage("loading [x] :warning:")
+    assert capsys.readouterr().err == "cell 1/2 model=my[bold]: loading [x] :warning:\n"
