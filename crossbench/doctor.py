@@ -7,9 +7,7 @@ backends are those that Hydra finds in conf/backend (and in `--config-dir`).
 from __future__ import annotations
 
 import json
-import os
 import platform
-import shutil
 import sys
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,6 +25,7 @@ from crossbench.backends.availability import (
     Unsupported,
     availability,
 )
+from crossbench.backends.devices import cpp_compiler
 from crossbench.measure.probes import environment
 from crossbench.report.tables import plain_table
 from crossbench.settings.composition_errors import CONFIG_NAME
@@ -137,7 +136,7 @@ def as_json(choices: list[Choice], place: dict[str, Any]) -> str:
         }
         for choice in choices
     }
-    document = {"environment": place, "compiler": _compiler(), "backends": backends}
+    document = {"environment": place, "compiler": cpp_compiler(), "backends": backends}
     return json.dumps(document, indent=2)
 
 
@@ -155,16 +154,10 @@ def _machine(place: dict[str, Any]) -> list[str]:
         "CPU has": ", ".join(has) or "none of the features that matter",
         "CPU lacks": ", ".join(lacks) or "nothing that matters",
         "GPU": ", ".join(place["gpus"]) or "none",
-        "compiler": _compiler() or "none",
+        "compiler": cpp_compiler() or "none",
         "versions": ", ".join(engines),
     }
     return [f"{name:<11}{text}" for name, text in lines.items()]
-
-
-def _compiler() -> str | None:
-    """The C++ compiler that torch.compile would use on a CPU."""
-    name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    return shutil.which(name)
 
 
 def main() -> None:

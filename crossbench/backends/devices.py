@@ -41,17 +41,25 @@ def missing_device(device: str) -> Missing | None:
     return None
 
 
+def cpp_compiler() -> str | None:
+    """Path of the C++ compiler that torch.compile uses on a CPU; None if it is not installed."""
+    return shutil.which(_compiler_name())
+
+
+def _compiler_name() -> str:
+    # The same choice as inductor's; importing inductor to ask would take seconds
+    return os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+
+
 def missing_compiler(device: str) -> Missing | None:
     """What torch.compile lacks to write kernels for this device; None where it has it."""
     if device.startswith("cuda"):
         if find_spec("triton") is None:
             return Missing("torch.compile needs Triton on a GPU", "pip install triton")
         return None
-    # Where inductor looks too; asking it would import it whole.
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if device == "cpu" and shutil.which(compiler) is None:
+    if device == "cpu" and cpp_compiler() is None:
         return Missing(
-            f"torch.compile needs a C++ compiler on a CPU and finds no {compiler}",
+            f"torch.compile needs a C++ compiler on a CPU and finds no {_compiler_name()}",
             "apt-get install g++ (macOS: xcode-select --install), or set CXX to yours",
         )
     return None

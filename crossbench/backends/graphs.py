@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from crossbench.backends.pytorch import sample_batch
+from crossbench.backends.streams import Streams
 from crossbench.errors import ModelError
 from crossbench.models.folder import ModelFolder
+from crossbench.types import DeviceMemory, Inference, TokenBatch
 
 _POOLED_IN_GRAPH = frozenset({"cls", "mean"})
+
+
+class GraphEngine:
+    """The life of such an engine once load_model() has set `_running` and `_model_mb`."""
+
+    _running: Streams | None = None
+    _model_mb: float | None = None
+
+    @property
+    def workers(self) -> int:
+        """Two: while one caller waits for its last group, the other's fill the streams."""
+        return 2
+
+    def warmup(self, lengths: Sequence[int]) -> None:
+        self.infer(sample_batch(lengths))
+        self.infer(sample_batch(lengths[:1]))
+
+    def infer(self, batch: TokenBatch) -> Inference:
+        assert self._running is not None, "load_model() comes first"
+        return self._running.infer(batch)
+
+    def memory(self) -> DeviceMemory:
+        return DeviceMemory(model_mb=self._model_mb)
+
+    def close(self) -> None:
+        if self._running is not None:
+            self._running.close()
+        self._running = self._model_mb = None
 
 
 def check_graph_pools(backend: str, model: ModelFolder) -> None:

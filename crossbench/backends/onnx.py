@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,19 +12,18 @@ from crossbench.backends import artifacts
 from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout, Traits
 from crossbench.backends.calibration import Int8Options, calibrated_plan
-from crossbench.backends.graphs import check_graph_pools
-from crossbench.backends.pytorch import sample_batch
+from crossbench.backends.graphs import GraphEngine, check_graph_pools
 from crossbench.backends.streams import Grouping, Run, Streams
 from crossbench.errors import BackendUnavailable
 from crossbench.models.weights import read_weights
-from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
+from crossbench.types import Inference, Quant, TokenBatch
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _GRAPH_VERSION = 3  # raise it when onnx_graph.py or quantize.py change what they make
 
 
 @dataclass
-class OnnxBackend:
+class OnnxBackend(GraphEngine):
     """ONNX Runtime on the CPU, at fp32 or int8, or on an NVIDIA GPU at fp32.
 
     `streams` sessions of one thread each share a micro-batch's groups (0: as many as the
@@ -47,8 +45,6 @@ class OnnxBackend:
     cuda_grouping: Grouping
     int8: Int8Options
     _device: str = field(default="", init=False, repr=False)
-    _engine: Streams | None = field(default=None, init=False, repr=False)
-    _model_mb: float | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def missing(cls, quant: Quant, device: str) -> Missing | None:
@@ -70,11 +66,6 @@ class OnnxBackend:
     @property
     def encoder(self) -> str:
         return "onnx"
-
-    @property
-    def workers(self) -> int:
-        """Two: while one caller waits for its last group, the other's fill the streams."""
-        return 2
 
     @property
     def device(self) -> str:
@@ -107,27 +98,11 @@ class OnnxBackend:
 
         run = runner(1)
         if on_gpu:  # one stream fills it, with groups as large as may be
-            self._engine = Streams(1, self.cuda_grouping, run, run)
+            self._running = Streams(1, self.cuda_grouping, run, run)
             return
         wide = self.wide and deployment.threads > 1
         run_wide = runner(deployment.threads) if wide else run
-        self._engine = Streams(self.streams or deployment.threads, self.grouping, run, run_wide)
-
-    def warmup(self, lengths: Sequence[int]) -> None:
-        self.infer(sample_batch(lengths))
-        self.infer(sample_batch(lengths[:1]))
-
-    def infer(self, batch: TokenBatch) -> Inference:
-        assert self._engine is not None, "load_model() comes first"
-        return self._engine.infer(batch)
-
-    def memory(self) -> DeviceMemory:
-        return DeviceMemory(model_mb=self._model_mb)
-
-    def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-        self._engine = self._model_mb = None
+        self._running = Streams(self.streams or deployment.threads, self.grouping, run, run_wide)
 
     def artifact(self) -> artifacts.Artifact:
         """The graph that the engine loads, of this model at this precision."""

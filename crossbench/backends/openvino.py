@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,13 +15,12 @@ from crossbench.backends import artifacts, cpu_features
 from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout, Traits
 from crossbench.backends.calibration import Int8Options, calibrated_plan, unskipped
-from crossbench.backends.graphs import check_graph_pools
-from crossbench.backends.pytorch import sample_batch
+from crossbench.backends.graphs import GraphEngine, check_graph_pools
 from crossbench.backends.streams import Grouping, Run, Streams
 from crossbench.errors import BackendUnavailable, ConfigError
 from crossbench.models.quantize import weight_plan
 from crossbench.models.weights import read_weights
-from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
+from crossbench.types import Inference, Quant, TokenBatch
 
 _HIDDEN = np.float32(-1e9)  # added to attention scores of padding; -inf would make NaN of 0 * inf
 PRODUCTS = ("int8", "rest", "auto")
@@ -31,7 +29,7 @@ _converting = threading.Lock()
 
 
 @dataclass
-class OpenVINOBackend:
+class OpenVINOBackend(GraphEngine):
     """OpenVINO on the CPU, at fp32, bf16 or int8.
 
     `streams` engines of one thread each share a micro-batch's groups (0: as many as the deployment
@@ -56,8 +54,6 @@ class OpenVINOBackend:
     int8: Int8Options
     int8_products: str
     int8_rest: str
-    _engine: Streams | None = field(default=None, init=False, repr=False)
-    _model_mb: float | None = field(default=None, init=False, repr=False)
     precisions: frozenset[str] = field(default=frozenset(), init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,11 +80,6 @@ class OpenVINOBackend:
     @property
     def encoder(self) -> str:
         return "openvino, weights alone int8" if self._weights_only else "openvino"
-
-    @property
-    def workers(self) -> int:
-        """Two: while one caller waits for its last group, the other's fill the streams."""
-        return 2
 
     @property
     def device(self) -> str:
@@ -132,23 +123,7 @@ class OpenVINOBackend:
         run = _runner(narrow, deployment.model.pad_id)
         wide = self.wide and deployment.threads > 1
         run_wide = _runner(engine(1, deployment.threads), deployment.model.pad_id) if wide else run
-        self._engine = Streams(count, self.grouping, run, run_wide)
-
-    def warmup(self, lengths: Sequence[int]) -> None:
-        self.infer(sample_batch(lengths))
-        self.infer(sample_batch(lengths[:1]))
-
-    def infer(self, batch: TokenBatch) -> Inference:
-        assert self._engine is not None, "load_model() comes first"
-        return self._engine.infer(batch)
-
-    def memory(self) -> DeviceMemory:
-        return DeviceMemory(model_mb=self._model_mb)
-
-    def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-        self._engine = self._model_mb = None
+        self._running = Streams(count, self.grouping, run, run_wide)
 
     def artifact(self) -> artifacts.Artifact:
         """The graph that the engine loads, of this model at this precision."""

@@ -23,7 +23,7 @@ from typing import Any
 
 from crossbench.errors import ModelError
 from crossbench.models.json_file import read_json
-from crossbench.system.files import whole_file
+from crossbench.system.kept import kept_path, load_kept, save_kept
 from crossbench.system.processes import child_environment
 
 log = logging.getLogger(__name__)
@@ -102,31 +102,28 @@ def library_facts(
     """
     if cache_dir is None:
         return _ask_here(folder, lower_case, options)
-    path = cache_dir / "folders" / f"{_key(folder, lower_case, options)}.json"
+    path = kept_path(cache_dir / "folders", *_key(folder, lower_case, options))
     try:
-        return _from_json(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+        return _from_json(load_kept(path))
+    except (ValueError, KeyError, TypeError):
         pass  # not there yet, or broken
     if "transformers" in sys.modules:
         facts = _ask_here(folder, lower_case, options)
     else:
         facts = _ask_apart(folder, lower_case, options)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
-            partial.write_text(json.dumps(dataclasses.asdict(facts)), "utf-8")
-    except OSError as error:
-        log.warning("what transformers says of %s cannot be kept: %s", folder, error)
+    save_kept(path, dataclasses.asdict(facts))
     return facts
 
 
-def _key(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> str:
+def _key(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> tuple[object, ...]:
+    """All that the facts follow from."""
     versions = [version(name) for name in ("transformers", "tokenizers")]
-    hasher = hashlib.sha256(repr((_VERSION, versions, lower_case, options)).encode())
-    for name in (*CONFIG_FILES, *TOKENIZER_FILES):
-        if (folder / name).is_file():
-            hasher.update(name.encode() + hashlib.sha256((folder / name).read_bytes()).digest())
-    return hasher.hexdigest()[:20]
+    files = [
+        (name, hashlib.sha256((folder / name).read_bytes()).hexdigest())
+        for name in (*CONFIG_FILES, *TOKENIZER_FILES)
+        if (folder / name).is_file()
+    ]
+    return _VERSION, versions, lower_case, options, files
 
 
 def _from_json(document: dict[str, Any]) -> LibraryFacts:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from crossbench.backends.artifacts import artifact_key, library_versions
+from crossbench.backends.artifacts import library_versions
 from crossbench.errors import NonFiniteValues
 from crossbench.models.folder import ModelFolder
-from crossbench.system.files import whole_file
+from crossbench.system.kept import kept_path, load_kept, write_kept
 from crossbench.types import Float32Array, QueryPassages
 
-_VERSION = 1  # raise it when what the reference computes changes
+_VERSION = 2  # raise it when what the reference computes changes
 
 
 @dataclass(frozen=True)
@@ -23,22 +21,20 @@ class ReferenceCache:
     """Scores of transformers' fp32 forward under `folder`, for one model.
 
     A file's name is the hash of the model's content, its maximum length, the texts and the
-    versions of tokenizers, torch and transformers; its scores carry their own sum, and a file that
-    is broken or holds a score that is not finite is as good as none.
+    versions of tokenizers, torch and transformers. A file that is broken or holds a score that is
+    not finite is ignored.
     """
 
     folder: Path
     model: ModelFolder
 
     def load(self, entry: QueryPassages) -> Float32Array | None:
-        """Scores float32 (n,) of the list's passages; None where they are not there or broken."""
+        """Scores float32 (n,) of the list's passages; None if they are not there or broken."""
         try:
-            document = json.loads(self._path(entry).read_text("utf-8"))
-            scores = np.array(document["scores"], dtype=np.float32)
-            whole = document["sha256"] == _sum(scores) and len(scores) == len(entry.passages)
-            whole = whole and bool(np.isfinite(scores).all())
-        except (OSError, ValueError, KeyError, TypeError):
+            scores = np.array(load_kept(self._path(entry)), dtype=np.float32)
+        except (ValueError, TypeError):
             return None
+        whole = scores.shape == (len(entry.passages),) and bool(np.isfinite(scores).all())
         return scores if whole else None
 
     def save(self, entry: QueryPassages, scores: Float32Array) -> None:
@@ -52,14 +48,11 @@ class ReferenceCache:
             raise NonFiniteValues(
                 f"the reference's scores of query {entry.query_id} are not finite, and are not kept"
             )
-        document = json.dumps({"sha256": _sum(scores), "scores": scores.tolist()})
-        path = self._path(entry)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
-            partial.write_text(document, "utf-8")
+        write_kept(self._path(entry), scores.tolist())
 
     def _path(self, entry: QueryPassages) -> Path:
-        key = artifact_key(
+        return kept_path(
+            self.folder,
             _VERSION,
             self.model.digest,
             self.model.max_length,
@@ -67,8 +60,3 @@ class ReferenceCache:
             entry.query,
             entry.passages,
         )
-        return self.folder / f"{key}.json"
-
-
-def _sum(scores: Float32Array) -> str:
-    return hashlib.sha256(np.ascontiguousarray(scores).tobytes()).hexdigest()

@@ -32,13 +32,22 @@ def load_kept(path: Path) -> Any:
         return None
 
 
-def save_kept(path: Path, value: Any) -> None:
-    """Keep a JSON value; where that cannot be, a line in the log says so."""
+def write_kept(path: Path, value: Any) -> None:
+    """Keep a JSON value, whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
     text = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        partial.write_bytes(_sum(path, text).encode() + b"\n" + text)
+
+
+def save_kept(path: Path, value: Any) -> None:
+    """Keep a JSON value; if the file cannot be written, log a warning."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
-            partial.write_bytes(_sum(path, text).encode() + b"\n" + text)
+        write_kept(path, value)
     except OSError as error:
         log.warning("%s cannot be kept (%s)", path, error)
 

@@ -178,12 +178,13 @@ def test_broken_local_folders_are_named(folder: Path, tmp_path: Path) -> None:
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
     for broken, message in (
-        (whole[:-1], "where its header says"),
-        (whole + b"x", "where its header says"),
+        (whole[:-1], "not a whole safetensors file"),
+        (whole + b"x", "not a whole safetensors file"),
         (whole[:300], "not a whole safetensors file"),
         (b"", "not a whole safetensors file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
-        (whole[:8] + b"x" + whole[9:], "no readable safetensors header"),
+        (whole[:8] + b"x" + whole[9:], "invalid JSON in header"),
+        ((2).to_bytes(8, "little") + b"{}", "holds no tensors"),
     ):
         weights.write_bytes(broken)
         with pytest.raises(ModelError, match=message):
@@ -271,7 +272,7 @@ def test_real_models_are_read(shared: Path, tmp_path: Path) -> None:
     (half / "model.safetensors").write_bytes(
         (cross.path / "model.safetensors").read_bytes()[: 1 << 20]
     )
-    with pytest.raises(ModelError, match="header says"):
+    with pytest.raises(ModelError, match="not a whole safetensors file"):
         LocalModel(None, str(half), None).fetch(tmp_path)
 
 

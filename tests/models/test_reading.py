@@ -23,6 +23,7 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.layout import LIBRARY_FILE
 from crossbench.models.reading import read_folder
 from crossbench.models.tokenizer import PairTokenizer
+from crossbench.system.kept import load_kept
 from crossbench.types import Float32Array, Pair
 from tests.helpers.places import REPO
 from tests.helpers.serving import pytorch
@@ -402,7 +403,7 @@ def test_what_transformers_says_is_asked_apart_and_kept(folder: Path, tmp_path: 
     assert read_folder(folder, "m", None, cache).facts == here.facts
     kept.write_text(kept.read_text("utf-8")[:100], "utf-8")  # of a disk that was full
     assert read_folder(folder, "m", None, cache).facts == here.facts
-    assert json.loads(kept.read_text("utf-8"))
+    assert load_kept(kept) is not None
     (folder / "tokenizer.json").write_text("{}")
     failed = ask()
     assert failed.returncode == 1

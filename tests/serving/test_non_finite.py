@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
 import io
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -58,6 +56,7 @@ from crossbench.serving.scheduler import DynamicScheduler
 from crossbench.serving.service import Answer, ModelService
 from crossbench.serving.telemetry import Telemetry
 from crossbench.settings.cell_config import CellConfig
+from crossbench.system.kept import load_kept, write_kept
 from crossbench.types import Float32Array, Quant, QueryPassages, RequestRecord
 from tests.helpers.commands import crossbench, results, the_sweep
 from tests.helpers.engine_checks import backend
@@ -330,8 +329,8 @@ def test_the_cache_neither_keeps_nor_returns_them(model: ModelFolder, tmp_path: 
     assert not list(tmp_path.iterdir())
     cache.save(entry, scores(1, 2, 3))
     (file,) = tmp_path.iterdir()
-    kept = {"sha256": hashlib.sha256(bad.tobytes()).hexdigest(), "scores": bad.tolist()}
-    file.write_text(json.dumps(kept))  # as a version before this check left it
+    write_kept(file, bad.tolist())
+    assert load_kept(file) is not None
     assert cache.load(entry) is None
 
 
