@@ -35,7 +35,7 @@ from crossbench.measure.ranking import (
 from crossbench.quality.reference_scores import reference_scores
 from crossbench.quality.sample import Check, NoCheck, QualityCheck, is_judged
 from crossbench.quality.score_cache import ReferenceCache
-from crossbench.quality.scoring import score_lists
+from crossbench.quality.scoring import ScoringOptions, score_lists
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient, words_of
 from crossbench.serving.finite import NON_FINITE
@@ -94,39 +94,37 @@ def why_unchecked(
 
 async def score_sample(
     client: InferenceClient,
-    check: Check,
+    check: QualityCheck,
     lists: Sequence[QueryPassages],
     info: pb.ServerInfo,
-    *,
     settings: CellSettings,
-    digest: str,
     interrupted: asyncio.Event,
     announce: Announce,
 ) -> Served:
     """The first half: score a sample by the cell's own server, in requests like its traffic's.
 
-    `digest` is the model's that the config names. The reference without judgements has nothing to
+    Call it only if `why_unchecked` returns None. The reference without judgements has nothing to
     tell, and scores nothing.
     """
-    why = why_unchecked(check, settings.pipeline, info.models[0], digest)
-    if why is not None or not isinstance(check, QualityCheck):
-        return Served(check.name, why=why or f"quality={check.name}")
     reference = info.models[0].is_reference
     chosen = check.choose(lists)
     served = Served(check.name, chosen=len(chosen), is_reference=reference)
     if reference and not any(map(is_judged, chosen)):
         return served
     announce("checking quality")
+    options = ScoringOptions(
+        users=settings.concurrency,
+        batch=min(settings.batch, info.max_pairs),
+        max_seconds=check.max_seconds,
+        timeout_s=check.timeout_s,
+    )
     started_s = time.perf_counter()
     try:
         scores = await score_lists(
             client,
             chosen,
-            users=settings.concurrency,
-            batch=min(settings.batch, info.max_pairs),
-            max_seconds=check.max_seconds,
-            timeout_s=check.timeout_s,
-            interrupted=interrupted,
+            options,
+            interrupted,
         )
     except grpc.aio.AioRpcError as error:
         words = words_of(error)

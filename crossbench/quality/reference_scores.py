@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from crossbench.quality.sample import QualityCheck
 from crossbench.quality.score_cache import ReferenceCache
-from crossbench.quality.scoring import score_lists
+from crossbench.quality.scoring import ScoringOptions, score_lists
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.server import Server
 from crossbench.types import Float32Array, QueryPassages
@@ -44,18 +44,21 @@ async def reference_scores(
             unkept.append(error)
 
     if missing:
+        options = ScoringOptions(
+            users=1,
+            batch=_REFERENCE_BATCH,
+            max_seconds=check.reference_max_seconds,
+            timeout_s=check.timeout_s,
+        )
         server = await asyncio.to_thread(make_server)
         try:
             async with InferenceClient(await server.start()) as client:
                 await score_lists(
                     client,
                     [lists[index] for index in missing],
-                    users=1,
-                    batch=_REFERENCE_BATCH,
-                    max_seconds=check.reference_max_seconds,
-                    timeout_s=check.timeout_s,
-                    interrupted=asyncio.Event(),
-                    keep=keep,
+                    options,
+                    asyncio.Event(),
+                    keep,
                 )
         finally:
             await server.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 
 import grpc
 import numpy as np
@@ -14,44 +15,50 @@ from crossbench.serving.client import InferenceClient
 from crossbench.types import Float32Array, QueryPassages
 
 
+@dataclass(frozen=True, slots=True)
+class ScoringOptions:
+    """Keep `users` requests of up to `batch` pairs in flight, and begin no list after
+    `max_seconds`, except the first. `timeout_s` is each request's deadline."""
+
+    users: int
+    batch: int
+    max_seconds: float
+    timeout_s: float
+
+
 async def score_lists(
     client: InferenceClient,
     lists: Sequence[QueryPassages],
-    *,
-    users: int,
-    batch: int,
-    max_seconds: float,
-    timeout_s: float,
+    options: ScoringOptions,
     interrupted: asyncio.Event,
     keep: Callable[[int, Float32Array], None] = lambda index, scores: None,
 ) -> list[Float32Array]:
-    """Scores of the first lists, as many as `max_seconds` lets begin; the first always may.
+    """Scores of the first lists, float32 (n,) each, as many as the options' time allows.
 
-    `users` requests of up to `batch` pairs are in flight. `keep` gets each list's index and scores
-    as soon as it is whole.
+    `keep` gets each list's index and scores as soon as the list is complete.
 
     Raises:
         grpc.aio.AioRpcError: the server refused or failed.
     """
     started_s = time.perf_counter()
     parts: list[dict[int, Float32Array]] = [{} for _ in lists]
-    work = _requests(lists, batch)
+    work = _requests(lists, options.batch)
 
     failures: list[grpc.aio.AioRpcError] = []
 
     async def user() -> None:
         for index, start in work:
             # The iterator is shared: what this user takes no other one sees
-            late = time.perf_counter() - started_s >= max_seconds
+            late = time.perf_counter() - started_s >= options.max_seconds
             if interrupted.is_set() or (late and start == 0 and index > 0):
                 work.close()
                 return
             entry = lists[index]
             request = pb.ScoreRequest(
-                query=entry.query, passages=entry.passages[start : start + batch]
+                query=entry.query, passages=entry.passages[start : start + options.batch]
             )
             try:
-                parts[index][start] = (await client.send_score(request, timeout_s)).scores
+                parts[index][start] = (await client.send_score(request, options.timeout_s)).scores
             except grpc.aio.AioRpcError as error:
                 failures.append(error)
                 work.close()
@@ -60,7 +67,7 @@ async def score_lists(
                 keep(index, _joined(parts[index]))
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(users):
+        for _ in range(options.users):
             group.create_task(user())
     if failures:
         raise failures[0]

@@ -24,8 +24,15 @@ from crossbench.load.prepared import prepare
 from crossbench.load.requests import first_pairs
 from crossbench.measure.probes import environment
 from crossbench.models.folder import ModelFolder
-from crossbench.quality.check import Checked, compare, score_sample, unchecked
-from crossbench.quality.sample import Check
+from crossbench.quality.check import (
+    Checked,
+    Served,
+    compare,
+    score_sample,
+    unchecked,
+    why_unchecked,
+)
+from crossbench.quality.sample import Check, QualityCheck
 from crossbench.quality.score_cache import ReferenceCache
 from crossbench.results import RunResult, Status
 from crossbench.runner.checks import check_config, check_support, check_task
@@ -156,15 +163,12 @@ async def _drive(
                 or not any(record.ok for record in measured.records)
             ):
                 return measured
+            why = why_unchecked(check, settings.pipeline, info.models[0], model.digest)
+            if why is not None or not isinstance(check, QualityCheck):
+                return replace(measured, served=Served(check.name, why=why or ""))
+            lists = data.dataset.lists
             served = await score_sample(
-                client,
-                check,
-                data.dataset.lists,
-                info,
-                settings=settings,
-                digest=model.digest,
-                interrupted=interrupted,
-                announce=events.stage,
+                client, check, lists, info, settings, interrupted, events.stage
             )
             served = replace(served, judged_left_out=data.dataset.judged_left_out)
             return replace(measured, served=served, non_finite=served.non_finite)

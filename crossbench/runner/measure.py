@@ -9,6 +9,7 @@ import grpc
 
 from crossbench.backends.compilations import compilations
 from crossbench.load.closed import keep_in_flight
+from crossbench.load.protocol import Load
 from crossbench.load.requests import Requests
 from crossbench.load.sender import Observer, Sender, Stop
 from crossbench.measure.correlation import correlation_metrics
@@ -42,22 +43,15 @@ async def measure(
     Raises:
         ConfigError: requests are for a model that the server does not have.
     """
-    settings, options = plan.settings, traffic.options
-    task = Task(options.task)
-    turns = options.turns([model.name for model in info.models])
-    warmup_reasons: dict[str, str] = {}
-    reasons: dict[str, str] = {}
+    settings, task = plan.settings, Task(traffic.options.task)
+    turns = traffic.options.turns([model.name for model in info.models])
+    warmup_errors: dict[str, str] = {}
+    errors: dict[str, str] = {}
 
-    def sender(requests: Requests, stop: Stop, observe: Observer, failed: dict[str, str]) -> Sender:
+    def sender(requests: Requests, stop: Stop, observe: Observer, into: dict[str, str]) -> Sender:
+        timeout_s = traffic.options.timeout_s
         return Sender(
-            client,
-            requests,
-            options.timeout_s,
-            stop,
-            interrupted,
-            turns,
-            observe,
-            failed.setdefault,
+            client, requests, timeout_s, stop, interrupted, turns, observe, into.setdefault
         )
 
     first, requests = (Requests(data.dataset.lists, settings.batch, task) for _ in range(2))
@@ -67,24 +61,39 @@ async def measure(
     warming_s = time.perf_counter()
     if settings.warmup_requests:
         stop = Stop(settings.warmup_requests, settings.warmup_max_seconds)
-        warmup = sender(first, stop, lambda record: None, warmup_reasons)
+        warmup = sender(first, stop, lambda record: None, warmup_errors)
         await keep_in_flight(warmup, settings.concurrency)
     warmup_s = time.perf_counter() - warming_s
 
     events.stage("measuring")
+    stop = Stop(settings.requests, settings.max_seconds)
+    measured = sender(requests, stop, ProgressReporter(events, stop), errors)
+    cut_short, reset_midway, metrics = await _drive(client, traffic.load, measured, info, task)
+    if interrupted.is_set():
+        cut_short = cut_short or "interrupted"
+    metrics["startup/warmup_s"] = warmup_s
+    non_finite = {**errors, **warmup_errors}.get(NON_FINITE.name, "")
+    return Measured(measured.records, metrics, info, errors, cut_short, reset_midway, non_finite)
+
+
+async def _drive(
+    client: InferenceClient, load: Load, sender: Sender, info: pb.ServerInfo, task: Task
+) -> tuple[str, bool, dict[str, float]]:
+    """Drive the load between two readings of the server's counters.
+
+    Returns why the measurement ended early ("" if it did not), whether somebody else reset the
+    counters meanwhile, and the metrics.
+    """
     await client.reset_metrics()
     before = await client.metrics()
-    compiled = compilations()
+    compiled_before = compilations()
     cpu, started_s = CpuMeter(), time.perf_counter()
-    stop = Stop(settings.requests, settings.max_seconds)
-    measured = sender(requests, stop, ProgressReporter(events, stop), reasons)
-    await traffic.load.drive(measured)
-    records = measured.records
+    await load.drive(sender)
     wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
-    recompiled = (compilations() or 0) - (compiled or 0)
-    cut_short, reset_midway = "interrupted" if interrupted.is_set() else "", False
+    compiled = compilations()
 
-    metrics = {**summarise(records, task), **correlation_metrics(records)}
+    cut_short, reset_midway = "", False
+    metrics = {**summarise(sender.records, task), **correlation_metrics(sender.records)}
     try:
         after = await client.metrics()
     except grpc.aio.AioRpcError as error:
@@ -92,11 +101,8 @@ async def measure(
     else:
         metrics |= server_metrics(info, before, after, wall_s, task)
         reset_midway = after.since_reset_s < wall_s
-    metrics |= {
-        "startup/warmup_s": warmup_s,
-        "harness/cores_used": cores_used,  # of this process, the server's too if it is here
-    }
-    if compiled is not None or recompiled:  # replicas in processes of their own are not counted
-        metrics["compile/recompilations"] = float(recompiled)
-    non_finite = {**reasons, **warmup_reasons}.get(NON_FINITE.name, "")
-    return Measured(records, metrics, info, reasons, cut_short, reset_midway, non_finite)
+    # Of this process, which includes the server with target=inprocess
+    metrics["harness/cores_used"] = cores_used
+    if compiled is not None:  # replicas in processes of their own are not counted
+        metrics["compile/recompilations"] = float(compiled - (compiled_before or 0))
+    return cut_short, reset_midway, metrics

@@ -19,11 +19,11 @@ from crossbench.errors import ConfigError
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.quality.check import Served, compare, score_sample
+from crossbench.quality.check import Served, compare, score_sample, why_unchecked
 from crossbench.quality.reference_scores import reference_scores
 from crossbench.quality.sample import NoCheck
 from crossbench.quality.score_cache import ReferenceCache
-from crossbench.quality.scoring import score_lists
+from crossbench.quality.scoring import ScoringOptions, score_lists
 from crossbench.results import load_quality
 from crossbench.runner.compose import build_reference
 from crossbench.serving import inference_pb2 as pb
@@ -141,11 +141,8 @@ def test_lists_are_scored_whole_as_many_as_the_time_allows(seeded_model: ModelFo
             found = await score_lists(
                 client,
                 LISTS,
-                users=2,
-                batch=2,
-                max_seconds=max_seconds,
-                timeout_s=10,
-                interrupted=asyncio.Event(),
+                ScoringOptions(users=2, batch=2, max_seconds=max_seconds, timeout_s=10),
+                asyncio.Event(),
             )
             alone = await client.score(LISTS[0].query, LISTS[0].passages)
             assert found[0].tolist() == alone.scores.tolist()
@@ -167,15 +164,18 @@ def test_lists_are_scored_whole_as_many_as_the_time_allows(seeded_model: ModelFo
 def test_what_cannot_be_checked_says_why(
     fields: dict[str, Any], pipeline: Pipeline, words: str, model: ModelFolder, tmp_path: Path
 ) -> None:
-    served = ask("127.0.0.1:1", info_of(model, **fields), model, tmp_path, pipeline)
-    assert words in served.why
+    (served_model,) = info_of(model, **fields).models
+    why = why_unchecked(a_check(), pipeline, served_model, model.digest)
+    assert why is not None
+    assert words in why
+    served = Served("sample", why=why)
     checked = compare(served, a_check(), ReferenceCache(tmp_path, model), no_server, 0, print)
     assert checked.summary["verdict"] == "not checked"
     assert words in checked.summary["reason"]
 
 
 def test_a_server_that_is_gone_costs_the_check_alone(model: ModelFolder, tmp_path: Path) -> None:
-    served = ask("127.0.0.1:1", info_of(model), model, tmp_path)
+    served = ask("127.0.0.1:1", info_of(model), tmp_path)
     assert "the server failed: UNAVAILABLE" in served.why
 
 
@@ -186,7 +186,7 @@ def test_the_reference_itself_is_judged_and_compared_with_nothing(
 
     async def run() -> Served:
         async with serving([noop(seeded_model)]) as address:
-            return await asyncio.to_thread(ask, address, info, seeded_model, tmp_path)
+            return await asyncio.to_thread(ask, address, info, tmp_path)
 
     served = asyncio.run(run())
     cache = ReferenceCache(tmp_path, seeded_model)
@@ -200,9 +200,7 @@ def test_the_reference_itself_is_judged_and_compared_with_nothing(
 def ask(
     address: str,
     info: pb.ServerInfo,
-    model: ModelFolder,
     cache_dir: Path,
-    pipeline: Pipeline = Pipeline.FULL,
 ) -> Served:
     async def run() -> Served:
         async with InferenceClient(address) as client:
@@ -211,10 +209,9 @@ def ask(
                 a_check(),
                 LISTS,
                 info,
-                settings=dataclasses.replace(settings(cache_dir), pipeline=pipeline),
-                digest=model.digest,
-                interrupted=asyncio.Event(),
-                announce=lambda stage: None,
+                settings(cache_dir),
+                asyncio.Event(),
+                lambda stage: None,
             )
 
     return asyncio.run(run())

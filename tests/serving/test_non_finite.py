@@ -240,7 +240,7 @@ def test_the_client_takes_no_such_numbers_from_any_server(
             async with InferenceClient(f"127.0.0.1:{port}") as client:
                 assert wrong in await failure(client.score("a river", [GOOD, GOOD]))
                 assert wrong in await failure(client.embed([GOOD]))
-                return await sample(client, LISTS, info_of(model), model, tmp_path)
+                return await sample(client, LISTS, info_of(model), tmp_path)
         finally:
             await server.stop(None)
 
@@ -275,7 +275,6 @@ async def sample(
     client: InferenceClient,
     lists: Sequence[QueryPassages],
     info: pb.ServerInfo,
-    model: ModelFolder,
     cache_dir: Path,
 ) -> Served:
     return await score_sample(
@@ -283,10 +282,9 @@ async def sample(
         a_check(),
         lists,
         info,
-        settings=settings(cache_dir),
-        digest=model.digest,
-        interrupted=asyncio.Event(),
-        announce=lambda stage: None,
+        settings(cache_dir),
+        asyncio.Event(),
+        lambda stage: None,
     )
 
 
@@ -395,7 +393,7 @@ def test_one_value_that_is_not_finite_fails_the_cell_wherever_it_is(
             measured = await measure(
                 client, traffic, info, plan_with(values), data, interrupted, events
             )
-            served = await sample(client, lists, info, model, tmp_path)
+            served = await sample(client, lists, info, tmp_path)
         assert served.non_finite, "the sample has every list"
         if measured.non_finite:
             return measured
