@@ -52,6 +52,7 @@ class Sender:
     observe: Observer = lambda record: None
     failed: Failed = lambda status, words: None
     records: list[RequestRecord] = field(default_factory=list, init=False)
+    over_saturated: bool = field(default=False, init=False)
     _started_s: float = field(default_factory=time.perf_counter, init=False)
     _sent: int = field(default=0, init=False)
     _gone_since_s: float | None = field(default=None, init=False)
@@ -60,16 +61,24 @@ class Sender:
     def now_s(self) -> float:
         return time.perf_counter() - self._started_s
 
-    def may_send(self) -> bool:
-        """Whether another request may be sent now."""
+    def may_send(self, due_s: float | None = None) -> bool:
+        """Whether another request may be sent that was due at `due_s`; None: that is due now.
+
+        One that was due before the end may be sent late.
+        """
         if self._sent == 0:
             return True
         return (
             self._sent < self.stop.requests
-            and self.now_s() < self.stop.max_seconds
+            and (self.now_s() if due_s is None else due_s) < self.stop.max_seconds
             and not self._is_gone
+            and not self.over_saturated
             and not self.interrupted.is_set()
         )
+
+    def end_over_saturated(self) -> None:
+        """Send nothing more: requests come faster than the server can answer them."""
+        self.over_saturated = True
 
     async def wait_until(self, due_s: float) -> bool:
         """Wait until a request is due; False, at once, where it may not be sent any more.
@@ -83,7 +92,7 @@ class Sender:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self.interrupted.wait()
-        return self.may_send() and not self.interrupted.is_set()
+        return self.may_send(due_s) and not self.interrupted.is_set()
 
     def send(self, due_s: float, size: int | None = None) -> Coroutine[Any, Any, RequestRecord]:
         """Send the next request, which was due at `due_s`; await its record, or make it a task.

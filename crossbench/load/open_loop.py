@@ -1,0 +1,76 @@
+"""load=constant, poisson, gamma: requests are due by a schedule, whatever the server does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from crossbench.errors import ConfigError
+from crossbench.load.protocol import LoadContext
+from crossbench.load.saturation import SaturationWatch
+from crossbench.load.schedule import Schedule, arrivals
+from crossbench.load.sender import Sender
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """Independent requests at `rate` requests/s; see `schedule.arrivals` for `cv`.
+
+    At most `max_in_flight` requests wait for their replies at a time (None: no limit). What this
+    holds back is sent late, never dropped: latency counts from when a request was due.
+    """
+
+    name: str
+    labels: Sequence[str]
+    context: LoadContext
+    rate: float
+    cv: float
+    max_in_flight: int | None
+    schedule: Schedule = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_max_in_flight(self.max_in_flight)
+        stop, rng = self.context.stop, np.random.default_rng(self.context.seed)
+        due_s = arrivals(self.rate, self.cv, stop.max_seconds, stop.requests, rng)
+        object.__setattr__(self, "schedule", Schedule(due_s))
+
+    async def drive(self, sender: Sender) -> None:
+        await follow(self.schedule, sender, self.max_in_flight, SaturationWatch())
+
+
+def check_max_in_flight(value: int | None) -> None:
+    """Raises:
+    ConfigError: it is not None and not a positive whole number.
+    """
+    if value is not None and value < 1:
+        raise ConfigError(
+            f"load.max_in_flight must be null or a positive whole number, got {value}: give for "
+            "example load.max_in_flight=1000"
+        )
+
+
+async def follow(
+    schedule: Schedule,
+    sender: Sender,
+    max_in_flight: int | None,
+    watch: SaturationWatch | None = None,
+) -> None:
+    """Send each request when it is due, and wait for all replies.
+
+    With a `watch`, sending ends early once the server is over-saturated.
+    """
+    slots = asyncio.Semaphore(max_in_flight or len(schedule) or 1)
+    async with asyncio.TaskGroup() as in_flight:
+        for due_s, size in schedule:
+            if not await sender.wait_until(due_s):
+                break
+            await slots.acquire()
+            due = int(np.searchsorted(schedule.due_s, sender.now_s(), side="right"))
+            if watch is not None and watch.is_over_saturated(due - len(sender.records)):
+                sender.end_over_saturated()
+                break
+            task = in_flight.create_task(sender.send(due_s, size))
+            task.add_done_callback(lambda _: slots.release())

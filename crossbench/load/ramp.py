@@ -1,0 +1,103 @@
+"""load=ramp: the load rises in steps within one cell."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from crossbench.errors import ConfigError
+from crossbench.load.open_loop import check_max_in_flight, follow
+from crossbench.load.protocol import LoadContext
+from crossbench.load.saturation import SaturationWatch
+from crossbench.load.schedule import Schedule, arrivals
+from crossbench.load.sender import Sender
+from crossbench.measure.steps import Step
+
+
+class Rises(StrEnum):
+    """What a ramp raises."""
+
+    RATE = "rate"
+    CONCURRENCY = "concurrency"
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Equally long steps that fill the cell's `max_seconds`.
+
+    `of` says what `levels` are: the rate in requests/s, as of load=poisson, or the concurrency of a
+    closed loop. A step of concurrency begins when its time has come, and lets the requests of the
+    step before it end. A ramp of the rate ends early in a step that over-saturates the server.
+    """
+
+    name: str
+    labels: Sequence[str]
+    context: LoadContext
+    of: str
+    levels: Sequence[float]
+    max_in_flight: int | None
+    schedule: Schedule | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_max_in_flight(self.max_in_flight)
+        if self.of not in set(Rises):
+            raise ConfigError(f"load.of must be one of {', '.join(Rises)}, got {self.of!r}")
+        if not self.levels or not all(level > 0 for level in self.levels):
+            raise ConfigError(
+                f"load.levels must be positive numbers, got {list(self.levels)}: give for example "
+                "load.levels=[1,2,4]"
+            )
+        if self.of == Rises.CONCURRENCY and any(int(level) != level for level in self.levels):
+            raise ConfigError(
+                f"load.levels must be whole numbers with load.of=concurrency, got "
+                f"{list(self.levels)}"
+            )
+        object.__setattr__(self, "schedule", self._schedule())
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """When each level begins and ends, in seconds since the start of the measurement."""
+        length_s = self.context.stop.max_seconds / len(self.levels)
+        return tuple(
+            Step(f"{self.of}={level:g}", number * length_s, (number + 1) * length_s)
+            for number, level in enumerate(self.levels)
+        )
+
+    async def drive(self, sender: Sender) -> None:
+        if self.schedule is not None:
+            await follow(self.schedule, sender, self.max_in_flight, SaturationWatch())
+            return
+        async with asyncio.TaskGroup() as group:
+            users = 0
+            for step, level in zip(self.steps, map(int, self.levels), strict=True):
+                if not await sender.wait_until(step.start_s):
+                    break
+                for user in range(users, level):
+                    group.create_task(self._user(sender, user))
+                users = max(users, level)
+
+    async def _user(self, sender: Sender, number: int) -> None:
+        """Send one request after the other in every step that has more users than `number`."""
+        while sender.may_send():
+            now_s = sender.now_s()
+            step = next((i for i, step in enumerate(self.steps) if now_s < step.end_s), None)
+            if step is None:
+                return
+            if number < self.levels[step]:
+                await sender.send(now_s)
+            elif not await sender.wait_until(self.steps[step].end_s):
+                return
+
+    def _schedule(self) -> Schedule | None:
+        if self.of != Rises.RATE:
+            return None
+        rng, most = np.random.default_rng(self.context.seed), self.context.stop.requests
+        parts = [
+            step.start_s + arrivals(level, 1.0, step.end_s - step.start_s, most, rng)
+            for step, level in zip(self.steps, self.levels, strict=True)
+        ]
+        return Schedule(np.concatenate(parts)[:most])

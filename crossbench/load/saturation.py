@@ -1,0 +1,38 @@
+"""Whether an open loop asks for more than the server can do, recognised while it runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+MIN_REQUESTS = 20  # before which nothing is said
+GROWTH = 0.1  # of the second half's requests, by which the backlog must have grown in it
+DEVIATIONS = 2.5  # of a Poisson process, by which the backlog must exceed an empty queue
+
+
+@dataclass
+class SaturationWatch:
+    """Watches the backlog of an open loop: the requests that are due and not yet answered.
+
+    Above capacity the backlog grows steadily. The loop counts as over-saturated once, over the
+    requests so far, the backlog is larger at the end of each quarter than of the one before, has
+    grown in the second half by at least a tenth of that half's requests, and is at least 2.5 times
+    the square root of all requests, which chance alone seldom reaches. In 100 simulated runs
+    each (`python -m benchmarks.statistics`) ...
+    """
+
+    _backlogs: list[int] = field(default_factory=list)
+
+    def is_over_saturated(self, backlog: int) -> bool:
+        """Note the backlog at the moment the next request is due."""
+        self._backlogs.append(backlog)
+        count = len(self._backlogs)
+        if count < MIN_REQUESTS:
+            return False
+        last = count - 1
+        first, half, third, end = (self._backlogs[last * k // 4] for k in (1, 2, 3, 4))
+        return (
+            first < half < third < end
+            and end - half >= GROWTH * (last - last // 2)
+            and end >= DEVIATIONS * math.sqrt(count)
+        )
