@@ -46,7 +46,8 @@ def _best(metric: Metric) -> Metric:
 
 
 PAIRS_PER_S = _rate(
-    "pairs", "Pairs scored, over the time from the first send to the last reply.",
+    "pairs", "Pairs scored per second while the load is complete, by Little's law: the mean number "
+    "of requests in the model over their mean time in it, from the first to the last send.",
     *_HEADLINE, View.CELL_SUMMARY, View.MLFLOW_BEST,
 )  # fmt: skip
 TEXTS_PER_S = _rate(
@@ -54,10 +55,16 @@ TEXTS_PER_S = _rate(
     View.CELL_SUMMARY, View.DASHBOARD, View.MLFLOW_NOTE,
 )  # fmt: skip
 TOKENS_PER_S = _rate(
-    "tokens", "Real tokens (no padding) of the requests answered, over the same time.",
+    "tokens", "Real tokens (no padding) of the requests answered, by the same method.",
     View.CELL_SUMMARY,
 )  # fmt: skip
 RATES = (PAIRS_PER_S, TEXTS_PER_S)  # of which a cell has one
+SPAN_RATES = tuple(
+    Metric(f"throughput/span_{unit}_per_s", "throughput over the whole span", f"{unit}/s", HIGHER,
+           f"{unit.capitalize()} over the time from the first send to the last reply, in which the "
+           "load drains.", (View.CELL_SUMMARY,))
+    for unit in UNITS
+)  # fmt: skip
 LATENCY = distribution(
     "latency", "latency", "counted from when the request was due", PERCENTILES, _LATENCY_VIEWS
 )
@@ -161,8 +168,9 @@ CORRELATION = {
 METRICS: tuple[Metric, ...] = (
     PAIRS_PER_S,
     TEXTS_PER_S,
-    _rate("requests", "Requests answered, over the same time.", View.CELL_SUMMARY),
+    _rate("requests", "Requests answered, by the same method.", View.CELL_SUMMARY),
     TOKENS_PER_S,
+    *SPAN_RATES,
     *LATENCY.values(),
     *SERVICE.values(),
     *STAGE.values(),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks.queues import closed_queue
 from crossbench.measure.intervals import mean_interval, percentile_interval, t_95
 from crossbench.measure.statistics import (
     latency_range_table,
@@ -25,6 +26,7 @@ def record(
     due_s: float | None = None,
     pairs: int = 10,
     status: str = "OK",
+    infer_ms: float = 5.0,
 ) -> RequestRecord:
     return RequestRecord(
         index=index,
@@ -36,7 +38,7 @@ def record(
         truncated=1,
         tokenize_ms=1.0,
         queue_ms=2.0,
-        infer_ms=5.0,
+        infer_ms=infer_ms,
         status=status,
     )
 
@@ -50,7 +52,7 @@ def back_to_back(latencies_s: list[float], pairs: int = 10) -> list[RequestRecor
 
 
 def test_summary_of_three_requests_by_hand() -> None:
-    # One is due half a second before it is sent; one fails and extends the span to 4 s.
+    # One is due half a second before it is sent; one fails: the last send is at 3 s, the end at 4 s.
     records = [
         record(0.0, 1.0),
         record(1.0, 3.0, due_s=0.5),
@@ -60,9 +62,10 @@ def test_summary_of_three_requests_by_hand() -> None:
     assert metrics["requests/ok"] == 2
     assert metrics["requests/failed"] == 1
     assert metrics["requests/truncated_pairs"] == 2
-    assert metrics["throughput/pairs_per_s"] == pytest.approx(20 / 4)
-    assert metrics["throughput/requests_per_s"] == pytest.approx(2 / 4)
-    assert metrics["throughput/tokens_per_s"] == pytest.approx(1600 / 4)
+    assert metrics["throughput/pairs_per_s"] == pytest.approx(20 / 3)
+    assert metrics["throughput/requests_per_s"] == pytest.approx(2 / 3)
+    assert metrics["throughput/tokens_per_s"] == pytest.approx(1600 / 3)
+    assert metrics["throughput/span_pairs_per_s"] == pytest.approx(20 / 4)
     # Latencies 1000 and 2500 ms, service times 1000 and 2000 ms.
     assert metrics["latency/p50_ms"] == pytest.approx(1750)
     assert metrics["latency/p75_ms"] == pytest.approx(1000 + 0.75 * 1500)
@@ -146,8 +149,8 @@ def test_short_remainder_joins_the_window_before() -> None:
 
 
 def test_a_request_across_windows_counts_by_its_share() -> None:
-    # Quick ones keep the window at a second; the last spans 0.5..2.5 s with 10 pairs.
-    records = [*back_to_back([0.1] * 5), record(0.5, 2.5)]
+    # Quick ones keep the window at a second; the last is in the model from 0.5 to 2.5 s.
+    records = [*back_to_back([0.1] * 5), record(0.5, 2.5, infer_ms=2000)]
     cut = windows(records)
     assert cut.time_s == pytest.approx((1.0, 2.0, 2.5))
     assert cut.pairs_per_s == pytest.approx((50 + 2.5, 5.0, 2.5 / 0.5))
@@ -215,3 +218,27 @@ def test_mean_interval_covers_and_widens() -> None:
     assert trending.high - trending.low > shuffled.high - shuffled.low
     assert mean_interval([1.0] * 4) is None
     assert mean_interval([2.0] * 5) is not None
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("requests", [20, 100])
+@pytest.mark.parametrize("cv", [0.0, 0.3, 0.6])
+def test_throughput_of_simulated_queues(workers: int, requests: int, cv: float) -> None:
+    """Eight users; the mean of 400 runs is within 2 % of the truth, and its noise is below that."""
+    rng = np.random.default_rng(3)
+    shape = 1 / cv**2 if cv else 0.0
+
+    def service_s() -> float:
+        return float(rng.gamma(shape, 1 / shape)) if cv else 1.0
+
+    found = []
+    for _ in range(400):
+        records = closed_queue(requests, 8, workers, service_s)
+        found.append(summarise(records)["throughput/pairs_per_s"] / workers)
+    assert np.mean(found) == pytest.approx(1, abs=0.02)
+
+
+def test_work_is_not_counted_before_it_is_done() -> None:
+    """Four users of one steady worker: each window has what was computed in it, the first too."""
+    cut = windows(closed_queue(200, 4, 1, lambda: 0.05, pairs=5))
+    assert cut.pairs_per_s == pytest.approx([100.0] * len(cut))
