@@ -59,7 +59,7 @@ class QueryPassages:
 
     `query_id` and `passage_ids` are the data set's own identifiers; `relevance` is one grade per
     passage (0 = not relevant, None = not judged), or None for data without judgements.
-    `judged_elsewhere` are the grades of passages that were judged for the query and are not among
+    `other_grades` are the grades of passages that were judged for the query and are not among
     the candidates: a ranking is measured against all that could have been found.
     """
 
@@ -68,7 +68,7 @@ class QueryPassages:
     passage_ids: tuple[str, ...]
     passages: tuple[str, ...]
     relevance: tuple[int | None, ...] | None = None
-    judged_elsewhere: tuple[int, ...] = ()
+    other_grades: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

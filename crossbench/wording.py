@@ -35,7 +35,7 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {plural}"
 
 
-def ending(status: int) -> str:
+def exit_description(status: int) -> str:
     """How a process ended, from its exit status: `was ended by SIGKILL (…)`."""
     if status >= 0:
         return f"ended with status {status}"

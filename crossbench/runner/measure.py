@@ -44,7 +44,7 @@ async def measure(
     """
     settings, options = plan.settings, traffic.options
     task = Task(options.task)
-    turns = options.turns([model.name for model in info.models])
+    models = options.model_order([model.name for model in info.models])
     warmup_reasons: dict[str, str] = {}
     reasons: dict[str, str] = {}
 
@@ -55,7 +55,7 @@ async def measure(
             options.timeout_s,
             stop,
             interrupted,
-            turns,
+            models,
             observe,
             failed.setdefault,
         )
