@@ -43,9 +43,9 @@ def prepare(dataset: Dataset, model: ModelFolder, seed: int, folder: Path) -> Pr
     tokenizer = PairTokenizer(model)
     # All that decides what PairTokenizer.count gives
     facts = hashlib.sha256(model.facts.tokenizer.serialized.encode()).hexdigest()
-    counted_by = (_VERSION, version("crossbench"), version("tokenizers"), facts)
-    found = _texts(dataset, tokenizer, seed, folder, counted_by)
-    path = kept_path(folder, "lengths", counted_by, version("numpy"), found.digest)
+    tokenizer_key = (_VERSION, version("crossbench"), version("tokenizers"), facts)
+    found = _texts(dataset, tokenizer, seed, folder, tokenizer_key)
+    path = kept_path(folder, "lengths", tokenizer_key, version("numpy"), found.digest)
     if (lengths := _lengths(load_kept(path))) is None:
         queries = tokenizer.count([entry.query for entry in found.lists])
         passages = tokenizer.count([text for entry in found.lists for text in entry.passages])
@@ -55,12 +55,12 @@ def prepare(dataset: Dataset, model: ModelFolder, seed: int, folder: Path) -> Pr
 
 
 def _texts(
-    dataset: Dataset, tokenizer: PairTokenizer, seed: int, folder: Path, counted_by: object
+    dataset: Dataset, tokenizer: PairTokenizer, seed: int, folder: Path, tokenizer_key: object
 ) -> LoadedDataset:
     recipe = dataset.recipe(seed)
     if recipe is None:
         return dataset.load(tokenizer, seed)
-    path = kept_path(folder, "texts", counted_by, version("numpy"), recipe)
+    path = kept_path(folder, "texts", tokenizer_key, version("numpy"), recipe)
     if (kept := _dataset(load_kept(path))) is not None:
         return kept
     found = dataset.load(tokenizer, seed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crossbench.errors import ResultError
-from crossbench.load.labels import load_text
+from crossbench.load.labels import load_description
 from crossbench.measure import catalogue
 from crossbench.measure.metric import Metric, View
 from crossbench.measure.statistics import latency_range_table
@@ -191,7 +191,7 @@ def _backends(runs: Sequence[Run]) -> str:
         assert best is not None
         rows.append([
             backend, quant, str(best.runs[0].result.model.get("device", ABSENT)),
-            load_text(best.runs[0].result.config),
+            load_description(best.runs[0].result.config),
             estimate_text(best.throughput),
             *(metric_text(metric, best.metrics) for metric in _BACKEND_METRICS),
             best.name,

@@ -44,14 +44,14 @@ async def measure(
         ConfigError: requests are for a model that the server does not have.
     """
     settings, task = plan.settings, Task(traffic.options.task)
-    turns = traffic.options.turns([model.name for model in info.models])
+    models = traffic.options.model_order([model.name for model in info.models])
     warmup_errors: dict[str, str] = {}
     errors: dict[str, str] = {}
 
     def sender(requests: Requests, stop: Stop, observe: Observer, into: dict[str, str]) -> Sender:
         timeout_s = traffic.options.timeout_s
         return Sender(
-            client, requests, timeout_s, stop, interrupted, turns, observe, into.setdefault
+            client, requests, timeout_s, stop, interrupted, models, observe, into.setdefault
         )
 
     first, requests = (Requests(data.dataset.lists, settings.batch, task) for _ in range(2))

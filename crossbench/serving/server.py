@@ -109,7 +109,7 @@ class Servicer(pb_grpc.InferenceServicer):
         self.info = info
         self._ending = asyncio.Event()
 
-    def hang_up(self) -> None:
+    def end_streams(self) -> None:
         """End the streams, which would never complete by themselves."""
         self._ending.set()
 
@@ -312,19 +312,19 @@ class Server:
         self.address = join_address(settings.host, port)
         return self.address
 
-    def learn(self, pairs: Iterable[tuple[str, str]]) -> None:
+    def precompute_tokens(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Compute the token ids of these (query, passage) ahead, where pipeline=infer keeps them.
 
         What is remembered is each model's own; call it before the server starts.
         """
         known = list(pairs)
         for service in self._services.values():
-            service.learn(known)
+            service.precompute_tokens(known)
 
     async def stop(self) -> None:
         """Take nothing new, let what is in flight end within `grace_s`, then free the models."""
         if self._server is not None:
-            self._servicer.hang_up()
+            self._servicer.end_streams()
             await self._checker.enter_graceful_shutdown()
             await self._server.stop(self._settings.grace_s)
         for service in self._services.values():

@@ -14,7 +14,7 @@ from crossbench.serving.replica import Replica
 from crossbench.serving.telemetry import Telemetry
 
 
-def derive(backends: Sequence[Backend]) -> None:
+def build_artifacts(backends: Sequence[Backend]) -> None:
     """Let what backends derive from their models be made in processes of their own.
 
     What converting takes (torch, a second copy of the weights) would stay in the memory of the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from crossbench.load.labels import IN_FLIGHT
+from crossbench.load.labels import CONCURRENCY_KEY
 from crossbench.measure.catalogue import REQUESTS_FAILED
 from crossbench.measure.statistics import percentile_supported
 from crossbench.report.advice.advice import (
@@ -100,13 +100,13 @@ def knee(choice: Choice) -> Recommendation:
 
 def useful_concurrency(choice: Choice, axes: Sequence[str]) -> Recommendation:
     topic = "Where concurrency stops paying"
-    closed = [cell for cell in choice.cells if IN_FLIGHT in cell.load_labels]
+    closed = [cell for cell in choice.cells if CONCURRENCY_KEY in cell.load_labels]
     if choice.cells and not closed:
         reason = "no cell's load keeps a set number of requests in flight."
         return Recommendation(topic, None, (reason,))
-    if IN_FLIGHT not in axes:
+    if CONCURRENCY_KEY not in axes:
         return Recommendation(topic, None, ("every cell has the same number in flight.",))
-    groups = matched(closed, IN_FLIGHT, axes)
+    groups = matched(closed, CONCURRENCY_KEY, axes)
     series = {key: by_value for key, by_value in groups.items() if len(by_value) > 1}
     if not series:
         return Recommendation(topic, None, ("no two cells differ in concurrency alone.",))
