@@ -23,7 +23,7 @@ from typing import Any
 
 from crossbench.errors import ModelError
 from crossbench.models.json_file import read_json
-from crossbench.system.files import whole_file
+from crossbench.system.files import atomic_write
 from crossbench.system.processes import child_environment
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def library_facts(
         facts = _ask_apart(folder, lower_case, options)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(json.dumps(dataclasses.asdict(facts)), "utf-8")
     except OSError as error:
         log.warning("what transformers says of %s cannot be kept: %s", folder, error)

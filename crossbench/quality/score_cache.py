@@ -12,7 +12,7 @@ import numpy as np
 from crossbench.backends.artifacts import artifact_key, library_versions
 from crossbench.errors import NonFiniteValues
 from crossbench.models.folder import ModelFolder
-from crossbench.system.files import whole_file
+from crossbench.system.files import atomic_write
 from crossbench.types import Float32Array, QueryPassages
 
 _VERSION = 1  # raise it when what the reference computes changes
@@ -55,7 +55,7 @@ class ReferenceCache:
         document = json.dumps({"sha256": _sum(scores), "scores": scores.tolist()})
         path = self._path(entry)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(document, "utf-8")
 
     def _path(self, entry: QueryPassages) -> Path:
