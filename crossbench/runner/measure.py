@@ -7,7 +7,7 @@ import time
 
 import grpc
 
-from crossbench.backends.compilations import compilations
+from crossbench.backends.compilations import compilation_count
 from crossbench.load.closed import keep_in_flight
 from crossbench.load.requests import Requests
 from crossbench.load.sender import Observer, Sender, Stop
@@ -74,14 +74,14 @@ async def measure(
     events.stage("measuring")
     await client.reset_metrics()
     before = await client.metrics()
-    compiled = compilations()
+    compiled = compilation_count()
     cpu, started_s = CpuMeter(), time.perf_counter()
     stop = Stop(settings.requests, settings.max_seconds)
     measured = sender(requests, stop, ProgressReporter(events, stop), reasons)
     await traffic.load.drive(measured)
     records = measured.records
     wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
-    recompiled = (compilations() or 0) - (compiled or 0)
+    recompiled = (compilation_count() or 0) - (compiled or 0)
     cut_short, reset_midway = "interrupted" if interrupted.is_set() else "", False
 
     metrics = {**summarise(records, task), **correlation_metrics(records)}

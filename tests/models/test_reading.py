@@ -247,7 +247,7 @@ def test_shards_are_read_by_their_index(folder: Path) -> None:
     assert scores(folder, RIVER) == pytest.approx(expected, abs=1e-5)
     from crossbench.models.weights import read_weights
 
-    assert read_weights(read_folder(folder, "m")).words.shape == (30522, 32)
+    assert read_weights(read_folder(folder, "m")).word_embeddings.shape == (30522, 32)
     (folder / next(iter(halves))).unlink()
     with pytest.raises(ModelError, match="names model-00001-of-00002"):
         read_folder(folder, "m")
