@@ -12,7 +12,7 @@ from typing import Any
 
 from crossbench.errors import ResultError
 from crossbench.settings.cell_config import CellConfig
-from crossbench.system.files import whole_file
+from crossbench.system.files import atomic_write
 from crossbench.system.rows import TEXT, load_rows, save_rows
 from crossbench.types import RequestRecord, ScoredPair, Task
 
@@ -107,7 +107,7 @@ def save_result(result: RunResult, folder: Path) -> Path:
     document = {"schema_version": SCHEMA_VERSION, **values, "config": result.config.document}
     path = folder / RESULT_FILE
     text = json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n"
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         # Non-UTF-8 bytes of the command line are surrogates in Python; write them as "?"
         partial.write_bytes(text.encode("utf-8", "replace"))
     return path

@@ -15,7 +15,7 @@ from crossbench.load.msmarco import Omissions, Row, parquet_rows, rows_to_lists
 from crossbench.load.synthetic import make_lists
 from crossbench.load.trec import read_trec
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.models.wordpiece import read_words
+from crossbench.models.wordpiece import read_word_list
 from crossbench.types import QueryPassages
 
 
@@ -88,7 +88,7 @@ class SyntheticDataset:
 
     def recipe(self, seed: int) -> object:
         shape = (self.queries, self.passages_per_query, self.passage_tokens)
-        return "synthetic", self.name, seed, *shape, QUERIES, PASSAGES, read_words()
+        return "synthetic", self.name, seed, *shape, QUERIES, PASSAGES, read_word_list()
 
     def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
         """Deterministic in the seed and the tokenizer."""

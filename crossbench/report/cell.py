@@ -15,7 +15,7 @@ from crossbench.report.facts import MACHINE, MODEL, facts
 from crossbench.report.predecessor import beside_predecessor
 from crossbench.report.ranking import cell_quality
 from crossbench.results import RunResult, Status, load_cell
-from crossbench.system.files import whole_file
+from crossbench.system.files import atomic_write
 from crossbench.types import RequestRecord
 from crossbench.wording import counted
 
@@ -52,7 +52,7 @@ def write_cell_report(folder: Path) -> Path:
         facts("Environment", result.environment, MACHINE),
     ]
     path = folder / REPORT_FILE
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
     return path
 

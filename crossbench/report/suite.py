@@ -21,7 +21,7 @@ from crossbench.report.predecessor import predecessor_entries
 from crossbench.report.sweep import question, read_runs, summary_rows
 from crossbench.report.sweep_tables import best_of, estimate_text, unfinished
 from crossbench.report.tables import markdown_table
-from crossbench.system.files import whole_file
+from crossbench.system.files import atomic_write
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, counted, number
 
@@ -100,7 +100,7 @@ def write_suite_report(folder: Path) -> Path:
     parts = [f"# Suite {folder.resolve().name}", f"{told}{given}.", contents]
     parts += [f"## {title}\n\n{text}" for title, text in written]
     path = folder / REPORT_FILE
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("\n\n".join(parts) + "\n", "utf-8")
     return path
 

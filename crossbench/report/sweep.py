@@ -31,7 +31,7 @@ from crossbench.report.sweep_tables import (
 from crossbench.report.tables import markdown_table
 from crossbench.results import RunResult, Status, cell_folders, load_cell
 from crossbench.settings.cell_config import CellConfig
-from crossbench.system.files import whole_file
+from crossbench.system.files import atomic_write
 from crossbench.wording import ABSENT, number
 
 CSV_FILE = "results.csv"
@@ -78,7 +78,7 @@ def write_sweep_report(folder: Path) -> Path:
         recommendations(runs),
     ]
     path = folder / REPORT_FILE
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("\n\n".join(section for section in sections if section) + "\n", "utf-8")
     return path
 

@@ -7,7 +7,7 @@ import time
 
 import grpc
 
-from crossbench.backends.compilations import compilations
+from crossbench.backends.compilations import compilation_count
 from crossbench.load.closed import keep_in_flight
 from crossbench.load.protocol import Load
 from crossbench.load.requests import Requests
@@ -86,11 +86,11 @@ async def _drive(
     """
     await client.reset_metrics()
     before = await client.metrics()
-    compiled_before = compilations()
+    compiled_before = compilation_count()
     cpu, started_s = CpuMeter(), time.perf_counter()
     await load.drive(sender)
     wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
-    compiled = compilations()
+    compiled = compilation_count()
 
     cut_short, reset_midway = "", False
     metrics = {**summarise(sender.records, task), **correlation_metrics(sender.records)}

@@ -30,7 +30,7 @@ from crossbench.serving import inference_pb2_grpc as pb_grpc
 from crossbench.serving.finite import NON_FINITE
 from crossbench.serving.service import Answer, ModelService
 from crossbench.serving.telemetry import Telemetry
-from crossbench.system.addresses import cannot_listen, check_host, join_address
+from crossbench.system.addresses import check_host, join_address, listen_error_message
 from crossbench.types import Pair
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class ServerSettings:
                 f"server.port={self.port} on {self.host} is not allowed to this user: give one "
                 "above 1023, or server.port=0 for any free one"
             )
-        return cannot_listen("server", self.host, error)
+        return listen_error_message("server", self.host, error)
 
 
 class Servicer(pb_grpc.InferenceServicer):

@@ -56,7 +56,7 @@ from crossbench.serving.scheduler import DynamicScheduler
 from crossbench.serving.service import Answer, ModelService
 from crossbench.serving.telemetry import Telemetry
 from crossbench.settings.cell_config import CellConfig
-from crossbench.system.kept import load_kept, write_kept
+from crossbench.system.json_cache import load_cached, write_cached
 from crossbench.types import Float32Array, Quant, QueryPassages, RequestRecord
 from tests.helpers.commands import crossbench, results, the_sweep
 from tests.helpers.engine_checks import backend
@@ -327,8 +327,8 @@ def test_the_cache_neither_keeps_nor_returns_them(model: ModelFolder, tmp_path: 
     assert not list(tmp_path.iterdir())
     cache.save(entry, scores(1, 2, 3))
     (file,) = tmp_path.iterdir()
-    write_kept(file, bad.tolist())
-    assert load_kept(file) is not None
+    write_cached(file, bad.tolist())
+    assert load_cached(file) is not None
     assert cache.load(entry) is None
 
 
