@@ -9,7 +9,7 @@ from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_FAILED, throughpu
 from crossbench.measure.statistics import summarise
 from crossbench.report import sections
 from crossbench.report.axes import flatten, label
-from crossbench.report.columns import requests_ok, told_text
+from crossbench.report.columns import requests_ok, text_with_unit
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, MODEL, facts
 from crossbench.report.predecessor import beside_predecessor
@@ -89,8 +89,8 @@ def _answer(
     sizes = sorted({record.pairs for record in records if record.ok})
     size = f" of {counted(sizes[0], unit.removesuffix('s'))}" if len(sizes) == 1 else ""
     return (
-        f"**{told_text(rate, metrics)} at a {P95_LATENCY.title} of "
-        f"{told_text(P95_LATENCY, metrics)}**, over {counted(ok, 'request')}{size}."
+        f"**{text_with_unit(rate, metrics)} at a {P95_LATENCY.title} of "
+        f"{text_with_unit(P95_LATENCY, metrics)}**, over {counted(ok, 'request')}{size}."
     )
 
 
