@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import numpy as np
 
 from benchmarks.race import REPO, machine
 from crossbench.events import CellEnded, CellStarted, Event, StageStarted, SweepStarted, encode
+from crossbench.measure.memory import peak_rss, rss_mb
 from crossbench.report.tables import markdown_table
 from crossbench.results import (
     RunResult,
@@ -41,7 +41,6 @@ from crossbench.types import RequestRecord
 
 KEPT_REQUESTS = 200  # of each cell of the sweep
 CONCURRENCIES = 20
-PEAK_SCALE = 1e6 if sys.platform == "darwin" else 1e3  # of ru_maxrss, in MB
 
 
 def report_of_sweep(place: Path) -> Callable[[], object]:
@@ -134,20 +133,15 @@ PARTS: Mapping[str, Callable[[Path], Callable[[], object]]] = {
 }
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_SCALE
-
-
 def run_part(name: str, place: Path) -> dict[str, float]:
-    """Seconds, and peak memory in MB before and after."""
+    """Seconds, resident memory in MB before it, and the largest until its end."""
     ready = PARTS[name](place)
-    before_mb, started_s = peak_mb(), time.perf_counter()
+    before_mb, peak, started_s = rss_mb(), peak_rss(), time.perf_counter()
+    peak.start()
     ready()
-    return {
-        "seconds": time.perf_counter() - started_s,
-        "before_mb": before_mb,
-        "peak_mb": peak_mb(),
-    }
+    seconds, peak_mb = time.perf_counter() - started_s, peak.peak_mb()
+    peak.stop()
+    return {"seconds": seconds, "before_mb": before_mb, "peak_mb": peak_mb}
 
 
 def measured_cell(place: Path) -> Path:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from crossbench.backends.availability import (
     Availability,
-    Checked,
+    Checkable,
     Ready,
     Unavailable,
     Unsupported,
@@ -61,7 +61,7 @@ class Choice:
     """A backend of conf/backend: its natural precision, and what each comes to here."""
 
     name: str
-    backend: type[Checked]
+    backend: type[Checkable]
     natural: Quant
     found: dict[Quant, Availability]
 

@@ -1,28 +1,28 @@
-"""The exceptions a user can meet; each message says what was wrong, what was given, what to do.
+"""All exceptions that users may see. A message says what is wrong, what was given and what to do.
 
 CrossbenchError
 +-- ConfigError              a value, key or combination in the configuration cannot be used
-|   +-- UnsupportedQuant     the backend does not compute in that precision
-|   +-- UnsupportedDevice    the backend has no path for that kind of device
-+-- BackendUnavailable       a library or device that the backend needs is missing on this machine
+|   +-- UnsupportedQuant     the backend does not support the precision
+|   +-- UnsupportedDevice    the backend does not support the type of device
++-- BackendUnavailable       this machine lacks a library or device that the backend needs
 +-- ModelError               a model folder is missing, incomplete or broken
 +-- DatasetError             a data set is missing, empty or malformed
-+-- InvalidRequest           a request that the server refuses (gRPC INVALID_ARGUMENT)
-+-- WrongTask                the model served does not do what was asked (gRPC FAILED_PRECONDITION)
-+-- QueueFull                the server holds as much work as it may (gRPC RESOURCE_EXHAUSTED)
-+-- DeadlineExpired          a request's deadline passed before it was computed
++-- InvalidRequest           the server rejects a malformed request (gRPC INVALID_ARGUMENT)
++-- WrongTask                the model cannot perform the task (gRPC FAILED_PRECONDITION)
++-- QueueFull                the server's queue is full (gRPC RESOURCE_EXHAUSTED)
++-- DeadlineExpired          the deadline passed before the request was computed
 +-- NonFiniteValues          scores or vectors are NaN or infinite (gRPC DATA_LOSS)
-+-- WorkerDied               the worker that computed a request failed or died (gRPC INTERNAL)
-+-- TargetUnreachable        no server answers at the address that was given
-+-- TargetDied               the server's own process failed or died before it could serve
-+-- ResultError              a result file is missing, unreadable or of another schema version
++-- WorkerDied               the worker that computed the request failed or died (gRPC INTERNAL)
++-- TargetUnreachable        no server answers at the given address
++-- TargetDied               the server process failed or died before it was ready
++-- ResultError              a result file is missing, unreadable or has another schema version
 +-- TrackingError            the experiment tracker cannot be reached or refused a write
-+-- DashboardError           the live page did not come up, or no picture of it could be taken
++-- DashboardError           the dashboard did not start, or its screenshot failed
 """
 
 
 class CrossbenchError(Exception):
-    """Base of everything that crossbench raises for a user to mend."""
+    """Base class of all errors that a user can fix."""
 
 
 class ConfigError(CrossbenchError):
@@ -30,15 +30,15 @@ class ConfigError(CrossbenchError):
 
 
 class UnsupportedQuant(ConfigError):
-    """The backend does not compute in the precision that was asked for."""
+    """The backend does not support the requested precision."""
 
 
 class UnsupportedDevice(ConfigError):
-    """The backend has no path for that kind of device, on any machine."""
+    """The backend does not support this type of device on any machine."""
 
 
 class BackendUnavailable(CrossbenchError):
-    """A library or device that the backend needs is missing on this machine."""
+    """This machine lacks a library or device that the backend needs."""
 
 
 class ModelError(CrossbenchError):
@@ -50,39 +50,39 @@ class DatasetError(CrossbenchError):
 
 
 class InvalidRequest(CrossbenchError):
-    """A request that the server refuses."""
+    """The server rejects a malformed request."""
 
 
 class WrongTask(CrossbenchError):
-    """The model that is served does not do what was asked: a cross-encoder embeds nothing."""
+    """The served model cannot perform the task, for example a cross-encoder cannot embed."""
 
 
 class QueueFull(CrossbenchError):
-    """The server holds as much waiting work as it may."""
+    """The server's queue is full."""
 
 
 class DeadlineExpired(CrossbenchError):
-    """A request's deadline passed before it was computed."""
+    """The deadline passed before the request was computed."""
 
 
 class NonFiniteValues(CrossbenchError):
-    """Scores or vectors are NaN or infinite, so nothing can be computed from them."""
+    """Scores or vectors are NaN or infinite."""
 
 
 class WorkerDied(CrossbenchError):
-    """The worker that computed a request failed or died."""
+    """The worker that computed the request failed or died."""
 
 
 class TargetUnreachable(CrossbenchError):
-    """No server answers at the address that was given."""
+    """No server answers at the given address."""
 
 
 class TargetDied(CrossbenchError):
-    """The server's own process failed or died before it could serve."""
+    """The server process failed or died before it was ready."""
 
 
 class ResultError(CrossbenchError):
-    """A result file is missing, unreadable or of another schema version."""
+    """A result file is missing, unreadable or has another schema version."""
 
 
 class TrackingError(CrossbenchError):
@@ -90,4 +90,4 @@ class TrackingError(CrossbenchError):
 
 
 class DashboardError(CrossbenchError):
-    """The live page did not come up, or no picture of it could be taken."""
+    """The dashboard did not start, or its screenshot failed."""

@@ -1,7 +1,8 @@
-"""The events of a run: what its processes tell each other, as one line of JSON each.
+"""The events that the processes of a run send to each other, encoded as one line of JSON each.
 
-The measured process sends them to its parent through a pipe. The parent appends them and its own to
-the journal, a file that the dashboard reads. The dashboard tells its parent where it listens.
+The cell process sends events to the parent process through a pipe. The parent appends these and its
+own events to the journal, a file that the dashboard reads. The dashboard sends its address to the
+parent.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 @dataclass(frozen=True, slots=True)
 class SweepStarted:
-    """A sweep begins; `cells` is how many it plans to measure."""
+    """A sweep has started; `cells` is the planned number of cells."""
 
     name: str
     cells: int
@@ -23,7 +24,7 @@ class SweepStarted:
 
 @dataclass(frozen=True, slots=True)
 class CellStarted:
-    """A cell begins; `config` has its values as text by dotted key, without credentials."""
+    """A cell has started; `config` maps dotted keys to values as text, without credentials."""
 
     label: str
     config: Mapping[str, str]
@@ -31,35 +32,36 @@ class CellStarted:
 
 @dataclass(frozen=True, slots=True)
 class StageStarted:
-    """The measured process begins something else, for example `warming up`."""
+    """The cell process has entered another stage, for example `warming up`."""
 
     stage: str
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfigured:
-    """What a server without a cell runs on; `config` as in CellStarted."""
+    """A server that runs without a cell has its config; `config` is as in CellStarted."""
 
     config: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class ServerListens:
-    """The server takes requests at `address`, HOST:PORT."""
+    """The server accepts requests at `address`, HOST:PORT."""
 
     address: str
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStops:
-    """The server is about to end, so its silence is no failure."""
+    """The server is about to stop. When it no longer responds, this is not a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressMade:
-    """How far the measurement is: requests done, and the share of it that is over, 0 to 1.
+    """Progress of the measurement.
 
-    `p50_ms` is the median latency of the most recent requests.
+    `done` is the number of completed requests, `share` the completed share of the measurement from
+    0 to 1, and `p50_ms` the median latency of the most recent requests.
     """
 
     done: int
@@ -70,10 +72,10 @@ class ProgressMade:
 
 @dataclass(frozen=True, slots=True)
 class WindowMeasured:
-    """About one second as the client saw it: the requests that ended in it.
+    """The requests that ended in a window of about one second, as seen by the client.
 
-    `requests` succeeded, `failed` counts the others by gRPC status. Latency percentiles are None
-    where no request succeeded.
+    `requests` is the number of successful requests, `failed` the number of failed ones by gRPC
+    status. Latency percentiles are None if no request succeeded.
     """
 
     requests: int
@@ -86,7 +88,7 @@ class WindowMeasured:
 
 @dataclass(frozen=True, slots=True)
 class CellEnded:
-    """A cell has its result: a status of `results.Status`, and the metrics that it has."""
+    """A cell has ended, with a status of `results.Status` and its metrics."""
 
     status: str
     error: str | None
@@ -95,14 +97,14 @@ class CellEnded:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The run is over; `message` is a sentence for people."""
+    """The run has ended; `message` is a sentence for the user."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class DashboardListens:
-    """The page is at `url`; `note` is what a person should know about that, or empty."""
+    """The dashboard is ready at `url`; `note` is a remark for the user, or empty."""
 
     url: str
     note: str
@@ -110,7 +112,7 @@ class DashboardListens:
 
 @dataclass(frozen=True, slots=True)
 class DashboardRefused:
-    """The dashboard cannot start; `message` says why."""
+    """The dashboard cannot start; `message` gives the reason."""
 
     message: str
 
@@ -135,7 +137,7 @@ _FIELDS = {name: get_type_hints(kind) for name, kind in _KINDS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An event, when it happened (Unix seconds), and the number of its cell from 0, if any."""
+    """An event with its time (Unix seconds) and the number of its cell, counted from 0, if any."""
 
     event: Event
     time_s: float
@@ -143,17 +145,17 @@ class Recorded:
 
 
 def encode(event: Event, time_s: float, cell: int | None = None) -> str:
-    """One line of ASCII with its newline; `decode` reads it back."""
+    """Return the event as one line of ASCII JSON with a newline. `decode` is the inverse."""
     values = {field.name: getattr(event, field.name) for field in fields(event)}
     line = {"time_s": time_s, "cell": cell, "event": type(event).__name__, **values}
     return json.dumps(line) + "\n"
 
 
 def decode(line: str | bytes) -> Recorded | None:
-    """The event of one line; None where the line holds none that this version knows.
+    """Return the event of one line, or None if this version cannot read it.
 
-    That is a line that is broken or cut off, or an event of another version whose kind is unknown
-    or that lacks a value. Values that are unknown are left out.
+    A line cannot be read if it is malformed or truncated, or if another version wrote an event of
+    an unknown kind or without a required value. Unknown values are ignored.
     """
     try:
         values = json.loads(line)
@@ -170,14 +172,14 @@ def decode(line: str | bytes) -> Recorded | None:
 
 
 def _fits(value: object, expected: Any) -> bool:
-    """Whether a value read from JSON has the type that an event's field has."""
-    if get_origin(expected) is Mapping:  # its keys are text, as all keys in JSON
+    """Return whether a value read from JSON has the type of the event's field."""
+    if get_origin(expected) is Mapping:  # JSON keys are always text
         _, of_values = get_args(expected)
         return isinstance(value, dict) and all(_fits(item, of_values) for item in value.values())
     if options := get_args(expected):
         return any(_fits(value, option) for option in options)
-    if isinstance(value, bool):  # which Python takes for an int
+    if isinstance(value, bool):  # bool is a subclass of int
         return expected is bool
-    if expected is float:  # and finite
+    if expected is float:  # accepts finite numbers only
         return isinstance(value, int | float) and abs(value) <= sys.float_info.max
     return isinstance(value, expected)

@@ -1,4 +1,4 @@
-"""RunResult and its files: result.json (versioned), requests.parquet and quality.parquet (raw)."""
+"""RunResult and its files: result.json and the raw data (requests.parquet, quality.parquet)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from crossbench.errors import ResultError
 from crossbench.settings.cell_config import CellConfig
-from crossbench.system.files import whole_file
+from crossbench.system.files import atomic_write
 from crossbench.system.rows import TEXT, load_rows, save_rows
 from crossbench.types import RequestRecord, ScoredPair, Task
 
@@ -21,8 +21,9 @@ READABLE_VERSIONS = (1, 2)
 RESULT_FILE = "result.json"
 RECORDS_FILE = "requests.parquet"
 QUALITY_FILE = "quality.parquet"
-_FLOOR = "noop"  # the one backend without a model when results did not say which has none
-# The fields of RequestRecord and of ScoredPair, in their order
+# Old results lack `computes_scores`; this was the only backend without a model at that time
+_MODELLESS_BACKEND = "noop"
+# Columns are the fields of RequestRecord and of ScoredPair, in the same order
 _RECORD_COLUMNS = {
     "index": "int64",
     "due_s": "float64",
@@ -50,25 +51,25 @@ class Status(StrEnum):
 
     FINISHED = "finished"
     FAILED = "failed"
-    UNAVAILABLE = "unavailable"  # something is missing on this machine
-    UNSUPPORTED = "unsupported"  # the backend has no such precision or device
+    UNAVAILABLE = "unavailable"  # this machine lacks a library or device
+    UNSUPPORTED = "unsupported"  # the backend does not support the precision or the device
 
     @property
     def is_failure(self) -> bool:
-        """Whether the command that measured such a cell ends with status 1."""
+        """Whether a cell with this status makes the command exit with status 1."""
         return self not in (Status.FINISHED, Status.UNSUPPORTED)
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Everything that one cell found out, but for its raw records.
+    """The result of one cell, without the raw records.
 
-    `metrics` maps the contract's names (`latency/p50_ms`) to numbers. `series` maps a live series'
-    name (`pairs_per_s`, `texts_per_s` where it embeds) to values per window; its key `time_s` holds
-    the windows' ends in seconds since the start of the measurement. `model`, `dataset` and
-    `environment` describe what was served, what was sent and where. `quality` says what was checked
-    of the ranking and the verdict (`measure.ranking.Verdict`) with its reason. `warnings` are
-    sentences that a reader must know.
+    `metrics` maps metric names (`latency/p50_ms`) to numbers. `series` maps the name of a live
+    series (`pairs_per_s`, or `texts_per_s` if the cell embeds) to one value per window; `time_s`
+    holds the windows' ends in seconds since the start of the measurement. `model`, `dataset` and
+    `environment` describe the served model, the data set and the machine. `quality` describes the
+    quality check, its verdict (`measure.ranking.Verdict`) and the reason. `warnings` are sentences
+    about anything that affects how to read the numbers.
     """
 
     status: Status
@@ -86,39 +87,40 @@ class RunResult:
 
     @property
     def task(self) -> Task:
-        """What the cell asked of the server."""
+        """The task that the cell measured."""
         return self.config.task
 
     @property
     def computes_scores(self) -> bool:
-        """Whether a model computed what was served; else the numbers are the harness's own."""
-        noted = self.model.get("computes_scores")
-        if noted is not None:
-            return bool(noted)
-        # A result from before it was noted, or one of which only the config is known
-        return bool(self.model.get("backend", self.config.value("backend")) != _FLOOR)
+        """Whether a model computed the scores. If not, only overhead was measured."""
+        recorded = self.model.get("computes_scores")
+        if recorded is not None:
+            return bool(recorded)
+        # Old results lack the value, and for a cell that failed early only the config is known
+        backend = self.model.get("backend", self.config.value("backend"))
+        return bool(backend != _MODELLESS_BACKEND)
 
 
 def save_result(result: RunResult, folder: Path) -> Path:
-    """Write `result.json` into `folder`, whole or not at all; not-a-number becomes null."""
-    kept = {item.name: getattr(result, item.name) for item in fields(RunResult)}
-    document = {"schema_version": SCHEMA_VERSION, **kept, "config": result.config.document}
+    """Write `result.json` into `folder` atomically. NaN and infinity become null."""
+    values = {item.name: getattr(result, item.name) for item in fields(RunResult)}
+    document = {"schema_version": SCHEMA_VERSION, **values, "config": result.config.document}
     path = folder / RESULT_FILE
     text = json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n"
-    with whole_file(path) as partial:
-        # Bytes of a command line that is no UTF-8 are surrogates, which become question marks
+    with atomic_write(path) as partial:
+        # Non-UTF-8 bytes of the command line are surrogates in Python; write them as "?"
         partial.write_bytes(text.encode("utf-8", "replace"))
     return path
 
 
 def load_result(folder: Path) -> RunResult:
-    """Read `folder`/result.json, of this schema version or of version 1.
+    """Read `folder`/result.json of this schema version or of version 1.
 
-    The cell's id is computed afresh from its config, since version 1 made it of what decides
-    nothing, such as where the code of a class lies.
+    The cell's id is recomputed from its config, because the id of version 1 also depended on
+    irrelevant values, such as the module path of a class.
 
     Raises:
-        ResultError: there is no such file, it is not JSON, or it has another schema version.
+        ResultError: the file is missing, is not valid JSON, or has another schema version.
     """
     path = folder / RESULT_FILE
     try:
@@ -128,13 +130,13 @@ def load_result(folder: Path) -> RunResult:
     except (OSError, ValueError) as error:
         raise ResultError(f"{path} is not valid JSON ({error}): run the cell again") from error
     if not isinstance(document, dict):
-        raise ResultError(f"{path} holds no result: run the cell again")
+        raise ResultError(f"{path} does not contain a result: run the cell again")
     version = document.pop("schema_version", None)
     if version not in READABLE_VERSIONS:
         raise ResultError(
-            f"{path} has schema version {version}, this crossbench reads "
+            f"{path} has schema version {version}, but this version of crossbench reads only "
             f"{' and '.join(map(str, READABLE_VERSIONS))}: "
-            "use the crossbench that wrote it, or run the cell again"
+            "use the version that wrote the file, or run the cell again"
         )
     known = {item.name for item in fields(RunResult)}
     document = {key: value for key, value in document.items() if key in known}
@@ -143,14 +145,14 @@ def load_result(folder: Path) -> RunResult:
         own = {"status": Status(document["status"]), "config": config, "cell_id": config.cell_id}
         return RunResult(**{**document, **own})
     except (KeyError, TypeError, ValueError) as error:
-        raise ResultError(f"{path} is no whole result ({error}): run the cell again") from error
+        raise ResultError(f"{path} is incomplete ({error}): run the cell again") from error
 
 
 def load_cell(folder: Path) -> tuple[RunResult, list[RequestRecord]]:
-    """A cell's result and its raw records; without the records, its numbers and a warning.
+    """Return a cell's result and raw records. Unreadable records become a warning in the result.
 
     Raises:
-        ResultError: there is no readable result.
+        ResultError: the result is missing or unreadable.
     """
     result = load_result(folder)
     try:
@@ -160,41 +162,41 @@ def load_cell(folder: Path) -> tuple[RunResult, list[RequestRecord]]:
 
 
 def cell_folders(sweep: Path) -> list[Path]:
-    """The numbered folders of a sweep's cells, in their order."""
+    """Return the numbered cell folders of a sweep, in numerical order."""
     numbered = [path for path in sweep.iterdir() if path.is_dir() and path.name.isdecimal()]
     return sorted(numbered, key=lambda path: int(path.name))
 
 
 def save_records(records: Sequence[RequestRecord], folder: Path) -> Path:
-    """Write `requests.parquet` into `folder`: one row per request, one column per field."""
+    """Write `requests.parquet` into `folder`, with one row per request and one column per field."""
     return save_rows(records, _RECORD_COLUMNS, folder / RECORDS_FILE)
 
 
 def load_records(folder: Path) -> list[RequestRecord]:
-    """Read `folder`/requests.parquet; no such file is an empty list: the cell did not measure.
+    """Read `folder`/requests.parquet. Returns an empty list if the file does not exist.
 
     Raises:
-        ResultError: the file is not whole.
+        ResultError: the file is incomplete or damaged.
     """
     return load_rows(folder / RECORDS_FILE, RequestRecord, [*_RECORD_COLUMNS])
 
 
 def save_quality(pairs: Sequence[ScoredPair], folder: Path) -> Path:
-    """Write `quality.parquet` into `folder`: one row per pair of the quality check."""
+    """Write `quality.parquet` into `folder`, with one row per pair of the quality check."""
     return save_rows(pairs, _QUALITY_COLUMNS, folder / QUALITY_FILE)
 
 
 def load_quality(folder: Path) -> list[ScoredPair]:
-    """Read `folder`/quality.parquet, query by query; no such file is an empty list.
+    """Read `folder`/quality.parquet. Returns an empty list if the file does not exist.
 
     Raises:
-        ResultError: the file is not whole.
+        ResultError: the file is incomplete or damaged.
     """
     return load_rows(folder / QUALITY_FILE, ScoredPair, [*_QUALITY_COLUMNS])
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN or infinity: both become null."""
+    """Replace NaN and infinity by None, since JSON has neither."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The data that flows through crossbench: frozen values that import nothing of ours."""
+"""Value types that all packages share. This module imports nothing else of crossbench."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Float32Array: TypeAlias = NDArray[np.float32]
 
 
 class Quant(StrEnum):
-    """Precision that a model is computed in."""
+    """The precision in which a model is computed."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -26,7 +26,7 @@ class Quant(StrEnum):
 
 
 class Pipeline(StrEnum):
-    """Which stages of a request the server runs: all, or one to be measured alone."""
+    """The stages that the server runs: all of them, or a single one to measure it alone."""
 
     FULL = "full"
     TOKENIZE = "tokenize"
@@ -34,20 +34,20 @@ class Pipeline(StrEnum):
 
 
 class Task(StrEnum):
-    """What the client asks of the server: scores of pairs, or vectors of texts."""
+    """What the client requests: scores of pairs, or embeddings of texts."""
 
     SCORE = "score"
     EMBED = "embed"
 
     @property
     def unit(self) -> str:
-        """What a request holds and throughput counts."""
+        """The unit that requests contain and throughput counts: `pairs` or `texts`."""
         return "texts" if self is Task.EMBED else "pairs"
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One (query, passage): the unit of work."""
+    """One (query, passage) to score."""
 
     query: str
     passage: str
@@ -55,12 +55,12 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class QueryPassages:
-    """One query and its candidate passages, with relevance where the data set has judgements.
+    """A query and its candidate passages, with relevance grades if the data set has judgements.
 
-    `query_id` and `passage_ids` are the data set's own identifiers; `relevance` is one grade per
-    passage (0 = not relevant, None = not judged), or None for data without judgements.
-    `judged_elsewhere` are the grades of passages that were judged for the query and are not among
-    the candidates: a ranking is measured against all that could have been found.
+    `query_id` and `passage_ids` are the data set's identifiers. `relevance` has one grade per
+    passage (0 = not relevant, None = not judged), or is None if the data set has no judgements.
+    `other_grades` are the grades of judged passages that are not among the candidates. The ideal
+    ranking, which nDCG divides by, includes them.
     """
 
     query_id: str
@@ -68,7 +68,7 @@ class QueryPassages:
     passage_ids: tuple[str, ...]
     passages: tuple[str, ...]
     relevance: tuple[int | None, ...] | None = None
-    judged_elsewhere: tuple[int, ...] = ()
+    other_grades: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class PaddedBatch:
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """Sequences laid end to end without padding.
+    """Concatenated token sequences without padding.
 
     `input_ids` and `type_ids` are int32 of shape (total,); `cu_seqlens` is int32 of shape (n + 1,):
     sequence i occupies [cu_seqlens[i], cu_seqlens[i + 1]).
@@ -97,7 +97,7 @@ class TokenBatch:
 
     @property
     def lengths(self) -> Int32Array:
-        """Tokens of each sequence, int32 of shape (n,)."""
+        """Number of tokens of each sequence, int32 of shape (n,)."""
         return np.diff(self.cu_seqlens)
 
     @property
@@ -108,14 +108,14 @@ class TokenBatch:
     def from_lengths(
         cls, input_ids: Int32Array, type_ids: Int32Array, lengths: Sequence[int] | Int32Array
     ) -> TokenBatch:
-        """Pack flat ids of shape (total,) whose sequences have the given lengths."""
+        """Return a batch of flat ids of shape (total,), split into the given lengths."""
         cu_seqlens = np.zeros(len(lengths) + 1, dtype=np.int32)
         np.cumsum(lengths, out=cu_seqlens[1:])
         return cls(input_ids, type_ids, cu_seqlens)
 
     @classmethod
     def concatenate(cls, batches: Sequence[TokenBatch]) -> TokenBatch:
-        """All sequences of `batches` in order."""
+        """Return one batch with all sequences of `batches` in order."""
         if len(batches) == 1:
             return batches[0]
         return cls.from_lengths(
@@ -125,15 +125,15 @@ class TokenBatch:
         )
 
     def ascending(self) -> tuple[TokenBatch, NDArray[np.intp]]:
-        """The sequences in ascending order of length, and where each stood (shape (n,)).
+        """Return the sequences sorted by ascending length, and their original positions (n,).
 
-        `values[order] = ordered_values` brings what was computed of them back into this order.
+        `values[order] = sorted_values` restores the original order of the computed values.
         """
         order = np.argsort(self.lengths, kind="stable")
         return self.select(order), order
 
     def select(self, indices: NDArray[np.intp]) -> TokenBatch:
-        """The sequences at `indices` (shape (m,)), in that order."""
+        """Return the sequences at `indices` (shape (m,)), in that order."""
         if len(indices) == len(self) and np.array_equal(indices, np.arange(len(self))):
             return self
         starts, lengths = self.cu_seqlens[:-1][indices], self.lengths[indices]
@@ -142,7 +142,7 @@ class TokenBatch:
         return TokenBatch.from_lengths(self.input_ids[rows], self.type_ids[rows], lengths)
 
     def padded(self, pad_id: int, pad_to: int | None = None) -> PaddedBatch:
-        """Right-pad every sequence to the longest one, or to `pad_to` tokens where that is more."""
+        """Right-pad every sequence to the longest one, or to `pad_to` tokens if that is longer."""
         lengths = self.lengths
         width = max(int(lengths.max()), pad_to or 0)
         mask = np.arange(width) < lengths[:, None]
@@ -155,10 +155,10 @@ class TokenBatch:
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """What a backend computed for one TokenBatch.
+    """The output of a backend for one TokenBatch.
 
-    `values` is float32 on the host: (n,) scores or (n, dim) embeddings. `tokens_computed` counts
-    every token position that the model ran over, padding included.
+    `values` is float32 in host memory: scores (n,) or embeddings (n, dim). `tokens_computed` counts
+    all token positions that the model processed, including padding.
     """
 
     values: Float32Array
@@ -167,9 +167,9 @@ class Inference:
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """Bytes that a backend holds on its device, in MB (1e6 bytes); None where it cannot tell.
+    """Device memory of a backend in MB (1e6 bytes), None if unknown.
 
-    `model_mb` is one copy of the model's weights, in the types that they are held in.
+    `model_mb` is the size of one copy of the weights as they are stored on the device.
     """
 
     current_mb: float | None = None
@@ -179,9 +179,9 @@ class DeviceMemory:
 
 @dataclass(frozen=True, slots=True)
 class ScoredPair:
-    """One pair of the quality check: its score as served, the reference's, and its judgement.
+    """One pair of the quality check: the served score, the reference score and the judgement.
 
-    `reference_score` is None where nothing was compared, `relevance` where nobody judged.
+    `reference_score` is None if the pair was not compared, `relevance` is None if it is not judged.
     """
 
     query_id: str
@@ -193,7 +193,7 @@ class ScoredPair:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where one request's time went inside the server, in ms."""
+    """Time that one request spent in each stage of the server, in ms."""
 
     tokenize_ms: float
     queue_ms: float
@@ -202,11 +202,12 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """One request of the measurement as its client saw it; times in seconds since its start.
+    """One measured request, as seen by the client.
 
-    `pairs` counts what the request held: pairs, or texts where the cell embeds.
-    `due_s` is when the request should have been sent, `sent_s` when it was. `status` is the gRPC
-    status code's name ("OK" for success). `tokens` counts real tokens, after truncation.
+    `due_s`, `sent_s` and `received_s` are in seconds since the start of the measurement: when the
+    request was due, when it was sent, and when its reply arrived. `pairs` is the number of pairs,
+    or of texts if the cell embeds. `status` is the name of the gRPC status code ("OK" for success).
+    `tokens` counts real tokens after truncation.
     """
 
     index: int

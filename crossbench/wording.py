@@ -1,4 +1,4 @@
-"""Numbers in words: the one way in which reports, plots, the page and the terminal write them."""
+"""Formatting of numbers and counts for reports, plots, the dashboard and the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ABSENT = "–"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`value` to so many significant digits, whole numbers in full; a dash where there is none."""
+    """Format `value` with `digits` significant digits, integers in full, and a dash for None."""
     if value is None or not math.isfinite(value):
         return ABSENT
     if value == 0:
@@ -23,20 +23,20 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(share: float, digits: int = 0, *, signed: bool = False) -> str:
-    """A share of 1 as `12 %`; with its sign where it is a change."""
+    """Format a share of 1 as a percentage: `12 %`, or `+12 %` if `signed`."""
     return f"{100 * share:{'+' if signed else ''}.{digits}f} %"
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 cell`, `2 cells`, `1,200 queries`."""
+    """Return the count with its noun: `1 cell`, `2 cells`, `1,200 queries`."""
     if count == 1:
         return f"1 {noun}"
     plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{count:,} {plural}"
 
 
-def ending(status: int) -> str:
-    """How a process ended, from its exit status: `was ended by SIGKILL (…)`."""
+def exit_description(status: int) -> str:
+    """Describe how a process ended: `ended with status 1`, `was ended by SIGKILL (…)`."""
     if status >= 0:
         return f"ended with status {status}"
     name = signal.Signals(-status).name

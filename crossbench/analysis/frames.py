@@ -33,7 +33,7 @@ from crossbench.results import (
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.places import outputs_dir
 from crossbench.settings.run import default_tracker
-from crossbench.system.addresses import keep_off_proxy
+from crossbench.system.addresses import bypass_proxy
 from crossbench.tracking.mlflow_format import CELL_TAG, COMPLETE_TAG, SWEEP_TAG
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.types import RequestRecord
@@ -248,6 +248,6 @@ def _tracker(uri: str | None, experiment: str | None) -> MlflowTracker:
     component = default_tracker().replace(
         **{key: item for key, item in given.items() if item is not None}
     )
-    keep_off_proxy(str(component.values["uri"]))
+    bypass_proxy(str(component.values["uri"]))
     tracker: MlflowTracker = component.build()
     return tracker

@@ -26,7 +26,7 @@ from crossbench.measure.metric import View
 from crossbench.measure.queueing import queueing
 from crossbench.measure.statistics import latency_range_table, windows
 from crossbench.report.axes import varying
-from crossbench.report.compare import Run, cells
+from crossbench.report.compare import Run, summarise_cells
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.sweep_tables import summary_rows
 from crossbench.results import RESULT_FILE, RunResult, Status, load_cell
@@ -76,7 +76,7 @@ def comparison_plots(frame: pd.DataFrame) -> Pictures:
     def plan(folder: Path) -> Mapping[str, Draw]:
         from crossbench.report.sweep_plots import sweep_plots
 
-        return sweep_plots(cells(runs), axes, folder)
+        return sweep_plots(summarise_cells(runs), axes, folder)
 
     return _pictures(plan)
 
@@ -228,7 +228,7 @@ def quality_table(frame: pd.DataFrame) -> pd.DataFrame:
 def quality_plots(frame: pd.DataFrame, metrics: Sequence[str]) -> Pictures:
     """Throughput against each of the `metrics` that a cell has, one point per cell; none of the
     cells having any gives no plot."""
-    joined = cells(runs_of(frame))
+    joined = summarise_cells(runs_of(frame))
 
     def plan(folder: Path) -> Mapping[str, Draw]:
         from crossbench.report.ranking_plot import quality_plot

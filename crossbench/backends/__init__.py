@@ -1,1 +1,1 @@
-"""How scores are computed: the Backend protocol (base.py) and one file per engine."""
+"""The inference engines: the Backend protocol (base.py) and one file per engine."""

@@ -1,8 +1,8 @@
-"""What a backend derives from a model (a converted graph), kept in a cache and never trusted.
+"""Artifacts: files that a backend derives from a model, such as a converted graph, and caches.
 
-An artifact is a folder `cache_dir/<kind>/<key>/` with its files and a manifest of their sha256.
-It is written beside its place and renamed, so that no reader sees half of it; one whose files are
-missing or do not match is made again.
+An artifact is a folder `cache_dir/<kind>/<key>/` with its files and a manifest of their SHA-256
+sums. It is written to a temporary folder and then renamed, so no process reads a partial one. An
+artifact whose files are missing or do not match the manifest is built again.
 """
 
 from __future__ import annotations
@@ -22,24 +22,27 @@ MANIFEST = "manifest.json"
 
 
 def artifact_key(*parts: object) -> str:
-    """20 hexadecimal digits over what defines an artifact: model digest, options, versions."""
+    """Return a hash (20 hexadecimal digits) of what defines an artifact.
+
+    `parts` are for example the model's digest, options and library versions.
+    """
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
 
 
 def library_versions(*names: str) -> tuple[str, ...]:
-    """What is installed of these distributions: a part of an artifact's key."""
+    """Return the installed versions of these distributions, for use in an artifact's key."""
     return tuple(f"{name}=={version(name)}" for name in names)
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """What `build(folder)` makes of a model, in `folder`."""
+    """The files that `build(folder)` writes to `folder`."""
 
     folder: Path
     build: Callable[[Path], None]
 
-    def is_whole(self) -> bool:
-        """It is there, and its files are what was written."""
+    def is_complete(self) -> bool:
+        """Whether the folder exists and all its files match the manifest."""
         try:
             sums = json.loads((self.folder / MANIFEST).read_text("utf-8"))
             return bool(sums) and all(_sha256(self.folder / name) == sums[name] for name in sums)
@@ -47,21 +50,23 @@ class Artifact:
             return False
 
     def fetch(self) -> Path:
-        """The folder, made where it is absent or broken; who finds another process at it waits.
+        """Return the folder, and build it first if it is absent or incomplete.
+
+        If another process is building it, wait for that process.
 
         Raises:
             ModelError: the folder cannot be written.
         """
-        if self.is_whole():
+        if self.is_complete():
             return self.folder
         from filelock import FileLock
 
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder.with_name(f"{self.folder.name}.lock")):
-                # Another process may have made it while this one waited.
-                if not self.is_whole():
-                    self._make()
+                # Another process may have built it while this one waited
+                if not self.is_complete():
+                    self._build_and_rename()
         except OSError as error:
             raise ModelError(
                 f"cannot write {self.folder} ({error}): free some space there or give another "
@@ -69,13 +74,13 @@ class Artifact:
             ) from error
         return self.folder
 
-    def _make(self) -> None:
+    def _build_and_rename(self) -> None:
         draft = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))
         try:
             self.build(draft)
             sums = {file.name: _sha256(file) for file in sorted(draft.iterdir())}
             (draft / MANIFEST).write_text(json.dumps(sums, indent=1), "utf-8")
-            shutil.rmtree(self.folder, ignore_errors=True)  # which is broken
+            shutil.rmtree(self.folder, ignore_errors=True)  # an incomplete one
             draft.rename(self.folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)

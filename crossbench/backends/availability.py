@@ -1,7 +1,6 @@
-"""Whether a backend can compute in a precision on a device of this machine, or what it lacks.
+"""Check whether a backend can compute in a precision on a device of this machine.
 
-The one check that load_model(), `python -m crossbench.doctor` and the tests share, so that they
-cannot disagree.
+load_model(), `python -m crossbench.doctor` and the tests share this check, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ from crossbench.errors import BackendUnavailable, UnsupportedDevice, Unsupported
 from crossbench.types import Quant
 
 Kind = Literal["cpu", "cuda", "mps"]
-# For each precision the kinds of device that it has a path for, the best first.
+# The kinds of device that a backend supports for each precision, in order of preference
 Supported: TypeAlias = Mapping[Quant, tuple[Kind, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """It can, on this device: `cpu`, `cuda:0`, `mps`, or `none` where no device is needed."""
+    """The backend can run on `device`: `cpu`, `cuda:0`, `mps`, or `none` if it needs no device."""
 
     device: str
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What is missing on this machine, and what brings it (a command where there is one)."""
+    """A library or device that this machine lacks, and how to get it (a command if possible)."""
 
     what: str
     remedy: str
@@ -38,7 +37,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """It cannot on this machine: any one of `lacks` being brought would do."""
+    """The backend cannot run on this machine; fixing any one entry of `lacks` is enough."""
 
     lacks: tuple[Missing, ...]
 
@@ -48,7 +47,10 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class Unsupported:
-    """It cannot on any machine: `reason` says what it has instead."""
+    """The backend cannot run on any machine; `reason` lists what it supports.
+
+    `is_quant` is True if the precision is unsupported, False if the kind of device is.
+    """
 
     reason: str
     is_quant: bool
@@ -57,8 +59,8 @@ class Unsupported:
 Availability: TypeAlias = Ready | Unavailable | Unsupported
 
 
-class Checked(Protocol):
-    """What the check asks of a backend's class."""
+class Checkable(Protocol):
+    """The parts of a backend's class that the check uses."""
 
     supported: ClassVar[Supported]
 
@@ -66,28 +68,28 @@ class Checked(Protocol):
     def missing(cls, quant: Quant, device: str) -> Missing | None: ...
 
 
-def support(supported: Supported, quant: Quant, device: str) -> Unsupported | None:
-    """Why no machine could do it, or None. Imports nothing."""
+def find_unsupported(supported: Supported, quant: Quant, device: str) -> Unsupported | None:
+    """Return why the backend supports this on no machine, or None. Imports nothing."""
     if quant not in supported:
         listed = ", ".join(choice.value for choice in Quant if choice in supported)
-        reason = f"it does not compute in {quant.value}: give quant= one of {listed}"
+        reason = f"the backend does not support {quant.value}: set quant= to one of {listed}"
         return Unsupported(reason, is_quant=True)
     kinds = supported[quant]
     if kinds and device != "auto" and device.partition(":")[0] not in kinds:
         reason = (
-            f"in {quant.value} it runs on {' or '.join(kinds)}, not on device={device}: "
-            f"give device=auto or {kinds[0]}, or another backend for that device"
+            f"in {quant.value} the backend runs on {' or '.join(kinds)}, not on device={device}: "
+            f"give device=auto or device={kinds[0]}, or choose another backend for that device"
         )
         return Unsupported(reason, is_quant=False)
     return None
 
 
-def availability(backend: type[Checked], quant: Quant, device: str) -> Availability:
-    """Whether this machine can; `device` auto becomes the best that the backend has here.
+def availability(backend: type[Checkable], quant: Quant, device: str) -> Availability:
+    """Return whether this machine can run the backend; `auto` selects the best available device.
 
-    Imports the backend's library, loads no model.
+    Imports the backend's library but loads no model.
     """
-    if unsupported := support(backend.supported, quant, device):
+    if unsupported := find_unsupported(backend.supported, quant, device):
         return unsupported
     kinds = backend.supported[quant]
     wanted = list(kinds) if device == "auto" else [device]
@@ -100,25 +102,25 @@ def availability(backend: type[Checked], quant: Quant, device: str) -> Availabil
     return Unavailable(tuple(dict.fromkeys(lacks)))
 
 
-def require(name: str, backend: type[Checked], quant: Quant, device: str) -> str:
-    """The device that a backend named `name` shall compute on.
+def require(name: str, backend: type[Checkable], quant: Quant, device: str) -> str:
+    """Return the device that the backend named `name` will run on.
 
     Raises:
-        UnsupportedQuant, UnsupportedDevice: it has no such path on any machine.
-        BackendUnavailable: this machine lacks something; says what, and what brings it.
+        UnsupportedQuant, UnsupportedDevice: the backend does not support it on any machine.
+        BackendUnavailable: this machine lacks something; the message names it and how to get it.
     """
     found = availability(backend, quant, device)
     if isinstance(found, Ready):
         return found.device
-    refuse(name, found, quant)
+    raise_unsupported(name, found, quant)
     raise BackendUnavailable(f"backend={name} quant={quant.value} is not available here. {found}")
 
 
-def refuse(name: str, found: Availability | None, quant: Quant) -> None:
-    """Raise what is unsupported.
+def raise_unsupported(name: str, found: Availability | None, quant: Quant) -> None:
+    """Raise an error if `found` is Unsupported.
 
     Raises:
-        UnsupportedQuant, UnsupportedDevice: with the list of what the backend has.
+        UnsupportedQuant, UnsupportedDevice: the message lists what the backend supports.
     """
     if isinstance(found, Unsupported):
         error = UnsupportedQuant if found.is_quant else UnsupportedDevice

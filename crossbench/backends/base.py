@@ -1,4 +1,4 @@
-"""The Backend protocol: how scores are computed, and nothing else."""
+"""The Backend protocol: the interface of an inference engine."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Layout = Literal["padded", "packed"]
 
 @dataclass(frozen=True)
 class Deployment:
-    """What a backend is to serve and on what: given to it by the composition root.
+    """The model, precision and device that a backend serves; the composition root creates it.
 
-    `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. `threads` is how many CPU threads one
-    call of infer() may use. `cache_dir` holds what a backend derives from the model.
+    `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. `threads` is the number of CPU threads
+    that one call of infer() may use. `cache_dir` holds files that a backend derives from the model.
     """
 
     model: ModelFolder
@@ -32,11 +32,11 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Traits:
-    """What others have to know of a backend, so that nobody asks for its name.
+    """Properties of a backend that other code needs, so that no code tests for a backend's name.
 
-    `computes_scores`: a model computes what it returns; else it shows what the harness alone can
-    do. `is_reference`: its fp32 scores on the CPU are what others are compared with. On the kinds
-    of device in `too_slow_on` its scores are right and its speed is not worth measuring.
+    `computes_scores`: a model computes the values; if False, the backend measures the harness's
+    own overhead. `is_reference`: its fp32 scores on the CPU are the reference scores. On the kinds
+    of device in `too_slow_on` its scores are correct but its speed is not meaningful.
     """
 
     computes_scores: bool = True
@@ -45,8 +45,8 @@ class Traits:
 
 
 @runtime_checkable
-class Derives(Protocol):
-    """A backend whose load_model() makes something of the model, once per cache."""
+class HasArtifact(Protocol):
+    """A backend whose load_model() builds an artifact from the model and caches it."""
 
     def artifact(self) -> Artifact: ...
 
@@ -54,8 +54,8 @@ class Derives(Protocol):
 class Backend(Protocol):
     """One engine serving one model.
 
-    A backend is a cheap dataclass: constructing it imports no heavy library. `infer` may be called
-    from `workers` threads at once and returns host values, so it synchronises its device itself.
+    A backend is a cheap dataclass: constructing it imports no heavy library. Up to `workers`
+    threads may call `infer` at once. It returns host values, so it synchronises its device itself.
     """
 
     name: str
@@ -65,57 +65,60 @@ class Backend(Protocol):
 
     @property
     def layout(self) -> Layout:
-        """What the scheduler should count a micro-batch's cost by; known before load_model()."""
+        """Whether a micro-batch costs its padded or its real tokens, known before load_model()."""
         ...
 
     @property
     def encoder(self) -> str:
-        """Whose forward computes this model: `packed`, `transformers`, or the engine's own graph.
+        """The forward pass in use: `packed`, `transformers`, or the name of the engine's own graph.
 
-        Known before load_model(): it follows from the model's family.
+        Known before load_model(), because it depends only on the model's family.
         """
         ...
 
     @classmethod
     def missing(cls, quant: Quant, device: str) -> Missing | None:
-        """What this machine lacks for a supported precision and device; imports, loads no model."""
+        """Return what this machine lacks for a supported precision and device, or None.
+
+        May import the engine's library but loads no model.
+        """
         ...
 
     @property
     def workers(self) -> int:
-        """How many callers of infer() at once it makes use of."""
+        """The number of concurrent infer() calls that the backend benefits from."""
         ...
 
     @property
     def device(self) -> str:
-        """The device that `auto` became, known after load_model()."""
+        """The device that the model is on, known after load_model()."""
         ...
 
     def load_model(self) -> None:
-        """Import the engine, load the weights, move them to the device.
+        """Import the engine, load the weights and move them to the device.
 
         Raises:
-            BackendUnavailable: a library or device is missing here; says which and what brings it.
-            UnsupportedQuant, UnsupportedDevice: it has no such precision or kind of device.
-            ModelError: the model's folder is broken or of a family that this backend cannot run.
+            BackendUnavailable: this machine lacks a library or device; the message names it.
+            UnsupportedQuant, UnsupportedDevice: the backend does not support it on any machine.
+            ModelError: the model's folder is invalid, or this backend cannot run its family.
         """
         ...
 
     def warmup(self, lengths: Sequence[int]) -> None:
-        """Compile and run once over sequences of these token lengths, so that serving need not."""
+        """Compile and run once on sequences of these lengths, so that no request has to wait."""
         ...
 
     def infer(self, batch: TokenBatch) -> Inference:
-        """Scores (n,) or embeddings (n, dim) as float32 on the host, in the batch's order."""
+        """Return scores (n,) or embeddings (n, dim) as float32 on the host, in batch order."""
         ...
 
     def memory(self) -> DeviceMemory:
-        """What the model and its buffers hold on the device; None where it is host memory.
+        """Return the device memory of the model and its buffers; None on a CPU.
 
-        `model_mb` is told wherever it is: one copy of the weights, in the types they are held in.
+        `model_mb` is always given: the size of one copy of the weights, in their stored types.
         """
         ...
 
     def close(self) -> None:
-        """Free the model; load_model() may be called again."""
+        """Free the model; load_model() may be called again afterwards."""
         ...

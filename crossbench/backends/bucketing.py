@@ -1,4 +1,4 @@
-"""Cut a micro-batch into groups of similar length, so that little of it is padding."""
+"""Split a micro-batch into groups of similar length to reduce padding."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Cost:
-    """What one group costs, in units of one token's dense work.
+    """The cost model of one group, in units of one token's dense computation.
 
-    A group of `b` sequences padded to `w` tokens costs `overhead + b * w * (1 + quadratic * w)`:
-    `overhead` is what a call costs before it computes anything, `quadratic` the share that
-    attention adds for each position attended to.
+    A group of `b` sequences padded to `w` tokens costs `overhead + b * w * (1 + quadratic * w)`.
+    `overhead` is the fixed cost of a call; `quadratic` is the attention cost per attended position.
     """
 
     overhead: float
@@ -26,12 +25,12 @@ class Cost:
 def cut(
     lengths: NDArray[np.int32], cost: Cost, max_tokens: int, max_pairs: int, parts: int = 1
 ) -> list[Indices]:
-    """Groups of positions in `lengths` (shape (n,)) that together cost least, the costliest first.
+    """Return the groups (indices into `lengths`, shape (n,)) with the least total cost.
 
-    Sequences are ordered by length and cut into runs, each of at most `max_pairs` sequences and
-    `max_tokens` padded tokens (one sequence may be longer than that). The cuts are the optimum of
-    a dynamic programme over the ordered lengths. With `parts` > 1 no group is larger than an equal
-    share of the tokens, so that as many engines can work side by side.
+    Sequences are sorted by length and cut into runs of at most `max_pairs` sequences and
+    `max_tokens` padded tokens (a single sequence may exceed that). Dynamic programming over the
+    sorted lengths finds the optimal cuts. With `parts` > 1, no group is larger than an equal share
+    of the tokens, so that as many engines can work in parallel. The costliest group comes first.
     """
     count = len(lengths)
     order = np.argsort(lengths, kind="stable")
@@ -39,7 +38,7 @@ def cut(
     if parts > 1:
         share = -(-int(widths.sum()) // parts)
         max_tokens = min(max_tokens, max(share, int(widths[-1])))
-    # best[i]: least cost of the i shortest sequences; the last group of it starts at start[i].
+    # best[i]: least cost of the i shortest sequences; their last group starts at start[i]
     best = np.zeros(count + 1)
     start = np.zeros(count + 1, dtype=np.intp)
     for end in range(1, count + 1):
@@ -54,6 +53,6 @@ def cut(
     while end > 0:
         groups.append(order[start[end] : end])
         end = int(start[end])
-    # Longest processing time first: what is left at the end is small, and engines finish together.
+    # Longest processing time first: small groups come last, so that engines finish together
     groups.sort(key=lambda group: -len(group) * int(lengths[group[-1]]))
     return groups

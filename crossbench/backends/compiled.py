@@ -1,4 +1,4 @@
-"""backend=compiled: the padding-free encoder with all but attention fused by torch.compile."""
+"""backend=compiled: the padding-free encoder, with everything but attention in torch.compile."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class CompiledBackend(PackedBackend):
-    """torch.compile of what each layer does after attention; `mode` is torch.compile's option.
+    """Compiles the part of each layer after attention; `mode` is passed to torch.compile.
 
-    One graph serves all layers and any number of tokens, so it compiles in seconds and never
-    again. What is compiled is kept under the deployment's cache folder and shared by all cells.
+    All layers and any number of tokens share one graph, so it compiles once, in seconds. Compiled
+    code is cached under the deployment's cache folder and shared by all cells.
     """
 
     mode: str
@@ -39,6 +39,6 @@ class CompiledBackend(PackedBackend):
         return Fused(self.mode).make
 
     def warmup(self, lengths: Sequence[int]) -> None:
-        # One row is a shape of its own to torch.compile, and a lone pair's CLS is one row
+        # torch.compile treats a single row as a separate shape; a single pair has one CLS row
         for sizes in (lengths, lengths[:1], lengths):
             self.infer(sample_batch(sizes))

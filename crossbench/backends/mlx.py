@@ -249,7 +249,7 @@ class _Maker:
         """A product of the head, always fp32: one row a pair, and the score's last digits."""
         return self._keep(self._plain_linear(linear, self.mx.float32))
 
-    def words(self, table: Float32Array) -> Any:
+    def word_embeddings(self, table: Float32Array) -> Any:
         """The word table, quantised where the precision says so: half of a small model is in it."""
         made = self._embedding(table)
         if self._bits:
@@ -295,9 +295,12 @@ class _Encoder:
 
     def __init__(self, weights: EncoderWeights, maker: _Maker, cls_only: bool) -> None:
         self._mx = maker.mx
-        self._words = maker.words(weights.words)
-        self._positions, self._skipped_id = maker.table(weights.positions), weights.skipped_id
-        self._types = maker.table(weights.types)
+        self._word_embeddings = maker.word_embeddings(weights.word_embeddings)
+        self._position_embeddings, self._skipped_id = (
+            maker.table(weights.position_embeddings),
+            weights.skipped_id,
+        )
+        self._type_embeddings = maker.table(weights.type_embeddings)
         self._norm = maker.norm(weights.norm, weights.eps)
         last = len(weights.layers) - 1
         self._layers = [
@@ -319,11 +322,15 @@ class _Encoder:
         real = batch.attention_mask.astype(bool)
         # True where a position is attended to, against (n, heads, rows, width).
         mask = None if real.all() else mx.array(real[:, None, None, :])
-        places = mx.arange(ids.shape[1])
+        position_ids = mx.arange(ids.shape[1])
         if self._skipped_id is not None:
             counts = (ids != self._skipped_id).astype(mx.int32)
-            places = mx.cumsum(counts, axis=1) * counts
-        x = self._words(ids) + self._types(types) + self._positions(places)
+            position_ids = mx.cumsum(counts, axis=1) * counts
+        x = (
+            self._word_embeddings(ids)
+            + self._type_embeddings(types)
+            + self._position_embeddings(position_ids)
+        )
         x = self._norm(x)
         for layer in self._layers:
             x = layer(x, mask)

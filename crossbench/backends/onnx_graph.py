@@ -92,8 +92,8 @@ class _Builder:
 
     def _embed(self) -> str:
         weights = self._weights
-        words = self._node("Gather", self._constant("words", weights.words), "input_ids")
-        kinds = self._node("Gather", self._constant("types", weights.types), "type_ids")
+        words = self._node("Gather", self._constant("words", weights.word_embeddings), "input_ids")
+        kinds = self._node("Gather", self._constant("types", weights.type_embeddings), "type_ids")
         total = self._node("Add", self._node("Add", words, kinds), self._positions())
         return self._node(
             "LayerNormalization",
@@ -106,7 +106,7 @@ class _Builder:
 
     def _positions(self) -> str:
         """Rows of the table of positions, (width, hidden) or (n, width, hidden)."""
-        table = self._constant("positions", self._weights.positions)
+        table = self._constant("positions", self._weights.position_embeddings)
         zero, one = (self._constant(f"int_{value}", [value], np.int64) for value in (0, 1))
         skipped_id = self._weights.skipped_id
         if skipped_id is None:
@@ -114,8 +114,8 @@ class _Builder:
             return self._node("Slice", table, zero, width, zero, one)
         skipped = self._node("Equal", "input_ids", self._constant("skipped", skipped_id, np.int32))
         counts = self._node("Cast", self._node("Not", skipped), to=TensorProto.INT64)
-        places = self._node("Mul", self._node("CumSum", counts, one), counts)
-        return self._node("Gather", table, places)
+        position_ids = self._node("Mul", self._node("CumSum", counts, one), counts)
+        return self._node("Gather", table, position_ids)
 
     def _layer(self, index: int, layer: Layer, x: str, cls: bool) -> str:
         hidden = self._weights.hidden

@@ -14,7 +14,7 @@ import numpy as np
 from crossbench.backends import artifacts, cpu_features
 from crossbench.backends.availability import Missing, Supported, require
 from crossbench.backends.base import Deployment, Layout, Traits
-from crossbench.backends.calibration import Int8Options, calibrated_plan, unskipped
+from crossbench.backends.calibration import Int8Options, calibrated_plan, quantised_names
 from crossbench.backends.graphs import GraphEngine, check_graph_pools
 from crossbench.backends.streams import Grouping, Run, Streams
 from crossbench.errors import BackendUnavailable, ConfigError
@@ -144,7 +144,7 @@ class OpenVINOBackend(GraphEngine):
             weights = read_weights(model)
             plan: Int8 = {}
             if self._weights_only:
-                plan = weight_plan(weights, unskipped(weights, self.int8))
+                plan = weight_plan(weights, quantised_names(weights, self.int8))
             elif quant is Quant.INT8:
                 plan = calibrated_plan(model, weights, self.int8)
             graph = build(weights, self.cls_only, plan)

@@ -87,21 +87,21 @@ class _Builder:
 
     def _embed(self, ids: Node, types: Node) -> Node:
         weights, zero = self._weights, _constant(0, np.int32)
-        words = op.gather(_constant(weights.words), ids, zero)
-        kinds = op.gather(_constant(weights.types), types, zero)
+        words = op.gather(_constant(weights.word_embeddings), ids, zero)
+        kinds = op.gather(_constant(weights.type_embeddings), types, zero)
         return self._norm(op.add(op.add(words, kinds), self._positions(ids)), weights.norm)
 
     def _positions(self, ids: Node) -> Node:
         """Rows of the table of positions, (width, hidden) or (n, width, hidden)."""
-        table, zero = _constant(self._weights.positions), _constant(0, np.int32)
+        table, zero = _constant(self._weights.position_embeddings), _constant(0, np.int32)
         one = _constant([1], np.int32)
         skipped_id = self._weights.skipped_id
         if skipped_id is None:
             width = op.gather(op.shape_of(ids, output_type="i32"), one, zero)
             return op.slice(table, _constant([0], np.int32), width, one, _constant([0], np.int32))
         counts = op.convert(op.not_equal(ids, _constant(skipped_id, np.int32)), np.int32)
-        places = op.multiply(op.cum_sum(counts, _constant(1, np.int32)), counts)
-        return op.gather(table, places, zero)
+        position_ids = op.multiply(op.cum_sum(counts, _constant(1, np.int32)), counts)
+        return op.gather(table, position_ids, zero)
 
     def _layer(self, index: int, layer: Layer, x: Node, bias: Node, cls: bool) -> Node:
         hidden = self._weights.hidden

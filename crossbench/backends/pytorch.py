@@ -40,7 +40,7 @@ class PyTorchBackend:
     name: str
     deployment: Deployment
     _model: Any = field(default=None, init=False, repr=False)
-    _gives_types: bool = field(default=False, init=False, repr=False)
+    _uses_type_ids: bool = field(default=False, init=False, repr=False)
     _model_bytes: int | None = field(default=None, init=False, repr=False)
     _device: torch.device | None = field(default=None, init=False, repr=False)
 
@@ -81,7 +81,7 @@ class PyTorchBackend:
             quantize_linears(self._model, reduce_range=not cpu_features.has_int8_dot())
         self._model_bytes = stored_bytes(self._model)
         takes_types = "token_type_ids" in inspect.signature(self._model.forward).parameters
-        self._gives_types = takes_types and deployment.model.facts.tokenizer.gives_types
+        self._uses_type_ids = takes_types and deployment.model.facts.tokenizer.uses_type_ids
         if known_family(deployment.model.config) is None and deployment.quant is Quant.FP32:
             self._check_company()
 
@@ -107,7 +107,7 @@ class PyTorchBackend:
     def _inputs(self, padded: PaddedBatch) -> dict[str, np.ndarray]:
         """The forward's arguments."""
         inputs = {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
-        if self._gives_types:
+        if self._uses_type_ids:
             inputs["token_type_ids"] = padded.type_ids
         return inputs
 

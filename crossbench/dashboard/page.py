@@ -15,7 +15,7 @@ from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 from nicegui.events import GenericEventArguments
 
-from crossbench.dashboard import words
+from crossbench.dashboard import content
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.charts import CHARTS, GPU_CHART, Chart
 from crossbench.dashboard.watch import Watcher
@@ -72,7 +72,7 @@ class TileView:
     unit: Tag
     below: Tag
 
-    def show(self, tile: words.Tile) -> None:
+    def show(self, tile: content.Tile) -> None:
         self.label.say(tile.label)
         self.value.say(tile.value)
         self.unit.say(tile.unit)
@@ -114,12 +114,12 @@ class Page:
                     self._chart(chart)
                 self._gpu = self._chart(GPU_CHART)
             with self._section("Cells") as self._cells:
-                self._fill("Table of cells", words.cells_html, "scroll")
+                self._fill("Table of cells", content.cells_html, "scroll")
             with ui.element("div").classes("pair"):
                 with self._section("Errors by status"):
-                    self._fill("Table of errors", words.errors_html, "scroll")
+                    self._fill("Table of errors", content.errors_html, "scroll")
                 with self._section("Configuration"):
-                    self._fill("Settings", words.config_html, "scroll config")
+                    self._fill("Settings", content.config_html, "scroll config")
         self.refresh()
         for key in self._charts:
             self._draw(key)
@@ -135,14 +135,14 @@ class Page:
     def refresh(self) -> None:
         """Fill in what the board says now."""
         board, now_s = self._board, time.time()
-        self._subtitle.say(words.subtitle(board))
-        self._status.say(words.status_words(board))
+        self._subtitle.say(content.subtitle(board))
+        self._status.say(content.status_words(board))
         self._dot.classes(replace=f"dot {board.status.split()[0]}")
         self._sweep.set_visibility(bool(board.cells_planned))
         self._cells.set_visibility(bool(board.cells))
-        self._sweep_words.say(words.sweep_words(board, now_s))
-        self._bar.props(f"value={words.sweep_share(board):.3f}")
-        for index, tile in enumerate(words.tiles(board)):
+        self._sweep_words.say(content.sweep_words(board, now_s))
+        self._bar.props(f"value={content.sweep_share(board):.3f}")
+        for index, tile in enumerate(content.tiles(board)):
             if index == len(self._tiles):
                 with self._grid:
                     self._tiles.append(self._tile())

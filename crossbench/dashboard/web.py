@@ -20,7 +20,12 @@ from crossbench.dashboard.page import add_page
 from crossbench.dashboard.routes import add_routes
 from crossbench.dashboard.watch import Watcher
 from crossbench.errors import ConfigError
-from crossbench.system.addresses import cannot_listen, check_host, join_address, reachable_host
+from crossbench.system.addresses import (
+    check_host,
+    join_address,
+    listen_error_message,
+    reachable_host,
+)
 
 PORTS_TRIED = 100
 NICENESS = 10
@@ -40,7 +45,7 @@ def listen(host: str, port: int) -> socket.socket:
             return _bind(host, candidate)
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise ConfigError(cannot_listen("dashboard", host, error)) from error
+                raise ConfigError(listen_error_message("dashboard", host, error)) from error
     raise ConfigError(
         f"no port from {port} to {port + PORTS_TRIED - 1} is free on {host}: give another one as "
         "dashboard.port, or 0 for any"

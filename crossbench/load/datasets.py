@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from crossbench.errors import DatasetError
 from crossbench.load.lengths import PASSAGES, QUERIES
-from crossbench.load.msmarco import LeftOut, Row, lists_of, parquet_rows
+from crossbench.load.msmarco import Omissions, Row, parquet_rows, rows_to_lists
 from crossbench.load.synthetic import make_lists
 from crossbench.load.trec import read_trec
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.models.wordpiece import read_words
+from crossbench.models.wordpiece import read_word_list
 from crossbench.types import QueryPassages
 
 
@@ -88,7 +88,7 @@ class SyntheticDataset:
 
     def recipe(self, seed: int) -> object:
         shape = (self.queries, self.passages_per_query, self.passage_tokens)
-        return "synthetic", self.name, seed, *shape, QUERIES, PASSAGES, read_words()
+        return "synthetic", self.name, seed, *shape, QUERIES, PASSAGES, read_word_list()
 
     def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
         """Deterministic in the seed and the tokenizer."""
@@ -183,7 +183,7 @@ class MsMarcoDataset:
         Raises:
             DatasetError: there is no such file, it has another schema, or the hub cannot be had.
         """
-        left_out = LeftOut()
+        left_out = Omissions()
         if self.path and self.path.strip():
             path = _existing(self.path)
             rows: Iterable[Row] = parquet_rows(path, self.config, self.split, left_out)
@@ -191,7 +191,7 @@ class MsMarcoDataset:
         else:
             source = f"{self.repo} {self.config} {self.split}"
             rows = ((f"{source}, row {index}", row) for index, row in enumerate(self._hub_rows()))
-        lists = tuple(islice(lists_of(rows, left_out), self.limit))
+        lists = tuple(islice(rows_to_lists(rows, left_out), self.limit))
         return loaded(self.name, source, lists, warnings=tuple(left_out.notes()))
 
     def _hub_rows(self) -> Iterable[dict[str, Any]]:
@@ -249,7 +249,7 @@ def loaded(
         raise DatasetError(f"dataset={name} ({source}) has no query with passages: {why}")
     hasher = hashlib.sha256()
     for item in lists:
-        judged = (item.relevance, item.judged_elsewhere)
+        judged = (item.relevance, item.other_grades)
         hasher.update(repr((item.query_id, item.query, *judged)).encode())
         hasher.update(repr((item.passage_ids, item.passages)).encode())
     digest = hasher.hexdigest()[:16]

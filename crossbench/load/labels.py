@@ -8,7 +8,7 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.flatten import value_text
 
 LABELS_KEY = "load.labels"
-IN_FLIGHT = "concurrency"  # what names a cell of the closed loop
+CONCURRENCY_KEY = "concurrency"  # what names a cell of the closed loop
 
 
 def load_labels(config: CellConfig) -> tuple[str, ...]:
@@ -19,9 +19,9 @@ def load_labels(config: CellConfig) -> tuple[str, ...]:
     said = config.value(LABELS_KEY)
     if isinstance(said, str):  # as a frame or MLflow keeps a list
         said = json.loads(said)
-    return (IN_FLIGHT,) if said is None else tuple(said)
+    return (CONCURRENCY_KEY,) if said is None else tuple(said)
 
 
-def load_text(config: CellConfig) -> str:
+def load_description(config: CellConfig) -> str:
     """What is sent and how: the values of `batch` and of what names the load."""
     return " ".join(value_text(axis, config.texts) for axis in ("batch", *load_labels(config)))

@@ -21,7 +21,7 @@ _SPLITS = ("train", "validation", "test", "dev")
 
 
 @dataclass
-class LeftOut:
+class Omissions:
     """How many values were null or blank, or repeated, and were left out therefore."""
 
     queries: int = 0
@@ -57,7 +57,7 @@ class LeftOut:
         return notes
 
 
-def parquet_rows(path: Path, config: str, split: str, left_out: LeftOut) -> Iterator[Row]:
+def parquet_rows(path: Path, config: str, split: str, left_out: Omissions) -> Iterator[Row]:
     """The rows of a parquet file, or of those in a folder that are of the split.
 
     A folder may be a copy of the hub's, with a folder for each config. Where no file has the
@@ -102,7 +102,7 @@ def parquet_rows(path: Path, config: str, split: str, left_out: LeftOut) -> Iter
             ) from error
 
 
-def _check_one_config(path: Path, config: str, files: list[Path], left_out: LeftOut) -> None:
+def _check_one_config(path: Path, config: str, files: list[Path], left_out: Omissions) -> None:
     """Refuse files of several folders beside each other: each is a data set of its own.
 
     Raises:
@@ -119,7 +119,7 @@ def _check_one_config(path: Path, config: str, files: list[Path], left_out: Left
         left_out.other_config = folders[0]
 
 
-def lists_of(rows: Iterable[Row], left_out: LeftOut) -> Iterator[QueryPassages]:
+def rows_to_lists(rows: Iterable[Row], left_out: Omissions) -> Iterator[QueryPassages]:
     """One list per row that has a query, an identifier and a passage; what is null is counted.
 
     `passages` is a struct of lists or a list of structs: the `datasets` library writes either.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from crossbench.errors import DatasetError
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.serving.service import SHOWN
+from crossbench.serving.service import MAX_SHOWN_CHARS
 from crossbench.types import Int32Array, QueryPassages, Task
 
 
@@ -27,9 +27,9 @@ def refuse_no_tokens(lists: Sequence[QueryPassages], model: ModelFolder, task: T
         if not lengths.all():
             first = int(lengths.argmin())
             raise DatasetError(
-                f"{names[first]} has no tokens ({texts[first][:SHOWN]!r}): the tokenizer of "
-                f"{model.name} drops every character of it and adds none of its own. Leave it out "
-                "of the data set"
+                f"{names[first]} has no tokens ({texts[first][:MAX_SHOWN_CHARS]!r}): the tokenizer "
+                f"of {model.name} drops all its characters and adds no special tokens. Remove this "
+                "text from the data set"
             )
 
 

@@ -16,7 +16,7 @@ from crossbench.load.datasets import Dataset, LoadedDataset, loaded
 from crossbench.load.lengths import LengthSummary, summarise
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.system.kept import kept_path, load_kept, save_kept
+from crossbench.system.json_cache import cache_path, load_cached, save_cached
 from crossbench.types import QueryPassages
 
 _VERSION = 1  # raise it when the same data set is to have other texts, or texts other lengths
@@ -43,28 +43,28 @@ def prepare(dataset: Dataset, model: ModelFolder, seed: int, folder: Path) -> Pr
     tokenizer = PairTokenizer(model)
     # All that decides what PairTokenizer.count gives
     facts = hashlib.sha256(model.facts.tokenizer.serialized.encode()).hexdigest()
-    counted_by = (_VERSION, version("crossbench"), version("tokenizers"), facts)
-    found = _texts(dataset, tokenizer, seed, folder, counted_by)
-    path = kept_path(folder, "lengths", counted_by, version("numpy"), found.digest)
-    if (lengths := _lengths(load_kept(path))) is None:
+    tokenizer_key = (_VERSION, version("crossbench"), version("tokenizers"), facts)
+    found = _texts(dataset, tokenizer, seed, folder, tokenizer_key)
+    path = cache_path(folder, "lengths", tokenizer_key, version("numpy"), found.digest)
+    if (lengths := _lengths(load_cached(path))) is None:
         queries = tokenizer.count([entry.query for entry in found.lists])
         passages = tokenizer.count([text for entry in found.lists for text in entry.passages])
         lengths = summarise(queries), summarise(passages)
-        save_kept(path, [asdict(summary) for summary in lengths])
+        save_cached(path, [asdict(summary) for summary in lengths])
     return PreparedDataset(found, *lengths)
 
 
 def _texts(
-    dataset: Dataset, tokenizer: PairTokenizer, seed: int, folder: Path, counted_by: object
+    dataset: Dataset, tokenizer: PairTokenizer, seed: int, folder: Path, tokenizer_key: object
 ) -> LoadedDataset:
     recipe = dataset.recipe(seed)
     if recipe is None:
         return dataset.load(tokenizer, seed)
-    path = kept_path(folder, "texts", counted_by, version("numpy"), recipe)
-    if (kept := _dataset(load_kept(path))) is not None:
+    path = cache_path(folder, "texts", tokenizer_key, version("numpy"), recipe)
+    if (kept := _dataset(load_cached(path))) is not None:
         return kept
     found = dataset.load(tokenizer, seed)
-    save_kept(path, asdict(found))
+    save_cached(path, asdict(found))
     return found
 
 

@@ -44,7 +44,7 @@ class RequestOptions:
                 "example load.models=all"
             )
 
-    def turns(self, served: Sequence[str]) -> list[str]:
+    def model_order(self, served: Sequence[str]) -> list[str]:
         """The names of the models that requests are for, one after the other; empty: the first.
 
         `served` are the server's. A None in the list stands for the first of them.

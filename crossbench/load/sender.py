@@ -12,14 +12,14 @@ from typing import Any
 import grpc
 
 from crossbench.load.requests import Requests
-from crossbench.serving.client import InferenceClient, Message, message_size, words_of
+from crossbench.serving.client import InferenceClient, Message, error_message, message_size
 from crossbench.types import RequestRecord
 
 Observer = Callable[[RequestRecord], None]
-Failed = Callable[[str, str], object]  # a request's status and the server's words
-GONE = grpc.StatusCode.UNAVAILABLE.name  # no server answers
-GONE_PAUSE_S = 0.1  # before a user asks a server again that was gone
-GONE_FOR_S = 3.0  # after which it is taken not to come back
+OnFailure = Callable[[str, str], object]  # a request's status and the server's words
+UNREACHABLE = grpc.StatusCode.UNAVAILABLE.name  # no server answers
+RETRY_PAUSE_S = 0.1  # before a user asks a server again that was gone
+UNREACHABLE_LIMIT_S = 3.0  # after which it is taken not to come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class Sender:
     each `send(due_s)`; then nothing is sent beyond `stop`, nor after `interrupted`, nor once the
     server is gone for three seconds. The first request may always be sent.
 
-    Request i is for the model `turns[i % n]`; without turns it is for the server's first one.
-    `records` are in the order of their replies. `observe` gets each record, `failed` the status
-    and the words of each request that the server did not answer.
+    Request i goes to the model `models[i % n]`, or to the server's first model if `models` is
+    empty. `records` are in the order of their replies. `on_record` receives every record,
+    `on_failure` the status and the error message of every request that failed.
     """
 
     client: InferenceClient
@@ -48,9 +48,9 @@ class Sender:
     timeout_s: float
     stop: Stop
     interrupted: asyncio.Event
-    turns: Sequence[str] = ()
-    observe: Observer = lambda record: None
-    failed: Failed = lambda status, words: None
+    models: Sequence[str] = ()
+    on_record: Observer = lambda record: None
+    on_failure: OnFailure = lambda status, message: None
     records: list[RequestRecord] = field(default_factory=list, init=False)
     over_saturated: bool = field(default=False, init=False)
     _started_s: float = field(default_factory=time.perf_counter, init=False)
@@ -104,8 +104,8 @@ class Sender:
         index = self._sent
         self._sent += 1
         message = self.requests.take(size)
-        if self.turns:
-            message.model = self.turns[index % len(self.turns)]
+        if self.models:
+            message.model = self.models[index % len(self.models)]
         return self._exchange(message, index, due_s)
 
     async def _exchange(self, message: Message, index: int, due_s: float) -> RequestRecord:
@@ -120,7 +120,7 @@ class Sender:
             tokenize_ms, queue_ms, infer_ms = stages.tokenize_ms, stages.queue_ms, stages.infer_ms
         except grpc.aio.AioRpcError as error:
             status = error.code().name
-            self.failed(status, words_of(error))
+            self.on_failure(status, error_message(error))
         record = RequestRecord(
             index=index,
             due_s=due_s,
@@ -135,17 +135,17 @@ class Sender:
             status=status,
         )
         self.records.append(record)
-        self.observe(record)
+        self.on_record(record)
         self._note_server(record)
-        if record.status == GONE:
-            await asyncio.sleep(GONE_PAUSE_S)
+        if record.status == UNREACHABLE:
+            await asyncio.sleep(RETRY_PAUSE_S)
         return record
 
     def _note_server(self, record: RequestRecord) -> None:
         """A server is gone once requests have found none for so long, and none an answer."""
-        if record.status != GONE:
+        if record.status != UNREACHABLE:
             self._gone_since_s = None
             return
         if self._gone_since_s is None:
             self._gone_since_s = record.received_s
-        self._is_gone = record.received_s - self._gone_since_s >= GONE_FOR_S
+        self._is_gone = record.received_s - self._gone_since_s >= UNREACHABLE_LIMIT_S

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from crossbench.load.lengths import PASSAGES, QUERIES
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.models.wordpiece import inflect, read_words
+from crossbench.models.wordpiece import inflect, read_word_list
 from crossbench.types import Int64Array, QueryPassages
 
 # Shares of a passage's words; with them BERT's tokenizer makes about 1.36 tokens of a word, as it
@@ -83,7 +83,7 @@ class _Writer:
 
     def __init__(self, tokenizer: PairTokenizer, rng: np.random.Generator) -> None:
         self._tokenizer, self._rng = tokenizer, rng
-        words = read_words()
+        words = read_word_list()
         content = [form for word in words["content"] for form in (word, inflect(word)[0])]
         self._classes = (
             list(words["function"]),

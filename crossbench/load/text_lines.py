@@ -61,10 +61,10 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         try:
             yield number, raw.decode()
         except UnicodeDecodeError as error:
-            raise DatasetError(f"{path}:{number}: {not_utf8(error)}") from None
+            raise DatasetError(f"{path}:{number}: {utf8_error_message(error)}") from None
 
 
-def not_utf8(error: UnicodeDecodeError) -> str:
+def utf8_error_message(error: UnicodeDecodeError) -> str:
     """Which byte of a line is no UTF-8, and what to do."""
     return (
         f"cannot be read as UTF-8: byte 0x{error.object[error.start]:02x} at position "
@@ -73,7 +73,7 @@ def not_utf8(error: UnicodeDecodeError) -> str:
     )
 
 
-def looks_like(path: Path, fits: re.Pattern[str]) -> bool:
+def first_line_matches(path: Path, fits: re.Pattern[str]) -> bool:
     """Whether the file's first line that is not blank matches; a broken file does not."""
     try:
         return fits.match(next(text_lines(path))[1].strip()) is not None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from crossbench.errors import DatasetError
-from crossbench.load.text_lines import COMPRESSED, not_utf8, raw_lines
+from crossbench.load.text_lines import COMPRESSED, raw_lines, utf8_error_message
 from crossbench.wording import counted
 
 # A first row of these is a header: `pid<TAB>passage`
@@ -125,7 +125,7 @@ def _rows(path: Path) -> Iterator[Row]:
             line, problem = raw.decode(), ""
         except UnicodeDecodeError as error:
             # Its identifier may still say that nobody wants it
-            line, problem = raw.decode(errors="replace"), not_utf8(error)
+            line, problem = raw.decode(errors="replace"), utf8_error_message(error)
         yield parse(path, number, line, problem)
 
 

@@ -64,7 +64,9 @@ def read_trec(
         notes += run_notes
     else:
         candidates = {query: list(grades) for query, grades in judgements.items()}
-        if run is None and (runs := folder.like_runs((queries_path, collection_path, qrels_path))):
+        if run is None and (
+            runs := folder.possible_runs((queries_path, collection_path, qrels_path))
+        ):
             notes.append(
                 f"No run was read, so the judged passages are the candidates; {', '.join(runs)} "
                 f"begins as a run does: name it with dataset.run={runs[0]}."
@@ -122,9 +124,7 @@ def _joined(
         relevance=(
             None if judgements is None else tuple(grades.get(passage) for passage in candidates)
         ),
-        judged_elsewhere=tuple(
-            grades[passage] for passage in sorted(grades.keys() - set(candidates))
-        ),
+        other_grades=tuple(grades[passage] for passage in sorted(grades.keys() - set(candidates))),
     )
 
 

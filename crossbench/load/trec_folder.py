@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossbench.errors import DatasetError
-from crossbench.load.text_lines import COMPRESSED, looks_like
+from crossbench.load.text_lines import COMPRESSED, first_line_matches
 
 NONE = "none"  # dataset.run=none: take no run, whatever the folder holds
 _NUMBER = r"[+-]?[\d.]+(?:e[+-]?\d+)?"
@@ -142,7 +142,7 @@ class Folder:
             )
         return fitting[0] if fitting else None
 
-    def like_runs(self, known: Iterable[Path | None]) -> list[str]:
+    def possible_runs(self, known: Iterable[Path | None]) -> list[str]:
         """Names of the files, also one folder down, that begin as a run and are not `known`."""
         inner = [
             path
@@ -153,7 +153,7 @@ class Folder:
         return [
             str(path.relative_to(self.path))
             for path in files
-            if path not in known and looks_like(path, _RUN_START)
+            if path not in known and first_line_matches(path, _RUN_START)
         ]
 
     def _fitting(self, kind: Kind) -> list[Path]:
@@ -165,14 +165,16 @@ class Folder:
                 return self._alike(self._plain_ones(fitting), kind)
         for tier in kind.by_content:
             fitting = [path for path in files if tier(*_plain_name(path))]
-            rows = [path for path in fitting if looks_like(path, kind.row)]
+            rows = [path for path in fitting if first_line_matches(path, kind.row)]
             if rows:
                 return self._plain_ones(rows)
         return []
 
     def _alike(self, paths: list[Path], kind: Kind) -> list[Path]:
         """Where there are several, those that begin like that kind of file, if any does."""
-        rows = [path for path in paths if looks_like(path, kind.row)] if len(paths) > 1 else []
+        rows = (
+            [path for path in paths if first_line_matches(path, kind.row)] if len(paths) > 1 else []
+        )
         if not rows:
             return paths
         for path in paths:

@@ -47,7 +47,7 @@ class Verdict(StrEnum):
 class ScoredList:
     """A query's passages with the scores of a server and, where it is known, the reference's.
 
-    `scores` and `reference` are float32 (n,); `relevance` and `judged_elsewhere` as in
+    `scores` and `reference` are float32 (n,); `relevance` and `other_grades` as in
     QueryPassages.
     """
 
@@ -56,13 +56,13 @@ class ScoredList:
     scores: Float32Array
     reference: Float32Array | None
     relevance: tuple[int | None, ...] | None = None
-    judged_elsewhere: tuple[int, ...] = ()
+    other_grades: tuple[int, ...] = ()
 
     @property
     def grades(self) -> list[int]:
         """Every grade that is known for the query."""
         here = [grade for grade in self.relevance or () if grade is not None]
-        return [*here, *self.judged_elsewhere]
+        return [*here, *self.other_grades]
 
     @property
     def judged(self) -> bool:
@@ -269,7 +269,7 @@ def _effectiveness(
         for place, grade in enumerate(item.relevance or ()):
             if grade is not None:
                 qrels.append(Qrel(query, str(place), max(grade, 0)))
-        for index, grade in enumerate(item.judged_elsewhere):
+        for index, grade in enumerate(item.other_grades):
             qrels.append(Qrel(query, f"elsewhere {index}", max(grade, 0)))
         for rank, place in enumerate(ranking(item.passage_ids, values)):
             run.append(ScoredDoc(query, str(place), float(-rank)))

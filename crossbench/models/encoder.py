@@ -1,9 +1,8 @@
-"""A padding-free BERT encoder in PyTorch: sequences lie end to end.
+"""A padding-free BERT encoder in PyTorch that computes on concatenated sequences.
 
-Embeddings, projections, feed-forward and norms run over (tokens, hidden). Attention alone needs
-rows and columns per sequence: see attention.py. `cls_only` computes the last layer for the row
-that the head reads, which is exact: keys and values of all tokens, everything else of the CLS
-token.
+Embeddings, projections, feed-forward and norms run over (tokens, hidden). Only attention needs to
+know the sequences: see attention.py. With `cls_only`, the last layer computes keys and values for
+all tokens and everything else for the CLS tokens only; the result is the same.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ from crossbench.models.weights import ClassifierHead, EncoderWeights, Layer, Lin
 from crossbench.types import Int32Array, TokenBatch
 
 Projection = Callable[[Tensor], Tensor]
-# Of the product's name ("3.up": layer 3's), its weight (out, in) and its bias (out,).
+# Arguments: the linear layer's name ("3.up" in layer 3), its weight (out, in) and its bias (out,)
 MakeProjection = Callable[[str, Tensor, Tensor], Projection]
 ToTensor = Callable[[np.ndarray[tuple[int, ...], np.dtype[np.float32]]], Tensor]
-# What follows attention in a layer: of its input and context, (rows, hidden) each.
+# The part of a layer after attention; arguments: the layer's input and context, (rows, hidden) each
 Rest = Callable[[Tensor, Tensor], Tensor]
 MakeFeedForward = Callable[[int, Layer, ToTensor, MakeProjection, float], Rest]
 HEAD_ACTIVATIONS: dict[str, Projection] = {"tanh": torch.tanh, "gelu": F.gelu, "relu": torch.relu}
 
 
 def plain_linear(name: str, weight: Tensor, bias: Tensor) -> Projection:
-    """`F.linear` on a weight (out, in): MKL on a CPU at fp32, oneDNN at bf16, cuBLAS, Metal."""
+    """Make a plain `F.linear`: MKL (fp32) or oneDNN (bf16) on a CPU, cuBLAS or Metal on a GPU."""
     return lambda x: F.linear(x, weight, bias)
 
 
 def onednn_linear(name: str, weight: Tensor, bias: Tensor) -> Projection:
-    """oneDNN's product on a weight packed once: ahead of MKL where MKL does not know the CPU."""
+    """Make a oneDNN linear with a prepacked weight: faster if MKL is not optimised for the CPU."""
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
 
     def project(x: Tensor) -> Tensor:
@@ -50,24 +49,27 @@ def onednn_linear(name: str, weight: Tensor, bias: Tensor) -> Projection:
 
 @dataclass(frozen=True)
 class PackedInputs:
-    """A batch on the device: `ids`, `types` and `places` (positions in their sequence) are int32
-    (tokens,), `starts` (n,) says where sequences start, `attention` knows the sequences."""
+    """A batch on the device.
+
+    `ids`, `types` and `position_ids` are int32 (tokens,). `starts` (n,) has the index of each
+    sequence's first token. `attention` computes attention within the sequences.
+    """
 
     ids: Tensor
     types: Tensor
-    places: Tensor
+    position_ids: Tensor
     starts: Tensor
     attention: Attention
 
 
 class PackedEncoder:
-    """The encoder and its head, a logit or a vector, on one device in one precision.
+    """The encoder and its head, on one device in one precision.
 
-    `cls_only` counts where the head reads the CLS rows alone. `linear` makes the product of a
-    weight and bias, `feed_forward` what follows attention in a layer. `group_overhead` is what one
-    attention call costs, in attended pairs of positions. The head stays in float32: it is one row a
-    sequence, and the last digits are its own. `stored_bytes` is what all weights take on the
-    device.
+    `cls_only` has an effect only if the head reads nothing but the CLS rows. `linear` makes a
+    linear layer from a weight and a bias; `feed_forward` makes the part of a layer after attention.
+    `group_overhead` is the cost of one attention call, in query-key pairs. The head stays in
+    float32: it has only one row per sequence, and it decides the last digits of the score.
+    `stored_bytes` is the size of all weights on the device.
     """
 
     def __init__(
@@ -99,9 +101,12 @@ class PackedEncoder:
         self._dtype, self._device = dtype, device
         self._heads = weights.heads
         self._overhead = group_overhead
-        self._words, self._positions = tensor(weights.words), tensor(weights.positions)
+        self._word_embeddings, self._position_embeddings = (
+            tensor(weights.word_embeddings),
+            tensor(weights.position_embeddings),
+        )
         self.skipped_id = weights.skipped_id
-        self._types = tensor(weights.types)
+        self._type_embeddings = tensor(weights.type_embeddings)
         self._norm = _Norm(weights.norm, tensor, weights.eps)
         cls_only = cls_only and weights.reads_cls
         full = weights.layers[:-1] if cls_only else weights.layers
@@ -118,29 +123,29 @@ class PackedEncoder:
             self._head = head
 
     def values(self, batch: TokenBatch) -> Tensor:
-        """Logits (n,) or vectors (n, dim), float32 on the device.
+        """Return logits (n,) or vectors (n, dim), float32 on the device.
 
         The sequences of `batch` must be in ascending order of length.
         """
         return self.run(self.inputs(batch))
 
     def inputs(self, batch: TokenBatch) -> PackedInputs:
-        """The batch, copied to the device, with attention in groups."""
+        """Copy the batch to the device, with grouped attention."""
         starts = batch.cu_seqlens[:-1].astype(np.int64)
-        places = places_of(batch, self.skipped_id)
-        ids, types, rows, first = (
+        position_ids = position_ids_of(batch, self.skipped_id)
+        ids, types, positions, first = (
             torch.from_numpy(array).to(self._device)
-            for array in (batch.input_ids, batch.type_ids, places, starts)
+            for array in (batch.input_ids, batch.type_ids, position_ids, starts)
         )
         lengths = batch.lengths.tolist()
         dtype, device = self._dtype, self._device
         attention = GroupedAttention(lengths, self._heads, dtype, device, self._overhead)
-        return PackedInputs(ids, types, rows, first, attention)
+        return PackedInputs(ids, types, positions, first, attention)
 
     def run(self, inputs: PackedInputs) -> Tensor:
-        """Logits (n,) or vectors (n, dim), float32 on the device, in the inputs' order.
+        """Return logits (n,) or vectors (n, dim), float32 on the device, in the inputs' order.
 
-        Nothing waits for the host where there is a classifier.
+        With a classifier, no step waits for the host.
         """
         x = self._embed(inputs)
         for layer in self._layers:
@@ -157,18 +162,18 @@ class PackedEncoder:
         return pool_states(x, ends - starts, head)
 
     def _embed(self, inputs: PackedInputs) -> Tensor:
-        x = F.embedding(inputs.ids, self._words)
-        x += F.embedding(inputs.types, self._types)
-        x += F.embedding(inputs.places, self._positions)
+        x = F.embedding(inputs.ids, self._word_embeddings)
+        x += F.embedding(inputs.types, self._type_embeddings)
+        x += F.embedding(inputs.position_ids, self._position_embeddings)
         return self._norm(x)
 
 
-def places_of(batch: TokenBatch, skipped_id: int | None) -> Int32Array:
-    """Each token's row in the table of positions, int32 (tokens,): see EncoderWeights."""
+def position_ids_of(batch: TokenBatch, skipped_id: int | None) -> Int32Array:
+    """Return the position id of each token, int32 (tokens,): see EncoderWeights."""
     if skipped_id is None:
-        places = np.arange(batch.total_tokens, dtype=np.int32)
-        places -= np.repeat(batch.cu_seqlens[:-1], batch.lengths)
-        return places
+        position_ids = np.arange(batch.total_tokens, dtype=np.int32)
+        position_ids -= np.repeat(batch.cu_seqlens[:-1], batch.lengths)
+        return position_ids
     counts = batch.input_ids != skipped_id
     counted = np.concatenate([[0], np.cumsum(counts)])
     in_sequence = counted[1:] - np.repeat(counted[batch.cu_seqlens[:-1]], batch.lengths)
@@ -177,7 +182,7 @@ def places_of(batch: TokenBatch, skipped_id: int | None) -> Int32Array:
 
 
 class _Classifier:
-    """CLS rows (n, hidden) to logits (n,), in float32."""
+    """The classification head: CLS rows (n, hidden) to logits (n,), in float32."""
 
     def __init__(self, dense: Projection, classifier: Projection, activation: str) -> None:
         self._dense, self._classifier = dense, classifier
@@ -196,7 +201,7 @@ class _Norm:
 
 
 class FeedForward:
-    """Everything of a layer after attention: (rows, hidden) to (rows, hidden)."""
+    """The part of a layer after attention: (rows, hidden) to (rows, hidden)."""
 
     def __init__(
         self, index: int, layer: Layer, tensor: ToTensor, linear: MakeProjection, eps: float
@@ -214,7 +219,7 @@ class FeedForward:
 
     def __call__(self, x: Tensor, context: Tensor) -> Tensor:
         x = self._attention_norm(self._out(context).add_(x))
-        # In place: the widest tensor of the layer is read and written once, not twice.
+        # In place, so that the widest tensor of the layer is read and written only once
         wide = torch.ops.aten.gelu_(self._up(x))
         return self._out_norm(self._down(wide).add_(x))
 
@@ -236,7 +241,7 @@ class _Layer:
 
 
 class _ClsLayer:
-    """The last layer where only the CLS rows are read."""
+    """The last layer if the head reads only the CLS rows."""
 
     def __init__(
         self,

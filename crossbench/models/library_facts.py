@@ -1,9 +1,9 @@
-"""What transformers makes of a folder's configuration and tokenizer, asked of transformers itself.
+"""A model folder's configuration and tokenizer as transformers interprets them.
 
-Which file wins, what a missing key means, and how a tokenizer class builds on its files are the
-library's rules, so its own objects answer. Importing transformers takes seconds and about 240 MB,
-which would end up in the numbers of engines that need neither it nor torch. So a process that has
-not imported it asks a process of its own, once per folder: the answer is kept in the cache.
+Transformers decides which file takes precedence, what a missing key means and how a tokenizer class
+uses its files, so its own objects are queried. Importing it takes seconds and about 240 MB, which
+would distort the measurements of engines that need neither it nor torch. A process that has not
+imported it therefore starts a child process to query it, once per folder, and caches the answer.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import Any
 
 from crossbench.errors import ModelError
 from crossbench.models.json_file import read_json
-from crossbench.system.kept import kept_path, load_kept, save_kept
+from crossbench.system.json_cache import cache_path, load_cached, save_cached
 from crossbench.system.processes import child_environment
 
 log = logging.getLogger(__name__)
 
-# Every file that transformers may take a configuration or a tokenizer from
+# All files from which transformers may read a configuration or a tokenizer
 CONFIG_FILES = ("config.json", "adapter_config.json")
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -36,9 +36,9 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model", "tokenizer.model", "chat_template.jinja", "chat_template.json",
     "processor_config.json",
 )  # fmt: skip
-_VERSION = 1  # raise it when the same files are to give other facts
-_UNLIMITED = 1_000_000  # transformers writes 1e30 where a tokenizer has no limit
-# Texts that tokenizers treat differently: case, accents, scripts, controls, specials, spaces
+_VERSION = 1  # increase it when the facts for unchanged files change
+_UNLIMITED = 1_000_000  # transformers writes 1e30 if a tokenizer has no limit
+# Texts that reveal differences between tokenizers: case, accents, scripts, special tokens, spaces
 _TEXTS = (
     "what is a river",
     "The RIVER is naïve water, isn't it? River Café 1,234.5",
@@ -48,12 +48,12 @@ _TEXTS = (
     "[SEP] [MASK] <mask> </s> <s>",
     "😀👩‍👩‍👧 -- under_score a@b.org x" + "y" * 120,
 )
-_PROBE_LENGTHS = (None, 16)  # tokens; None is long enough for all
+_PROBE_LENGTHS = (None, 16)  # maximum tokens; None: no truncation
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A text or a pair, and the ids and types that AutoTokenizer gives it at `max_length`."""
+    """A text or pair, and the ids and type ids that AutoTokenizer returns at `max_length`."""
 
     texts: tuple[str, ...]
     max_length: int
@@ -63,17 +63,17 @@ class Probe:
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """AutoTokenizer's tokenizer of a folder.
+    """A folder's tokenizer as AutoTokenizer loads it.
 
-    `serialized` is the tokenizers library's JSON. `gives_types` says whether type ids are passed to
-    the model. `largest_id` is the largest id of its vocabulary. `pad_id` and `model_max_length` are
-    None where it has none. `probes` are examples of what it gives.
+    `serialized` is its JSON in the format of the tokenizers library. `uses_type_ids` says whether
+    type ids are passed to the model. `largest_id` is the largest id of the vocabulary. `pad_id` and
+    `model_max_length` are None if the tokenizer has none. `probes` are examples of its output.
     """
 
     serialized: str
     truncation_side: str
     padding_side: str
-    gives_types: bool
+    uses_type_ids: bool
     splits_special_tokens: bool
     has_chat_template: bool
     model_max_length: int | None
@@ -84,7 +84,10 @@ class TokenizerFacts:
 
 @dataclass(frozen=True)
 class LibraryFacts:
-    """`config` is AutoConfig's, defaults included, with the keys `num_labels` and `hidden_size`."""
+    """A folder's `config` as AutoConfig loads it, and its tokenizer.
+
+    `config` includes defaults and the keys `num_labels` and `hidden_size`.
+    """
 
     config: Mapping[str, Any]
     tokenizer: TokenizerFacts
@@ -93,25 +96,25 @@ class LibraryFacts:
 def library_facts(
     folder: Path, lower_case: bool, options: Mapping[str, Any], cache_dir: Path | None
 ) -> LibraryFacts:
-    """The facts of a folder whose texts are lower-cased first where `lower_case` says so.
+    """Return the facts of a folder, from the cache in `cache_dir` if it is given.
 
-    `options` are arguments for AutoTokenizer. With a `cache_dir` they are kept there.
+    `lower_case` adds lower-casing to the tokenizer. `options` are arguments for AutoTokenizer.
 
     Raises:
-        ModelError: transformers cannot read the folder, or would have to run code of its own.
+        ModelError: transformers cannot read the folder, or would have to run the folder's own code.
     """
     if cache_dir is None:
-        return _ask_here(folder, lower_case, options)
-    path = kept_path(cache_dir / "folders", *_key(folder, lower_case, options))
+        return _read_facts(folder, lower_case, options)
+    path = cache_path(cache_dir / "folders", *_key(folder, lower_case, options))
     try:
-        return _from_json(load_kept(path))
+        return _from_json(load_cached(path))
     except (ValueError, KeyError, TypeError):
         pass  # not there yet, or broken
     if "transformers" in sys.modules:
-        facts = _ask_here(folder, lower_case, options)
+        facts = _read_facts(folder, lower_case, options)
     else:
-        facts = _ask_apart(folder, lower_case, options)
-    save_kept(path, dataclasses.asdict(facts))
+        facts = _read_facts_in_child(folder, lower_case, options)
+    save_cached(path, dataclasses.asdict(facts))
     return facts
 
 
@@ -135,10 +138,12 @@ def _from_json(document: dict[str, Any]) -> LibraryFacts:
     return LibraryFacts(document["config"], TokenizerFacts(**{**tokenizer, "probes": probes}))
 
 
-def _ask_apart(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> LibraryFacts:
-    """Ask in a process of its own, which ends with what it took."""
-    with tempfile.TemporaryDirectory(prefix="crossbench-") as place:
-        answer = Path(place) / "answer.json"
+def _read_facts_in_child(
+    folder: Path, lower_case: bool, options: Mapping[str, Any]
+) -> LibraryFacts:
+    """Read the facts in a child process, so that this process does not import transformers."""
+    with tempfile.TemporaryDirectory(prefix="crossbench-") as temporary:
+        answer = Path(temporary) / "answer.json"
         request = json.dumps([str(folder), lower_case, options, str(answer)])
         done = subprocess.run(
             [sys.executable, "-m", "crossbench.models.library_facts", request],
@@ -149,10 +154,10 @@ def _ask_apart(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> Li
             env=child_environment(),
         )
         if not answer.is_file():
-            last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+            last_line = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
             raise ModelError(
-                f"the process that reads {folder} by transformers ended with status "
-                f"{done.returncode} ({last})"
+                f"the process that reads {folder} with transformers ended with status "
+                f"{done.returncode} ({last_line})"
             )
         document = json.loads(answer.read_text("utf-8"))
     if "error" in document:
@@ -160,21 +165,21 @@ def _ask_apart(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> Li
     return _from_json(document)
 
 
-def _ask_here(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> LibraryFacts:
+def _read_facts(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> LibraryFacts:
     from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
-    where = {"local_files_only": True, "trust_remote_code": False}
-    what = "config.json"
+    local = {"local_files_only": True, "trust_remote_code": False}
+    part = "config.json"
     try:
-        config = AutoConfig.from_pretrained(folder, **where)
-        what = "tokenizer"
-        tokenizer = AutoTokenizer.from_pretrained(folder, **{**options, **where})
+        config = AutoConfig.from_pretrained(folder, **local)
+        part = "tokenizer"
+        tokenizer = AutoTokenizer.from_pretrained(folder, **{**options, **local})
         if not tokenizer.is_fast:
             raise ModelError(
-                f"{folder}: its tokenizer {type(tokenizer).__name__} has no fast form, which "
-                "crossbench needs: choose a model that has one (a tokenizer.json)"
+                f"{folder}: its tokenizer {type(tokenizer).__name__} has no fast version, which "
+                "crossbench requires: choose a model that has one (a tokenizer.json)"
             )
         if lower_case:
             _lower_case(tokenizer)
@@ -184,27 +189,27 @@ def _ask_here(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> Lib
     except Exception as error:  # the libraries raise bare Exception and many other kinds
         for file in (folder / name for name in TOKENIZER_FILES):
             if file.suffix == ".json" and file.is_file():
-                read_json(file)  # names the one that is broken, which transformers does not
-        words = " ".join(str(error).split())
+                read_json(file)  # its error names the broken file, which transformers' does not
+        message = " ".join(str(error).split())
         raise ModelError(
-            f"transformers cannot read the {what} of {folder} ({type(error).__name__}: {words}): "
-            "restore the file, or choose a model that transformers loads without code of its own"
+            f"transformers cannot read the {part} of {folder} ({type(error).__name__}: {message}): "
+            "restore the file, or choose a model that transformers loads without custom code"
         ) from error
     values = json.loads(config.to_json_string(use_diff=False))
-    hidden = getattr(config, "hidden_size", None)  # under whatever name the family keeps it
+    hidden = getattr(config, "hidden_size", None)  # the attribute maps the family's own name
     return LibraryFacts({**values, "num_labels": config.num_labels, "hidden_size": hidden}, facts)
 
 
 def _lower_case(tokenizer: Any) -> None:
-    """As sentence-transformers does where sentence_bert_config.json says do_lower_case."""
+    """Add lower-casing, as sentence-transformers does for do_lower_case."""
     from tokenizers import normalizers
 
     backend = tokenizer.backend_tokenizer
-    present: Any = backend.normalizer
-    parts = [present] if not isinstance(present, normalizers.Sequence) else [*iter(present)]
+    current: Any = backend.normalizer
+    parts = [current] if not isinstance(current, normalizers.Sequence) else [*iter(current)]
     if not any(isinstance(part, normalizers.Lowercase) for part in parts):
-        kept = [part for part in parts if part is not None]
-        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *kept])
+        present = [part for part in parts if part is not None]
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *present])
 
 
 def _tokenizer_facts(tokenizer: Any, folder: Path) -> TokenizerFacts:
@@ -213,14 +218,15 @@ def _tokenizer_facts(tokenizer: Any, folder: Path) -> TokenizerFacts:
     limit = tokenizer.model_max_length
     if limit is not None and (isinstance(limit, str | bool) or limit < 1):
         raise ModelError(
-            f"{folder}/tokenizer_config.json: model_max_length = {limit!r}: give a number of tokens"
+            f"{folder}/tokenizer_config.json: model_max_length = {limit!r}: set it to a positive "
+            "number of tokens"
         )
     vocabulary = backend.get_vocab(with_added_tokens=True)
     return TokenizerFacts(
         serialized=serialized,
         truncation_side=tokenizer.truncation_side,
         padding_side=tokenizer.padding_side,
-        gives_types="token_type_ids" in tokenizer.model_input_names,
+        uses_type_ids="token_type_ids" in tokenizer.model_input_names,
         splits_special_tokens=bool(tokenizer.split_special_tokens),
         has_chat_template=getattr(tokenizer, "chat_template", None) is not None,
         model_max_length=int(limit) if limit is not None and limit < _UNLIMITED else None,
@@ -253,7 +259,7 @@ def _probe(tokenizer: Any, sequences: Sequence[tuple[str, ...]], max_length: int
 def main(request: str) -> None:
     folder, lower_case, options, answer = json.loads(request)
     try:
-        document = dataclasses.asdict(_ask_here(Path(folder), lower_case, options))
+        document = dataclasses.asdict(_read_facts(Path(folder), lower_case, options))
     except ModelError as error:
         document = {"error": str(error)}
     Path(answer).write_text(json.dumps(document), "utf-8")

@@ -138,7 +138,7 @@ def _check_ids(folder: ModelFolder) -> None:
 def _check_types(folder: ModelFolder) -> None:
     tokenizer, rows = folder.facts.tokenizer, folder.config.get("type_vocab_size")
     largest = max((kind for probe in tokenizer.probes for kind in probe.types), default=0)
-    if tokenizer.gives_types and isinstance(rows, int) and 0 < rows <= largest:
+    if tokenizer.uses_type_ids and isinstance(rows, int) and 0 < rows <= largest:
         raise ModelError(
             f"{folder.path}: its tokenizer gives token types up to {largest}, and the model's "
             f"table of types has {rows} row{'s' * (rows > 1)}: they do not belong together, "

@@ -18,7 +18,7 @@ from crossbench.models.reading import read_folder
 from crossbench.models.seeded_bert import BertShape, random_weights, scale_head
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.models.weight_files import INDEX_FILE, SINGLE_FILE
-from crossbench.models.wordpiece import read_words, write_tokenizer
+from crossbench.models.wordpiece import read_word_list, write_tokenizer
 from crossbench.types import Pair, TokenBatch
 
 # Raise it whenever the same fields are to give other files: caches are made anew.
@@ -66,11 +66,11 @@ class SeededModel:
         from filelock import FileLock
 
         try:
-            if not _is_whole(folder):
+            if not _is_complete(folder):
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 with FileLock(folder.with_name(f"{folder.name}.lock")):
                     # Another process may have made it while this one waited.
-                    if not _is_whole(folder):
+                    if not _is_complete(folder):
                         self._build(folder, cache_dir)
         except OSError as error:
             raise ModelError(
@@ -85,7 +85,7 @@ class SeededModel:
 
     def _version(self) -> str:
         fields = {key: value for key, value in asdict(self).items() if key != "max_length"}
-        recipe = json.dumps([_SEEDED_VERSION, fields, read_words()], sort_keys=True)
+        recipe = json.dumps([_SEEDED_VERSION, fields, read_word_list()], sort_keys=True)
         return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
     def _build(self, folder: Path, cache_dir: Path) -> None:
@@ -196,7 +196,7 @@ class LocalModel:
 def _sample_batch(tokenizer: PairTokenizer, seed: int) -> TokenBatch:
     """A few pairs of ordinary length, to calibrate the head by."""
     rng = np.random.default_rng([seed, 1])
-    words = read_words()
+    words = read_word_list()
     common, content = np.array(words["function"]), np.array(words["content"])
 
     def text(length: int) -> str:
@@ -214,7 +214,7 @@ def _sample_batch(tokenizer: PairTokenizer, seed: int) -> TokenBatch:
     return tokenizer.encode_pairs(pairs).batch
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     """Every file that was written is there in its full size."""
     try:
         sizes = json.loads((folder / _MANIFEST).read_text("utf-8"))

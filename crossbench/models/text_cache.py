@@ -1,6 +1,6 @@
 """Token ids of single texts, kept between requests up to a bound (`pool.cache_tokens`).
 
-Serves to be faster, so it forgets; serving/token_memory.py holds whole pairs to the end, so that
+Serves to be faster, so it forgets; serving/token_cache.py holds whole pairs to the end, so that
 `pipeline=infer` measures the model alone.
 """
 

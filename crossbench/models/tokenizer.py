@@ -61,8 +61,8 @@ class PairTokenizer:
         self.max_length = folder.max_length
         self._prompt = folder.layout.pair_prompt
         self._keep_left = facts.truncation_side == "right"
-        self._single = _template(tokenizer, ("a",), facts.gives_types, path)
-        self._pair = _template(tokenizer, ("a", "a"), facts.gives_types, path)
+        self._single = _template(tokenizer, ("a",), facts.uses_type_ids, path)
+        self._pair = _template(tokenizer, ("a", "a"), facts.uses_type_ids, path)
         of_a, least = ("pair", self._pair.added)
         if folder.embedding is not None:
             of_a, least = ("text", self._single.added)
@@ -147,7 +147,7 @@ class PairTokenizer:
             query, passage = probe.texts
             place = np.zeros(1, dtype=np.int64)
             found = self._encode_pairs([query], place, [passage], probe.max_length).batch
-        types = probe.types if facts.gives_types else (0,) * len(probe.ids)
+        types = probe.types if facts.uses_type_ids else (0,) * len(probe.ids)
         return (tuple(found.input_ids), tuple(found.type_ids)) == (probe.ids, types)
 
 
@@ -226,7 +226,7 @@ def _starts(lengths: Int64Array) -> Int64Array:
     return np.cumsum(lengths) - lengths
 
 
-def _template(tokenizer: Any, texts: tuple[str, ...], gives_types: bool, path: str) -> _Template:
+def _template(tokenizer: Any, texts: tuple[str, ...], uses_type_ids: bool, path: str) -> _Template:
     """Learn the template from what the post-processor does to sequences of known length.
 
     Where the model is given no types, all are 0.
@@ -238,7 +238,7 @@ def _template(tokenizer: Any, texts: tuple[str, ...], gives_types: bool, path: s
     for token, type_id, sequence in zip(
         encoding.ids, encoding.type_ids, encoding.sequence_ids, strict=True
     ):
-        type_id *= gives_types
+        type_id *= uses_type_ids
         if sequence is None:
             parts[-1][0].append(token)
             parts[-1][1].append(type_id)

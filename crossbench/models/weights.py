@@ -65,26 +65,27 @@ class ClassifierHead:
 
 @dataclass(frozen=True)
 class EncoderWeights:
-    """A post-norm BERT-like encoder, and what is made of its states: a logit or a vector.
+    """The weights of a post-norm BERT-like encoder and its head, which gives a logit or a vector.
 
-    The tables are `words` (vocabulary, h), `positions` (positions, h) and `types` (at least 2, h).
-    Row 0 of `positions` is the first token's. With a `skipped_id` it is the row of that id's
-    tokens, and the others count from 1: RoBERTa's rule, which a text that holds "<pad>" shows.
+    `word_embeddings` is (vocabulary, h), `position_embeddings` (positions, h) and
+    `type_embeddings` (at least 2, h). Position ids count from 0. With a `skipped_id` (RoBERTa's
+    padding id), tokens with that id have position 0 and the other tokens are counted from 1. This
+    matters for a text that contains "<pad>".
     """
 
     heads: int
     eps: float
-    words: Float32Array
-    positions: Float32Array
+    word_embeddings: Float32Array
+    position_embeddings: Float32Array
     skipped_id: int | None
-    types: Float32Array
+    type_embeddings: Float32Array
     norm: Norm
     layers: tuple[Layer, ...]
     head: ClassifierHead | Embedding
 
     @property
     def hidden(self) -> int:
-        return int(self.words.shape[1])
+        return int(self.word_embeddings.shape[1])
 
     @property
     def head_dim(self) -> int:
@@ -124,27 +125,30 @@ def read_weights(folder: ModelFolder) -> EncoderWeights:
             out_norm=tensors.norm(f"{family.layers}.{index}.{family.out_norm}"),
         )
 
-    words = tensors.get("embeddings.word_embeddings.weight")
-    positions = tensors.get("embeddings.position_embeddings.weight")
+    word_embeddings = tensors.get("embeddings.word_embeddings.weight")
+    position_embeddings = tensors.get("embeddings.position_embeddings.weight")
     skipped_id = int(config["pad_token_id"]) if family.offset else None
-    if skipped_id is not None:  # what is before that row is never looked up
-        positions = np.ascontiguousarray(positions[skipped_id:])
+    if skipped_id is not None:  # the rows before it are never read
+        position_embeddings = np.ascontiguousarray(position_embeddings[skipped_id:])
     layers = tensors.count(f"{family.layers}.")
     return EncoderWeights(
         heads=int(config[family.head_count]),
         eps=float(config.get("layer_norm_eps", _DEFAULT_EPS)),
-        words=words,
-        positions=positions,
+        word_embeddings=word_embeddings,
+        position_embeddings=position_embeddings,
         skipped_id=skipped_id,
-        types=_types(tensors, family, words.shape[1]),
+        type_embeddings=_type_embeddings(tensors, family, word_embeddings.shape[1]),
         norm=tensors.norm("embeddings.LayerNorm"),
         layers=tuple(layer(index) for index in range(layers)),
         head=_classifier(tensors, family) if embedding is None else embedding,
     )
 
 
-def _types(tensors: _Tensors, family: Family, hidden: int) -> Float32Array:
-    """The table of token types, two rows at least: a tokenizer may number types that are one."""
+def _type_embeddings(tensors: _Tensors, family: Family, hidden: int) -> Float32Array:
+    """Return the token type embeddings with at least two rows.
+
+    A tokenizer may give types 0 and 1 to a model that has only one type.
+    """
     if not family.has_types:
         return np.zeros((2, hidden), dtype=np.float32)
     table = tensors.get("embeddings.token_type_embeddings.weight")

@@ -38,7 +38,7 @@ _BLOCKS = (
 
 
 @cache
-def read_words() -> dict[str, tuple[str, ...]]:
+def read_word_list() -> dict[str, tuple[str, ...]]:
     """The sections of words.txt (function, content, prefix, stem, suffix), duplicates dropped."""
     sections: dict[str, dict[str, None]] = {}
     text = files("crossbench.models").joinpath("words.txt").read_text("utf-8")
@@ -133,7 +133,7 @@ def _characters() -> Iterator[str]:
 
 def _candidates() -> Iterator[str]:
     """Tokens from the most to the least needed; duplicates are the caller's to drop."""
-    words = read_words()
+    words = read_word_list()
     yield from _characters()
     yield from words["function"]
     yield from words["content"]

@@ -37,7 +37,7 @@ from crossbench.quality.sample import Check, NoCheck, QualityCheck, is_judged
 from crossbench.quality.score_cache import ReferenceCache
 from crossbench.quality.scoring import ScoringOptions, score_lists
 from crossbench.serving import inference_pb2 as pb
-from crossbench.serving.client import InferenceClient, words_of
+from crossbench.serving.client import InferenceClient, error_message
 from crossbench.serving.finite import NON_FINITE
 from crossbench.serving.info import computes_scores
 from crossbench.serving.server import Server
@@ -49,12 +49,12 @@ Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """What a server made of the sample: of its first lists, one float32 (n,) each.
+class ServedScores:
+    """Scores that the cell's server gave for the first lists of the sample, each float32 (n,).
 
-    `why` says why there is nothing to compare; then `scores` may still be there to be judged.
-    `non_finite` has the error's words where a score was NaN or infinite, which fails the cell.
-    `judged_left_out`: see LoadedDataset.
+    `skip_reason` explains why nothing was checked, or is empty. `non_finite` is the server's error
+    message if a score was NaN or infinite, which fails the cell. `chosen` is the number of lists
+    in the sample. `judged_left_out`: see LoadedDataset.
     """
 
     check: str
@@ -63,13 +63,13 @@ class Served:
     chosen: int = 0
     seconds: float = 0.0
     is_reference: bool = False
-    why: str = ""
+    skip_reason: str = ""
     non_finite: str = ""
     judged_left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class QualityResult:
     """The check's end: what result.json says of it, its metrics, its pairs."""
 
     summary: dict[str, Any]
@@ -77,7 +77,7 @@ class Checked:
     pairs: list[ScoredPair] = field(default_factory=list)
 
 
-def why_unchecked(
+def reason_not_checked(
     check: Check, pipeline: Pipeline, served: pb.ModelInfo, digest: str
 ) -> str | None:
     """Why this server's scores cannot be checked; None where they can."""
@@ -100,15 +100,15 @@ async def score_sample(
     settings: CellSettings,
     interrupted: asyncio.Event,
     announce: Announce,
-) -> Served:
-    """The first half: score a sample by the cell's own server, in requests like its traffic's.
+) -> ServedScores:
+    """The first half: score a sample with the cell's own server, in requests like its traffic's.
 
-    Call it only if `why_unchecked` returns None. The reference without judgements has nothing to
-    tell, and scores nothing.
+    Call it only if `reason_not_checked` returns None. If the server is the reference itself and
+    the sample has no judgements, there is nothing to compare and nothing is scored.
     """
     reference = info.models[0].is_reference
     chosen = check.choose(lists)
-    served = Served(check.name, chosen=len(chosen), is_reference=reference)
+    served = ServedScores(check.name, chosen=len(chosen), is_reference=reference)
     if reference and not any(map(is_judged, chosen)):
         return served
     announce("checking quality")
@@ -127,48 +127,51 @@ async def score_sample(
             interrupted,
         )
     except grpc.aio.AioRpcError as error:
-        words = words_of(error)
+        words = error_message(error)
         non_finite = words if error.code() is NON_FINITE else ""
-        return replace(served, why=f"the server failed: {words}", non_finite=non_finite)
+        return replace(served, skip_reason=f"the server failed: {words}", non_finite=non_finite)
     seconds = time.perf_counter() - started_s
     if interrupted.is_set():
-        return replace(served, why="interrupted")
+        return replace(served, skip_reason="interrupted")
     return replace(served, lists=chosen[: len(scores)], scores=tuple(scores), seconds=seconds)
 
 
 def compare(
-    served: Served,
+    served: ServedScores,
     check: Check,
     cache: ReferenceCache,
     make_server: Callable[[], Server],
     seed: int,
     announce: Announce,
-) -> Checked:
+) -> QualityResult:
     """The second half, when the cell's own server is closed; a failure here is a reason, no error.
 
     `make_server` makes the reference's, where the cache does not know every score.
     """
-    if served.is_reference or served.why or not isinstance(check, QualityCheck):
-        return conclude(served, None, seed)
+    if served.is_reference or served.skip_reason or not isinstance(check, QualityCheck):
+        return evaluate_scores(served, None, seed)
     announce("computing the reference")
     started_s = time.perf_counter()
     try:
         reference = asyncio.run(reference_scores(make_server, cache, check, served.lists))
     except grpc.aio.AioRpcError as error:
-        return unchecked(f"the reference failed: {words_of(error)}", served.check)
+        return unchecked(f"the reference failed: {error_message(error)}", served.check)
     except Exception as error:
         if not isinstance(error, CrossbenchError):
             traceback.print_exc()
         return unchecked(f"the reference failed: {type(error).__name__}: {error}", served.check)
-    return conclude(served, reference, seed, time.perf_counter() - started_s)
+    return evaluate_scores(served, reference, seed, time.perf_counter() - started_s)
 
 
-def conclude(
-    served: Served, reference: Sequence[Float32Array] | None, seed: int, reference_s: float = 0.0
-) -> Checked:
+def evaluate_scores(
+    served: ServedScores,
+    reference: Sequence[Float32Array] | None,
+    seed: int,
+    reference_s: float = 0.0,
+) -> QualityResult:
     """Metrics, verdict and pairs. `reference` has the first lists' scores, or None without one."""
-    if served.why:
-        return unchecked(served.why, served.check)
+    if served.skip_reason:
+        return unchecked(served.skip_reason, served.check)
     count = len(served.scores) if reference is None else len(reference)
     lists = [
         ScoredList(
@@ -177,7 +180,7 @@ def conclude(
             scores,
             None if reference is None else reference[index],
             entry.relevance,
-            entry.judged_elsewhere,
+            entry.other_grades,
         )
         for index, (entry, scores) in enumerate(
             zip(served.lists[:count], served.scores[:count], strict=True)
@@ -215,12 +218,12 @@ def conclude(
         "served_s": served.seconds,
         "reference_s": reference_s,
     }
-    return Checked(summary, metrics, list(_pairs(lists)))
+    return QualityResult(summary, metrics, list(_pairs(lists)))
 
 
-def unchecked(reason: str, check: str) -> Checked:
+def unchecked(reason: str, check: str) -> QualityResult:
     """No check, and why."""
-    return Checked({"check": check, "verdict": Verdict.UNCHECKED.value, "reason": reason})
+    return QualityResult({"check": check, "verdict": Verdict.UNCHECKED.value, "reason": reason})
 
 
 def _pairs(lists: Iterable[ScoredList]) -> Iterator[ScoredPair]:

@@ -74,7 +74,7 @@ class QualityCheck:
 
 def is_judged(entry: QueryPassages) -> bool:
     """Whether something relevant was judged for the query."""
-    grades = (*(entry.relevance or ()), *entry.judged_elsewhere)
+    grades = (*(entry.relevance or ()), *entry.other_grades)
     return any(grade is not None and grade > 0 for grade in grades)
 
 
@@ -93,5 +93,5 @@ def _top(entry: QueryPassages, depth: int | None) -> QueryPassages:
         passage_ids=entry.passage_ids[:depth],
         passages=entry.passages[:depth],
         relevance=None if relevance is None else relevance[:depth],
-        judged_elsewhere=(*entry.judged_elsewhere, *below),
+        other_grades=(*entry.other_grades, *below),
     )

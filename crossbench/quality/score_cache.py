@@ -10,7 +10,7 @@ import numpy as np
 from crossbench.backends.artifacts import library_versions
 from crossbench.errors import NonFiniteValues
 from crossbench.models.folder import ModelFolder
-from crossbench.system.kept import kept_path, load_kept, write_kept
+from crossbench.system.json_cache import cache_path, load_cached, write_cached
 from crossbench.types import Float32Array, QueryPassages
 
 _VERSION = 2  # raise it when what the reference computes changes
@@ -31,7 +31,7 @@ class ReferenceCache:
     def load(self, entry: QueryPassages) -> Float32Array | None:
         """Scores float32 (n,) of the list's passages; None if they are not there or broken."""
         try:
-            scores = np.array(load_kept(self._path(entry)), dtype=np.float32)
+            scores = np.array(load_cached(self._path(entry)), dtype=np.float32)
         except (ValueError, TypeError):
             return None
         whole = scores.shape == (len(entry.passages),) and bool(np.isfinite(scores).all())
@@ -48,10 +48,10 @@ class ReferenceCache:
             raise NonFiniteValues(
                 f"the reference's scores of query {entry.query_id} are not finite, and are not kept"
             )
-        write_kept(self._path(entry), scores.tolist())
+        write_cached(self._path(entry), scores.tolist())
 
     def _path(self, entry: QueryPassages) -> Path:
-        return kept_path(
+        return cache_path(
             self.folder,
             _VERSION,
             self.model.digest,

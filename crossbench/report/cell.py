@@ -9,13 +9,13 @@ from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_FAILED, throughpu
 from crossbench.measure.statistics import summarise
 from crossbench.report import sections
 from crossbench.report.axes import flatten, label
-from crossbench.report.columns import requests_ok, told_text
+from crossbench.report.columns import requests_ok, text_with_unit
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, MODEL, facts
 from crossbench.report.predecessor import beside_predecessor
 from crossbench.report.ranking import cell_quality
 from crossbench.results import RunResult, Status, load_cell
-from crossbench.system.files import whole_file
+from crossbench.system.files import atomic_write
 from crossbench.types import RequestRecord
 from crossbench.wording import counted
 
@@ -52,7 +52,7 @@ def write_cell_report(folder: Path) -> Path:
         facts("Environment", result.environment, MACHINE),
     ]
     path = folder / REPORT_FILE
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
     return path
 
@@ -89,8 +89,8 @@ def _answer(
     sizes = sorted({record.pairs for record in records if record.ok})
     size = f" of {counted(sizes[0], unit.removesuffix('s'))}" if len(sizes) == 1 else ""
     return (
-        f"**{told_text(rate, metrics)} at a {P95_LATENCY.title} of "
-        f"{told_text(P95_LATENCY, metrics)}**, over {counted(ok, 'request')}{size}."
+        f"**{text_with_unit(rate, metrics)} at a {P95_LATENCY.title} of "
+        f"{text_with_unit(P95_LATENCY, metrics)}**, over {counted(ok, 'request')}{size}."
     )
 
 

@@ -45,7 +45,7 @@ def interval_of(metric: Metric, metrics: Mapping[str, float]) -> str:
     return f"{low} … {high}"
 
 
-def told_text(metric: Metric, metrics: Mapping[str, float]) -> str:
+def text_with_unit(metric: Metric, metrics: Mapping[str, float]) -> str:
     """The same with its unit, for a sentence."""
     value = metrics.get(metric.name)
     if metric.percentile is not None:

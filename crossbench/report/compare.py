@@ -38,13 +38,13 @@ class Estimate:
     above: float | None = None
 
     @property
-    def half(self) -> float | None:
+    def half_width(self) -> float | None:
         """The larger of the two reaches."""
         return None if self.below is None or self.above is None else max(self.below, self.above)
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class CellSummary:
     """One point of the sweep: its runs (repeats) and their mean metrics.
 
     `throughput` is in `unit` (pairs or texts) a second, `p95` in ms; both are None where no run
@@ -102,7 +102,7 @@ class Cell:
         return f"{self.finished} of {len(self.runs)} finished"
 
 
-def cells(runs: Sequence[Run]) -> list[Cell]:
+def summarise_cells(runs: Sequence[Run]) -> list[CellSummary]:
     """Join runs of the same cell, in the order in which the cells were first run."""
     axes = varying([run.result.config for run in runs])
     groups: dict[str, list[Run]] = {}
@@ -111,7 +111,7 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
     throughput_sd = _relative_sd(_rate_name, list(groups.values()))
     p95_sd = _relative_sd(lambda group: P95_LATENCY.name, list(groups.values()))
     return [
-        Cell(
+        CellSummary(
             name=", ".join(run.name for run in group),
             label=_label(group[0], axes),
             runs=tuple(group),
@@ -125,9 +125,9 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
     ]
 
 
-def rate_unit(joined: Sequence[Cell]) -> str:
+def rate_unit(cells: Sequence[CellSummary]) -> str:
     """What the cells' throughputs are in: `pairs/s`, `texts/s`, or both words."""
-    units = dict.fromkeys(cell.unit for cell in joined)
+    units = dict.fromkeys(cell.unit for cell in cells)
     return f"{' or '.join(units) or 'pairs'}/s"
 
 
@@ -145,9 +145,9 @@ def distinguishable(a: Estimate, b: Estimate) -> bool | None:
 def ratio(a: Estimate, b: Estimate) -> Estimate:
     """a / b with its interval, the relative errors added as independent ones are."""
     value = a.value / b.value
-    if a.half is None or b.half is None:
+    if a.half_width is None or b.half_width is None:
         return Estimate(value)
-    half = value * math.hypot(a.half / a.value, b.half / b.value)
+    half = value * math.hypot(a.half_width / a.value, b.half_width / b.value)
     return Estimate(value, half, half)
 
 

@@ -10,18 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
-from crossbench.report.advice.choice import Choice, choose
-from crossbench.report.compare import Cell, pareto
+from crossbench.report.advice.candidates import Candidates, select_candidates
+from crossbench.report.compare import CellSummary, pareto
 from crossbench.report.series import (
-    CROSS,
+    CROSS_STYLE,
     LEGEND_ROW_IN,
     Measured,
-    crossed,
-    fill,
-    handle,
+    disqualified_entry,
+    error_bars,
+    legend_entry,
     rate_label,
-    reaches,
     series_name,
+    series_style,
 )
 from crossbench.report.style import (
     GREY,
@@ -52,13 +52,13 @@ def frontier_plot(
     A cell that is not in the running beats nobody and is pale; one that changes the ranking is
     crossed out. Bars are 95 % intervals.
     """
-    choice = choose([cell for cell, *_ in measured])
-    fit = [index for index, (cell, *_) in enumerate(measured) if choice.has(cell)]
+    candidates = select_candidates([cell for cell, *_ in measured])
+    fit = [index for index, (cell, *_) in enumerate(measured) if candidates.contains(cell)]
     front = [
         fit[place] for place in pareto([(measured[i][1].value, measured[i][2].value) for i in fit])
     ]
     coding = _Coding.of(measured, along, rest, names)
-    handles = _handles(measured, choice, coding, joined=len(front) > 1)
+    handles = _handles(measured, candidates, coding, joined=len(front) > 1)
     texts = [str(entry.get_label()) for entry in handles]
     with figure(4.0 + LEGEND_ROW_IN * legend_rows(texts)) as made:
         axes = made.subplots()
@@ -67,13 +67,13 @@ def frontier_plot(
             color=GREY, linewidth=1.2, zorder=1,
         )  # fmt: skip
         for item in measured:
-            _draw_cell(axes, item, choice, coding)
+            _draw_cell(axes, item, candidates, coding)
         axes.margins(0.16)
         axes.set(
             xlabel=f"{P95_LATENCY.label}{P95_LATENCY.better.rightwards}",
             ylabel=f"{rate_label(measured)}{PAIRS_PER_S.better.upwards}",
         )
-        _room(axes, measured)
+        _set_scales(axes, measured)
         legend_below(made, handles)
         unfit = [index for index in range(len(measured)) if index not in fit]
         named = dict.fromkeys((*front, *unfit, *(fit if len(measured) <= _FEW else ())))
@@ -111,11 +111,11 @@ class _Coding:
         values = sorted({float(cell.flat[along]) for cell, *_ in measured}) if along else []
         return cls(names, along, rest, values if 1 < len(values) <= len(MARKERS) else [])
 
-    def index(self, cell: Cell) -> int:
+    def index(self, cell: CellSummary) -> int:
         """The number of the cell's series."""
         return list(self.names).index(series_name(cell, self.rest))
 
-    def marker(self, cell: Cell) -> str:
+    def marker(self, cell: CellSummary) -> str:
         if self.values and self.along:
             return MARKERS[self.values.index(float(cell.flat[self.along]))]
         return MARKERS[self.index(cell) % len(MARKERS)]
@@ -126,42 +126,42 @@ class _Coding:
         for index, name in enumerate(self.names.values()):
             marker = "o" if self.values else MARKERS[index % len(MARKERS)]
             if name or not self.values:
-                made.append(handle(name or "all cells", marker, **fill(index)))
+                made.append(legend_entry(name or "all cells", marker, **series_style(index)))
         return made + [
-            handle(f"{self.along}={value:g}", MARKERS[k], color=GREY, markerfacecolor=GREY)
+            legend_entry(f"{self.along}={value:g}", MARKERS[k], color=GREY, markerfacecolor=GREY)
             for k, value in enumerate(self.values)
         ]
 
 
 def _handles(
-    measured: Sequence[Measured], choice: Choice, coding: _Coding, *, joined: bool
+    measured: Sequence[Measured], candidates: Candidates, coding: _Coding, *, joined: bool
 ) -> list[Line2D]:
     """The legend's entries, of what the plot really shows."""
     handles = coding.handles()
     if joined:
         handles.append(Line2D([], [], color=GREY, linewidth=1.2, label="frontier"))
     if any(cell.disqualified for cell, *_ in measured):
-        handles.append(crossed())
-    if any(not choice.has(cell) and not cell.disqualified for cell, *_ in measured):
-        handles.append(handle("pale: not in the running", "o", color=GREY, alpha=_PALE))
+        handles.append(disqualified_entry())
+    if any(not candidates.contains(cell) and not cell.disqualified for cell, *_ in measured):
+        handles.append(legend_entry("pale: not in the running", "o", color=GREY, alpha=_PALE))
     return handles
 
 
-def _draw_cell(axes: Axes, item: Measured, choice: Choice, coding: _Coding) -> None:
+def _draw_cell(axes: Axes, item: Measured, candidates: Candidates, coding: _Coding) -> None:
     cell, rate, p95 = item
-    style, marker = fill(coding.index(cell)), coding.marker(cell)
+    style, marker = series_style(coding.index(cell)), coding.marker(cell)
     if cell.disqualified:
         hollow = {**style, "markerfacecolor": "white"}
         axes.plot(p95.value, rate.value, marker, markersize=11, **hollow)
-        axes.plot(p95.value, rate.value, **CROSS)
+        axes.plot(p95.value, rate.value, **CROSS_STYLE)
         return
     axes.errorbar(
-        p95.value, rate.value, xerr=reaches([p95]), yerr=reaches([rate]), marker=marker,
-        markersize=7, elinewidth=1, alpha=1 if choice.has(cell) else _PALE, **style,
+        p95.value, rate.value, xerr=error_bars([p95]), yerr=error_bars([rate]), marker=marker,
+        markersize=7, elinewidth=1, alpha=1 if candidates.contains(cell) else _PALE, **style,
     )  # fmt: skip
 
 
-def _room(axes: Axes, measured: Sequence[Measured]) -> None:
+def _set_scales(axes: Axes, measured: Sequence[Measured]) -> None:
     """A logarithmic latency axis where cells differ by orders; zero stays in view of throughput."""
     latencies = [p95.value for _, _, p95 in measured]
     if min(latencies) > 0 and max(latencies) > 20 * min(latencies):
@@ -173,6 +173,6 @@ def _room(axes: Axes, measured: Sequence[Measured]) -> None:
         axes.set_ylim(0, max(rates) * 1.18)
 
 
-def _texts(cell: Cell, along: str | None) -> list[str]:
+def _texts(cell: CellSummary, along: str | None) -> list[str]:
     """What to write at a point; where that does not fit, the colour tells the rest."""
     return [shorten(cell.label, 30), *([value_text(along, cell.flat)] if along else [])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossbench.load.labels import IN_FLIGHT, load_labels
+from crossbench.load.labels import CONCURRENCY_KEY, load_labels
 from crossbench.measure import catalogue
 from crossbench.measure.metric import View
 from crossbench.report.columns import metric_text
@@ -55,8 +55,8 @@ def _same(entry: Mapping[str, Any], result: RunResult) -> bool:
     config = result.config
     return (
         result.status == Status.FINISHED
-        and load_labels(config) == (IN_FLIGHT,)
-        and all(config.value(key) == entry.get(key) for key in ("batch", IN_FLIGHT))
+        and load_labels(config) == (CONCURRENCY_KEY,)
+        and all(config.value(key) == entry.get(key) for key in ("batch", CONCURRENCY_KEY))
     )
 
 

@@ -9,7 +9,7 @@ from crossbench.measure import catalogue
 from crossbench.measure.metric import Kind, Metric, View
 from crossbench.measure.ranking import Verdict
 from crossbench.report.columns import interval_of, metric_text
-from crossbench.report.compare import Cell
+from crossbench.report.compare import CellSummary
 from crossbench.report.tables import markdown_table
 from crossbench.results import Status
 from crossbench.wording import ABSENT
@@ -48,9 +48,9 @@ def cell_quality(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> st
     return "\n\n".join(parts)
 
 
-def sweep_quality(joined: Sequence[Cell]) -> str:
+def sweep_quality(cells: Sequence[CellSummary]) -> str:
     """The sweep's section: what each checked cell does to scores and ranking."""
-    checked = [cell for cell in joined if cell.verdict not in (None, Verdict.UNCHECKED)]
+    checked = [cell for cell in cells if cell.verdict not in (None, Verdict.UNCHECKED)]
     if not checked:
         return ""
     shown = catalogue.shown(View.QUALITY)
@@ -81,7 +81,7 @@ def sweep_quality(joined: Sequence[Cell]) -> str:
     return f"## Quality\n\n{table}\n\n{reasons}\n\n{_METHOD}{sample}{_unequal(checked)}"
 
 
-def quality_reason(cell: Cell) -> str:
+def quality_reason(cell: CellSummary) -> str:
     """The sentence behind a cell's verdict."""
     return next(
         str(run.result.quality.get("reason"))
@@ -91,7 +91,7 @@ def quality_reason(cell: Cell) -> str:
     )
 
 
-def _unequal(checked: Sequence[Cell]) -> str:
+def _unequal(checked: Sequence[CellSummary]) -> str:
     counts = {cell.metrics.get(catalogue.QUERIES.name) for cell in checked} - {None}
     if len(counts) < 2:
         return ""

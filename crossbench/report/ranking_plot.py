@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crossbench.measure.catalogue import PAIRS_PER_S
 from crossbench.measure.metric import Better, Metric
-from crossbench.report.compare import Cell, pareto
+from crossbench.report.compare import CellSummary, pareto
 from crossbench.report.drawing import Draw
 from crossbench.report.style import GREY, MARKERS, PALETTE, figure, legend_below, place_labels, save
 from crossbench.report.tables import shorten
@@ -17,7 +17,7 @@ _LABEL_CHARACTERS = 30
 _LEGEND_CHARACTERS = 44
 
 
-def quality_plot(cells: Sequence[Cell], metric: Metric, folder: Path) -> dict[str, Draw]:
+def quality_plot(cells: Sequence[CellSummary], metric: Metric, folder: Path) -> dict[str, Draw]:
     """A measure of quality against throughput, by title.
 
     Without a cell that has both, there is nothing to draw. The measure's 95 % interval is drawn
@@ -35,7 +35,7 @@ def quality_plot(cells: Sequence[Cell], metric: Metric, folder: Path) -> dict[st
     return {title: partial(_draw, found, metric, folder)}
 
 
-def _draw(found: Sequence[tuple[Cell, float, float]], metric: Metric, folder: Path) -> Path:
+def _draw(found: Sequence[tuple[CellSummary, float, float]], metric: Metric, folder: Path) -> Path:
     crowded = len(found) > len(PALETTE)
     cost = 1 if metric.better is Better.LOWER else -1
     front = pareto([(rate, cost * value) for _, rate, value in found])

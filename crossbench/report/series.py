@@ -8,20 +8,20 @@ from typing import Any
 from matplotlib.lines import Line2D
 
 from crossbench.measure.catalogue import PAIRS_PER_S
-from crossbench.report.compare import Cell, Estimate, rate_unit
+from crossbench.report.compare import CellSummary, Estimate, rate_unit
 from crossbench.report.style import PALETTE
 from crossbench.settings.flatten import value_text
 
 LEGEND_ROW_IN = 0.19
 DISQUALIFIED = "changes the ranking: disqualified"
-CROSS: dict[str, Any] = {
+CROSS_STYLE: dict[str, Any] = {
     "color": "black", "marker": "x", "markersize": 6, "markeredgewidth": 1.4, "zorder": 4,
 }  # fmt: skip
 
-Measured = tuple[Cell, Estimate, Estimate]  # throughput, then p95
+Measured = tuple[CellSummary, Estimate, Estimate]  # throughput, then p95
 
 
-def series_name(cell: Cell, rest: Sequence[str]) -> str:
+def series_name(cell: CellSummary, rest: Sequence[str]) -> str:
     """The values of the axes `rest`, which the cells of one series share."""
     return " ".join(value_text(axis, cell.flat) for axis in rest)
 
@@ -36,23 +36,23 @@ def rate_label(measured: Sequence[Measured]) -> str:
     return f"{PAIRS_PER_S.title} ({unit_of_rate(measured)})"
 
 
-def reaches(estimates: Sequence[Estimate]) -> list[list[float]]:
+def error_bars(estimates: Sequence[Estimate]) -> list[list[float]]:
     """Error bars as matplotlib wants them; an unknown interval has none."""
     return [[e.below or 0.0 for e in estimates], [e.above or 0.0 for e in estimates]]
 
 
-def fill(index: int) -> dict[str, Any]:
+def series_style(index: int) -> dict[str, Any]:
     """Colour of a series; beyond the palette the same colours again, with hollow markers."""
     colour = PALETTE[index % len(PALETTE)]
     hollow = index // len(PALETTE) % 2 == 1
     return {"color": colour, "markerfacecolor": "white" if hollow else colour}
 
 
-def handle(name: str, marker: str, **style: Any) -> Line2D:
+def legend_entry(name: str, marker: str, **style: Any) -> Line2D:
     """An entry of the legend."""
     return Line2D([], [], marker=marker, linestyle="none", markersize=6, label=name, **style)
 
 
-def crossed() -> Line2D:
+def disqualified_entry() -> Line2D:
     """The legend's entry for cells that are crossed out."""
-    return Line2D([], [], linestyle="none", label=DISQUALIFIED, **CROSS)
+    return Line2D([], [], linestyle="none", label=DISQUALIFIED, **CROSS_STYLE)

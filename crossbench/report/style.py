@@ -142,7 +142,7 @@ def place_labels(axes: Axes, points: Sequence[tuple[float, float, Sequence[str]]
     settle(made)  # with the layout, it is known where the points lie
     unit = made.dpi / 72
     taken = [*_obstacles(axes, 5 * unit)]
-    frame, homeless = axes.get_window_extent(), []
+    frame, unplaced = axes.get_window_extent(), []
     for index, (x, y, texts) in enumerate(points):
         for text, (dx, dy) in itertools.product(texts, _OFFSETS):
             label = axes.annotate(
@@ -158,8 +158,8 @@ def place_labels(axes: Axes, points: Sequence[tuple[float, float, Sequence[str]]
                 break
             label.remove()
         else:
-            homeless.append(index)
-    return homeless
+            unplaced.append(index)
+    return unplaced
 
 
 _OFFSETS = tuple(

@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crossbench.errors import ResultError
-from crossbench.load.labels import load_text
+from crossbench.load.labels import load_description
 from crossbench.measure import catalogue
 from crossbench.measure.metric import Metric, View
 from crossbench.measure.statistics import latency_range_table
-from crossbench.report.advice.choice import choose
+from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.columns import metric_text
-from crossbench.report.compare import Cell, Run, cells
+from crossbench.report.compare import CellSummary, Run, summarise_cells
 from crossbench.report.predecessor import predecessor_entries
 from crossbench.report.sweep import question, read_runs, summary_rows
 from crossbench.report.sweep_tables import best_of, estimate_text, unfinished
 from crossbench.report.tables import markdown_table
-from crossbench.system.files import whole_file
+from crossbench.system.files import atomic_write
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, counted, number
 
@@ -49,7 +49,7 @@ class Study:
     name: str
     state: str
     runs: tuple[Run, ...] = ()
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[CellSummary, ...] = ()
 
 
 def read_suite(folder: Path) -> SuiteState:
@@ -100,7 +100,7 @@ def write_suite_report(folder: Path) -> Path:
     parts = [f"# Suite {folder.resolve().name}", f"{told}{given}.", contents]
     parts += [f"## {title}\n\n{text}" for title, text in written]
     path = folder / REPORT_FILE
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("\n\n".join(parts) + "\n", "utf-8")
     return path
 
@@ -113,13 +113,13 @@ def _read_study(folder: Path, name: str, state: SuiteState) -> Study:
     runs = tuple(read_runs(folder / name)) if (folder / name).is_dir() else ()
     if status is not None and not runs:
         words = "did not start"
-    return Study(name, words, runs, tuple(cells(runs)))
+    return Study(name, words, runs, tuple(summarise_cells(runs)))
 
 
 def _overview(studies: Sequence[Study]) -> str:
     rows = []
     for study in studies:
-        best = best_of(choose(study.cells).cells, lambda cell: cell.throughput, max)
+        best = best_of(select_candidates(study.cells).cells, lambda cell: cell.throughput, max)
         found = [
             number(entry["metrics"].get(catalogue.PAIRS_PER_S.name))
             for entry, _ in predecessor_entries([run.result for run in study.runs]).values()
@@ -141,7 +141,9 @@ def _baseline_and_optimum(studies: Sequence[Study], runs: Sequence[Run]) -> str:
     baseline = _first(studies, "baseline")
     optimum = _first(studies, "optimum")
     if optimum is None:
-        best = best_of(choose(cells(runs)).cells, lambda cell: cell.throughput, max)
+        best = best_of(
+            select_candidates(summarise_cells(runs)).cells, lambda cell: cell.throughput, max
+        )
         optimum = (f"fastest of all, {best.name}", best) if best else None
     if baseline is None or optimum is None or baseline[1].runs == optimum[1].runs:
         return (
@@ -155,7 +157,7 @@ def _baseline_and_optimum(studies: Sequence[Study], runs: Sequence[Run]) -> str:
     return markdown_table(headers, shown, "lrrr")
 
 
-def _first(studies: Sequence[Study], role: str) -> tuple[str, Cell] | None:
+def _first(studies: Sequence[Study], role: str) -> tuple[str, CellSummary] | None:
     """The fastest cell of the first study marked as `role` (its `report.<role>`) that has one."""
     marked = [(place, study) for study in studies if (place := _place(study, role)) is not None]
     for _, study in sorted(marked, key=lambda item: item[0]):
@@ -172,7 +174,7 @@ def _place(study: Study, role: str) -> int | None:
     return min((place for place in places if place is not None), default=None)
 
 
-def _change(metric: Metric, before: Cell, after: Cell) -> list[str]:
+def _change(metric: Metric, before: CellSummary, after: CellSummary) -> list[str]:
     old, new = before.metrics.get(metric.name), after.metrics.get(metric.name)
     change = f"{(new / old - 1) * 100:+.0f} %" if old and new is not None else ABSENT
     return [metric.heading, metric.text(old), metric.text(new), change]
@@ -180,9 +182,9 @@ def _change(metric: Metric, before: Cell, after: Cell) -> list[str]:
 
 def _backends(runs: Sequence[Run]) -> str:
     """Each backend's best cell among those that only its own choice sets apart."""
-    joined = choose(cells(runs)).cells
-    by_backend: dict[tuple[str, str], list[Cell]] = {}
-    for cell in joined:
+    cells = select_candidates(summarise_cells(runs)).cells
+    by_backend: dict[tuple[str, str], list[CellSummary]] = {}
+    for cell in cells:
         key = (cell.flat.get("backend", ABSENT), cell.flat.get("quant", ABSENT))
         by_backend.setdefault(key, []).append(cell)
     rows = []
@@ -191,7 +193,7 @@ def _backends(runs: Sequence[Run]) -> str:
         assert best is not None
         rows.append([
             backend, quant, str(best.runs[0].result.model.get("device", ABSENT)),
-            load_text(best.runs[0].result.config),
+            load_description(best.runs[0].result.config),
             estimate_text(best.throughput),
             *(metric_text(metric, best.metrics) for metric in _BACKEND_METRICS),
             best.name,
@@ -209,7 +211,9 @@ def _backends(runs: Sequence[Run]) -> str:
 
 def _ranges(runs: Sequence[Run]) -> str:
     """The reference's table, over the requests of every cell that served a model."""
-    chosen = {run.name for cell in choose(cells(runs)).cells for run in cell.runs}
+    chosen = {
+        run.name for cell in select_candidates(summarise_cells(runs)).cells for run in cell.runs
+    }
     records: list[RequestRecord] = [
         record for run in runs if run.name in chosen for record in run.records
     ]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from crossbench.errors import ResultError
 from crossbench.measure.catalogue import P95_LATENCY
-from crossbench.report.advice.choice import choose
+from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.axes import flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
-from crossbench.report.columns import told_text
-from crossbench.report.compare import Cell, Estimate, Run, cells, ratio
+from crossbench.report.columns import text_with_unit
+from crossbench.report.compare import CellSummary, Estimate, Run, ratio, summarise_cells
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, fact_text
 from crossbench.report.predecessor import beside_predecessor
@@ -21,8 +21,8 @@ from crossbench.report.ranking import quality_reason, sweep_quality
 from crossbench.report.sweep_tables import (
     all_cells,
     best_of,
+    contenders,
     estimate_text,
-    in_running,
     same_mark,
     summary_rows,
     terminal_table,
@@ -31,7 +31,7 @@ from crossbench.report.sweep_tables import (
 from crossbench.report.tables import markdown_table
 from crossbench.results import RunResult, Status, cell_folders, load_cell
 from crossbench.settings.cell_config import CellConfig
-from crossbench.system.files import whole_file
+from crossbench.system.files import atomic_write
 from crossbench.wording import ABSENT, number
 
 CSV_FILE = "results.csv"
@@ -59,34 +59,36 @@ def read_runs(folder: Path) -> list[Run]:
 def write_sweep_report(folder: Path) -> Path:
     """Write `report.md`, `results.csv` and `plots/` into the sweep's folder; returns the report."""
     runs = read_runs(folder)
-    joined, axes = cells(runs), varying([run.result.config for run in runs])
+    cells, axes = summarise_cells(runs), varying([run.result.config for run in runs])
     write_csv(runs, folder / CSV_FILE)
-    plots = draw(lambda: _plots(joined, axes, folder / PLOTS_FOLDER))
+    plots = draw(lambda: _plots(cells, axes, folder / PLOTS_FOLDER))
     sections = [
         f"# Sweep {folder.resolve().name}",
         question(runs),
-        _answer(joined),
+        _answer(cells),
         _notes(runs),
-        _varied(axes, joined),
-        all_cells(joined, axes, folder),
+        _varied(axes, cells),
+        all_cells(cells, axes, folder),
         *plots.markdown(folder),
-        _plot_note(joined, bool(plots.paths)),
-        sweep_quality(joined),
-        beside_predecessor([(_named(cell), run.result) for cell in joined for run in cell.runs]),
-        _failures(joined),
+        _plot_note(cells, bool(plots.paths)),
+        sweep_quality(cells),
+        beside_predecessor(
+            [(_label_with_backend(cell), run.result) for cell in cells for run in cell.runs]
+        ),
+        _failures(cells),
         _environment(runs),
         recommendations(runs),
     ]
     path = folder / REPORT_FILE
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("\n\n".join(section for section in sections if section) + "\n", "utf-8")
     return path
 
 
-def _plots(joined: Sequence[Cell], axes: Sequence[str], folder: Path) -> Mapping[str, Draw]:
+def _plots(cells: Sequence[CellSummary], axes: Sequence[str], folder: Path) -> Mapping[str, Draw]:
     from crossbench.report.sweep_plots import sweep_plots
 
-    return sweep_plots(joined, axes, folder)
+    return sweep_plots(cells, axes, folder)
 
 
 def write_csv(runs: Sequence[Run], path: Path) -> None:
@@ -112,37 +114,37 @@ def question(runs: Sequence[Run]) -> str:
     return "\n\n".join(f"*{text}*" for text in asked if text)
 
 
-def _named(cell: Cell) -> str:
+def _label_with_backend(cell: CellSummary) -> str:
     backend = cell.flat.get("backend", "")
     return cell.label if cell.label.startswith(backend) else f"{backend} {cell.label}"
 
 
-def _answer(joined: Sequence[Cell]) -> str:
-    finished = [cell for cell in joined if cell.throughput is not None]
-    if not joined:
+def _answer(cells: Sequence[CellSummary]) -> str:
+    finished = [cell for cell in cells if cell.throughput is not None]
+    if not cells:
         return "**No cell was run.**"
     if not finished:
         return "**No cell finished**: see below why."
     if len(finished) == 1:
         return f"Only one cell has numbers, {_told(finished[0])}: there is nothing to compare."
-    choice = choose(joined)
-    fastest = best_of(in_running(choice), lambda cell: cell.throughput, max)
-    quickest = best_of(in_running(choice), lambda cell: cell.p95, min)
+    candidates = select_candidates(cells)
+    fastest = best_of(contenders(candidates), lambda cell: cell.throughput, max)
+    quickest = best_of(contenders(candidates), lambda cell: cell.p95, min)
     lines = []
     if fastest is not None:
-        ties = _ties(fastest, choice.cells, lambda cell: cell.throughput)
+        ties = _ties(fastest, candidates.cells, lambda cell: cell.throughput)
         lines.append(f"Highest throughput: {_told(fastest)}{_speedup(fastest, finished[0])}.{ties}")
     if quickest is not None:
-        ties = _ties(quickest, choice.cells, lambda cell: cell.p95)
+        ties = _ties(quickest, candidates.cells, lambda cell: cell.p95)
         lines.append(f"Lowest {P95_LATENCY.title}: {_told(quickest)}.{ties}")
     if fastest is None and len(finished) == sum(cell.disqualified for cell in finished):
         return f"**All {len(finished)} cells with numbers change the ranking**: see Quality below."
-    lines += [f"{_told(cell)}." for cell in choice.cells if fastest is None]
+    lines += [f"{_told(cell)}." for cell in candidates.cells if fastest is None]
     beside = [
         f"**{cell.label}**, {estimate_text(cell.throughput)} {cell.unit}/s, "
-        f"{choice.left_out[cell.label]}"
+        f"{candidates.excluded[cell.label]}"
         for cell in finished
-        if cell.label in choice.left_out and not cell.disqualified
+        if cell.label in candidates.excluded and not cell.disqualified
     ]
     lines += [f"Not in the running: {'; '.join(beside)}."] if beside else []
     lines += [
@@ -150,29 +152,35 @@ def _answer(joined: Sequence[Cell]) -> str:
         for cell in finished
         if cell.disqualified
     ]
-    if len(finished) < len(joined):
-        lines.append(f"{len(finished)} of {len(joined)} cells have numbers.")
+    if len(finished) < len(cells):
+        lines.append(f"{len(finished)} of {len(cells)} cells have numbers.")
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _told(cell: Cell) -> str:
-    p95 = f" at a {P95_LATENCY.short} of {told_text(P95_LATENCY, cell.metrics)}" if cell.p95 else ""
+def _told(cell: CellSummary) -> str:
+    p95 = (
+        f" at a {P95_LATENCY.short} of {text_with_unit(P95_LATENCY, cell.metrics)}"
+        if cell.p95
+        else ""
+    )
     return f"**{cell.label}**, {estimate_text(cell.throughput)} {cell.unit}/s{p95}"
 
 
-def _speedup(cell: Cell, first: Cell) -> str:
+def _speedup(cell: CellSummary, first: CellSummary) -> str:
     if cell is first or cell.throughput is None or first.throughput is None:
         return ", the first cell" if cell is first else ""
     times = number(ratio(cell.throughput, first.throughput).value)
     return f", {times} times the first cell ({first.label})"
 
 
-def _ties(best: Cell, others: Sequence[Cell], get: Callable[[Cell], Estimate | None]) -> str:
+def _ties(
+    best: CellSummary, others: Sequence[CellSummary], get: Callable[[CellSummary], Estimate | None]
+) -> str:
     tied = [cell.label for cell in others if cell is not best and same_mark(get(cell), get(best))]
     if tied:
         return f" Not distinguishable from it: {'; '.join(tied)}."
     found = get(best)
-    unknown = found is None or found.half is None
+    unknown = found is None or found.half_width is None
     return " Its spread is unknown, so its lead may be chance." if unknown else ""
 
 
@@ -191,33 +199,33 @@ def _notes(runs: Sequence[Run]) -> str:
     return "\n\n".join(lines)
 
 
-def _varied(axes: Sequence[str], joined: Sequence[Cell]) -> str:
+def _varied(axes: Sequence[str], cells: Sequence[CellSummary]) -> str:
     if not axes:
         return ""
     rows = [
         [
             f"`{axis}`",
-            ", ".join(dict.fromkeys(cell.flat.get(axis, ABSENT) for cell in joined if cell.flat)),
+            ", ".join(dict.fromkeys(cell.flat.get(axis, ABSENT) for cell in cells if cell.flat)),
         ]
         for axis in axes
     ]
     return f"## What varies\n\n{markdown_table(['axis', 'values'], rows)}"
 
 
-def _plot_note(joined: Sequence[Cell], drawn: bool) -> str:
-    missing = sum(cell.throughput is None for cell in joined)
+def _plot_note(cells: Sequence[CellSummary], drawn: bool) -> str:
+    missing = sum(cell.throughput is None for cell in cells)
     if not drawn:
         return ""
     plural = "cell has" if missing == 1 else "cells have"
     absent = f" {missing} {plural} no numbers and no place in the plots." if missing else ""
     crossed = ""
-    if any(cell.disqualified for cell in joined):
+    if any(cell.disqualified for cell in cells):
         crossed = " Crossed points change the ranking and are no part of the frontier."
     return f"Error bars are the 95 % intervals of the table above.{crossed}{absent}"
 
 
-def _failures(joined: Sequence[Cell]) -> str:
-    why = unfinished(joined)
+def _failures(cells: Sequence[CellSummary]) -> str:
+    why = unfinished(cells)
     return f"## What did not finish\n\n{why}" if why else ""
 
 

@@ -12,19 +12,19 @@ from matplotlib.axes import Axes
 
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
 from crossbench.report.axes import numeric_axis
-from crossbench.report.compare import Cell, Estimate
+from crossbench.report.compare import CellSummary, Estimate
 from crossbench.report.drawing import Draw
 from crossbench.report.frontier import frontier_plot
 from crossbench.report.series import (
-    CROSS,
+    CROSS_STYLE,
     DISQUALIFIED,
     LEGEND_ROW_IN,
     Measured,
-    crossed,
-    fill,
+    disqualified_entry,
+    error_bars,
     rate_label,
-    reaches,
     series_name,
+    series_style,
     unit_of_rate,
 )
 from crossbench.report.style import (
@@ -47,7 +47,7 @@ _RATE = PAIRS_PER_S.title.capitalize()
 _BOTH = f"{_RATE} and {P95_LATENCY.title}"
 
 
-def sweep_plots(cells: Sequence[Cell], axes: Sequence[str], folder: Path) -> dict[str, Draw]:
+def sweep_plots(cells: Sequence[CellSummary], axes: Sequence[str], folder: Path) -> dict[str, Draw]:
     """What can be drawn of the measured cells into `folder`, by title."""
     measured = [
         (cell, cell.throughput, cell.p95)
@@ -77,7 +77,7 @@ def sweep_plots(cells: Sequence[Cell], axes: Sequence[str], folder: Path) -> dic
 
 def _by_axis(
     measured: Sequence[Measured],
-    absent: Sequence[Cell],
+    absent: Sequence[CellSummary],
     along: str,
     rest: Sequence[str],
     names: dict[str, str],
@@ -122,8 +122,11 @@ def _by_axis(
             panel.set_ylim(bottom=0)
         for cell, *estimates in unfit:
             for panel, estimate in zip(panels, estimates, strict=True):
-                panel.plot(float(cell.flat[along]), estimate.value, **CROSS)
-        handles = [*panels[0].get_legend_handles_labels()[0], *([crossed()] if unfit else [])]
+                panel.plot(float(cell.flat[along]), estimate.value, **CROSS_STYLE)
+        handles = [
+            *panels[0].get_legend_handles_labels()[0],
+            *([disqualified_entry()] if unfit else []),
+        ]
         if handles:
             legend_below(made, handles)
         return save(made, folder, f"by_{along.replace('.', '_')}")
@@ -144,19 +147,19 @@ def _bars(measured: Sequence[Measured], folder: Path) -> Path:
             estimates = [(item[1], item[2])[column] for item in measured]
             ends = [estimate.value + (estimate.above or 0.0) for estimate in estimates]
             panel.barh(rows, [e.value for e in estimates], height=0.6, color=PALETTE[column],
-                       xerr=reaches(estimates), error_kw={"elinewidth": 1})  # fmt: skip
+                       xerr=error_bars(estimates), error_kw={"elinewidth": 1})  # fmt: skip
             for row, estimate, end in zip(rows, estimates, ends, strict=True):
                 panel.annotate(number(estimate.value), (end, row), (4, 0), va="center",
                                textcoords="offset points", fontsize=8.5)  # fmt: skip
             for place in unfit:
-                panel.plot(estimates[place].value / 2, place, **CROSS)
+                panel.plot(estimates[place].value / 2, place, **CROSS_STYLE)
             panel.set(xlabel=title, xlim=(0, max(ends) * 1.28))
             panel.locator_params(axis="x", nbins=4, prune="upper")
             panel.grid(visible=False, axis="y")
         panels[0].set_yticks(rows, labels)
         panels[0].set_ylim(len(measured) - 0.5, -0.5)
         if unfit:
-            legend_below(made, [crossed()])
+            legend_below(made, [disqualified_entry()])
         return save(made, folder, "by_cell")
 
 
@@ -176,9 +179,10 @@ def _errorbar(
     axes: Axes, places: Sequence[float], estimates: Sequence[Estimate], name: str, index: int
 ) -> None:
     axes.errorbar(
-        places, [estimate.value for estimate in estimates], yerr=reaches(estimates), capsize=3,
+        places, [estimate.value for estimate in estimates], yerr=error_bars(estimates), capsize=3,
         marker=MARKERS[index % len(MARKERS)], markersize=5, elinewidth=1,
-        linestyle=LINES[index // len(PALETTE) % len(LINES)], label=name or None, **fill(index),
+        linestyle=LINES[index // len(PALETTE) % len(LINES)], label=name or None,
+        **series_style(index),
     )  # fmt: skip
 
 

@@ -8,11 +8,19 @@ from pathlib import Path
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
 from crossbench.measure.metric import View
 from crossbench.measure.ranking import Verdict
-from crossbench.report.advice.choice import Choice, choose
+from crossbench.report.advice.candidates import Candidates, select_candidates
 from crossbench.report.axes import varying
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.columns import columns, metric_text
-from crossbench.report.compare import Cell, Estimate, Run, cells, distinguishable, rate_unit, ratio
+from crossbench.report.compare import (
+    CellSummary,
+    Estimate,
+    Run,
+    distinguishable,
+    rate_unit,
+    ratio,
+    summarise_cells,
+)
 from crossbench.report.tables import (
     cut,
     markdown_table,
@@ -26,7 +34,7 @@ from crossbench.wording import ABSENT, number
 _SAME = "≈ "
 _TERMINAL_VALUE = 28  # characters of one value in the terminal's table
 _TERMINAL_REASON = 60
-Get = Callable[[Cell], Estimate | None]
+GetEstimate = Callable[[CellSummary], Estimate | None]
 
 
 def summary_rows(
@@ -39,20 +47,20 @@ def summary_rows(
     the running (see `choose`) have no mark, or `✗` where they change the ranking. With `reasons`
     the status has the beginning of why a cell did not finish.
     """
-    joined = cells([Run(str(index), result) for index, result in enumerate(results)])
+    cells = summarise_cells([Run(str(index), result) for index, result in enumerate(results)])
     axes = varying([result.config for result in results])
-    choice = choose(joined)
-    best = best_of(in_running(choice), lambda cell: cell.throughput, max)
-    metrics = columns(View.TERMINAL, [cell.metrics for cell in joined])
-    headers = [*_axis_names(axes), rate_unit(joined), *(metric.heading for metric in metrics)]
+    candidates = select_candidates(cells)
+    best = best_of(contenders(candidates), lambda cell: cell.throughput, max)
+    metrics = columns(View.TERMINAL, [cell.metrics for cell in cells])
+    headers = [*_axis_names(axes), rate_unit(cells), *(metric.heading for metric in metrics)]
     align = "l" * (len(headers) - len(metrics) - 1) + PAIRS_PER_S.align
     align += "".join(metric.align for metric in metrics)
     rows = []
-    for cell in joined:
+    for cell in cells:
         mark = ""
         if cell.disqualified and cell.throughput is not None:
             mark = "✗ "
-        elif best is not None and choice.has(cell):
+        elif best is not None and candidates.contains(cell):
             mark = "* " if cell is best else same_mark(cell.throughput, best.throughput)
         width = _TERMINAL_VALUE if axes else _TERMINAL_REASON
         rows.append([
@@ -60,14 +68,14 @@ def summary_rows(
             mark + estimate_text(cell.throughput),
             *(metric_text(metric, cell.metrics) for metric in metrics),
         ])  # fmt: skip
-    compared = [cell for cell in joined if cell.verdict is not Verdict.REFERENCE]
+    compared = [cell for cell in cells if cell.verdict is not Verdict.REFERENCE]
     if any(verdict_text(cell) != ABSENT for cell in compared):
         headers.append("ranking")
-        for row, cell in zip(rows, joined, strict=True):
+        for row, cell in zip(rows, cells, strict=True):
             row.append(verdict_text(cell))
-    if any(cell.failures for cell in joined):
+    if any(cell.failures for cell in cells):
         headers.append("status")
-        for row, cell in zip(rows, joined, strict=True):
+        for row, cell in zip(rows, cells, strict=True):
             why = f": {reason_of(cell.failures[0])}" if cell.failures and reasons else ""
             row.append(cell.status + cut(why, _TERMINAL_REASON))
     return headers, rows, align.ljust(len(headers), "l")
@@ -106,28 +114,28 @@ def _whole_reasons(results: Sequence[RunResult]) -> list[str]:
     return [f"cell {', '.join(names)} {reason}" for reason, names in about.items()]
 
 
-def all_cells(joined: Sequence[Cell], axes: Sequence[str], folder: Path) -> str:
-    if not joined:
+def all_cells(cells: Sequence[CellSummary], axes: Sequence[str], folder: Path) -> str:
+    if not cells:
         return ""
-    choice = choose(joined)
-    fastest = best_of(in_running(choice), lambda cell: cell.throughput, max)
-    quickest = best_of(in_running(choice), lambda cell: cell.p95, min)
-    first = next((cell for cell in joined if cell.throughput is not None), None)
-    metrics = columns(View.SWEEP, [cell.metrics for cell in joined])
-    checked = any(verdict_text(cell) != ABSENT for cell in joined)
-    throughput = f"{PAIRS_PER_S.title} ({rate_unit(joined)})"
+    candidates = select_candidates(cells)
+    fastest = best_of(contenders(candidates), lambda cell: cell.throughput, max)
+    quickest = best_of(contenders(candidates), lambda cell: cell.p95, min)
+    first = next((cell for cell in cells if cell.throughput is not None), None)
+    metrics = columns(View.SWEEP, [cell.metrics for cell in cells])
+    checked = any(verdict_text(cell) != ABSENT for cell in cells)
+    throughput = f"{PAIRS_PER_S.title} ({rate_unit(cells)})"
     headers = ["cell", *_axis_names(axes), "status", throughput, "speed-up",
                *(metric.heading for metric in metrics), *(["ranking"] * checked)]  # fmt: skip
     rows = []
-    for cell in joined:
+    for cell in cells:
         texts = {metric: metric_text(metric, cell.metrics) for metric in metrics}
         if P95_LATENCY in texts:
-            texts[P95_LATENCY] = _marked(texts[P95_LATENCY], cell, quickest, choice, _p95)
+            texts[P95_LATENCY] = _marked(texts[P95_LATENCY], cell, quickest, candidates, _p95)
         rows.append([
             ", ".join(_link(run.name, folder) for run in cell.runs),
             *_axis_values(cell, axes),
             cell.status,
-            _marked(estimate_text(cell.throughput), cell, fastest, choice, _throughput),
+            _marked(estimate_text(cell.throughput), cell, fastest, candidates, _throughput),
             _times(cell, first),
             *texts.values(),
             *([verdict_text(cell)] * checked),
@@ -135,32 +143,34 @@ def all_cells(joined: Sequence[Cell], axes: Sequence[str], folder: Path) -> str:
     right = 2 + len(metrics) + checked
     align = "l" * (len(headers) - right) + "r" * right
     table = markdown_table(headers, rows, align)
-    return f"## All cells\n\n{table}\n\n{_legend(joined, choice)}"
+    return f"## All cells\n\n{table}\n\n{_legend(cells, candidates)}"
 
 
-def _throughput(cell: Cell) -> Estimate | None:
+def _throughput(cell: CellSummary) -> Estimate | None:
     return cell.throughput
 
 
-def _p95(cell: Cell) -> Estimate | None:
+def _p95(cell: CellSummary) -> Estimate | None:
     return cell.p95
 
 
-def verdict_text(cell: Cell) -> str:
+def verdict_text(cell: CellSummary) -> str:
     if cell.verdict is None or cell.verdict is Verdict.UNCHECKED:
         return ABSENT
     return "✗ changes" if cell.disqualified else cell.verdict.value
 
 
-def _marked(text: str, cell: Cell, best: Cell | None, choice: Choice, get: Get) -> str:
+def _marked(
+    text: str, cell: CellSummary, best: CellSummary | None, candidates: Candidates, get: GetEstimate
+) -> str:
     if cell is best:
         return f"**{text}**"
-    if best is None or not choice.has(cell):
+    if best is None or not candidates.contains(cell):
         return text
     return same_mark(get(cell), get(best)) + text
 
 
-def _times(cell: Cell, first: Cell | None) -> str:
+def _times(cell: CellSummary, first: CellSummary | None) -> str:
     if first is None or first.throughput is None or cell.throughput is None:
         return ABSENT
     if cell.unit != first.unit:
@@ -172,52 +182,52 @@ def _times(cell: Cell, first: Cell | None) -> str:
     return f"{text} ?" if apart is None else text if apart else _SAME + text
 
 
-def _legend(joined: Sequence[Cell], choice: Choice) -> str:
-    measured = [cell for cell in joined if cell.throughput is not None]
+def _legend(cells: Sequence[CellSummary], candidates: Candidates) -> str:
+    measured = [cell for cell in cells if cell.throughput is not None]
     if not measured:
         return "No cell has numbers."
     notes = []
     if len(measured) > 1:
-        among = "of all" if len(choice.cells) == len(measured) else "of those in the running"
-        bold = f"Bold: the best {among}. " if in_running(choice) else ""
+        among = "of all" if len(candidates.cells) == len(measured) else "of those in the running"
+        bold = f"Bold: the best {among}. " if contenders(candidates) else ""
         notes.append(
             f"{bold}`≈`: its difference (from the best; in the speed-up, from the "
             "first cell with numbers) is within the 95 % intervals, so it may be chance."
         )
-    if any(cell.finished > 1 for cell in joined):
+    if any(cell.finished > 1 for cell in cells):
         notes.append(
             "Repeats are averaged; ± is the 95 % interval of that mean, with the relative spread "
             "between repeats pooled over all cells."
         )
-    elif any(cell.throughput and cell.throughput.half is not None for cell in measured):
+    elif any(cell.throughput and cell.throughput.half_width is not None for cell in measured):
         notes.append(
             "± is the 95 % interval from window to window within one run; that of p95 comes from "
             "its order statistics. Neither knows how much a second run would differ: `repeat=1,2,3`"
             " measures that."
         )
-    if any(cell.throughput and cell.throughput.half is None for cell in measured):
+    if any(cell.throughput and cell.throughput.half_width is None for cell in measured):
         notes.append(
             "Without ± a run had too few windows to tell its spread, and its differences may be "
             "chance (`?`)."
         )
     notes.append("`~`: fewer than five requests lie beyond that percentile.")
-    if any(cell.verdict not in (None, Verdict.UNCHECKED) for cell in joined):
+    if any(cell.verdict not in (None, Verdict.UNCHECKED) for cell in cells):
         notes.append(
             "Ranking: see Quality below; a cell that changes it (`✗`) is never the best of all."
         )
     return " ".join(notes)
 
 
-def in_running(choice: Choice) -> Sequence[Cell]:
+def contenders(candidates: Candidates) -> Sequence[CellSummary]:
     """The cells of which one may be called the best; none where there is nothing to compare."""
-    return choice.cells if choice.rivals > 1 else ()
+    return candidates.cells if candidates.comparable > 1 else ()
 
 
 def best_of(
-    candidates: Sequence[Cell],
-    get: Get,
+    candidates: Sequence[CellSummary],
+    get: GetEstimate,
     pick: Callable[[list[float]], float],
-) -> Cell | None:
+) -> CellSummary | None:
     """The candidate with the highest (`pick` max) or lowest (min) value; None without any."""
     found = [(value, cell) for cell in candidates if (value := get(cell)) is not None]
     if not found:
@@ -235,14 +245,14 @@ def same_mark(a: Estimate | None, b: Estimate | None) -> str:
 def estimate_text(estimate: Estimate | None) -> str:
     if estimate is None:
         return ABSENT
-    half = estimate.half
+    half = estimate.half_width
     return number(estimate.value) if half is None else plus_minus(estimate.value, half)
 
 
-def unfinished(joined: Sequence[Cell]) -> str:
+def unfinished(cells: Sequence[CellSummary]) -> str:
     """A list of why cells did not finish: each reason whole and once, with the cells it is of."""
     about: dict[tuple[str, str], list[str]] = {}
-    for cell in joined:
+    for cell in cells:
         for run in cell.failures:
             reason = " ".join((run.result.error or "no reason was recorded").split())
             known = f"{run.name} ({cell.label})" if run.result.config else run.name
@@ -269,7 +279,7 @@ def _axis_names(axes: Sequence[str]) -> list[str]:
     return names or ["name"]
 
 
-def _axis_values(cell: Cell, axes: Sequence[str]) -> list[str]:
+def _axis_values(cell: CellSummary, axes: Sequence[str]) -> list[str]:
     if not axes or not cell.flat:
         return [cell.label, *([ABSENT] * (len(axes) - 1))]
     return [cell.flat.get(axis, ABSENT) for axis in axes]

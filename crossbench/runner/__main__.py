@@ -21,7 +21,7 @@ from crossbench.results import RunResult, save_quality, save_records, save_resul
 from crossbench.runner.cell import measure_cell, with_quality
 from crossbench.runner.event_stream import EventStream
 from crossbench.settings.plan import load_config
-from crossbench.system.command import denied
+from crossbench.system.command import os_error_message
 
 
 def _end_with_parent() -> None:
@@ -57,7 +57,8 @@ def saved(result: RunResult, save: Callable[[], Path]) -> RunResult:
     try:
         save()
     except OSError as error:
-        return replace(result, warnings=[*result.warnings, f"a file is missing: {denied(error)}"])
+        warning = f"a file is missing: {os_error_message(error)}"
+        return replace(result, warnings=[*result.warnings, warning])
     return result
 
 

@@ -25,12 +25,12 @@ from crossbench.load.requests import first_pairs
 from crossbench.measure.probes import environment
 from crossbench.models.folder import ModelFolder
 from crossbench.quality.check import (
-    Checked,
-    Served,
+    QualityResult,
+    ServedScores,
     compare,
+    reason_not_checked,
     score_sample,
     unchecked,
-    why_unchecked,
 )
 from crossbench.quality.sample import Check, QualityCheck
 from crossbench.quality.score_cache import ReferenceCache
@@ -43,7 +43,7 @@ from crossbench.runner.measure import measure
 from crossbench.runner.models import fetch_model
 from crossbench.runner.result import CellData, Measured, to_result
 from crossbench.runner.targets import Target
-from crossbench.serving.client import InferenceClient, words_of
+from crossbench.serving.client import InferenceClient, error_message
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import CellPlan
 from crossbench.types import Pipeline, RequestRecord
@@ -55,7 +55,7 @@ class Outcome:
 
     result: RunResult
     records: Sequence[RequestRecord] = ()
-    check_quality: Callable[[], Checked] | None = None
+    check_quality: Callable[[], QualityResult] | None = None
 
 
 def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
@@ -91,15 +91,15 @@ def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
     except CrossbenchError as error:
         return ended(Status.FAILED, str(error))
     except grpc.aio.AioRpcError as error:
-        return ended(Status.FAILED, f"the server does not answer ({words_of(error)})")
+        return ended(Status.FAILED, f"the server does not answer ({error_message(error)})")
     except Exception as error:
         traceback.print_exc()
         return ended(Status.FAILED, f"{type(error).__name__}: {error}")
     result = to_result(plan, started_at, model.digest, data, measured)
     served = measured.served
-    if served is None or served.why:
+    if served is None or served.skip_reason:
         if served is not None:
-            why = served.why
+            why = served.skip_reason
         elif measured.non_finite:
             why = "the model's values are not finite"
         else:
@@ -107,7 +107,7 @@ def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
         checked = unchecked(why, check.name)
         return Outcome(with_quality(result, checked), measured.records)
 
-    def finish() -> Checked:
+    def finish() -> QualityResult:
         cache = ReferenceCache(plan.settings.cache_dir / "reference", model)
         reference = partial(build_reference, plan, model)
         return compare(served, check, cache, reference, plan.settings.seed, events.stage)
@@ -117,7 +117,7 @@ def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
     return Outcome(with_quality(result, pending), measured.records, finish)
 
 
-def with_quality(result: RunResult, checked: Checked) -> RunResult:
+def with_quality(result: RunResult, checked: QualityResult) -> RunResult:
     metrics = {**result.metrics, **checked.metrics}
     return replace(result, metrics=metrics, quality=checked.summary)
 
@@ -163,9 +163,9 @@ async def _drive(
                 or not any(record.ok for record in measured.records)
             ):
                 return measured
-            why = why_unchecked(check, settings.pipeline, info.models[0], model.digest)
+            why = reason_not_checked(check, settings.pipeline, info.models[0], model.digest)
             if why is not None or not isinstance(check, QualityCheck):
-                return replace(measured, served=Served(check.name, why=why or ""))
+                return replace(measured, served=ServedScores(check.name, skip_reason=why or ""))
             lists = data.dataset.lists
             served = await score_sample(
                 client, check, lists, info, settings, interrupted, events.stage

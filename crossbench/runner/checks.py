@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossbench.backends.availability import refuse, support
+from crossbench.backends.availability import find_unsupported, raise_unsupported
 from crossbench.backends.base import Backend
 from crossbench.errors import ConfigError
 from crossbench.models.folder import ModelFolder
@@ -39,7 +39,11 @@ def check_support(plan: CellPlan) -> None:
     """
     backend: type[Backend] = plan.backend.type
     quant = plan.settings.quant
-    refuse(str(plan.backend.name), support(backend.supported, quant, plan.settings.device), quant)
+    raise_unsupported(
+        str(plan.backend.name),
+        find_unsupported(backend.supported, quant, plan.settings.device),
+        quant,
+    )
 
 
 def check_task(plan: CellPlan, model: ModelFolder) -> None:

@@ -29,9 +29,9 @@ from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import Scheduler
 from crossbench.serving.server import Server, ServerSettings
 from crossbench.serving.service import ModelService
-from crossbench.serving.startup import derive, load_and_warm
+from crossbench.serving.startup import build_artifacts, load_and_warm
 from crossbench.serving.telemetry import Telemetry
-from crossbench.serving.token_memory import TokenMemory
+from crossbench.serving.token_cache import TokenCache
 from crossbench.settings.component import Component
 from crossbench.settings.plan import CellPlan
 from crossbench.types import Pipeline
@@ -82,7 +82,7 @@ def build_server(
         startup=startup,
     )
     server = Server(services, limits, telemetry, info)
-    server.learn(known)
+    server.precompute_tokens(known)
     return server
 
 
@@ -114,7 +114,7 @@ def _load(
     everyone = [replica for group in replicas.values() for replica in group]
     runs_model = plan.settings.pipeline is not Pipeline.TOKENIZE
     if runs_model:
-        derive([group[0].backend for group in replicas.values()])
+        build_artifacts([group[0].backend for group in replicas.values()])
     lengths = partial(typical_pair_lengths, min(plan.settings.batch, WARMUP_SEQUENCES))
     return load_and_warm(
         everyone if runs_model else [], telemetry, lengths, concurrently=pool.kind == "process"
@@ -136,7 +136,7 @@ def _service(
     scheduler = build_scheduler(plan.scheduler, replicas[0].backend.layout)
     pool = Pool(scheduler, callers, telemetry, limits.max_queue_pairs, pool_settings.routing)
     tokenizer = PairTokenizer(model, pool_settings.cache_tokens)
-    memory = TokenMemory(tokenizer.encode) if pipeline is Pipeline.INFER else None
+    token_cache = TokenCache(tokenizer.encode) if pipeline is Pipeline.INFER else None
     return ModelService(
         model,
         replicas,
@@ -145,7 +145,7 @@ def _service(
         pool,
         tokenizers,
         pipeline is not Pipeline.TOKENIZE,
-        memory,
+        token_cache,
     )
 
 

@@ -7,7 +7,7 @@ import time
 
 import grpc
 
-from crossbench.backends.compilations import compilations
+from crossbench.backends.compilations import compilation_count
 from crossbench.load.closed import keep_in_flight
 from crossbench.load.protocol import Load
 from crossbench.load.requests import Requests
@@ -44,14 +44,14 @@ async def measure(
         ConfigError: requests are for a model that the server does not have.
     """
     settings, task = plan.settings, Task(traffic.options.task)
-    turns = traffic.options.turns([model.name for model in info.models])
+    models = traffic.options.model_order([model.name for model in info.models])
     warmup_errors: dict[str, str] = {}
     errors: dict[str, str] = {}
 
     def sender(requests: Requests, stop: Stop, observe: Observer, into: dict[str, str]) -> Sender:
         timeout_s = traffic.options.timeout_s
         return Sender(
-            client, requests, timeout_s, stop, interrupted, turns, observe, into.setdefault
+            client, requests, timeout_s, stop, interrupted, models, observe, into.setdefault
         )
 
     first, requests = (Requests(data.dataset.lists, settings.batch, task) for _ in range(2))
@@ -86,11 +86,11 @@ async def _drive(
     """
     await client.reset_metrics()
     before = await client.metrics()
-    compiled_before = compilations()
+    compiled_before = compilation_count()
     cpu, started_s = CpuMeter(), time.perf_counter()
     await load.drive(sender)
     wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
-    compiled = compilations()
+    compiled = compilation_count()
 
     cut_short, reset_midway = "", False
     metrics = {**summarise(sender.records, task), **correlation_metrics(sender.records)}

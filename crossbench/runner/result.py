@@ -12,7 +12,7 @@ from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
 from crossbench.measure.correlation import correlation_intervals
 from crossbench.measure.probes import environment
 from crossbench.measure.statistics import windows
-from crossbench.quality.check import Served
+from crossbench.quality.check import ServedScores
 from crossbench.results import RunResult, Status
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.info import computes_scores
@@ -37,7 +37,7 @@ class Measured:
     cut_short: str  # why it ended before its time: "interrupted", "the server went away (…)"
     reset_midway: bool  # somebody else has reset the server's counters
     non_finite: str
-    served: Served | None = None  # what the quality check had of it; None: nothing to check
+    served: ServedScores | None = None  # what the quality check had of it; None: nothing to check
 
 
 @dataclass(frozen=True, slots=True)

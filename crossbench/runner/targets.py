@@ -19,7 +19,7 @@ from crossbench.serving.client import InferenceClient
 from crossbench.serving.server import Server
 from crossbench.system.addresses import is_this_machine, proxy_in_use, split_address
 from crossbench.system.processes import child_environment
-from crossbench.wording import ending
+from crossbench.wording import exit_description
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,9 @@ class SeparateProcess:
             answer = self._channel.recv()
         except (EOFError, ConnectionError) as error:
             status = self._process.wait()
-            raise TargetDied(f"the server process {ending(status)} before it served") from error
+            raise TargetDied(
+                f"the server process {exit_description(status)} before it served"
+            ) from error
         if isinstance(answer, CrossbenchError):
             raise answer
         assert isinstance(answer, str)
@@ -106,7 +108,7 @@ class SeparateProcess:
             self._process.kill()
             status = self._process.wait()
         if status:
-            log.warning("the server process %s", ending(status))
+            log.warning("the server process %s", exit_description(status))
 
 
 @dataclass(frozen=True)

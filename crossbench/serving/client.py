@@ -147,7 +147,7 @@ class InferenceClient:
         await self._stub.ResetMetrics(pb.ResetMetricsRequest())
 
 
-def words_of(error: grpc.aio.AioRpcError) -> str:
+def error_message(error: grpc.aio.AioRpcError) -> str:
     """The status code and what the server or gRPC said, on one line."""
     return f"{error.code().name}: {' '.join((error.details() or 'no words').split())}"
 

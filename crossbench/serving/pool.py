@@ -34,12 +34,12 @@ class Worker(Protocol):
     def replace(self) -> None: ...
 
     @property
-    def look_s(self) -> float | None:
+    def idle_check_s(self) -> float | None:
         """After how many seconds without work to look after it: rest(), and alive(); or never."""
         ...
 
     def rest(self) -> float | None:
-        """Free what is due; answers as `look_s` does."""
+        """Free what is due; answers as `idle_check_s` does."""
         ...
 
 
@@ -171,7 +171,7 @@ class Pool:
         while True:
             if not worker.alive():
                 self._replace(number, worker)
-            pause_s = worker.look_s
+            pause_s = worker.idle_check_s
             while not (micro_batch := self._next(number, pause_s)):
                 if self._closed:
                     return
@@ -229,7 +229,7 @@ class Pool:
             return worker.rest()
         except Exception:
             log.exception("a worker could not rest")
-            return worker.look_s
+            return worker.idle_check_s
 
     def _replace(self, number: int, worker: Worker) -> None:
         """Bring a dead worker back; meanwhile nothing is routed to it."""

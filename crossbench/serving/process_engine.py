@@ -16,7 +16,7 @@ from crossbench.errors import WorkerDied
 from crossbench.serving.frames import Call, State, pack_batch, pack_call, unpack_answer
 from crossbench.system.processes import child_environment
 from crossbench.types import DeviceMemory, Inference, TokenBatch
-from crossbench.wording import ending
+from crossbench.wording import exit_description
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +154,6 @@ def _obituary(process: subprocess.Popen[bytes]) -> str:
         process.kill()  # it lives but has closed its channel: nothing more will come of it
         status = process.wait()
     return (
-        f"worker process {process.pid} {ending(status)} while it computed: another one takes its "
-        "place, send the request again"
+        f"worker process {process.pid} {exit_description(status)} while it computed this request: "
+        "a new process replaces it, send the request again"
     )

@@ -47,7 +47,7 @@ class Replica:
     engine: Engine
     idle_seconds: float | None = None
     loading: AbstractContextManager[object] = field(default_factory=nullcontext)
-    look_s: float | None = field(default=None, init=False)
+    idle_check_s: float | None = field(default=None, init=False)
     _warmup: Sequence[int] = field(default=(), init=False, repr=False)
     _awake: bool = field(default=False, init=False)
     _active: int = field(default=0, init=False)
@@ -57,7 +57,7 @@ class Replica:
         self._changed = threading.Condition(threading.Lock())
         watch_s = WATCH_S if isinstance(self.engine, ProcessEngine) else None
         pauses = [pause for pause in (watch_s, self.idle_seconds) if pause is not None]
-        self.look_s = min(pauses, default=None)
+        self.idle_check_s = min(pauses, default=None)
 
     @property
     def callers(self) -> int:
@@ -117,13 +117,13 @@ class Replica:
     def rest(self) -> float | None:
         """Free the model if it is due; answers after how many seconds to ask again, or None."""
         if self.idle_seconds is None:
-            return self.look_s
+            return self.idle_check_s
         with self._changed:
             if not self._awake:
                 return None  # who wakes it looks after it
             left_s = self._used_s + self.idle_seconds - time.perf_counter()
             if self._active or left_s > 0:
-                return min(self.look_s or left_s, max(left_s, 0.0) or self.idle_seconds)
+                return min(self.idle_check_s or left_s, max(left_s, 0.0) or self.idle_seconds)
             self._awake = False
             self.engine.close()
         release_memory()

@@ -30,7 +30,7 @@ from crossbench.serving import inference_pb2_grpc as pb_grpc
 from crossbench.serving.finite import NON_FINITE
 from crossbench.serving.service import Answer, ModelService
 from crossbench.serving.telemetry import Telemetry
-from crossbench.system.addresses import cannot_listen, check_host, join_address
+from crossbench.system.addresses import check_host, join_address, listen_error_message
 from crossbench.types import Pair
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class ServerSettings:
                 f"server.port={self.port} on {self.host} is not allowed to this user: give one "
                 "above 1023, or server.port=0 for any free one"
             )
-        return cannot_listen("server", self.host, error)
+        return listen_error_message("server", self.host, error)
 
 
 class Servicer(pb_grpc.InferenceServicer):
@@ -109,7 +109,7 @@ class Servicer(pb_grpc.InferenceServicer):
         self.info = info
         self._ending = asyncio.Event()
 
-    def hang_up(self) -> None:
+    def end_streams(self) -> None:
         """End the streams, which would never complete by themselves."""
         self._ending.set()
 
@@ -312,19 +312,19 @@ class Server:
         self.address = join_address(settings.host, port)
         return self.address
 
-    def learn(self, pairs: Iterable[tuple[str, str]]) -> None:
+    def precompute_tokens(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Compute the token ids of these (query, passage) ahead, where pipeline=infer keeps them.
 
         What is remembered is each model's own; call it before the server starts.
         """
         known = list(pairs)
         for service in self._services.values():
-            service.learn(known)
+            service.precompute_tokens(known)
 
     async def stop(self) -> None:
         """Take nothing new, let what is in flight end within `grace_s`, then free the models."""
         if self._server is not None:
-            self._servicer.hang_up()
+            self._servicer.end_streams()
             await self._checker.enter_graceful_shutdown()
             await self._server.stop(self._settings.grace_s)
         for service in self._services.values():

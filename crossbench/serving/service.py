@@ -18,10 +18,10 @@ from crossbench.models.tokenizer import PairTokenizer, Tokenized
 from crossbench.serving.finite import check_finite
 from crossbench.serving.pool import Pool, Ticket
 from crossbench.serving.replica import Replica
-from crossbench.serving.token_memory import Texts, TokenMemory
+from crossbench.serving.token_cache import Texts, TokenCache
 from crossbench.types import Float32Array, Pair, Timing
 
-SHOWN = 60  # characters of a text in an error
+MAX_SHOWN_CHARS = 60  # characters of a text in an error
 NameRow = Callable[[int], str]  # what a request calls the text behind a row of its token batch
 
 
@@ -53,7 +53,7 @@ class ModelService:
     pool: Pool
     tokenizers: ThreadPoolExecutor
     runs_model: bool = True
-    memory: TokenMemory | None = None
+    token_cache: TokenCache | None = None
 
     def start(self) -> None:
         self.pool.start()
@@ -84,9 +84,9 @@ class ModelService:
         def name(row: int) -> str:
             return _name("passages", row, passages[row])
 
-        if self.memory is not None:
+        if self.token_cache is not None:
             known = [(query, passage) for passage in passages]
-            return await self._run_known(self.memory, known, name, deadline_s)
+            return await self._run_cached(self.token_cache, known, name, deadline_s)
         return await self._run(
             lambda: self.tokenizer.encode_query(query, passages), name, deadline_s
         )
@@ -105,9 +105,9 @@ class ModelService:
         def name(row: int) -> str:
             return _name("passages of pairs", row, pairs[row].passage)
 
-        if self.memory is not None:
+        if self.token_cache is not None:
             known = [(pair.query, pair.passage) for pair in pairs]
-            return await self._run_known(self.memory, known, name, deadline_s)
+            return await self._run_cached(self.token_cache, known, name, deadline_s)
         return await self._run(lambda: self.tokenizer.encode_pairs(pairs), name, deadline_s)
 
     async def embed(self, texts: Sequence[str], deadline_s: float | None) -> Answer:
@@ -127,19 +127,19 @@ class ModelService:
             prompted, lambda row: _name("texts", row, texts[row]), deadline_s
         )
 
-    def learn(self, pairs: Iterable[tuple[str, str]]) -> None:
+    def precompute_tokens(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Remember the token ids of these (query, passage), where there is a memory."""
-        if self.memory is None:
+        if self.token_cache is None:
             return
         embedding = self.model.embedding
         if embedding is None:
-            self.memory.learn(pairs)
+            self.token_cache.add(pairs)
             return
         texts: dict[Texts, None] = {}
         for query, passage in pairs:
             texts[embedding.query_prompt + query,] = None
             texts[embedding.passage_prompt + passage,] = None
-        self.memory.learn(texts)
+        self.token_cache.add(texts)
 
     async def _similarities(
         self,
@@ -171,17 +171,23 @@ class ModelService:
     async def _vectors(
         self, texts: Sequence[str], name: NameRow, deadline_s: float | None
     ) -> Answer:
-        if self.memory is not None:
-            return await self._run_known(self.memory, [(text,) for text in texts], name, deadline_s)
+        if self.token_cache is not None:
+            return await self._run_cached(
+                self.token_cache, [(text,) for text in texts], name, deadline_s
+            )
         return await self._run(lambda: self.tokenizer.encode_texts(texts), name, deadline_s)
 
-    async def _run_known(
-        self, memory: TokenMemory, texts: Sequence[Texts], name: NameRow, deadline_s: float | None
+    async def _run_cached(
+        self,
+        token_cache: TokenCache,
+        texts: Sequence[Texts],
+        name: NameRow,
+        deadline_s: float | None,
     ) -> Answer:
         arrived_s = time.perf_counter()
-        tokenized = memory.recall(texts)
+        tokenized = token_cache.get(texts)
         if tokenized is None:
-            return await self._run(lambda: memory.learn_and_recall(texts), name, deadline_s)
+            return await self._run(lambda: token_cache.get_or_add(texts), name, deadline_s)
         _check_tokens(tokenized, name)
         return await self._infer(tokenized, (time.perf_counter() - arrived_s) * 1e3, deadline_s)
 
@@ -234,7 +240,7 @@ class ModelService:
 
 def _name(what: str, number: int, text: str) -> str:
     """What an error calls a text; a long one is cut."""
-    shown = repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}…"
+    shown = repr(text) if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]!r}…"
     return f"text {number} of {what} ({shown})"
 
 

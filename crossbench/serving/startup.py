@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from crossbench.backends.availability import require
-from crossbench.backends.base import Backend, Derives
+from crossbench.backends.base import Backend, HasArtifact
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.process_engine import ProcessEngine
 from crossbench.serving.replica import Replica
 from crossbench.serving.telemetry import Telemetry
 
 
-def derive(backends: Sequence[Backend]) -> None:
+def build_artifacts(backends: Sequence[Backend]) -> None:
     """Let what backends derive from their models be made in processes of their own.
 
     What converting takes (torch, a second copy of the weights) would stay in the memory of the
@@ -22,10 +22,10 @@ def derive(backends: Sequence[Backend]) -> None:
     """
     for backend in backends:
         deployment = backend.deployment
-        if not isinstance(backend, Derives):
+        if not isinstance(backend, HasArtifact):
             continue
         require(backend.name, type(backend), deployment.quant, deployment.device)
-        if not backend.artifact().is_whole():
+        if not backend.artifact().is_complete():
             apart = ProcessEngine(backend)
             apart.load_model()
             apart.close()

@@ -19,7 +19,7 @@ from crossbench.settings.command_line import readable_arguments
 from crossbench.settings.composition_errors import CONFIG_NAME, explain
 from crossbench.settings.places import conf_dir
 from crossbench.settings.schema import register
-from crossbench.system.command import command, exit_with_version, told_in_words
+from crossbench.system.command import command, exit_on_os_error, exit_with_version
 
 # Choices of the commands that measure no cell: they need no folder for results
 NO_CELLS = ("hydra.run.dir=.", "~hydra.callbacks.sweep")
@@ -48,7 +48,7 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
             task(config)  # whatever it raises, the other cells still run
             return
         try:
-            with told_in_words():
+            with exit_on_os_error():
                 task(config)
         except CrossbenchError as error:
             sys.exit(f"crossbench: {error}")  # Hydra would list the overrides of an exception

@@ -16,7 +16,7 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import save_config
 from crossbench.sweep.child import LOG_FILE, cell_child
 from crossbench.sweep.progress import CellProgress
-from crossbench.wording import ending
+from crossbench.wording import exit_description
 
 LOG_LINES_IN_ERROR = 5
 STOP_GRACE_S = 30.0  # for requests in flight and the results; a second Ctrl-C does not wait
@@ -83,7 +83,7 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 def _death(returncode: int, folder: Path) -> str:
     """Why a child that left no result has ended, with the last lines of its log."""
-    reason = f"the measuring process {ending(returncode)}"
+    reason = f"the measuring process {exit_description(returncode)}"
     if returncode >= 0:
         reason += " and left no result"
     lines = (folder / LOG_FILE).read_text("utf-8", errors="replace").strip().splitlines()

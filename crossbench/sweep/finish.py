@@ -19,7 +19,7 @@ from crossbench.sweep.services import (
     console,
     sweep_journal,
 )
-from crossbench.system.command import denied
+from crossbench.system.command import os_error_message
 from crossbench.wording import counted
 
 EXIT_FAILED = 1
@@ -34,7 +34,7 @@ def finish_sweep(folder: Path, tracking: Tracking) -> int:
     try:
         write_sweep_report(folder)
     except OSError as error:
-        console.print(f"[yellow]report:[/] {escape(denied(error))}")
+        console.print(f"[yellow]report:[/] {escape(os_error_message(error))}")
     results = [run.result for run in read_runs(folder)]
     if state.parent_run_id is not None:
         parent = state.parent_run_id

@@ -22,7 +22,7 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.composition_errors import explain
 from crossbench.settings.overrides import check_points, check_study, sweep_points, sweeper_params
 from crossbench.settings.run import run_settings
-from crossbench.system.command import denied
+from crossbench.system.command import os_error_message
 
 if TYPE_CHECKING:
     from crossbench.dashboard.process import Dashboard
@@ -82,7 +82,7 @@ def _exit_on_error() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(f"crossbench: {explain(error)}")
     except OSError as error:
-        sys.exit(f"crossbench: {denied(error)}")
+        sys.exit(f"crossbench: {os_error_message(error)}")
     except Exception:
         from crossbench.sweep.finish import EXIT_FAILED
         from crossbench.sweep.services import console

@@ -43,7 +43,7 @@ from crossbench.sweep.services import (
     picture_of_dashboard,
     sweep_journal,
 )
-from crossbench.system.command import denied
+from crossbench.system.command import os_error_message
 from crossbench.tracking.protocol import Place
 
 DASHBOARD_FIGURES = names(View.DASHBOARD)
@@ -74,7 +74,7 @@ def run_job(config: DictConfig) -> None:
     except KeyboardInterrupt:
         (home / INTERRUPTED_FILE).touch()
     except OSError as error:  # raised on, it would take the sweep's end with it
-        console.print(f"[yellow]cell {hydra.job.num + 1}:[/] {escape(denied(error))}")
+        console.print(f"[yellow]cell {hydra.job.num + 1}:[/] {escape(os_error_message(error))}")
 
 
 def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) -> None:
@@ -130,7 +130,7 @@ def measure_and_track(
         try:
             write_cell_report(folder)
         except OSError as error:  # the result is safe, and the other cells still run
-            console.print(f"[yellow]report:[/] {escape(denied(error))}")
+            console.print(f"[yellow]report:[/] {escape(os_error_message(error))}")
     if state.dashboard_url and config.value("dashboard.screenshot") and result.metrics:
         picture_of_dashboard(state.dashboard_url, folder)
     if run_id is not None:

@@ -18,7 +18,7 @@ from crossbench.settings.command_line import in_shell
 from crossbench.settings.flatten import without_credentials
 from crossbench.settings.run import RunSettings
 from crossbench.sweep.progress import SteadyConsole
-from crossbench.system.addresses import keep_off_proxy
+from crossbench.system.addresses import bypass_proxy
 from crossbench.tracking.protocol import Tracker
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ def make_tracking(run: RunSettings, folder: Path) -> Tracking:
 
 
 def make_tracker(run: RunSettings) -> Tracker:
-    keep_off_proxy(str(run.tracker.values.get("uri")))
+    bypass_proxy(str(run.tracker.values.get("uri")))
     tracker: Tracker = run.tracker.build()
     return tracker
 

@@ -1,4 +1,4 @@
-"""What every command takes care of around its work: its output, a home folder, full disks."""
+"""Set-up and error handling that all commands share: output encoding, home folder, OS errors."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-EXIT_BROKEN_PIPE = 141  # as a shell says of what SIGPIPE ended
-# What we print beyond ASCII, for terminals that have no more
-_IN_ASCII = {
+EXIT_BROKEN_PIPE = 141  # the status that a shell reports for a process that SIGPIPE ended
+# Replacements for our non-ASCII characters on terminals that cannot show them
+_ASCII_REPLACEMENTS = {
     "–": "-", "─": "-", "±": "+-", "≈": "=", "≳": ">=", "×": "x", "·": ".", "…": "...", "✗": "x",
 }  # fmt: skip
 
 
 def exit_with_version(arguments: Sequence[str]) -> None:
-    """Print our version and exit where `--version` is asked for; Hydra would print its own."""
+    """Print crossbench's version and exit if `--version` is given; Hydra would print its own."""
     if "--version" in arguments:
         print(f"crossbench {version('crossbench')}")
         sys.exit(0)
@@ -31,22 +31,22 @@ def exit_with_version(arguments: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def command() -> Iterator[None]:
-    """Around all that a command does."""
-    _print_in_any_encoding()
+    """Wrap a whole command: prepare its output and home folder, and report OS errors."""
+    _tolerate_any_encoding()
     _ensure_home()
-    with told_in_words():
+    with exit_on_os_error():
         try:
             yield
         finally:
-            if sys.stdout is not None:  # it is None where it is closed
+            if sys.stdout is not None:  # it is None if the process started with it closed
                 sys.stdout.flush()
 
 
 @contextlib.contextmanager
-def told_in_words() -> Iterator[None]:
-    """Exit with what the system denied, in words.
+def exit_on_os_error() -> Iterator[None]:
+    """Turn an operating-system error into an exit with a readable message.
 
-    Silently, and with status 141, where nobody reads standard output any more.
+    If the reader of standard output has gone, exit silently with status 141.
     """
     try:
         yield
@@ -55,46 +55,47 @@ def told_in_words() -> Iterator[None]:
             raise
         sys.exit(EXIT_BROKEN_PIPE)
     except OSError as error:
-        if error.errno is None:  # a library's own kind, and no word of the system's
+        if error.errno is None:  # raised by a library, not by the operating system
             raise
-        sys.exit(f"crossbench: {denied(error)}")
+        sys.exit(f"crossbench: {os_error_message(error)}")
 
 
-def denied(error: OSError) -> str:
-    """What the system denied, where, and what to do."""
-    where = "" if error.filename is None else f"{error.filename}: "
-    if isinstance(error, FileNotFoundError) and not where:
+def os_error_message(error: OSError) -> str:
+    """Return which path failed, why, and what the user can do about it."""
+    path = "" if error.filename is None else f"{error.filename}: "
+    if isinstance(error, FileNotFoundError) and not path:
         return f"{error.strerror}. Has the current directory been removed?"
     return (
-        f"{where}{error.strerror or error}. See that our folders can be written and have space "
-        "left, or give others with outputs_dir=DIR and cache_dir=DIR"
+        f"{path}{error.strerror or error}. Make sure that the output and cache folders are "
+        "writable and have free space, or choose others with outputs_dir=DIR and cache_dir=DIR"
     )
 
 
-def _print_in_any_encoding() -> None:
-    """Let no character that a terminal does not have end a command."""
-    codecs.register_error("crossbench", _in_ascii)
+def _tolerate_any_encoding() -> None:
+    """Replace characters that the terminal's encoding lacks instead of failing on them."""
+    codecs.register_error("crossbench", _to_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="crossbench")
 
 
-def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
+def _to_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
-    # Bytes of the command line that are no text here were taken in as surrogates
+    # Python decodes undecodable bytes of the command line to surrogates: print the bytes again
     if all("\udc80" <= character <= "\udcff" for character in text):
         return text.encode("ascii", "surrogateescape"), error.end
     pieces = [
-        _IN_ASCII.get(character) or character.encode("ascii", "backslashreplace").decode("ascii")
+        _ASCII_REPLACEMENTS.get(character)
+        or character.encode("ascii", "backslashreplace").decode("ascii")
         for character in text
     ]
     return "".join(pieces), error.end
 
 
 def _ensure_home() -> None:
-    """Give a user without a home folder one until the command ends: libraries insist on it."""
+    """Create a temporary home folder if the user has none, because some libraries require one."""
     if os.environ.get("HOME") == "":
         del os.environ["HOME"]
     with contextlib.suppress(RuntimeError):
@@ -103,26 +104,26 @@ def _ensure_home() -> None:
     home = tempfile.mkdtemp(prefix="crossbench-home-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     os.environ["HOME"] = home
-    chosen = any(word.startswith("cache_dir=") for word in sys.argv)
-    if not (chosen or os.environ.get("CROSSBENCH_CACHE")):
+    has_cache_dir = any(argument.startswith("cache_dir=") for argument in sys.argv)
+    if not (has_cache_dir or os.environ.get("CROSSBENCH_CACHE")):
         print(
-            "crossbench: this user has no home folder, so models are kept until the command ends: "
-            "set HOME, or CROSSBENCH_CACHE=DIR to keep them",
+            "crossbench: this user has no home folder, so cached models are deleted when the "
+            "command ends: set HOME, or CROSSBENCH_CACHE=DIR to keep them",
             file=sys.stderr,
         )
 
 
 def _lost_stdout() -> bool:
-    """Whether standard output is a pipe that nobody reads; it leads nowhere from now on."""
+    """Whether standard output is a pipe without a reader; if so, redirect it to the null device."""
     try:
         descriptor = sys.stdout.fileno()
     except (AttributeError, ValueError, OSError):  # closed, or not a file
         return False
-    watch = select.poll()
-    watch.register(descriptor, 0)
-    if not watch.poll(0):
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    if not poll.poll(0):
         return False
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, descriptor)
+    os.close(null_device)
     return True

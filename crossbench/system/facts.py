@@ -1,4 +1,4 @@
-"""What the system's files and commands tell; empty text where they are not here or fail."""
+"""Read system files and the output of system commands; both return "" on failure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ def file_text(path: str | Path) -> str:
 
 
 def command_output(*command: str) -> str:
-    """What a command prints; empty, too, where it takes over five seconds."""
+    """Return what a command prints to standard output.
+
+    Returns "" if the command does not exist, fails or takes over five seconds.
+    """
     if shutil.which(command[0]) is None:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: no reader sees half of one, and a full disk leaves none."""
+"""Atomic file writes: a file is either complete or absent, even on a full disk."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to, which takes its place where that goes well.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder, and rename it to `path` if the block succeeds.
 
-    Each process has one of its own, so that several may write the same file.
+    The temporary name contains the process id, so several processes may write the same file.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:

@@ -1,4 +1,4 @@
-"""Python processes that ours start."""
+"""The environment of Python child processes."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import sys
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of a process that is to import what this one can."""
+    """Return this process's environment with a PYTHONPATH that has its whole import path."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

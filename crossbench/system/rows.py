@@ -1,7 +1,7 @@
-"""Frozen dataclasses as rows of a parquet file.
+"""Store frozen dataclasses as rows of a parquet file.
 
-`pa.array` and `pq.read_table` import pandas and pyarrow's data sets, 0.4 s that every cell would
-pay, so the columns are made from buffers and read by a ParquetFile.
+`pa.array` and `pq.read_table` import pandas and pyarrow.dataset, which would cost every cell 0.4 s.
+Columns are therefore built from buffers and read with a ParquetFile.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from crossbench.errors import ResultError
-from crossbench.system.files import whole_file
+from crossbench.system.files import atomic_write
 
 Row = TypeVar("Row")
-TEXT = "text"  # a column of str; the other kinds are numpy's names ("int64", "float32")
+TEXT = "text"  # a column of str; the other kinds are numpy dtype names ("int64", "float32")
 
 
 def save_rows(rows: Sequence[Any], columns: Mapping[str, str], path: Path) -> Path:
-    """Write one row per object, whole or not at all; `columns` gives each attribute's kind.
+    """Write one row per object atomically; `columns` maps attribute names to column kinds.
 
     None becomes null.
     """
@@ -30,18 +30,18 @@ def save_rows(rows: Sequence[Any], columns: Mapping[str, str], path: Path) -> Pa
 
     arrays = [_array([getattr(row, name) for row in rows], kind) for name, kind in columns.items()]
     table = pa.Table.from_arrays(arrays, names=list(columns))
-    # An open file, not its name: pyarrow takes names in UTF-8 alone, whatever the locale
-    with whole_file(path) as partial, partial.open("wb") as file:
+    # Pass an open file: pyarrow encodes file names in UTF-8, whatever the locale
+    with atomic_write(path) as partial, partial.open("wb") as file:
         pq.write_table(table, file)
-        file.flush()  # a full disk must show before the file takes its place
+        file.flush()  # a full disk must raise before the file is renamed
     return path
 
 
 def load_rows(path: Path, kind: type[Row], columns: Sequence[str]) -> list[Row]:
-    """Every row as a `kind` of its `columns`, in their order; no such file is an empty list.
+    """Return each row as `kind(*columns)`, or an empty list if the file does not exist.
 
     Raises:
-        ResultError: the file is not whole.
+        ResultError: the file is incomplete or malformed.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -51,7 +51,7 @@ def load_rows(path: Path, kind: type[Row], columns: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
     try:
         with path.open("rb") as file:
-            # A batch at a time, so that a million rows are in memory once
+            # Read in batches, so that a million rows are not in memory twice
             for batch in pq.ParquetFile(file).iter_batches(columns=list(columns)):
                 values = [_values(batch.column(name)) for name in columns]
                 rows += map(kind, *values)
@@ -65,7 +65,7 @@ def _values(array: Any) -> list[Any]:
     import pyarrow as pa
 
     values: list[Any] = array.to_pylist()
-    if pa.types.is_string(array.type):  # a few words that repeat, such as a status: one object each
+    if pa.types.is_string(array.type):  # values such as a status repeat: store each string once
         return [value if value is None else sys.intern(value) for value in values]
     return values
 

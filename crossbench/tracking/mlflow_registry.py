@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crossbench.errors import TrackingError
-from crossbench.load.labels import load_text
+from crossbench.load.labels import load_description
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
 from crossbench.results import RunResult
 from crossbench.tracking.mlflow_format import DIGEST_TAG, is_number
@@ -47,7 +47,13 @@ def link_version(client: MlflowClient, name: str, run_id: str, result: RunResult
             RATE_TAG: f"{rate:.6g}",
             **({P95_TAG: f"{p95:.6g}"} if is_number(p95) else {}),
             RUN_TAG: run_id,
-            CELL_TAG: f"{model.get('backend')} {model.get('quant')} {load_text(result.config)}",
+            CELL_TAG: " ".join(
+                (
+                    str(model.get("backend")),
+                    str(model.get("quant")),
+                    load_description(result.config),
+                )
+            ),
         }
         for key, value in tags.items():
             client.set_model_version_tag(name, number, key, value)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from sentence_transformers import CrossEncoder
 
 from crossbench.backends.base import Backend
-from crossbench.backends.compilations import compilations
+from crossbench.backends.compilations import compilation_count
 from crossbench.backends.compiled import CompiledBackend
 from crossbench.errors import ModelError
 from crossbench.load.datasets import TrecDataset
@@ -106,12 +106,12 @@ def test_compiled_scores_equal_sentence_transformers(
     backend = CompiledBackend(deployment=deployment(seeded_model, cache_dir), **values)
     backend.load_model()
     backend.warmup([20, 30, 40])
-    compiled = compilations()
+    compiled = compilation_count()
     assert compiled
     ours = scores(backend, PAIRS)
     np.testing.assert_allclose(ours, published(seeded_model, PAIRS), atol=FP32_TOLERANCE, rtol=0)
     assert scores(backend, PAIRS[:1])[0] == pytest.approx(ours[0], abs=COMPANY_TOLERANCE)
-    assert compilations() == compiled
+    assert compilation_count() == compiled
 
 
 def test_padding_counts_as_computed(seeded_model: ModelFolder, cache_dir: Path) -> None:

@@ -159,7 +159,7 @@ def scores_of_rounded_weights(
         )
         for layer in weights.layers
     )
-    weights = replace(weights, words=rounded(weights.words), layers=layers)
+    weights = replace(weights, word_embeddings=rounded(weights.word_embeddings), layers=layers)
     engine = _Engine(mx, mx.default_device())
     engine.load(weights, mx.float32, bits=None, group_size=group_size, cls_only=False)
     scores = engine.scores([batch.padded(model.pad_id)])[0]

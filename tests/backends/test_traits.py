@@ -13,9 +13,9 @@ from crossbench.backends.availability import Missing, Supported
 from crossbench.backends.base import Traits
 from crossbench.backends.noop import NoopBackend
 from crossbench.models.folder import ModelFolder
-from crossbench.report.advice.choice import choose
-from crossbench.report.advice.limits import bottlenecks
-from crossbench.report.compare import Run, cells
+from crossbench.report.advice.bottlenecks import bottlenecks
+from crossbench.report.advice.candidates import select_candidates
+from crossbench.report.compare import Run, summarise_cells
 from crossbench.report.suite import STUDY_FILE, SUITE_FILE, write_suite_report
 from crossbench.results import RunResult, Status, save_result
 from crossbench.runner.compose import build_reference, build_server
@@ -88,15 +88,15 @@ def run(backend: str, pairs_per_s: float, model: dict[str, Any], **config: Any) 
 
 def test_a_floor_of_any_name_is_no_rival_and_bounds_the_harness() -> None:
     floor = run("sleepy", 1000, {"computes_scores": False})
-    joined = cells([floor, run("onnx", 500, {"computes_scores": True})])
-    assert choose(joined).left_out == {"sleepy": "runs no model"}
+    joined = summarise_cells([floor, run("onnx", 500, {"computes_scores": True})])
+    assert select_candidates(joined).excluded == {"sleepy": "runs no model"}
     told = " ".join(bottlenecks(joined, ["backend"]).evidence)
     assert "50 % of the throughput of backend=sleepy is reached" in told
 
 
 def test_results_from_before_it_was_said() -> None:
-    joined = cells([run("noop", 1000, {}), run("onnx", 500, {})])
-    assert choose(joined).left_out == {"noop": "runs no model"}
+    joined = summarise_cells([run("noop", 1000, {}), run("onnx", 500, {})])
+    assert select_candidates(joined).excluded == {"noop": "runs no model"}
 
 
 def test_a_suite_compares_the_studies_that_are_marked(tmp_path: Path) -> None:

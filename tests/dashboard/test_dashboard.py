@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.charts import CHARTS
+from crossbench.dashboard.content import tiles
 from crossbench.dashboard.document import document
 from crossbench.dashboard.figures import GpuUse
 from crossbench.dashboard.journal import FileJournal, JournalReader
@@ -29,7 +30,6 @@ from crossbench.dashboard.process import JOURNAL_FILE, WebDashboard
 from crossbench.dashboard.prometheus import exposition
 from crossbench.dashboard.screenshot import BROWSER_ARGS, find_browser
 from crossbench.dashboard.watch import Watcher
-from crossbench.dashboard.words import tiles
 from crossbench.errors import DashboardError
 from crossbench.events import (
     CellEnded,

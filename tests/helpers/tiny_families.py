@@ -19,7 +19,7 @@ from tokenizers import (
 
 from crossbench.models.folder import ModelFolder
 from crossbench.models.sources import LocalModel
-from crossbench.models.wordpiece import read_words
+from crossbench.models.wordpiece import read_word_list
 from tests.helpers.texts import PAIRS
 
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -36,7 +36,7 @@ DISTILBERT_SIZES = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
 
 
 def _corpus() -> list[str]:
-    words = read_words()
+    words = read_word_list()
     texts = [text[:2000] for pair in PAIRS for text in (pair.query, pair.passage)]
     return [*texts, " ".join(words["function"]), " ".join(words["content"][:800])]
 

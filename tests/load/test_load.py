@@ -13,9 +13,9 @@ import pytest
 from crossbench.backends.noop import NoopBackend
 from crossbench.errors import ConfigError
 from crossbench.load.closed import keep_in_flight
-from crossbench.load.labels import load_labels, load_text
+from crossbench.load.labels import load_description, load_labels
 from crossbench.load.requests import RequestOptions, Requests
-from crossbench.load.sender import GONE, Sender, Stop
+from crossbench.load.sender import UNREACHABLE, Sender, Stop
 from crossbench.models.folder import ModelFolder
 from crossbench.report.axes import full_label, label, varying
 from crossbench.runner.checks import check_config
@@ -43,10 +43,10 @@ def make_sender(
     client: InferenceClient,
     stop: Stop,
     interrupted: asyncio.Event | None = None,
-    observe: Callable[[RequestRecord], None] = lambda record: None,
+    on_record: Callable[[RequestRecord], None] = lambda record: None,
 ) -> Sender:
     interrupted = interrupted or asyncio.Event()
-    return Sender(client, Requests(LISTS, 1), 20.0, stop, interrupted, observe=observe)
+    return Sender(client, Requests(LISTS, 1), 20.0, stop, interrupted, on_record=on_record)
 
 
 async def send_at(sender: Sender, times_s: list[float]) -> None:
@@ -147,7 +147,7 @@ def test_a_server_that_is_gone_ends_every_load(loop: str) -> None:
             return sender
 
     sender = asyncio.run(run())
-    assert {record.status for record in sender.records} == {GONE}
+    assert {record.status for record in sender.records} == {UNREACHABLE}
     assert 3 < sender.records[-1].received_s < 30
 
 
@@ -169,7 +169,7 @@ def test_a_cell_is_named_after_its_own_load() -> None:
     open_loop = with_nodes(closed, load=OPEN)
     assert label(closed) == full_label(closed) == "noop fp32 batch=32 concurrency=4"
     assert label(open_loop) == full_label(open_loop) == "noop fp32 batch=32 constant rate=5.0"
-    assert load_text(open_loop) == "batch=32 constant rate=5.0"
+    assert load_description(open_loop) == "batch=32 constant rate=5.0"
     assert varying([closed, open_loop]) == ["load"]
     faster = with_nodes(open_loop, load={**OPEN, "rate": 9.0})
     assert varying([open_loop, faster]) == ["load.rate"]
@@ -207,5 +207,5 @@ def test_a_load_is_refused_before_anything_is_loaded(override: str, words: str) 
 
 def test_turns_are_those_of_the_servers_models() -> None:
     served = ["large", "small"]
-    assert RequestOptions("score", 1.0, None).turns(served) == []
-    assert RequestOptions("score", 1.0, ["small", None]).turns(served) == ["small", "large"]
+    assert RequestOptions("score", 1.0, None).model_order(served) == []
+    assert RequestOptions("score", 1.0, ["small", None]).model_order(served) == ["small", "large"]

@@ -25,7 +25,7 @@ from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import DynamicScheduler
 from crossbench.serving.service import ModelService
 from crossbench.serving.telemetry import Telemetry
-from crossbench.serving.token_memory import TokenMemory
+from crossbench.serving.token_cache import TokenCache
 from crossbench.types import Pair, QueryPassages, Task
 from tests.helpers.engine_checks import backend
 from tests.helpers.serving import noop, serving
@@ -108,7 +108,7 @@ def test_remembered_tokens_are_checked_too(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with service_of(model, tmp_path, "packed", remember=True) as service:
-            service.learn([(RIVER, NOTHING)])
+            service.precompute_tokens([(RIVER, NOTHING)])
             for passages in ([NOTHING], ["a", "b", NOTHING * 2]):
                 with pytest.raises(InvalidRequest, match=f"text {len(passages) - 1} of passages"):
                     await service.score(RIVER, passages, None)
@@ -153,7 +153,7 @@ async def service_of(
     scheduler, telemetry = DynamicScheduler("dynamic", 64, 5.0), Telemetry(list)
     pool = Pool(scheduler, [replica], telemetry, 4096, "load")
     tokenizer = PairTokenizer(model)
-    memory = TokenMemory(tokenizer.encode) if remember else None
+    token_cache = TokenCache(tokenizer.encode) if remember else None
     service = ModelService(
         model,
         [replica],
@@ -161,7 +161,7 @@ async def service_of(
         activation_of(model),
         pool,
         ThreadPoolExecutor(1),
-        memory=memory,
+        token_cache=token_cache,
     )
     service.start()
     try:

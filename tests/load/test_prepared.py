@@ -16,7 +16,7 @@ from crossbench.load.prepared import PreparedDataset, prepare
 from crossbench.models.folder import ModelFolder
 from crossbench.models.sources import SeededModel
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.system.kept import kept_path, load_kept, save_kept
+from crossbench.system.json_cache import cache_path, load_cached, save_cached
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,12 @@ def _of_another_program(path: Path) -> None:
 
 
 def _of_another_kind(path: Path) -> None:
-    save_kept(path, {"lists": [{"query": 1}], "name": "synthetic", "source": ""})
+    save_cached(path, {"lists": [{"query": 1}], "name": "synthetic", "source": ""})
 
 
 def _of_another_digest(path: Path) -> None:
-    save_kept(path, {**load_kept(path), "digest": "0"} if "lists" in load_kept(path) else [1, 2])
+    cached = load_cached(path)
+    save_cached(path, {**cached, "digest": "0"} if "lists" in cached else [1, 2])
 
 
 @pytest.mark.parametrize(
@@ -107,11 +108,11 @@ def test_broken_or_foreign_file_is_as_good_as_none(
 
 
 def test_file_under_the_name_of_another_key_does_not_count(tmp_path: Path) -> None:
-    one, other = kept_path(tmp_path, 1), kept_path(tmp_path, 2)
-    save_kept(one, {"a": "ü\ud800"})
-    assert load_kept(one) == {"a": "ü\ud800"}
+    one, other = cache_path(tmp_path, 1), cache_path(tmp_path, 2)
+    save_cached(one, {"a": "ü\ud800"})
+    assert load_cached(one) == {"a": "ü\ud800"}
     shutil.copy(one, other)
-    assert load_kept(other) is None
+    assert load_cached(other) is None
 
 
 def test_folder_that_cannot_be_written_costs_the_cache_alone(

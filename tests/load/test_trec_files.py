@@ -18,7 +18,7 @@ import pytest
 from crossbench.errors import DatasetError
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.lengths import summarise
-from crossbench.quality.check import Served, conclude
+from crossbench.quality.check import ServedScores, evaluate_scores
 from crossbench.report.cell import write_cell_report
 from crossbench.results import save_result
 from crossbench.runner.result import CellData, Measured, to_result
@@ -250,7 +250,7 @@ def test_judged_passages_without_a_text_are_counted(tmp_path: Path) -> None:
     folder = a_folder(tmp_path, run_txt=None, collection_tsv="d1\tone\nd2\t\n")
     loaded = load_trec(folder)
     assert ids(loaded) == {"q1": ("d1",)}
-    assert loaded.lists[0].judged_elsewhere == (1,)
+    assert loaded.lists[0].other_grades == (1,)
     tells(loaded, "2 of 3 judged passages have no text", "1 of 2 queries with a relevant passage")
 
 
@@ -393,7 +393,7 @@ def test_beirs_layout(tmp_path: Path) -> None:
     ranked = load_trec(folder)
     assert ids(ranked) == {"q1": ("d3", "d5"), "7": ("2",)}
     assert ranked.lists[0].relevance == (0, None)
-    assert ranked.lists[0].judged_elsewhere == (2,)
+    assert ranked.lists[0].other_grades == (2,)
     assert ranked.files[-1] == "qrels/test.tsv.gz"
     for name in ("test.tsv.gz", "dev.tsv"):
         (folder / "qrels" / name).rename(folder / "qrels" / f"my{name}")
@@ -528,7 +528,9 @@ def quality_of(relevance: tuple[int | None, ...], **changes: Any) -> dict[str, A
         for n in range(12)
     )
     scores = tuple(np.arange(size, dtype=np.float32) for _ in lists)
-    return dict(conclude(Served("sample", lists, scores, 12, **changes), scores, 0).summary)
+    return dict(
+        evaluate_scores(ServedScores("sample", lists, scores, 12, **changes), scores, 0).summary
+    )
 
 
 def test_the_verdict_knows_what_the_judgements_cannot_tell() -> None:

@@ -22,7 +22,7 @@ from crossbench.measure.metric import Better, Kind, View
 from crossbench.measure.ranking import ScoredList, quality_metrics
 from crossbench.measure.statistics import summarise, windows
 from crossbench.models.folder import ModelFolder
-from crossbench.report.columns import metric_text, told_text
+from crossbench.report.columns import metric_text, text_with_unit
 from crossbench.report.metrics_doc import metrics_doc
 from crossbench.results import Status, cell_folders, load_result
 from crossbench.runner.result import server_metrics
@@ -146,7 +146,7 @@ def test_how_values_are_written() -> None:
     )
     few = {p95.name: 12.34, catalogue.REQUESTS_OK.name: 99.0}
     assert metric_text(p95, few) == "~12.3 (n=99)"
-    assert told_text(p95, {**few, catalogue.REQUESTS_OK.name: 100.0}) == "12.3 ms"
+    assert text_with_unit(p95, {**few, catalogue.REQUESTS_OK.name: 100.0}) == "12.3 ms"
     assert metric_text(p95, {}) == "–"
     assert catalogue.REQUESTS_OK.text(12345.0) == "12,345"
     assert catalogue.PADDING_WASTE.text(0.1234) == "12.3"

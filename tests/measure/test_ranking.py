@@ -154,9 +154,7 @@ def test_verdicts() -> None:
 
 
 def test_a_reference_that_finds_nothing_decides_nothing() -> None:
-    nothing = [
-        replace(item, relevance=(0,) * 20, judged_elsewhere=(3,)) for item in judged_lists(0.0)
-    ]
+    nothing = [replace(item, relevance=(0,) * 20, other_grades=(3,)) for item in judged_lists(0.0)]
     metrics = quality_metrics(nothing, 0)
     assert metrics["quality/ndcg_at_10"] == 0
     assert judge(metrics).verdict is Verdict.UNSURE

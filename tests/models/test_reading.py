@@ -23,7 +23,7 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.layout import LIBRARY_FILE
 from crossbench.models.reading import read_folder
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.system.kept import load_kept
+from crossbench.system.json_cache import load_cached
 from crossbench.types import Float32Array, Pair
 from tests.helpers.places import REPO
 from tests.helpers.serving import pytorch
@@ -248,7 +248,7 @@ def test_shards_are_read_by_their_index(folder: Path) -> None:
     assert scores(folder, RIVER) == pytest.approx(expected, abs=1e-5)
     from crossbench.models.weights import read_weights
 
-    assert read_weights(read_folder(folder, "m")).words.shape == (30522, 32)
+    assert read_weights(read_folder(folder, "m")).word_embeddings.shape == (30522, 32)
     (folder / next(iter(halves))).unlink()
     with pytest.raises(ModelError, match="names model-00001-of-00002"):
         read_folder(folder, "m")
@@ -403,7 +403,7 @@ def test_what_transformers_says_is_asked_apart_and_kept(folder: Path, tmp_path: 
     assert read_folder(folder, "m", None, cache).facts == here.facts
     kept.write_text(kept.read_text("utf-8")[:100], "utf-8")  # of a disk that was full
     assert read_folder(folder, "m", None, cache).facts == here.facts
-    assert load_kept(kept) is not None
+    assert load_cached(kept) is not None
     (folder / "tokenizer.json").write_text("{}")
     failed = ask()
     assert failed.returncode == 1

@@ -19,7 +19,7 @@ from crossbench.errors import ConfigError
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.quality.check import Served, compare, score_sample, why_unchecked
+from crossbench.quality.check import ServedScores, compare, reason_not_checked, score_sample
 from crossbench.quality.reference_scores import reference_scores
 from crossbench.quality.sample import NoCheck
 from crossbench.quality.score_cache import ReferenceCache
@@ -57,7 +57,7 @@ def test_the_sample_is_the_same_whatever_the_order_and_starts_with_the_same_quer
 def test_what_depth_cuts_off_still_counts_as_judged() -> None:
     (entry,) = a_check(depth=2).choose(LISTS[4:])
     assert entry.passage_ids == ("q4-0", "q4-1")
-    assert (entry.relevance, entry.judged_elsewhere) == ((0, 1), (2, 0, 1, 2))
+    assert (entry.relevance, entry.other_grades) == ((0, 1), (2, 0, 1, 2))
 
 
 def test_without_judgements_fewer_lists_are_taken_and_none_by_no_check() -> None:
@@ -165,10 +165,10 @@ def test_what_cannot_be_checked_says_why(
     fields: dict[str, Any], pipeline: Pipeline, words: str, model: ModelFolder, tmp_path: Path
 ) -> None:
     (served_model,) = info_of(model, **fields).models
-    why = why_unchecked(a_check(), pipeline, served_model, model.digest)
+    why = reason_not_checked(a_check(), pipeline, served_model, model.digest)
     assert why is not None
     assert words in why
-    served = Served("sample", why=why)
+    served = ServedScores("sample", skip_reason=why)
     checked = compare(served, a_check(), ReferenceCache(tmp_path, model), no_server, 0, print)
     assert checked.summary["verdict"] == "not checked"
     assert words in checked.summary["reason"]
@@ -176,7 +176,7 @@ def test_what_cannot_be_checked_says_why(
 
 def test_a_server_that_is_gone_costs_the_check_alone(model: ModelFolder, tmp_path: Path) -> None:
     served = ask("127.0.0.1:1", info_of(model), tmp_path)
-    assert "the server failed: UNAVAILABLE" in served.why
+    assert "the server failed: UNAVAILABLE" in served.skip_reason
 
 
 def test_the_reference_itself_is_judged_and_compared_with_nothing(
@@ -184,7 +184,7 @@ def test_the_reference_itself_is_judged_and_compared_with_nothing(
 ) -> None:
     info = info_of(seeded_model, is_reference=True)
 
-    async def run() -> Served:
+    async def run() -> ServedScores:
         async with serving([noop(seeded_model)]) as address:
             return await asyncio.to_thread(ask, address, info, tmp_path)
 
@@ -201,8 +201,8 @@ def ask(
     address: str,
     info: pb.ServerInfo,
     cache_dir: Path,
-) -> Served:
-    async def run() -> Served:
+) -> ServedScores:
+    async def run() -> ServedScores:
         async with InferenceClient(address) as client:
             return await score_sample(
                 client,

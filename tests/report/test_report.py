@@ -16,7 +16,7 @@ from crossbench.measure.correlation import correlation_metrics
 from crossbench.measure.statistics import summarise, windows
 from crossbench.report.axes import flatten, label, varying
 from crossbench.report.cell import write_cell_report
-from crossbench.report.compare import Estimate, Run, cells, distinguishable, pareto
+from crossbench.report.compare import Estimate, Run, distinguishable, pareto, summarise_cells
 from crossbench.report.style import PALETTE, figure, place_labels
 from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
 from crossbench.report.tables import interval_text, markdown_table, plain_table, plus_minus
@@ -343,14 +343,14 @@ def test_pooled_spread_by_hand() -> None:
             name, RunResult(Status.FINISHED, CellConfig(config(cell)), cell, metrics=metrics)
         )
 
-    joined = cells([run("0", "a", 90), run("1", "a", 110), run("2", "b", 200)])
+    joined = summarise_cells([run("0", "a", 90), run("1", "a", 110), run("2", "b", 200)])
     assert [cell.label for cell in joined] == ["a", "b"]
     first, second = joined[0].throughput, joined[1].throughput
     assert first is not None
     assert second is not None
     # Relative deviations -0.1 and 0.1: a standard deviation of sqrt(0.02) with one degree.
-    assert first.half == pytest.approx(12.7062047 * 0.02**0.5 * 100 / 2**0.5)
-    assert second.half == pytest.approx(12.7062047 * 0.02**0.5 * 200)
+    assert first.half_width == pytest.approx(12.7062047 * 0.02**0.5 * 100 / 2**0.5)
+    assert second.half_width == pytest.approx(12.7062047 * 0.02**0.5 * 200)
 
 
 def test_distinguishable() -> None:
@@ -418,9 +418,9 @@ def test_labels_never_overlap() -> None:
         points = [(float(x), float(y)) for x, y in rng.uniform(0, 1, (40, 2))]
         for x, y in points:
             axes.plot(x, y, "o")
-        homeless = place_labels(axes, [(x, y, ["a label of some length"]) for x, y in points])
+        unplaced = place_labels(axes, [(x, y, ["a label of some length"]) for x, y in points])
         boxes = [text.get_window_extent() for text in axes.texts]
-        assert len(boxes) + len(homeless) == 40
+        assert len(boxes) + len(unplaced) == 40
         assert len(boxes) > 3
         marks = axes.transData.transform(points)
         for i, box in enumerate(boxes):

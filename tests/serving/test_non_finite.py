@@ -38,7 +38,7 @@ from crossbench.models.activation import activation_of
 from crossbench.models.attention import GroupedAttention
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.quality.check import Served, compare, conclude, score_sample
+from crossbench.quality.check import ServedScores, compare, evaluate_scores, score_sample
 from crossbench.quality.score_cache import ReferenceCache
 from crossbench.results import Status, load_records
 from crossbench.runner.compose import build_reference
@@ -56,7 +56,7 @@ from crossbench.serving.scheduler import DynamicScheduler
 from crossbench.serving.service import Answer, ModelService
 from crossbench.serving.telemetry import Telemetry
 from crossbench.settings.cell_config import CellConfig
-from crossbench.system.kept import load_kept, write_kept
+from crossbench.system.json_cache import load_cached, write_cached
 from crossbench.types import Float32Array, Quant, QueryPassages, RequestRecord
 from tests.helpers.commands import crossbench, results, the_sweep
 from tests.helpers.engine_checks import backend
@@ -230,7 +230,7 @@ def test_the_client_takes_no_such_numbers_from_any_server(
     model: ModelFolder,
     tmp_path: Path,
 ) -> None:
-    async def run() -> Served:
+    async def run() -> ServedScores:
         server = grpc.aio.server()
         servicer = Foreign(values, infer_ms)
         pb_grpc.add_InferenceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
@@ -246,7 +246,7 @@ def test_the_client_takes_no_such_numbers_from_any_server(
 
     served = asyncio.run(run())
     assert wrong in served.non_finite
-    assert "the server failed: DATA_LOSS" in served.why
+    assert "the server failed: DATA_LOSS" in served.skip_reason
 
 
 @pytest.mark.parametrize("values", [(), (1.0,), (1.0, 2.0, 3.0)])
@@ -276,7 +276,7 @@ async def sample(
     lists: Sequence[QueryPassages],
     info: pb.ServerInfo,
     cache_dir: Path,
-) -> Served:
+) -> ServedScores:
     return await score_sample(
         client,
         a_check(),
@@ -312,8 +312,8 @@ def test_statistics_and_verdicts_refuse_them() -> None:
 
 def test_scores_that_got_past_every_other_check_give_no_verdict() -> None:
     entry = LISTS[1]
-    served = Served("sample", (entry,), (scores(1, NAN, 2),), 1)
-    checked = conclude(served, [scores(1, 2, 3)], 0)
+    served = ServedScores("sample", (entry,), (scores(1, NAN, 2),), 1)
+    checked = evaluate_scores(served, [scores(1, 2, 3)], 0)
     assert checked.summary["verdict"] == "not checked"
     assert "1 of 3 scores of query q1 are NaN or infinite" in checked.summary["reason"]
     assert (checked.metrics, checked.pairs) == ({}, [])
@@ -327,8 +327,8 @@ def test_the_cache_neither_keeps_nor_returns_them(model: ModelFolder, tmp_path: 
     assert not list(tmp_path.iterdir())
     cache.save(entry, scores(1, 2, 3))
     (file,) = tmp_path.iterdir()
-    write_kept(file, bad.tolist())
-    assert load_kept(file) is not None
+    write_cached(file, bad.tolist())
+    assert load_cached(file) is not None
     assert cache.load(entry) is None
 
 
@@ -347,7 +347,7 @@ def test_another_tokenizers_library_is_another_reference(
 
 def test_a_reference_without_numbers_keeps_no_ranking(model: ModelFolder, tmp_path: Path) -> None:
     entry = dataclasses.replace(LISTS[1], passages=(GOOD, BAD, GOOD))
-    served = Served("sample", (entry,), (scores(1, 2, 3),), 1)
+    served = ServedScores("sample", (entry,), (scores(1, 2, 3),), 1)
     cache = ReferenceCache(tmp_path, model)
 
     checked = compare(

@@ -31,7 +31,7 @@ from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import DirectScheduler
 from crossbench.serving.server import Server
 from crossbench.serving.telemetry import Telemetry
-from crossbench.serving.token_memory import TokenMemory
+from crossbench.serving.token_cache import TokenCache
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.component import Component
 from crossbench.settings.plan import CellPlan, make_plan
@@ -134,10 +134,10 @@ class RestingWorker:
 
     released: threading.Event
     resting: threading.Event = field(default_factory=threading.Event)
-    look_s: float | None = None
+    idle_check_s: float | None = None
 
     def infer(self, batch: TokenBatch) -> Inference:
-        self.look_s = 0.01
+        self.idle_check_s = 0.01
         return Inference(np.zeros(len(batch), dtype=np.float32), batch.total_tokens)
 
     def alive(self) -> bool:
@@ -166,7 +166,7 @@ def test_who_is_about_to_rest_is_not_waited_for_and_may_fail_at_it() -> None:
     pool.start()
     try:
         compute()
-        (first,) = (worker for worker in workers if worker.look_s)
+        (first,) = (worker for worker in workers if worker.idle_check_s)
         assert first.resting.wait(10)
         compute()  # the other one does, while the first is still at it
         assert not released.is_set()
@@ -237,15 +237,15 @@ def test_several_models_in_one_server(cache_dir: Path, seeded_model: ModelFolder
                 cut = await client.score("q", [passage], model="short")
                 assert whole.scores[0] > 40
                 assert cut.scores[0] == 16
-                turns = RequestOptions("score", 10.0, ["short", "short", None]).turns(names)
+                models = RequestOptions("score", 10.0, ["short", "short", None]).model_order(names)
                 requests = Requests([QueryPassages("1", "q", ("p",), (passage,))], 1)
-                sender = Sender(client, requests, 10.0, Stop(6, 10.0), asyncio.Event(), turns)
+                sender = Sender(client, requests, 10.0, Stop(6, 10.0), asyncio.Event(), models)
                 await keep_in_flight(sender, 2)
                 by_index = sorted(sender.records, key=lambda record: record.index)
                 assert [record.truncated for record in by_index] == [1, 1, 0] * 2
-                assert RequestOptions("score", 10.0, "all").turns(names) == names
+                assert RequestOptions("score", 10.0, "all").model_order(names) == names
                 with pytest.raises(ConfigError, match="add what is missing to pool"):
-                    RequestOptions("score", 10.0, ["tall"]).turns(names)
+                    RequestOptions("score", 10.0, ["tall"]).model_order(names)
             finally:
                 await server.stop()
 
@@ -305,7 +305,7 @@ def test_one_stage_alone(cache_dir: Path, seeded_model: ModelFolder) -> None:
 
     async def run(pipeline: str) -> None:
         server = make_server(cache_dir, "backend=noop", f"pipeline={pipeline}")
-        server.learn([("q", passages[0]), ("q", passages[1])])
+        server.precompute_tokens([("q", passages[0]), ("q", passages[1])])
         async with InferenceClient(await server.start()) as client:
             try:
                 assert f"pipeline={pipeline}:" in (await client.info()).models[0].caveat
@@ -330,15 +330,15 @@ def test_one_stage_alone(cache_dir: Path, seeded_model: ModelFolder) -> None:
 
 def test_a_full_token_memory_still_answers(seeded_model: ModelFolder) -> None:
     tokenizer = PairTokenizer(seeded_model)
-    memory = TokenMemory(tokenizer.encode, max_tokens=5)
+    cache = TokenCache(tokenizer.encode, max_tokens=5)
     texts = [("q", passage) for passage in PASSAGES]
-    memory.learn(texts[:1])
+    cache.add(texts[:1])
     for _ in range(2):
-        tokenized = memory.learn_and_recall(texts)
+        tokenized = cache.get_or_add(texts)
         expected = tokenizer.encode_query("q", PASSAGES)
         assert np.array_equal(tokenized.batch.input_ids, expected.batch.input_ids)
-    assert memory.recall(texts[:1]) is not None
-    assert memory.recall(texts) is None
+    assert cache.get(texts[:1]) is not None
+    assert cache.get(texts) is None
 
 
 def test_a_pipeline_that_is_none(cache_dir: Path) -> None:

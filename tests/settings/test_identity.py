@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import crossbench
-from crossbench.report.compare import cells
+from crossbench.report.compare import summarise_cells
 from crossbench.report.sweep import read_runs, write_sweep_report
 from crossbench.results import SCHEMA_VERSION, load_result, save_result
 from crossbench.settings.cell_config import CellConfig
@@ -77,7 +77,7 @@ def test_old_results_join_new_ones_of_the_same_cell(old: Path) -> None:
     new = config_of("backend=noop", *AS_OLD, "repeat=1")
     kept = {name: getattr(result, name) for name in ("status", "metrics", "model", "quality")}
     save_result(type(result)(config=new, cell_id=new.cell_id, **kept), again)
-    joined = cells(read_runs(old))
+    joined = summarise_cells(read_runs(old))
     assert sorted(len(cell.runs) for cell in joined) == [1, 2]
     assert (
         json.loads((again / "result.json").read_text("utf-8"))["schema_version"] == SCHEMA_VERSION

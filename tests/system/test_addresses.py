@@ -1,4 +1,4 @@
-"""Hosts, ports and proxies: what is this machine's, what is refused, what a proxy gets to see."""
+"""Tests of host and port parsing, of recognising this machine, and of bypassing proxies."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from crossbench.models.folder import ModelFolder
 from crossbench.runner.targets import Remote
 from crossbench.serving.client import InferenceClient
 from crossbench.system.addresses import (
+    bypass_proxy,
     check_host,
     has_ipv6,
     is_this_machine,
     join_address,
-    keep_off_proxy,
     split_address,
 )
 from tests.helpers.serving import noop, serving
@@ -34,31 +34,32 @@ ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 
 @dataclass
 class Proxy:
-    """A listener that keeps the first line of whatever reaches it, and hangs up."""
+    """A listener that records the first line of each connection and closes it."""
 
     url: str
-    heard: list[str] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
 
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A proxy that every variable of the environment names."""
+    """A proxy that all proxy variables of the environment point to."""
     listener = socket.create_server(("127.0.0.1", 0))
-    made = Proxy(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    proxy = Proxy(f"http://127.0.0.1:{listener.getsockname()[1]}")
 
-    def hear() -> None:
+    def accept_all() -> None:
         with contextlib.suppress(OSError):
             while True:
-                caller, _ = listener.accept()
-                with caller:
-                    made.heard.append(caller.recv(1000).decode("latin-1").partition("\r\n")[0])
+                connection, _ = listener.accept()
+                with connection:
+                    first_line = connection.recv(1000).decode("latin-1").partition("\r\n")[0]
+                    proxy.received.append(first_line)
 
-    threading.Thread(target=hear, daemon=True).start()
+    threading.Thread(target=accept_all, daemon=True).start()
     for name in ("grpc_proxy", "http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
-        monkeypatch.setenv(name, made.url)
+        monkeypatch.setenv(name, proxy.url)
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "elsewhere.example")
-    yield made
+    yield proxy
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
 
@@ -67,7 +68,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     "host",
     ["127.0.0.1", "localhost", "0.0.0.0", *(pytest.param(h, marks=ipv6) for h in ("::1", "::"))],
 )
-def test_a_server_of_this_machine_is_asked_without_the_proxy(
+def test_client_bypasses_the_proxy_for_a_local_server(
     proxy: Proxy, seeded_model: ModelFolder, host: str
 ) -> None:
     async def score() -> tuple[str, int]:
@@ -81,20 +82,20 @@ def test_a_server_of_this_machine_is_asked_without_the_proxy(
     assert split_address(address, "server.address")[0] == host
     assert address.startswith("[") == (":" in host)
     assert scores == 2
-    assert proxy.heard == []
+    assert proxy.received == []
 
 
-def test_a_server_elsewhere_is_asked_through_the_proxy_and_that_is_told(proxy: Proxy) -> None:
+def test_error_for_an_unreachable_remote_server_names_the_proxy(proxy: Proxy) -> None:
     remote = Remote("remote", "server.example:50051", 0.5)
     with pytest.raises(
         TargetUnreachable, match=r"grpc_proxy=http://127.* add server.example to no"
     ):
         asyncio.run(remote.open(lambda: None))  # type: ignore[arg-type, return-value]
-    assert proxy.heard[0].startswith("CONNECT server.example:50051")
+    assert proxy.received[0].startswith("CONNECT server.example:50051")
 
 
-def test_http_clients_ask_this_machine_without_the_proxy(proxy: Proxy) -> None:
-    """As MLflow's does, whose library is `requests`."""
+def test_http_clients_bypass_the_proxy_for_this_machine(proxy: Proxy) -> None:
+    """MLflow's client uses the `requests` library."""
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -102,25 +103,25 @@ def test_http_clients_ask_this_machine_without_the_proxy(proxy: Proxy) -> None:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Nothing to say."""
+            """Log nothing."""
 
     with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         with pytest.raises(requests.ConnectionError):
             requests.get(url, timeout=10)
-        assert len(proxy.heard) == 1
-        keep_off_proxy(url)
+        assert len(proxy.received) == 1
+        bypass_proxy(url)
         assert requests.get(url, timeout=10).status_code == 200
         server.shutdown()
-    keep_off_proxy("http://mlflow.example:5000")
-    keep_off_proxy("sqlite:////somewhere/mlflow.db")
+    bypass_proxy("http://mlflow.example:5000")
+    bypass_proxy("sqlite:////somewhere/mlflow.db")
     assert requests.utils.should_bypass_proxies("http://elsewhere.example", None)
     assert not requests.utils.should_bypass_proxies("http://mlflow.example", None)
-    assert len(proxy.heard) == 1
+    assert len(proxy.received) == 1
 
 
-def test_this_machine_is_known_by_its_names_and_addresses() -> None:
+def test_this_machine_is_recognised_by_its_names_and_addresses() -> None:
     own = [item.address for items in psutil.net_if_addrs().values() for item in items
            if item.family in (socket.AF_INET, socket.AF_INET6)]  # fmt: skip
     for host in (*own, socket.gethostname(), "LOCALHOST", "a.localhost", "localhost.", "127.8.9.1",
@@ -135,12 +136,12 @@ def test_this_machine_is_known_by_its_names_and_addresses() -> None:
     [
         ("127.0.0.1:50051", "127.0.0.1", 50051),
         ("[::1]:50051", "::1", 50051),
-        ("::1:8080", "::1", 8080),  # a port is never left out
+        ("::1:8080", "::1", 8080),  # the last part is always the port
         ("[fe80::1%eth0]:1", "fe80::1%eth0", 1),
         ("my-host.example:65535", "my-host.example", 65535),
     ],
 )
-def test_addresses_are_host_and_port(text: str, host: str, port: int) -> None:
+def test_valid_addresses_are_split_and_joined(text: str, host: str, port: int) -> None:
     assert split_address(text, "server.address") == (host, port)
     assert split_address(join_address(host, port), "server.address") == (host, port)
 
@@ -150,36 +151,36 @@ def test_addresses_are_host_and_port(text: str, host: str, port: int) -> None:
     ["", "localhost", ":50051", "::1", "[::1]", "http://localhost:50051", "localhost:0", "a:65536",
      "a:+1", "a b:1", "[localhost]:1", "localhost:50051/", "[::1:50051", "a:٣"],
 )  # fmt: skip
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_invalid_addresses_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"server\.address must be HOST:PORT, got .*::1:50051"):
         InferenceClient(text)
 
 
 @pytest.mark.parametrize(
-    ("host", "words"),
+    ("host", "message"),
     [
         ("", r"\.host is empty: give \w+\.host=127\.0\.0\.1"),
-        ("127.0.0.1:50051", r"has a port in it: give \w+\.host=127\.0\.0\.1 \w+\.port=50051"),
-        ("[::1]:50051", r"has a port in it: give \w+\.host=::1 \w+\.port=50051"),
-        ("http://localhost", "must be a host's name or address"),
-        ("nowhere.invalid", "cannot be looked up"),
-        ("203.0.113.1", "is no address of this machine"),
-        ("2001:db8::1", "is no address of this machine|IPv6 is switched off"),
+        ("127.0.0.1:50051", r"contains a port: give \w+\.host=127\.0\.0\.1 \w+\.port=50051"),
+        ("[::1]:50051", r"contains a port: give \w+\.host=::1 \w+\.port=50051"),
+        ("http://localhost", "must be a host name or address"),
+        ("nowhere.invalid", "cannot be resolved"),
+        ("203.0.113.1", "is not an address of this machine"),
+        ("2001:db8::1", "is not an address of this machine|IPv6 is disabled"),
     ],
 )
-def test_hosts_that_cannot_be_listened_on_are_told_apart(
-    seeded_model: ModelFolder, host: str, words: str
+def test_each_kind_of_unusable_listen_host_has_its_own_error_message(
+    seeded_model: ModelFolder, host: str, message: str
 ) -> None:
     async def serve() -> None:
         async with serving([noop(seeded_model)], host=host):
             pass
 
-    with pytest.raises(ConfigError, match=words) as told:
+    with pytest.raises(ConfigError, match=message) as raised:
         asyncio.run(serve())
-    assert str(told.value).startswith("server.host")
-    with pytest.raises(ConfigError, match=words) as told:
+    assert str(raised.value).startswith("server.host")
+    with pytest.raises(ConfigError, match=message) as raised:
         listen(host, 0)
-    assert str(told.value).startswith("dashboard.host")
+    assert str(raised.value).startswith("dashboard.host")
 
 
 @pytest.mark.parametrize(
@@ -190,19 +191,20 @@ def test_hosts_that_cannot_be_listened_on_are_told_apart(
         *(pytest.param(h, "http://[::1]:", marks=ipv6) for h in ("::1", "[::1]", "::")),
     ],
 )
-def test_the_dashboard_says_where_a_browser_finds_it(host: str, url: str) -> None:
+def test_dashboard_url_is_reachable_from_this_machine(host: str, url: str) -> None:
     with listen(host, 0) as listener:
         assert url_of(listener) == f"{url}{listener.getsockname()[1]}"
 
 
-def test_brackets_may_stand_around_a_host_of_ipv6() -> None:
+def test_brackets_around_an_ipv6_host_are_optional() -> None:
     assert check_host("[::1]", "server") == check_host("::1", "server") == "::1"
 
 
-def test_a_server_that_is_not_there_is_told_without_a_proxy(proxy: Proxy) -> None:
+def test_error_for_an_absent_local_server_does_not_mention_the_proxy(proxy: Proxy) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(TargetUnreachable, match=f"no crossbench server answers at {address}") as it:
+    message = f"no crossbench server answers at {address}"
+    with pytest.raises(TargetUnreachable, match=message) as raised:
         asyncio.run(Remote("remote", address, 0.5).open(lambda: None))  # type: ignore[arg-type, return-value]
-    assert "proxy" not in str(it.value)
-    assert proxy.heard == []
+    assert "proxy" not in str(raised.value)
+    assert proxy.received == []

@@ -1,4 +1,4 @@
-"""What a machine may be like: behind a proxy, without a home, with settings for other programs."""
+"""Tests on unusual machines: a proxy, no home folder, broken matplotlib settings, no disk space."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PLOTS = {"latency_cdf", "over_time", "throughput_latency", "stages"}
 
 
 def cell(folder: Path) -> Path:
-    """The files of a cell that was measured."""
+    """Write the files of a finished cell to `folder`."""
     folder.mkdir(parents=True)
     settings = {"batch": 8, "concurrency": 1, "backend": {"name": "made"}, "quant": {"name": "x"}}
     metrics = summarise(RECORDS)
@@ -46,26 +46,29 @@ def cell(folder: Path) -> Path:
     return folder
 
 
-def nameless() -> list[str]:
-    """What runs a command as a user id that no account has, where the system lets us."""
+def unknown_user_prefix() -> list[str]:
+    """Return a command prefix that runs a command as a user id without an account.
+
+    Returns an empty list if the system does not allow it.
+    """
     command = ["unshare", "--user", "--map-user=12345"]
     works = shutil.which("unshare") and not subprocess.run([*command, "true"]).returncode
     return command if works else []
 
 
-def test_a_cell_runs_on_an_awkward_machine(seeded_model: ModelFolder, tmp_path: Path) -> None:
-    """A proxy, settings of matplotlib that it cannot use, no home, no name, ASCII, no asserts."""
-    heard: list[bytes] = []
+def test_a_cell_runs_on_an_unusual_machine(seeded_model: ModelFolder, tmp_path: Path) -> None:
+    """It has a proxy, invalid matplotlib settings, no home, no user, only ASCII, no asserts."""
+    proxied: list[bytes] = []
     outputs = tmp_path / "outputs"
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nno.such.key: 1\nfont.size: 90\n")
     with socket.create_server(("127.0.0.1", 0)) as proxy:
 
-        def hear() -> None:
+        def accept_all() -> None:
             with contextlib.suppress(OSError):
                 while True:
-                    heard.append(proxy.accept()[0].recv(1000))
+                    proxied.append(proxy.accept()[0].recv(1000))
 
-        threading.Thread(target=hear, daemon=True).start()
+        threading.Thread(target=accept_all, daemon=True).start()
         url = f"http://127.0.0.1:{proxy.getsockname()[1]}"
         proxies = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY")
         environment = {
@@ -89,22 +92,26 @@ def test_a_cell_runs_on_an_awkward_machine(seeded_model: ModelFolder, tmp_path: 
             *("dashboard=none", "tracker=none", f"outputs_dir={outputs}"),
         ]
         done = subprocess.run(
-            [*nameless(), *command], env=environment, cwd=tmp_path, capture_output=True, timeout=240
+            [*unknown_user_prefix(), *command],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=240,
         )
-    told = (done.stdout + done.stderr).decode("ascii")
-    assert done.returncode == 0, told
-    assert heard == []
-    assert "Traceback" not in told
-    assert "noop fp32 batch=32 concurrency=1: writing the report\n" in told
-    assert "without +- the spread is unknown" in told
+    output = (done.stdout + done.stderr).decode("ascii")
+    assert done.returncode == 0, output
+    assert proxied == []
+    assert "Traceback" not in output
+    assert "noop fp32 batch=32 concurrency=1: writing the report\n" in output
+    assert "without +- the spread is unknown" in output
     (report,) = outputs.glob("*/0/report.md")
     assert "Missing plot" not in report.read_text("utf-8")
     assert {path.stem for path in (report.parent / "plots").glob("*.png")} == PLOTS
     assert json.loads((report.parent / "result.json").read_text("utf-8"))["status"] == "finished"
 
 
-def test_a_user_without_a_home_has_one_while_a_command_runs(tmp_path: Path) -> None:
-    """MLflow and OpenVINO insist on one."""
+def test_a_user_without_a_home_gets_a_temporary_one(tmp_path: Path) -> None:
+    """MLflow and OpenVINO require a home folder."""
     code = (
         "from pathlib import Path; from crossbench.system.command import command\n"
         "with command(): print(Path.home(), Path.home().is_dir())"
@@ -112,18 +119,18 @@ def test_a_user_without_a_home_has_one_while_a_command_runs(tmp_path: Path) -> N
     environment = {**CODE, "HOME": "", "TMPDIR": str(tmp_path)}
     for name in ("CROSSBENCH_CACHE", "USER", "LOGNAME"):
         environment.pop(name, None)
-    command = [*nameless(), sys.executable, "-c", code]
+    command = [*unknown_user_prefix(), sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    home, there = done.stdout.split()
-    assert there == "True"
-    if nameless():
+    home, is_folder = done.stdout.split()
+    assert is_folder == "True"
+    if unknown_user_prefix():
         assert Path(home).parent == tmp_path
         assert "has no home folder" in done.stderr
         assert "set HOME, or CROSSBENCH_CACHE=DIR" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_plots_take_nothing_from_settings_of_others_and_leave_them(tmp_path: Path) -> None:
+def test_plots_neither_use_nor_change_global_matplotlib_settings(tmp_path: Path) -> None:
     plain = cell(tmp_path / "0")
     write_cell_report(plain)
     with mpl.rc_context({"text.usetex": True, "font.size": 90, "savefig.dpi": 20}):
@@ -136,7 +143,7 @@ def test_plots_take_nothing_from_settings_of_others_and_leave_them(tmp_path: Pat
         assert pictures[0].read_bytes() == pictures[1].read_bytes(), name
 
 
-def test_a_plot_that_fails_costs_itself(tmp_path: Path) -> None:
+def test_only_the_failed_plot_is_missing_from_the_report(tmp_path: Path) -> None:
     folder = cell(tmp_path / "0")
     (folder / "plots/stages.svg").mkdir(parents=True)
     (tmp_path / "plots/by_cell.svg").mkdir(parents=True)
@@ -148,8 +155,8 @@ def test_a_plot_that_fails_costs_itself(tmp_path: Path) -> None:
     assert (tmp_path / "results.csv").stat().st_size > 0
 
 
-def test_settings_that_cannot_be_read_cost_no_plot(tmp_path: Path) -> None:
-    """In a process of its own: matplotlib reads its settings when it is imported first."""
+def test_unreadable_matplotlib_settings_do_not_prevent_plots(tmp_path: Path) -> None:
+    """It runs in a new process, because matplotlib reads its settings when it is first imported."""
     (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe")
     folder = cell(tmp_path / "0")
     code = (
@@ -164,8 +171,8 @@ def test_settings_that_cannot_be_read_cost_no_plot(tmp_path: Path) -> None:
     assert "Missing plot" not in (folder / "report.md").read_text("utf-8")
 
 
-def test_help_needs_no_plots_and_no_reader(tmp_path: Path) -> None:
-    """`--help | head -1`, beside settings that matplotlib refuses."""
+def test_help_works_without_matplotlib_and_without_a_reader(tmp_path: Path) -> None:
+    """This is `--help | head -1`, with settings that matplotlib refuses."""
     (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe")
     unread, pipe = os.pipe()
     os.close(unread)
@@ -180,17 +187,17 @@ def test_help_needs_no_plots_and_no_reader(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_a_terminal_that_nobody_reads_costs_nothing_else() -> None:
+def test_the_console_ignores_a_closed_pipe_and_a_full_disk() -> None:
     unread, pipe = os.pipe()
     os.close(unread)
-    with os.fdopen(pipe, "w") as nobody, Path("/dev/full").open("w") as full:
-        for stream in (nobody, full):
+    with os.fdopen(pipe, "w") as closed, Path("/dev/full").open("w") as full:
+        for stream in (closed, full):
             console = SteadyConsole(file=stream)
             console.print("a line")
             console.print("another one")
 
 
-def test_outputs_that_cannot_be_made_are_told_in_words(tmp_path: Path) -> None:
+def test_an_unwritable_output_folder_gets_a_readable_message(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for more in ([], ["-m", "batch=8,16", "tracker=none"]):
         command = [sys.executable, "-m", "crossbench", *more, f"outputs_dir={tmp_path}/file/x"]
@@ -202,8 +209,8 @@ def test_outputs_that_cannot_be_made_are_told_in_words(tmp_path: Path) -> None:
         assert "outputs_dir=DIR" in line
 
 
-def test_a_file_that_finds_no_room_costs_itself(tmp_path: Path) -> None:
-    """Its place is taken here by a folder; on a full disk it was tried by hand."""
+def test_a_file_that_cannot_be_written_adds_a_warning_to_the_result(tmp_path: Path) -> None:
+    """A folder blocks the file's path here; a full disk was tested by hand."""
     result = RunResult(Status.FINISHED, CellConfig(), "0")
     (tmp_path / "requests.parquet").mkdir()
     kept = saved(result, lambda: save_records(RECORDS, tmp_path))

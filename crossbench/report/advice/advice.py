@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossbench.measure.catalogue import P95_LATENCY
-from crossbench.report.columns import told_text
-from crossbench.report.compare import Cell, Estimate, distinguishable, ratio
+from crossbench.report.columns import text_with_unit
+from crossbench.report.compare import CellSummary, Estimate, distinguishable, ratio
 from crossbench.report.sweep_tables import estimate_text
 from crossbench.settings.flatten import value_text
 
@@ -22,40 +22,40 @@ class Recommendation:
     limits: tuple[str, ...] = ()
 
 
-def rate(cell: Cell) -> Estimate:
+def rate(cell: CellSummary) -> Estimate:
     """The throughput of a cell that is known to have one."""
     assert cell.throughput is not None
     return cell.throughput
 
 
-def times_text(a: Cell, b: Cell) -> str:
+def times_text(a: CellSummary, b: CellSummary) -> str:
     """How many times b's throughput a's is, with the half-width of the ratio's interval."""
     found = ratio(rate(a), rate(b))
-    return f"{found.value:.2f}×" + (f" (± {found.half:.2f})" if found.half else "")
+    return f"{found.value:.2f}×" + (f" (± {found.half_width:.2f})" if found.half_width else "")
 
 
-def speed_text(a: Cell, b: Cell) -> str:
+def speed_text(a: CellSummary, b: CellSummary) -> str:
     """`times_text`, and whether the two are really apart."""
     apart = distinguishable(rate(a), rate(b))
     doubt = {True: "", False: ", not distinguishable", None: ", spread unknown"}[apart]
     return f"{times_text(a, b)} the throughput{doubt}"
 
 
-def told(cell: Cell) -> str:
+def told(cell: CellSummary) -> str:
     """A cell with its throughput and p95."""
-    p95 = f"{P95_LATENCY.short} {told_text(P95_LATENCY, cell.metrics)}"
+    p95 = f"{P95_LATENCY.short} {text_with_unit(P95_LATENCY, cell.metrics)}"
     return f"{cell.label} ({estimate_text(cell.throughput)} {cell.unit}/s, {p95})"
 
 
-def spread_limit(joined: Sequence[Cell]) -> str:
+def spread_limit(cells: Sequence[CellSummary]) -> str:
     """How the intervals of these cells came about, which bounds what they can tell."""
-    measured = [cell for cell in joined if cell.throughput is not None]
+    measured = [cell for cell in cells if cell.throughput is not None]
     repeats = [cell.finished for cell in measured]
     if any(count > 1 for count in repeats):
         least, most = min(repeats), max(repeats)
         runs = f"{least} to {most}" if least < most else f"{most}"
         return f"The spread is that of {runs} runs of each cell."
-    if all(cell.throughput and cell.throughput.half is None for cell in measured):
+    if all(cell.throughput and cell.throughput.half_width is None for cell in measured):
         return (
             "No spread is known: one run of each cell, and too few windows in it. Longer runs "
             "(max_seconds) and repeat=1,2,3 tell it."
@@ -67,18 +67,18 @@ def spread_limit(joined: Sequence[Cell]) -> str:
 
 
 def matched(
-    joined: Sequence[Cell], axis: str, axes: Sequence[str]
-) -> dict[tuple[str, ...], dict[str, Cell]]:
+    cells: Sequence[CellSummary], axis: str, axes: Sequence[str]
+) -> dict[tuple[str, ...], dict[str, CellSummary]]:
     """Cells that differ in `axis` alone: {values of the other axes: {value of `axis`: cell}}."""
-    groups: dict[tuple[str, ...], dict[str, Cell]] = {}
-    others = [name for name in axes if name != axis and not follows(name, axis, joined)]
-    for cell in joined:
+    groups: dict[tuple[str, ...], dict[str, CellSummary]] = {}
+    others = [name for name in axes if name != axis and not follows(name, axis, cells)]
+    for cell in cells:
         key = tuple(value_text(name, cell.flat) for name in others)
         groups.setdefault(key, {})[cell.flat.get(axis, "–")] = cell
     return groups
 
 
-def follows(name: str, axis: str, joined: Sequence[Cell]) -> bool:
+def follows(name: str, axis: str, cells: Sequence[CellSummary]) -> bool:
     """Whether `name`'s value is settled by `axis`'s, as a backend's own precision is by it."""
-    pairs = {(cell.flat.get(axis), cell.flat.get(name)) for cell in joined}
+    pairs = {(cell.flat.get(axis), cell.flat.get(name)) for cell in cells}
     return name == "quant" and len(pairs) == len({first for first, _ in pairs})

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crossbench.report.advice.advice import Recommendation
-from crossbench.report.advice.choice import choose
-from crossbench.report.advice.choices import distinguishable_choices, lower_precision
-from crossbench.report.advice.limits import bottlenecks
+from crossbench.report.advice.bottlenecks import bottlenecks
+from crossbench.report.advice.candidates import select_candidates
+from crossbench.report.advice.comparisons import distinguishable_choices, lower_precision
 from crossbench.report.advice.settings import best_settings, knee, useful_concurrency
 from crossbench.report.axes import varying
-from crossbench.report.compare import Run, cells
+from crossbench.report.compare import Run, summarise_cells
 from crossbench.results import RunResult
 
 
@@ -19,17 +19,17 @@ def recommend(runs: Sequence[Run], bound_ms: float | None) -> list[Recommendatio
 
     A cell that changes the ranking is never recommended. Empty where there is no cell.
     """
-    joined, axes = cells(runs), varying([run.result.config for run in runs])
-    if not joined:
+    cells, axes = summarise_cells(runs), varying([run.result.config for run in runs])
+    if not cells:
         return []
-    choice = choose(joined)
+    candidates = select_candidates(cells)
     return [
-        best_settings(choice, bound_ms),
-        knee(choice),
-        *distinguishable_choices(joined, axes),
-        lower_precision(joined, axes),
-        useful_concurrency(choice, axes),
-        bottlenecks(joined, axes),
+        best_settings(candidates, bound_ms),
+        knee(candidates),
+        *distinguishable_choices(cells, axes),
+        lower_precision(cells, axes),
+        useful_concurrency(candidates, axes),
+        bottlenecks(cells, axes),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from crossbench.load.labels import IN_FLIGHT
+from crossbench.load.labels import CONCURRENCY_KEY
 from crossbench.measure.catalogue import REQUESTS_FAILED
 from crossbench.measure.statistics import percentile_supported
 from crossbench.report.advice.advice import (
@@ -16,38 +16,40 @@ from crossbench.report.advice.advice import (
     times_text,
     told,
 )
-from crossbench.report.advice.choice import Choice
+from crossbench.report.advice.candidates import Candidates
 from crossbench.report.axes import numeric_axis
 from crossbench.report.columns import requests_ok
-from crossbench.report.compare import Cell, distinguishable, pareto
+from crossbench.report.compare import CellSummary, distinguishable, pareto
 from crossbench.report.knee import LEAST_HEIGHT, find_knee
 from crossbench.wording import counted, number, percent
 
-PAYS = 1.05  # more requests in flight pay where they bring at least so many times the throughput
+MIN_GAIN = (
+    1.05  # more requests in flight pay where they bring at least so many times the throughput
+)
 _NAMED = 5  # series or cells that a sentence names; further ones are counted
 
 
-def best_settings(choice: Choice, bound_ms: float | None) -> Recommendation:
+def best_settings(candidates: Candidates, bound_ms: float | None) -> Recommendation:
     topic = "Best throughput" + (f" with p95 up to {number(bound_ms)} ms" if bound_ms else "")
-    left_out = [f"Left out: {listed([f'{k} ({v})' for k, v in choice.left_out.items()])}."]
-    left_out = left_out if choice.left_out else []
-    if len(choice.cells) < 2:
-        here = f"only {told(choice.cells[0])}" if choice.cells else "no cell"
-        return Recommendation(topic, None, (f"{here} could be chosen.", *left_out))
-    within = [cell for cell in choice.cells if bound_ms is None or _p95(cell) <= bound_ms]
-    over = [cell for cell in choice.cells if cell not in within]
+    excluded = [f"Left out: {join_first([f'{k} ({v})' for k, v in candidates.excluded.items()])}."]
+    excluded = excluded if candidates.excluded else []
+    if len(candidates.cells) < 2:
+        here = f"only {told(candidates.cells[0])}" if candidates.cells else "no cell"
+        return Recommendation(topic, None, (f"{here} could be chosen.", *excluded))
+    within = [cell for cell in candidates.cells if bound_ms is None or _p95(cell) <= bound_ms]
+    over = [cell for cell in candidates.cells if cell not in within]
     if not within:
         nearest = min(over, key=_p95)
         return Recommendation(
-            topic, None, (f"no cell keeps it; the nearest is {told(nearest)}.", *left_out)
+            topic, None, (f"no cell keeps it; the nearest is {told(nearest)}.", *excluded)
         )
-    best = max(within, key=_pace)
-    evidence = [*_rivals(best, within)]
+    best = max(within, key=_rate)
+    evidence = [*_comparisons(best, within)]
     if over:
-        fastest = max(over, key=_pace)
-        gained = "the fastest of them" if _pace(fastest) > _pace(best) else "at best"
+        fastest = max(over, key=_rate)
+        gained = "the fastest of them" if _rate(fastest) > _rate(best) else "at best"
         evidence.append(f"{len(over)} over the bound, {gained} {told(fastest)}.")
-    limits = [spread_limit(within), *_edges(best, choice.cells), *left_out]
+    limits = [spread_limit(within), *_range_limits(best, candidates.cells), *excluded]
     n = requests_ok(best.metrics)
     if not percentile_supported(95, n):
         limits.append(f"Its p95 rests on {counted(n, 'request')}.")
@@ -56,23 +58,23 @@ def best_settings(choice: Choice, bound_ms: float | None) -> Recommendation:
         limits.append(f"The interval of its p95 reaches {number(_p95(best) + above)} ms.")
     if failed := best.metrics.get(REQUESTS_FAILED.name):
         limits.append(f"{number(failed)} of its requests failed.")
-    if choice.unverified:
+    if candidates.unverified:
         limits.append("Whether it keeps the ranking was not verified.")
     if bound_ms is None:
         limits.append("No latency bound was given (report.latency_bound_ms=…).")
     return Recommendation(topic, f"{told(best)}.", tuple(evidence), tuple(limits))
 
 
-def knee(choice: Choice) -> Recommendation:
+def knee(candidates: Candidates) -> Recommendation:
     topic = "Knee of throughput against p95"
-    cells = choice.cells
-    front = [cells[i] for i in pareto([(_pace(cell), _p95(cell)) for cell in cells])]
+    cells = candidates.cells
+    front = [cells[i] for i in pareto([(_rate(cell), _p95(cell)) for cell in cells])]
     if len(front) < 3:
         return Recommendation(
             topic, None,
             (f"the frontier has {counted(len(front), 'cell')}, a knee needs three.",),
         )  # fmt: skip
-    points = [(_p95(cell), _pace(cell)) for cell in front]
+    points = [(_p95(cell), _rate(cell)) for cell in front]
     found = find_knee(points)
     if found is None:
         return Recommendation(
@@ -88,7 +90,7 @@ def knee(choice: Choice) -> Recommendation:
         f"for {_p95(last) / _p95(cell):.2f}×."
     ]
     limits = [f"The highest of {len(front)} cells on the frontier above its chord (Kneedle)."]
-    halves = [item.throughput.half if item.throughput else None for item in front]
+    halves = [item.throughput.half_width if item.throughput else None for item in front]
     known = [half for half in halves if half is not None]
     span = points[-1][1] - points[0][1]
     if len(known) < len(halves):
@@ -98,36 +100,36 @@ def knee(choice: Choice) -> Recommendation:
     return Recommendation(topic, f"{told(cell)}.", tuple(evidence), tuple(limits))
 
 
-def useful_concurrency(choice: Choice, axes: Sequence[str]) -> Recommendation:
+def useful_concurrency(candidates: Candidates, axes: Sequence[str]) -> Recommendation:
     topic = "Where concurrency stops paying"
-    closed = [cell for cell in choice.cells if IN_FLIGHT in cell.load_labels]
-    if choice.cells and not closed:
+    closed = [cell for cell in candidates.cells if CONCURRENCY_KEY in cell.load_labels]
+    if candidates.cells and not closed:
         reason = "no cell's load keeps a set number of requests in flight."
         return Recommendation(topic, None, (reason,))
-    if IN_FLIGHT not in axes:
+    if CONCURRENCY_KEY not in axes:
         return Recommendation(topic, None, ("every cell has the same number in flight.",))
-    groups = matched(closed, IN_FLIGHT, axes)
+    groups = matched(closed, CONCURRENCY_KEY, axes)
     series = {key: by_value for key, by_value in groups.items() if len(by_value) > 1}
     if not series:
         return Recommendation(topic, None, ("no two cells differ in concurrency alone.",))
-    ranked = sorted(series.items(), key=lambda item: -max(map(_pace, item[1].values())))
-    lines = [_stops(" ".join(key), by_value) for key, by_value in ranked]
+    ranked = sorted(series.items(), key=lambda item: -max(map(_rate, item[1].values())))
+    lines = [_concurrency_text(" ".join(key), by_value) for key, by_value in ranked]
     rest = len(lines) - _NAMED
     more = (f"And {rest} slower series, not listed.",) if rest > 0 else ()
     limits = (
-        f"A step pays where it brings at least {percent(PAYS - 1)} and more than the intervals "
+        f"A step pays where it brings at least {percent(MIN_GAIN - 1)} and more than the intervals "
         "explain.",
         spread_limit(closed),
     )
     return Recommendation(topic, lines[0], (*lines[1:_NAMED], *more), limits)
 
 
-def listed(texts: Sequence[str]) -> str:
+def join_first(texts: Sequence[str]) -> str:
     rest = len(texts) - _NAMED
     return "; ".join(texts[:_NAMED]) + (f"; and {rest} more" if rest > 0 else "")
 
 
-def _stops(name: str, by_value: Mapping[str, Cell]) -> str:
+def _concurrency_text(name: str, by_value: Mapping[str, CellSummary]) -> str:
     ordered = sorted(by_value.items(), key=lambda item: float(item[0]))
     cells = [cell for _, cell in ordered]
     stop = next(i for i in range(len(cells)) if not any(_pays(cells[i], c) for c in cells[i + 1 :]))
@@ -146,25 +148,25 @@ def _stops(name: str, by_value: Mapping[str, Cell]) -> str:
     )
 
 
-def _pays(fewer: Cell, more: Cell) -> bool:
-    enough = _pace(more) >= PAYS * _pace(fewer)
+def _pays(fewer: CellSummary, more: CellSummary) -> bool:
+    enough = _rate(more) >= MIN_GAIN * _rate(fewer)
     return enough and distinguishable(rate(fewer), rate(more)) is not False
 
 
-def _rivals(best: Cell, within: Sequence[Cell]) -> list[str]:
-    others = sorted((cell for cell in within if cell is not best), key=_pace, reverse=True)
+def _comparisons(best: CellSummary, within: Sequence[CellSummary]) -> list[str]:
+    others = sorted((cell for cell in within if cell is not best), key=_rate, reverse=True)
     if not others:
         return ["No other cell keeps the bound."]
     lines = [f"{times_text(best, others[0])} the next, {told(others[0])}."]
     verdicts = {cell.label: distinguishable(rate(best), rate(cell)) for cell in others}
     if tied := [name for name, apart in verdicts.items() if apart is False]:
-        lines.append(f"Not distinguishable from it: {listed(tied)}.")
+        lines.append(f"Not distinguishable from it: {join_first(tied)}.")
     if unknown := [name for name, apart in verdicts.items() if apart is None]:
-        lines.append(f"Whether it is really faster is unknown for: {listed(unknown)}.")
+        lines.append(f"Whether it is really faster is unknown for: {join_first(unknown)}.")
     return lines
 
 
-def _edges(best: Cell, cells: Sequence[Cell]) -> list[str]:
+def _range_limits(best: CellSummary, cells: Sequence[CellSummary]) -> list[str]:
     """Where the best lies at the end of what was tried, more of it might be better still."""
     edges = []
     same = [cell for cell in cells if cell.load_labels == best.load_labels]
@@ -179,10 +181,10 @@ def _edges(best: Cell, cells: Sequence[Cell]) -> list[str]:
     return edges
 
 
-def _pace(cell: Cell) -> float:
+def _rate(cell: CellSummary) -> float:
     return rate(cell).value
 
 
-def _p95(cell: Cell) -> float:
+def _p95(cell: CellSummary) -> float:
     assert cell.p95 is not None
     return cell.p95.value

@@ -7,69 +7,69 @@ from dataclasses import dataclass
 
 from crossbench.measure.catalogue import KENDALL_TAU, MAX_ABS_DIFF, NDCG_AT_10, NDCG_AT_10_CHANGE
 from crossbench.measure.ranking import Verdict
-from crossbench.report.compare import Cell
+from crossbench.report.compare import CellSummary
 from crossbench.types import Pipeline, Quant
 from crossbench.wording import number
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """The cells that may be recommended, and each that may not with the reason.
+class Candidates:
+    """The cells that may be recommended, and the reason why each other cell may not.
 
-    `rivals` were measured serving a model, whatever became of the ranking: with fewer than two of
-    them there is nothing to be the best of.
+    `comparable` counts the cells that served a model, including those that change the ranking. With
+    fewer than two of them no cell can be called the best.
     """
 
-    cells: tuple[Cell, ...]
-    rivals: int
-    left_out: Mapping[str, str]
+    cells: tuple[CellSummary, ...]
+    comparable: int
+    excluded: Mapping[str, str]
     unverified: bool  # no cell is known to keep the ranking, so none was left out for that
 
-    def has(self, cell: Cell) -> bool:
+    def contains(self, cell: CellSummary) -> bool:
         return any(cell is chosen for chosen in self.cells)
 
 
-def choose(joined: Sequence[Cell]) -> Choice:
+def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
     """Leave out what nobody would serve: no numbers, no model, a stage alone, another ranking.
 
     A lower precision whose ranking was not verified is left out too where another cell is safe.
     """
-    left_out: dict[str, str] = {}
-    safe: list[Cell] = []
-    unverified: list[Cell] = []
+    excluded: dict[str, str] = {}
+    safe: list[CellSummary] = []
+    unverified: list[CellSummary] = []
     changed = 0
-    for cell in joined:
+    for cell in cells:
         if cell.throughput is None or cell.p95 is None:
-            left_out[cell.label] = f"no numbers ({cell.status})"
+            excluded[cell.label] = f"no numbers ({cell.status})"
         elif cell.flat.get("pipeline", Pipeline.FULL) != Pipeline.FULL:
-            left_out[cell.label] = f"measures {cell.flat['pipeline']} alone"
+            excluded[cell.label] = f"measures {cell.flat['pipeline']} alone"
         elif not cell.computes_scores:
-            left_out[cell.label] = "runs no model"
+            excluded[cell.label] = "runs no model"
         elif (kept := keeps_ranking(cell)) is False:
-            left_out[cell.label] = f"changes the ranking ({ranking_text(cell)})"
+            excluded[cell.label] = f"changes the ranking ({ranking_text(cell)})"
             changed += 1
         else:
             (safe if kept or is_full(cell) else unverified).append(cell)
     if safe:
-        left_out |= {cell.label: "its ranking was not verified" for cell in unverified}
-    order = {id(cell): index for index, cell in enumerate(joined)}
+        excluded |= {cell.label: "its ranking was not verified" for cell in unverified}
+    order = {id(cell): index for index, cell in enumerate(cells)}
     chosen = sorted(safe or unverified, key=lambda cell: order[id(cell)])
-    rivals = changed + len(safe) + len(unverified)
-    return Choice(tuple(chosen), rivals, left_out, unverified=not safe and bool(unverified))
+    comparable = changed + len(safe) + len(unverified)
+    return Candidates(tuple(chosen), comparable, excluded, unverified=not safe and bool(unverified))
 
 
-def is_full(cell: Cell) -> bool:
+def is_full(cell: CellSummary) -> bool:
     return cell.flat.get("quant", Quant.FP32) == Quant.FP32
 
 
-def keeps_ranking(cell: Cell) -> bool | None:
+def keeps_ranking(cell: CellSummary) -> bool | None:
     """The quality check's verdict on the cell; None: it cannot say, or nothing was checked."""
     if cell.verdict in (Verdict.KEEPS, Verdict.REFERENCE):
         return True
     return False if cell.disqualified else None
 
 
-def ranking_text(cell: Cell) -> str:
+def ranking_text(cell: CellSummary) -> str:
     """What is known of the cell's ranking."""
     metrics, parts = cell.metrics, []
     change = metrics.get(NDCG_AT_10_CHANGE.name)

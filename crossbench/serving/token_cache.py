@@ -29,7 +29,7 @@ class _Known:
     truncated: int
 
 
-class TokenMemory:
+class TokenCache:
     """Sequences by their texts; learns while `max_tokens` allow. Safe to use from several threads.
 
     `encode` tokenises what is new.
@@ -40,7 +40,7 @@ class TokenMemory:
         self._room = max_tokens
         self._known: dict[Texts, _Known] = {}
 
-    def recall(self, pairs: Sequence[Texts]) -> Tokenized | None:
+    def get(self, pairs: Sequence[Texts]) -> Tokenized | None:
         """Their tokens in their order; None where one of them is not known."""
         found: list[_Known] = []
         for pair in pairs:
@@ -50,7 +50,7 @@ class TokenMemory:
             found.append(known)
         return _join(found)
 
-    def learn(self, pairs: Iterable[Texts]) -> None:
+    def add(self, pairs: Iterable[Texts]) -> None:
         """Tokenise and keep pairs that are not known yet, until the room is used up."""
         unknown = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
         for start in range(0, len(unknown), LEARN_AT_ONCE):
@@ -61,10 +61,10 @@ class TokenMemory:
                 self._known[pair] = known
                 self._room -= len(known.input_ids)
 
-    def learn_and_recall(self, pairs: Sequence[Texts]) -> Tokenized:
+    def get_or_add(self, pairs: Sequence[Texts]) -> Tokenized:
         """The pairs' tokens in their order, known afterwards if there is room."""
-        self.learn(pairs)
-        tokenized = self.recall(pairs)
+        self.add(pairs)
+        tokenized = self.get(pairs)
         if tokenized is None:
             tokenized = self._encode(pairs)
         return tokenized

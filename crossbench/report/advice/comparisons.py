@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from crossbench.measure.catalogue import DEVICE_PEAK_MB, MODEL_MB, RSS_PEAK_MB
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text, spread_limit
-from crossbench.report.advice.choice import keeps_ranking, ranking_text
+from crossbench.report.advice.candidates import keeps_ranking, ranking_text
 from crossbench.report.axes import numeric_axis
-from crossbench.report.compare import Cell, distinguishable, ratio
+from crossbench.report.compare import CellSummary, distinguishable, ratio
 from crossbench.settings.flatten import value_text
 from crossbench.types import Quant
 
@@ -20,38 +20,41 @@ _SMALLER = 0.9  # a memory that is less than this share of the other's is smalle
 _MEMORY = (MODEL_MB, DEVICE_PEAK_MB, RSS_PEAK_MB)
 
 
-def distinguishable_choices(joined: Sequence[Cell], axes: Sequence[str]) -> list[Recommendation]:
+def distinguishable_choices(
+    cells: Sequence[CellSummary], axes: Sequence[str]
+) -> list[Recommendation]:
     """One for each axis whose values are no numbers: in which order of speed, and how surely."""
-    measured = [cell for cell in joined if cell.throughput is not None]
-    flats = [cell.flat for cell in joined if cell.flat]
+    measured = [cell for cell in cells if cell.throughput is not None]
+    flats = [cell.flat for cell in cells if cell.flat]
     named = [axis for axis in axes if not numeric_axis([axis], flats) and axis not in _NO_CHOICE]
     return [_order(measured, axis, axes) for axis in named]
 
 
-def _order(measured: Sequence[Cell], axis: str, axes: Sequence[str]) -> Recommendation:
+def _order(measured: Sequence[CellSummary], axis: str, axes: Sequence[str]) -> Recommendation:
     topic = f"Which {axis} is faster"
     groups = [group for group in matched(measured, axis, axes).values() if len(group) > 1]
     if not groups:
         return Recommendation(topic, None, (f"no two measured cells differ in {axis} alone.",))
     values = list(dict.fromkeys(value for group in groups for value in group))
     ranked = sorted(values, key=lambda value: -_mean_log(value, groups))
-    chain, evidence = _named(axis, ranked[0]), []
+    chain, evidence = _value_name(axis, ranked[0]), []
     for faster, slower in itertools.pairwise(ranked):
         both = [group for group in groups if faster in group and slower in group]
         if not both:
-            chain += f", {_named(axis, slower)}"
+            chain += f", {_value_name(axis, slower)}"
             evidence.append(f"{faster} and {slower} were never measured at the same settings.")
             continue
-        verdicts = [_apart(group[faster], group[slower]) for group in both]
+        verdicts = [_are_distinguishable(group[faster], group[slower]) for group in both]
         sign = ">" if all(verdicts) else "≈" if not any(verdicts) and None not in verdicts else "≳"
         sign = "?" if all(verdict is None for verdict in verdicts) else sign
-        chain += f" {sign} {_named(axis, slower)}"
+        chain += f" {sign} {_value_name(axis, slower)}"
         ratios = [_ratio(group[faster], group[slower]) for group in both]
         span = f"{min(ratios):.2f}" + (f" to {max(ratios):.2f}" if len(ratios) > 1 else "")
         count = f"{sum(verdict is True for verdict in verdicts)} of {len(both)}"
         evidence.append(
-            f"{_named(axis, faster)} has {span}× the throughput of {_named(axis, slower)}: "
-            f"distinguishable in {count} settings, unknown in {verdicts.count(None)}."
+            f"{_value_name(axis, faster)} has {span}× the throughput of "
+            f"{_value_name(axis, slower)}: distinguishable in {count} settings, "
+            f"unknown in {verdicts.count(None)}."
         )
     limits = (
         "`>` in every setting that both were measured at; `≳` in some, or not surely; `≈` in none; "
@@ -61,22 +64,22 @@ def _order(measured: Sequence[Cell], axis: str, axes: Sequence[str]) -> Recommen
     return Recommendation(topic, f"{chain}.", tuple(evidence), limits)
 
 
-def lower_precision(joined: Sequence[Cell], axes: Sequence[str]) -> Recommendation:
+def lower_precision(cells: Sequence[CellSummary], axes: Sequence[str]) -> Recommendation:
     topic = "What a lower precision bought and cost"
     if "quant" not in axes:
-        only = {cell.flat.get("quant", "") for cell in joined} - {""}
+        only = {cell.flat.get("quant", "") for cell in cells} - {""}
         return Recommendation(topic, None, (f"every cell computes in {', '.join(only)}.",))
-    measured = [cell for cell in joined if cell.throughput is not None]
+    measured = [cell for cell in cells if cell.throughput is not None]
     groups = matched(measured, "quant", [axis for axis in axes if axis != "quant"])
     pairs = [pair for group in groups.values() for pair in _steps(group)]
-    missing = [f"{cell.label}: {cell.status}" for cell in joined if cell.throughput is None]
+    missing = [f"{cell.label}: {cell.status}" for cell in cells if cell.throughput is None]
     absent = (f"Without numbers: {'; '.join(missing)}.",) if missing else ()
     if not pairs:
         reason = "no two measured cells differ in precision alone."
         return Recommendation(topic, None, (reason, *absent))
     worth: dict[str, list[str]] = {}
     for high, low in pairs:
-        if keeps_ranking(low) and (why := _worth(high, low)):
+        if keeps_ranking(low) and (why := _benefit(high, low)):
             worth.setdefault(why, []).append(low.label)
     lost = [low for _, low in pairs if keeps_ranking(low) is False]
     unsure = [low for _, low in pairs if keeps_ranking(low) is None]
@@ -91,7 +94,7 @@ def lower_precision(joined: Sequence[Cell], axes: Sequence[str]) -> Recommendati
     return Recommendation(topic, advice, tuple(evidence), tuple(limits))
 
 
-def _steps(group: Mapping[str, Cell]) -> list[tuple[Cell, Cell]]:
+def _steps(group: Mapping[str, CellSummary]) -> list[tuple[CellSummary, CellSummary]]:
     """The highest precision of a group, beside each lower one."""
     ordered = sorted(
         (item for item in group.items() if item[0] in set(Quant)),
@@ -100,9 +103,9 @@ def _steps(group: Mapping[str, Cell]) -> list[tuple[Cell, Cell]]:
     return [(ordered[0][1], low) for _, low in ordered[1:]]
 
 
-def _worth(high: Cell, low: Cell) -> str | None:
+def _benefit(high: CellSummary, low: CellSummary) -> str | None:
     """What a lower precision that keeps the ranking is good for; None: nothing that is known."""
-    apart, gain = _apart(low, high), _ratio(low, high)
+    apart, gain = _are_distinguishable(low, high), _ratio(low, high)
     if apart is True and gain > 1:
         return "Worth it"
     memory = _memory(high, low)
@@ -113,7 +116,7 @@ def _worth(high: Cell, low: Cell) -> str | None:
     return f"Worth it for the {memory[0]} alone, not for speed"
 
 
-def _step_text(high: Cell, low: Cell) -> str:
+def _step_text(high: CellSummary, low: CellSummary) -> str:
     memory = _memory(high, low)
     told = f"; {memory[1]:.2f}× the {memory[0]}" if memory else "; memory unknown"
     kept = {True: "keeps the ranking", False: "changes the ranking", None: "ranking not verified"}
@@ -123,7 +126,7 @@ def _step_text(high: Cell, low: Cell) -> str:
     )
 
 
-def _memory(high: Cell, low: Cell) -> tuple[str, float] | None:
+def _memory(high: CellSummary, low: CellSummary) -> tuple[str, float] | None:
     """What memory is called and low's share of high's, by the first measure that both have."""
     for metric in _MEMORY:
         name = metric.name
@@ -132,7 +135,7 @@ def _memory(high: Cell, low: Cell) -> tuple[str, float] | None:
     return None
 
 
-def _mean_log(value: str, groups: Sequence[Mapping[str, Cell]]) -> float:
+def _mean_log(value: str, groups: Sequence[Mapping[str, CellSummary]]) -> float:
     """Mean logarithm of a value's throughput relative to its groups' geometric means."""
     logs = []
     for group in groups:
@@ -142,13 +145,13 @@ def _mean_log(value: str, groups: Sequence[Mapping[str, Cell]]) -> float:
     return sum(logs) / len(logs)
 
 
-def _named(axis: str, value: str) -> str:
+def _value_name(axis: str, value: str) -> str:
     return value_text(axis, {axis: value})
 
 
-def _apart(a: Cell, b: Cell) -> bool | None:
+def _are_distinguishable(a: CellSummary, b: CellSummary) -> bool | None:
     return distinguishable(rate(a), rate(b))
 
 
-def _ratio(a: Cell, b: Cell) -> float:
+def _ratio(a: CellSummary, b: CellSummary) -> float:
     return ratio(rate(a), rate(b)).value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from crossbench.measure.catalogue import PADDING_WASTE, SERVICE, stage
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text
-from crossbench.report.compare import Cell
+from crossbench.report.compare import CellSummary
 from crossbench.settings.flatten import value_text
 from crossbench.types import Pipeline
 from crossbench.wording import counted, percent
@@ -15,19 +15,19 @@ from crossbench.wording import counted, percent
 
 @dataclass(frozen=True, slots=True)
 class _Cause:
-    """Something whose `share` of a cell (0..1, None: unknown) counts from `from_share` on."""
+    """Something whose `share` of a cell (0..1, None: unknown) counts from `threshold` on."""
 
     name: str
     words: str
-    from_share: float
-    share: Callable[[Cell], float | None]
+    threshold: float
+    share: Callable[[CellSummary], float | None]
 
 
-def bottlenecks(joined: Sequence[Cell], axes: Sequence[str]) -> Recommendation:
+def bottlenecks(cells: Sequence[CellSummary], axes: Sequence[str]) -> Recommendation:
     topic = "What holds it back beside the model"
     whole = [
         cell
-        for cell in joined
+        for cell in cells
         if cell.throughput is not None and cell.flat.get("pipeline", Pipeline.FULL) == Pipeline.FULL
     ]
     served = [cell for cell in whole if cell.computes_scores]
@@ -49,11 +49,11 @@ def bottlenecks(joined: Sequence[Cell], axes: Sequence[str]) -> Recommendation:
             continue
         worst, cell = max(shares, key=lambda item: item[0])
         text = f"{percent(worst)} {cause.words} at {cell.label}"
-        if worst < cause.from_share:
+        if worst < cause.threshold:
             small.append(f"{cause.name}: at most {text}.")
             continue
-        count = sum(share >= cause.from_share for share, _ in shares)
-        line = f"{cause.name}: {text}, and {percent(cause.from_share)} or more in {count} of "
+        count = sum(share >= cause.threshold for share, _ in shares)
+        line = f"{cause.name}: {text}, and {percent(cause.threshold)} or more in {count} of "
         line += f"{counted(len(shares), 'cell')}."
         found.append((cause.name, line + _remedy(cause, cell, served, axes)))
     if not found and unknown and not small:
@@ -68,9 +68,11 @@ def bottlenecks(joined: Sequence[Cell], axes: Sequence[str]) -> Recommendation:
     return Recommendation(topic, advice, (*(line for _, line in found), *small), tuple(limits))
 
 
-def _remedy(cause: _Cause, worst: Cell, served: Sequence[Cell], axes: Sequence[str]) -> str:
+def _remedy(
+    cause: _Cause, worst: CellSummary, served: Sequence[CellSummary], axes: Sequence[str]
+) -> str:
     """The choice of this sweep that lowers the share most, all else equal."""
-    best: tuple[float, str, Cell] | None = None
+    best: tuple[float, str, CellSummary] | None = None
     for axis in axes:
         for group in matched(served, axis, axes).values():
             if worst not in group.values():
@@ -86,29 +88,29 @@ def _remedy(cause: _Cause, worst: Cell, served: Sequence[Cell], axes: Sequence[s
     return f" With {best[1]} instead it is {percent(best[0])}, at {speed_text(best[2], worst)}."
 
 
-def _padding(cell: Cell) -> float | None:
+def _padding(cell: CellSummary) -> float | None:
     return cell.metrics.get(PADDING_WASTE.name)
 
 
-def _tokenising(cell: Cell) -> float | None:
+def _tokenising(cell: CellSummary) -> float | None:
     tokenize, infer = (cell.metrics.get(stage(name, "mean").name) for name in ("tokenize", "infer"))
     if tokenize is None or infer is None or tokenize + infer <= 0:
         return None
     return tokenize / (tokenize + infer)
 
 
-def _overhead(cell: Cell) -> float | None:
+def _overhead(cell: CellSummary) -> float | None:
     overhead = cell.metrics.get(stage("overhead", "mean").name)
     service = cell.metrics.get(SERVICE["mean"].name)
     return None if overhead is None or not service else max(0.0, overhead / service)
 
 
-def _floor(floors: Sequence[Cell], axes: Sequence[str]) -> _Cause:
+def _floor(floors: Sequence[CellSummary], axes: Sequence[str]) -> _Cause:
     """How near a cell comes to what no model at all reaches with the same load."""
     named = {"batch"}.union(*(cell.load_labels for cell in floors))
     load = [axis for axis in axes if axis in named]
 
-    def share(cell: Cell) -> float | None:
+    def share(cell: CellSummary) -> float | None:
         same = [
             floor.throughput.value
             for floor in floors
