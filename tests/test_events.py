@@ -126,17 +126,17 @@ def without(key: str) -> str:
         without("metrics"),
     ],
 )
-def test_a_line_without_an_event_that_is_known_is_none(line: str | bytes) -> None:
+def test_a_line_without_a_known_event_is_none(line: str | bytes) -> None:
     assert decode(line) is None
 
 
-def test_a_line_that_is_cut_off_is_none() -> None:
+def test_a_truncated_line_is_none() -> None:
     line = encode(WindowMeasured(3, {"UNAVAILABLE": 1}, 30.0, 5.0, 6.0, None), 1.5, 2).rstrip()
     assert decode(line) is not None
     assert [decode(line[:end]) for end in range(len(line))] == [None] * len(line)
 
 
-def test_another_version_may_add_values_and_leave_out_what_may_be_none() -> None:
+def test_other_versions_may_add_values_and_omit_optional_ones() -> None:
     assert decode(changed(added={"in": "the future"})) == Recorded(ENDED, 1.0, 2)
     assert decode(without("error")) == Recorded(ENDED, 1.0, 2)
     assert decode(without("cell")) == Recorded(ENDED, 1.0, None)
@@ -180,7 +180,7 @@ class Heard:
         self.progress.append(made)
 
 
-def test_the_parent_survives_what_a_killed_child_leaves(tmp_path: Path) -> None:
+def test_the_parent_survives_the_truncated_line_of_a_killed_child(tmp_path: Path) -> None:
     """A real process that writes good lines, an unknown one, bytes that are no text, and half."""
     half = encode(StageStarted("measuring"), 3.0)[:30]
     progress = ProgressMade(done=3, share=0.25, pairs_per_s=9.0, p50_ms=1.5)
@@ -231,7 +231,9 @@ def test_a_measurement_reports_its_windows_and_its_progress() -> None:
     ]
 
 
-def test_the_journal_of_a_cell_tells_its_course(tmp_path: Path, seeded_model: ModelFolder) -> None:
+def test_the_journal_records_the_events_of_a_cell(
+    tmp_path: Path, seeded_model: ModelFolder
+) -> None:
     command: Sequence[str] = [
         sys.executable, "-m", "crossbench", "backend=noop", "batch=4", "max_seconds=2",
         "requests=1000000", "warmup_requests=1", "dataset.queries=4",
@@ -266,7 +268,7 @@ def test_the_journal_of_a_cell_tells_its_course(tmp_path: Path, seeded_model: Mo
     assert 0.4 < shares[-1] <= 1.0
 
 
-def test_events_need_no_heavy_library() -> None:
+def test_events_import_no_heavy_library() -> None:
     code = "import sys, crossbench.events; print(sorted({'numpy', 'torch'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

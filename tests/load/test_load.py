@@ -1,4 +1,4 @@
-"""Loads and the sender against a real server: what is due when, and what a cell is then called."""
+"""Loads and the sender with a real server: due times, stopping, and names of cells."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def make_sender(
 
 
 async def send_at(sender: Sender, times_s: list[float]) -> None:
-    """An open loop: each request at its time, whatever comes back."""
+    """An open loop, which sends requests at fixed times without waiting for replies."""
     async with asyncio.TaskGroup() as in_flight:
         for due_s in times_s:
             if not await sender.wait_until(due_s):
@@ -61,7 +61,7 @@ async def send_at(sender: Sender, times_s: list[float]) -> None:
 async def drive_slow(
     model: ModelFolder, drive: Callable[[Sender], Any], stop: Stop
 ) -> list[RequestRecord]:
-    """What `drive` does to a server that takes SLOW_S for each request, one after the other."""
+    """Run `drive` with a server that takes SLOW_S per request and handles one at a time."""
     async with (
         serving([Slow("slow", deployment(model, model.path))]) as address,
         InferenceClient(address) as client,
@@ -73,7 +73,7 @@ async def drive_slow(
 
 
 def test_latency_counts_from_when_a_request_was_due(seeded_model: ModelFolder) -> None:
-    """Four requests at once, one of them held back by its load; the last waits for three others."""
+    """Four requests at once, one of which is sent late. The last one waits for three others."""
 
     async def drive(sender: Sender) -> None:
         async with asyncio.TaskGroup() as in_flight:
@@ -136,7 +136,7 @@ def test_an_interruption_ends_a_wait(seeded_model: ModelFolder) -> None:
 
 
 @pytest.mark.parametrize("loop", ["open", "closed"])
-def test_a_server_that_is_gone_ends_every_load(loop: str) -> None:
+def test_an_unreachable_server_ends_every_load(loop: str) -> None:
     async def run() -> Sender:
         async with InferenceClient("127.0.0.1:9") as client:  # nobody listens on `discard`
             sender = make_sender(client, Stop(10**9, 600))
@@ -151,7 +151,7 @@ def test_a_server_that_is_gone_ends_every_load(loop: str) -> None:
     assert 3 < sender.records[-1].received_s < 30
 
 
-def test_requests_of_other_sizes_go_on_where_the_last_ended() -> None:
+def test_a_request_of_another_size_continues_after_the_last_one() -> None:
     requests = Requests(LISTS, 2)
     whole, spanning, rest = requests.take(), requests.take(3), requests.take(1)
     assert (whole.query, list(whole.passages)) == ("which river", ["one", "two"])
@@ -176,8 +176,8 @@ def test_a_cell_is_named_after_its_own_load() -> None:
     assert label(faster, ["load.rate"]) == "rate=9.0"
 
 
-def test_results_from_before_loads_named_their_cells() -> None:
-    """They are of the closed loop, and join those of today's."""
+def test_names_of_old_results_without_load_labels() -> None:
+    """Old results used the closed loop, and are grouped with new results of it."""
     today = config_of("backend=noop")
     before = {key: value for key, value in today.section("load").items() if key != "labels"}
     old = with_nodes(today, load=before)
@@ -200,12 +200,12 @@ def test_results_from_before_loads_named_their_cells() -> None:
         ("+load.rate=3", "does not take"),
     ],
 )
-def test_a_load_is_refused_before_anything_is_loaded(override: str, words: str) -> None:
+def test_an_invalid_load_is_rejected_before_a_model_is_loaded(override: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         check_config(config_of("backend=noop", override))
 
 
-def test_turns_are_those_of_the_servers_models() -> None:
+def test_the_model_order_uses_the_servers_models() -> None:
     served = ["large", "small"]
     assert RequestOptions("score", 1.0, None).model_order(served) == []
     assert RequestOptions("score", 1.0, ["small", None]).model_order(served) == ["small", "large"]

@@ -1,4 +1,4 @@
-"""Quality's measures against values worked out by hand, the bootstrap's coverage, the verdict."""
+"""Ranking metrics compared with hand-computed values, coverage of the bootstrap, and verdicts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def a_list(
     return ScoredList(query, ids, served, reference, relevance, elsewhere)
 
 
-def test_drift_by_hand() -> None:
+def test_drift_against_hand_computed_values() -> None:
     lists = [
         a_list(scores(3, 2, 1), scores(3, 2.5, 1)),  # the same order
         a_list(scores(1, 2, 3), scores(1, 3, 2)),  # one pair of three turned round: tau 1/3
@@ -67,7 +67,7 @@ def test_top_ten_in_common() -> None:
     assert metrics["quality/top10_overlap"] == pytest.approx((0.9 + 1.0) / 2)
 
 
-def test_ndcg_and_mrr_by_hand() -> None:
+def test_ndcg_and_mrr_against_hand_computed_values() -> None:
     # Ranked p2 (grade 1), p0 (3), p1 (not judged), p3 (0); a grade 2 was never retrieved
     item = a_list(scores(2, 1, 3, 0), None, (3, None, 1, 0), (2,))
     gain = 1 / math.log2(2) + 3 / math.log2(3)
@@ -79,7 +79,7 @@ def test_ndcg_and_mrr_by_hand() -> None:
     assert "quality/ndcg_at_10_low" not in metrics  # one query has no interval
 
 
-def test_binary_judgements_and_queries_without_any() -> None:
+def test_binary_judgements_and_queries_without_judgements() -> None:
     selected = a_list(scores(2, 3), None, (1, 0))
     nothing = a_list(scores(2, 3), None, (0, 0))
     metrics = quality_metrics([selected, nothing], seed=0)
@@ -104,8 +104,8 @@ def test_ties_do_not_depend_on_the_order_of_the_input() -> None:
     assert quality_metrics([one], 0) == quality_metrics([other], 0)
 
 
-def test_the_bootstrap_covers() -> None:
-    """A 95 % interval holds the true mean in about 95 % of samples, few and skewed as they are."""
+def test_the_bootstrap_interval_has_its_coverage() -> None:
+    """A 95 % interval contains the true mean in about 95 % of small, skewed samples."""
     rng, held, trials = np.random.default_rng(7), 0, 100
     for trial in range(trials):
         sample = rng.exponential(1.0, size=(30, 1))
@@ -115,7 +115,7 @@ def test_the_bootstrap_covers() -> None:
     assert 0.89 <= held / trials <= 0.98
 
 
-def test_the_bootstrap_is_seeded_and_pairs() -> None:
+def test_the_bootstrap_is_seeded_and_paired() -> None:
     sample = np.random.default_rng(1).normal(size=(20, 1))
     both = np.hstack([sample, sample + 1])
     means = bootstrap_means(both, 3)
@@ -125,7 +125,7 @@ def test_the_bootstrap_is_seeded_and_pairs() -> None:
 
 
 def judged_lists(noise: float, count: int = 40, seed: int = 0) -> list[ScoredList]:
-    """A reference that finds what is relevant, and a server whose scores are off by noise."""
+    """Return lists whose reference ranks well and whose served scores have noise."""
     rng = np.random.default_rng(seed)
     lists = []
     for _ in range(count):
@@ -153,12 +153,12 @@ def test_verdicts() -> None:
     assert "more queries would tell" in unsure.reason
 
 
-def test_a_reference_that_finds_nothing_decides_nothing() -> None:
+def test_no_verdict_if_the_reference_finds_nothing() -> None:
     nothing = [replace(item, relevance=(0,) * 20, other_grades=(3,)) for item in judged_lists(0.0)]
     metrics = quality_metrics(nothing, 0)
     assert metrics["quality/ndcg_at_10"] == 0
     assert judge(metrics).verdict is Verdict.UNSURE
 
 
-def test_no_lists_no_metrics() -> None:
+def test_no_metrics_without_lists() -> None:
     assert quality_metrics([], 0) == {}
