@@ -1,4 +1,4 @@
-"""The reference's scores, kept by the content that they follow from: one small file a list."""
+"""The cache of reference scores, with one file per list. The key is a hash of all inputs."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from crossbench.models.folder import ModelFolder
 from crossbench.system.files import whole_file
 from crossbench.types import Float32Array, QueryPassages
 
-_VERSION = 1  # raise it when what the reference computes changes
+_VERSION = 1  # increase it when the computation of the reference changes
 
 
 @dataclass(frozen=True)
 class ReferenceCache:
-    """Scores of transformers' fp32 forward under `folder`, for one model.
+    """Cached scores of one model, computed by transformers in fp32, in the folder `folder`.
 
-    A file's name is the hash of the model's content, its maximum length, the texts and the
-    versions of tokenizers, torch and transformers; its scores carry their own sum, and a file that
-    is broken or holds a score that is not finite is as good as none.
+    A file's name is a hash of the model's content, its maximum length, the texts, and the versions
+    of tokenizers, torch and transformers. A file with a wrong checksum or with non-finite scores
+    is ignored.
     """
 
     folder: Path
     model: ModelFolder
 
     def load(self, entry: QueryPassages) -> Float32Array | None:
-        """Scores float32 (n,) of the list's passages; None where they are not there or broken."""
+        """Return the scores, float32 (n,), of the list's passages, or None if there are none."""
         try:
             document = json.loads(self._path(entry).read_text("utf-8"))
             scores = np.array(document["scores"], dtype=np.float32)
-            whole = document["sha256"] == _sum(scores) and len(scores) == len(entry.passages)
-            whole = whole and bool(np.isfinite(scores).all())
+            valid = document["sha256"] == _checksum(scores) and len(scores) == len(entry.passages)
+            valid = valid and bool(np.isfinite(scores).all())
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return scores if whole else None
+        return scores if valid else None
 
     def save(self, entry: QueryPassages, scores: Float32Array) -> None:
-        """Keep the list's scores, whole or not at all.
+        """Store the list's scores atomically.
 
         Raises:
-            NonFiniteValues: a score is NaN or infinite; nothing is kept.
+            NonFiniteValues: a score is NaN or infinite; nothing is stored.
             OSError: the folder cannot be written, or the disk is full.
         """
         if not np.isfinite(scores).all():
             raise NonFiniteValues(
-                f"the reference's scores of query {entry.query_id} are not finite, and are not kept"
+                f"the reference scores of query {entry.query_id} are not finite and are not cached"
             )
-        document = json.dumps({"sha256": _sum(scores), "scores": scores.tolist()})
+        document = json.dumps({"sha256": _checksum(scores), "scores": scores.tolist()})
         path = self._path(entry)
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
@@ -70,5 +70,5 @@ class ReferenceCache:
         return self.folder / f"{key}.json"
 
 
-def _sum(scores: Float32Array) -> str:
+def _checksum(scores: Float32Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(scores).tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Score lists of passages through a server, several requests at a time."""
+"""Scores lists of passages with a server, with several requests in flight."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ async def score_lists(
     max_seconds: float,
     timeout_s: float,
     interrupted: asyncio.Event,
-    keep: Callable[[int, Float32Array], None] = lambda index, scores: None,
+    on_scored: Callable[[int, Float32Array], None] = lambda index, scores: None,
 ) -> list[Float32Array]:
-    """Scores of the first lists, as many as `max_seconds` lets begin; the first always may.
+    """Return the scores of the first lists. After `max_seconds` no other list is started.
 
-    `users` requests of up to `batch` pairs are in flight. `keep` gets each list's index and scores
-    as soon as it is whole.
+    The first list is always scored. `users` requests of up to `batch` pairs are in flight.
+    `on_scored` receives the index and the scores of each list as soon as it is complete.
 
     Raises:
         grpc.aio.AioRpcError: the server refused or failed.
@@ -41,7 +41,7 @@ async def score_lists(
 
     async def user() -> None:
         for index, start in work:
-            # The iterator is shared: what this user takes no other one sees
+            # All users share the iterator, so each request is sent once
             late = time.perf_counter() - started_s >= max_seconds
             if interrupted.is_set() or (late and start == 0 and index > 0):
                 work.close()
@@ -57,7 +57,7 @@ async def score_lists(
                 work.close()
                 return
             if sum(map(len, parts[index].values())) == len(entry.passages):
-                keep(index, _joined(parts[index]))
+                on_scored(index, _join(parts[index]))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(users):
@@ -68,16 +68,16 @@ async def score_lists(
     for entry, found in zip(lists, parts, strict=True):
         if sum(map(len, found.values())) < len(entry.passages):
             break
-        done.append(_joined(found))
+        done.append(_join(found))
     return done
 
 
 def _requests(lists: Sequence[QueryPassages], batch: int) -> Generator[tuple[int, int], None, None]:
-    """(index of the list, first passage) of every request, in order."""
+    """Yield (index of the list, index of the first passage) for every request, in order."""
     for index, entry in enumerate(lists):
         for start in range(0, len(entry.passages), batch):
             yield index, start
 
 
-def _joined(parts: dict[int, Float32Array]) -> Float32Array:
+def _join(parts: dict[int, Float32Array]) -> Float32Array:
     return np.concatenate([parts[start] for start in sorted(parts)])

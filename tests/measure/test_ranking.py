@@ -139,18 +139,18 @@ def judged_lists(noise: float, count: int = 40, seed: int = 0) -> list[ScoredLis
 def test_verdicts() -> None:
     same = judge(quality_metrics(judged_lists(0.0), 0))
     assert same.verdict is Verdict.KEEPS
-    assert "100.0 % of fp32's" in same.reason
+    assert "100.0 % of the fp32 reference's" in same.reason
     assert judge(quality_metrics(judged_lists(0.01), 0)).verdict is Verdict.KEEPS
     lost = quality_metrics(judged_lists(2.0), 0)
     assert judge(lost).verdict is Verdict.CHANGES
     assert lost["quality/ndcg_at_10_change_high"] < -0.01
     few = judge(quality_metrics(judged_lists(2.0, count=9), 0))
     assert few.verdict is Verdict.UNSURE
-    assert "9 judged queries are too few" in few.reason
+    assert "too few judged queries: 9" in few.reason
     # A loss of about 1 % among a dozen queries can be either
     unsure = judge(quality_metrics(judged_lists(0.25, count=12, seed=3), 0))
     assert unsure.verdict is Verdict.UNSURE
-    assert "more queries would tell" in unsure.reason
+    assert "more queries are needed" in unsure.reason
 
 
 def test_no_verdict_if_the_reference_finds_nothing() -> None:

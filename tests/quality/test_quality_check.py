@@ -106,7 +106,7 @@ def test_an_unwritable_cache_does_not_prevent_the_check(
 
     found = asyncio.run(reference_scores(make, cache, a_check(), LISTS[:2]))
     assert [len(scores) for scores in found] == [len(entry.passages) for entry in LISTS[:2]]
-    assert "scores cannot be kept" in caplog.text
+    assert "scores cannot be cached" in caplog.text
 
 
 def test_another_model_has_its_own_reference(model: ModelFolder, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_lists_are_scored_completely_until_the_time_limit(seeded_model: ModelFol
     [
         ({"computes_scores": False}, Pipeline.FULL, "runs no model"),
         ({"device": "none"}, Pipeline.FULL, "runs no model"),  # of a server that does not say so
-        ({"digest": "another"}, Pipeline.FULL, "is not the one that this config names"),
+        ({"digest": "another"}, Pipeline.FULL, "is not the model of this config"),
         ({}, Pipeline.TOKENIZE, "pipeline=tokenize"),
     ],
 )
@@ -248,7 +248,7 @@ def test_a_complete_cell_with_int8(shared: Path, outputs: Path, cache_dir: Path)
     assert -0.1 < metrics["quality/ndcg_at_10_change"] < 0.1
     assert metrics["memory/model_mb"] < 75  # 91 at fp32
     assert quality["verdict"] == "cannot say"
-    assert "4 judged queries are too few" in quality["reason"]
+    assert "too few judged queries: 4" in quality["reason"]
     pairs = load_quality(folder)
     assert len(pairs) == 48
     assert len({pair.query_id for pair in pairs}) == 4
