@@ -1,4 +1,4 @@
-"""Events between processes: each kind arrives as it was sent, and a bad line costs itself alone."""
+"""Events between processes: all kinds survive encoding, and a bad line affects no other line."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
 
 
 def values_of(hint: Any) -> st.SearchStrategy[Any]:
-    """Values of an event's field by its type."""
+    """Return a strategy for the values of an event's field."""
     if get_origin(hint) is types.UnionType:
         return st.one_of(*map(values_of, get_args(hint)))
     if get_origin(hint) is Mapping:
@@ -55,14 +55,14 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
     return SIMPLE[hint]
 
 
-def made(kind: type[Event]) -> st.SearchStrategy[Event]:
+def events_of(kind: type[Event]) -> st.SearchStrategy[Event]:
     return st.builds(kind, **{name: values_of(hint) for name, hint in get_type_hints(kind).items()})
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_makes_the_round_trip(kind: type[Event]) -> None:
     @settings(deadline=None)
-    @given(made(kind), NUMBERS, st.none() | st.integers())
+    @given(events_of(kind), NUMBERS, st.none() | st.integers())
     def round_trip(event: Event, time_s: float, cell: int | None) -> None:
         line = encode(event, time_s, cell)
         assert line.isascii()
@@ -166,8 +166,8 @@ def test_no_value_raises(kind: type[Event], data: st.DataObject, time_s: Any, ce
         assert decode(encode(recorded.event, recorded.time_s, recorded.cell)) == recorded
 
 
-class Heard:
-    """What a progress bar is told."""
+class RecordingProgress:
+    """Records the calls that a progress bar receives."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []
@@ -181,7 +181,7 @@ class Heard:
 
 
 def test_the_parent_survives_the_truncated_line_of_a_killed_child(tmp_path: Path) -> None:
-    """A real process that writes good lines, an unknown one, bytes that are no text, and half."""
+    """A process writes valid lines, an unknown event, bytes that are not text, and half a line."""
     half = encode(StageStarted("measuring"), 3.0)[:30]
     progress = ProgressMade(done=3, share=0.25, pairs_per_s=9.0, p50_ms=1.5)
     code = (
@@ -193,7 +193,7 @@ def test_the_parent_survives_the_truncated_line_of_a_killed_child(tmp_path: Path
         "sys.stdout.buffer.write(b'\\xff\\n')\n"
         f"sys.stdout.write({half!r})\n"
     )
-    heard, path = Heard(), tmp_path / "events.jsonl"
+    heard, path = RecordingProgress(), tmp_path / "events.jsonl"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
     ) as child:
@@ -206,7 +206,7 @@ def test_the_parent_survives_the_truncated_line_of_a_killed_child(tmp_path: Path
 
 
 def record(index: int, status: str = "OK") -> RequestRecord:
-    """A request of 3 pairs that took 5 ms."""
+    """Return a request with 3 pairs that took 5 ms."""
     return RequestRecord(index, 0.0, 0.0, 0.005, 3, 10, 0, 0.0, 0.0, 0.0, status)
 
 

@@ -19,7 +19,7 @@ from crossbench.types import DeviceMemory, Inference, TokenBatch
 
 log = logging.getLogger(__name__)
 
-WATCH_S = 0.2  # interval for checking that an idle worker process is alive
+LIVENESS_CHECK_S = 0.2  # interval for checking that an idle worker process is alive
 
 
 class Engine(Protocol):
@@ -55,8 +55,8 @@ class Replica:
 
     def __post_init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
-        watch_s = WATCH_S if isinstance(self.engine, ProcessEngine) else None
-        pauses = [pause for pause in (watch_s, self.idle_seconds) if pause is not None]
+        liveness_check_s = LIVENESS_CHECK_S if isinstance(self.engine, ProcessEngine) else None
+        pauses = [pause for pause in (liveness_check_s, self.idle_seconds) if pause is not None]
         self.idle_check_s = min(pauses, default=None)
 
     @property

@@ -61,7 +61,7 @@ def test_synthetic_lengths_follow_ms_marco(any_tokenizer: PairTokenizer) -> None
     tokens = any_tokenizer.count(passages).sum()
     per_word = tokens / sum(len(passage.split()) for passage in passages)
     assert 1.15 < per_word < 1.45
-    # A measurement that ends early has sent the right lengths too.
+    # The lengths must also be representative if a measurement ends early
     early = summarise(any_tokenizer.count([p for item in loaded.lists[:5] for p in item.passages]))
     assert early.mean == pytest.approx(PASSAGES.mean, rel=0.05)
     assert not length_warnings(summarise(any_tokenizer.count(queries)), early)
@@ -244,7 +244,7 @@ def test_the_error_of_a_failed_download_says_what_to_do(tmp_path: Path) -> None:
     )
     repo = str(REPO)
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "PYTHONPATH": repo}
-    offline = {"HF_HUB_OFFLINE": "1"}  # so that the library does not try for minutes
+    offline = {"HF_HUB_OFFLINE": "1"}  # prevents retries that take minutes
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **nowhere, **offline},

@@ -106,8 +106,8 @@ def test_an_open_loop_does_not_wait_for_replies(seeded_model: ModelFolder) -> No
     ("stop", "sent"),
     [
         (Stop(2, 60), 2),
-        (Stop(100, 0.05), 3),  # those due in the first 50 ms
-        (Stop(100, 1e-9), 1),  # the first may always be sent
+        (Stop(100, 0.05), 3),  # the requests due in the first 50 ms
+        (Stop(100, 1e-9), 1),  # the first request may always be sent
     ],
 )
 def test_an_open_loop_stops(stop: Stop, sent: int, seeded_model: ModelFolder) -> None:
@@ -115,7 +115,9 @@ def test_an_open_loop_stops(stop: Stop, sent: int, seeded_model: ModelFolder) ->
     started_s = time.monotonic()
     records = asyncio.run(drive_slow(seeded_model, lambda sender: send_at(sender, times_s), stop))
     assert len(records) == sent
-    assert time.monotonic() - started_s < 20  # nobody waits for what will not be sent
+    assert (
+        time.monotonic() - started_s < 20
+    )  # the load does not wait for requests that it may not send
 
 
 def test_an_interruption_ends_a_wait(seeded_model: ModelFolder) -> None:
@@ -138,7 +140,7 @@ def test_an_interruption_ends_a_wait(seeded_model: ModelFolder) -> None:
 @pytest.mark.parametrize("loop", ["open", "closed"])
 def test_an_unreachable_server_ends_every_load(loop: str) -> None:
     async def run() -> Sender:
-        async with InferenceClient("127.0.0.1:9") as client:  # nobody listens on `discard`
+        async with InferenceClient("127.0.0.1:9") as client:  # no server listens on this port
             sender = make_sender(client, Stop(10**9, 600))
             if loop == "open":
                 await send_at(sender, [number / 5 for number in range(1000)])
@@ -184,7 +186,7 @@ def test_names_of_old_results_without_load_labels() -> None:
     assert old.cell_id == today.cell_id
     assert full_label(old) == full_label(today) == "noop fp32 batch=32 concurrency=1"
     assert varying([old, today]) == []
-    # As MLflow has it
+    # The form in which MLflow stores lists
     flat = {"backend": "noop", "load": "constant", "load.labels": '["load"]'}
     assert load_labels(CellConfig(flat)) == ("load",)
 

@@ -68,7 +68,7 @@ def test_a_list_of_structs_equals_a_struct_of_lists(tmp_path: Path) -> None:
     loaded = load_msmarco(write(tmp_path / "b.parquet", *structs))
     assert loaded.digest == lists.digest
     expect_notes(lists, "Skipped 4 passages")
-    expect_notes(loaded, "Skipped 8 passages")  # the null structs too
+    expect_notes(loaded, "Skipped 8 passages")  # this includes the null structs
     first, _, second = structs[0]["passages"][:3]
     row = {**structs[0], "passages": [first, None, {**second, "passage_text": "last"}]}
     assert load_msmarco(write(tmp_path / "c.parquet", row)).lists[0].passage_ids == ("0-0", "0-2")
@@ -76,7 +76,7 @@ def test_a_list_of_structs_equals_a_struct_of_lists(tmp_path: Path) -> None:
 
 def test_numeric_identifiers_keep_their_form(tmp_path: Path) -> None:
     whole = load_msmarco(write(tmp_path / "a.parquet", a_row(query_id=7))).digest
-    # pandas makes floats of integers beside a null, and True of 1
+    # pandas turns integers into floats in a column with nulls, and 1 into True
     frame = pd.DataFrame([a_row([b"one", b"two"], [0.0, 1.0], b"query", 7.0)])
     frame.to_parquet(tmp_path / "b.parquet")
     for path in (

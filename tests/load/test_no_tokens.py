@@ -31,7 +31,7 @@ from tests.helpers.engine_checks import backend
 from tests.helpers.serving import noop, serving
 from tests.helpers.tiny_seeded import tiny_seeded
 
-NOTHING = "\u200b"  # a zero-width space: the tokenizer cleans it away
+NOTHING = "\u200b"  # a zero-width space, which the tokenizer removes
 RIVER = "what is a river"
 
 
@@ -86,7 +86,7 @@ def test_a_cross_encoder_rejects_only_the_pair_without_tokens(tmp_path: Path) ->
             )
             message = await refusal(client.score_pairs([Pair("a", "b"), Pair(NOTHING, NOTHING)]))
             assert message.startswith("text 1 of passages of pairs (")
-            # A pair in which one text has tokens is a sequence of its own
+            # A pair is valid if one of its texts has tokens
             assert (await client.score(RIVER, [NOTHING])).tokens == 4
 
     asyncio.run(run())
@@ -94,7 +94,7 @@ def test_a_cross_encoder_rejects_only_the_pair_without_tokens(tmp_path: Path) ->
 
 def test_special_tokens_count_as_tokens(tmp_path: Path) -> None:
     model = tiny_seeded(tmp_path)
-    cut = dataclasses.replace(model, max_length=3)  # as many as a pair's special tokens
+    cut = dataclasses.replace(model, max_length=3)  # the number of a pair's special tokens
 
     async def run(model: ModelFolder) -> int:
         async with serving([noop(model)]) as address, InferenceClient(address) as client:
@@ -127,11 +127,11 @@ def test_a_data_set_with_a_text_without_tokens_is_rejected_before_sending(tmp_pa
     query = dataclasses.replace(whole, query=NOTHING)
     both = dataclasses.replace(passage, query=NOTHING)
     for model, entry, task in (
-        (plain, both, Task.SCORE),  # special tokens are tokens
-        (bare, passage, Task.SCORE),  # the query's tokens are left of the pair
+        (plain, both, Task.SCORE),  # special tokens count as tokens
+        (bare, passage, Task.SCORE),  # the pair still has the query's tokens
         (bare, query, Task.SCORE),
         (vectors, whole, Task.SCORE),
-        (vectors, query, Task.EMBED),  # which sends no query
+        (vectors, query, Task.EMBED),  # embedding sends no query
     ):
         refuse_no_tokens([whole, entry], model, task)
     for model, entry, task, message in (

@@ -95,7 +95,7 @@ def test_a_broken_or_foreign_cache_file_is_ignored(
     kept: PreparedDataset, seeded_model: ModelFolder, tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
     files = [*tmp_path.iterdir()]
-    assert len(files) == 2  # the texts, and their lengths
+    assert len(files) == 2  # one file for the texts, one for their lengths
     for file in files:
         spoil(file)
     second = dataset()

@@ -69,7 +69,7 @@ def test_a_run_is_ordered_as_in_trec_eval(tmp_path: Path) -> None:
 
     rng = np.random.default_rng(0)
     names = [f"d{number}" for number in rng.permutation(40)]
-    # Ties, differences below what 32 bits hold, different magnitudes; ranks are noise
+    # Ties, differences too small for 32 bits, different magnitudes; the ranks are random
     scores = rng.choice([1.5, -2.0, 1e9, 100.0, 100.000000001, 0.1, 1e300, 1e299, -1e-50], 40)
     run = "".join(
         f"q1 Q0 {name} {rng.integers(99)} {score!r} x\n"
@@ -96,7 +96,7 @@ def test_ranks_that_contradict_scores_give_a_note(tmp_path: Path) -> None:
     assert ids(loaded)["q1"] == ("d3", "d1")
     expect_notes(loaded, r"the ranks of equal scores .* for 1 of 2 queries.*by descending id")
 
-    # A rank that is the same everywhere contradicts nothing
+    # Equal ranks contradict nothing
     run = "q1 Q0 d1 0 9.5 x\nq1 Q0 d3 0 10 x\nq2 Q0 d2 0 inf x\n"
     loaded = load_trec(write_folder(tmp_path, run_txt=run))
     assert ids(loaded)["q1"] == ("d3", "d1")
@@ -181,7 +181,7 @@ def test_required_rows_that_are_malformed_are_rejected(
 
 def test_malformed_rows_that_are_not_required_are_skipped(tmp_path: Path) -> None:
     sound = load_trec(write_folder(tmp_path))
-    # Blank, without a tab, without an identifier, not UTF-8, two texts: none of it is used
+    # Rows that are not required: blank, without tab, without id, not UTF-8, with two texts
     rows = b"d8\t\nno tab\n\tno id\nd9\t\xff\nd7\ta\nd7\tb\n"
     loaded = load_trec(write_folder(tmp_path, collection_tsv=COLLECTION.encode() + rows))
     assert loaded.digest == sound.digest
@@ -292,7 +292,7 @@ def test_files_are_found_by_name_and_content(tmp_path: Path) -> None:
     assert loaded.digest == digest
     assert loaded.files[-2:] == ("run.txt", "qrels.dev.small.tsv")
     expect_notes(loaded, r"run_notes\.txt was not read", r"qrels_readme\.txt was not read")
-    # Without a name that says so, the content does
+    # If the name has no known suffix, the content decides
     (folder / "run.txt").rename(folder / "run.bm25-default")
     (folder / "run_notes.txt").unlink()
     assert load_trec(folder).digest == digest
@@ -332,16 +332,16 @@ def test_compressed_files_are_read(tmp_path: Path, ending: str) -> None:
     assert loaded.files[2] == f"run.txt{ending}"
     expect_notes(loaded)
     assert load_trec(folder, run=f"run.txt{ending}").digest == plain.digest
-    # Beside its unpacked form, the latter is read
+    # If both forms exist, the uncompressed one is read
     (folder / "run.txt").write_text(RUN)
     expect_notes(
         load_trec(folder), rf"run\.txt was read, its compressed copy run\.txt{ending} was not"
     )
-    # A browser unpacks and keeps the name; another tool packs and keeps it
+    # Browsers unpack files without renaming them, and other tools compress without renaming
     (folder / f"run.txt{ending}").rename(folder / "run.txt")
     (folder / f"collection.tsv{ending}").write_text(COLLECTION)
     assert load_trec(folder).digest == plain.digest
-    (folder / "run.txt").write_bytes((folder / "run.txt").read_bytes() * 2)  # two members
+    (folder / "run.txt").write_bytes((folder / "run.txt").read_bytes() * 2)  # two gzip members
     assert load_trec(folder).digest == plain.digest
 
 
@@ -404,7 +404,7 @@ def test_beirs_layout(tmp_path: Path) -> None:
     dev = load_trec(folder, qrels="qrels/dev.tsv")
     assert ids(dev) == {"q1": ("d3",)}
     assert dev.digest != loaded.digest
-    # A run beside it, and compressed
+    # With a run, and with compressed files
     (folder / "run.trec").write_text("q1 Q0 d3 1 2 x\nq1 Q0 d5 2 1 x\n7 Q0 2 1 1 x\n")
     for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
         compress(folder / name, ".gz")
@@ -478,7 +478,7 @@ def test_line_ends_and_surrounding_whitespace_change_nothing(tmp_path: Path) -> 
         loaded = load_trec(path)
         assert loaded.digest == sound.digest
         expect_notes(loaded)
-    # Quotes and further tabs are text, an identifier is no number and may hold a wide space
+    # Quotes and later tabs are text; identifiers are not numbers and may contain U+00A0
     rows = '01\t"a ""b"" c"\n1\u3000x\tother\tand a tab\n'
     named = write_folder(
         tmp_path / "named",
@@ -503,7 +503,7 @@ def test_the_digest_depends_on_what_is_sent(tmp_path: Path) -> None:
     ]
     digests |= {load_trec(write_folder(tmp_path, **change)).digest for change in changed}
     assert len(digests) == len(changed) + 1
-    # What no run asks for does not count
+    # Texts that no run requires do not change the digest
     more = write_folder(tmp_path, collection_tsv=f"{COLLECTION}d9\tnine\n")
     assert load_trec(more).digest in digests
 
@@ -560,7 +560,7 @@ def test_the_verdict_considers_gaps_in_the_judgements() -> None:
     summary = quality_of((0, 1, None), judged_left_out=1)
     assert summary["verdict"] == "keeps"
     assert summary["reason"].endswith("; 1 judged query without text or candidates left out")
-    # Without a run, BEIR's lists have nothing but relevant passages: any order is as good
+    # Without a run, BEIR's lists contain only relevant passages, so every order is equally good
     summary = quality_of((1, 1))
     assert summary["verdict"] == "cannot say"
     assert "only 0 of the judged queries have passages of different grades" in summary["reason"]
@@ -573,7 +573,7 @@ TREC_RUN = "q1 Q0 d1 1 9.5 x\nq2 Q0 d2 1 9.5 x\n"
 def test_a_run_with_an_unusual_name_is_mentioned(tmp_path: Path, name: str) -> None:
     (tmp_path / "runs").mkdir()
     loaded = load_trec(write_folder(tmp_path, run_txt=None, **{name: TREC_RUN}))
-    if name == "bm25_res":  # Terrier's
+    if name == "bm25_res":  # the suffix of Terrier
         assert "bm25.res" in loaded.files
         return
     assert any(

@@ -33,7 +33,7 @@ from tests.helpers.places import REPO
 
 KNOWN = catalogue.BY_NAME.keys()
 STORED = REPO / "tests" / "data" / "sweep_of_schema_1"
-# Where metrics are computed, and described
+# Files that compute or describe metrics
 DESCRIBED = [REPO / "crossbench" / "measure" / name for name in ("catalogue.py", "metric.py")]
 COMPUTED = [
     *(path for path in (REPO / "crossbench" / "measure").glob("*.py") if path not in DESCRIBED),
@@ -86,7 +86,7 @@ def test_all_computed_metrics_are_in_the_catalogue() -> None:
         series = windows(records()).series(task).keys() - {"time_s"}
         assert {catalogue.live_name(name) for name in series} <= KNOWN
     assert emitted <= KNOWN
-    # Nor does it have any that nothing emits; these three are runner/measure.py's own
+    # Every metric of the catalogue is emitted; runner/measure.py emits these three
     assert {metric.name for metric in catalogue.METRICS} - emitted == {
         "startup/warmup_s",
         "harness/cores_used",
@@ -130,7 +130,7 @@ def test_the_catalogue_is_consistent() -> None:
         assert metric.title
     for view in View:
         assert catalogue.shown(view), f"nothing is shown in {view}"
-    # These two tables have a place for these alone
+    # These two tables show only these metrics
     assert set(catalogue.shown(View.CELL_STAGES)) == set(catalogue.STAGE.values())
     assert {m.family for m in catalogue.shown(View.CELL_LATENCY)} == {"latency", "service"}
     for metric in catalogue.shown(View.MLFLOW_BEST):
@@ -177,9 +177,9 @@ def test_the_generated_page_of_metrics_is_up_to_date() -> None:
         assert page.count(f"| `{name}` ") == 1
 
 
-# Names that are typed
+# Detection of metric names in string literals
 
-ANY = "\0"  # stands in a template for what an f-string fills in
+ANY = "\0"  # placeholder for the fields of an f-string
 
 
 def templates(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -321,7 +321,7 @@ def test_a_new_metric_takes_two_files_and_is_shown(
         "-m", "crossbench", "-m", "backend=noop", "batch=4", "max_seconds=1", "warmup_requests=1",
         "dashboard=none", "dataset.queries=4", f"outputs_dir={outputs}",
     )  # fmt: skip
-    assert "tokens per request" in told  # the table on the terminal
+    assert "tokens per request" in told  # the table in the terminal
     (csv,) = outputs.glob("*/results.csv")
     sweep = csv.parent
     value = json.loads((sweep / "0" / "result.json").read_text())["metrics"][EXAMPLE]

@@ -39,14 +39,14 @@ def a_list(
 def test_drift_against_hand_computed_values() -> None:
     lists = [
         a_list(scores(3, 2, 1), scores(3, 2.5, 1)),  # the same order
-        a_list(scores(1, 2, 3), scores(1, 3, 2)),  # one pair of three turned round: tau 1/3
+        a_list(scores(1, 2, 3), scores(1, 3, 2)),  # one of three pairs is reversed: tau 1/3
     ]
     metrics = quality_metrics(lists, seed=0)
     assert metrics["quality/max_abs_diff"] == 1.0
     assert metrics["quality/mean_abs_diff"] == pytest.approx((0.5 + 1 + 1) / 6)
     assert metrics["quality/kendall_tau"] == pytest.approx((1 + 1 / 3) / 2)
     assert (metrics["quality/queries"], metrics["quality/pairs"]) == (2, 6)
-    # Nothing was judged, and lists of three have no top ten that could change
+    # There are no judgements, and the top ten of three passages cannot change
     assert not {"quality/ndcg_at_10", "quality/top10_overlap"} & metrics.keys()
     assert judge(metrics).verdict is Verdict.UNSURE
 
@@ -74,9 +74,9 @@ def test_ndcg_and_mrr_against_hand_computed_values() -> None:
     ideal = 3 / math.log2(2) + 2 / math.log2(3) + 1 / math.log2(4)
     metrics = quality_metrics([item], seed=0)
     assert metrics["quality/ndcg_at_10"] == pytest.approx(gain / ideal)
-    assert metrics["quality/mrr_at_10"] == 0.5  # grade 1 is no relevant passage among 0 to 3
+    assert metrics["quality/mrr_at_10"] == 0.5  # with grades 0 to 3, grade 1 is not relevant
     assert "quality/ndcg_at_10_change" not in metrics  # no reference
-    assert "quality/ndcg_at_10_low" not in metrics  # one query has no interval
+    assert "quality/ndcg_at_10_low" not in metrics  # there is no interval for one query
 
 
 def test_binary_judgements_and_queries_without_judgements() -> None:
@@ -147,7 +147,7 @@ def test_verdicts() -> None:
     few = judge(quality_metrics(judged_lists(2.0, count=9), 0))
     assert few.verdict is Verdict.UNSURE
     assert "too few judged queries: 9" in few.reason
-    # A loss of about 1 % among a dozen queries can be either
+    # With twelve queries, a loss of about 1 % allows both verdicts
     unsure = judge(quality_metrics(judged_lists(0.25, count=12, seed=3), 0))
     assert unsure.verdict is Verdict.UNSURE
     assert "more queries are needed" in unsure.reason

@@ -79,7 +79,7 @@ def test_percentiles_are_type_7() -> None:
     values = np.random.default_rng(1).gamma(2.0, size=137)
     ordered = np.sort(values)
     for q in (50, 75, 90, 95, 99):
-        position = (len(values) - 1) * q / 100  # Hyndman and Fan's definition 7, written out
+        position = (len(values) - 1) * q / 100  # Hyndman and Fan's definition 7
         low = int(position)
         expected = ordered[low] + (position - low) * (ordered[low + 1] - ordered[low])
         assert percentile(values, q) == pytest.approx(expected)
@@ -146,13 +146,13 @@ def test_short_remainder_joins_the_window_before() -> None:
 
 
 def test_a_request_across_windows_counts_by_its_share() -> None:
-    # Quick ones keep the window at a second; the last spans 0.5..2.5 s with 10 pairs.
+    # Short requests keep the window at one second; the last one spans 0.5..2.5 s with 10 pairs
     records = [*back_to_back([0.1] * 5), record(0.5, 2.5)]
     cut = windows(records)
     assert cut.time_s == pytest.approx((1.0, 2.0, 2.5))
     assert cut.pairs_per_s == pytest.approx((50 + 2.5, 5.0, 2.5 / 0.5))
     assert cut.p50_ms == pytest.approx((100, 2000, 2000))
-    # Of the first window's 5.25 requests the long one is 4.8 %: just beyond its p95.
+    # The long request is 4.8 % of the first window's 5.25 requests, just beyond the p95
     assert cut.p95_ms == pytest.approx((100, 2000, 2000))
     assert cut.requests == (5, 0, 1)
 
@@ -184,7 +184,7 @@ def test_the_percentile_interval_has_its_coverage() -> None:
     for n, q in ((100, 50), (60, 90), (500, 95), (1000, 99)):
         found = percentile_interval(list(range(1, n + 1)), q)
         assert found is not None
-        lower, upper = int(found.low), int(found.high)  # the values are their own ranks
+        lower, upper = int(found.low), int(found.high)  # the values equal their ranks
         below = stats.binom(n, q / 100)
         assert below.cdf(lower - 1) <= 0.025 < below.cdf(lower)
         assert below.sf(upper - 1) <= 0.025 < below.sf(upper - 2)

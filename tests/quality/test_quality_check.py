@@ -161,7 +161,11 @@ def test_lists_are_scored_completely_until_the_time_limit(seeded_model: ModelFol
     ("fields", "pipeline", "message"),
     [
         ({"computes_scores": False}, Pipeline.FULL, "runs no model"),
-        ({"device": "none"}, Pipeline.FULL, "runs no model"),  # of a server that does not say so
+        (
+            {"device": "none"},
+            Pipeline.FULL,
+            "runs no model",
+        ),  # an older server, which does not report computes_scores
         ({"digest": "another"}, Pipeline.FULL, "is not the model of this config"),
         ({}, Pipeline.TOKENIZE, "pipeline=tokenize"),
     ],

@@ -333,7 +333,7 @@ def test_the_cache_neither_stores_nor_returns_non_finite_scores(
     cache.save(entry, scores(1, 2, 3))
     (file,) = tmp_path.iterdir()
     kept = {"sha256": hashlib.sha256(bad.tobytes()).hexdigest(), "scores": bad.tolist()}
-    file.write_text(json.dumps(kept))  # as a version before this check left it
+    file.write_text(json.dumps(kept))  # as an older version wrote it
     assert cache.load(entry) is None
 
 

@@ -88,21 +88,21 @@ def test_an_idle_model_is_unloaded_and_loaded_again_on_demand(
         for replica in (thread, process):
             async with serving([replica]) as address, InferenceClient(address) as client:
                 cpu_s = (await client.metrics()).cpu_s
-                awake_mb = 0.0
+                loaded_mb = 0.0
                 for _ in range(2):
                     await until(lambda replica=replica: replica.unloaded and replica.pid is None)
                     scored = [client.score("q", PASSAGES) for _ in range(8)]
                     assert all(len(reply.scores) == 3 for reply in await asyncio.gather(*scored))
-                    awake_mb = max(awake_mb, (await client.metrics()).rss_mb)
+                    loaded_mb = max(loaded_mb, (await client.metrics()).rss_mb)
                 await until(lambda replica=replica: replica.unloaded and replica.pid is None)
                 metrics = await client.metrics()
                 if replica is process:
-                    assert metrics.rss_mb < awake_mb - 15  # an interpreter with NumPy
+                    assert metrics.rss_mb < loaded_mb - 15  # an interpreter with NumPy
                 assert metrics.cpu_s >= cpu_s
                 assert not metrics.requests_failed
-        # Once in the beginning and once for each return, or more where the machine was slow to ask
+        # One load at the start and one per reload, or more on a slow machine
         assert backend.loads >= 3
-        assert backend.closes == backend.loads + 1  # the last one by the end of the server
+        assert backend.closes == backend.loads + 1  # the last one when the server stops
 
     asyncio.run(run())
 
@@ -116,11 +116,11 @@ def test_unloading_a_model_frees_its_memory(cache_dir: Path) -> None:
             try:
                 before = (await client.score("q", PASSAGES)).scores
                 process = psutil.Process()
-                awake_mb = process.memory_info().rss / 1e6
+                loaded_mb = process.memory_info().rss / 1e6
                 (service,) = server._services.values()
                 await until(lambda: service.replicas[0].unloaded)
-                # Of 170 MB of layers, which are freed a moment later
-                await until(lambda: process.memory_info().rss / 1e6 < awake_mb - 100)
+                # The layers take 170 MB and are freed a moment later
+                await until(lambda: process.memory_info().rss / 1e6 < loaded_mb - 100)
                 assert np.allclose((await client.score("q", PASSAGES)).scores, before, atol=1e-6)
             finally:
                 await server.stop()
@@ -168,7 +168,7 @@ def test_a_worker_that_unloads_gets_no_work_and_may_fail() -> None:
         compute()
         (first,) = (worker for worker in workers if worker.idle_check_s)
         assert first.unloading.wait(10)
-        compute()  # the other one does, while the first is still at it
+        compute()  # the other worker computes while the first one is unloading
         assert not released.is_set()
         released.set()
         for _ in range(4):

@@ -101,7 +101,7 @@ def test_processes_give_the_scores_of_threads_and_count_as_the_server(
     in_child, rss_mb, cpu_s = asyncio.run(scores(in_process(backend)))
     here, _, _ = asyncio.run(scores(Replica(backend, backend)))
     assert np.allclose(in_child, here, atol=1e-6)
-    assert rss_mb > 100  # the child has torch and the model
+    assert rss_mb > 100  # the child process holds torch and the model
     assert cpu_s > 0.5
 
 
@@ -158,12 +158,12 @@ def test_a_worker_killed_while_idle_is_replaced_and_no_request_fails(
     async def run() -> None:
         replica = in_process(noop(seeded_model))
         async with serving([replica]) as address, InferenceClient(address) as client:
-            for wait_for_the_watch in (False, True):
+            for wait_for_idle_check in (False, True):
                 assert replica.pid is not None
-                # Taken before the kill: the watch may reap the worker at any moment after it
+                # Read the pid first, since the idle check may replace a dead worker at any time
                 killed = psutil.Process(replica.pid)
                 killed.kill()
-                if wait_for_the_watch:
+                if wait_for_idle_check:
                     await until(lambda pid=killed.pid: replica.pid not in (None, pid))
                 else:
                     psutil.wait_procs([killed], timeout=0.1)

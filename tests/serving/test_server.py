@@ -227,9 +227,9 @@ def test_an_invalid_watch_interval_is_rejected(
             code, details = await status_of(anext(client.watch_metrics(interval_s)))
             assert code == grpc.StatusCode.INVALID_ARGUMENT
             assert "interval_s must be 0.05 to 3600" in details
-            await asyncio.sleep(0.01)  # the server's timers still run: they share this loop
+            await asyncio.sleep(0.01)  # the server's timers still work, since they share this loop
 
-    # A loop whose timers are broken would never end this, so it runs where it can be left behind
+    # With broken timers the loop would never end, so run it in a daemon thread
     ended = threading.Event()
     threading.Thread(target=lambda: (asyncio.run(run()), ended.set()), daemon=True).start()
     assert ended.wait(20)
