@@ -56,7 +56,7 @@ def test_what_keeps_it_from_serving_is_told(cache_dir: Path) -> None:
         asyncio.run(opened(recipe(cache_dir, "backend=noop", "pool.models=7")))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = f"server.port={taken.getsockname()[1]}"
-        with pytest.raises(ConfigError, match=f"{port} is taken"):
+        with pytest.raises(ConfigError, match=f"{port} is already in use"):
             asyncio.run(opened(recipe(cache_dir, "backend=noop", port)))
     with pytest.raises(TargetDied, match="the server process ended with status 3 before it served"):
         asyncio.run(opened(partial(os._exit, 3)))
