@@ -108,7 +108,7 @@ def test_graphs_pool_by_what_they_have(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, library_vectors(both, WORDS), atol=TOLERANCE, rtol=1e-4)
     (tmp_path / "b").mkdir()
     last = tiny_embedder(tmp_path / "b", "lasttoken", normalize=False)
-    with pytest.raises(ModelError, match="pools by cls or mean"):
+    with pytest.raises(ModelError, match="supports the pooling modes cls and mean"):
         backend(name, last, tmp_path)
 
 
