@@ -136,5 +136,5 @@ def test_a_model_with_several_labels_is_refused(
     config["id2label"] = {"0": "no", "1": "yes"}
     config["label2id"] = {"no": 0, "yes": 1}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="names 2 labels where the head of the weights gives 1"):
+    with pytest.raises(ModelError, match="declares 2 labels, but the weights of the head have 1"):
         read_folder(folder, "two labels", 512)
