@@ -96,7 +96,7 @@ def test_a_cell_runs_on_an_awkward_machine(seeded_model: ModelFolder, tmp_path: 
     assert heard == []
     assert "Traceback" not in told
     assert "noop fp32 batch=32 concurrency=1: writing the report\n" in told
-    assert "without +- the spread is unknown" in told
+    assert "no +-: spread unknown" in told
     (report,) = outputs.glob("*/0/report.md")
     assert "Missing plot" not in report.read_text("utf-8")
     assert {path.stem for path in (report.parent / "plots").glob("*.png")} == PLOTS
