@@ -12,7 +12,7 @@ from crossbench.report.axes import flatten, label
 from crossbench.report.columns import requests_ok, text_with_unit
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, MODEL, facts
-from crossbench.report.predecessor import beside_predecessor
+from crossbench.report.predecessor import predecessor_section
 from crossbench.report.ranking import cell_quality
 from crossbench.results import RunResult, Status, load_cell
 from crossbench.system.files import whole_file
@@ -45,7 +45,7 @@ def write_cell_report(folder: Path) -> Path:
         sections.stages(metrics),
         *(sections.resources(title, view, metrics) for title, view in sections.RESOURCES.items()),
         cell_quality(result.quality, metrics),
-        beside_predecessor([(label(result.config), result)]),
+        predecessor_section([(label(result.config), result)]),
         sections.dataset(result.dataset),
         facts("Model", result.model, MODEL),
         facts("Configuration", flatten(result.config), {}),

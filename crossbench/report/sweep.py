@@ -16,7 +16,7 @@ from crossbench.report.columns import text_with_unit
 from crossbench.report.compare import CellSummary, Estimate, Run, ratio, summarise_cells
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, fact_text
-from crossbench.report.predecessor import beside_predecessor
+from crossbench.report.predecessor import predecessor_section
 from crossbench.report.ranking import quality_reason, sweep_quality
 from crossbench.report.sweep_tables import (
     all_cells,
@@ -72,7 +72,7 @@ def write_sweep_report(folder: Path) -> Path:
         *plots.markdown(folder),
         _plot_note(cells, bool(plots.paths)),
         sweep_quality(cells),
-        beside_predecessor(
+        predecessor_section(
             [(_label_with_backend(cell), run.result) for cell in cells for run in cell.runs]
         ),
         _failures(cells),
