@@ -188,13 +188,13 @@ def test_a_study_on_another_backend(tmp_path: Path, seeded_model: ModelFolder) -
     assert [run.result.config.value("batch") for run in read_runs(folder)] == [32, 96]
     text = (folder / "report.md").read_text("utf-8")
     assert "*How many pairs per request make the most of backend=noop?*" in text
-    section = text.split("## Beside the predecessor system")[1].split("\n## ")[0]
+    section = text.split("## Comparison with the predecessor system")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| ")]
     assert [re.split(r" *\| *", row)[1] for row in rows[2:]] == [
-        "predecessor system: mps batch=32 concurrency=1",
-        "here: noop batch=32",
-        "predecessor system: mps batch=96 concurrency=1",
-        "here: noop batch=96",
+        "predecessor: mps batch=32 concurrency=1",
+        "this run: noop batch=32",
+        "predecessor: mps batch=96 concurrency=1",
+        "this run: noop batch=96",
     ]
     assert "M-series Mac" in rows[2]
     assert "532" in rows[2]

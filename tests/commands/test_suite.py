@@ -124,10 +124,10 @@ def test_studies_are_chosen_by_name() -> None:
 
 
 def test_a_folder_of_no_suite(tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match="no folder of a suite"):
+    with pytest.raises(ResultError, match="is not the folder of a suite"):
         read_suite(tmp_path)
     (tmp_path / SUITE_FILE).write_text("{}")
-    with pytest.raises(ResultError, match="no folder of a suite"):
+    with pytest.raises(ResultError, match="is not the folder of a suite"):
         read_suite(tmp_path)
 
 

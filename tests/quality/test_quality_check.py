@@ -258,7 +258,7 @@ def test_a_complete_cell_with_int8(shared: Path, outputs: Path, cache_dir: Path)
     assert {pair.relevance for pair in pairs} & {1, 2, 3}
     report = (folder / "report.md").read_text()
     assert "## Ranking quality" in report
-    assert "Whether the ranking is kept cannot be said" in report
+    assert "It is unclear whether the ranking is kept" in report
     client = MlflowClient(f"sqlite:///{outputs}/mlflow.db")
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert run.data.tags["quality"] == "cannot say"

@@ -216,12 +216,12 @@ def test_speed_that_changes_the_ranking_wins_nothing(tmp_path: Path) -> None:
     report = write_sweep_report(tmp_path)
     text = report.read_text()
     assert "Highest throughput: **onnx**" in text
-    assert "**wild** changes the ranking, so it does not count: found to be changes." in text
+    assert "**wild** changes the ranking, so it is excluded: found to be changes." in text
     table = text[text.index("## All cells") :]
     assert re.search(r"\| onnx .* \*\*\d{3}.* 70\.0 .* keeps \|", table)
     assert re.search(r"\| wild .* 50\.0 .* -8.0 % \(-8.5 % … -7.5 %\) \| +✗ changes \|", table)
     assert re.search(r"\| +reference \|", table)
-    assert "Crossed points change the ranking" in text
+    assert "Crossed-out points change the ranking" in text
     assert len(linked(report)) == 2
     svg = (tmp_path / "plots/frontier.svg").read_text()
     assert "changes the ranking: disqualified" in svg
@@ -239,7 +239,7 @@ def test_a_sweep_whose_every_cell_changes_the_ranking_has_no_winner(tmp_path: Pa
     cells_ = {name: ("changes", -0.08, speed) for name, speed in (("a", 500), ("b", 700))}
     quality_sweep(tmp_path, cells_)
     text = write_sweep_report(tmp_path).read_text()
-    assert "All 2 cells with numbers change the ranking" in text
+    assert "All 2 measured cells change the ranking" in text
     assert "**700" not in text
 
 
@@ -256,7 +256,9 @@ def test_only_what_can_be_served_is_called_the_fastest(tmp_path: Path) -> None:
     text = write_sweep_report(tmp_path).read_text()
     assert "**9," not in text[text.index("## All cells") :]
     assert "Highest throughput" not in text  # nothing to compare the whole with
-    assert re.search(r"Not in the running: \*\*tokenize\*\*, .*, measures tokenize alone;", text)
+    assert re.search(
+        r"Excluded from the comparison: \*\*tokenize\*\*, .* \(measures only tokenize\);", text
+    )
     assert "*" not in terminal_table(stages)
 
     noop = {"_target_": "made.noop", "name": "noop"}
@@ -280,7 +282,7 @@ def test_twenty_four_cells(tmp_path: Path) -> None:
             results.append(save(folder, config(backend, batch), load(speed, batch, index, 60)))
     report = write_sweep_report(tmp_path)
     text = report.read_text()
-    assert "22 of 24 cells have numbers" in text
+    assert "22 of 24 cells were measured" in text
     assert f"Highest throughput: **{backends[7]} batch=96**" in text
     assert [path.name for path in linked(report)] == ["by_batch.png", "frontier.png"]
     rows = list(csv.DictReader((tmp_path / "results.csv").open(encoding="utf-8")))
@@ -311,7 +313,7 @@ def test_no_cell_finished_and_no_cell_at_all(tmp_path: Path) -> None:
     result = save(tmp_path / "a" / "0", config(), (), Status.FAILED, "killed by signal 9")
     (tmp_path / "a" / "1").mkdir()
     text = write_sweep_report(tmp_path / "a").read_text()
-    assert "**No cell finished**" in text
+    assert "**No cell finished.**" in text
     assert "no result.json in" in text
     assert "killed by signal 9" in terminal_table([result])
     (tmp_path / "b").mkdir()

@@ -470,7 +470,7 @@ def test_an_overflowing_precision_fails_its_cell_and_the_sweep_continues(
     for report in (sweep / "report.md", sweep / "0/report.md"):
         text = report.read_text()
         assert "NaN or infinite" in text
-        assert "keeps" not in text.split("## Quality")[0]
+        assert "keeps" not in text.split("## Ranking quality")[0]
         assert "ranking is kept" not in text
     client = MlflowClient(f"sqlite:///{outputs}/mlflow.db")
     tracked = client.search_runs([item.experiment_id for item in client.search_experiments()])
