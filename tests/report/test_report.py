@@ -256,7 +256,9 @@ def test_only_what_can_be_served_is_called_the_fastest(tmp_path: Path) -> None:
     text = write_sweep_report(tmp_path).read_text()
     assert "**9," not in text[text.index("## All cells") :]
     assert "Highest throughput" not in text  # nothing to compare the whole with
-    assert re.search(r"Not in the running: \*\*pipeline=tokenize\*\*, .*, measures tokenize alone;", text)
+    assert re.search(
+        r"Not in the running: \*\*pipeline=tokenize\*\*, .*, measures tokenize alone;", text
+    )
     assert "*" not in terminal_table(stages)
 
     noop = {"_target_": "made.noop", "name": "noop"}

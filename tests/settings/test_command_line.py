@@ -132,8 +132,8 @@ def test_a_path_comes_through_the_shell_and_the_command(tmp_path: Path) -> None:
         ),
         (["batch=32,32"], "cells 0 and 1 of this sweep are the same"),
         (["batch=8", "max_seconds=2,1,1.0"], "cells 1 and 2 of this sweep are the same"),
-        (["repeat=1,1"], "with repeat=1,2,3"),
-        (["quality=none,sample"], "differ in quality alone"),
+        (["repeat=1,1"], "give repeat=1,2,3"),
+        (["quality=none,sample"], "differ only in quality"),
         (
             ["model=local,minilm-l6-seeded", "++model.path=x", "backend.streems=1"],
             "no key backend.streems",
