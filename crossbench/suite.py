@@ -7,7 +7,6 @@ interrupted suite goes on where it was.
 
 from __future__ import annotations
 
-import difflib
 import json
 import shutil
 import signal
@@ -36,7 +35,7 @@ from crossbench.report.suite import (
     write_suite_report,
 )
 from crossbench.settings.command_line import in_shell, quoted, readable
-from crossbench.settings.composition_errors import CONFIG_NAME, explain
+from crossbench.settings.composition_errors import CONFIG_NAME, did_you_mean, explain
 from crossbench.settings.overrides import sweep_points, sweeper_params
 from crossbench.settings.places import conf_dir
 from crossbench.settings.plan import CellPlan, composed_plan
@@ -119,9 +118,10 @@ def chosen_studies(given: str | None) -> list[str]:
     names = [str(name) for name in value] if isinstance(value, list) else [str(value)]
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"there is no study {name}.{hint} What exists: {', '.join(known)}")
+            raise ConfigError(
+                f"there is no study {name}.{did_you_mean(name, known)} "
+                f"Available studies: {', '.join(known)}"
+            )
     return list(dict.fromkeys(names))
 
 

@@ -187,7 +187,7 @@ def test_a_study_on_another_backend(tmp_path: Path, seeded_model: ModelFolder) -
     folder = run_study(tmp_path / "sweep", seeded_model, *given)
     assert [run.result.config.value("batch") for run in read_runs(folder)] == [32, 96]
     text = (folder / "report.md").read_text("utf-8")
-    assert "*How many pairs per request make the most of backend=noop?*" in text
+    assert "*At how many pairs per request is backend=noop fastest?*" in text
     section = text.split("## Comparison with the predecessor system")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| ")]
     assert [re.split(r" *\| *", row)[1] for row in rows[2:]] == [

@@ -44,4 +44,4 @@ def test_the_version_is_ours(module: str) -> None:
 def test_a_word_that_is_no_command_is_told() -> None:
     done = script("serv")
     assert done.returncode == 1
-    assert done.stderr.startswith("crossbench: 'serv' is no override")
+    assert done.stderr.startswith("crossbench: 'serv' is not an override")

@@ -112,9 +112,10 @@ def test_unsupported_is_no_failure(outputs: Path, environment: dict[str, str]) -
     [
         (["batchh=3"], ["no key batchh", "Did you mean batch?", "concurrency"]),
         (["scheduler.max_batch=3"], ["max_batch", "max_batch_pairs", "timeout_ms"]),
-        (["backend=tensorflow"], ["tensorflow", "pytorch", "compiled", "noop"]),
+        (["backend=onx"], ["no choice backend=onx. Did you mean onnx? Available choices", "noop"]),
+        (["backend=32"], ["there is no choice backend=32. Available choices of backend: "]),
         (["seed=abc"], ["seed", "abc"]),
-        (["-m", "backend=noop,tensorflow"], ["tensorflow", "pytorch"]),
+        (["-m", "backend=noop,tensorflow"], ["no choice backend=tensorflow", "pytorch"]),
         (["-m", "batchh=3,4"], ["no key batchh"]),
         (
             ["-m", "+experiment=05a_batch_size_mps,06a_concurrency_mps"],
@@ -122,13 +123,13 @@ def test_unsupported_is_no_failure(outputs: Path, environment: dict[str, str]) -
         ),
         (
             ["backend=noop", "-m", "model=minilm-l6-seeded,local", "model.path=~/x"],
-            ["model.path is no key of model=minilm-l6-seeded", "'model.path=\"~/x\"'"],
+            ["model=minilm-l6-seeded has no key model.path", "'model.path=\"~/x\"'"],
         ),
-        (["backend=noop", "batch=8,16"], ["For a sweep: python -m crossbench -m batch=8,16;"]),
+        (["backend=noop", "batch=8,16"], ["For a sweep, give python -m crossbench -m batch=8,16;"]),
         (["-m", "backend=noop", "hydra.sweep.subdir=x"], ["hydra.sweep.subdir=x cannot be used"]),
     ],
 )
-def test_what_does_not_compose_is_refused_with_what_exists(
+def test_a_config_that_does_not_compose_is_refused_with_what_exists(
     tmp_path: Path, environment: dict[str, str], overrides: Sequence[str], words: Sequence[str]
 ) -> None:
     done = crossbench(*overrides, outputs=tmp_path, environment=environment)

@@ -71,7 +71,7 @@ def test_a_component_is_built_with_what_is_nested_in_it() -> None:
         ("kinds", "a", "group.kinds must be a list of texts, got 'a'"),
         ("kinds", [1], r"group.kinds must be a list of texts, got \[1\]"),
         ("strengths", {"a": "b"}, "group.strengths must be a mapping of texts to numbers"),
-        ("path", 2024, "group.path must be text or null, got 2024: where it is text, put it in"),
+        ("path", 2024, "group.path must be text or null, got 2024: if it is text, put it in"),
         ("threads", 1.5, "group.threads must be a whole number or text, got 1.5"),
         ("exact", "yes", "group.exact must be true or false, got 'yes'"),
         ("inner", 5, "group.inner must be Inner, got 5"),
