@@ -319,7 +319,10 @@ def cut_vocabulary(path: Path) -> None:
         (add_a_token, "ids up to 30522, but the model's word embeddings have only 30522 rows"),
         (store_as_int8, "pooler.dense.weight is stored as I8"),
         (lambda path: edit(path / "config.json", num_attention_heads=3), "does not divide"),
-        (lambda path: edit(path / "config.json", num_attention_heads=0), "= 0 does not divide"),
+        (
+            lambda path: edit(path / "config.json", num_attention_heads=0),
+            "= 0 in config.json does not",
+        ),
         (lambda path: edit(path / "config.json", num_hidden_layers=1), "has 2 layers, but"),
         (lambda path: edit(path / "config.json", num_hidden_layers=0), "has 2 layers, but"),
         (lambda path: edit(path / "config.json", pad_token_id=30522), "pad_token_id is 30522"),
