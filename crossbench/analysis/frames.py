@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CORE_METRICS = catalogue.names(View.FRAME)
-ABOUT = ("sweep", "cell", "folder", "cell_id", "status", "error", "started_at")
+CELL_COLUMNS = ("sweep", "cell", "folder", "cell_id", "status", "error", "started_at")
 
 
 def load_sweep(path: str | Path) -> pd.DataFrame:
@@ -209,7 +209,7 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     names = dict.fromkeys(name for row in rows for name in row)
     names |= dict.fromkeys(CORE_METRICS)
     metrics = [name for name in names if "/" in name]
-    about = [*ABOUT, *(["run_id"] if "run_id" in names else [])]
+    about = [*CELL_COLUMNS, *(["run_id"] if "run_id" in names else [])]
     settings = [name for name in names if "/" not in name and name not in about]
     frame = pd.DataFrame(list(rows), columns=[*about, *settings, *metrics])
     return frame.astype(dict.fromkeys(metrics, "float64"))

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from crossbench.analysis.frames import ABOUT, records_of
+from crossbench.analysis.frames import CELL_COLUMNS, records_of
 from crossbench.errors import ResultError
 from crossbench.measure import catalogue
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
@@ -253,7 +253,7 @@ def _run(row: Mapping[Any, Any]) -> Run:
     if folder.is_absolute() and (folder / RESULT_FILE).exists():
         return Run(str(row["cell"]), *load_cell(folder))
     known = {str(key): value for key, value in row.items() if not _is_missing(value)}
-    no_setting = {*ABOUT, "run_id"}
+    no_setting = {*CELL_COLUMNS, "run_id"}
     config = {key: value for key, value in known.items() if not ("/" in key or key in no_setting)}
     result = RunResult(
         status=Status(row["status"]),
