@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from crossbench.dashboard.address import url_once_up
+from crossbench.dashboard.address import wait_for_url
 from crossbench.dashboard.journal import FileJournal, Journal, NoJournal
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.errors import ConfigError
@@ -52,7 +52,7 @@ def serve(config: DictConfig) -> None:
 def _url(dashboard: Dashboard) -> str | None:
     """Where the dashboard is; one that does not come up costs a warning."""
     say = partial(print, flush=True)
-    return url_once_up(
+    return wait_for_url(
         dashboard, say, lambda reason: say(f"dashboard: {reason} (serving without it)")
     )
 

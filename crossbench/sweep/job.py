@@ -44,7 +44,7 @@ from crossbench.sweep.services import (
     sweep_journal,
 )
 from crossbench.system.command import os_error_message
-from crossbench.tracking.protocol import Place
+from crossbench.tracking.protocol import CellRef
 
 DASHBOARD_FIGURES = names(View.DASHBOARD)
 
@@ -110,7 +110,7 @@ def measure_and_track(
     """One cell from its config to its report and its MLflow run; `home` is its run's folder."""
     label = full_label(config, state.axes)
     place = f"cell {number + 1}/{state.cells}"
-    where = Place(*place_of(folder))
+    where = CellRef(*place_of(folder))
     run_id = tracking.attempt(lambda tracker: tracker.start_cell(label, state.parent_run_id, where))
     journal = sweep_journal(home, state.dashboard_url, cell=number)
     journal.write(CellStarted(label, config.texts))

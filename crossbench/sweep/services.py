@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from rich.markup import escape
 
-from crossbench.dashboard.address import url_once_up
+from crossbench.dashboard.address import wait_for_url
 from crossbench.dashboard.journal import FileJournal, Journal, NoJournal
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
@@ -66,7 +66,7 @@ def dashboard_url(dashboard: Dashboard) -> str | None:
     def warn(reason: str) -> None:
         console.print(f"[yellow]dashboard:[/] {escape(reason)} (measuring without it)")
 
-    return url_once_up(dashboard, lambda text: console.print(escape(text)), warn)
+    return wait_for_url(dashboard, lambda text: console.print(escape(text)), warn)
 
 
 def sweep_journal(folder: Path, url: str | None, cell: int | None = None) -> Journal:

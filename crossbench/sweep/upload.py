@@ -20,7 +20,7 @@ from crossbench.results import RESULT_FILE, RunResult, cell_folders, load_result
 from crossbench.sweep.folder import INTERRUPTED_FILE, STATE_FILE, home_of, is_held, place_of
 from crossbench.tracking.mlflow_format import unix
 from crossbench.tracking.mlflow_store import MlflowTracker, StoredRun
-from crossbench.tracking.protocol import Place
+from crossbench.tracking.protocol import CellRef
 
 UPLOADS_FILE = ".uploads"  # the ids of the runs that were opened for a sweep when it was uploaded
 
@@ -93,7 +93,7 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
         if whole is None:
             ours = {None, parent_id}  # the others are of another sweep of this name
             begun = next((run for run in same if not run.complete and run.parent_id in ours), None)
-            place, name = Place(sweep, number), f"cell {number}"
+            place, name = CellRef(sweep, number), f"cell {number}"
             if result.config:
                 name = full_label(result.config, axes)
             whole = begun or _open(name, result, parent_id, place, host, tracker)
@@ -146,12 +146,12 @@ def _open(
     name: str,
     result: RunResult,
     parent_id: str | None,
-    place: Place,
+    cell: CellRef,
     host: str,
     tracker: MlflowTracker,
 ) -> StoredRun:
-    run_id = tracker.open_cell(name, parent_id, place, host, unix(result.started_at) or None)
-    return StoredRun(run_id, place.number, parent_id, host, "")
+    run_id = tracker.open_cell(name, parent_id, cell, host, unix(result.started_at) or None)
+    return StoredRun(run_id, cell.number, parent_id, host, "")
 
 
 def _overrides(folder: Path) -> list[str]:

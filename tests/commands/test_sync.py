@@ -26,7 +26,7 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.sweep.folder import take_new
 from crossbench.sweep.upload import is_sweep, sweep_folders, upload_sweep
 from crossbench.tracking.mlflow_store import MlflowTracker
-from crossbench.tracking.protocol import Place
+from crossbench.tracking.protocol import CellRef
 
 QUICK = (
     "requests=20",
@@ -133,10 +133,10 @@ def test_what_was_begun_is_completed_and_nothing_stands_twice(
     sweep: Path, tracker: MlflowTracker
 ) -> None:
     """The store was lost while the second cell ran, and came back without the sweep's run."""
-    whole = tracker.open_cell("whole", None, Place(sweep.name, 0), "bench-1", None)
+    whole = tracker.open_cell("whole", None, CellRef(sweep.name, 0), "bench-1", None)
     tracker.finish_cell(whole, RESULT, sweep / "0")
-    begun = tracker.open_cell("begun", None, Place(sweep.name, 1), "bench-1", None)
-    elsewhere = tracker.open_cell("other", None, Place(sweep.name, 1), "bench-2", None)
+    begun = tracker.open_cell("begun", None, CellRef(sweep.name, 1), "bench-1", None)
+    elsewhere = tracker.open_cell("other", None, CellRef(sweep.name, 1), "bench-2", None)
 
     done = upload_sweep(sweep, tracker)
     assert (done.uploaded, done.present) == (1, 1)
@@ -173,7 +173,7 @@ def test_sweeps_of_the_same_name_are_not_mixed(
     save_result(replace(RESULT, started_at="2026-01-02T09:01:00+00:00"), other / "1")
     upload_sweep(sweep, tracker)
     begun = tracker.open_sweep(sweep.name, [], {"host": "bench-1"}, None)
-    tracker.open_cell("of a third sweep", begun, Place(sweep.name, 0), "bench-1", None)
+    tracker.open_cell("of a third sweep", begun, CellRef(sweep.name, 0), "bench-1", None)
     for _ in range(2):
         upload_sweep(other, tracker)
     every = runs(tracker.uri)
@@ -231,7 +231,7 @@ def test_a_registered_model_knows_its_best_run(sweep: Path, tracker: MlflowTrack
     found = []
     for number, rate in enumerate((100.0, 300.0, 200.0)):
         metrics = {"throughput/pairs_per_s": rate, "latency/p95_ms": 1e3 / rate}
-        run_id = registering.open_cell("cell", None, Place("s", number), "bench-1", None)
+        run_id = registering.open_cell("cell", None, CellRef("s", number), "bench-1", None)
         registering.finish_cell(run_id, replace(RESULT, metrics=metrics), sweep / "0")
         found.append(run_id)
     floor = {**RESULT.model, "backend": "noop"}
@@ -239,7 +239,7 @@ def test_a_registered_model_knows_its_best_run(sweep: Path, tracker: MlflowTrack
     registering.finish_cell(found[2], fast, sweep / "0")  # the harness's floor is no best
     other = replace(RESULT, model={**RESULT.model, "digest": "cafe"})
     registering.finish_cell(
-        registering.open_cell("cell", None, Place("s", 3), "bench-1", None), other, sweep / "0"
+        registering.open_cell("cell", None, CellRef("s", 3), "bench-1", None), other, sweep / "0"
     )
 
     versions = client.search_model_versions("")
@@ -260,7 +260,7 @@ def test_a_version_that_someone_registered_is_used(sweep: Path, tracker: MlflowT
     client.create_registered_model("mine")
     client.create_model_version("mine", "/somewhere", tags={"crossbench.model_digest": "feedface"})
     registering = replace(tracker, registered_model="mine")
-    run_id = registering.open_cell("cell", None, Place("s", 0), "bench-1", None)
+    run_id = registering.open_cell("cell", None, CellRef("s", 0), "bench-1", None)
     registering.finish_cell(run_id, RESULT, sweep / "0")
     (version,) = client.search_model_versions("")
     assert version.tags["crossbench.best_run_id"] == run_id

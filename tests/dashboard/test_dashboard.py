@@ -527,7 +527,7 @@ def test_a_sweep_is_shown_and_its_picture_taken(
         assert metrics(found[1])["config"]["batch"] == "4"
         # A reset here is the page's own: the cell's numbers are the server's
         before = requests(page)
-        page.get_by_role("button", name="Start the counters").click()
+        page.get_by_role("button", name="Reset the counters").click()
         until_page(page, lambda: requests(page) < before)
         says(page, "ended; report:", 60)
         cells = page.get_by_role("region").filter(has_text="pytorch int4").first.inner_text()

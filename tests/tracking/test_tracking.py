@@ -29,7 +29,7 @@ from crossbench.settings.places import conf_dir
 from crossbench.tracking import mlflow_sqlite
 from crossbench.tracking.mlflow_format import MAX_PARAM, flatten_params, shorten
 from crossbench.tracking.mlflow_store import MlflowTracker
-from crossbench.tracking.protocol import NoTracker, Place
+from crossbench.tracking.protocol import CellRef, NoTracker
 
 RESULT = RunResult(
     status=Status.FINISHED,
@@ -102,7 +102,7 @@ def environment_is_left_clean() -> Iterator[None]:
 
 
 def finished(tracker: MlflowTracker, client: MlflowClient, result: RunResult, cell: Path) -> Run:
-    run_id = tracker.start_cell("noop fp32 batch=32 concurrency=1", None, Place("sweep", 0))
+    run_id = tracker.start_cell("noop fp32 batch=32 concurrency=1", None, CellRef("sweep", 0))
     assert run_id is not None
     tracker.finish_cell(run_id, result, cell)
     return client.get_run(run_id)
@@ -193,7 +193,7 @@ def test_cells_nest_under_their_sweep(
     parent = tracker.start_sweep("2026-01-02_03-04-05", overrides)
     assert parent is not None
     children = [
-        tracker.start_cell(name, parent, Place("sweep", number))
+        tracker.start_cell(name, parent, CellRef("sweep", number))
         for number, name in enumerate(("first", "second"))
     ]
     for child in children:
@@ -262,7 +262,7 @@ def test_a_cell_without_numbers_is_failed_with_its_error(
 def test_an_interrupted_cell_is_killed(
     tracker: MlflowTracker, client: MlflowClient, cell: Path
 ) -> None:
-    run_id = tracker.start_cell("cell", None, Place("sweep", 0))
+    run_id = tracker.start_cell("cell", None, CellRef("sweep", 0))
     assert run_id is not None
     result = replace(RESULT, status=Status.FAILED, error="interrupted")
     tracker.finish_cell(run_id, result, cell, interrupted=True)
@@ -303,8 +303,8 @@ def test_odd_and_many_config_values(
 
 def test_a_second_tracker_shares_the_store(tracker: MlflowTracker, client: MlflowClient) -> None:
     first, second = (
-        tracker.start_cell("a", None, Place("sweep", 0)),
-        replace(tracker).start_cell("b", None, Place("sweep", 0)),
+        tracker.start_cell("a", None, CellRef("sweep", 0)),
+        replace(tracker).start_cell("b", None, CellRef("sweep", 0)),
     )
     assert first is not None
     assert second is not None
@@ -315,7 +315,7 @@ def test_a_second_tracker_shares_the_store(tracker: MlflowTracker, client: Mlflo
 def test_a_failed_write_still_ends_the_run(
     tracker: MlflowTracker, client: MlflowClient, cell: Path, tmp_path: Path
 ) -> None:
-    run_id = tracker.start_cell("cell", None, Place("sweep", 0))
+    run_id = tracker.start_cell("cell", None, CellRef("sweep", 0))
     assert run_id is not None
     shutil.rmtree(tmp_path / "out puts" / "mlartifacts", ignore_errors=True)
     (tmp_path / "out puts" / "mlartifacts").write_text("a file where a folder should be", "utf-8")
@@ -329,11 +329,11 @@ def test_a_failed_write_still_ends_the_run(
 def test_an_experiment_that_was_deleted_is_said(
     tracker: MlflowTracker, client: MlflowClient
 ) -> None:
-    run_id = tracker.start_cell("cell", None, Place("sweep", 0))
+    run_id = tracker.start_cell("cell", None, CellRef("sweep", 0))
     assert run_id is not None
     client.delete_experiment(client.get_run(run_id).info.experiment_id)
     with pytest.raises(TrackingError, match=r"was deleted: restore it, or choose"):
-        replace(tracker).start_cell("cell", None, Place("sweep", 0))
+        replace(tracker).start_cell("cell", None, CellRef("sweep", 0))
 
 
 def test_a_server_out_of_reach_is_said_soon(tracker: MlflowTracker) -> None:
@@ -352,7 +352,7 @@ def test_a_server_out_of_reach_is_said_soon(tracker: MlflowTracker) -> None:
 @pytest.mark.parametrize("uri", ["nowhere://x", "postgresql://me:secret@127.0.0.1:9/runs"])
 def test_a_uri_that_cannot_be_used_is_said(tracker: MlflowTracker, uri: str) -> None:
     with pytest.raises(TrackingError, match=r"tracker\.uri") as caught:
-        replace(tracker, uri=uri).start_cell("cell", None, Place("sweep", 0))
+        replace(tracker, uri=uri).start_cell("cell", None, CellRef("sweep", 0))
     assert "secret" not in str(caught.value)
 
 
@@ -360,7 +360,7 @@ def test_none_tracks_nothing(cell: Path) -> None:
     tracker = Component.choice("tracker", "none").build()
     assert isinstance(tracker, NoTracker)
     assert tracker.start_sweep("sweep", []) is None
-    assert tracker.start_cell("cell", None, Place("sweep", 0)) is None
+    assert tracker.start_cell("cell", None, CellRef("sweep", 0)) is None
     tracker.finish_cell("", RESULT, cell)
     tracker.finish_sweep("", [], cell, interrupted=False)
 
@@ -368,10 +368,10 @@ def test_none_tracks_nothing(cell: Path) -> None:
 CREATE = """
 import sys
 from crossbench.tracking.mlflow_store import MlflowTracker
-from crossbench.tracking.protocol import Place
+from crossbench.tracking.protocol import CellRef
 folder, number = sys.argv[1:]
 tracker = MlflowTracker("mlflow", f"sqlite:///{folder}/mlflow.db", "crossbench", folder, None, 30)
-print(tracker.start_cell("cell", None, Place("sweep", int(number))))
+print(tracker.start_cell("cell", None, CellRef("sweep", int(number))))
 """
 
 
@@ -408,11 +408,11 @@ def run_in_shell(message: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (["DROP TABLE metrics", "DELETE FROM alembic_version"], "is half made, .*holds 0 runs"),
-        (["ALTER TABLE runs DROP COLUMN source_name"], "is half made"),
+        (["DROP TABLE metrics", "DELETE FROM alembic_version"], "is incomplete: .*contains 0 runs"),
+        (["ALTER TABLE runs DROP COLUMN source_name"], "is incomplete"),
         (["UPDATE alembic_version SET version_num = 'cfd24bdc0731'"],
          r"another version of MLflow.* mlflow db upgrade 'sqlite:///\S+ puts/mlflow.db'"),
-        ([], "is damaged or no SQLite file"),
+        ([], "is damaged or not an SQLite file"),
     ],
 )  # fmt: skip
 def test_a_broken_store_is_told_with_what_mends_it(
@@ -426,7 +426,7 @@ def test_a_broken_store_is_told_with_what_mends_it(
         path.write_text("not a database, and longer than the header of one " * 10)
     path.with_name("mlflow.db-journal").write_text("")
     with pytest.raises(TrackingError, match=words) as caught:
-        tracker.start_cell("cell", None, Place("sweep", 0))
+        tracker.start_cell("cell", None, CellRef("sweep", 0))
     run_in_shell(str(caught.value))
     left = {item.name for item in path.parent.iterdir()} - {"mlflow.db.lock"}
     assert {name for name in left if not name.endswith(".broken")} == set()
@@ -438,7 +438,7 @@ def test_a_store_that_cannot_be_opened_is_told_at_once(tracker: MlflowTracker) -
 
     def refused(words: str) -> None:
         with pytest.raises(TrackingError, match=words) as caught:
-            replace(tracker).start_cell("cell", None, Place("sweep", 0))
+            replace(tracker).start_cell("cell", None, CellRef("sweep", 0))
         assert isinstance(caught.value.__cause__, sqlite3.OperationalError | OSError)
 
     with contextlib.closing(sqlite3.connect(path)) as database:
@@ -467,7 +467,7 @@ def test_paths_of_a_store_are_meant_from_home_and_from_here(
     monkeypatch.chdir(outputs.parent)
     for folder in ("~/out puts", "out puts"):
         here = replace(tracker, uri=f"sqlite:///{folder}/mlflow.db", artifact_location=folder)
-        assert here.start_cell("cell", None, Place("sweep", 0))
+        assert here.start_cell("cell", None, CellRef("sweep", 0))
         assert here.find("sweep")
     assert [path.name for path in outputs.parent.iterdir()] == ["out puts"]
 
