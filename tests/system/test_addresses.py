@@ -202,7 +202,9 @@ def test_brackets_may_stand_around_a_host_of_ipv6() -> None:
 def test_a_server_that_is_not_there_is_told_without_a_proxy(proxy: Proxy) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(TargetUnreachable, match=f"no crossbench server answers at {address}") as it:
+    with pytest.raises(
+        TargetUnreachable, match=f"no crossbench server answered at {address}"
+    ) as it:
         asyncio.run(Remote("remote", address, 0.5).open(lambda: None))  # type: ignore[arg-type, return-value]
     assert "proxy" not in str(it.value)
     assert proxy.heard == []
