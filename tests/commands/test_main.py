@@ -246,7 +246,7 @@ def test_a_server_that_dies_ends_the_cell_and_keeps_its_records(
     cell.communicate(timeout=200)
     assert cell.returncode == 1
     (result,) = results(the_sweep(outputs))
-    assert "the server went away (UNAVAILABLE) after" in str(result["error"])
+    assert "the connection to the server was lost (UNAVAILABLE) after" in str(result["error"])
     folder = the_sweep(outputs) / "0"
     assert {"OK", "UNAVAILABLE"} == {record.status for record in load_records(folder)}
     assert "the server process was ended by SIGKILL" in (folder / "cell.log").read_text()
@@ -292,7 +292,7 @@ def test_two_terminals(tmp_path: Path, environment: dict[str, str]) -> None:
     assert result["config"]["backend"] == {"name": "noop"}  # type: ignore[index]
     report = (the_sweep(tmp_path) / "0" / "report.md").read_text()
     assert report.startswith("# noop fp32 batch=32")
-    assert "the server runs backend=noop (not pytorch), and the cell is called by that" in report
+    assert "the server runs backend=noop (not pytorch), and the cell is named after that" in report
     server.send_signal(signal.SIGTERM)
     out, errors = server.communicate(timeout=200)
     assert server.returncode == 0, errors
@@ -307,7 +307,7 @@ def test_two_terminals(tmp_path: Path, environment: dict[str, str]) -> None:
         module="crossbench.client",
     )
     assert gone.returncode == 1
-    assert f"no crossbench server answers at {address}" in gone.stderr
+    assert f"no crossbench server answered at {address}" in gone.stderr
 
 
 @pytest.mark.parametrize("more", [[], ["-m", "batch=4,8"]])
