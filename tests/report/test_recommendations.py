@@ -1,4 +1,4 @@
-"""Recommendations say what the data say: other numbers, other words; too little, that too."""
+"""Recommendations follow from the measurements, and say so if there are too few of them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run(
     pipeline: str = "full",
     **metrics: float,
 ) -> Run:
-    """A run with so many requests of one length, but for those that carry the p95."""
+    """A run of `n` requests with equal latencies, except those that determine the p95."""
     config: dict[str, Any] = {
         "batch": batch, "concurrency": concurrency, "repeat": repeat, "pipeline": pipeline,
         "backend": {"_target_": f"made.{backend}", "name": backend}, "quant": {"name": quant},
@@ -107,7 +107,7 @@ def test_best_under_the_bound() -> None:
     assert "the closest is batch=8" in text(tight)
 
 
-def test_the_bound_comes_with_the_cells() -> None:
+def test_latency_bound_comes_from_the_cells_config() -> None:
     runs = [run(100, 50, batch=8, bound_ms=60), run(300, 400, batch=96, bound_ms=60)]
     assert "**Best throughput with p95 up to 60.0 ms:** batch=8 " in recommendations(runs)
 
@@ -141,12 +141,12 @@ def test_which_backend_is_faster() -> None:
         for name, rate in (("slow", 100), ("quick", 250), ("same", 101))
         for batch, size in ((32, 1.0), (96, 1.2))
     ]
-    # One run each: the windows of made-up requests hardly vary, so even 1 % is told apart
+    # One run each: the windows of synthetic requests hardly vary, so even 1 % is distinguishable
     found = topic(recommend(runs, None), "Which backend")
     assert found.advice == "quick > same > slow."
     assert "2 of 2 comparisons" in text(found)
     assert "How much a second run would differ is unknown" in text(found)
-    # Repeats that differ by 10 %: the two slow ones cannot be told apart
+    # Repeats that differ by 10 %: the two slow backends are not distinguishable
     again = [
         run(rate * (1 + 0.1 * (repeat - 2)), backend=name, repeat=repeat)
         for name, rate in (("slow", 100), ("quick", 250), ("same", 101))
@@ -157,7 +157,7 @@ def test_which_backend_is_faster() -> None:
     assert "estimated from 3 runs of each cell" in text(found)
 
 
-def test_no_spread_no_verdict() -> None:
+def test_unknown_spread_gives_no_verdict() -> None:
     runs = [run(100, backend="a", n=2), run(150, backend="b", n=2)]
     found = recommend(runs, None)
     assert topic(found, "Which backend").advice == "b ? a."
@@ -184,7 +184,7 @@ def test_a_lower_precision(quality: Mapping[str, float], advice: str, best: str)
     assert "int4: unsupported" in text(precision)
     chosen = topic(found, "Best throughput")
     if best == "fp32":
-        assert chosen.advice is None  # int8 is not to be chosen, so there is no choice
+        assert chosen.advice is None  # int8 is excluded, so only one cell is left
         assert "int8" in text(chosen)
     else:
         assert str(chosen.advice).startswith("int8")
@@ -194,7 +194,7 @@ def test_a_lower_precision(quality: Mapping[str, float], advice: str, best: str)
         )
 
 
-def test_what_changes_the_ranking_is_never_advised() -> None:
+def test_a_cell_that_changes_the_ranking_is_never_recommended() -> None:
     runs = [
         run(100, batch=32),
         run(110, batch=96),
@@ -210,7 +210,7 @@ def test_what_changes_the_ranking_is_never_advised() -> None:
             assert "int8" not in str(item.advice)
 
 
-def test_where_concurrency_stops_paying() -> None:
+def test_useful_concurrency() -> None:
     rates = {1: 100, 2: 180, 4: 240, 8: 242, 16: 243}
     runs = [run(rate, concurrency=c) for c, rate in rates.items()]
     found = topic(recommend(runs, None), "Useful concurrency")
@@ -223,7 +223,7 @@ def test_where_concurrency_stops_paying() -> None:
     assert alone.advice is None
 
 
-def test_what_holds_it_back() -> None:
+def test_bottlenecks() -> None:
     runs = [
         run(100, backend="padded", **{"batching/padding_waste": 0.34}),
         run(140, backend="packed", **{"batching/padding_waste": 0.0}),
@@ -233,14 +233,14 @@ def test_what_holds_it_back() -> None:
     assert "34 % of the computed tokens are padding (padded)" in text(found)
     assert "With backend=packed it is 0 %, at 1.40× (± 0.00) the throughput" in text(found)
     assert "tokenisation: up to 2 %" in text(found)
-    with_floor = topic(recommend([*runs, run(200, backend="noop")], None), "Bottlenecks")
-    assert with_floor.advice == "Padding, the harness."
-    assert "70 % of the throughput of backend=noop" in text(with_floor)
-    slow_words = run(100, **{"stage/tokenize_mean_ms": 80.0, "stage/infer_mean_ms": 100.0})
-    assert topic(recommend([slow_words], None), "Bottlenecks").advice == "Tokenisation."
+    with_noop = topic(recommend([*runs, run(200, backend="noop")], None), "Bottlenecks")
+    assert with_noop.advice == "Padding, the harness."
+    assert "70 % of the throughput of backend=noop" in text(with_noop)
+    slow_tokenizer = run(100, **{"stage/tokenize_mean_ms": 80.0, "stage/infer_mean_ms": 100.0})
+    assert topic(recommend([slow_tokenizer], None), "Bottlenecks").advice == "Tokenisation."
 
 
-def test_noop_and_single_stages_are_never_advised() -> None:
+def test_noop_and_single_stages_are_never_recommended() -> None:
     runs = [run(9000, backend="noop"), run(800, pipeline="tokenize"), run(100), run(90, batch=8)]
     found = topic(recommend(runs, None), "Best")
     assert "noop" not in str(found.advice)
@@ -250,7 +250,7 @@ def test_noop_and_single_stages_are_never_advised() -> None:
     assert "measures only tokenize" in text(found)
 
 
-def test_one_cell_none_and_twenty_four() -> None:
+def test_recommendations_for_one_zero_and_many_cells() -> None:
     assert recommendations([]) == ""
     one = recommendations([run(100)])
     assert "Not answered by these measurements" in one

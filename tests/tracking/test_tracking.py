@@ -1,4 +1,4 @@
-"""Runs written to a real MLflow store, read back with MLflow's own client."""
+"""The MLflow tracker: runs are written to a real store and read with MLflow's client."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ RESULT = RunResult(
 
 @pytest.fixture
 def tracker(migrated_store: Path, tmp_path: Path) -> MlflowTracker:
-    outputs = tmp_path / "out puts"  # a space, as people's folders have them
+    outputs = tmp_path / "out puts"  # a path with a space
     outputs.mkdir()
     shutil.copy(migrated_store, outputs / "mlflow.db")
     node = OmegaConf.load(conf_dir() / "tracker" / "mlflow.yaml")
@@ -149,7 +149,7 @@ def test_live_series_have_seconds_as_steps(
     assert "live/time_s" not in run.data.metrics
 
 
-def test_a_long_series_is_written_whole(
+def test_a_long_series_is_written_completely(
     tracker: MlflowTracker, client: MlflowClient, cell: Path
 ) -> None:
     seconds = [float(second) for second in range(1, 2502)]
@@ -231,7 +231,7 @@ def test_cells_nest_under_their_sweep(
     ("failed", "interrupted", "status"),
     [(True, False, "FAILED"), (False, True, "KILLED"), (True, True, "KILLED")],
 )
-def test_a_sweep_ends_as_its_cells_did(
+def test_the_status_of_a_sweep_follows_from_its_cells(
     tracker: MlflowTracker,
     client: MlflowClient,
     tmp_path: Path,
@@ -326,9 +326,7 @@ def test_a_failed_write_still_ends_the_run(
     assert run.data.metrics["latency/p50_ms"] == 7.25
 
 
-def test_an_experiment_that_was_deleted_is_said(
-    tracker: MlflowTracker, client: MlflowClient
-) -> None:
+def test_a_deleted_experiment_is_reported(tracker: MlflowTracker, client: MlflowClient) -> None:
     run_id = tracker.start_cell("cell", None, CellRef("sweep", 0))
     assert run_id is not None
     client.delete_experiment(client.get_run(run_id).info.experiment_id)
@@ -336,7 +334,7 @@ def test_an_experiment_that_was_deleted_is_said(
         replace(tracker).start_cell("cell", None, CellRef("sweep", 0))
 
 
-def test_a_server_out_of_reach_is_said_soon(tracker: MlflowTracker) -> None:
+def test_an_unreachable_server_is_reported_soon(tracker: MlflowTracker) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
@@ -350,7 +348,7 @@ def test_a_server_out_of_reach_is_said_soon(tracker: MlflowTracker) -> None:
 
 
 @pytest.mark.parametrize("uri", ["nowhere://x", "postgresql://me:secret@127.0.0.1:9/runs"])
-def test_a_uri_that_cannot_be_used_is_said(tracker: MlflowTracker, uri: str) -> None:
+def test_an_unusable_uri_is_reported(tracker: MlflowTracker, uri: str) -> None:
     with pytest.raises(TrackingError, match=r"tracker\.uri") as caught:
         replace(tracker, uri=uri).start_cell("cell", None, CellRef("sweep", 0))
     assert "secret" not in str(caught.value)
@@ -375,7 +373,7 @@ print(tracker.start_cell("cell", None, CellRef("sweep", int(number))))
 """
 
 
-def test_processes_that_start_at_once_share_the_store_that_one_makes(tmp_path: Path) -> None:
+def test_processes_that_start_at_once_share_one_new_store(tmp_path: Path) -> None:
     draft = tmp_path / "mlflow.db.partial"
     draft.write_text("of a process that was ended while it made the store")
     processes = [
@@ -401,7 +399,7 @@ def test_processes_that_start_at_once_share_the_store_that_one_makes(tmp_path: P
 
 
 def run_in_shell(message: str) -> None:
-    """The command at the end of a message, as a user copies it."""
+    """The command at the end of an error message."""
     subprocess.run(["sh", "-c", message.rsplit(": ", 1)[1]], check=True)
 
 
@@ -415,7 +413,7 @@ def run_in_shell(message: str) -> None:
         ([], "is damaged or not an SQLite file"),
     ],
 )  # fmt: skip
-def test_a_broken_store_is_told_with_what_mends_it(
+def test_a_broken_store_is_reported_with_the_repair_command(
     tracker: MlflowTracker, damage: list[str], words: str
 ) -> None:
     path = Path(tracker.uri.removeprefix("sqlite:///"))
@@ -432,8 +430,8 @@ def test_a_broken_store_is_told_with_what_mends_it(
     assert {name for name in left if not name.endswith(".broken")} == set()
 
 
-def test_a_store_that_cannot_be_opened_is_told_at_once(tracker: MlflowTracker) -> None:
-    """By SQLite itself: MLflow would try again and again, for over a minute a cell."""
+def test_a_store_that_cannot_be_opened_is_reported_at_once(tracker: MlflowTracker) -> None:
+    """SQLite opens it first, because MLflow would retry for over a minute per cell."""
     path = Path(tracker.uri.removeprefix("sqlite:///"))
 
     def refused(words: str) -> None:
@@ -459,7 +457,7 @@ def test_a_draft_that_fails_leaves_no_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db.lock"]
 
 
-def test_paths_of_a_store_are_meant_from_home_and_from_here(
+def test_store_paths_are_expanded_from_home_and_the_current_directory(
     tracker: MlflowTracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outputs = Path(tracker.uri.removeprefix("sqlite:///")).parent
@@ -473,7 +471,7 @@ def test_paths_of_a_store_are_meant_from_home_and_from_here(
 
 
 def test_a_long_message_keeps_its_end() -> None:
-    """Which says what to do about it."""
+    """The end says what to do."""
     text = shorten("why " * 300 + "do this about it", 600)
     assert len(text) == 600
     assert text.startswith("why why")

@@ -23,9 +23,7 @@ from crossbench.report.compare import CellSummary, distinguishable, pareto
 from crossbench.report.knee import LEAST_HEIGHT, find_knee
 from crossbench.wording import counted, number, percent
 
-MIN_GAIN = (
-    1.05  # more requests in flight pay where they bring at least so many times the throughput
-)
+MIN_GAIN = 1.05  # smallest ratio of throughputs for which more concurrency is worthwhile
 _LISTED = 5  # series or cells listed in a sentence; further ones are only counted
 
 
