@@ -91,6 +91,18 @@ def latency(records: Sequence[RequestRecord], metrics: Mapping[str, float]) -> s
 
 
 def ranges(records: Sequence[RequestRecord], unit: str) -> str:
+    table = ranges_table(records, unit)
+    if not table:
+        return ""
+    return (
+        f"## Throughput of single requests by latency\n\n{table}\n\nThe throughput of a request is "
+        f"its {unit} divided by its latency. With several requests in flight, the server's "
+        "throughput is a multiple of it."
+    )
+
+
+def ranges_table(records: Sequence[RequestRecord], unit: str) -> str:
+    """Return the throughput of single requests by range of latency; "" if none succeeded."""
     rows = [
         [
             row.label,
@@ -101,16 +113,8 @@ def ranges(records: Sequence[RequestRecord], unit: str) -> str:
         ]
         for row in latency_range_table(records)
     ]
-    if not rows:
-        return ""
     rates = [f"{kind} ({unit}/s)" for kind in ("average", "min", "max")]
-    headers = ["latency", *rates, "requests"]
-    return (
-        "## Throughput of single requests by latency\n\n"
-        f"{markdown_table(headers, rows, 'lrrrr')}\n\nThe throughput of a request is its "
-        f"{unit} divided by its latency. With several requests in flight, the server's throughput "
-        "is a multiple of it."
-    )
+    return markdown_table(["latency", *rates, "requests"], rows, "lrrrr") if rows else ""
 
 
 def correlations(records: Sequence[RequestRecord], unit: str) -> str:

@@ -11,13 +11,13 @@ from crossbench.errors import ResultError
 from crossbench.load.labels import load_description
 from crossbench.measure import catalogue
 from crossbench.measure.metric import Metric, View
-from crossbench.measure.statistics import latency_range_table
 from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.columns import metric_text
 from crossbench.report.compare import CellSummary, Run, summarise_cells
 from crossbench.report.predecessor import predecessor_entries
+from crossbench.report.sections import ranges_table
 from crossbench.report.sweep import question, read_runs, summary_rows
 from crossbench.report.sweep_tables import best_of, estimate_text, unfinished
 from crossbench.report.tables import markdown_table
@@ -219,18 +219,13 @@ def _ranges(runs: Sequence[Run]) -> str:
     records: list[RequestRecord] = [
         record for run in runs if run.name in chosen for record in run.records
     ]
-    rows = [
-        [row.label, number(row.mean_pairs_per_s), number(row.min_pairs_per_s),
-         number(row.max_pairs_per_s), str(row.requests)]
-        for row in latency_range_table(records)
-    ]  # fmt: skip
-    if not rows:
+    table = ranges_table(records, "pairs")
+    if not table:
         return ""
-    headers = ["latency", "average (pairs/s)", "min (pairs/s)", "max (pairs/s)", "requests"]
     return (
-        f"{markdown_table(headers, rows, 'lrrrr')}\n\nThe throughput of a single request is its "
-        f"pairs divided by its latency. The table covers {counted(len(chosen), 'run')}; the ranges "
-        "are percentiles of all their latencies together."
+        f"{table}\n\nThe throughput of a single request is its pairs divided by its latency. The "
+        f"table covers {counted(len(chosen), 'run')}; the ranges are percentiles of all their "
+        "latencies together."
     )
 
 
