@@ -60,7 +60,7 @@ def events_of(kind: type[Event]) -> st.SearchStrategy[Event]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_makes_the_round_trip(kind: type[Event]) -> None:
+def test_every_kind_survives_a_round_trip(kind: type[Event]) -> None:
     @settings(deadline=None)
     @given(events_of(kind), NUMBERS, st.none() | st.integers())
     def round_trip(event: Event, time_s: float, cell: int | None) -> None:

@@ -23,7 +23,7 @@ from crossbench.serving import inference_pb2 as pb
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.places import conf_dir
 from crossbench.settings.plan import make_plan
-from crossbench.suite import why_not
+from crossbench.suite import skip_reason
 from crossbench.types import Quant
 from tests.helpers.plans import config_of, plan_of, with_nodes
 
@@ -66,9 +66,11 @@ class SlowOnCpu(NoopBackend):
 
 def test_a_suite_skips_a_backend_on_a_device_that_is_too_slow() -> None:
     node = {"_target_": f"{__name__}.SlowOnCpu", "name": "slow"}
-    reason = str(why_not(make_plan(with_nodes(config_of(), backend=node))))
-    assert reason.startswith("backend=slow finds no device=mps, and on device=cpu")
-    assert why_not(make_plan(with_nodes(config_of("device=cpu"), backend=node))) is None
+    reason = str(skip_reason(make_plan(with_nodes(config_of(), backend=node))))
+    assert reason.startswith(
+        "backend=slow finds no device=mps, and is too slow to measure on device=cpu"
+    )
+    assert skip_reason(make_plan(with_nodes(config_of("device=cpu"), backend=node))) is None
 
 
 def run(backend: str, pairs_per_s: float, model: dict[str, Any], **config: Any) -> Run:

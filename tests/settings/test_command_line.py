@@ -1,4 +1,4 @@
-"""Overrides as people type them, through Hydra's own grammar and a real shell."""
+"""Overrides as users type them, with Hydra's own grammar and a real shell."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def parse(override: str) -> Override:
     return OverridesParser.create().parse_override(override)
 
 
-def through_a_shell(words: str) -> list[str]:
-    """What a program gets of `words` that are typed in a shell."""
+def shell_arguments(line: str) -> list[str]:
+    """Return the arguments that a program gets if `line` is typed in a shell."""
     code = f"{shlex.quote(sys.executable)} -c 'import sys; print(*sys.argv[1:], sep=chr(0))' "
-    done = subprocess.run(["sh", "-c", code + words], capture_output=True, text=True, check=True)
+    done = subprocess.run(["sh", "-c", code + line], capture_output=True, text=True, check=True)
     return done.stdout.removesuffix("\n").split("\0")
 
 
@@ -85,11 +85,11 @@ def test_an_ambiguous_value_is_refused_with_forms_that_work(
 ) -> None:
     with pytest.raises(ConfigError, match="Hydra cannot parse") as caught:
         readable(override)
-    told = re.split(r"(?:; or )?(?:Give it )?(?:as one text|for a sweep with -m|as a list): ",
+    forms = re.split(r"(?:; or )?(?:Give it )?(?:as one text|for a sweep with -m|as a list): ",
                     str(caught.value))[1:]  # fmt: skip
     found = []
-    for form in told:
-        (word,) = through_a_shell(form)
+    for form in forms:
+        (word,) = shell_arguments(form)
         parsed = parse(word)
         is_sweep = parsed.is_sweep_override()
         values = [parse(f"x={text}").value() for text in parsed.sweep_string_iterator()] \
@@ -107,7 +107,7 @@ def test_an_argument_that_is_not_an_override_is_refused(word: str, words: str) -
         readable(word)
 
 
-def test_a_path_comes_through_the_shell_and_the_command(tmp_path: Path) -> None:
+def test_a_path_passes_through_the_shell_and_the_command(tmp_path: Path) -> None:
     typed = (
         f"{shlex.quote(sys.executable)} -m crossbench --cfg job model=local "
         'model.path=~/"it\'s # 模型 (1)" '
@@ -116,7 +116,7 @@ def test_a_path_comes_through_the_shell_and_the_command(tmp_path: Path) -> None:
         ["sh", "-c", typed], capture_output=True, text=True, env={**os.environ, "HOME": "/h"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "it''s # 模型 (1)" in done.stdout  # as YAML quotes it
+    assert "it''s # 模型 (1)" in done.stdout  # quoted for YAML
 
 
 @pytest.mark.usefixtures("hydra")
@@ -140,13 +140,13 @@ def test_a_path_comes_through_the_shell_and_the_command(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_cells_that_would_be_lost_or_mixed_are_refused(given: list[str], words: str) -> None:
+def test_sweeps_with_lost_or_equal_cells_are_refused(given: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(words)):
         check_points(sweep_points(given), lambda config: None, given, {})
 
 
 @pytest.mark.usefixtures("hydra")
-def test_repeats_and_swept_studies_without_axes_are_no_such_cells() -> None:
+def test_repeats_are_not_equal_cells() -> None:
     for given in (["repeat=1,2"], ["backend=noop", "batch=8,16"]):
         check_points(sweep_points(given), lambda config: None, given, {})
 
@@ -159,13 +159,13 @@ def test_repeats_and_swept_studies_without_axes_are_no_such_cells() -> None:
         ([f"+experiment={A}"], f"give python -m crossbench -m +experiment={A}"),
     ],
 )
-def test_studies_whose_sweep_would_not_run_are_refused(given: list[str], words: str) -> None:
+def test_studies_whose_sweep_would_be_ignored_are_refused(given: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(words)):
         check_study(compose("config", overrides=given, return_hydra_config=True))
 
 
 @pytest.mark.usefixtures("hydra")
-def test_one_cell_of_a_study_may_be_asked_for() -> None:
+def test_one_cell_of_a_study_can_be_measured() -> None:
     given = [f"+experiment={A}", "batch=4"]
     check_study(compose("config", overrides=given, return_hydra_config=True))
 
@@ -194,7 +194,7 @@ def test_one_cell_of_a_study_may_be_asked_for() -> None:
         ),
     ],
 )
-def test_a_key_that_some_swept_choices_lack(given: list[str], words: str) -> None:
+def test_a_key_that_only_some_swept_choices_have_is_refused(given: list[str], words: str) -> None:
     with pytest.raises(HydraException, match="Could not override") as caught:
         compose("config", overrides=[word for word in given if "," not in word])
     assert words in explain(caught.value, given, given)
@@ -247,7 +247,7 @@ def test_an_unknown_choice_in_a_study_is_refused(tmp_path: Path) -> None:
     assert message in done.stderr
 
 
-def test_a_name_that_looks_like_a_number_keeps_its_letters() -> None:
+def test_a_name_that_looks_like_a_number_stays_text() -> None:
     for override in ("model.revision=12e5", "tracker.experiment=2024_11", "model.name=1e3"):
         key, _, value = override.partition("=")
         assert readable(override) == f'{key}="{value}"'
