@@ -1,4 +1,4 @@
-"""Events between processes: each kind survives a round trip, and bad lines are skipped."""
+"""Events between processes: each kind arrives as it was sent, and a bad line costs itself alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
 
 
 def values_of(hint: Any) -> st.SearchStrategy[Any]:
-    """Return a strategy for the values of an event's field."""
+    """Values of an event's field by its type."""
     if get_origin(hint) is types.UnionType:
         return st.one_of(*map(values_of, get_args(hint)))
     if get_origin(hint) is Mapping:
@@ -60,7 +60,7 @@ def made(kind: type[Event]) -> st.SearchStrategy[Event]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_survives_a_round_trip(kind: type[Event]) -> None:
+def test_every_kind_makes_the_round_trip(kind: type[Event]) -> None:
     @settings(deadline=None)
     @given(made(kind), NUMBERS, st.none() | st.integers())
     def round_trip(event: Event, time_s: float, cell: int | None) -> None:
@@ -126,17 +126,17 @@ def without(key: str) -> str:
         without("metrics"),
     ],
 )
-def test_a_line_without_a_known_event_is_none(line: str | bytes) -> None:
+def test_a_line_without_an_event_that_is_known_is_none(line: str | bytes) -> None:
     assert decode(line) is None
 
 
-def test_a_truncated_line_is_none() -> None:
+def test_a_line_that_is_cut_off_is_none() -> None:
     line = encode(WindowMeasured(3, {"UNAVAILABLE": 1}, 30.0, 5.0, 6.0, None), 1.5, 2).rstrip()
     assert decode(line) is not None
     assert [decode(line[:end]) for end in range(len(line))] == [None] * len(line)
 
 
-def test_another_version_may_add_values_and_omit_optional_ones() -> None:
+def test_another_version_may_add_values_and_leave_out_what_may_be_none() -> None:
     assert decode(changed(added={"in": "the future"})) == Recorded(ENDED, 1.0, 2)
     assert decode(without("error")) == Recorded(ENDED, 1.0, 2)
     assert decode(without("cell")) == Recorded(ENDED, 1.0, None)
@@ -167,7 +167,7 @@ def test_no_value_raises(kind: type[Event], data: st.DataObject, time_s: Any, ce
 
 
 class Heard:
-    """Records the calls that a progress bar gets."""
+    """What a progress bar is told."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []
@@ -180,8 +180,8 @@ class Heard:
         self.progress.append(made)
 
 
-def test_the_parent_skips_the_incomplete_output_of_a_killed_child(tmp_path: Path) -> None:
-    """A real process writes valid lines, an unknown event, invalid UTF-8 and half a line."""
+def test_the_parent_survives_what_a_killed_child_leaves(tmp_path: Path) -> None:
+    """A real process that writes good lines, an unknown one, bytes that are no text, and half."""
     half = encode(StageStarted("measuring"), 3.0)[:30]
     progress = ProgressMade(done=3, share=0.25, pairs_per_s=9.0, p50_ms=1.5)
     code = (
@@ -231,9 +231,7 @@ def test_a_measurement_reports_its_windows_and_its_progress() -> None:
     ]
 
 
-def test_the_journal_of_a_cell_has_its_events_in_order(
-    tmp_path: Path, seeded_model: ModelFolder
-) -> None:
+def test_the_journal_of_a_cell_tells_its_course(tmp_path: Path, seeded_model: ModelFolder) -> None:
     command: Sequence[str] = [
         sys.executable, "-m", "crossbench", "backend=noop", "batch=4", "max_seconds=2",
         "requests=1000000", "warmup_requests=1", "dataset.queries=4",

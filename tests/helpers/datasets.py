@@ -1,4 +1,4 @@
-"""Build data sets from conf/, small data sets in files, and check their warnings."""
+"""Data sets as conf/ has them, small ones in files, and what their warnings say."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def load_msmarco(path: Path, **changes: Any) -> LoadedDataset:
 
 
 def tells(loaded: LoadedDataset, *patterns: str) -> None:
-    """Check that each pattern matches a warning, and that there are no other warnings."""
+    """Each pattern is found in a warning of its own, and there are no other warnings."""
     for pattern in patterns:
         assert [text for text in loaded.warnings if re.search(pattern, text)], loaded.warnings
     assert len(loaded.warnings) == len(patterns), loaded.warnings
