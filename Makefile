@@ -1,7 +1,7 @@
-# Every target installs what it needs into .venv first, once. GNU make 3.81 (macOS) is enough.
-#   PYTHON=python3.12     the interpreter to make .venv with
-#   PIP_ARGS="--index-url ..."   your own package index, or the one with CPU builds of torch
-#   ARGS="requests=100"   more overrides for `sweep`, more options for `test`
+# Every target first installs its dependencies into .venv, once. GNU make 3.81 (macOS) is enough.
+#   PYTHON=python3.12            the interpreter of .venv
+#   PIP_ARGS="--index-url ..."   another package index, for example one with CPU builds of torch
+#   ARGS="requests=100"          more overrides for `sweep`, more options for `test`
 
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -14,7 +14,7 @@ PROTOC := $(BIN)/python -m grpc_tools.protoc -I .
 PROTO := crossbench/serving/inference.proto
 PINS := pyproject.toml constraints.txt
 
-# The two backends that this machine has
+# Two backends that this machine has
 ifeq ($(shell uname -s),Darwin)
 BASE := .[mlx]
 PLUS := ,mlx
@@ -28,22 +28,22 @@ endif
 .PHONY: help sweep suite test test-full lint ui notebooks proto metrics-doc peers clean
 .NOTPARALLEL:
 
-help: ## what there is to make
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 sweep: .venv/.base ## a 2 x 2 sweep: two backends that this machine has, batch=32,96
 	$(BIN)/python -m crossbench -m $(TWO_BACKENDS) batch=32,96 $(ARGS)
 
-suite: .venv/.base ## every study that this machine can run, and one report; ARGS="max_seconds=3" shortens it
+suite: .venv/.base ## all studies that this machine can run, with one report; ARGS="max_seconds=3" shortens it
 	$(BIN)/python -m crossbench.suite $(ARGS)
 
-test: .venv/.test ## the tests that take up to half a minute each
+test: .venv/.test ## all tests except the slow ones (over half a minute)
 	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
 
-test-full: .venv/.full ## every test, with every optional engine that this platform has
+test-full: .venv/.full ## all tests, with every optional engine of this platform
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: .venv/.dev ## ruff, mypy, import layers, and that the generated code is current
+lint: .venv/.dev ## ruff, mypy, import layers, and a check of the generated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -52,39 +52,39 @@ lint: .venv/.dev ## ruff, mypy, import layers, and that the generated code is cu
 	$(PROTOC) --python_out="$$fresh" --pyi_out="$$fresh" --grpc_python_out="$$fresh" $(PROTO) && \
 	for file in inference_pb2.py inference_pb2.pyi inference_pb2_grpc.py; do \
 		diff -q "$$fresh/crossbench/serving/$$file" "crossbench/serving/$$file" >/dev/null || \
-		{ echo "crossbench/serving/$$file is not what $(PROTO) generates: run make proto"; exit 1; }; \
+		{ echo "crossbench/serving/$$file does not match $(PROTO): run make proto"; exit 1; }; \
 	done
 
-ui: .venv/.base ## the MLflow page on the runs in outputs/, at MLFLOW_PORT (5000)
+ui: .venv/.base ## the MLflow page for the runs in outputs/, at MLFLOW_PORT (5000)
 	@mkdir -p outputs
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		$(BIN)/mlflow ui --workers 1 --host 127.0.0.1 --port $(MLFLOW_PORT) \
 		--backend-store-uri "sqlite:///$(CURDIR)/outputs/mlflow.db" \
 		--default-artifact-root "$(CURDIR)/outputs/mlartifacts"
 
-notebooks: .venv/.notebooks ## JupyterLab on notebooks/, which read what is in outputs/
+notebooks: .venv/.notebooks ## JupyterLab on notebooks/, which read the results in outputs/
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
-proto: .venv/.dev ## generate the gRPC code from its .proto again
+proto: .venv/.dev ## generate the gRPC code from inference.proto
 	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
 
-metrics-doc: .venv/.base ## write docs/metrics.md from the catalogue of metrics again
+metrics-doc: .venv/.base ## generate docs/metrics.md from the catalogue of metrics
 	$(BIN)/python -m crossbench.report.metrics_doc > docs/metrics.md
 
-peers: .venv/.test .venv-peers/.done .venv-infinity/.done ## MODEL=DIR DATA=DIR: ours beside sentence-transformers and Infinity
+peers: .venv/.test .venv-peers/.done .venv-infinity/.done ## MODEL=DIR DATA=DIR: compare with sentence-transformers and Infinity
 	@test -n "$(MODEL)" && test -n "$(DATA)" || { \
-		echo "Give a cross-encoder's folder and one with TREC files: make peers MODEL=DIR DATA=DIR"; exit 1; }
+		echo "Give the folder of a cross-encoder and a folder with TREC files: make peers MODEL=DIR DATA=DIR"; exit 1; }
 	mkdir -p outputs
 	test -d outputs/peers-exported || PYTHONPATH=. .venv-peers/bin/python benchmarks/export_peers.py \
 		$(MODEL) $(DATA) outputs/peers-exported
 	$(BIN)/python -m benchmarks.peers --model $(MODEL) --data $(DATA) --exported outputs/peers-exported \
 		--peers-python .venv-peers/bin/python --infinity-python .venv-infinity/bin/python $(ARGS)
 
-clean: ## remove .venv and caches; outputs/ stays
+clean: ## remove .venv and caches, but not outputs/
 	rm -rf .venv .venv-peers .venv-infinity build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find crossbench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Stamps: a set of packages is installed again only when what it depends on has changed.
+# Stamp files: packages are installed again only if pyproject.toml or constraints.txt has changed.
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -116,9 +116,9 @@ $(BIN)/python:
 	$(PIP) -e ".[test,openvino,onnx,dev$(PLUS)]"
 	@touch .venv/.base .venv/.test .venv/.dev $@
 
-# The peers, at the versions that were measured, each with the same torch as ours. optimum-onnx comes
-# last: in one go with optimum-intel pip finds no versions that both allow. torchvision, which
-# optimum-intel asks for and nobody here uses, is built for another torch and breaks transformers.
+# The peers, at the versions that were measured, with the same torch as crossbench. optimum-onnx is
+# installed separately, because pip cannot resolve it together with optimum-intel. torchvision, a
+# dependency of optimum-intel that is not used here, is built for another torch and breaks transformers.
 TORCH = $(shell grep '^torch==' constraints.txt)
 
 .venv-peers/.done:

@@ -1,1 +1,1 @@
-"""Benchmarks that print ratios; `python -m benchmarks.NAME --help` tells each one's question."""
+"""Benchmarks that compare alternatives; `python -m benchmarks.NAME --help` describes each one."""

@@ -1,10 +1,11 @@
-"""backend=cuda against sentence-transformers' predict on the same GPU, interleaved.
+"""Compare backend=cuda with sentence-transformers' predict on the same GPU, interleaved.
 
     python -m benchmarks.cuda --model DIR --data DIR [--rounds 5] [--seconds 5] [OVERRIDES ...]
 
-Ours end to end over gRPC, 8 requests of 128 passages in flight; predict in its process, at several
-batch sizes of which the best counts. Also says where a request's time goes and the device memory
-at its peak. Needs an NVIDIA GPU. Writes outputs/cuda.md.
+crossbench is measured end to end over gRPC, with 8 requests of 128 passages in flight. predict is
+called within its process with several batch sizes, and the best one is the baseline. The report
+also has crossbench's stage timings and peak device memory. It needs an NVIDIA GPU and writes
+outputs/cuda.md.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PREDICT_BATCHES = (32, 128, 512)
 
 
 def contestants(model: str, data: str, overrides: list[str]) -> tuple[list[str], list[Contestant]]:
-    """Ours by their names, and all."""
+    """Return the names of crossbench's contestants, and all contestants."""
     common = [
         *("model=local", f"model.path={model}", "dataset=trec", f"dataset.path={data}"),
         *("backend=cuda", f"batch={BATCH}", f"concurrency={CONCURRENCY}", *overrides),
@@ -57,11 +58,15 @@ def contestants(model: str, data: str, overrides: list[str]) -> tuple[list[str],
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="a cross-encoder's folder")
-    parser.add_argument("--data", type=Path, required=True, help="a folder with TREC files")
+    parser.add_argument("--model", type=Path, required=True, help="the folder of a cross-encoder")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="a folder with data in TREC format"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("overrides", nargs="*", help="crossbench's own, such as model=local")
+    parser.add_argument(
+        "overrides", nargs="*", help="crossbench overrides, for example model.max_length=256"
+    )
     given = parser.parse_args()
     overrides = given.overrides
     found = availability(CudaBackend, Quant.FP16, "cuda")

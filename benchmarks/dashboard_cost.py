@@ -1,12 +1,13 @@
-"""What the live page costs the throughput that is measured beside it, interleaved.
+"""Measure how much the live dashboard reduces the throughput of the server, interleaved.
 
     python -m benchmarks.dashboard_cost [--rounds 6] [--seconds 10] [OVERRIDES ...]
 
-The same warm server and client are measured in turn without a dashboard, with one that nobody
-looks at, and with its page open in a Chromium on the same machine. OVERRIDES are crossbench's own
-(backend=onnx model=local model.path=DIR dataset=trec dataset.path=DIR). Beside the ratios, which a
-busy machine blurs, it says what CPU time the dashboard and the browser took: more than that share
-of the cores they cannot cost. Needs Playwright and Chromium. Writes outputs/dashboard_cost.md.
+The same warm server and client are measured in turn without a dashboard, with a dashboard whose
+page is not open, and with the page open in Chromium on the same machine. OVERRIDES are passed to
+crossbench (backend=onnx model=local model.path=DIR dataset=trec dataset.path=DIR). Since a busy
+machine makes the ratios noisy, the report also has the CPU time of the dashboard and the browser,
+which is an upper bound of their cost. It needs Playwright and Chromium and writes
+outputs/dashboard_cost.md.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from crossbench.report.tables import markdown_table
 from crossbench.settings.places import outputs_dir
 
 PORT = 50990
-SETTLE_S = 4.0  # until the page's curves and the machine's caches are as they stay
+SETTLE_S = 4.0  # until the page and the machine's caches are in a steady state
 
 
 @contextlib.contextmanager
-def nothing() -> Iterator[None]:
+def no_dashboard() -> Iterator[None]:
     yield
 
 
@@ -46,14 +47,14 @@ def dashboard() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / JOURNAL_FILE
         FileJournal(journal).write(ServerListens(f"127.0.0.1:{PORT}"))
-        shown = WebDashboard("web", "127.0.0.1", 0, False)
-        shown.start(journal)
-        url = shown.ready()
+        web = WebDashboard("web", "127.0.0.1", 0, False)
+        web.start(journal)
+        url = web.ready()
         assert url is not None
         try:
             yield url
         finally:
-            shown.close()
+            web.close()
 
 
 @contextlib.contextmanager
@@ -70,7 +71,7 @@ def open_page() -> Iterator[None]:
 
 
 def cpu_s(roots: Sequence[psutil.Process]) -> float:
-    """CPU seconds of these processes and all below them that still run."""
+    """Return the CPU seconds of these processes and their running descendants."""
     total_s = 0.0
     for process in [*roots, *(child for root in roots for child in root.children(recursive=True))]:
         with contextlib.suppress(psutil.Error):
@@ -83,7 +84,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("overrides", nargs="*", help="crossbench's own, such as model=local")
+    parser.add_argument(
+        "overrides", nargs="*", help="crossbench overrides, for example model=local"
+    )
     given = parser.parse_args()
     overrides = given.overrides
     served = [*overrides, f"server.port={PORT}"]
@@ -91,19 +94,20 @@ def main() -> None:
     race = Race([Contestant("server", command)], outputs_dir() / "dashboard_cost.log")
     if race.missing:
         sys.exit(str(race.missing))
-    ours = {child.pid for child in psutil.Process().children()}
-    beside: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
-        "no dashboard": nothing,
+    server_pids = {child.pid for child in psutil.Process().children()}
+    variants: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
+        "no dashboard": no_dashboard,
         "dashboard, no page": dashboard,
         "open page": open_page,
     }
-    taken: dict[str, list[dict[str, float]]] = {name: [] for name in beside}
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     for turn in range(given.rounds):
-        # There and back, so that a machine that slowly changes favours none
-        for name in sorted(beside, reverse=bool(turn % 2)):
-            with beside[name]():
+        # Reverse the order in every second round, so that a slow drift of the machine cancels out
+        for name in sorted(variants, reverse=bool(turn % 2)):
+            with variants[name]():
                 time.sleep(SETTLE_S)
-                others = [child for child in psutil.Process().children() if child.pid not in ours]
+                children = psutil.Process().children()
+                others = [child for child in children if child.pid not in server_pids]
                 before_s, started_s = cpu_s(others), time.perf_counter()
                 taken[name] += race.run(1, given.seconds)["server"]
                 spent_s, wall_s = cpu_s(others) - before_s, time.perf_counter() - started_s

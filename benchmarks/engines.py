@@ -1,13 +1,13 @@
-"""How fast each engine scores real text, against its peers and against the machine's own limit.
+"""Compare the speed of all engines on real text with each other and with the machine's limit.
 
     python benchmarks/engines.py --model DIR --data DIR [--rounds 5] [--pairs 64] [--threads 2]
         [--only packed,openvino] [--json FILE]
 
-Every engine gets the same pairs; engines take turns within a round, so that what else the machine
-does hits all of them, and ratios are taken within rounds. `--data` is a folder with `queries.tsv`,
+All engines get the same pairs. They take turns within a round, so that other load on the machine
+affects all of them, and ratios are computed within rounds. `--data` is a folder with `queries.tsv`,
 `collection.tsv` and a run file in TREC format (`run.bm25.txt`). Engines get token ids; only
-sentence-transformers, where it is installed, tokenises within its time. For servers and for what
-needs an environment of its own see benchmarks/peers.py.
+sentence-transformers, if it is installed, includes tokenisation. benchmarks/peers.py compares
+servers and engines that need their own environment.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def parse() -> Arguments:
 
 
 def read_pairs(data: Path, count: int) -> list[tuple[str, str]]:
-    """`count` pairs spread evenly over the run, shuffled, so that arrival order is no order."""
+    """Return `count` random pairs of the run in random order."""
     tables = [
         dict(line.split("\t", 1) for line in (data / name).read_text("utf-8").splitlines())
         for name in ("queries.tsv", "collection.tsv")
@@ -152,7 +152,7 @@ def prepare(
     batch: TokenBatch,
     cache: Path,
 ) -> dict[str, Run]:
-    """What is to be timed, by name, loaded and warm; what cannot run here says why."""
+    """Load everything to be timed, by name; print why an engine cannot run on this machine."""
 
     def wanted(name: str) -> bool:
         return not arguments.only or any(part in name for part in arguments.only)
@@ -199,7 +199,7 @@ def sentence_transformers_predict(
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """torch's threads are the process's, and the engines set them to their own need."""
+    """Set the number of torch threads, which engines change for the whole process."""
     import torch
 
     before = torch.get_num_threads()
@@ -232,7 +232,7 @@ def transformers_forward(model: ModelFolder) -> Callable[[TokenBatch, int, int],
 
 
 def take_turns(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each run in each round."""
+    """Return the seconds of each run in each round."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
@@ -245,7 +245,7 @@ def take_turns(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
 
 
 def table(seconds: dict[str, list[float]], pairs: int) -> dict[str, dict[str, float]]:
-    """Median pairs per second, and the ratio to the reference within each round."""
+    """Return the median pairs per second and the ratios to the reference within each round."""
     rows = {}
     for name, taken in seconds.items():
         ratios = [ref / own for ref, own in zip(seconds[REFERENCE], taken, strict=True)]
@@ -268,7 +268,7 @@ def print_table(rows: dict[str, dict[str, float]]) -> None:
 
 
 def roofline(threads: int) -> dict[str, float]:
-    """The best of each library's matrix products at the model's shapes, both cores busy."""
+    """Return each library's best speed of matrix products with the model's shapes."""
     import torch
 
     torch.set_num_threads(threads)
@@ -298,7 +298,7 @@ def torch_products(x: Tensor, outer: int) -> dict[str, Run]:
 
 
 def fastest(run: Run) -> float:
-    """Seconds of the fastest of 20 calls: a limit is what the machine can do undisturbed."""
+    """Return the seconds of the fastest of 20 calls, as the limit of an undisturbed machine."""
     taken = []
     for _ in range(20):
         start = time.perf_counter()

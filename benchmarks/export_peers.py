@@ -1,10 +1,10 @@
-"""Export a folder for the peers: sentence-transformers' OpenVINO static int8 and ONNX int8.
+"""Export a model for benchmarks/peers.py to sentence-transformers' OpenVINO and ONNX int8.
 
     .venv-peers/bin/python benchmarks/export_peers.py MODEL DATA OUT
 
-Run it with the peers' interpreter. sentence-transformers calibrates OpenVINO's int8 with a data
-set from the hub; this calls the same NNCF quantisation on pairs of the first ten queries instead,
-so that it needs no network and sees the text that it will score.
+Run it with the peers' interpreter. sentence-transformers calibrates OpenVINO's int8 with a data set
+from the hub. This script uses the same NNCF quantisation with pairs of the first ten queries
+instead, so that it needs no network and calibrates on the kind of text that is scored.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def export_openvino(out: Path, data: Path) -> None:
     folder = out / "openvino"
     graph = openvino.Core().read_model(folder / "openvino_model.xml")
     names = {port.get_any_name() for port in graph.inputs}
-    every = read_pairs(data)
-    first_ten = list(dict.fromkeys(query for query, _ in every))[:10]
-    chosen = [pair for pair in every if pair[0] in first_ten]
+    pairs = read_pairs(data)
+    first_ten = list(dict.fromkeys(query for query, _ in pairs))[:10]
+    chosen = [pair for pair in pairs if pair[0] in first_ten]
     items = []
     for pair in chosen[:: max(1, len(chosen) // CALIBRATION_PAIRS)]:
         encoded = encoder.tokenizer([pair], padding=True, truncation=True, return_tensors="np")
@@ -57,8 +57,8 @@ def export_onnx(out: Path) -> None:
 
     encoder = CrossEncoder(str(out), backend="onnx", device="cpu")
     encoder.save_pretrained(str(out))
-    wide = "avx512_vnni" in Path("/proc/cpuinfo").read_text("utf-8")
-    kind = "avx512_vnni" if wide else "avx2"
+    has_vnni = "avx512_vnni" in Path("/proc/cpuinfo").read_text("utf-8")
+    kind = "avx512_vnni" if has_vnni else "avx2"
     export_dynamic_quantized_onnx_model(encoder, kind, str(out))
 
 

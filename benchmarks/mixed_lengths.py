@@ -1,11 +1,12 @@
-"""Does cost grow with tokens, or with the longest text beside them? Mixed against equal lengths.
+"""Compare the throughput for pairs of mixed lengths with pairs of equal length.
 
     python -m benchmarks.mixed_lengths [--rounds 5] [--seconds 5] [OVERRIDES ...]
 
-Pairs of 20 and of 400 tokens, half of each, against pairs of 210 (as many tokens in all), end to
-end over gRPC with 4 requests of 32 in flight. Attention's cost grows with the square of a length,
-so the long pairs of the mixture cost more a token: by the operations of a MiniLM-L6 no engine can
-keep more than about 93 %. OVERRIDES are crossbench's own. Writes outputs/mixed_lengths.md.
+It shows whether the cost grows with the number of tokens or with the longest text in a batch. Half
+of the mixed pairs have 20 tokens and half 400; the equal pairs have 210, which is the same total.
+All are measured end to end over gRPC, with 4 requests of 32 in flight. The cost of attention grows
+with the square of the length, so that no engine can keep more than about 93 % of its tokens/s with
+a MiniLM-L6. OVERRIDES are passed to crossbench. It writes outputs/mixed_lengths.md.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from crossbench.report.tables import markdown_table
 from crossbench.settings.places import outputs_dir
 from crossbench.wording import number
 
-QUERY_AND_SPECIAL_TOKENS = 10  # about MS MARCO's mean query, and the three special tokens of a pair
+QUERY_AND_SPECIAL_TOKENS = 10  # about the mean MS MARCO query, and a pair's three special tokens
 MIXED, EQUAL = (20, 400), (210,)
-WAYS = {
+VARIANTS = {
     "packed": ("backend=packed",),
     "openvino": ("backend=openvino",),
     "onnx": ("backend=onnx",),
@@ -47,26 +48,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("overrides", nargs="*", help="crossbench's own, such as model=local")
+    parser.add_argument(
+        "overrides", nargs="*", help="crossbench overrides, for example model=local"
+    )
     given = parser.parse_args()
     overrides = given.overrides
     entries = []
-    for way, choice in WAYS.items():
-        entries.append(contestant(f"{way}: mixed", [*choice, *overrides], MIXED))
-        entries.append(contestant(f"{way}: equal", [*choice, *overrides], EQUAL))
+    for variant, choice in VARIANTS.items():
+        entries.append(contestant(f"{variant}: mixed", [*choice, *overrides], MIXED))
+        entries.append(contestant(f"{variant}: equal", [*choice, *overrides], EQUAL))
     race = Race(entries, outputs_dir() / "mixed_lengths.log")
     taken = race.run(given.rounds, given.seconds)
     race.close()
 
     rows = []
-    for way in (way for way in WAYS if {f"{way}: mixed", f"{way}: equal"} <= taken.keys()):
-        mixed, equal = f"{way}: mixed", f"{way}: equal"
+    for variant in VARIANTS:
+        mixed, equal = f"{variant}: mixed", f"{variant}: equal"
+        if not {mixed, equal} <= taken.keys():
+            continue
         speeds = [
             number(median(entry["tokens_per_s"] for entry in taken[name]))
             for name in (mixed, equal)
         ]
         middle, least, largest = ratios(taken, mixed, equal, "tokens_per_s")
-        rows.append((way, *speeds, f"{middle:.2f}", f"{least:.2f} to {largest:.2f}"))
+        rows.append((variant, *speeds, f"{middle:.2f}", f"{least:.2f} to {largest:.2f}"))
     text = "\n\n".join(
         [
             f"{machine()}; {given.rounds} rounds of {given.seconds:g} s, interleaved",

@@ -1,13 +1,13 @@
-"""Minutes not spent measuring: what a command, a cell and a sweep cost beside their measurements.
+"""Measure the overhead of commands, cells and sweeps: the time not spent measuring.
 
     python -m benchmarks.overhead [--old-commit f59be2c] [--rounds 3]
 
-Each command is run in turn from this tree and from a worktree of an older commit, by the same
-Python: importing the package, `--help`, a refused typo, a lone cell of the noop backend that
-measures one second, and sweeps of two and of four such cells. A further cell's overhead is half of
-what four cells take longer than two, less the second that it measures. A cell starts when its
-configuration lies in its folder. Every tree has a cache and an MLflow store of its own, which a
-first round, left out of the numbers, fills. Writes outputs/overhead.md.
+Each command is run in turn from this checkout and from a worktree of an older commit, with the same
+Python: importing the package, `--help`, a refused typo, a single cell of the noop backend that
+measures for one second, and sweeps of two and of four such cells. The overhead of a further cell is
+half of the difference between four and two cells, minus the second that it measures. A cell starts
+when its configuration is written to its folder. Each checkout has its own cache and MLflow store,
+which a first round that is not counted fills. It writes outputs/overhead.md.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from crossbench.settings.places import outputs_dir
 MEASURED_S = 1.0
 CELL = ("backend=noop", "requests=1000000", f"max_seconds={MEASURED_S}")
 BARE = ("dashboard=none", "tracker=none")
-DEFAULTS = ("dashboard.port=0",)  # dashboard=web and tracker=mlflow, on a port that is free
-# Of what every cell has, on any machine
+DEFAULTS = ("dashboard.port=0",)  # dashboard=web and tracker=mlflow, on a free port
+# The memory metrics that every cell has, on any machine
 MEMORY = tuple(
     metric.name
     for metric in catalogue.METRICS
@@ -48,28 +48,28 @@ Figures = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Tree:
-    """A checkout to run commands from, with a cache and outputs of its own under `place`."""
+    """A checkout from which commands are run; `folder` has its cache and outputs."""
 
     name: str
     checkout: Path
-    place: Path
+    folder: Path
 
-    def run(self, *words: str, status: int = 0) -> float:
-        """Wall seconds of `python WORDS`.
+    def run(self, *arguments: str, status: int = 0) -> float:
+        """Run `python ARGUMENTS` and return its wall time in seconds.
 
         Raises:
-            SystemExit: it ended with another status than `status`.
+            SystemExit: the exit status is not `status`.
         """
         environment = {
             **os.environ,
             "PYTHONPATH": str(self.checkout),
-            "CROSSBENCH_CACHE": str(self.place / "cache"),
+            "CROSSBENCH_CACHE": str(self.folder / "cache"),
         }
-        self.place.mkdir(exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
         started_s = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, *words],
-            cwd=self.place,
+            [sys.executable, *arguments],
+            cwd=self.folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -77,65 +77,66 @@ class Tree:
         )
         wall_s = time.perf_counter() - started_s
         if done.returncode != status:
-            sys.exit(f"{self.name}: python {' '.join(words)}: {done.stdout}\n{done.stderr}")
+            sys.exit(f"{self.name}: python {' '.join(arguments)}: {done.stdout}\n{done.stderr}")
         return wall_s
 
     def cell(self, services: Sequence[str]) -> dict[str, float]:
-        """A lone cell: seconds beside its measurement, and its own account of its memory."""
-        folder = Path(tempfile.mkdtemp(dir=self.place)) / "cell"
-        outputs = f"outputs_dir={self.place / 'outputs'}"
-        words = ("-m", "crossbench", *CELL, *services, outputs, f"hydra.run.dir={folder}")
-        wall_s = self.run(*words)
+        """Run a single cell and return its overhead in seconds and its memory metrics."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder)) / "cell"
+        outputs = f"outputs_dir={self.folder / 'outputs'}"
+        wall_s = self.run(
+            *("-m", "crossbench", *CELL, *services, outputs, f"hydra.run.dir={folder}")
+        )
         metrics = json.loads((folder / "result.json").read_text("utf-8"))["metrics"]
         return {"overhead_s": wall_s - MEASURED_S, **{name: metrics[name] for name in MEMORY}}
 
     def sweep(self, cells: int, services: Sequence[str]) -> tuple[float, float]:
-        """Wall seconds of a sweep of so many cells, and seconds until its first cell starts."""
-        folder = Path(tempfile.mkdtemp(dir=self.place)) / "sweep"
+        """Run a sweep and return its wall time and the time until its first cell starts."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder)) / "sweep"
         batches = ",".join(map(str, BATCHES[:cells]))
-        outputs = f"outputs_dir={self.place / 'outputs'}"
-        words = (*CELL, f"batch={batches}", *services, outputs, f"hydra.sweep.dir={folder}")
+        outputs = f"outputs_dir={self.folder / 'outputs'}"
+        overrides = (*CELL, f"batch={batches}", *services, outputs, f"hydra.sweep.dir={folder}")
         started_s = time.time()
-        wall_s = self.run("-m", "crossbench", "-m", *words)
+        wall_s = self.run("-m", "crossbench", "-m", *overrides)
         written = [path.stat().st_mtime for path in (folder / "0").iterdir()]
         return wall_s, min(written) - started_s
 
 
 @contextlib.contextmanager
-def worktree(commit: str, place: Path) -> Iterator[Path]:
-    """A checkout of an older commit, which is gone afterwards."""
+def worktree(commit: str, path: Path) -> Iterator[Path]:
+    """Check out an older commit at `path`, and remove it afterwards."""
     git = ("git", "-C", str(REPO), "worktree")
-    subprocess.run([*git, "add", "--detach", str(place), commit], check=True, capture_output=True)
+    subprocess.run([*git, "add", "--detach", str(path), commit], check=True, capture_output=True)
     try:
-        yield place
+        yield path
     finally:
-        subprocess.run([*git, "remove", "--force", str(place)], check=True, capture_output=True)
+        subprocess.run([*git, "remove", "--force", str(path)], check=True, capture_output=True)
 
 
 def measure(tree: Tree) -> dict[str, float]:
-    """Each figure once: seconds, and the lone cell's MB and cores."""
+    """Measure each value once: seconds, and the memory and cores of a single cell."""
     taken = {
         "import crossbench": tree.run("-c", "import crossbench"),
         "--help": tree.run("-m", "crossbench", "--help"),
         "a refused typo": tree.run("-m", "crossbench", "bacth=8", status=1),
     }
-    for services, told in ((BARE, "no services"), (DEFAULTS, "page and MLflow")):
-        lone = tree.cell(services)
-        taken[f"lone cell, beside its measurement ({told})"] = lone.pop("overhead_s")
+    for services, label in ((BARE, "no services"), (DEFAULTS, "dashboard and MLflow")):
+        single = tree.cell(services)
+        taken[f"overhead of a single cell ({label})"] = single.pop("overhead_s")
         if services is BARE:
-            taken |= lone
-        two_s, first_s = tree.sweep(2, services)
-        four_s, also_first_s = tree.sweep(4, services)
-        taken[f"sweep, until its first cell starts ({told})"] = (first_s + also_first_s) / 2
-        taken[f"sweep of two cells, whole ({told})"] = two_s
-        taken[f"sweep, a further cell, beside its measurement ({told})"] = (
-            four_s - two_s
-        ) / 2 - MEASURED_S
+            taken |= single
+        two_s, first_of_two_s = tree.sweep(2, services)
+        four_s, first_of_four_s = tree.sweep(4, services)
+        until_first_s = (first_of_two_s + first_of_four_s) / 2
+        taken[f"sweep, time until its first cell starts ({label})"] = until_first_s
+        taken[f"sweep of two cells, total time ({label})"] = two_s
+        further_s = (four_s - two_s) / 2 - MEASURED_S
+        taken[f"overhead of a further cell of a sweep ({label})"] = further_s
     return taken
 
 
 def table(taken: Mapping[str, Figures]) -> str:
-    """Medians of both trees with the least and largest round, and old over new."""
+    """Return a table with the median and range of both checkouts, and the ratio old / new."""
     rows = []
     old, new = taken.values()
     for name in new:
@@ -155,12 +156,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="crossbench-overhead-") as name:
-        place = Path(name)
-        with worktree(given.old_commit, place / "checkout") as old:
-            trees = [Tree("old", old, place / "old"), Tree("new", REPO, place / "new")]
+        folder = Path(name)
+        with worktree(given.old_commit, folder / "checkout") as old:
+            trees = [Tree("old", old, folder / "old"), Tree("new", REPO, folder / "new")]
             taken: dict[str, Figures] = {tree.name: {} for tree in trees}
             for turn in range(-1, given.rounds):
-                # There and back, so that a machine that slowly changes favours neither
+                # Reverse the order in every second round, so that a slow drift cancels out
                 for tree in trees[:: -1 if turn % 2 else 1]:
                     print(f"round {turn + 1}: {tree.name}", file=sys.stderr, flush=True)
                     for key, value in measure(tree).items():

@@ -1,14 +1,15 @@
-"""Our server against the usual ways to serve a reranker: same folder, text and cores, interleaved.
+"""Compare crossbench's server with other ways to serve a reranker on the same model and machine.
 
     python -m benchmarks.peers --model DIR --data DIR [--peers-python .venv-peers/bin/python]
 
-Ours are driven end to end over gRPC, 4 requests of 32 passages in flight; sentence-transformers'
-predict is called in its process on 128 pairs at a time (no server in its way; it sorts them by
-length, so that with batch 8 it is transformers' padded forward in sorted batches of 8); Infinity
-over its HTTP rerank, 4 requests of 32. The peers are no dependencies of crossbench; they live in
-environments of their own, which `make peers MODEL=DIR DATA=DIR` builds before it runs all this.
+crossbench is measured end to end over gRPC, with 4 requests of 32 passages in flight.
+sentence-transformers' predict is called within its process, without a server, on 128 pairs at a
+time. It sorts them by length, so that batch 8 means transformers' padded forward pass on sorted
+batches of 8. Infinity is measured over its HTTP rerank endpoint, with 4 requests of 32 in flight.
+The measurements are interleaved. The peers are not dependencies of crossbench: they have their own
+environments, which `make peers MODEL=DIR DATA=DIR` builds before it runs this benchmark.
 
-Writes outputs/peers.md and outputs/peers.json.
+It writes outputs/peers.md and outputs/peers.json.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from crossbench.backends.cpu_features import has_bf16
 from crossbench.report.tables import markdown_table
 from crossbench.settings.places import outputs_dir
 
-PAIRS_PER_CALL = "128"  # what 4 requests of 32 hold
+PAIRS_PER_CALL = "128"  # as many as in 4 requests of 32
 OURS = {
     "crossbench openvino int8": ("backend=openvino", "quant=int8"),
     "crossbench openvino fp32": ("backend=openvino", "quant=fp32"),
@@ -46,7 +47,7 @@ def our_contestants(model: str, data: str, names: list[str]) -> list[Contestant]
     return [
         Contestant(name, [sys.executable, "-m", module, *common, *overrides])
         for name, overrides in OURS.items()
-        if not names or any(word in name for word in names)
+        if not names or any(part in name for part in names)
     ]
 
 
@@ -75,12 +76,17 @@ def peer_contestants(model: str, data: str, python: str, exported: str) -> list[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="a cross-encoder's folder")
-    parser.add_argument("--data", required=True, help="a folder with TREC files")
+    parser.add_argument("--model", required=True, help="the folder of a cross-encoder")
+    parser.add_argument("--data", required=True, help="a folder with data in TREC format")
     parser.add_argument("--peers-python", default=sys.executable, help="the peers' interpreter")
     parser.add_argument("--exported", default="", help="the folder that export_peers.py wrote")
-    parser.add_argument("--infinity-python", default="", help="an interpreter that has Infinity")
-    parser.add_argument("--ours", nargs="*", default=[], help="only ours with these words")
+    parser.add_argument("--infinity-python", default="", help="the interpreter with Infinity")
+    parser.add_argument(
+        "--ours",
+        nargs="*",
+        default=[],
+        help="measure only crossbench entries with these substrings",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8.0)
     given = parser.parse_args()

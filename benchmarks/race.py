@@ -1,4 +1,4 @@
-"""Contestants that are warm at once and measured in turn, so that noise falls on all alike."""
+"""Start and warm up contestants and measure them in turn, so that noise affects all equally."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ REPO = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A command line whose process obeys `benchmarks.contestants.protocol`."""
+    """A command whose process implements `benchmarks.contestants.protocol`."""
 
     name: str
     command: Sequence[str]
 
 
 class Race:
-    """Started contestants; one that does not come up is left out with its reason."""
+    """Starts contestants; `missing` has the reason for each one that does not start."""
 
     def __init__(self, contestants: Sequence[Contestant], log: Path) -> None:
         self.missing: dict[str, str] = {}
@@ -50,7 +50,7 @@ class Race:
                 self.missing[contestant.name] = f"did not start, see {log}"
 
     def run(self, rounds: int, seconds: float) -> dict[str, list[dict[str, float]]]:
-        """Every contestant's measurements, one a round."""
+        """Return every contestant's measurements, one per round."""
         taken: dict[str, list[dict[str, float]]] = {name: [] for name in self._running}
         for turn in range(rounds):
             print(f"round {turn + 1}/{rounds}", file=sys.stderr, flush=True)
@@ -75,13 +75,13 @@ def ratios(
     peer: str,
     key: str = "pairs_per_s",
 ) -> tuple[float, float, float]:
-    """Median, least and largest of ours over the peer, round by round."""
+    """Return the median, minimum and maximum ratio of ours to the peer over the rounds."""
     each = [a[key] / b[key] for a, b in zip(taken[ours], taken[peer], strict=True)]
     return median(each), min(each), max(each)
 
 
 def speed_table(taken: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """Median pairs/s of each contestant with the least and largest round."""
+    """Return a table with the median and range of each contestant's pairs/s."""
     rows = []
     for name, rounds in taken.items():
         speeds = [entry["pairs_per_s"] for entry in rounds]
@@ -91,7 +91,7 @@ def speed_table(taken: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 
 def machine() -> str:
-    """One line that says on what this was measured."""
-    place = environment()
-    flags = " ".join(place["cpu_flags"])
-    return f"{place['cores_usable']} cores of {place['cpu']} ({flags}), {place['os']}"
+    """Return one line that describes this machine."""
+    facts = environment()
+    flags = " ".join(facts["cpu_flags"])
+    return f"{facts['cores_usable']} cores of {facts['cpu']} ({flags}), {facts['os']}"

@@ -1,11 +1,10 @@
-"""Seconds and peak memory of what reads results: 500 cells, and a cell of a million requests.
+"""Measure the time and memory to process 500 cells, and a cell with a million requests.
 
     python -m benchmarks.scale [--cells 500] [--requests 1000000] [--only NAME ...]
 
-A real cell of the noop backend is measured, and its result and requests are multiplied with varied
-numbers. Each line below is a process of its own, with its time beside the imports, and its largest
-resident memory over that of the process that has imported and read nothing.
-Writes outputs/scale.md.
+A real cell of the noop backend is measured; its result and requests are then copied with random
+variations. Each step runs in its own process. Its time excludes imports, and its memory is given
+before the step and at its peak. It writes outputs/scale.md.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def load_requests_of_sweep(place: Path) -> Callable[[], object]:
 
 
 def sync(place: Path) -> Callable[[], object]:
-    """Into a store that exists already, whose making takes seconds of its own."""
+    """Upload to an existing store, because creating one takes seconds."""
     from crossbench.sweep.upload import upload_sweep
     from crossbench.tracking.mlflow_store import MlflowTracker
 
@@ -73,7 +72,7 @@ def sync(place: Path) -> Callable[[], object]:
 
 
 def page(place: Path) -> Callable[[], object]:
-    """What the page and `/metrics` take in at the end of a sweep, and one answer of `/metrics`."""
+    """Read the journal at the end of a sweep and build one reply of `/metrics`."""
     from crossbench.dashboard.board import Board
     from crossbench.dashboard.document import document
     from crossbench.dashboard.watch import Watcher
@@ -99,7 +98,7 @@ def load_million(place: Path) -> Callable[[], object]:
 
 
 def metrics_of_million(place: Path) -> Callable[[], object]:
-    """What the measured process computes once the last request is answered."""
+    """Compute the metrics that the cell process computes after the last request."""
     from crossbench.measure.correlation import correlation_metrics
     from crossbench.measure.statistics import summarise, windows
 
@@ -134,7 +133,7 @@ PARTS: Mapping[str, Callable[[Path], Callable[[], object]]] = {
 
 
 def run_part(name: str, place: Path) -> dict[str, float]:
-    """Seconds, resident memory in MB before it, and the largest until its end."""
+    """Return the seconds, the resident memory in MB before, and the peak until the end."""
     ready = PARTS[name](place)
     before_mb, peak, started_s = rss_mb(), peak_rss(), time.perf_counter()
     peak.start()
@@ -145,16 +144,16 @@ def run_part(name: str, place: Path) -> dict[str, float]:
 
 
 def measured_cell(place: Path) -> Path:
-    """The folder of a real cell, whose numbers the others are made from."""
+    """Measure a real cell, from which the others are derived, and return its folder."""
     folder = place / "real"
-    words = ("backend=noop", "batch=8", "max_seconds=2", "requests=1000000", "tracker=none")
-    command = [sys.executable, "-m", "crossbench", *words, "dashboard=none"]
+    overrides = ("backend=noop", "batch=8", "max_seconds=2", "requests=1000000", "tracker=none")
+    command = [sys.executable, "-m", "crossbench", *overrides, "dashboard=none"]
     subprocess.run([*command, f"hydra.run.dir={folder}"], check=True, cwd=REPO, capture_output=True)
     return folder
 
 
 def make_sweep(real: Path, cells: int, place: Path) -> None:
-    """Cells of other batch and concurrency, and a journal as such a sweep would have left it."""
+    """Write cells with other values of batch and concurrency, and the journal of such a sweep."""
     from crossbench.report.axes import full_label
 
     result, records = load_cell(real)
@@ -175,8 +174,8 @@ def make_sweep(real: Path, cells: int, place: Path) -> None:
             (StageStarted("measuring"), number),
             (CellEnded(made.status, None, made.metrics), number),
         ]
-    about = {"parent_run_id": None, "pid": 0, "dashboard_url": None}
-    state = {"name": "sweep", "cells": cells, **about, "axes": ["batch", "concurrency"]}
+    process = {"parent_run_id": None, "pid": 0, "dashboard_url": None}
+    state = {"name": "sweep", "cells": cells, **process, "axes": ["batch", "concurrency"]}
     (place / "sweep" / "sweep.json").write_text(json.dumps(state) + "\n", "utf-8")
     with (place / "events.jsonl").open("w", encoding="utf-8") as file:
         for second, (event, cell) in enumerate(events):
@@ -184,7 +183,7 @@ def make_sweep(real: Path, cells: int, place: Path) -> None:
 
 
 def make_cell(real: Path, requests: int, place: Path) -> None:
-    """One cell of so many requests."""
+    """Write one cell with this number of requests."""
     result, records = load_cell(real)
     (place / "cell").mkdir()
     save_result(result, place / "cell")
@@ -192,7 +191,7 @@ def make_cell(real: Path, requests: int, place: Path) -> None:
 
 
 def varied(result: RunResult, speed: float) -> RunResult:
-    """Rates multiplied by `speed`, times divided by it."""
+    """Multiply rates by `speed` and divide times by it."""
     metrics = {
         name: value * speed
         if name.endswith("_per_s")
@@ -207,7 +206,7 @@ def varied(result: RunResult, speed: float) -> RunResult:
 def slower(
     records: list[RequestRecord], count: int, speed: float, rng: np.random.Generator
 ) -> list[RequestRecord]:
-    """`count` requests one after the other, with the times of `records` in turn, varied."""
+    """Return `count` consecutive requests with random variations of the times in `records`."""
     made, now_s = [], 0.0
     factors = rng.lognormal(sigma=0.1, size=count) / speed
     for index, factor in enumerate(factors.tolist()):
@@ -253,7 +252,7 @@ def main() -> None:
         [
             f"{machine()}; sweep: {given.cells} cells of {KEPT_REQUESTS} kept requests; requests: "
             f"one cell of {given.requests:,}",
-            markdown_table(("", "seconds", "MB before", "MB at most"), rows, "lrrr"),
+            markdown_table(("", "seconds", "MB before", "peak MB"), rows, "lrrr"),
         ]
     )
     print(text)

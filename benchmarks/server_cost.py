@@ -1,14 +1,14 @@
-"""What the server itself costs, each against the same work without it, interleaved.
+"""Measure the overhead of the server by comparing it with the same work without it, interleaved.
 
     python -m benchmarks.server_cost [--backend packed] [--rounds 5] [--seconds 5] [OVERRIDES ...]
 
-1. end to end over gRPC (4 requests of 32 in flight) against the same backend called directly
-2. latency of a lone request of one pair against tokenising and calling the backend
-3. the harness's floor (backend=noop): against the tokenizers library on whole pairs, and with the
-   tokens cached (pipeline=infer)
+1. Throughput over gRPC (4 requests of 32 in flight), compared with direct calls of the backend
+2. Latency of a single request with one pair, compared with tokenising and calling the backend
+3. Throughput without a model (backend=noop), compared with the tokenizers library on whole pairs,
+   and with cached tokens (pipeline=infer)
 
-OVERRIDES are crossbench's own (model=local model.path=DIR dataset=trec dataset.path=DIR).
-Writes outputs/server_cost.md.
+OVERRIDES are passed to crossbench (model=local model.path=DIR dataset=trec dataset.path=DIR).
+It writes outputs/server_cost.md.
 """
 
 from __future__ import annotations
@@ -31,25 +31,27 @@ def main() -> None:
     parser.add_argument("--backend", default="packed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("overrides", nargs="*", help="crossbench's own, such as model=local")
+    parser.add_argument(
+        "overrides", nargs="*", help="crossbench overrides, for example model=local"
+    )
     given = parser.parse_args()
     overrides = given.overrides
     loaded = [*overrides, f"backend={given.backend}", "batch=32", "concurrency=4"]
-    lone = [*overrides, f"backend={given.backend}", "batch=1", "concurrency=1"]
-    floor = [*overrides, "backend=noop", "batch=32", "concurrency=4"]
-    cached = [*floor, "pipeline=infer"]
+    single = [*overrides, f"backend={given.backend}", "batch=1", "concurrency=1"]
+    noop = [*overrides, "backend=noop", "batch=32", "concurrency=4"]
+    cached = [*noop, "pipeline=infer"]
     race = Race(
         [
             contestant("server", "crossbench_server", loaded),
             contestant("direct", "crossbench_direct", loaded),
-            contestant("server, lone pair", "crossbench_server", lone),
-            contestant("direct, lone pair", "crossbench_direct", lone),
-            contestant("server, noop", "crossbench_server", floor),
-            contestant("our tokenizer", "crossbench_direct", floor),
-            contestant("tokenizers library", "tokenizers_library", floor),
-            contestant("server, noop, tokens cached, 32 a request", "crossbench_server", cached),
+            contestant("server, single pair", "crossbench_server", single),
+            contestant("direct, single pair", "crossbench_direct", single),
+            contestant("server, noop", "crossbench_server", noop),
+            contestant("our tokenizer", "crossbench_direct", noop),
+            contestant("tokenizers library", "tokenizers_library", noop),
+            contestant("server, noop, cached tokens, 32 per request", "crossbench_server", cached),
             contestant(
-                "server, noop, tokens cached, 128 a request",
+                "server, noop, cached tokens, 128 per request",
                 "crossbench_server",
                 [*cached, "batch=128"],
             ),
@@ -63,19 +65,19 @@ def main() -> None:
     race.close()
 
     rows = []
-    for question, ours, other, key in (
+    for label, ours, other, key in (
         ("throughput, server / direct", "server", "direct", "pairs_per_s"),
         (
-            "latency p50 of a lone pair, server / direct",
-            "server, lone pair",
-            "direct, lone pair",
+            "latency p50 of a single pair, server / direct",
+            "server, single pair",
+            "direct, single pair",
             "p50_ms",
         ),
         ("noop server / tokenizers library", "server, noop", "tokenizers library", "pairs_per_s"),
         ("noop server / our tokenizer", "server, noop", "our tokenizer", "pairs_per_s"),
     ):
         middle, least, largest = ratios(taken, ours, other, key)
-        rows.append((question, f"{middle:.2f}", f"{least:.2f} to {largest:.2f}"))
+        rows.append((label, f"{middle:.2f}", f"{least:.2f} to {largest:.2f}"))
     text = "\n\n".join(
         [
             f"{machine()}; backend={given.backend}, {given.rounds} rounds of {given.seconds:g} s",

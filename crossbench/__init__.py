@@ -1,7 +1,7 @@
-"""crossbench: measure how fast, how steadily and how faithfully a reranker can be served.
+"""crossbench: measure the speed, the memory and the ranking quality of a served reranker.
 
-For notebooks: `load_sweep`, `load_runs`, `load_requests`, `load_quality` and `latest_sweep` read
-results as pandas frames; `crossbench.notebook` has their tables and plots.
+For notebooks: `load_sweep`, `load_runs`, `load_requests` and `load_quality` return pandas frames,
+`latest_sweep` returns the folder of the newest sweep, `crossbench.notebook` has tables and plots.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["latest_sweep", "load_quality", "load_requests", "load_runs", "load_s
 
 
 def __getattr__(name: str) -> Any:
-    """The measured process imports this package too, so pandas comes only with its first use."""
+    """Import pandas only when it is needed: the cell process imports this package too."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "notebook":

@@ -1,4 +1,4 @@
-"""`python -m crossbench`: one cell; with `-m`, a sweep."""
+"""`python -m crossbench`: measure one cell, or a sweep with `-m`."""
 
 from crossbench.settings.launch import launch
 from crossbench.sweep.task import run_job

@@ -1,4 +1,4 @@
-"""The console script: `crossbench` is `python -m crossbench`, `crossbench serve` is
+"""The console script: `crossbench` runs `python -m crossbench`, `crossbench serve` runs
 `python -m crossbench.serve`, and so on for every command."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ COMMANDS = ("client", "dashboard", "doctor", "serve", "suite", "sync")
 
 
 def main() -> None:
-    """Run the command that the first argument names, or else `python -m crossbench`."""
+    """Run the command that the first argument names, or `python -m crossbench` if it names none."""
     module = "crossbench"
     if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
         module += f".{sys.argv.pop(1)}"

@@ -1,5 +1,5 @@
-"""`python -m crossbench.client server.address=HOST:PORT`: the same load and reports, a server
-that runs already."""
+"""`python -m crossbench.client server.address=HOST:PORT`: measure a running server, with the same
+load and reports as `python -m crossbench`."""
 
 from crossbench.settings.launch import launch
 from crossbench.sweep.task import run_job

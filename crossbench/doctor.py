@@ -1,7 +1,7 @@
-"""`python -m crossbench.doctor`: what this machine can run, and what brings the rest.
+"""`python -m crossbench.doctor`: show what this machine can run, and how to install the rest.
 
-`device=cuda` asks for one device instead of the best; `--json` prints the same for programs. The
-backends are those that Hydra finds in conf/backend (and in `--config-dir`).
+`device=cuda` checks one device instead of the best one; `--json` prints JSON. The backends are
+those in conf/backend and in `--config-dir`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from crossbench.settings.launch import NO_CELLS, launch
 from crossbench.settings.plan import CellPlan, composed_plan
 from crossbench.types import Quant
 
-# What makes a precision fast on a CPU: any of the flags does.
+# CPU features that make a precision fast; a CPU has a feature if it has any of its flags
 _CPU_FEATURES = {
     "AVX2": {"avx2"},
     "AVX512": {"avx512f"},
@@ -58,7 +58,7 @@ _ENGINES = (
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A backend of conf/backend: its natural precision, and what each comes to here."""
+    """A backend of conf/backend: its default precision, and the availability of each precision."""
 
     name: str
     backend: type[Checkable]
@@ -67,7 +67,7 @@ class Choice:
 
 
 def examine(overrides: list[str]) -> list[Choice]:
-    """Every backend that Hydra finds, for the device that the overrides ask for.
+    """Check every backend that Hydra finds, for the device in the overrides.
 
     Raises:
         ConfigError: a value cannot be used.
@@ -86,8 +86,8 @@ def _compose(backend: str, overrides: list[str]) -> CellPlan:
     return composed_plan(compose(CONFIG_NAME, overrides=[*others, f"backend={backend}"]))
 
 
-def as_text(choices: list[Choice], place: dict[str, Any]) -> str:
-    """The machine, the table, and below it what is missing."""
+def as_text(choices: list[Choice], machine_facts: dict[str, Any]) -> str:
+    """Return the machine, the table of backends and the list of what is missing."""
     notes: list[str] = []
 
     def cell(choice: Choice, quant: Quant) -> str:
@@ -109,22 +109,24 @@ def as_text(choices: list[Choice], place: dict[str, Any]) -> str:
         for choice in choices
     ]
     table = plain_table(("backend", "device", *(quant.value for quant in Quant)), rows)
-    legend = ["yes  runs here; yes* is what the backend takes where quant= is not given"]
+    legend = ["yes  runs here; yes* is the default precision of the backend"]
     every = [item for choice in choices for item in choice.found.values()]
     if unsupported := [item for item in every if isinstance(item, Unsupported)]:
         on_any = all(item.is_quant for item in unsupported)
-        here = "" if on_any else ", or not on the device that was asked for"
-        legend.append(f"-    the backend has no such precision{here}")
+        on_device = "" if on_any else ", or not on this device"
+        legend.append(f"-    the backend does not support this precision{on_device}")
     if notes:
         legend.append(
-            "[n]  does not run here: what is missing stands below; of [1]/[2] either will do"
+            "[n]  does not run here: see note n below; for [1]/[2], either of the two is enough"
         )
     numbered = [f"[{number}]  {note}" for number, note in enumerate(notes, 1)]
-    return "\n".join([*_machine(place), "", table, "", *legend, *[""] * bool(notes), *numbered])
+    return "\n".join(
+        [*_machine(machine_facts), "", table, "", *legend, *[""] * bool(notes), *numbered]
+    )
 
 
-def as_json(choices: list[Choice], place: dict[str, Any]) -> str:
-    """`environment`, `compiler` and `backends`: name -> natural precision and each precision's."""
+def as_json(choices: list[Choice], machine_facts: dict[str, Any]) -> str:
+    """Return JSON with `environment`, `compiler` and `backends` (by name, the precisions)."""
 
     def plain(found: Availability) -> dict[str, Any]:
         return {"status": type(found).__name__.lower(), **asdict(found)}
@@ -136,24 +138,24 @@ def as_json(choices: list[Choice], place: dict[str, Any]) -> str:
         }
         for choice in choices
     }
-    document = {"environment": place, "compiler": cpp_compiler(), "backends": backends}
+    document = {"environment": machine_facts, "compiler": cpp_compiler(), "backends": backends}
     return json.dumps(document, indent=2)
 
 
-def _machine(place: dict[str, Any]) -> list[str]:
-    flags = set(place["cpu_flags"])
+def _machine(machine_facts: dict[str, Any]) -> list[str]:
+    flags = set(machine_facts["cpu_flags"])
     is_arm = platform.machine().lower() in ("arm64", "aarch64")
     features = _ARM_FEATURES if is_arm else _CPU_FEATURES
     has = [name for name, any_of in features.items() if flags & any_of]
     lacks = [name for name in features if name not in has]
-    versions = place["versions"]
+    versions = machine_facts["versions"]
     engines = [f"{name} {versions[name]}" for name in _ENGINES if name in versions]
     lines = {
-        "machine": f"{place['cpu']}, {place['cores_usable']} usable cores, "
-        f"{place['memory_total_mb'] / 1e3:.1f} GB of memory, {place['os']}",
-        "CPU has": ", ".join(has) or "none of the features that matter",
-        "CPU lacks": ", ".join(lacks) or "nothing that matters",
-        "GPU": ", ".join(place["gpus"]) or "none",
+        "machine": f"{machine_facts['cpu']}, {machine_facts['cores_usable']} usable cores, "
+        f"{machine_facts['memory_total_mb'] / 1e3:.1f} GB of memory, {machine_facts['os']}",
+        "CPU has": ", ".join(has) or "none of the features that speed up models",
+        "CPU lacks": ", ".join(lacks) or "none of them",
+        "GPU": ", ".join(machine_facts["gpus"]) or "none",
         "compiler": cpp_compiler() or "none",
         "versions": ", ".join(engines),
     }
@@ -161,10 +163,11 @@ def _machine(place: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
+    """Run the command."""
     wants_json = "--json" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--json"]
     if {"-m", "--multirun"} & set(sys.argv):
-        sys.exit("crossbench: the doctor looks at all backends at once: leave -m out")
+        sys.exit("crossbench: the doctor checks all backends at once: leave out -m")
 
     def examine_and_print(config: DictConfig) -> None:
         choices = examine(list(HydraConfig.get().overrides.task))

@@ -1,4 +1,4 @@
-"""`python -m crossbench.serve`: the server alone, until SIGTERM or Ctrl-C."""
+"""`python -m crossbench.serve`: run only the server, until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from crossbench.dashboard.address import url_once_up
+from crossbench.dashboard.address import wait_for_url
 from crossbench.dashboard.journal import FileJournal, Journal, NoJournal
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.errors import ConfigError
@@ -26,10 +26,13 @@ from crossbench.wording import counted
 
 
 def serve(config: DictConfig) -> None:
-    """Load the model, listen, print where, serve until told to stop."""
+    """Load the model, print the address, serve until SIGTERM or Ctrl-C."""
     plan = check_config(composed_config(config))
     if plan.server is None:
-        raise ConfigError("server=remote runs already: leave it out, or give server=standalone")
+        raise ConfigError(
+            "server=remote is a server that is already running: leave it out, or give "
+            "server=standalone"
+        )
     check_support(plan)
     limits: ServerSettings = plan.server.build()
     limits.check_listen()
@@ -37,7 +40,7 @@ def serve(config: DictConfig) -> None:
     dashboard: Dashboard = run_settings(config, []).dashboard.build()
     with tempfile.TemporaryDirectory(prefix="crossbench-") as folder:
         path = Path(folder) / JOURNAL_FILE
-        dashboard.start(path)  # which takes a second of CPU, and is over before anybody is served
+        dashboard.start(path)  # its start takes a second of CPU time, so it comes before serving
         print(f"loading {model.name} for backend={plan.backend.name} ...", flush=True)
         try:
             server = build_server(plan, model)
@@ -50,10 +53,10 @@ def serve(config: DictConfig) -> None:
 
 
 def _url(dashboard: Dashboard) -> str | None:
-    """Where the dashboard is; one that does not come up costs a warning."""
-    say = partial(print, flush=True)
-    return url_once_up(
-        dashboard, say, lambda reason: say(f"dashboard: {reason} (serving without it)")
+    """Wait for the dashboard and return its URL; print a warning if it does not start."""
+    show = partial(print, flush=True)
+    return wait_for_url(
+        dashboard, show, lambda reason: show(f"dashboard: {reason} (serving without it)")
     )
 
 
@@ -66,7 +69,7 @@ async def _run(server: Server, journal: Journal) -> None:
         f"crossbench serves {served.name} ({served.architecture}) with {served.backend} "
         f"{served.quant} on {served.device}, {counted(info.workers, 'worker')} x "
         f"{counted(info.threads, 'thread')}",
-        f"listening on {address} (gRPC crossbench.v1.Inference); Ctrl-C or SIGTERM ends it",
+        f"listening on {address} (gRPC crossbench.v1.Inference); Ctrl-C or SIGTERM stops it",
         sep="\n",
         flush=True,
     )
@@ -78,7 +81,7 @@ async def _run(server: Server, journal: Journal) -> None:
         loop.add_signal_handler(number, ended.set)
     await ended.wait()
     journal.write(RunEnded("the server has ended"))
-    print("ending: nothing new is taken, what is in flight completes", flush=True)
+    print("stopping: new requests are refused, requests in flight are completed", flush=True)
     await server.stop()
     print("ended", flush=True)
 

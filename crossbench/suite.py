@@ -1,13 +1,12 @@
-"""`python -m crossbench.suite`: all studies of conf/experiment, or some, one after the other.
+"""`python -m crossbench.suite`: run the studies of conf/experiment one after the other.
 
-Each study is a process of its own, `python -m crossbench -m +experiment=NAME`, because Hydra drops
-a study's own sweep where several are given at once. What is done is told by files, so that an
-interrupted suite goes on where it was.
+Each study is its own process, `python -m crossbench -m +experiment=NAME`, because Hydra ignores the
+sweeps of studies if several are given at once. Files record which studies are done, so that an
+interrupted suite can be resumed.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import shutil
 import signal
@@ -36,7 +35,7 @@ from crossbench.report.suite import (
     write_suite_report,
 )
 from crossbench.settings.command_line import in_shell, quoted, readable
-from crossbench.settings.composition_errors import CONFIG_NAME, explain
+from crossbench.settings.composition_errors import CONFIG_NAME, did_you_mean, explain
 from crossbench.settings.overrides import sweep_points, sweeper_params
 from crossbench.settings.places import conf_dir
 from crossbench.settings.plan import CellPlan, composed_plan
@@ -51,20 +50,20 @@ EXIT_INTERRUPTED = 130
 STOP_GRACE_S = 60.0
 HELP = """Run the studies of conf/experiment one after the other and write one report.
 
-  python -m crossbench.suite                                     all that this machine can run
+  python -m crossbench.suite                                     all studies that can run here
   python -m crossbench.suite studies=[20_stages,10b_packing_enabled]
   python -m crossbench.suite max_seconds=3 backend=onnx ...      overrides for every study
-  python -m crossbench.suite resume=outputs/suite_...            go on where one was interrupted
+  python -m crossbench.suite resume=outputs/suite_...            continue an interrupted suite
 
 Studies:"""
 console = SteadyConsole(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit status: 0 when every study that could run ended well.
+    """Run the suite and return the exit status: 0 if every study that could run succeeded.
 
     Raises:
-        ConfigError: a study or an override is none that exists; nothing was started.
+        ConfigError: a study or an override does not exist; nothing was started.
     """
     if {"-h", "--help"} & set(arguments):
         print(HELP, *(f"  {name}" for name in all_studies()), sep="\n")
@@ -78,8 +77,8 @@ def main(arguments: Sequence[str]) -> int:
     if "resume" in given:
         if len(arguments) > 1:
             raise ConfigError(
-                "resume=FOLDER goes on with the studies and overrides that it was started with: "
-                f"drop {', '.join(a for a in arguments if a != given['resume'])}"
+                "resume=FOLDER continues with the studies and overrides of the interrupted suite: "
+                f"leave out {', '.join(a for a in arguments if a != given['resume'])}"
             )
         folder = Path(given["resume"].partition("=")[2]).expanduser().resolve()
         state = read_suite(folder)
@@ -100,14 +99,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def all_studies() -> list[str]:
+    """Return the names of all studies, sorted."""
     return sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 
 
 def chosen_studies(given: str | None) -> list[str]:
-    """The names in `studies=[a,b]`, in that order; all for none.
+    """Return the names in `studies=[a,b]`, in that order; all studies for None.
 
     Raises:
-        ConfigError: there is no such study.
+        ConfigError: a study does not exist.
     """
     known = all_studies()
     if given is None or given == "studies=all":
@@ -115,21 +115,22 @@ def chosen_studies(given: str | None) -> list[str]:
     try:
         value = OverridesParser.create().parse_override(given).value()
     except HydraException as error:
-        raise ConfigError(f"{given} cannot be read: give studies=[a,b]") from error
+        raise ConfigError(f"{given} cannot be parsed: give studies=[a,b]") from error
     names = [str(name) for name in value] if isinstance(value, list) else [str(value)]
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"there is no study {name}.{hint} What exists: {', '.join(known)}")
+            raise ConfigError(
+                f"there is no study {name}.{did_you_mean(name, known)} "
+                f"Available studies: {', '.join(known)}"
+            )
     return list(dict.fromkeys(names))
 
 
 def plan(names: Iterable[str], overrides: Sequence[str]) -> tuple[Path, SuiteState]:
-    """The suite's folder (not made yet) and its state: what to run, what to skip and why.
+    """Return the folder of the suite, not created yet, and its state: what to run, what to skip.
 
     Raises:
-        ConfigError: an override fits a study no more than any other word would.
+        ConfigError: a study does not compose with the overrides.
     """
     studies, skipped, outputs = list(names), {}, Path()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -145,19 +146,19 @@ def plan(names: Iterable[str], overrides: Sequence[str]) -> tuple[Path, SuiteSta
             except (HydraException, OmegaConfBaseException) as error:
                 raise ConfigError(f"{name}: {explain(error)}") from error
             outputs = absolute(composed.outputs_dir, "outputs_dir")
-            # Where a study compares backends, those that are missing are cells of its report
+            # A study that compares backends is not skipped: its report shows the missing ones
             if len({word for point in points for word in point if _is_backend(word)}) < 2:
-                reason = why_not(composed_plan(composed))
+                reason = skip_reason(composed_plan(composed))
                 if reason is not None:
                     skipped[name] = reason
     folder = outputs / f"suite_{datetime.now().astimezone():%Y-%m-%d_%H-%M-%S}"
     return folder.resolve(), SuiteState(tuple(studies), tuple(overrides), skipped)
 
 
-def why_not(plan: CellPlan) -> str | None:
-    """What this machine lacks for a plan's backend; None: nothing.
+def skip_reason(plan: CellPlan) -> str | None:
+    """Return why this machine cannot run the backend of a plan, or None if it can.
 
-    What no machine can do is not missing: its cell will say so.
+    A precision that the backend does not support is no reason: the cell's result will show it.
     """
     settings, name = plan.settings, plan.backend.name
     backend: type[Backend] = plan.backend.type
@@ -169,21 +170,20 @@ def why_not(plan: CellPlan) -> str | None:
         if found.device in slow:
             wanted = " or ".join(kind for kind in kinds if kind not in slow)
             return (
-                f"backend={name} finds no device={wanted}, and on device={found.device} its scores "
-                f"are right but far too slow to measure; device={found.device} asks for it all the "
-                "same"
+                f"backend={name} finds no device={wanted}, and is too slow to measure on "
+                f"device={found.device}: give device={found.device} to run it anyway"
             )
     return None
 
 
 def run(folder: Path, state: SuiteState) -> int:
-    """Run what is left, write the report; returns the exit status."""
+    """Run the remaining studies, write the report and return the exit status."""
     todo = [name for name in state.studies if name not in state.skipped]
     interrupted = False
     for number, name in enumerate(todo, start=1):
         place = f"study {number}/{len(todo)} {name}"
         if exit_status(folder / name) is not None:
-            console.print(escape(f"{place}: done before"))
+            console.print(escape(f"{place}: already done"))
             continue
         console.print(f"[bold]{escape(place)}[/]")
         status = run_study(name, state.overrides, folder / name)
@@ -197,25 +197,25 @@ def run(folder: Path, state: SuiteState) -> int:
     console.print(escape(f"report of the suite: {report}"))
     if interrupted:
         again = in_shell("python", "-m", "crossbench.suite", f"resume={folder}")
-        console.print(f"interrupted; to go on: {escape(again)}")
+        console.print(f"interrupted; to continue: {escape(again)}")
         return EXIT_INTERRUPTED
     return EXIT_FAILED if any(exit_status(folder / name) for name in todo) else 0
 
 
 def run_study(name: str, overrides: Sequence[str], folder: Path) -> int:
-    """One study as a process; returns its exit status. Ctrl-C ends it in order.
+    """Run one study as a process and return its exit status. Ctrl-C stops it and keeps its results.
 
     Raises:
-        ConfigError: a process of a suite that was killed still measures it.
+        ConfigError: a process of a killed suite still runs the study.
     """
     if is_held(folder):
         raise ConfigError(
-            f"{folder} is in use by another run, which a suite that was killed has left: wait for "
-            "its end, or end it, then resume the suite"
+            f"{folder} is in use by a study of a suite that was killed: wait until it ends, or "
+            "stop it, then resume the suite"
         )
-    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run of it has left
+    shutil.rmtree(folder, ignore_errors=True)  # remove the results of an interrupted run
     command = [sys.executable, "-m", "crossbench", "-m", f"+experiment={name}", *overrides]
-    # In a group of its own: Ctrl-C in a terminal would else reach it twice, from there and from us
+    # In its own process group: otherwise Ctrl-C would reach it twice, from the terminal and from us
     study = subprocess.Popen([*command, f"hydra.sweep.dir={quoted(str(folder))}"], process_group=0)
     try:
         return study.wait()
@@ -238,7 +238,9 @@ def _interrupt(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: the study under way ends in order
+    signal.signal(
+        signal.SIGTERM, _interrupt
+    )  # like Ctrl-C: the current study stops and keeps its results
     exit_with_version(sys.argv)
     with command():
         try:

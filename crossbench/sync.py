@@ -1,6 +1,6 @@
-"""`python -m crossbench.sync [SWEEP ...] [tracker.uri=URI]`: upload what the tracker does not have.
+"""`python -m crossbench.sync [SWEEP ...] [tracker.uri=URI]`: upload results that the tracker lacks.
 
-SWEEP is a folder of outputs/; without one, all of them. What is there already stays as it is.
+SWEEP is a folder in outputs/; the default is all of them. Uploaded results are left unchanged.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from crossbench.tracking.mlflow_store import MlflowTracker
 
 
 def sync(folders: Sequence[str], config: DictConfig) -> None:
-    """Upload every sweep and say what was done.
+    """Upload the sweeps and print a summary of each.
 
     Raises:
         ConfigError: the tracker is not MLflow.
-        ResultError: a folder is no sweep, or there is none.
-        TrackingError: the store is out of reach.
+        ResultError: a folder is not a sweep, or there is no sweep.
+        TrackingError: the store cannot be reached.
     """
     run = run_settings(config, list(HydraConfig.get().overrides.task))
     tracker = make_tracker(run)
     if not isinstance(tracker, MlflowTracker):
-        raise ConfigError(f"tracker={run.tracker.name} keeps nothing: give tracker=mlflow")
+        raise ConfigError(f"tracker={run.tracker.name} stores nothing: give tracker=mlflow")
     sweeps = [_sweep(Path(folder)) for folder in folders]
     if not folders:
         sweeps = sweep_folders(absolute(run.outputs_dir, "outputs_dir"))
     if not sweeps:
-        raise ResultError(f"no sweep in {run.outputs_dir}: give the folder of one")
+        raise ResultError(f"there is no sweep in {run.outputs_dir}: give the folder of a sweep")
     for folder in sweeps:
-        print(_told(upload_sweep(folder, tracker)), flush=True)
+        print(_summary(upload_sweep(folder, tracker)), flush=True)
 
 
 def _sweep(folder: Path) -> Path:
     if not folder.is_dir() or not is_sweep(folder):
-        raise ResultError(f"{folder} holds no cell with a result: give the folder of a sweep")
+        raise ResultError(f"{folder} has no cell with a result: give the folder of a sweep")
     return folder
 
 
-def _told(done: Uploaded) -> str:
+def _summary(done: Uploaded) -> str:
     if done.still_running:
-        return f"{done.sweep}: still running, left alone"
-    parts = [f"{done.uploaded} uploaded", f"{done.present} already there"]
+        return f"{done.sweep}: still running, skipped"
+    parts = [f"{done.uploaded} uploaded", f"{done.present} already present"]
     if done.without_result:
         parts.append(f"{done.without_result} without a result")
     return f"{done.sweep}: {', '.join(parts)}"

@@ -1,4 +1,4 @@
-"""Fixtures that tests share: real models made once a session, and ../shared where it is."""
+"""Shared fixtures: models generated once per session, and real data in ../shared if present."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import transformers  # noqa: F401 (model folders are then read in this process, in no other)
+import transformers  # noqa: F401 (so that model folders are read in this process)
 from hydra.utils import instantiate
 from mlflow.tracking import MlflowClient
 from omegaconf import OmegaConf
@@ -19,7 +19,7 @@ from tests.helpers.places import REPO, SHARED
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real text and real models beside the checkout."""
+    """Real text and real models next to the checkout."""
     if not (SHARED / "models").is_dir():
         pytest.skip(f"no real data and models in {SHARED}")
     return SHARED
@@ -32,14 +32,14 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def seeded_model(cache_dir: Path) -> ModelFolder:
-    """The embedded default model, as conf/model/minilm-l6-seeded.yaml makes it."""
+    """The seeded default model of conf/model/minilm-l6-seeded.yaml."""
     source: SeededModel = instantiate(OmegaConf.load(REPO / "conf/model/minilm-l6-seeded.yaml"))
     return source.fetch(cache_dir)
 
 
 @pytest.fixture(scope="session")
 def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh MLflow store costs seconds of migrations, so each test gets a copy of this one."""
+    """A migrated MLflow store for tests to copy, because migrations take seconds."""
     store = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     MlflowClient(f"sqlite:///{store}").search_experiments()
     return store
@@ -47,7 +47,7 @@ def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def outputs(migrated_store: Path, tmp_path: Path) -> Path:
-    """An outputs folder of the test's own, with a store that needs no migration."""
+    """An output folder for one test, with a migrated store."""
     folder = tmp_path / "outputs"
     folder.mkdir()
     shutil.copy(migrated_store, folder / "mlflow.db")
@@ -56,5 +56,5 @@ def outputs(migrated_store: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(seeded_model: ModelFolder) -> dict[str, str]:
-    """The user's environment, with the seeded model already made."""
+    """The environment variables, with a cache that has the seeded model."""
     return {**os.environ, "CROSSBENCH_CACHE": str(seeded_model.path.parent)}

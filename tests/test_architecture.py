@@ -1,4 +1,4 @@
-"""What import-linter cannot see: raw configs stay in settings/, and tests stand on their own."""
+"""Rules that import-linter cannot check: raw configs stay in settings/, tests are independent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 REPO = Path(__file__).parents[1]
 PACKAGE = REPO / "crossbench"
 RAW_NAMES = {"config", "plain", "node"}
-# `config` there is the config.json of a model's folder, no cell's
+# In these modules, `config` is the config.json of a model folder
 OF_A_MODEL = ("models", "backends")
 
 
@@ -20,14 +20,14 @@ def modules() -> list[Path]:
 
 
 def is_raw(node: ast.expr) -> bool:
-    """Whether an expression has the name of a config: `config`, `plain`, `result.config`."""
+    """Return whether an expression is named like a config: `config`, `plain`, `result.config`."""
     if isinstance(node, ast.Name):
         return node.id in RAW_NAMES
     return isinstance(node, ast.Attribute) and node.attr in {"config", "document"}
 
 
 def raw_reads(source: str) -> Iterator[int]:
-    """The lines where a config is read by key: `config["batch"]`, `config.get("batch")`."""
+    """Yield the lines that read a config by key: `config["batch"]`, `config.get("batch")`."""
     for node in ast.walk(ast.parse(source)):
         read = node.value if isinstance(node, ast.Subscript) else None
         if isinstance(node, ast.Attribute) and node.attr == "get":
@@ -36,7 +36,7 @@ def raw_reads(source: str) -> Iterator[int]:
             yield read.lineno
 
 
-def test_the_check_itself_finds_what_it_is_for() -> None:
+def test_the_check_finds_raw_reads() -> None:
     assert list(raw_reads('a = config["batch"]')) == [1]
     assert list(raw_reads('\na = result.config.get("batch")')) == [2]
     assert list(raw_reads('a = plain["backend"]["name"]')) == [1]
@@ -45,7 +45,7 @@ def test_the_check_itself_finds_what_it_is_for() -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_config_is_read_by_key_outside_settings(path: Path) -> None:
-    """Everything else gets a CellPlan, a CellConfig or the object that was built."""
+    """Other modules get a CellPlan, a CellConfig or a built object."""
     if path.relative_to(PACKAGE).parts[0] in ("settings", *OF_A_MODEL):
         return
     assert not list(raw_reads(path.read_text("utf-8")))
@@ -53,7 +53,7 @@ def test_no_config_is_read_by_key_outside_settings(path: Path) -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_function_takes_a_raw_config_outside_settings(path: Path) -> None:
-    """Hydra's hooks and tasks get its DictConfig, and turn it into ours in their first lines."""
+    """Hydra callbacks and tasks get a DictConfig, and convert it at once."""
     if path.relative_to(PACKAGE).parts[0] in ("settings", *OF_A_MODEL):
         return
     taken = [
@@ -69,7 +69,7 @@ def test_no_function_takes_a_raw_config_outside_settings(path: Path) -> None:
 
 
 def test_no_test_module_imports_another() -> None:
-    """What tests share is in tests/helpers."""
+    """Shared code of tests is in tests/helpers."""
     for path in (REPO / "tests").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):

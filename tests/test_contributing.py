@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md's worked examples, run as they stand."""
+"""Run the examples of CONTRIBUTING.md unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUICK = (
 
 
 def run_example(section: str, folder: Path, model: ModelFolder, *overrides: str) -> Path:
-    """Write the section's files, run its command on them; returns the cell's folder."""
+    """Write the files of a section, run its command and return the folder of the cell."""
     text = (REPO / "CONTRIBUTING.md").read_text("utf-8")
     (body,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
     blocks = re.findall(r"```(python|yaml|console)\n(.*?)```", body, re.DOTALL)
@@ -71,12 +71,12 @@ def example_load(
     return cell, *load_cell(cell)
 
 
-def test_the_example_load_sends_by_its_own_schedule(
+def test_the_example_load_follows_its_schedule(
     example_load: tuple[Path, RunResult, list[RequestRecord]],
 ) -> None:
     _, result, records = example_load
     assert result.status == "finished", result.error
-    assert result.metrics["requests/ok"] == 50  # 50 a second for one second, whatever comes back
+    assert result.metrics["requests/ok"] == 50  # 50 requests/s for one second
     assert [record.due_s for record in sorted(records, key=lambda r: r.index)] == [
         number / 50 for number in range(50)
     ]

@@ -1,4 +1,4 @@
-"""What people read: links lead somewhere, commands and overrides exist, the README is short."""
+"""The documentation: links work, commands and overrides exist, the README is short."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ REPO = Path(__file__).resolve().parents[1]
 README = REPO / "README.md"
 DOCS = sorted((REPO / "docs").glob("*.md"))
 DOCUMENTS = [README, REPO / "CONTRIBUTING.md", REPO / "CHANGELOG.md", *DOCS]
-GUIDES = [README, *(path for path in DOCS if path.name != "int8.md")]  # int8.md names options alone
+GUIDES = [
+    README,
+    *(path for path in DOCS if path.name != "int8.md"),
+]  # int8.md has only option names
 MOST_WORDS = 900
 
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -35,20 +38,20 @@ def name(path: Path) -> str:
 
 
 def prose(path: Path, *, inline: bool = False) -> str:
-    """The text without its blocks of code, and without its inline code unless asked for."""
+    """Return the text without code blocks, and without inline code unless `inline`."""
     text = _INDENTED.sub("", _FENCED.sub("", path.read_text("utf-8")))
     return text if inline else _INLINE.sub("", text)
 
 
 def commands(path: Path) -> list[str]:
-    """The lines of the indented blocks, continued ones joined, without their comments."""
+    """Return the lines of indented blocks without comments; continued lines are joined."""
     blocks = _INDENTED.findall(_FENCED.sub("", path.read_text("utf-8")))
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [re.sub(r"\s+#.*", "", line).strip() for line in lines]
 
 
 def anchors(path: Path) -> set[str]:
-    """The headings as GitHub makes anchors of them."""
+    """Return the anchors that GitHub generates for the headings."""
     text = _FENCED.sub("", path.read_text("utf-8"))
     found: list[str] = []
     for heading in _HEADING.findall(text):
@@ -63,7 +66,7 @@ def make_targets() -> set[str]:
 
 
 def is_key(code: str) -> bool:
-    """Whether inline code names a value inside a group of conf/, such as `pool.workers`."""
+    """Return whether inline code is a key inside a group of conf/, such as `pool.workers`."""
     named = _KEY.fullmatch(code) and Path(code).suffix not in _ENDINGS
     return bool(named) and group_of(code.split(".")[0]) is not None
 
@@ -82,7 +85,7 @@ def has_key(document: Any, keys: list[str]) -> bool:
 
 
 def exists(key: str, value: str) -> bool:
-    """Whether conf/ has the key and, where it is a group, the choices."""
+    """Return whether conf/ has the key and, for a group, the choices."""
     if key.startswith("hydra.") or key in _OWN_OF_THE_SUITE:
         return True
     group = group_of(key)
@@ -100,7 +103,7 @@ def exists(key: str, value: str) -> bool:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_links_lead_to_files_and_headings(document: Path) -> None:
+def test_links_point_to_existing_files_and_headings(document: Path) -> None:
     broken = []
     for link in _LINK.findall(prose(document)):
         if link.startswith(("https://", "http://")):
@@ -112,7 +115,7 @@ def test_links_lead_to_files_and_headings(document: Path) -> None:
     assert not broken
 
 
-def test_every_page_of_docs_is_linked_from_the_readme_or_a_page_that_is() -> None:
+def test_every_page_of_docs_can_be_reached_from_the_readme() -> None:
     reached, waiting = set[Path](), [README]
     while waiting:
         page = waiting.pop()
@@ -156,7 +159,7 @@ def test_overrides_exist(document: Path) -> None:
     assert not unknown
 
 
-def test_pre_commit_calls_what_make_lint_calls() -> None:
+def test_pre_commit_runs_the_commands_of_make_lint() -> None:
     makefile = (REPO / "Makefile").read_text("utf-8")
     (recipe,) = re.findall(r"^lint:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     linted = re.findall(r"^\t\$\(BIN\)/(.+)$", recipe, re.MULTILINE)
@@ -166,7 +169,7 @@ def test_pre_commit_calls_what_make_lint_calls() -> None:
     assert hooks == [f".venv/bin/{command}" for command in linted]
 
 
-def test_the_workflow_calls_what_exists() -> None:
+def test_the_workflow_uses_existing_targets() -> None:
     workflow = yaml.safe_load((REPO / ".github/workflows/ci.yml").read_text("utf-8"))
     triggers = workflow[True]  # YAML 1.1 reads `on` as true
     assert triggers["push"] == {"branches": ["main"]}

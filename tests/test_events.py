@@ -1,4 +1,4 @@
-"""Events between processes: each kind arrives as it was sent, and a bad line costs itself alone."""
+"""Events between processes: all kinds survive encoding, and a bad line affects no other line."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
     return SIMPLE[hint]
 
 
-def made(kind: type[Event]) -> st.SearchStrategy[Event]:
+def events_of(kind: type[Event]) -> st.SearchStrategy[Event]:
     return st.builds(kind, **{name: values_of(hint) for name, hint in get_type_hints(kind).items()})
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_makes_the_round_trip(kind: type[Event]) -> None:
     @settings(deadline=None)
-    @given(made(kind), NUMBERS, st.none() | st.integers())
+    @given(events_of(kind), NUMBERS, st.none() | st.integers())
     def round_trip(event: Event, time_s: float, cell: int | None) -> None:
         line = encode(event, time_s, cell)
         assert line.isascii()
@@ -136,7 +136,7 @@ def test_a_line_that_is_cut_off_is_none() -> None:
     assert [decode(line[:end]) for end in range(len(line))] == [None] * len(line)
 
 
-def test_another_version_may_add_values_and_leave_out_what_may_be_none() -> None:
+def test_other_versions_may_add_values_and_omit_optional_ones() -> None:
     assert decode(changed(added={"in": "the future"})) == Recorded(ENDED, 1.0, 2)
     assert decode(without("error")) == Recorded(ENDED, 1.0, 2)
     assert decode(without("cell")) == Recorded(ENDED, 1.0, None)
@@ -166,8 +166,8 @@ def test_no_value_raises(kind: type[Event], data: st.DataObject, time_s: Any, ce
         assert decode(encode(recorded.event, recorded.time_s, recorded.cell)) == recorded
 
 
-class Heard:
-    """What a progress bar is told."""
+class RecordingProgress:
+    """Records the calls that a progress bar receives."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []
@@ -180,8 +180,8 @@ class Heard:
         self.progress.append(made)
 
 
-def test_the_parent_survives_what_a_killed_child_leaves(tmp_path: Path) -> None:
-    """A real process that writes good lines, an unknown one, bytes that are no text, and half."""
+def test_the_parent_survives_the_truncated_line_of_a_killed_child(tmp_path: Path) -> None:
+    """A process writes valid lines, an unknown event, bytes that are not text, and half a line."""
     half = encode(StageStarted("measuring"), 3.0)[:30]
     progress = ProgressMade(done=3, share=0.25, pairs_per_s=9.0, p50_ms=1.5)
     code = (
@@ -193,7 +193,7 @@ def test_the_parent_survives_what_a_killed_child_leaves(tmp_path: Path) -> None:
         "sys.stdout.buffer.write(b'\\xff\\n')\n"
         f"sys.stdout.write({half!r})\n"
     )
-    heard, path = Heard(), tmp_path / "events.jsonl"
+    heard, path = RecordingProgress(), tmp_path / "events.jsonl"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
     ) as child:
@@ -206,7 +206,7 @@ def test_the_parent_survives_what_a_killed_child_leaves(tmp_path: Path) -> None:
 
 
 def record(index: int, status: str = "OK") -> RequestRecord:
-    """A request of 3 pairs that took 5 ms."""
+    """Return a request with 3 pairs that took 5 ms."""
     return RequestRecord(index, 0.0, 0.0, 0.005, 3, 10, 0, 0.0, 0.0, 0.0, status)
 
 
@@ -231,7 +231,9 @@ def test_a_measurement_reports_its_windows_and_its_progress() -> None:
     ]
 
 
-def test_the_journal_of_a_cell_tells_its_course(tmp_path: Path, seeded_model: ModelFolder) -> None:
+def test_the_journal_records_the_events_of_a_cell(
+    tmp_path: Path, seeded_model: ModelFolder
+) -> None:
     command: Sequence[str] = [
         sys.executable, "-m", "crossbench", "backend=noop", "batch=4", "max_seconds=2",
         "requests=1000000", "warmup_requests=1", "dataset.queries=4",
@@ -266,7 +268,7 @@ def test_the_journal_of_a_cell_tells_its_course(tmp_path: Path, seeded_model: Mo
     assert 0.4 < shares[-1] <= 1.0
 
 
-def test_events_need_no_heavy_library() -> None:
+def test_events_import_no_heavy_library() -> None:
     code = "import sys, crossbench.events; print(sorted({'numpy', 'torch'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

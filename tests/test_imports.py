@@ -1,4 +1,4 @@
-"""What takes long to import is imported where it is used, and not to print help or load a cell."""
+"""Slow libraries are imported late: not for `--help`, and not to import the job of a cell."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ HEAVY = ("matplotlib", "pandas", "scipy", "mlflow", "torch", "transformers")
 HELP = """
 import contextlib, io, runpy, sys
 sys.argv = ["crossbench", "--help"]
-with contextlib.redirect_stdout(io.StringIO()) as told, contextlib.suppress(SystemExit):
+with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
     runpy.run_module("crossbench", run_name="__main__", alter_sys=True)
-assert "batch" in told.getvalue()
+assert "batch" in text.getvalue()
 """
 
 
 @pytest.mark.parametrize("code", [HELP, "import sys, crossbench.sweep.job"], ids=["help", "job"])
 def test_nothing_heavy_is_imported(code: str) -> None:
-    told = f"{code}\nimport json; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    program = f"{code}\nimport json; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert not {*HEAVY} & {*json.loads(done.stdout)}

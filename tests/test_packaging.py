@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it runs where there is no checkout."""
+"""The wheel: its files, and that it works without a checkout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPO = Path(__file__).resolve().parents[1]
 
 
 def run(command: list[str], cwd: Path, **environment: str) -> str:
-    """Standard output of a command that must succeed."""
+    """Run a command that must succeed and return its standard output."""
     ended = subprocess.run(
         [sys.executable, *command],
         cwd=cwd,
@@ -43,7 +43,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to put first on the path: it hides the checkout, the libraries stay as they are."""
+    """A folder for PYTHONPATH with the unpacked wheel, which hides the checkout."""
     folder = tmp_path_factory.mktemp("installed")
     options = ["--no-deps", "--no-index", "--no-compile", "--quiet", "--target", str(folder)]
     run(["-m", "pip", "install", *options, str(wheel)], folder)
@@ -64,8 +64,8 @@ def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
     }
     assert "crossbench/conf/config.yaml" in configuration
     assert package | configuration <= names
-    beside = {name for name in names if not name.startswith(("crossbench/", "crossbench-"))}
-    assert not beside
+    unexpected = {name for name in names if not name.startswith(("crossbench/", "crossbench-"))}
+    assert not unexpected
 
 
 def test_the_wheel_carries_its_licence_and_its_types(wheel: Path) -> None:

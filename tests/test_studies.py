@@ -1,4 +1,4 @@
-"""The ready studies of conf/experiment: each composes, sweeps what its name says, gives way."""
+"""The studies of conf/experiment: each composes, sweeps the right keys and can be overridden."""
 
 from __future__ import annotations
 
@@ -79,23 +79,23 @@ def cell(*overrides: str) -> CellConfig:
 
 
 def points(study: str, *given: str) -> list[list[str]]:
-    """What `-m +experiment=study given…` runs."""
+    """Return the overrides of each cell of `-m +experiment=study given…`."""
     task = [f"+experiment={study}", *given]
     swept = sweeper_params(composed(task[0]).hydra.sweeper.params or {}, task)
     return sweep_points([*(f"{key}={value}" for key, value in swept.items()), *task])
 
 
 @pytest.mark.usefixtures("hydra")
-def test_repeats_are_blocks_wherever_they_are_given() -> None:
+def test_repeats_are_blocks_at_any_position() -> None:
     for given in (("scheduler=direct,dynamic", "repeat=1,2"), ("++repeat=1,2", "batch=4")):
         found = points("08a_dynamic_batch", *given)
-        words = [[word.lstrip("+") for word in point] for point in found]
-        assert ["repeat=1" in point for point in words] == [True, True, False, False]
-        assert ["scheduler=direct" in point for point in words] == [True, False, True, False]
+        stripped = [[word.lstrip("+") for word in point] for point in found]
+        assert ["repeat=1" in point for point in stripped] == [True, True, False, False]
+        assert ["scheduler=direct" in point for point in stripped] == [True, False, True, False]
 
 
 @pytest.mark.usefixtures("hydra")
-def test_a_cell_is_called_by_all_that_its_sweep_varies() -> None:
+def test_the_name_of_a_cell_has_every_swept_key() -> None:
     found = points("08a_dynamic_batch", "repeat=1,2", "pool.workers=1,2", "++backend.streams=3")
     axes = swept_keys(found)
     assert set(axes) == {"repeat", "scheduler", "pool.workers"}
@@ -105,13 +105,13 @@ def test_a_cell_is_called_by_all_that_its_sweep_varies() -> None:
     assert {"repeat=1", "direct", "workers=1"} < set(names[0].split())
 
 
-def test_every_study_is_known() -> None:
+def test_the_table_has_every_study() -> None:
     assert {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")} == set(STUDIES)
 
 
 @pytest.mark.parametrize("study", STUDIES)
 @pytest.mark.usefixtures("hydra")
-def test_a_study_sweeps_what_its_name_says(study: str) -> None:
+def test_a_study_sweeps_the_expected_keys(study: str) -> None:
     backend, batch, concurrency, swept, cells = STUDIES[study]
     config = composed(f"+experiment={study}")
     assert (config.backend.name, config.batch, config.concurrency) == (backend, batch, concurrency)
@@ -128,7 +128,7 @@ def test_a_study_sweeps_what_its_name_says(study: str) -> None:
 
 @pytest.mark.parametrize("study", STUDIES)
 @pytest.mark.usefixtures("hydra")
-def test_a_study_tells_what_the_predecessor_measured(study: str) -> None:
+def test_a_study_has_the_figures_of_the_predecessor(study: str) -> None:
     head = (conf_dir() / "experiment" / f"{study}.yaml").read_text("utf-8")
     comments = " ".join(line for line in head.splitlines() if line.startswith("# "))
     assert "predecessor system" in comments
@@ -138,9 +138,9 @@ def test_a_study_tells_what_the_predecessor_measured(study: str) -> None:
         for key, entry in entries.items()
         if key != "machine"
     }
-    told = {float(text) for text in re.findall(r"([\d.]+) pairs/s", comments)}
-    assert told <= known
-    assert told == PREDECESSOR_PAIRS_PER_S.get(study, told)
+    quoted = {float(text) for text in re.findall(r"([\d.]+) pairs/s", comments)}
+    assert quoted <= known
+    assert quoted == PREDECESSOR_PAIRS_PER_S.get(study, quoted)
 
 
 @pytest.mark.usefixtures("hydra")
@@ -157,7 +157,7 @@ def test_the_command_line_wins_over_a_study() -> None:
 
 
 @pytest.mark.usefixtures("hydra")
-def test_what_reports_read_does_not_make_another_cell() -> None:
+def test_settings_of_reports_change_no_identity() -> None:
     with_figures, without = cell("+experiment=02_backend_mps"), cell("backend=mps")
     assert with_figures.section("predecessor")
     assert not without.section("predecessor")
@@ -166,7 +166,7 @@ def test_what_reports_read_does_not_make_another_cell() -> None:
 
 
 def run_study(outputs: Path, model: ModelFolder, *arguments: str) -> Path:
-    """`python -m crossbench -m arguments…` in earnest; returns the sweep's folder."""
+    """Run `python -m crossbench -m arguments…` and return the folder of the sweep."""
     done = subprocess.run(
         [sys.executable, "-m", "crossbench", "-m", *arguments, "tracker=none", "dashboard=none",
          "warmup_requests=1", "dataset.queries=4", "dataset.passages_per_query=40",
@@ -187,14 +187,14 @@ def test_a_study_on_another_backend(tmp_path: Path, seeded_model: ModelFolder) -
     folder = run_study(tmp_path / "sweep", seeded_model, *given)
     assert [run.result.config.value("batch") for run in read_runs(folder)] == [32, 96]
     text = (folder / "report.md").read_text("utf-8")
-    assert "*How many pairs per request make the most of backend=noop?*" in text
-    section = text.split("## Beside the predecessor system")[1].split("\n## ")[0]
+    assert "*At how many pairs per request is backend=noop fastest?*" in text
+    section = text.split("## Comparison with the predecessor system")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| ")]
     assert [re.split(r" *\| *", row)[1] for row in rows[2:]] == [
-        "predecessor system: mps batch=32 concurrency=1",
-        "here: noop batch=32",
-        "predecessor system: mps batch=96 concurrency=1",
-        "here: noop batch=96",
+        "predecessor: mps batch=32 concurrency=1",
+        "this run: noop batch=32",
+        "predecessor: mps batch=96 concurrency=1",
+        "this run: noop batch=96",
     ]
     assert "M-series Mac" in rows[2]
     assert "532" in rows[2]
@@ -205,7 +205,7 @@ def test_a_study_on_another_backend(tmp_path: Path, seeded_model: ModelFolder) -
 
 
 @pytest.mark.slow
-def test_two_models_of_which_one_is_seldom_asked(tmp_path: Path, seeded_model: ModelFolder) -> None:
+def test_two_models_of_which_one_is_rarely_used(tmp_path: Path, seeded_model: ModelFolder) -> None:
     given = ("+experiment=12_multi_model_smart_idle", "backend=noop", "requests=32", "batch=2")
     folder = run_study(tmp_path / "sweep", seeded_model, *given)
     assert metrics(folder, "requests/ok") == [32, 32]
@@ -214,7 +214,7 @@ def test_two_models_of_which_one_is_seldom_asked(tmp_path: Path, seeded_model: M
 
 
 @pytest.mark.slow
-def test_a_short_queue_refuses_what_is_too_much(tmp_path: Path, seeded_model: ModelFolder) -> None:
+def test_a_short_queue_refuses_excess_requests(tmp_path: Path, seeded_model: ModelFolder) -> None:
     small = ("+experiment=18_queue_stress", "concurrency=2,16", "server.max_queue_pairs=48")
     limits = ("model.layers=1", "requests=200", "max_seconds=3")
     folder = run_study(tmp_path / "sweep", seeded_model, *small, *limits)

@@ -1,1 +1,1 @@
-"""What is compared: each a process of its own, so that each may live in its own environment."""
+"""The compared systems; each runs in its own process, so that it can have its own environment."""

@@ -1,4 +1,4 @@
-"""A cell's parts from crossbench's own overrides, for the contestants that are ours."""
+"""Build the parts of a cell from crossbench overrides, for crossbench's own contestants."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The same backend without a server: tokenise and infer, `batch` x `concurrency` pairs at a call.
+"""A backend without a server: each call tokenises and infers `batch` x `concurrency` pairs.
 
-Arguments are crossbench's own overrides. With backend=noop what is left is our tokenizer.
+The arguments are crossbench overrides. With backend=noop, only the tokenizer is measured.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from benchmarks.contestants.cell import open_cell
-from benchmarks.contestants.protocol import obey
+from benchmarks.contestants.protocol import answer_requests
 from crossbench.backends.base import Deployment
 from crossbench.measure.probes import usable_cores
 from crossbench.models.tokenizer import PairTokenizer
@@ -43,7 +43,7 @@ def main(overrides: list[str]) -> None:
         pairs_per_s = len(calls_ms) * size / (time.perf_counter() - started_s)
         return {"pairs_per_s": pairs_per_s, "p50_ms": float(np.median(calls_ms))}
 
-    obey(measure)
+    answer_requests(measure)
 
 
 if __name__ == "__main__":

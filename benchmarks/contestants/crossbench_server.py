@@ -1,6 +1,6 @@
-"""Our gRPC server and client in one process, driven with `concurrency` requests of `batch` pairs.
+"""crossbench's server and client in one process, with `concurrency` requests of `batch` pairs.
 
-Arguments are crossbench's own overrides.
+The arguments are crossbench overrides.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import sys
 
 from benchmarks.contestants.cell import open_cell
-from benchmarks.contestants.protocol import obey
+from benchmarks.contestants.protocol import answer_requests
 from crossbench.load.requests import Requests
 from crossbench.load.sender import Sender, Stop
 from crossbench.measure import catalogue
@@ -43,12 +43,12 @@ def main(overrides: list[str]) -> None:
         loop.run_until_complete(load.drive(sender))
         metrics = summarise(sender.records, Task.SCORE)
         answer = {key: metrics[name] for key, name in METRICS.items()}
-        server_says = loop.run_until_complete(client.metrics())
-        if server_says.HasField("device_memory_peak_mb"):
-            answer["device_peak_mb"] = server_says.device_memory_peak_mb
+        server_metrics = loop.run_until_complete(client.metrics())
+        if server_metrics.HasField("device_memory_peak_mb"):
+            answer["device_peak_mb"] = server_metrics.device_memory_peak_mb
         return answer
 
-    obey(measure)
+    answer_requests(measure)
     loop.run_until_complete(client.close())
     loop.run_until_complete(server.stop())
 

@@ -13,13 +13,13 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from benchmarks.contestants.protocol import obey
+from benchmarks.contestants.protocol import answer_requests
 from benchmarks.contestants.texts import read_pairs
 
 CONCURRENCY = 4
 BATCH = 32
 START_S = 180
-# The server is on this machine, where a proxy of the environment leads nowhere
+# The server is local, so requests must not use a proxy
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -29,12 +29,12 @@ def main(model: str, data: str, port: str) -> None:
         *("v2", "--model-id", model, "--served-model-name", "model", "--port", port),
         *("--host", "127.0.0.1", "--engine", "torch", "--device", "cpu", "--no-bettertransformer"),
     ]
-    with tempfile.TemporaryDirectory() as folder:  # it makes a folder of its own where it starts
+    with tempfile.TemporaryDirectory() as folder:  # Infinity writes to its current directory
         server = subprocess.Popen(command, stdout=sys.stderr, cwd=folder)
         url = f"http://127.0.0.1:{port}"
         try:
             _wait(f"{url}/health", server)
-            _measure_for_ever(url, read_pairs(Path(data)))
+            _measure_on_request(url, read_pairs(Path(data)))
         finally:
             server.terminate()
             server.wait()
@@ -48,10 +48,10 @@ def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
-    raise SystemExit("infinity did not come up")
+    raise SystemExit("Infinity did not start")
 
 
-def _measure_for_ever(url: str, pairs: list[tuple[str, str]]) -> None:
+def _measure_on_request(url: str, pairs: list[tuple[str, str]]) -> None:
     requests = []
     for start in range(0, len(pairs) - BATCH, BATCH):
         chunk = pairs[start : start + BATCH]
@@ -85,7 +85,7 @@ def _measure_for_ever(url: str, pairs: list[tuple[str, str]]) -> None:
             thread.join()
         return {"pairs_per_s": done / (time.perf_counter() - started_s)}
 
-    obey(measure)
+    answer_requests(measure)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How a contestant talks to the benchmark: one command per line in, one JSON object per line out.
+"""The protocol of a contestant: it reads one command per line and writes one JSON object per line.
 
-Standard library only, since peers run this file in environments of their own.
+This file uses only the standard library, because peers run it in their own environments.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import sys
 from collections.abc import Callable
 
 
-def obey(measure: Callable[[float], dict[str, float]]) -> None:
-    """Say that the contestant is warm, then measure for as many seconds as each line asks."""
+def answer_requests(measure: Callable[[float], dict[str, float]]) -> None:
+    """Warm up, report readiness, and measure for the number of seconds in each input line."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever libraries print is not an answer
+    os.dup2(2, 1)  # redirect what libraries print to standard error
 
-    def say(answer: dict[str, object]) -> None:
+    def write(answer: dict[str, object]) -> None:
         out.write(json.dumps(answer) + "\n")
         out.flush()
 
     measure(0.5)
-    say({"ready": True})
+    write({"ready": True})
     for line in sys.stdin:
-        say(dict(measure(float(line))))
+        write(dict(measure(float(line))))

@@ -1,7 +1,7 @@
-"""sentence-transformers' CrossEncoder.predict on the same pairs, many at a call.
+"""sentence-transformers' CrossEncoder.predict on the same pairs, with many pairs per call.
 
-Arguments: MODEL DATA DEVICE PAIRS_PER_CALL BATCH_SIZE BACKEND DTYPE [FILE_NAME]. predict sorts a
-call's pairs by length itself. FILE_NAME is the exported model that ONNX or OpenVINO load.
+Arguments: MODEL DATA DEVICE PAIRS_PER_CALL BATCH_SIZE BACKEND DTYPE [FILE_NAME]. predict sorts the
+pairs of a call by length. FILE_NAME is the exported model for ONNX or OpenVINO.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestants.protocol import obey
+from benchmarks.contestants.protocol import answer_requests
 from benchmarks.contestants.texts import read_pairs
 
 
@@ -43,7 +43,7 @@ def main(
         elapsed_s = time.perf_counter() - started_s
         return {"pairs_per_s": done / elapsed_s}
 
-    obey(measure)
+    answer_requests(measure)
 
 
 if __name__ == "__main__":

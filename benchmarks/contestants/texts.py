@@ -1,4 +1,4 @@
-"""The same pairs for every contestant, from TREC files, with the standard library alone."""
+"""Read the pairs that all contestants score from TREC files, using only the standard library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Pair = tuple[str, str]
 
 
 def read_pairs(folder: Path) -> list[Pair]:
-    """(query, passage) of a run, in the run's order."""
+    """Return the (query, passage) pairs of a run, in the run's order."""
     queries = _read_tsv(folder / "queries.tsv")
     passages = _read_tsv(folder / "collection.tsv")
     (run,) = sorted(folder.glob("run*"))[:1]

@@ -1,4 +1,4 @@
-"""The tokenizers library alone: whole pairs, on all its threads. Arguments: our overrides."""
+"""The tokenizers library alone, on whole pairs with all threads; takes crossbench overrides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from tokenizers import Tokenizer
 
 from benchmarks.contestants.cell import open_cell
-from benchmarks.contestants.protocol import obey
+from benchmarks.contestants.protocol import answer_requests
 
 PAIRS_PER_CALL = 128
 
@@ -28,7 +28,7 @@ def main(overrides: list[str]) -> None:
             done += PAIRS_PER_CALL
         return {"pairs_per_s": done / (time.perf_counter() - started_s)}
 
-    obey(measure)
+    answer_requests(measure)
 
 
 if __name__ == "__main__":

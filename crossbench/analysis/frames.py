@@ -1,10 +1,10 @@
-"""Results as pandas frames: a sweep's cells from its folder or from MLflow, raw requests, scores.
+"""Results as pandas data frames: cells from a sweep's folder or from MLflow, requests, scores.
 
-Frames of cells have one row per cell and the same columns whatever they come from: `sweep`, `cell`
+Data frames of cells have one row per cell and the same columns from both sources: `sweep`, `cell`
 (its number), `folder`, `cell_id`, `status`, `error`, `started_at`, the configuration by its dotted
 keys (`backend`, `batch`, `scheduler.max_batch_pairs`), and the metrics by their names
-(`throughput/pairs_per_s`, in pairs/s; `latency/p95_ms`). What a cell does not have is missing (NaN
-or None); the metrics in CORE_METRICS have a column even where no cell has them.
+(`throughput/pairs_per_s`, in pairs/s; `latency/p95_ms`). Missing values are NaN or None. The
+metrics in CORE_METRICS always have a column.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CORE_METRICS = catalogue.names(View.FRAME)
-ABOUT = ("sweep", "cell", "folder", "cell_id", "status", "error", "started_at")
+CELL_COLUMNS = ("sweep", "cell", "folder", "cell_id", "status", "error", "started_at")
 
 
 def load_sweep(path: str | Path) -> pd.DataFrame:
-    """The cells of the sweep in the folder `path`, or the one cell whose folder it is.
+    """Load the cells of the sweep in the folder `path`, or a single cell from its folder.
 
-    `folder` is the cell's absolute path. A cell without a readable result is a row with `status`
-    failed and the reason.
+    The column `folder` has the cell's absolute path. A cell without a readable result is a row with
+    status `failed` and the reason as its error.
 
     Raises:
-        ResultError: there is no such folder, or no cell in it.
+        ResultError: the folder does not exist or contains no cell.
     """
     folder = _existing(path)
     return _frame([_row_of(cell) for cell in _cells_in(folder)])
@@ -61,19 +61,19 @@ def load_sweep(path: str | Path) -> pd.DataFrame:
 def load_runs(
     uri: str | None = None, *, experiment: str | None = None, sweep: str | None = None
 ) -> pd.DataFrame:
-    """The cells that an MLflow store has, the oldest first; those of one `sweep` by its name.
+    """Load the cells in an MLflow store, oldest first, or only those of the sweep named `sweep`.
 
-    `uri` is any tracking URI and `experiment` a name; None takes what conf/tracker/mlflow.yaml
-    says, which is the store in outputs/. `folder` is `<sweep>/<number>`, and `run_id` tells the
-    run. Live series are left out.
+    `uri` is any tracking URI and `experiment` a name; None means the value in
+    conf/tracker/mlflow.yaml, which is the store in outputs/. The column `folder` is
+    `<sweep>/<number>`, and `run_id` is MLflow's id of the run. Live series are left out.
 
     Raises:
-        TrackingError: the store is out of reach, or has no such experiment or sweep.
+        TrackingError: the store cannot be reached, or has no such experiment or sweep.
     """
     tracker = _tracker(uri, experiment)
     file = Path(tracker.uri.removeprefix("sqlite:///").partition("?")[0])
-    if tracker.uri.startswith("sqlite:///") and not file.exists():  # MLflow would make an empty one
-        raise TrackingError(f"there is no MLflow store {file}: give the URI of one that exists")
+    if tracker.uri.startswith("sqlite:///") and not file.exists():  # MLflow would create it
+        raise TrackingError(f"the MLflow store {file} does not exist: give the URI of another one")
     runs = tracker.cells()
     names = [run.data.tags.get(SWEEP_TAG, "") for run in runs]
     if sweep is not None:
@@ -81,36 +81,38 @@ def load_runs(
         if not runs:
             known = ", ".join(dict.fromkeys(filter(None, names))) or "none"
             raise TrackingError(
-                f"no cell of a sweep named {sweep!r} in the store, which has {known}: "
-                "python -m crossbench.sync uploads it"
+                f"the store has no cell of a sweep named {sweep!r}. Its sweeps: {known}. Upload "
+                "the sweep with python -m crossbench.sync"
             )
     return _frame([_row_of_run(run) for run in runs])
 
 
 def load_requests(path: str | Path) -> pd.DataFrame:
-    """Every single request of a cell's folder, or of all cells of a sweep's.
+    """Load every request of a cell's folder, or of all cells in a sweep's folder.
 
-    Columns: `cell` (its number), those of RequestRecord (times in seconds since the start of the
-    measurement, `tokenize_ms`, `queue_ms`, `infer_ms`, `status`), `latency_ms` and `service_ms`.
+    Columns: `cell` (its number), the fields of RequestRecord (times in seconds since the start of
+    the measurement, `tokenize_ms`, `queue_ms`, `infer_ms`, `status`), `latency_ms`, `service_ms`.
 
     Raises:
-        ResultError: there is no such folder, or no cell in it kept its requests.
+        ResultError: the folder does not exist or has no cell with requests.
     """
     folder = _existing(path)
     parts = [_requests_of(cell) for cell in _cells_in(folder) if (cell / RECORDS_FILE).exists()]
     if not parts:
-        raise ResultError(f"no cell in {folder} has a {RECORDS_FILE}: none of them measured")
+        raise ResultError(
+            f"no cell in {folder} has a {RECORDS_FILE}, as none was measured: give another sweep"
+        )
     return pd.concat(parts, ignore_index=True)
 
 
 def load_quality(path: str | Path) -> pd.DataFrame:
-    """Every judged pair's score, of a cell's folder or of all cells of a sweep's.
+    """Load the scores of the quality sample from a cell's folder or all cells of a sweep's folder.
 
     Columns: `cell` (its number), `query_id`, `passage_id`, `score`, `reference_score`, `relevance`.
-    Without a cell that compared scores the frame is empty.
+    The frame is empty if no cell has a quality sample.
 
     Raises:
-        ResultError: there is no such folder, or no cell in it.
+        ResultError: the folder does not exist or contains no cell.
     """
     parts = []
     for cell in _cells_in(_existing(path)):
@@ -122,23 +124,23 @@ def load_quality(path: str | Path) -> pd.DataFrame:
 
 
 def latest_sweep(outputs: str | Path | None = None) -> Path:
-    """The folder of the sweep that was run last in `outputs`; None is the checkout's own.
+    """Return the folder of the newest sweep in `outputs`; None means the checkout's outputs/.
 
     Raises:
-        ResultError: there is none.
+        ResultError: there is no sweep.
     """
     folder = Path(outputs) if outputs is not None else outputs_dir()
     results = folder.glob(f"*/*/{RESULT_FILE}")
     sweeps = {result.parent.parent for result in results if result.parent.name.isdecimal()}
     if not sweeps:
-        raise ResultError(f"no sweep in {folder}: run one, or give the folder that has one")
+        raise ResultError(f"no sweep in {folder}: run one, or give a folder that contains one")
     return max(
         sweeps, key=lambda sweep: max(p.stat().st_mtime for p in sweep.glob("*/result.json"))
     )
 
 
 def records_of(requests: pd.DataFrame) -> list[RequestRecord]:
-    """The rows of a frame from `load_requests` as records again."""
+    """Convert the rows of a frame from `load_requests` to request records."""
     names = [item.name for item in fields(RequestRecord)]
     rows = requests[names].itertuples(index=False, name=None)
     return [RequestRecord(*row) for row in rows]
@@ -148,7 +150,7 @@ def _existing(path: str | Path) -> Path:
     folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
         raise ResultError(
-            f"{path} is no folder: give that of a sweep, outputs/<sweep>, or a cell's"
+            f"{path} is not a folder: give the folder of a sweep, outputs/<sweep>, or of a cell"
         )
     return folder
 
@@ -159,8 +161,10 @@ def _cells_in(folder: Path) -> list[Path]:
     if cells := cell_folders(folder):
         return cells
     sweeps = sorted(path.name for path in folder.iterdir() if path.is_dir() and cell_folders(path))
-    hint = f"give one of the sweeps in it, {', '.join(sweeps[-3:])}" if sweeps else "give a sweep's"
-    raise ResultError(f"{folder} holds no cell: {hint}")
+    hint = "give the folder of a sweep"
+    if sweeps:
+        hint = f"give one of the sweeps in it, such as {', '.join(sweeps[-3:])}"
+    raise ResultError(f"{folder} contains no cell: {hint}")
 
 
 def _number(cell: Path) -> int:
@@ -205,13 +209,13 @@ def _row_of_run(run: Run) -> dict[str, Any]:
 
 
 def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows as a frame: what a cell is, its configuration, its metrics."""
+    """Build a frame with the columns in order: identity, configuration, metrics."""
     names = dict.fromkeys(name for row in rows for name in row)
     names |= dict.fromkeys(CORE_METRICS)
     metrics = [name for name in names if "/" in name]
-    about = [*ABOUT, *(["run_id"] if "run_id" in names else [])]
-    settings = [name for name in names if "/" not in name and name not in about]
-    frame = pd.DataFrame(list(rows), columns=[*about, *settings, *metrics])
+    identity = [*CELL_COLUMNS, *(["run_id"] if "run_id" in names else [])]
+    settings = [name for name in names if "/" not in name and name not in identity]
+    frame = pd.DataFrame(list(rows), columns=[*identity, *settings, *metrics])
     return frame.astype(dict.fromkeys(metrics, "float64"))
 
 
@@ -228,7 +232,7 @@ def _requests_of(cell: Path) -> pd.DataFrame:
 
 
 def _scalars(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists and mappings as text, so that every column can be grouped by."""
+    """Convert lists and mappings to text, so that frames can be grouped by every column."""
     return {
         key: json.dumps(value) if isinstance(value, list | dict) else value
         for key, value in flat.items()
@@ -236,7 +240,7 @@ def _scalars(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(text: str) -> Any:
-    """A param as the value that it was before it became text."""
+    """Convert an MLflow param back from text to its value."""
     try:
         return json.loads(text)
     except ValueError:

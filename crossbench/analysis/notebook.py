@@ -1,7 +1,7 @@
-"""Tables and plots for notebooks, from the frames of `crossbench.load_sweep` and its siblings.
+"""Tables and plots for notebooks, made from the frames of `crossbench.load_sweep` and similar.
 
-Tables are pandas frames, plots are the reports' own. A frame of cells may come from a folder or
-from MLflow; only the former leads to the cells' files, from which intervals are computed.
+Tables are pandas data frames, and plots are those of the reports. A frame of cells may come from a
+folder or from MLflow. Confidence intervals need the files in the cells' folders.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from crossbench.analysis.frames import ABOUT, records_of
+from crossbench.analysis.frames import CELL_COLUMNS, records_of
 from crossbench.errors import ResultError
 from crossbench.measure import catalogue
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
@@ -40,7 +40,7 @@ _FIGURES = {metric.name: metric.heading for metric in catalogue.shown(View.COMPA
 
 @dataclass(frozen=True)
 class Pictures:
-    """Plots as Jupyter shows them: PNG files by their titles; why others are missing, by theirs."""
+    """Plots that Jupyter displays: PNG images by title, and the reasons for missing plots."""
 
     images: Mapping[str, bytes]
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -59,17 +59,17 @@ class Pictures:
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """The short table of the cells: what varies, throughput, latency, memory, status.
+    """The short table of cells: settings that vary, throughput, latency, memory and status.
 
-    `*` marks the highest throughput, `≈` what cannot be told from it, `~` a percentile with fewer
-    than five requests beyond it.
+    `*` marks the highest throughput, `≈` those that are not distinguishable from it, and `~` an
+    unreliable percentile with fewer than five requests beyond it.
     """
     headers, rows, _ = summary_rows([run.result for run in runs_of(frame)], reasons=True)
     return pd.DataFrame(rows, columns=headers)
 
 
 def comparison_plots(frame: pd.DataFrame) -> Pictures:
-    """Throughput and p95 along what varies, and the frontier of both."""
+    """Plots of throughput and p95 along the axis that varies, and of the frontier of both."""
     runs = runs_of(frame)
     axes = varying([run.result.config for run in runs])
 
@@ -82,22 +82,25 @@ def comparison_plots(frame: pd.DataFrame) -> Pictures:
 
 
 def baseline_and_best(frame: pd.DataFrame, baseline: int | None = None) -> pd.DataFrame:
-    """The predecessor system's first table: a baseline (a row's position; None is the first that
-    finished), the cell with the highest throughput, and the latter over the former.
+    """Compare a baseline with the cell of the highest throughput (the predecessor's first table).
+
+    `baseline` is the position of a row; None means the first finished cell.
 
     Raises:
-        ResultError: no cell finished, or the baseline did not.
+        ResultError: no cell finished, or the baseline did not finish.
     """
     finished, rows = _finished(frame).to_dict("records"), frame.to_dict("records")
     first, best = finished[0], max(finished, key=lambda row: row[RATE])
     if baseline is not None:
         if baseline not in range(len(rows)) or rows[baseline]["status"] != Status.FINISHED:
-            raise ResultError(f"row {baseline} is no cell that finished: give baseline=ROW of one")
+            raise ResultError(
+                f"row {baseline} is not a finished cell: give the row of one as baseline=ROW"
+            )
         first = rows[baseline]
     figures = {
         title: [number(value) for value in (first[name], best[name], best[name] / first[name])]
         for name, title in _FIGURES.items()
-        if first[name] > 0 and best[name] > 0  # a missing one is not
+        if first[name] > 0 and best[name] > 0  # also false for a missing value
     }
     settings = {name: [str(first[name]), str(best[name]), ""] for name in _varying_columns(frame)}
     columns = ["baseline", "best", "best / baseline"]
@@ -105,8 +108,9 @@ def baseline_and_best(frame: pd.DataFrame, baseline: int | None = None) -> pd.Da
 
 
 def by_choice(frame: pd.DataFrame, group: str = "backend") -> pd.DataFrame:
-    """The predecessor system's second table: each choice of a group (`backend`) at its highest
-    throughput, with the cell's other settings, latency and memory.
+    """The fastest cell of each value of `group`, with its settings, latency and memory.
+
+    This is the predecessor system's second table.
 
     Raises:
         ResultError: no cell finished.
@@ -118,8 +122,10 @@ def by_choice(frame: pd.DataFrame, group: str = "backend") -> pd.DataFrame:
 
 
 def latency_ranges(requests: pd.DataFrame) -> pd.DataFrame:
-    """The predecessor system's third table: throughput of single requests by range of latency, in
-    pairs/s, for every cell."""
+    """Throughput of single requests by latency range in pairs/s, for every cell.
+
+    This is the predecessor system's third table.
+    """
     rows = [
         {
             "cell": cell,
@@ -136,8 +142,10 @@ def latency_ranges(requests: pd.DataFrame) -> pd.DataFrame:
 
 
 def stage_table(requests: pd.DataFrame) -> pd.DataFrame:
-    """Quantiles and mean of latency, service time and the stages in ms, for every cell; of the
-    requests that succeeded."""
+    """Percentiles, mean and maximum of latency, service time and stages in ms, for every cell.
+
+    Only requests that succeeded are counted.
+    """
     names = ["latency_ms", "service_ms", "tokenize_ms", "queue_ms", "infer_ms"]
     good = requests[requests["status"] == "OK"].groupby("cell")[names]
     table = {
@@ -149,8 +157,8 @@ def stage_table(requests: pd.DataFrame) -> pd.DataFrame:
 
 
 def request_plots(requests: pd.DataFrame) -> Pictures:
-    """Distribution of latency, the run over time, throughput against latency, stages: every cell's,
-    or the cell's where `requests` are of one."""
+    """The plots of a cell report, for every cell in `requests`: latency distribution, the run over
+    time, throughput against latency, stages."""
 
     def plan(group: pd.DataFrame, folder: Path) -> Mapping[str, Draw]:
         from crossbench.report.cell_plots import cell_plots
@@ -167,8 +175,10 @@ def request_plots(requests: pd.DataFrame) -> Pictures:
 
 
 def window_series(requests: pd.DataFrame) -> pd.DataFrame:
-    """Throughput (pairs/s), replies and latency (ms) of every window of every cell; `time_s` is the
-    window's end."""
+    """Throughput (pairs/s), replies and latency (ms) of every time window, for every cell.
+
+    `time_s` is the end of the window.
+    """
     parts = []
     for cell, group in requests.groupby("cell"):
         series = windows(records_of(group)).series()
@@ -177,8 +187,10 @@ def window_series(requests: pd.DataFrame) -> pd.DataFrame:
 
 
 def correlation_table(requests: pd.DataFrame) -> pd.DataFrame:
-    """Pearson's r of throughput and latency per request and per window, and of tokens and latency,
-    with 95 % intervals, for every cell."""
+    """Pearson's r of throughput and latency per request and per window, and of tokens and latency.
+
+    There is a row with a 95 % interval for each, for every cell.
+    """
     rows = [
         {
             "cell": cell,
@@ -196,8 +208,10 @@ def correlation_table(requests: pd.DataFrame) -> pd.DataFrame:
 
 
 def queueing_table(requests: pd.DataFrame) -> pd.DataFrame:
-    """Requests in flight and where they are, by Little's law, for every cell: see
-    `measure.queueing.Queueing`."""
+    """Mean requests in flight, waiting and computing by Little's law, for every cell.
+
+    See `measure.queueing.Queueing`.
+    """
     rows = [
         {
             "cell": cell,
@@ -215,8 +229,10 @@ def queueing_table(requests: pd.DataFrame) -> pd.DataFrame:
 
 
 def quality_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """What varies, throughput, and every measure of ranking quality, the fastest cell first; cells
-    without a check of their ranking have none."""
+    """Settings that vary, throughput, p95 and all quality metrics, fastest cell first.
+
+    Cells without a quality check have no quality metrics.
+    """
     names = [name for name in frame.columns if catalogue.family(name) == catalogue.QUALITY_FAMILY]
     kept = frame[[*_varying_columns(frame), RATE, P95, *names]]
     titles = {name: catalogue.key(name) for name in names}
@@ -226,8 +242,10 @@ def quality_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def quality_plots(frame: pd.DataFrame, metrics: Sequence[str]) -> Pictures:
-    """Throughput against each of the `metrics` that a cell has, one point per cell; none of the
-    cells having any gives no plot."""
+    """One plot of throughput against each of the quality `metrics`, with one point per cell.
+
+    A metric that no cell has gives no plot.
+    """
     joined = summarise_cells(runs_of(frame))
 
     def plan(folder: Path) -> Mapping[str, Draw]:
@@ -243,8 +261,8 @@ def quality_plots(frame: pd.DataFrame, metrics: Sequence[str]) -> Pictures:
 
 
 def runs_of(frame: pd.DataFrame) -> list[Run]:
-    """The frame's rows as the reports take them: from the cells' files where `folder` leads there,
-    else from the row alone."""
+    """Convert the frame's rows to runs: from the cells' files if `folder` contains them, else from
+    the row alone."""
     return [_run(row) for row in frame.to_dict("records")]
 
 
@@ -253,8 +271,8 @@ def _run(row: Mapping[Any, Any]) -> Run:
     if folder.is_absolute() and (folder / RESULT_FILE).exists():
         return Run(str(row["cell"]), *load_cell(folder))
     known = {str(key): value for key, value in row.items() if not _is_missing(value)}
-    no_setting = {*ABOUT, "run_id"}
-    config = {key: value for key, value in known.items() if not ("/" in key or key in no_setting)}
+    not_settings = {*CELL_COLUMNS, "run_id"}
+    config = {key: value for key, value in known.items() if not ("/" in key or key in not_settings)}
     result = RunResult(
         status=Status(row["status"]),
         config=CellConfig(config),
@@ -268,13 +286,14 @@ def _run(row: Mapping[Any, Any]) -> Run:
 def _finished(frame: pd.DataFrame) -> pd.DataFrame:
     finished = frame[(frame["status"] == str(Status.FINISHED)) & frame[RATE].notna()]
     if finished.empty:
-        raise ResultError("no cell finished, so there is nothing to compare: see `error`")
+        raise ResultError(
+            "no cell finished, so there is nothing to compare: see the column `error`"
+        )
     return finished
 
 
 def _varying_columns(frame: pd.DataFrame) -> list[str]:
-    """Columns of the settings that vary; a value inside a group has its own column only where the
-    group's choice does not tell it."""
+    """The columns of the settings that vary, see `varying`."""
     axes = varying([run.result.config for run in runs_of(frame)])
     return [axis for axis in axes if axis in frame.columns]
 

@@ -23,7 +23,7 @@ def has_int8_dot() -> bool:
     return bool(cpu_flags() & _INT8_DOT)
 
 
-def mkl_knows_cpu() -> bool:
+def mkl_supports_cpu() -> bool:
     """Whether MKL is optimised for this CPU; it does not use AVX-512 on CPUs by other makers."""
     return "avx512f" not in cpu_flags() or is_intel()
 

@@ -1,7 +1,7 @@
-"""backend=cuda: the padding-free encoder on an NVIDIA GPU, attention by a variable-length kernel.
+"""backend=cuda: the padding-free encoder on an NVIDIA GPU, with variable-length attention kernels.
 
-What is here is what only a GPU can do: streams, pinned copies, recorded graphs. The encoder, the
-layout of batches, int8 products and the choice of attention are shared with what CPUs test.
+This file has only the GPU-specific parts: streams, pinned memory and CUDA graphs. The encoder, the
+batch layout, int8 linear layers and attention also run on a CPU, where tests cover them.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ KERNELS = ("auto", "torch", "flash_attn", "grouped")
 
 @dataclass
 class CudaBackend:
-    """Two micro-batches at once, each on a stream of its own: one is copied while one computes.
+    """Runs two micro-batches at once, each on its own stream: one is copied while one computes.
 
-    `attention` is the variable-length kernel: torch's own, flash_attn's, or none of them (grouped:
-    groups of nearly equal length by torch's ordinary attention, as fp32 always has it, since the
-    kernels compute in half precision); auto takes the first that is installed. With such a kernel,
-    micro-batches of up to `graph_tokens` tokens run as recorded CUDA graphs, which spares a small
-    batch the launching of a hundred kernels (0: never). int8 multiplies in int8, with what is left
-    over in fp16: see models/int8_linear.py. `tf32` lets fp32 products round their inputs to 10
-    bits. `devices` (None: `device=`) are the GPUs that replicas go to in turns.
+    `attention` selects the variable-length kernel: torch's, flash_attn's, or auto (the first that
+    is installed). `grouped` uses torch's ordinary attention on groups of similar length instead;
+    fp32 always does so, because the kernels support half precision only. With a kernel,
+    micro-batches of up to `graph_tokens` tokens run as CUDA graphs, which saves a small batch about
+    a hundred kernel launches (0: no graphs). With int8, linear layers multiply in int8 and the rest
+    runs in fp16: see models/int8_linear.py. `tf32` allows TF32 products at fp32, which round their
+    inputs to 10 bits. `devices` lists the GPUs to which replicas are assigned in turn; None means
+    the deployment's device only.
     """
 
     supported: ClassVar[Supported] = dict.fromkeys(
@@ -60,19 +61,19 @@ class CudaBackend:
     tf32: bool
     devices: Any
     _lanes: queue.SimpleQueue[_Lane] | None = field(default=None, init=False, repr=False)
-    _every_lane: list[_Lane] = field(default_factory=list, init=False, repr=False)
+    _all_lanes: list[_Lane] = field(default_factory=list, init=False, repr=False)
     _model_bytes: int | None = field(default=None, init=False, repr=False)
     _device: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.attention not in KERNELS:
             raise ConfigError(
-                f"backend.attention={self.attention} is not known: give {' or '.join(KERNELS)}"
+                f"backend.attention={self.attention} is unknown: give {' or '.join(KERNELS)}"
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a worker process gets: a backend that is not loaded."""
-        return {**self.__dict__, "_lanes": None, "_every_lane": [], "_model_bytes": None}
+        """Return the state without the loaded model, which a worker process loads itself."""
+        return {**self.__dict__, "_lanes": None, "_all_lanes": [], "_model_bytes": None}
 
     @classmethod
     def missing(cls, quant: Quant, device: str) -> Missing | None:
@@ -97,31 +98,32 @@ class CudaBackend:
         self._device = require(self.name, type(self), quant, self.deployment.device)
         device = torch.device(self._device)
         torch.backends.cuda.matmul.allow_tf32 = self.tf32
-        torch.set_num_threads(1)  # the host only packs and launches
+        torch.set_num_threads(1)  # the CPU only packs batches and launches kernels
         kernel = None if quant is Quant.FP32 else varlen_kernel(self.attention)
         weights = read_weights(self.deployment.model)
         if not isinstance(weights.head, ClassifierHead):
             raise ModelError(
-                f"backend={self.name} scores pairs and does not embed: use backend=packed or "
-                f"compiled for the sentence-transformer {self.deployment.model.name}"
+                f"backend={self.name} does not support embeddings, and "
+                f"{self.deployment.model.name} is a sentence-transformer: use backend=packed or "
+                "compiled"
             )
         encoder, self._model_bytes = build_encoder(
             weights, quant, device, self.cls_only, self.group_overhead
         )
-        self._every_lane = [
+        self._all_lanes = [
             _Lane(encoder, device, kernel, weights.heads) for _ in range(self.workers)
         ]
         self._lanes = queue.SimpleQueue()
-        for lane in self._every_lane:
+        for lane in self._all_lanes:
             self._lanes.put(lane)
         torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)  # the peak to report is serving's
+        torch.cuda.reset_peak_memory_stats(device)  # so that the peak excludes loading
 
     def warmup(self, lengths: Sequence[int]) -> None:
-        """Choose kernels, grow the pools, record the graphs: once per lane, nothing else runs."""
+        """Select kernels, allocate memory pools and record the CUDA graphs of every lane."""
         from crossbench.models.token_buckets import ladder
 
-        for lane in self._every_lane:
+        for lane in self._all_lanes:
             for sizes in (lengths, lengths[:1]):
                 lane.scores(sample_batch(sizes).ascending()[0])
             for bucket in ladder(self.graph_tokens, self.deployment.model.max_length):
@@ -142,12 +144,12 @@ class CudaBackend:
     def memory(self) -> DeviceMemory:
         import torch
 
-        if not self._every_lane:
+        if not self._all_lanes:
             return DeviceMemory()
         return device_memory(torch.device(self._device), self._model_bytes)
 
     def close(self) -> None:
-        self._lanes, self._every_lane, self._model_bytes = None, [], None
+        self._lanes, self._all_lanes, self._model_bytes = None, [], None
 
 
 def build_encoder(
@@ -157,14 +159,14 @@ def build_encoder(
     cls_only: bool,
     group_overhead: float,
 ) -> tuple[PackedEncoder, int]:
-    """The encoder in a precision on any device, and the bytes of its weights."""
+    """Return the encoder in the given precision on any device, and the bytes of its weights."""
     import torch
 
     from crossbench.models.encoder import PackedEncoder, plain_linear
     from crossbench.models.int8_linear import MakeInt8
 
     int8 = MakeInt8() if quant is Quant.INT8 else None
-    # On a CPU, where tests run it, what int8 leaves over is fp32.
+    # With int8, the precision of everything else; tests run this on a CPU, in fp32
     rest = torch.float16 if device.type == "cuda" else torch.float32
     encoder = PackedEncoder(
         weights,
@@ -178,10 +180,10 @@ def build_encoder(
 
 
 def varlen_kernel(wanted: str) -> VarlenKernel | None:
-    """The variable-length kernel, or None for attention in groups.
+    """Return the variable-length attention kernel, or None for grouped attention.
 
     Raises:
-        BackendUnavailable: the one that is wanted is not installed.
+        BackendUnavailable: the requested kernel is not installed.
     """
     has_torch, has_flash = _has_module("torch.nn.attention.varlen"), _has_module("flash_attn")
     if wanted == "torch" and not has_torch:
@@ -197,7 +199,7 @@ def varlen_kernel(wanted: str) -> VarlenKernel | None:
     if wanted == "torch" or (wanted == "auto" and has_torch):
         from torch.nn.attention.varlen import varlen_attn
 
-        # A tensor alone, as nothing else is asked for
+        # It returns a tensor alone unless further outputs are requested
         return cast("VarlenKernel", varlen_attn)
     if wanted == "flash_attn" or (wanted == "auto" and has_flash):
         from flash_attn import flash_attn_varlen_func
@@ -215,7 +217,7 @@ def _has_module(name: str) -> bool:
 
 
 class _Lane:
-    """One micro-batch's way through the GPU: a stream, pinned memory, the graphs recorded on it."""
+    """The resources for one micro-batch: a stream, pinned memory and the CUDA graphs."""
 
     def __init__(
         self,
@@ -233,7 +235,7 @@ class _Lane:
         self._pool: Any = None
 
     def scores(self, batch: TokenBatch) -> Float32Array:
-        """Logits (n,) on the host, of sequences in ascending order of length."""
+        """Return logits (n,) on the host for sequences in ascending order of length."""
         import torch
 
         from crossbench.models import token_buckets
@@ -244,20 +246,23 @@ class _Lane:
                     result = self._encoder.values(batch)
                 else:
                     bucket = token_buckets.smallest(list(self._graphs), batch)
-                    room = bucket or token_buckets.exact(batch)
-                    packed = self._pack(batch, room)
+                    layout = bucket or token_buckets.exact(batch)
+                    packed = self._pack(batch, layout)
                     if bucket is not None:
                         result = self._graphs[bucket].replay(packed)
                     else:
-                        result = self._compute(packed.to(self._device, non_blocking=True), room)
+                        result = self._compute(packed.to(self._device, non_blocking=True), layout)
                 on_host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
                 on_host.copy_(result, non_blocking=True)
-            self._stream.synchronize()  # releases the GIL: the other lane goes on
+            self._stream.synchronize()  # releases the GIL, so the other lane can continue
             scores: Float32Array = on_host.numpy()[: len(batch)]
         return scores
 
     def record(self, bucket: Bucket) -> None:
-        """Record the forward of `bucket` as a CUDA graph; graphs of a lane share one pool."""
+        """Record the forward pass of `bucket` as a CUDA graph.
+
+        All graphs of a lane share one memory pool.
+        """
         import torch
 
         if self._kernel is None:
@@ -268,10 +273,10 @@ class _Lane:
             torch.cuda.stream(self._stream),
         ):
             numbers = torch.zeros(bucket.numbers, dtype=torch.int32, device=self._device)
-            self._compute(numbers, bucket)  # what is chosen or allocated once comes before
+            self._compute(numbers, bucket)  # selects kernels and allocates before the capture
             self._stream.synchronize()
             graph = torch.cuda.CUDAGraph()
-            # Other replicas may compute meanwhile: only this thread must not do what breaks it
+            # thread_local: other replicas may use the GPU during the capture
             with torch.cuda.graph(
                 graph,
                 pool=self._pool,
@@ -289,21 +294,21 @@ class _Lane:
         return self._encoder.run(token_buckets.unpack(numbers, bucket, self._kernel, self._heads))
 
     def _pack(self, batch: TokenBatch, bucket: Bucket) -> torch.Tensor:
-        """The batch in this lane's pinned memory, which is free: the last batch has come back."""
+        """Write the batch to this lane's pinned memory, which the previous batch no longer uses."""
         import torch
 
         from crossbench.models import token_buckets
 
         if len(self._pinned) < bucket.numbers:
             self._pinned = torch.empty(bucket.numbers, dtype=torch.int32, pin_memory=True)
-        room = self._pinned[: bucket.numbers]
-        token_buckets.pack(batch, bucket, room.numpy(), self._encoder.skipped_id)
-        return room
+        buffer = self._pinned[: bucket.numbers]
+        token_buckets.pack(batch, bucket, buffer.numpy(), self._encoder.skipped_id)
+        return buffer
 
 
 @dataclass(frozen=True)
 class _Graph:
-    """A recorded forward, the numbers (int32, on the device) it reads and the logits it writes."""
+    """A CUDA graph, its input `numbers` (int32, on the device) and its output, the logits."""
 
     graph: torch.cuda.CUDAGraph
     numbers: torch.Tensor

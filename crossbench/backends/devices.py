@@ -1,4 +1,4 @@
-"""The torch devices of this machine, and the few calls that differ between them."""
+"""The torch devices of this machine: availability, data types and memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def missing_device(device: str) -> Missing | None:
-    """What a torch backend lacks for `cpu`, `mps`, `cuda` or `cuda:N`; None where it is here."""
+    """Return what is missing for PyTorch to use `cpu`, `mps`, `cuda` or `cuda:N`, or None."""
     import torch
 
     if device == "mps" and not torch.backends.mps.is_available():
         return Missing(
             "PyTorch sees no Apple GPU",
-            "it needs a Mac with Apple silicon and macOS 14 or newer",
+            "use a Mac with Apple silicon and macOS 14 or newer",
         )
     if not device.startswith("cuda"):
         return None
@@ -35,38 +35,41 @@ def missing_device(device: str) -> Missing | None:
     count = torch.cuda.device_count()
     if int(device.partition(":")[2] or 0) >= count:
         return Missing(
-            f"PyTorch {torch.__version__} sees {count} CUDA devices, so none is {device}",
-            "it needs an NVIDIA GPU and its driver (nvidia-smi lists what there is)",
+            f"PyTorch {torch.__version__} sees {count} CUDA devices, so there is no {device}",
+            "use a machine with an NVIDIA GPU and its driver (nvidia-smi lists the GPUs)",
         )
     return None
 
 
 def cpp_compiler() -> str | None:
-    """Path of the C++ compiler that torch.compile uses on a CPU; None if it is not installed."""
+    """Return the path of the C++ compiler that torch.compile uses on a CPU, or None."""
     return shutil.which(_compiler_name())
 
 
 def _compiler_name() -> str:
-    # The same choice as inductor's; importing inductor to ask would take seconds
+    # The same search as torch.compile's own, without importing it
     return os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
 
 
 def missing_compiler(device: str) -> Missing | None:
-    """What torch.compile lacks to write kernels for this device; None where it has it."""
+    """Return what torch.compile lacks to generate code for this device, or None."""
     if device.startswith("cuda"):
         if find_spec("triton") is None:
-            return Missing("torch.compile needs Triton on a GPU", "pip install triton")
+            return Missing(
+                "torch.compile needs Triton on a GPU, and it is not installed",
+                "pip install triton",
+            )
         return None
     if device == "cpu" and cpp_compiler() is None:
         return Missing(
-            f"torch.compile needs a C++ compiler on a CPU and finds no {_compiler_name()}",
-            "apt-get install g++ (macOS: xcode-select --install), or set CXX to yours",
+            f"torch.compile needs a C++ compiler on a CPU and does not find {_compiler_name()}",
+            "apt-get install g++ (macOS: xcode-select --install), or set CXX to your compiler",
         )
     return None
 
 
 def torch_dtype(quant: Quant) -> torch.dtype:
-    """The floating-point type of a precision; float32 of what int8 and int4 leave over."""
+    """Return the floating-point type of a precision; float32 for int8 and int4."""
     import torch
 
     halves = {Quant.FP16: torch.float16, Quant.BF16: torch.bfloat16}
@@ -74,9 +77,9 @@ def torch_dtype(quant: Quant) -> torch.dtype:
 
 
 def device_memory(device: torch.device, model_bytes: int | None) -> DeviceMemory:
-    """What torch holds on the device; on the CPU, whose memory is the process's own, the weights.
+    """Return the memory that torch uses on the device; on a CPU, the size of the weights only.
 
-    `model_bytes` is what the backend counted of those, None while it holds none.
+    `model_bytes` is the size of the weights, or None if no model is loaded.
     """
     import torch
 
@@ -88,7 +91,7 @@ def device_memory(device: torch.device, model_bytes: int | None) -> DeviceMemory
             model_mb=model_mb,
         )
     if device.type == "mps":
-        # MPS keeps no peak; the driver's figure includes the allocator's cache and only grows
+        # MPS reports no peak; the driver's value includes the allocator's cache and only grows
         return DeviceMemory(
             current_mb=torch.mps.current_allocated_memory() / 1e6,
             peak_mb=torch.mps.driver_allocated_memory() / 1e6,
@@ -98,9 +101,9 @@ def device_memory(device: torch.device, model_bytes: int | None) -> DeviceMemory
 
 
 def stored_bytes(module: torch.nn.Module) -> int:
-    """Bytes of a module's parameters and buffers in their own types, shared ones once.
+    """Return the bytes of a module's parameters and buffers; shared tensors count once.
 
-    Modules that torch quantises keep packed weights, which stand in the state alone.
+    Quantised modules store packed weights, which only their state dict contains.
     """
     import torch
 
@@ -108,8 +111,8 @@ def stored_bytes(module: torch.nn.Module) -> int:
 
     def count(value: object) -> None:
         if isinstance(value, torch.Tensor):
-            place = id(value) if value.is_quantized else value.data_ptr()
-            seen[place] = value.nbytes
+            key = id(value) if value.is_quantized else value.data_ptr()
+            seen[key] = value.nbytes
         elif isinstance(value, tuple | list):
             for item in value:
                 count(item)

@@ -1,4 +1,4 @@
-"""What the engines that build a graph of the encoder have in common."""
+"""A check shared by the engines that build a graph of the encoder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _POOLED_IN_GRAPH = frozenset({"cls", "mean"})
 
 
 class GraphEngine:
-    """The life of such an engine once load_model() has set `_running` and `_model_mb`."""
+    """What an engine does after load_model() has set `_running` and `_model_mb`."""
 
     _running: Streams | None = None
     _model_mb: float | None = None
 
     @property
     def workers(self) -> int:
-        """Two: while one caller waits for its last group, the other's fill the streams."""
+        """Two: while one caller waits for its last group, the other's groups fill the streams."""
         return 2
 
     def warmup(self, lengths: Sequence[int]) -> None:
@@ -42,14 +42,15 @@ class GraphEngine:
 
 
 def check_graph_pools(backend: str, model: ModelFolder) -> None:
-    """Refuse a sentence-transformer whose pooling the graphs do not have.
+    """Refuse a sentence-transformer whose pooling mode the graphs do not implement.
 
     Raises:
-        ModelError: names the pooling and the backends that have it.
+        ModelError: the message names the pooling mode and the backends that implement it.
     """
     modes = () if model.embedding is None else model.embedding.modes
     if missing := [mode for mode in modes if mode not in _POOLED_IN_GRAPH]:
         raise ModelError(
-            f"backend={backend} pools by {' or '.join(sorted(_POOLED_IN_GRAPH))}, and {model.name} "
-            f"by {', '.join(missing)}: use backend=pytorch, packed or compiled"
+            f"backend={backend} supports the pooling modes "
+            f"{' and '.join(sorted(_POOLED_IN_GRAPH))}, but {model.name} uses "
+            f"{', '.join(missing)}: use backend=pytorch, packed or compiled"
         )

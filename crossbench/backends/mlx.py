@@ -1,4 +1,4 @@
-"""backend=mlx: the encoder in MLX on an Apple GPU, or slowly on a CPU for checking."""
+"""backend=mlx: the encoder in MLX on an Apple GPU, or on a CPU, where it is correct but slow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from crossbench.models.weights import (
 )
 from crossbench.types import DeviceMemory, Float32Array, Inference, PaddedBatch, Quant, TokenBatch
 
-GROUP_SIZES = (32, 64, 128)  # what mx.quantize has kernels for
+GROUP_SIZES = (32, 64, 128)  # the sizes for which mx.quantize has kernels
 _BITS = {Quant.INT8: 8, Quant.INT4: 4}
 _DTYPES = {Quant.FP32: "float32", Quant.FP16: "float16", Quant.BF16: "bfloat16"}
 
@@ -36,27 +36,27 @@ _Result = TypeVar("_Result")
 
 @dataclass
 class MlxBackend:
-    """A padded BERT over length-sorted groups.
+    """Computes a padded BERT on groups of similar length.
 
-    int8 and int4 quantise the weights of the layers' products and the word table, in groups of
-    `group_size` along a row with a scale and an offset each. Activations beside them, scales and
-    small tables are fp16 on a GPU, and fp32 on a CPU, where MLX's fp16 quantised products take 30
-    times as long. The head of two dense layers on the CLS row is fp32 in every precision.
+    int8 and int4 quantise the weights of the linear layers and the word embeddings, in groups of
+    `group_size` along a row with one scale and one offset each. Activations, scales and the other
+    embeddings are then fp16 on a GPU. On a CPU they are fp32, because MLX's quantised products are
+    30 times slower there with fp16. The head (two dense layers on the CLS row) is always fp32.
 
-    `cls_only` computes the last layer for the CLS row, which is exact. `tf32` lets a GPU with
-    matrix units compute fp32 products in about 10 bits, which MLX would do unasked; the first model
-    of a process decides it for all. `grouping` bounds the groups. MLX chooses its CPU threads
-    itself, whatever the deployment says.
+    `cls_only` computes the last layer for the CLS row only, with the same result. `tf32` allows a
+    GPU with matrix units to compute fp32 products with about 10 bits, which is MLX's default; the
+    first model of a process decides it for all. `grouping` limits the groups. MLX chooses the
+    number of CPU threads itself and ignores the deployment's.
 
-    `stored` is the bytes of the loaded weights by the type that MLX holds them in (quantised
-    weights are packed in uint32), known after load_model().
+    `stored` maps MLX data types to the bytes of the loaded weights (quantised weights are packed in
+    uint32); it is known after load_model().
 
     Raises:
-        ConfigError: `group_size` is none of GROUP_SIZES.
+        ConfigError: `group_size` is not one of GROUP_SIZES.
     """
 
     supported: ClassVar[Supported] = dict.fromkeys(Quant, ("mps", "cpu"))
-    layout: ClassVar[Layout] = "packed"  # groups are sorted inside, so cost goes by tokens
+    layout: ClassVar[Layout] = "packed"  # it groups by length itself, so padding is small
     traits: ClassVar[Traits] = Traits(too_slow_on=("cpu",))
 
     name: str
@@ -72,8 +72,8 @@ class MlxBackend:
     def __post_init__(self) -> None:
         if self.group_size not in GROUP_SIZES:
             raise ConfigError(
-                f"backend.group_size={self.group_size} is not one that MLX has: "
-                f"give {_listed(GROUP_SIZES)}"
+                f"backend.group_size={self.group_size} is not supported by MLX: "
+                f"give {_joined(GROUP_SIZES)}"
             )
 
     @classmethod
@@ -81,7 +81,7 @@ class MlxBackend:
         try:
             import mlx.core as mx
         except ImportError as error:
-            slow = " (on Linux it runs on the CPU only and very slowly: to check scores, not speed)"
+            slow = " (on Linux it runs on the CPU only and very slowly: use it to check scores)"
             return Missing(
                 f"MLX is not installed ({error})",
                 "pip install 'crossbench[mlx]'" + slow * (sys.platform == "linux"),
@@ -89,7 +89,7 @@ class MlxBackend:
         if device == "mps" and not mx.metal.is_available():
             return Missing(
                 "MLX sees no Metal GPU",
-                "it needs a Mac with Apple silicon (elsewhere it runs on the CPU, very slowly)",
+                "use a Mac with Apple silicon, or device=cpu, which is very slow",
             )
         return None
 
@@ -109,15 +109,15 @@ class MlxBackend:
         deployment = self.deployment
         quant = deployment.quant
         self._device = require(self.name, type(self), quant, deployment.device)
-        # MLX reads it at its first product, and by default computes fp32 at reduced precision.
+        # MLX reads this at its first matrix product; its default is reduced precision for fp32
         os.environ["MLX_ENABLE_TF32"] = str(int(self.tf32))
         import mlx.core as mx
 
         weights = read_weights(deployment.model)
         if not isinstance(weights.head, ClassifierHead):
             raise ModelError(
-                f"backend={self.name} scores pairs and does not embed, and {deployment.model.name} "
-                "is a sentence-transformer: use backend=pytorch, packed, compiled, openvino or onnx"
+                f"backend={self.name} does not support embeddings, and {deployment.model.name} is "
+                "a sentence-transformer: use backend=pytorch, packed, compiled, openvino or onnx"
             )
         bits = _BITS.get(quant)
         if bits:
@@ -149,7 +149,7 @@ class MlxBackend:
         return Inference(values, sum(part.input_ids.size for part in padded))
 
     def memory(self) -> DeviceMemory:
-        """MLX's own count over the whole process, since loading; on a CPU the weights alone."""
+        """Return MLX's count for the whole process since loading; on a CPU, the weights only."""
         if self._engine is None:
             return DeviceMemory()
         model_mb = sum(self.stored.values()) / 1e6
@@ -164,11 +164,11 @@ class MlxBackend:
 
 
 class _Engine:
-    """The encoder and the one thread on which all of MLX's work for it is done.
+    """The encoder and the single thread that makes all MLX calls for it.
 
-    MLX's streams belong to the thread that made them, and an array that is not yet evaluated to
-    its stream; before MLX 0.31.2 evaluating on several threads was not safe at all. A GPU computes
-    one graph at a time anyway, so the hop to this thread costs nothing but itself.
+    An MLX stream belongs to the thread that created it, and an unevaluated array belongs to its
+    stream. Before MLX 0.31.2, evaluation on several threads was not safe at all. A GPU computes one
+    graph at a time anyway, so the only cost is the switch to this thread.
     """
 
     def __init__(self, mx: Any, device: Any) -> None:
@@ -179,27 +179,27 @@ class _Engine:
     def load(
         self, weights: EncoderWeights, dtype: Any, bits: int | None, group_size: int, cls_only: bool
     ) -> dict[str, int]:
-        """Make the encoder; bytes of its weights by the type that they are stored in."""
+        """Build the encoder and return the bytes of its weights by MLX data type."""
 
-        def make() -> dict[str, int]:
-            maker = _Maker(self._mx, dtype, bits, group_size)
-            self._encoder = _Encoder(weights, maker, cls_only)
-            # The peak to report is serving's, not that of the fp32 weights on their way in.
+        def build() -> dict[str, int]:
+            modules = _ModuleFactory(self._mx, dtype, bits, group_size)
+            self._encoder = _Encoder(weights, modules, cls_only)
+            # So that the reported peak excludes the fp32 weights that were loaded first
             self._mx.clear_cache()
             self._mx.reset_peak_memory()
-            return maker.stored
+            return modules.stored
 
-        return self._run(make)
+        return self._run(build)
 
     def scores(self, batches: Sequence[PaddedBatch]) -> list[Float32Array]:
-        """Logits (n,) of each batch, on the host."""
+        """Return the logits (n,) of each batch, on the host."""
 
         def compute() -> list[Float32Array]:
             assert self._encoder is not None
             logits = []
             for batch in batches:
                 logits.append(self._encoder.logits(batch))
-                # The device starts on this group while the host builds the next one's graph.
+                # The device computes this group while the host builds the graph of the next one
                 self._mx.async_eval(logits[-1])
             self._mx.eval(logits)
             return [np.array(part, dtype=np.float32) for part in logits]
@@ -228,8 +228,8 @@ class _Engine:
         return self._thread.submit(on_device).result()
 
 
-class _Maker:
-    """Makes MLX's layers of ours, evaluated, and counts what they store."""
+class _ModuleFactory:
+    """Creates evaluated MLX modules from our weights, and counts the bytes that they store."""
 
     def __init__(self, mx: Any, dtype: Any, bits: int | None, group_size: int) -> None:
         import mlx.nn as nn
@@ -239,50 +239,50 @@ class _Maker:
         self.stored: dict[str, int] = {}
 
     def linear(self, linear: Linear) -> Any:
-        """`x @ weight.T + bias`, quantised where the precision says so."""
-        made = self._plain_linear(linear, self._dtype)
+        """Create `x @ weight.T + bias`, quantised for int8 and int4."""
+        module = self._plain_linear(linear, self._dtype)
         if self._bits:
-            made = self.nn.QuantizedLinear.from_linear(made, self._group_size, self._bits)
-        return self._keep(made)
+            module = self.nn.QuantizedLinear.from_linear(module, self._group_size, self._bits)
+        return self._evaluated(module)
 
     def head(self, linear: Linear) -> Any:
-        """A product of the head, always fp32: one row a pair, and the score's last digits."""
-        return self._keep(self._plain_linear(linear, self.mx.float32))
+        """Create a linear layer of the head: always fp32, as it is small and decides the score."""
+        return self._evaluated(self._plain_linear(linear, self.mx.float32))
 
     def word_embeddings(self, table: Float32Array) -> Any:
-        """The word table, quantised where the precision says so: half of a small model is in it."""
-        made = self._embedding(table)
+        """Create the word embeddings, quantised for int8 and int4: half of a small model's size."""
+        module = self._embedding(table)
         if self._bits:
-            made = self.nn.QuantizedEmbedding.from_embedding(made, self._group_size, self._bits)
-        return self._keep(made)
+            module = self.nn.QuantizedEmbedding.from_embedding(module, self._group_size, self._bits)
+        return self._evaluated(module)
 
-    def table(self, table: Float32Array) -> Any:
-        """A small table, never quantised."""
-        return self._keep(self._embedding(table))
+    def embeddings(self, table: Float32Array) -> Any:
+        """Create position or type embeddings, which are never quantised."""
+        return self._evaluated(self._embedding(table))
 
     def norm(self, norm: Norm, eps: float) -> Any:
-        made = self.nn.LayerNorm(len(norm.scale), eps=eps)
-        made.weight = self._array(norm.scale, self._dtype)
-        made.bias = self._array(norm.shift, self._dtype)
-        return self._keep(made)
+        module = self.nn.LayerNorm(len(norm.scale), eps=eps)
+        module.weight = self._array(norm.scale, self._dtype)
+        module.bias = self._array(norm.shift, self._dtype)
+        return self._evaluated(module)
 
     def _plain_linear(self, linear: Linear, dtype: Any) -> Any:
         rows, columns = linear.weight.shape
-        made = self.nn.Linear(columns, rows)
-        made.weight = self._array(linear.weight, dtype)
-        made.bias = self._array(linear.bias, dtype)
-        return made
+        module = self.nn.Linear(columns, rows)
+        module.weight = self._array(linear.weight, dtype)
+        module.bias = self._array(linear.bias, dtype)
+        return module
 
     def _embedding(self, table: Float32Array) -> Any:
-        made = self.nn.Embedding(*table.shape)
-        made.weight = self._array(table, self._dtype)
-        return made
+        module = self.nn.Embedding(*table.shape)
+        module.weight = self._array(table, self._dtype)
+        return module
 
     def _array(self, array: Float32Array, dtype: Any) -> Any:
         return self.mx.array(array).astype(dtype)
 
-    def _keep(self, module: Any) -> Any:
-        # Now, so that the fp32 original is freed and nothing lazy is left for another time.
+    def _evaluated(self, module: Any) -> Any:
+        # Evaluate now, so that the fp32 original can be freed
         self.mx.eval(module.parameters())
         for array in module.parameters().values():
             dtype = str(array.dtype).removeprefix("mlx.core.")
@@ -293,34 +293,34 @@ class _Maker:
 class _Encoder:
     """Embeddings, layers and head over padded sequences."""
 
-    def __init__(self, weights: EncoderWeights, maker: _Maker, cls_only: bool) -> None:
-        self._mx = maker.mx
-        self._word_embeddings = maker.word_embeddings(weights.word_embeddings)
+    def __init__(self, weights: EncoderWeights, modules: _ModuleFactory, cls_only: bool) -> None:
+        self._mx = modules.mx
+        self._word_embeddings = modules.word_embeddings(weights.word_embeddings)
         self._position_embeddings, self._skipped_id = (
-            maker.table(weights.position_embeddings),
+            modules.embeddings(weights.position_embeddings),
             weights.skipped_id,
         )
-        self._type_embeddings = maker.table(weights.type_embeddings)
-        self._norm = maker.norm(weights.norm, weights.eps)
+        self._type_embeddings = modules.embeddings(weights.type_embeddings)
+        self._norm = modules.norm(weights.norm, weights.eps)
         last = len(weights.layers) - 1
         self._layers = [
-            _EncoderLayer(weights, layer, maker, cls_only and index == last)
+            _EncoderLayer(weights, layer, modules, cls_only and index == last)
             for index, layer in enumerate(weights.layers)
         ]
         assert isinstance(weights.head, ClassifierHead)
-        nn = maker.nn
+        nn = modules.nn
         activations = {"tanh": self._mx.tanh, "gelu": nn.gelu, "relu": nn.relu}
         self._activation = activations[weights.head.activation]
-        self._dense = maker.head(weights.head.dense)
-        self._classifier = maker.head(weights.head.classifier)
+        self._dense = modules.head(weights.head.dense)
+        self._classifier = modules.head(weights.head.classifier)
 
     def logits(self, batch: PaddedBatch) -> Any:
-        """Logits float32 (n,), not yet evaluated."""
+        """Return unevaluated logits, float32 (n,)."""
         mx = self._mx
         ids = mx.array(batch.input_ids.astype(np.int32))
         types = mx.array(batch.type_ids.astype(np.int32))
         real = batch.attention_mask.astype(bool)
-        # True where a position is attended to, against (n, heads, rows, width).
+        # True at positions that are attended to; broadcast to (n, heads, rows, width)
         mask = None if real.all() else mx.array(real[:, None, None, :])
         position_ids = mx.arange(ids.shape[1])
         if self._skipped_id is not None:
@@ -339,26 +339,26 @@ class _Encoder:
 
 
 class _EncoderLayer:
-    """One post-norm layer; with `cls_only`, of its output only the first row."""
+    """One post-norm layer; with `cls_only`, it computes only the first row of its output."""
 
     def __init__(
-        self, weights: EncoderWeights, layer: Layer, maker: _Maker, cls_only: bool
+        self, weights: EncoderWeights, layer: Layer, modules: _ModuleFactory, cls_only: bool
     ) -> None:
         hidden = weights.hidden
-        self._attention = maker.mx.fast.scaled_dot_product_attention
-        self._gelu = maker.nn.gelu  # by erf, as BERT's; MLX fuses it into one kernel
+        self._attention = modules.mx.fast.scaled_dot_product_attention
+        self._gelu = modules.nn.gelu  # the erf form, as in BERT; MLX fuses it into one kernel
         self._heads, self._scale = weights.heads, weights.head_dim**-0.5
         self._cls_only = cls_only
-        self._query = maker.linear(layer.qkv.rows(0, hidden))
-        self._key = maker.linear(layer.qkv.rows(hidden, 2 * hidden))
-        self._value = maker.linear(layer.qkv.rows(2 * hidden, 3 * hidden))
-        self._out = maker.linear(layer.attention_out)
-        self._attention_norm = maker.norm(layer.attention_norm, weights.eps)
-        self._up, self._down = maker.linear(layer.up), maker.linear(layer.down)
-        self._out_norm = maker.norm(layer.out_norm, weights.eps)
+        self._query = modules.linear(layer.qkv.rows(0, hidden))
+        self._key = modules.linear(layer.qkv.rows(hidden, 2 * hidden))
+        self._value = modules.linear(layer.qkv.rows(2 * hidden, 3 * hidden))
+        self._out = modules.linear(layer.attention_out)
+        self._attention_norm = modules.norm(layer.attention_norm, weights.eps)
+        self._up, self._down = modules.linear(layer.up), modules.linear(layer.down)
+        self._out_norm = modules.norm(layer.out_norm, weights.eps)
 
     def __call__(self, x: Any, mask: Any) -> Any:
-        """(n, width, hidden) to the same, or to (n, 1, hidden) with `cls_only`."""
+        """Map (n, width, hidden) to the same shape, or to (n, 1, hidden) with `cls_only`."""
         rows = x[:, :1] if self._cls_only else x
         query, key, value = (
             self._split(part) for part in (self._query(rows), self._key(x), self._value(x))
@@ -369,16 +369,16 @@ class _EncoderLayer:
         return self._out_norm(rows + self._down(self._gelu(self._up(rows))))
 
     def _split(self, x: Any) -> Any:
-        """(n, rows, hidden) to (n, heads, rows, head_dim)."""
+        """Reshape (n, rows, hidden) to (n, heads, rows, head_dim)."""
         count, rows, _ = x.shape
         return x.reshape(count, rows, self._heads, -1).transpose(0, 2, 1, 3)
 
 
 def check_group_size(group_size: int, weights: EncoderWeights, model: str) -> None:
-    """Refuse a group that does not divide the rows of every quantised weight.
+    """Refuse a group size that does not divide the row length of every quantised weight.
 
     Raises:
-        ConfigError: names the size that it does not divide, and the groups that fit.
+        ConfigError: the message names the row length and the group sizes that fit.
     """
     sizes = {
         "hidden_size": weights.hidden,
@@ -387,11 +387,11 @@ def check_group_size(group_size: int, weights: EncoderWeights, model: str) -> No
     for key, size in sizes.items():
         if size % group_size:
             fitting = [g for g in GROUP_SIZES if not any(s % g for s in sizes.values())]
-            advice = f"give {_listed(fitting)}" if fitting else "no size does; use quant=fp16"
+            advice = f"give {_joined(fitting)}" if fitting else "no size does; use quant=fp16"
             raise ConfigError(
                 f"backend.group_size={group_size} does not divide {key}={size} of {model}: {advice}"
             )
 
 
-def _listed(sizes: Sequence[int]) -> str:
+def _joined(sizes: Sequence[int]) -> str:
     return " or ".join(str(size) for size in sizes)

@@ -1,4 +1,4 @@
-"""backend=mps: the padded forward tuned for an Apple GPU."""
+"""backend=mps: transformers' padded forward pass, tuned for an Apple GPU."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from crossbench.types import Quant, TokenBatch
 
 @dataclass
 class MpsBackend(PyTorchBackend):
-    """Pads to multiples of `bucket_tokens`: the Metal allocator keeps a buffer for every shape that
-    it has met, so few shapes keep its memory bounded."""
+    """Pads sequences to a multiple of `bucket_tokens`.
+
+    The Metal allocator keeps a buffer for every shape, so fewer shapes limit its memory.
+    """
 
     supported: ClassVar[Supported] = dict.fromkeys((Quant.FP32, Quant.FP16), ("mps",))
     traits: ClassVar[Traits] = Traits()

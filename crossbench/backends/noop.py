@@ -1,4 +1,4 @@
-"""backend=noop: answers at once without a model. What is left is the harness's own floor."""
+"""backend=noop: answers immediately without a model, to measure the harness's own overhead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossbench.types import DeviceMemory, Inference, Quant, TokenBatch
 
 @dataclass
 class NoopBackend:
-    """Scores, and all numbers of a vector, are the sequences' lengths: checkable order."""
+    """Returns each sequence's length as its score or vector, so that tests can check the order."""
 
     supported: ClassVar[Supported] = dict.fromkeys(Quant, ())
     layout: ClassVar[Layout] = "packed"
@@ -39,10 +39,10 @@ class NoopBackend:
         return "none"
 
     def load_model(self) -> None:
-        """There is nothing to load."""
+        """Do nothing."""
 
     def warmup(self, lengths: Sequence[int]) -> None:
-        """There is nothing to warm up."""
+        """Do nothing."""
 
     def infer(self, batch: TokenBatch) -> Inference:
         values = batch.lengths.astype("float32")
@@ -54,4 +54,4 @@ class NoopBackend:
         return DeviceMemory()
 
     def close(self) -> None:
-        """There is nothing to free."""
+        """Do nothing."""

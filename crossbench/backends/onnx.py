@@ -1,4 +1,4 @@
-"""backend=onnx: the encoder as an ONNX graph on ONNX Runtime, groups on parallel streams."""
+"""backend=onnx: the encoder as an ONNX graph in ONNX Runtime, with groups on parallel streams."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from crossbench.models.weights import read_weights
 from crossbench.types import Inference, Quant, TokenBatch
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_GRAPH_VERSION = 3  # raise it when onnx_graph.py or quantize.py change what they make
+_GRAPH_VERSION = 3  # increase it when the output of onnx_graph.py or quantize.py changes
 
 
 @dataclass
 class OnnxBackend(GraphEngine):
-    """ONNX Runtime on the CPU, at fp32 or int8, or on an NVIDIA GPU at fp32.
+    """ONNX Runtime on a CPU at fp32 or int8, or on an NVIDIA GPU at fp32.
 
-    `streams` sessions of one thread each share a micro-batch's groups (0: as many as the
-    deployment has threads); `wide` keeps a second session with all threads for a lone group.
-    `cls_only` computes the last layer for the CLS row, which is exact. `grouping` bounds the
-    groups on a CPU, `cuda_grouping` on a GPU; `int8` says how int8 is made.
+    `streams` threads compute the groups of a micro-batch in parallel (0: as many as the deployment
+    has threads). With `wide`, a second session with all threads computes a micro-batch that forms a
+    single group. `cls_only` computes the last layer for the CLS row only, with the same result.
+    `grouping` limits the groups on a CPU, `cuda_grouping` on a GPU. `int8` has the quantisation
+    options.
     """
 
     supported: ClassVar[Supported] = {Quant.FP32: ("cuda", "cpu"), Quant.INT8: ("cpu",)}
-    layout: ClassVar[Layout] = "packed"  # groups are sorted inside, so cost goes by tokens
+    layout: ClassVar[Layout] = "packed"  # it groups by length itself, so padding is small
     traits: ClassVar[Traits] = Traits()
 
     name: str
@@ -57,7 +58,7 @@ class OnnxBackend(GraphEngine):
             )
         if device.startswith("cuda") and _CUDA not in onnxruntime.get_available_providers():
             return Missing(
-                "ONNX Runtime has no CUDA provider here",
+                "the installed ONNX Runtime has no CUDA provider",
                 "on a machine with an NVIDIA GPU, pip uninstall onnxruntime and "
                 "pip install onnxruntime-gpu",
             )
@@ -80,24 +81,25 @@ class OnnxBackend(GraphEngine):
         import onnxruntime as runtime
 
         file = self.artifact().fetch() / "encoder.onnx"
-        # Next to nothing but weights, in the types that the sessions hold them in
+        # The files contain almost only weights, in the types that the sessions use
         self._model_mb = sum(part.stat().st_size for part in file.parent.glob("*.onnx*")) / 1e6
 
         def runner(threads: int) -> Run:
             options = runtime.SessionOptions()
             options.intra_op_num_threads = threads
-            # Spinning threads would take the cores from the tokenizer, the server and the client.
+            # Spinning threads would take CPU time from the tokenizer, the server and the client
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             session = runtime.InferenceSession(file, options, providers=[provider])
-            if on_gpu and session.get_providers()[0] != _CUDA:  # it would go on with the CPU
+            if on_gpu and session.get_providers()[0] != _CUDA:  # it fell back to the CPU
                 raise BackendUnavailable(
                     f"backend={self.name} device={self._device}: ONNX Runtime cannot load its CUDA "
-                    "provider: install the CUDA and cuDNN that it was built for, or give device=cpu"
+                    "provider: install the CUDA and cuDNN versions that it was built for, or give "
+                    "device=cpu"
                 )
             return _runner(session, deployment.model.pad_id)
 
         run = runner(1)
-        if on_gpu:  # one stream fills it, with groups as large as may be
+        if on_gpu:  # one stream with large groups keeps a GPU busy
             self._running = Streams(1, self.cuda_grouping, run, run)
             return
         wide = self.wide and deployment.threads > 1
@@ -105,7 +107,7 @@ class OnnxBackend(GraphEngine):
         self._running = Streams(self.streams or deployment.threads, self.grouping, run, run_wide)
 
     def artifact(self) -> artifacts.Artifact:
-        """The graph that the engine loads, of this model at this precision."""
+        """Return the ONNX graph of this model in this precision."""
         quant, model = self.deployment.quant, self.deployment.model
         key = artifacts.artifact_key(
             _GRAPH_VERSION,
@@ -120,7 +122,7 @@ class OnnxBackend(GraphEngine):
             weights = read_weights(model)
             plan = calibrated_plan(model, weights, self.int8) if quant is Quant.INT8 else {}
             proto = build(weights, self.cls_only, plan)
-            # One file holds at most 2 GB; what is larger goes beside it.
+            # A single ONNX file is limited to 2 GB, so the weights go to a second file
             import onnx
 
             onnx.save_model(
@@ -134,7 +136,7 @@ class OnnxBackend(GraphEngine):
 
 
 def _runner(session: Any, pad_id: int) -> Run:
-    """Runs padded groups; a session may be called from several threads at once."""
+    """Return a function that pads a group and runs it; a session is safe to share by threads."""
 
     def run(batch: TokenBatch) -> Inference:
         padded = batch.padded(pad_id)

@@ -1,9 +1,10 @@
-"""The encoder as an ONNX graph, written node by node with ONNX Runtime's fused operators.
+"""Build the encoder as an ONNX graph, node by node, with ONNX Runtime's fused operators.
 
-Inputs are padded: `input_ids`, `type_ids` and `mask` (1 at tokens, 0 at padding), all int32
+The inputs are padded: `input_ids`, `type_ids` and `mask` (1 at tokens, 0 at padding), all int32
 (n, width). The output is `values` float32: scores (n,) or vectors (n, dim). The last layer may be
-computed for the CLS row alone. Products may be int8, with activation scales that are either static,
-from calibration, or each token's own: never a batch's, which would let a pair's neighbours in.
+computed for the CLS row only. Linear layers may be int8, with activation scales that are static
+(from calibration) or per token. They are never per batch, so a score does not depend on the other
+pairs in its batch.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from crossbench.models.embedding import Embedding
 from crossbench.models.quantize import Int8Linear
 from crossbench.models.weights import ClassifierHead, EncoderWeights, Layer, Linear, Norm
 
-_OPSET, _IR_VERSION = 17, 9  # what ONNX Runtime has read since 1.16
+_OPSET, _IR_VERSION = 17, 9  # supported by ONNX Runtime since 1.16
 _FUSED = "com.microsoft"
 
 
 def build(weights: EncoderWeights, cls_only: bool, int8: Mapping[str, Int8Linear]) -> Any:
-    """The ONNX ModelProto in float32, with the products that `int8` names quantised."""
+    """Return an ONNX ModelProto in float32, with the linear layers in `int8` quantised."""
     return _Builder(weights, int8).model(cls_only)
 
 
@@ -84,7 +85,7 @@ class _Builder:
         )
 
     def _first(self, x: str) -> str:
-        """CLS rows (n, hidden) of the states (n, width, hidden)."""
+        """Return the CLS rows (n, hidden) of the states (n, width, hidden)."""
         return self._node("Gather", x, self._constant("first", 0, np.int64), axis=1)
 
     def _one(self) -> str:
@@ -105,7 +106,7 @@ class _Builder:
         )
 
     def _positions(self) -> str:
-        """Rows of the table of positions, (width, hidden) or (n, width, hidden)."""
+        """Return the position embeddings, (width, hidden) or (n, width, hidden)."""
         table = self._constant("positions", self._weights.position_embeddings)
         zero, one = (self._constant(f"int_{value}", [value], np.int64) for value in (0, 1))
         skipped_id = self._weights.skipped_id
@@ -135,13 +136,13 @@ class _Builder:
             num_heads=self._weights.heads,
             mask_filter_value=-1e9,
         )
-        # Named apart where they run over CLS rows only: int8 would not make those any faster.
-        at = f"{index}.cls_" if cls else f"{index}."
-        out = self._product(f"{at}attention_out", context, layer.attention_out)
-        rows = self._skip_norm(f"{at}attention", out, rows, layer.attention_norm)
-        wide = self._node("BiasGelu", *self._product(f"{at}up", rows, layer.up), domain=_FUSED)
-        down = self._product(f"{at}down", wide, layer.down)
-        return self._skip_norm(f"{at}out", down, rows, layer.out_norm)
+        # CLS-only linear layers get other names, so they stay float: int8 would not speed them up
+        prefix = f"{index}.cls_" if cls else f"{index}."
+        out = self._product(f"{prefix}attention_out", context, layer.attention_out)
+        rows = self._skip_norm(f"{prefix}attention", out, rows, layer.attention_norm)
+        wide = self._node("BiasGelu", *self._product(f"{prefix}up", rows, layer.up), domain=_FUSED)
+        down = self._product(f"{prefix}down", wide, layer.down)
+        return self._skip_norm(f"{prefix}out", down, rows, layer.out_norm)
 
     def _split(self, x: str, parts: int) -> list[str]:
         outputs = [self._name("part") for _ in range(parts)]
@@ -150,7 +151,7 @@ class _Builder:
         return outputs
 
     def _skip_norm(self, name: str, product: tuple[str, str], skip: str, norm: Norm) -> str:
-        """`norm(x + bias + skip)` in one pass over memory."""
+        """Add `norm(x + bias + skip)` as one fused operator."""
         x, bias = product
         scale = self._constant(f"{name}.scale", norm.scale)
         shift = self._constant(f"{name}.shift", norm.shift)
@@ -165,7 +166,7 @@ class _Builder:
         return self._node("Add", *self._product(name, x, linear))
 
     def _product(self, name: str, x: str, linear: Linear) -> tuple[str, str]:
-        """The product without its bias, and the bias, which the next operator may take in."""
+        """Return the product without its bias, and the bias, which the next operator may fuse."""
         quantised = self._int8.get(name)
         if quantised is None:
             weight = self._constant(f"{name}.weight", linear.weight.T)
@@ -193,11 +194,14 @@ class _Builder:
         return out if row_scale is None else self._node("Mul", out, row_scale)
 
     def _quantise_tokens(self, x: str) -> tuple[str, str, str, str]:
-        """u8 around 128 with a scale per token: levels, a scale of 1, 128, scales (n, width, 1)."""
+        """Quantise to u8 around 128 with one scale per token.
+
+        Returns the quantised values, the constants 1 and 128, and the scales (n, width, 1).
+        """
         top = self._node("ReduceMax", x, axes=[-1], keepdims=1)
         bottom = self._node("Neg", self._node("ReduceMin", x, axes=[-1], keepdims=1))
-        reach = self._node("Max", top, bottom, self._constant("tiny", 1e-12))
-        row_scale = self._node("Mul", reach, self._constant("per_level", 1 / 127))
+        largest = self._node("Max", top, bottom, self._constant("tiny", 1e-12))
+        row_scale = self._node("Mul", largest, self._constant("per_level", 1 / 127))
         one = self._constant("one", 1.0)
         zero = self._constant("middle", 128, np.uint8)
         levels = self._node("QuantizeLinear", self._node("Div", x, row_scale), one, zero)

@@ -1,4 +1,4 @@
-"""backend=openvino: the encoder as an OpenVINO graph, length-sorted groups on parallel streams."""
+"""backend=openvino: the encoder as an OpenVINO graph, with groups on parallel streams."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ from crossbench.models.quantize import weight_plan
 from crossbench.models.weights import read_weights
 from crossbench.types import Inference, Quant, TokenBatch
 
-_HIDDEN = np.float32(-1e9)  # added to attention scores of padding; -inf would make NaN of 0 * inf
+_MASKED = np.float32(-1e9)  # added to attention scores of padding; -inf would give NaN (0 * inf)
 PRODUCTS = ("int8", "rest", "auto")
-_GRAPH_VERSION = 4  # raise it when openvino_graph.py or quantize.py change what they make
-_converting = threading.Lock()
+_GRAPH_VERSION = 4  # increase it when the output of openvino_graph.py or quantize.py changes
+_conversion_lock = threading.Lock()
 
 
 @dataclass
 class OpenVINOBackend(GraphEngine):
-    """OpenVINO on the CPU, at fp32, bf16 or int8.
+    """OpenVINO on a CPU, at fp32, bf16 or int8.
 
-    `streams` engines of one thread each share a micro-batch's groups (0: as many as the deployment
-    has threads); `wide` keeps a second engine with all threads for a lone group. `cls_only`
-    computes the last layer for the CLS row, which is exact. `grouping` bounds the groups, `int8`
-    says how int8 is made. `int8_rest` is what int8 leaves over is computed in: f32, bf16, or auto
-    (bf16 where the CPU has it). `int8_products` says whether products are left over, too, and their
-    weights alone are int8: int8, rest, or auto (rest where the CPU has no int8 dot product, for
-    there OpenVINO's int8 products are slower than those in fp32, and further off).
+    `streams` single-threaded streams compute the groups of a micro-batch in parallel (0: as many as
+    the deployment has threads). With `wide`, a second compiled model with all threads computes a
+    micro-batch that forms a single group. `cls_only` computes the last layer for the CLS row only,
+    with the same result. `grouping` limits the groups. `int8` has the quantisation options.
+    `int8_rest` is the precision of everything that is not int8: f32, bf16 or auto (bf16 if the CPU
+    has it). `int8_products` is int8 (linear layers multiply in int8), rest (only their weights are
+    int8) or auto (rest if the CPU has no int8 dot products, because OpenVINO's int8 products are
+    then slower and less accurate than fp32).
     """
 
     supported: ClassVar[Supported] = dict.fromkeys((Quant.FP32, Quant.BF16, Quant.INT8), ("cpu",))
-    layout: ClassVar[Layout] = "packed"  # groups are sorted inside, so cost goes by tokens
+    layout: ClassVar[Layout] = "packed"  # it groups by length itself, so padding is small
     traits: ClassVar[Traits] = Traits()
 
     name: str
@@ -59,8 +60,7 @@ class OpenVINOBackend(GraphEngine):
     def __post_init__(self) -> None:
         if self.int8_products not in PRODUCTS:
             raise ConfigError(
-                f"backend.int8_products={self.int8_products} is not known: give "
-                f"{', '.join(PRODUCTS)}"
+                f"backend.int8_products={self.int8_products} is unknown: give {', '.join(PRODUCTS)}"
             )
 
     @classmethod
@@ -91,7 +91,7 @@ class OpenVINOBackend(GraphEngine):
         check_graph_pools(self.name, deployment.model)
         import openvino as ov
 
-        convert_types_once()
+        convert_first_type()
         core = ov.Core()
         rest = "bf16" if has_bf16(core) and self.int8_rest == "auto" else self.int8_rest
         hint = {Quant.FP32: "f32", Quant.BF16: "bf16"}.get(
@@ -101,7 +101,7 @@ class OpenVINOBackend(GraphEngine):
         count = self.streams or deployment.threads
 
         def engine(streams: int, threads: int) -> Any:
-            # Pinning would nail the engines of several servers, and the client, to the same cores.
+            # Pinning would bind several servers, and the client, to the same cores
             return core.compile_model(
                 graph,
                 "CPU",
@@ -126,7 +126,7 @@ class OpenVINOBackend(GraphEngine):
         self._running = Streams(count, self.grouping, run, run_wide)
 
     def artifact(self) -> artifacts.Artifact:
-        """The graph that the engine loads, of this model at this precision."""
+        """Return the OpenVINO graph of this model in this precision."""
         quant, model = self.deployment.quant, self.deployment.model
         key = artifacts.artifact_key(
             _GRAPH_VERSION,
@@ -160,25 +160,26 @@ class OpenVINOBackend(GraphEngine):
         return self.deployment.quant is Quant.INT8 and rest
 
     def _check_precisions(self) -> None:
-        """A precision that OpenVINO silently replaced would be measured under a wrong name."""
+        """Refuse a model that OpenVINO silently compiled to another precision."""
         wanted = {Quant.FP32: "f32", Quant.BF16: "bf16", Quant.INT8: "i8"}[self.deployment.quant]
         if not any(wanted in found.lower() for found in self.precisions):
             raise BackendUnavailable(
-                f"backend={self.name} quant={self.deployment.quant.value}: OpenVINO compiled the "
-                f"model's products to {', '.join(sorted(self.precisions))} on this CPU, none of "
-                f"them in {wanted}. Use quant=fp32 here"
+                f"backend={self.name} quant={self.deployment.quant.value}: OpenVINO has compiled "
+                f"the model's linear layers to {', '.join(sorted(self.precisions))} on this CPU, "
+                f"and none of these kernels uses {wanted}: give quant=fp32"
             )
 
 
-def convert_types_once() -> None:
-    """Let one thread alone be the first to convert OpenVINO's types to NumPy's.
+def convert_first_type() -> None:
+    """Convert one OpenVINO type to a NumPy type, before several threads do so at once.
 
-    Every first infer() does. Of two threads that are the first at once, one can hold a lock of
-    OpenVINO's and wait for the interpreter's, which the other holds while it waits for that one.
+    Otherwise the first infer() makes the first conversion. If two threads do so at the same time,
+    they can deadlock: one holds an OpenVINO lock and waits for the GIL, and the other holds the GIL
+    and waits for that lock.
     """
     import openvino as ov
 
-    with _converting:
+    with _conversion_lock:
         ov.Type.f32.to_dtype()
 
 
@@ -188,7 +189,7 @@ def has_bf16(core: Any) -> bool:
 
 
 def executed_precisions(compiled: Any) -> frozenset[str]:
-    """The kernels that a compiled model's matrix products run in, such as `brgemm_avx2_f32`."""
+    """Return the kernels of a compiled model's matrix products, such as `brgemm_avx2_f32`."""
     operations = compiled.get_runtime_model().get_ordered_ops()
     infos = [operation.get_rt_info() for operation in operations]
     return frozenset(
@@ -199,7 +200,7 @@ def executed_precisions(compiled: Any) -> frozenset[str]:
 
 
 def constant_bytes(compiled: Any) -> dict[str, int]:
-    """Bytes of a compiled model's constants by the types that it was compiled to (f32, i8, …)."""
+    """Return the bytes of a compiled model's constants by data type (f32, i8, …)."""
     total: dict[str, int] = {}
     for operation in compiled.get_runtime_model().get_ordered_ops():
         info = operation.get_rt_info()
@@ -207,13 +208,13 @@ def constant_bytes(compiled: Any) -> dict[str, int]:
         bits = re.search(r"\d+$", kind)
         shape = operation.output(0).partial_shape
         if info["layerType"].astype(str) == "Const" and bits and shape.is_static:
-            held = math.prod(shape.to_shape()) * int(bits[0]) // 8
-            total[kind] = total.get(kind, 0) + held
+            size = math.prod(shape.to_shape()) * int(bits[0]) // 8
+            total[kind] = total.get(kind, 0) + size
     return total
 
 
 def _runner(compiled: Any, pad_id: int) -> Run:
-    """Runs padded groups; every thread gets an infer request of its own."""
+    """Return a function that pads a group and runs it; each thread has its own infer request."""
     local = threading.local()
 
     def run(batch: TokenBatch) -> Inference:
@@ -221,7 +222,7 @@ def _runner(compiled: Any, pad_id: int) -> Run:
         if request is None:
             request = local.request = compiled.create_infer_request()
         padded = batch.padded(pad_id)
-        mask = np.where(padded.attention_mask == 1, np.float32(0), _HIDDEN)
+        mask = np.where(padded.attention_mask == 1, np.float32(0), _MASKED)
         inputs = [padded.input_ids.astype(np.int32), padded.type_ids.astype(np.int32), mask]
         request.infer(inputs, share_inputs=True)
         scores = np.array(request.get_output_tensor(0).data, dtype=np.float32)

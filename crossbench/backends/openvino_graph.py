@@ -1,8 +1,8 @@
-"""The encoder as an OpenVINO graph, written operation by operation from the folder's weights.
+"""Build the encoder as an OpenVINO graph, operation by operation, from the model's weights.
 
-Inputs are padded: `input_ids` and `type_ids` int32 (n, width), `mask` float32 (n, width) with 0
+The inputs are padded: `input_ids` and `type_ids` int32 (n, width), `mask` float32 (n, width) with 0
 at tokens and a large negative number at padding. The output is `values` float32: scores (n,) or
-vectors (n, dim). The last layer may be computed for the CLS row alone, and products may be int8.
+vectors (n, dim). The last layer may be computed for the CLS row only. Linear layers may be int8.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ Int8 = Mapping[str, Int8Linear] | Mapping[str, Int8Weight]
 
 
 def build(weights: EncoderWeights, cls_only: bool, int8: Int8) -> ov.Model:
-    """The graph in float32; of the products that `int8` names all is int8, or the weights alone."""
+    """Return the graph in float32, with the linear layers in `int8` quantised.
+
+    An Int8Linear multiplies in int8; an Int8Weight only stores its weight in int8.
+    """
     return _Builder(weights, int8).model(cls_only)
 
 
@@ -82,7 +85,7 @@ class _Builder:
         return op.normalize_l2(joined, one, 1e-24, "max") if embedding.normalize else joined
 
     def _first(self, x: Node) -> Node:
-        """CLS rows (n, hidden) of the states (n, width, hidden)."""
+        """Return the CLS rows (n, hidden) of the states (n, width, hidden)."""
         return op.gather(x, _constant(0, np.int32), _constant(1, np.int32))
 
     def _embed(self, ids: Node, types: Node) -> Node:
@@ -92,7 +95,7 @@ class _Builder:
         return self._norm(op.add(op.add(words, kinds), self._positions(ids)), weights.norm)
 
     def _positions(self, ids: Node) -> Node:
-        """Rows of the table of positions, (width, hidden) or (n, width, hidden)."""
+        """Return the position embeddings, (width, hidden) or (n, width, hidden)."""
         table, zero = _constant(self._weights.position_embeddings), _constant(0, np.int32)
         one = _constant([1], np.int32)
         skipped_id = self._weights.skipped_id
@@ -118,13 +121,13 @@ class _Builder:
             q, k, v = op.split(fused, _constant(2, np.int32), 3).outputs()
         heads = [self._to_heads(part) for part in (q, k, v)]
         context = self._from_heads(op.scaled_dot_product_attention(*heads, bias))
-        # The names of the last layer's products differ where they run over CLS rows only, which
-        # int8 would not make any faster.
-        at = f"{index}.cls_" if cls else f"{index}."
-        out = self._linear(f"{at}attention_out", context, layer.attention_out)
+        # CLS-only linear layers get other names, so they stay float: int8 would not speed them up
+        prefix = f"{index}.cls_" if cls else f"{index}."
+        out = self._linear(f"{prefix}attention_out", context, layer.attention_out)
         rows = self._norm(op.add(out, rows), layer.attention_norm)
-        wide = _gelu(self._linear(f"{at}up", rows, layer.up))
-        return self._norm(op.add(self._linear(f"{at}down", wide, layer.down), rows), layer.out_norm)
+        wide = _gelu(self._linear(f"{prefix}up", rows, layer.up))
+        down = self._linear(f"{prefix}down", wide, layer.down)
+        return self._norm(op.add(down, rows), layer.out_norm)
 
     def _to_heads(self, x: Node) -> Node:
         shape = _constant([0, 0, self._weights.heads, self._weights.head_dim], np.int32)
@@ -149,16 +152,16 @@ class _Builder:
             return op.add(op.matmul(x, weight, False, True), _constant(quantised.bias))
         if quantised.smooth is not None:
             x = op.multiply(x, _constant(quantised.smooth))
-        low, high, levels, reach = quantised.low, quantised.high, 256, None
+        low, high, levels, largest = quantised.low, quantised.high, 256, None
         if quantised.per_token:
-            # Each token is divided by its own largest value, so the range of all is [-1, 1].
+            # Divide each token by its own largest value, so that all are in [-1, 1]
             top = op.reduce_max(op.abs(x), _constant([-1], np.int32), True)
-            reach = op.maximum(top, _constant(1e-12))
-            x, low, high, levels = op.divide(x, reach), -1.0, 1.0, 255
+            largest = op.maximum(top, _constant(1e-12))
+            x, low, high, levels = op.divide(x, largest), -1.0, 1.0, 255
         ends = [_constant(end) for end in (low, high, low, high)]
         x = op.fake_quantize(x, *ends, levels)
         weight = _dequantised(quantised.weight, quantised.weight_scale)
         product = op.matmul(x, weight, False, True)
-        if reach is not None:
-            product = op.multiply(product, reach)
+        if largest is not None:
+            product = op.multiply(product, largest)
         return op.add(product, _constant(quantised.bias))

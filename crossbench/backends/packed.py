@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class PackedBackend:
-    """No padding: cost grows with tokens, whatever lengths share a micro-batch.
+    """Computes without padding, so the cost grows with the number of real tokens.
 
-    A model of a family that our encoder does not compute runs by the library's padded forward.
-    `cls_only` computes the last layer for the CLS row where the head reads no other, which is
-    exact. `linear` picks the CPU's matrix library at fp32: mkl, onednn or auto. On a CPU, `streams`
-    chunks of about `chunk_tokens` tokens run side by side on one thread each (0: as many as the
-    deployment has threads). `group_overhead` is what an attention call costs, in attended pairs of
-    positions: the higher, the more sequences of unequal length attend together behind a mask.
+    A model family that our encoder does not support runs with transformers' padded forward pass.
+    `cls_only` computes the last layer for the CLS row only if the head reads no other, with the
+    same result. `linear` selects the CPU's matrix library at fp32: mkl, onednn or auto. On a CPU,
+    `streams` chunks of about `chunk_tokens` tokens run in parallel on one thread each (0: as many
+    as the deployment has threads). `group_overhead` is the cost of one attention call in query-key
+    pairs: with a higher value, more sequences of different lengths share a call, with a mask.
     """
 
     supported: ClassVar[Supported] = {
@@ -68,7 +68,7 @@ class PackedBackend:
 
     @property
     def encoder(self) -> str:
-        """`packed`, or `transformers` for a family that our encoder does not compute."""
+        """`packed`, or `transformers` for a family that our encoder does not support."""
         return "packed" if has_encoder(self.deployment.model) else "transformers"
 
     @property
@@ -85,13 +85,13 @@ class PackedBackend:
         from crossbench.models.encoder import PackedEncoder
 
         deployment = self.deployment
-        place = require(self.name, type(self), deployment.quant, deployment.device)
-        self._device = torch.device(place)
+        device = require(self.name, type(self), deployment.quant, deployment.device)
+        self._device = torch.device(device)
         if self.encoder != "packed":
-            self._library = PyTorchBackend(self.name, replace(deployment, device=place))
+            self._library = PyTorchBackend(self.name, replace(deployment, device=device))
             self._library.load_model()
             return
-        on_cpu = place == "cpu"
+        on_cpu = device == "cpu"
         encoder = PackedEncoder(
             read_weights(deployment.model),
             dtype=torch_dtype(deployment.quant),
@@ -105,7 +105,7 @@ class PackedBackend:
         count = self.streams or deployment.threads
         torch.set_num_threads(deployment.threads if count == 1 else 1)
         if on_cpu and count > 1:
-            # No padding to save here, so a group ends where its chunk is full.
+            # There is no padding to save, so a group simply ends when its chunk is full
             grouping = Grouping(0.0, 0.0, self.chunk_tokens, self.chunk_tokens)
             self._streams = Streams(count, grouping, self._run, self._run)
 
@@ -138,7 +138,7 @@ class PackedBackend:
         self._encoder = self._streams = self._library = None
 
     def _run(self, batch: TokenBatch) -> Inference:
-        """Values of sequences in ascending order of length; copying to the host synchronises."""
+        """Compute sequences in ascending order of length; copying to the host synchronises."""
         import torch
 
         assert self._encoder is not None, "load_model() comes first"
@@ -147,15 +147,15 @@ class PackedBackend:
         return Inference(values, batch.total_tokens)
 
     def _feed_forward(self) -> MakeFeedForward | None:
-        """What follows attention in a layer; None for the encoder's own."""
+        """Return a factory for the part of a layer after attention; None for the encoder's own."""
         return None
 
     def _projection(self, on_cpu: bool) -> MakeProjection:
         from crossbench.models import encoder
 
         if self.linear not in ("auto", "mkl", "onednn"):
-            raise ConfigError(f"linear={self.linear} is not known: give auto, mkl or onednn")
-        auto = "mkl" if cpu_features.mkl_knows_cpu() else "onednn"
-        chosen = auto if self.linear == "auto" else self.linear
-        packs = on_cpu and chosen == "onednn" and self.deployment.quant is Quant.FP32
-        return encoder.onednn_linear if packs else encoder.plain_linear
+            raise ConfigError(f"backend.linear={self.linear} is unknown: give auto, mkl or onednn")
+        default = "mkl" if cpu_features.mkl_supports_cpu() else "onednn"
+        library = default if self.linear == "auto" else self.linear
+        use_onednn = on_cpu and library == "onednn" and self.deployment.quant is Quant.FP32
+        return encoder.onednn_linear if use_onednn else encoder.plain_linear

@@ -1,4 +1,4 @@
-"""backend=pytorch: transformers' own padded forward. The plain baseline, and drift's reference."""
+"""backend=pytorch: transformers' own padded forward pass, the baseline and the reference."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class PyTorchBackend:
-    """One padded forward per micro-batch, in the order in which it came.
+    """Runs one padded forward pass per micro-batch, in arrival order.
 
-    int8 is dynamic: see models/dynamic_int8.py.
+    int8 uses dynamic quantisation: see models/dynamic_int8.py.
     """
 
     supported: ClassVar[Supported] = {
@@ -64,26 +64,28 @@ class PyTorchBackend:
         import torch
 
         deployment = self.deployment
-        place = require(self.name, type(self), deployment.quant, deployment.device)
-        self._device = torch.device(place)
+        device = require(self.name, type(self), deployment.quant, deployment.device)
+        self._device = torch.device(device)
         torch.set_num_threads(deployment.threads)
         self._model = load_library_model(deployment).to(self._device)
         if deployment.quant is Quant.INT8:
             from crossbench.models.dynamic_int8 import quantize_linears
 
-            # int8 makes ordinary numbers of NaN, so that no later check would see it
-            wrong = [name for name, tensor in self._model.named_parameters() if not _finite(tensor)]
-            if wrong:
+            # Quantisation turns NaN into ordinary numbers, so later checks would not find it
+            broken = [
+                name for name, values in self._model.named_parameters() if not _finite(values)
+            ]
+            if broken:
                 raise ModelError(
-                    f"{deployment.model.path} holds NaN or infinite numbers in "
-                    f"{', '.join(wrong[:4])}: restore the weights"
+                    f"{deployment.model.path} has NaN or infinite values in "
+                    f"{', '.join(broken[:4])}: restore the weights"
                 )
             quantize_linears(self._model, reduce_range=not cpu_features.has_int8_dot())
         self._model_bytes = stored_bytes(self._model)
         takes_types = "token_type_ids" in inspect.signature(self._model.forward).parameters
         self._uses_type_ids = takes_types and deployment.model.facts.tokenizer.uses_type_ids
         if known_family(deployment.model.config) is None and deployment.quant is Quant.FP32:
-            self._check_company()
+            self._check_padding_is_masked()
 
     def warmup(self, lengths: Sequence[int]) -> None:
         self.infer(sample_batch(lengths))
@@ -101,27 +103,27 @@ class PyTorchBackend:
         self._model = self._model_bytes = None
 
     def _pad_to(self, batch: TokenBatch) -> int | None:
-        """Tokens to pad every sequence to; None for no more than the longest."""
+        """Return the length to pad every sequence to; None for the longest one's length."""
         return None
 
     def _inputs(self, padded: PaddedBatch) -> dict[str, np.ndarray]:
-        """The forward's arguments."""
+        """Return the arguments of the forward pass."""
         inputs = {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
         if self._uses_type_ids:
             inputs["token_type_ids"] = padded.type_ids
         return inputs
 
-    def _check_company(self) -> None:
-        """Refuse a model that computes over padding in spite of the mask, as convolutions do.
+    def _check_padding_is_masked(self) -> None:
+        """Refuse a model that reads padding in spite of the mask, as convolutions do.
 
         Raises:
-            ModelError: a text alone has another value than beside a longer one.
+            ModelError: a text's value changes when a longer text is in the same batch.
         """
         model = self.deployment.model
         size = 2 if model.embedding is None else 1
         probes = [item for item in model.facts.tokenizer.probes if len(item.texts) == size]
         rows = sorted((item.ids[: model.max_length] for item in probes), key=len)
-        ids = [np.array(rows[place], dtype=np.int32) for place in (0, -1)]
+        ids = [np.array(rows[index], dtype=np.int32) for index in (0, -1)]
         zeros = [np.zeros(len(row), dtype=np.int32) for row in ids]
         lengths = [len(row) for row in ids]
         alone = TokenBatch.from_lengths(ids[0], zeros[0], lengths[:1])
@@ -129,12 +131,13 @@ class PyTorchBackend:
         first, second = (self._forward(item.padded(model.pad_id))[0] for item in (alone, both))
         if not np.allclose(first, second, rtol=1e-3, atol=1e-3, equal_nan=True):
             raise ModelError(
-                f"{model.path}: a text has another value where a longer one shares its batch, so "
-                f"its scores mean nothing: transformers' {model.architecture} computes over padding"
+                f"{model.path}: the result for a text changes when a longer text is in the same "
+                f"batch, because transformers' {model.architecture} computes over padding. Its "
+                "scores are not reliable: choose another model"
             )
 
     def _forward(self, padded: PaddedBatch) -> np.ndarray:
-        """Logits (n,) or vectors (n, dim), float32; copying to the host synchronises the device."""
+        """Return logits (n,) or vectors (n, dim), float32; copying to the host synchronises."""
         import torch
 
         from crossbench.models.pooling import pool_states
@@ -156,15 +159,17 @@ class PyTorchBackend:
         return on_host
 
 
-def _finite(tensor: torch.Tensor) -> bool:
-    return bool(tensor.isfinite().all())
+def _finite(values: torch.Tensor) -> bool:
+    return bool(values.isfinite().all())
 
 
 def load_library_model(deployment: Deployment) -> torch.nn.Module:
-    """transformers' sequence classifier or bare encoder in the deployment's precision, on the CPU.
+    """Load transformers' sequence classifier or bare encoder, on the CPU.
+
+    Its precision is the deployment's; for int8 it is fp32.
 
     Raises:
-        ModelError: the folder is broken, or its model does not give one score per pair.
+        ModelError: the folder is invalid, or its model does not give one score per pair.
     """
     from transformers import AutoModel, AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
@@ -175,7 +180,7 @@ def load_library_model(deployment: Deployment) -> torch.nn.Module:
         kind: Any = AutoModel
         changes: dict[str, Any] = {}
         if folder.embedding is None:
-            # One label, whether config.json says so or the head's shape alone
+            # One label, even if only the shape of the head says so
             kind, changes = AutoModelForSequenceClassification, {"num_labels": 1}
         if folder.config.get("pad_token_id") is None:
             changes["pad_token_id"] = folder.pad_id
@@ -188,25 +193,26 @@ def load_library_model(deployment: Deployment) -> torch.nn.Module:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
+    except Exception as error:  # transformers and safetensors raise many exception types
         raise ModelError(
             f"transformers cannot load {folder.path} ({type(error).__name__}: {error}): "
-            "check that its files are whole and belong together"
+            "check that its files are complete and belong together"
         ) from error
-    # transformers makes up at random what a folder does not hold; an embedder's pooler is not used.
+    # transformers initialises missing tensors at random; an embedder's pooler is not used
     unused = "pooler." if folder.embedding is not None else ()
     missing = [name for name in report["missing_keys"] if not name.startswith(unused)]
     if missing:
         raise ModelError(
-            f"{folder.path} holds no {', '.join(sorted(missing)[:4])}: it is neither a whole "
-            "cross-encoder nor, for want of modules.json with a pooling, a sentence-transformer"
+            f"{folder.path} lacks the tensors {', '.join(sorted(missing)[:4])}: it is neither a "
+            "complete cross-encoder nor a sentence-transformer (which needs a modules.json that "
+            "lists a pooling module)"
         )
     module: torch.nn.Module = model.eval()
     return module
 
 
 def sample_batch(lengths: Sequence[int]) -> TokenBatch:
-    """Sequences of these token lengths, for warming up; their content does not matter."""
+    """Return sequences of these token lengths for the warm-up; their content is arbitrary."""
     total = sum(lengths)
     ids = np.full(total, 5, dtype=np.int32)
     return TokenBatch.from_lengths(ids, np.zeros(total, dtype=np.int32), lengths)

@@ -1,4 +1,4 @@
-"""Run the groups of a micro-batch side by side on a few threads."""
+"""Run the groups of a micro-batch in parallel on several threads."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from crossbench.backends.bucketing import Cost, cut
 from crossbench.types import Inference, TokenBatch
 
-# Runs sequences in ascending order of length; must be safe to call from several threads.
+# Computes sequences in ascending order of length; must be safe to call from several threads
 Run = Callable[[TokenBatch], Inference]
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """How a micro-batch is cut: see `bucketing.cut` and `bucketing.Cost`."""
+    """How to split a micro-batch into groups: see `bucketing.cut` and `bucketing.Cost`."""
 
     overhead_tokens: float
     attention_cost: float
@@ -26,12 +26,12 @@ class Grouping:
 
 
 class Streams:
-    """`count` single-threaded engines, and one that may use all threads.
+    """A pool of `count` single-threaded streams, and one engine that uses all threads.
 
-    A micro-batch is sorted by length, cut into groups, and computed by the streams, longest group
-    first: independent streams need not wait for each other after every operation, as threads that
-    share one call must. A micro-batch that is one group goes to `run_wide`, whose threads share
-    it: nothing else is there to do, so its latency counts.
+    A micro-batch is sorted by length and split into groups, which the streams compute, longest
+    first. Independent streams do not wait for each other after every operation, as the threads of a
+    single call must. A micro-batch that forms a single group goes to `run_wide`, whose threads
+    share it, because there is no other work and only its latency matters.
     """
 
     def __init__(self, count: int, grouping: Grouping, run: Run, run_wide: Run) -> None:
@@ -39,7 +39,7 @@ class Streams:
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="stream")
 
     def infer(self, batch: TokenBatch) -> Inference:
-        """Values in the batch's order, whatever order and company they were computed in."""
+        """Return the values in batch order, independent of how the batch was split."""
         if len(batch) == 1:
             return self._run_wide(batch)
         grouping = self._grouping

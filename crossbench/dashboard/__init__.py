@@ -1,1 +1,1 @@
-"""The live page: a process of its own, a client of the server's metrics and of the journal."""
+"""The dashboard: a separate process that shows the server's metrics and the journal's events."""

@@ -1,4 +1,4 @@
-"""`python -m crossbench.dashboard server.address=HOST:PORT`: the page of a server that runs."""
+"""`python -m crossbench.dashboard server.address=HOST:PORT`: shows the page of a running server."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from crossbench.system.addresses import split_address
 
 
 def watch(config: DictConfig) -> None:
-    """Show the server at `server.address` until Ctrl-C, whether it is up yet or not."""
+    """Show the server at `server.address` until Ctrl-C; the server may start later."""
     chosen = run_settings(config, []).dashboard
     settings = chosen.build()
     if not isinstance(settings, WebDashboard):
-        raise ConfigError(f"dashboard={chosen.name} shows nothing: leave it out here")
+        raise ConfigError(f"dashboard={chosen.name} has no page to show: leave out this override")
     address = str(composed_config(config).value("server.address", ""))
     split_address(address, "server.address")
     from crossbench.dashboard.web import listen, serve, url_of
@@ -26,8 +26,8 @@ def watch(config: DictConfig) -> None:
     listener = listen(settings.host, settings.port)
     url = url_of(listener)
     if settings.port not in (0, listener.getsockname()[1]):
-        print(f"port {settings.port} is taken, so the page is on the next free one")
-    print(f"dashboard of {address}: {url}  (Ctrl-C ends it, not the server)", flush=True)
+        print(f"port {settings.port} is taken, so the dashboard uses the next free one")
+    print(f"dashboard of {address}: {url}  (Ctrl-C ends the dashboard, not the server)", flush=True)
     serve(listener, Board(address), None, lambda: None)
 
 

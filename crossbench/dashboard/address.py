@@ -1,4 +1,4 @@
-"""Where a dashboard is, said once it is up."""
+"""Waits for the dashboard and prints its URL."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from crossbench.dashboard.process import Dashboard
 from crossbench.errors import DashboardError
 
 
-def url_once_up(
-    dashboard: Dashboard, tell: Callable[[str], None], warn: Callable[[str], None]
+def wait_for_url(
+    dashboard: Dashboard, inform: Callable[[str], None], warn: Callable[[str], None]
 ) -> str | None:
-    """Wait for its URL and `tell` it; None without a dashboard.
+    """Wait for the dashboard's URL, pass it to `inform` and return it; None without a dashboard.
 
-    One that does not come up costs a warning, never a result: `warn` gets the reason.
+    If the dashboard does not start, `warn` gets the reason and the run continues.
     """
     try:
         url = dashboard.ready()
@@ -21,5 +21,5 @@ def url_once_up(
         warn(str(error))
         return None
     if url:
-        tell(f"dashboard: {url}" + (f"  ({dashboard.note})" if dashboard.note else ""))
+        inform(f"dashboard: {url}" + (f"  ({dashboard.note})" if dashboard.note else ""))
     return url

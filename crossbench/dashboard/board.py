@@ -1,6 +1,6 @@
-"""What there is to show, whoever shows it: fed with events and metrics, asked for figures.
+"""The state behind the dashboard: it takes in events and metrics and provides the figures to show.
 
-Knows no web, no gRPC and no clock but the times that it is handed.
+It imports no web framework and reads no clock: all times are passed in.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from crossbench.events import (
 from crossbench.serving import inference_pb2 as pb
 from crossbench.types import Task
 
-HISTORY = 180  # samples, a second each
+HISTORY = 180  # samples, one per second
 RATE_WINDOW_S = 5.0
 
 
@@ -53,9 +53,9 @@ class Board:
     def __init__(self, address: str | None) -> None:
         self.address = address
         self.info: pb.ServerInfo | None = None
-        self.pages = 0  # that are open
-        self.linked = False
-        self.lost = False  # there was or should be a server, and it does not answer
+        self.open_pages = 0
+        self.is_connected = False
+        self.lost = False  # a server is expected but does not answer
         self.sweep = ""
         self.cells_planned = 0
         self.cells: dict[int, CellRow] = {}
@@ -67,17 +67,17 @@ class Board:
         self.client_failed: Counter[str] = Counter()
         self.samples: deque[Sample] = deque(maxlen=HISTORY)
         self.windows: deque[ClientWindow] = deque(maxlen=HISTORY)
-        self.marks: deque[tuple[float, str]] = deque(maxlen=HISTORY)  # where a cell began
-        self._base = Counters.zero()
-        self._base_failed: Counter[str] = Counter()
-        self._base_s = 0.0
+        self.cell_starts: deque[tuple[float, str]] = deque(maxlen=HISTORY)  # Unix time and name
+        self._counters_at_reset = Counters.zero()
+        self._failed_at_reset: Counter[str] = Counter()
+        self._reset_s = 0.0
 
-    # What is fed
+    # Input
 
     def apply(self, recorded: Recorded) -> None:
-        """Take in one event of the journal.
+        """Apply one event of the journal.
 
-        What ends a cell is left alone where the line that began it was lost.
+        The end of a cell is ignored if the line with its start was lost.
         """
         event, time_s, cell = recorded.event, recorded.time_s, recorded.cell
         match event:
@@ -113,7 +113,7 @@ class Board:
         self.settings = event.config
         self.progress = None
         self.client_failed.clear()
-        self.marks.append((time_s, f"cell {number + 1}"))
+        self.cell_starts.append((time_s, f"cell {number + 1}"))
 
     def _end_cell(self, row: CellRow, event: CellEnded, time_s: float) -> None:
         row.status, row.error = event.status, event.error
@@ -135,27 +135,27 @@ class Board:
         )
 
     def connected(self, info: pb.ServerInfo) -> None:
-        self.info, self.linked, self.lost = info, True, False
-        self._base, self._base_failed = Counters.zero(), Counter()
+        self.info, self.is_connected, self.lost = info, True, False
+        self._counters_at_reset, self._failed_at_reset = Counters.zero(), Counter()
 
     def disconnected(self, lost: bool) -> None:
-        self.linked, self.lost = False, lost
+        self.is_connected, self.lost = False, lost
 
     def sample(self, metrics: pb.Metrics, gpus: tuple[GpuUse, ...], time_s: float) -> None:
-        """A message of the server, once a second."""
+        """Add one metrics message of the server; there is one per second."""
         counters = Counters.of(metrics)
         last = self.samples[-1].metrics if self.samples else None
-        anew = last is None or metrics.since_reset_s < last.since_reset_s
-        interval = counters if anew or last is None else counters - Counters.of(last)
-        if anew:  # another server, or somebody has reset it: what was set aside is gone there
-            self._base, self._base_failed = Counters.zero(), Counter()
-            self._base_s = 0.0
+        restarted = last is None or metrics.since_reset_s < last.since_reset_s
+        interval = counters if restarted or last is None else counters - Counters.of(last)
+        if restarted:  # another server, or its counters were reset
+            self._counters_at_reset, self._failed_at_reset = Counters.zero(), Counter()
+            self._reset_s = 0.0
         speed = self._pairs_per_s(metrics)
         cores = metrics.cpu_cores if metrics.since_reset_s > 1.0 else None
         self.samples.append(Sample(time_s, metrics, interval, speed, cores, gpus))
 
     def _pairs_per_s(self, now: pb.Metrics) -> float | None:
-        """Over the last seconds of the same count."""
+        """Throughput over the last seconds, back to the last restart of the counters at most."""
         before = now
         for sample in reversed(self.samples):
             elapsed_s = now.since_reset_s - sample.metrics.since_reset_s
@@ -166,30 +166,30 @@ class Board:
         return (now.pairs - before.pairs) / elapsed_s if elapsed_s else None
 
     def reset(self) -> None:
-        """Start the counters and the curves anew, here alone: the server goes on counting."""
+        """Reset the counters and charts of this board only; the server continues to count."""
         if self.samples:
             last = self.samples[-1]
-            self._base = Counters.of(last.metrics)
-            self._base_failed = Counter(dict(last.metrics.requests_failed))
-            self._base_s = last.metrics.since_reset_s
+            self._counters_at_reset = Counters.of(last.metrics)
+            self._failed_at_reset = Counter(dict(last.metrics.requests_failed))
+            self._reset_s = last.metrics.since_reset_s
             self.samples.clear()
-            # The next interval is counted from here
+            # The next interval starts here
             self.samples.append(dataclasses.replace(last, interval=Counters.zero()))
         self.windows.clear()
-        self.marks.clear()
+        self.cell_starts.clear()
         self.client_failed.clear()
 
-    # What is asked for
+    # Output
 
     @property
     def unit(self) -> str:
-        """What is counted: texts where the running cell embeds, else pairs."""
+        """The unit of work: `texts` if the running cell embeds, else `pairs`."""
         embeds = self.settings.get("load.task") == Task.EMBED
         return (Task.EMBED if embeds else Task.SCORE).unit
 
     @property
-    def measured(self) -> bool:
-        """Whether a cell runs, whose numbers a reset of its server would change."""
+    def is_measuring(self) -> bool:
+        """Whether a cell is running, whose measurement a reset of its server would change."""
         return self.current is not None
 
     @property
@@ -198,37 +198,41 @@ class Board:
 
     @property
     def has_device(self) -> bool:
-        """Whether there is a GPU, or device memory that the server counts itself (mps, mlx)."""
+        """Whether there is a GPU, or device memory that the server reports (mps, mlx)."""
         last = self.last
         return last is not None and bool(last.gpus or last.metrics.HasField("device_memory_mb"))
 
     @property
     def totals(self) -> Counters:
-        """What was counted since the reset."""
-        return Counters.of(self.last.metrics) - self._base if self.last else Counters.zero()
+        """The server's counters since the last reset."""
+        return (
+            Counters.of(self.last.metrics) - self._counters_at_reset
+            if self.last
+            else Counters.zero()
+        )
 
     @property
     def failed(self) -> dict[str, int]:
-        """Failed requests by gRPC status since the reset, as the server counted them."""
+        """Failed requests by gRPC status since the last reset, as counted by the server."""
         if self.last is None:
             return {}
         counted = Counter(dict(self.last.metrics.requests_failed))
-        return dict(counted - self._base_failed)
+        return dict(counted - self._failed_at_reset)
 
     @property
     def since_reset_s(self) -> float:
-        return self.last.metrics.since_reset_s - self._base_s if self.last else 0.0
+        return self.last.metrics.since_reset_s - self._reset_s if self.last else 0.0
 
     @property
     def status(self) -> str:
-        """One of ended, disconnected, waiting, connected, or what the running cell does."""
+        """`ended`, `disconnected`, `waiting`, `connected`, or the stage of the running cell."""
         if self.ended:
             return "ended"
         if self.lost:
             return "disconnected"
         if self.current is not None:
             return self.stage
-        if self.linked:
+        if self.is_connected:
             return "connected"
         return "waiting"
 
@@ -237,11 +241,14 @@ class Board:
         return [row for row in self.cells.values() if row.ended_s is not None]
 
     def cell_share(self) -> float:
-        """How much of the running cell's measurement is done, 0 to 1."""
+        """The completed share of the running cell's measurement, 0 to 1."""
         return self.progress.share if self.progress else 0.0
 
     def time_left_s(self, time_s: float) -> float | None:
-        """Until the sweep ends, by the mean of its cells so far; None before one has ended."""
+        """Estimated seconds until the sweep ends, from the mean duration of its cells so far.
+
+        None before the first cell has ended.
+        """
         took_s = [row.ended_s - row.started_s for row in self.done if row.ended_s is not None]
         if not took_s or not self.cells_planned:
             return None

@@ -1,7 +1,7 @@
-"""The charts: ECharts options that stand still, and the data that move through them.
+"""The charts: their fixed ECharts options, and their data as it changes.
 
-Colours are the page's CSS variables (the SVG renderer hands them to the browser), so a change of
-theme needs no new drawing.
+Colours are the page's CSS variables, which the SVG renderer passes to the browser, so a change of
+theme needs no redraw.
 """
 
 from __future__ import annotations
@@ -14,45 +14,45 @@ from typing import Any
 from crossbench.dashboard.board import HISTORY, Board
 from crossbench.dashboard.figures import ClientWindow, Sample
 
-SHORTEST_S = 60  # that the time axis shows, when there is no more to see yet
+SHORTEST_S = 60  # length of the time axis at the start
 Points = list[list[float | None]]
 Value = float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One curve: a figure of the server's samples, or of the client's windows."""
+    """One curve: a figure from the server's samples or from the client's windows."""
 
     name: str
     color: str
-    of_sample: Callable[[Sample], Value] | None = None
-    of_window: Callable[[ClientWindow], Value] | None = None
-    right: bool = False  # on the second axis
+    from_sample: Callable[[Sample], Value] | None = None
+    from_window: Callable[[ClientWindow], Value] | None = None
+    right: bool = False  # uses the right axis
     stacked: bool = False
     dashed: bool = False
-    held: bool = False  # a mean over requests stays as it was in a second without any
+    keeps_last: bool = False  # repeats its last value in a second without requests
 
     def points(self, board: Board) -> Points:
-        """[Unix ms, value], oldest first, with a gap where another cell began."""
-        if self.of_sample is not None:
-            found = [(item.time_s, self.of_sample(item)) for item in board.samples]
+        """Points [Unix ms, value], oldest first, with a gap at each start of a cell."""
+        if self.from_sample is not None:
+            found = [(item.time_s, self.from_sample(item)) for item in board.samples]
         else:
-            assert self.of_window is not None
-            found = [(item.time_s, self.of_window(item)) for item in board.windows]
-        gaps = [(at, None) for at, _ in board.marks]
+            assert self.from_window is not None
+            found = [(item.time_s, self.from_window(item)) for item in board.windows]
+        gaps = [(at, None) for at, _ in board.cell_starts]
         points: Points = []
         last: Value = None
         for at, value in sorted([*found, *gaps], key=itemgetter(0)):
-            last = last if self.held and value is None and (at, None) not in gaps else value
+            last = last if self.keeps_last and value is None and (at, None) not in gaps else value
             points.append([at * 1e3, _short(last)])
         return points
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A titled group of lines; `units` are those of the left axis and, where used, the right.
+    """A titled group of lines; `units` has the units of the left and, if used, the right axis.
 
-    `{unit}` among them is what the board counts: pairs or texts.
+    `{unit}` in them stands for the board's unit: pairs or texts.
     """
 
     key: str
@@ -64,7 +64,7 @@ class Chart:
         return f"{self.title}, {' / '.join(self.units).format(unit=board.unit)}"
 
     def options(self) -> dict[str, Any]:
-        """What never changes."""
+        """The options that do not change."""
         return {
             "animation": False,
             "color": [f"var(--{line.color})" for line in self.lines],
@@ -94,12 +94,14 @@ class Chart:
             "series": [self._series(line) for line in self.lines],
         }  # fmt: skip
 
-    def moved(self, board: Board, time_s: float) -> dict[str, Any]:
-        """What is new: the last minutes up to now, on the axis that moves with them."""
+    def updated(self, board: Board, time_s: float) -> dict[str, Any]:
+        """The options that change: the data of the last minutes and the limits of the time axis."""
         series: list[dict[str, Any]] = [{"data": line.points(board)} for line in self.lines]
         first_s = board.samples[0].time_s if board.samples else time_s
         oldest_s = time_s - min(HISTORY, max(SHORTEST_S, time_s - first_s))
-        marks = [{"xAxis": at * 1e3, "name": name} for at, name in board.marks if at > oldest_s]
+        marks = [
+            {"xAxis": at * 1e3, "name": name} for at, name in board.cell_starts if at > oldest_s
+        ]
         if board.cells_planned > 1:
             series[0]["markLine"] = {"data": marks}
         return {"xAxis": {"min": oldest_s * 1e3, "max": time_s * 1e3}, "series": series}
@@ -131,7 +133,7 @@ class Chart:
 
 
 def _short(value: Value) -> Value:
-    """Four digits that count: a curve of pixels needs no more, and the page loads less."""
+    """Round to four significant digits, which is enough for a curve and keeps the data small."""
     return None if value is None else float(f"{value:.4g}")
 
 
@@ -154,28 +156,28 @@ def _percent(value: Value) -> Value:
 CHARTS = (
     Chart("throughput", "Throughput", ["{unit}/s"], [
         Line("server", "blue", lambda s: s.pairs_per_s),
-        Line("client", "orange", of_window=lambda w: w.pairs_per_s, dashed=True),
+        Line("client", "orange", from_window=lambda w: w.pairs_per_s, dashed=True),
     ]),
     Chart("latency", "Latency", ["ms"], [
         Line("p50", "blue", _recent("latency_ms", "p50")),
         Line("p95", "green", _recent("latency_ms", "p95")),
         Line("p99", "purple", _recent("latency_ms", "p99")),
-        Line("client p50", "orange", of_window=lambda w: w.p50_ms, dashed=True),
-        Line("client p95", "red", of_window=lambda w: w.p95_ms, dashed=True),
+        Line("client p50", "orange", from_window=lambda w: w.p50_ms, dashed=True),
+        Line("client p95", "red", from_window=lambda w: w.p95_ms, dashed=True),
     ]),
-    Chart("stages", "Stage times, mean of a request", ["ms"], [
-        Line("tokenise", "orange", _mean("tokenize"), stacked=True, held=True),
-        Line("queue", "purple", _mean("queue"), stacked=True, held=True),
-        Line("infer", "blue", _mean("infer"), stacked=True, held=True),
+    Chart("stages", "Stage times, mean per request", ["ms"], [
+        Line("tokenise", "orange", _mean("tokenize"), stacked=True, keeps_last=True),
+        Line("queue", "purple", _mean("queue"), stacked=True, keeps_last=True),
+        Line("infer", "blue", _mean("infer"), stacked=True, keeps_last=True),
     ]),
     Chart("queue", "Queue", ["{unit}", "ms"], [
         Line("waiting", "blue", lambda s: s.metrics.queue_pairs),
-        Line("mean wait, ms", "orange", _mean("queue"), right=True, held=True),
+        Line("mean wait, ms", "orange", _mean("queue"), right=True, keeps_last=True),
     ]),
     Chart("batches", "Micro-batches", ["{unit}", "%"], [
-        Line("in each", "blue", lambda s: s.interval.pairs_per_batch, held=True),
+        Line("per micro-batch", "blue", lambda s: s.interval.pairs_per_batch, keeps_last=True),
         Line("padding waste, %", "orange", lambda s: _percent(s.interval.padding_waste),
-             right=True, held=True),
+             right=True, keeps_last=True),
     ]),
     Chart("usage", "CPU and memory of the server", ["cores", "MB"], [
         Line("cores", "blue", lambda s: s.cores),
@@ -183,10 +185,11 @@ CHARTS = (
     ]),
 )  # fmt: skip
 
-# Shown where there is one
+# Shown only if there is a device
 GPU_CHART = Chart("gpu", "GPU", ["%", "MB"], [
-    Line("busy, %", "blue", lambda s: max((100 * g.utilization for g in s.gpus), default=None)),
-    Line("memory of all, MB", "purple",
+    Line("utilisation, %", "blue",
+         lambda s: max((100 * g.utilization for g in s.gpus), default=None)),
+    Line("memory used, MB", "purple",
          lambda s: sum(g.memory_used_mb for g in s.gpus) if s.gpus else None, right=True),
     Line("model, MB", "green",
          lambda s: s.metrics.device_memory_mb if s.metrics.HasField("device_memory_mb") else None,

@@ -1,9 +1,9 @@
-"""The dashboard's process, as a sweep, a cell or a server starts it.
+"""The dashboard process, which a sweep, a cell or a server starts.
 
-Its one argument is JSON: host, port, journal. It says where it listens in one event and ends when
-its standard input closes. Its imports cost a second of CPU, which is why whoever starts it
-waits for that line before anything is measured. From then on it takes in one message a second, and
-gives way to whatever else wants the CPU.
+Its only argument is JSON with host, port and journal. It writes one event with its URL to standard
+output and ends when its standard input closes. Its imports cost a second of CPU time, so the parent
+waits for that event before it measures anything. After that the process handles one message per
+second, at low priority.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from crossbench.dashboard.web import listen, serve, url_of
 from crossbench.errors import ConfigError
 from crossbench.events import DashboardListens, DashboardRefused, encode
 
-LAST_WORDS_S = 4.0  # for open pages, which look every other second, to show how it ended
+FINAL_REFRESH_S = 4.0  # so that open pages, which update every two seconds, show how it ended
 
 
 def main(settings: dict[str, str]) -> None:
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever libraries print goes to the log
+    os.dup2(2, 1)  # output of libraries goes to the log
     board = Board(address=None)
 
     def send(event: DashboardListens | DashboardRefused) -> None:
@@ -44,8 +44,8 @@ def main(settings: dict[str, str]) -> None:
     def end_with_parent() -> None:
         while os.read(0, 4096):
             pass
-        if board.pages:
-            time.sleep(LAST_WORDS_S)
+        if board.open_pages:
+            time.sleep(FINAL_REFRESH_S)
         os._exit(0)
 
     threading.Thread(target=end_with_parent, name="parent-watch", daemon=True).start()

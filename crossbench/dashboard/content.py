@@ -1,4 +1,4 @@
-"""The board in words and numbers with their units, as the page prints them."""
+"""The texts, tables and figures that the page shows for the state of a board."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crossbench.wording import ABSENT, counted, number, percent
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One large figure with its unit, and a small line below."""
+    """A large figure with its unit, and a small line below."""
 
     label: str
     value: str
@@ -25,7 +25,7 @@ class Tile:
 
 
 def duration(seconds: float) -> str:
-    """For example `45 s`, `12 min`, `3 h 05 min`."""
+    """Format a duration: `45 s`, `12 min`, `3 h 05 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -33,7 +33,7 @@ def duration(seconds: float) -> str:
 
 
 def tiles(board: Board) -> Iterator[Tile]:
-    """The figures of now in their order; the last one only where there is a GPU to speak of."""
+    """Yield the tiles with the current figures; the device tile only if there is a device."""
     last, totals = board.last, board.totals
     metrics = last.metrics if last else None
     window = board.windows[-1] if board.windows else None
@@ -47,15 +47,15 @@ def tiles(board: Board) -> Iterator[Tile]:
         seen = getattr(window, f"{name}_ms") if window else None
         below = f"client {number(seen)}" if seen is not None else ""
         yield Tile(f"Latency {name}", number(value), "ms", below)
-    waiting = metrics.queue_pairs if metrics else None
+    queued = metrics.queue_pairs if metrics else None
     wait_ms = last.interval.mean_ms("queue") if last else None
-    yield Tile("Queue", number(waiting), unit, f"wait {number(wait_ms)} ms")
+    yield Tile("Queue", number(queued), unit, f"wait {number(wait_ms)} ms")
     waste = totals.padding_waste
     below = f"padding waste {ABSENT if waste is None else percent(waste, 1)}"
     yield Tile("Micro-batch", number(totals.pairs_per_batch), unit, below)
     cores = last.cores if last else None
-    spent = f"{number(metrics.cpu_s)} s in all" if metrics else ""
-    yield Tile("CPU", number(cores), "cores", spent)
+    cpu_time = f"{number(metrics.cpu_s)} s in total" if metrics else ""
+    yield Tile("CPU", number(cores), "cores", cpu_time)
     resident = metrics.rss_mb if metrics else None
     peak = f"peak {number(metrics.rss_peak_mb)}" if metrics else ""
     yield Tile("Memory", number(resident), "MB", peak)
@@ -68,23 +68,23 @@ def tiles(board: Board) -> Iterator[Tile]:
 
 def _device_tile(last: Sample) -> Tile:
     metrics = last.metrics
-    own = f"model {number(metrics.device_memory_mb)} MB" if metrics.device_memory_mb else ""
+    model = f"model {number(metrics.device_memory_mb)} MB" if metrics.device_memory_mb else ""
     if not last.gpus:
         peak = f"peak {number(metrics.device_memory_peak_mb)}"
         return Tile("Device memory", number(metrics.device_memory_mb), "MB", peak)
     busiest = max(last.gpus, key=lambda gpu: gpu.utilization)
-    below = own or f"{number(busiest.memory_used_mb)} of {number(busiest.memory_total_mb)} MB"
+    below = model or f"{number(busiest.memory_used_mb)} of {number(busiest.memory_total_mb)} MB"
     return Tile(f"GPU {busiest.index}", f"{100 * busiest.utilization:.0f}", "%", below)
 
 
-def status_words(board: Board) -> str:
-    """What is going on, for people; changes only when that changes."""
+def status_text(board: Board) -> str:
+    """The status line of the page; the text changes only if the status does."""
     status = board.status
-    place = ""
+    cell = ""
     if board.current is not None and board.cells_planned > 1:
-        place = f"cell {board.current + 1} of {board.cells_planned}: "
+        cell = f"cell {board.current + 1} of {board.cells_planned}: "
     if status == "disconnected":
-        return f"{place}disconnected from {board.address}; trying again"
+        return f"{cell}disconnected from {board.address}; trying to reconnect"
     if status == "ended":
         return board.ended
     if status == "connected":
@@ -93,11 +93,11 @@ def status_words(board: Board) -> str:
         if board.address:
             return f"connecting to {board.address}"
         return "waiting for the next cell" if board.cells else "waiting for the server"
-    return place + status
+    return cell + status
 
 
 def subtitle(board: Board) -> str:
-    """What is served, on what."""
+    """Model, backend, precision, device and workers of the server."""
     facts = server_facts(board.info)
     if not facts:
         return ""
@@ -105,22 +105,26 @@ def subtitle(board: Board) -> str:
     workers = ""
     if facts["workers"]:
         workers = f"{facts['workers']} × {counted(facts['threads'], 'thread')}"
-    return " · ".join(str(word) for word in [*shown, workers] if word)
+    return " · ".join(str(item) for item in [*shown, workers] if item)
 
 
-def sweep_words(board: Board, time_s: float) -> str:
-    """How far the sweep is and how long it still takes."""
+def sweep_text(board: Board, time_s: float) -> str:
+    """Progress of the sweep and the estimated time left."""
     if board.cells_planned <= 1:
         return "one cell"
     left_s = board.time_left_s(time_s)
-    left = "time left: known after the first cell" if left_s is None else f"{duration(left_s)} left"
+    left = (
+        "time left: unknown until the first cell has ended"
+        if left_s is None
+        else f"{duration(left_s)} left"
+    )
     if len(board.done) == board.cells_planned:
         left = "complete"
     return f"{len(board.done)} of {board.cells_planned} cells done · {left}"
 
 
 def sweep_share(board: Board) -> float:
-    """0 to 1, with the running cell's own share."""
+    """The completed share of the sweep, 0 to 1, including the running cell's share."""
     if not board.cells_planned:
         return 0.0
     running = board.cell_share() if board.current is not None else 0.0
@@ -135,7 +139,7 @@ def _figure(figures: Mapping[str, float | None], metric: Metric) -> str:
 
 
 def cells_html(board: Board) -> str:
-    """The table of cells, newest last; every text escaped."""
+    """The table of cells as HTML, newest last, with all texts escaped."""
     embeds = any(row.figures.get(TEXTS_PER_S.name) is not None for row in board.cells.values())
     rate = "pairs or texts/s" if embeds else PAIRS_PER_S.heading
     figures = (rate if metric is PAIRS_PER_S else metric.heading for metric in CELL_FIGURES)
@@ -153,7 +157,7 @@ def cells_html(board: Board) -> str:
 
 
 def errors_html(board: Board) -> str:
-    """Failed requests by status, the server's count and the client's."""
+    """A table of failed requests by status, as counted by the server and by the client."""
     server, client = board.failed, board.client_failed
     if not server and not client:
         return '<p class="quiet">No request has failed.</p>'
@@ -167,10 +171,10 @@ def errors_html(board: Board) -> str:
 
 
 def config_html(board: Board) -> str:
-    """The configuration, choices and plain values first; without one, what the server says."""
+    """The configuration as HTML, top-level values first; without one, the facts of the server."""
     shown = board.settings or {key: str(value) for key, value in server_facts(board.info).items()}
     if not shown:
-        return '<p class="quiet">Not known yet.</p>'
+        return '<p class="quiet">The configuration is not known yet.</p>'
     rows = "".join(
         f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>"
         for key, value in sorted(shown.items(), key=lambda item: "." in item[0])

@@ -1,4 +1,4 @@
-"""What `/metrics` answers: the board as one JSON document."""
+"""The JSON document that `/metrics` returns for a board."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from crossbench.measure import catalogue
 from crossbench.measure.metric import View
 from crossbench.serving import inference_pb2 as pb
 
-# Of a cell's row; one that embeds has its texts a second in the place of its pairs
+# Metrics in a cell's row; a cell that embeds has texts/s instead of pairs/s
 CELL_FIGURES = tuple(
     metric for metric in catalogue.shown(View.DASHBOARD) if metric is not catalogue.TEXTS_PER_S
 )
@@ -18,11 +18,10 @@ STAGES = ("tokenize", "queue", "infer")
 
 
 def document(board: Board, time_s: float) -> dict[str, Any]:
-    """Every figure under a name with its unit; null where there is none.
+    """Return every figure under a name with its unit; None if it is unknown.
 
-    Counters are since the last reset, throughput is over the last 5 s, latencies and stages are of
-    the last 30 s. Figures stay as they were last heard when the server is gone: `status` and
-    `age_s` say so.
+    Counters start at the last reset, throughput covers the last 5 s, latencies and stages the last
+    30 s. If the server is gone, the last known figures remain; `status` and `age_s` show that.
     """
     last, totals = board.last, board.totals
     metrics = last.metrics if last else pb.Metrics()
@@ -66,7 +65,7 @@ def document(board: Board, time_s: float) -> dict[str, Any]:
 
 
 def server_facts(info: pb.ServerInfo | None) -> dict[str, Any]:
-    """What is served and on what; empty before the server has said it."""
+    """Facts about the server and its first model; empty before they are known."""
     if info is None:
         return {}
     served = info.models[0] if info.models else pb.ModelInfo()

@@ -1,4 +1,4 @@
-"""From two messages of WatchMetrics to the figures of the interval between them."""
+"""Counters of the server, and the figures of the interval between two of its messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from crossbench.serving import inference_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What a server has counted; never falls but when it starts anew."""
+    """The counters of a server; they only decrease when they are reset."""
 
     requests_ok: int
     pairs: int
@@ -41,7 +41,7 @@ class Counters:
 
     @property
     def padding_waste(self) -> float | None:
-        """Share of the computed positions that held no token, 0 to 1."""
+        """Share of the computed tokens that were padding, 0 to 1; None if none were computed."""
         return 1.0 - self.batch_tokens / self.tokens_computed if self.tokens_computed else None
 
     @property
@@ -49,14 +49,14 @@ class Counters:
         return self.batch_pairs / self.batches if self.batches else None
 
     def mean_ms(self, stage: str) -> float | None:
-        """Mean of `latency`, `tokenize`, `queue` or `infer` over the requests."""
+        """Mean of `latency`, `tokenize`, `queue` or `infer` per request; None without requests."""
         total_ms: float = getattr(self, f"{stage}_sum_ms")
         return total_ms / self.requests_ok if self.requests_ok else None
 
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """One GPU as NVML sees it; memory in MB (1e6 bytes), utilisation 0 to 1."""
+    """The state of one GPU from NVML; memory in MB (1e6 bytes), utilisation 0 to 1."""
 
     index: int
     name: str
@@ -67,10 +67,10 @@ class GpuUse:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One second of a server: `interval` holds what was counted since the sample before.
+    """One second of a server; `interval` has the counts since the previous sample.
 
-    `pairs_per_s` is over the last seconds: where a request takes one, a second's count only jumps.
-    It and `cores` are None until there is a second to speak of.
+    `pairs_per_s` covers several seconds, as single seconds fluctuate if a request takes that long.
+    It and `cores` are None during the first second.
     """
 
     time_s: float  # Unix
@@ -83,7 +83,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class ClientWindow:
-    """About a second as the client saw it; percentiles in ms, None where no request succeeded."""
+    """About one second measured by the client; percentiles in ms, None if no request succeeded."""
 
     time_s: float  # Unix
     requests: int

@@ -1,4 +1,4 @@
-"""GPU utilisation and memory through NVML, where its Python package is installed."""
+"""GPU utilisation and memory through NVML, if its Python package is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MB = 1e6
 
 
 class Gpus:
-    """What NVML (nvidia-ml-py) says of this machine's GPUs; none where it is absent."""
+    """This machine's GPUs as reported by NVML (nvidia-ml-py); none if it is not installed."""
 
     def __init__(self) -> None:
         self._nvml: Any = None
@@ -20,14 +20,14 @@ class Gpus:
             import pynvml
         except ImportError:
             return
-        with contextlib.suppress(pynvml.NVMLError):  # the package is here, the driver is not
+        with contextlib.suppress(pynvml.NVMLError):  # the package is installed, but no driver
             pynvml.nvmlInit()
             count = range(pynvml.nvmlDeviceGetCount())
             self._handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in count]
         self._nvml = pynvml
 
     def read(self) -> tuple[GpuUse, ...]:
-        """Every GPU as it is now; one that does not answer is left out."""
+        """The current state of every GPU; one that does not respond is left out."""
         found = []
         for index, handle in enumerate(self._handles):
             with contextlib.suppress(self._nvml.NVMLError):

@@ -1,4 +1,4 @@
-"""Who may ask: no page of another site, and nobody under a name that is not this machine's."""
+"""Access control: refuses requests from other sites' pages and for foreign host names."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 @dataclass(frozen=True)
 class Guard:
-    """ASGI middleware in front of everything.
+    """ASGI middleware in front of all routes.
 
-    A page of another site can make a browser send requests here. Under its own name that resolves
-    to this machine (DNS rebinding) it could read the answers too: such a `Host` is refused. Its
-    web sockets and whatever is no plain GET are refused by where they come from.
+    A page of another site can make a browser send requests here. If its own host name resolves to
+    this machine (DNS rebinding), it could also read the responses, so such a `Host` is refused.
+    Cross-site web sockets, and cross-site requests other than GET and HEAD, are refused too.
     """
 
     app: ASGIApp
@@ -32,22 +32,22 @@ class Guard:
         headers = Headers(scope=scope)
         reads = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
         if not is_own_host(headers.get("host", "")):
-            words = f"this dashboard does not answer as {headers.get('host')!r}: use its address"
-        elif not reads and is_foreign(headers):
-            words = "refused: the request comes from another site's page"
+            refusal = f"this dashboard is not served as {headers.get('host')!r}: use its address"
+        elif not reads and is_cross_site(headers):
+            refusal = "refused: the request comes from a page of another site"
         else:
             await self.app(scope, receive, send)
             return
         if scope["type"] == "websocket":
             await receive()
-            await send({"type": "websocket.close", "code": 1008, "reason": words})
+            await send({"type": "websocket.close", "code": 1008, "reason": refusal})
         else:
-            await PlainTextResponse(words + "\n", status_code=403)(scope, receive, send)
+            await PlainTextResponse(refusal + "\n", status_code=403)(scope, receive, send)
 
 
 def is_own_host(host: str) -> bool:
-    """Whether a Host header names this machine: by an address, which no DNS can move, or by a
-    name of its own."""
+    """Whether a Host header names this machine: by an IP address, which DNS rebinding cannot use,
+    or by one of its own names."""
     name = host.rpartition(":")[0].strip("[]") if re.search(r":\d+$", host) else host.strip("[]")
     try:
         ipaddress.ip_address(name)
@@ -57,11 +57,11 @@ def is_own_host(host: str) -> bool:
     return True
 
 
-def is_foreign(headers: Mapping[str, str]) -> bool:
-    """Whether a browser sends this for another site's page, or ahead of its user's decision.
+def is_cross_site(headers: Mapping[str, str]) -> bool:
+    """Whether a browser sends the request for a page of another site, or as a prefetch.
 
-    Current browsers say so (Sec-Fetch-Site); of older ones Origin or Referer must be our own
-    host's. What is no browser sends none of the three.
+    Current browsers send Sec-Fetch-Site. For older ones, Origin or Referer must match our host.
+    Clients other than browsers send none of the three headers.
     """
     if "prefetch" in headers.get("sec-purpose", headers.get("purpose", "")):
         return True
@@ -73,5 +73,5 @@ def is_foreign(headers: Mapping[str, str]) -> bool:
         return False
     try:
         return urlsplit(source).netloc != headers.get("host")
-    except ValueError:  # what is no URL is not ours either
+    except ValueError:  # an invalid URL is not ours
         return True

@@ -16,25 +16,25 @@ from crossbench.events import Event, Recorded, decode, encode
 
 
 class Journal(Protocol):
-    """Keeps what happens, for whoever watches."""
+    """Records events for the dashboard."""
 
     def write(self, event: Event, time_s: float | None = None) -> None:
-        """Keep an event that happened at `time_s` (Unix seconds; None: now)."""
+        """Record an event that happened at `time_s` (Unix seconds; None: now)."""
         ...
 
 
 class NoJournal:
-    """Nobody watches."""
+    """Records nothing, as there is no dashboard."""
 
     def write(self, event: Event, time_s: float | None = None) -> None:
-        """Nothing to keep."""
+        """Do nothing."""
 
 
 class FileJournal:
     """Appends each event as a line; several processes may write to the same file.
 
-    `cell` is the cell that the events belong to, None if they are the run's. A full disk costs the
-    line, never the cell.
+    `cell` is the number of the cell that the events belong to, None for events of the whole run. If
+    the disk is full, the line is lost but the cell continues.
     """
 
     def __init__(self, path: Path, cell: int | None = None) -> None:
@@ -43,7 +43,7 @@ class FileJournal:
     def write(self, event: Event, time_s: float | None = None) -> None:
         line = encode(event, time.time() if time_s is None else time_s, self._cell)
         with contextlib.suppress(OSError):
-            # One write of the whole line, which the system appends in one piece
+            # The system appends a single write atomically
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
                 os.write(file, line.encode())
@@ -52,22 +52,22 @@ class FileJournal:
 
 
 class JournalReader:
-    """Reads what was added to a journal since the last look; the file may not be there yet."""
+    """Reads the lines added to a journal since the last call; the file may not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
 
     def new(self) -> Iterator[Recorded]:
-        """The events of the lines that are complete; lines that hold none are skipped."""
+        """Yield the events of the complete new lines; lines without a valid event are skipped."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 added = file.read()
         except OSError:
             return
-        whole = added.rfind(b"\n") + 1  # the rest is still being written
-        self._offset += whole
-        for line in added[:whole].splitlines():
+        complete = added.rfind(b"\n") + 1  # the rest is still being written
+        self._offset += complete
+        for line in added[:complete].splitlines():
             if (recorded := decode(line)) is not None:
                 yield recorded

@@ -1,26 +1,26 @@
-// What only the browser knows: whether anybody looks, at which charts, and the theme chosen before
+// Reports to the server: whether the page is visible, which charts are in view, the saved theme
 window.addEventListener("load", () => {
-  const looking = () => emitEvent("looking", document.visibilityState === "visible");
+  const reportVisibility = () => emitEvent("visible", document.visibilityState === "visible");
   const inView = new Set();
-  const watched = new IntersectionObserver((entries) => {
+  const observer = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries)
       inView[isIntersecting ? "add" : "delete"](target.dataset.chart);
     emitEvent("in_view", [...inView]);
   });
-  // ECharts goes on drawing frames for a while after each change, which nothing here moves in
-  const calm = (chart) => {
+  // After each change ECharts redraws for a while for animations, which these charts do not have
+  const stopRedrawing = (chart) => {
     const drawn = getElement(chart)?.chart;
     if (drawn) drawn.getZr().setSleepAfterStill(1);
-    else setTimeout(calm, 100, chart);
+    else setTimeout(stopRedrawing, 100, chart);
   };
   const wait = setInterval(() => {
     if (!window.socket?.connected) return;
     clearInterval(wait);
-    looking();
-    document.addEventListener("visibilitychange", looking);
+    reportVisibility();
+    document.addEventListener("visibilitychange", reportVisibility);
     document.querySelectorAll("[data-chart]").forEach((chart) => {
-      watched.observe(chart);
-      calm(chart);
+      observer.observe(chart);
+      stopRedrawing(chart);
     });
     const theme = localStorage.getItem("crossbench-theme");
     if (theme) emitEvent("theme", theme);

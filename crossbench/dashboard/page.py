@@ -1,4 +1,4 @@
-"""The page: elements that are built once per browser, and filled anew every other second."""
+"""The web page: its elements are built once per browser and updated every two seconds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from crossbench.dashboard.watch import Watcher
 INTERVAL_S = 2.0
 TICKS_PER_CHART = 2
 THEMES: dict[bool | None, str] = {None: "system", True: "dark", False: "light"}
-HERE = Path(__file__).parent
+PACKAGE_FOLDER = Path(__file__).parent
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" '
     'rx="3" fill="#0072B2"/><path d="M3 12V8m5 4V4m5 8V6" stroke="#fff" stroke-width="2"/></svg>'
@@ -31,8 +31,8 @@ ICON = (
 
 
 def add_page(app: FastAPI, board: Board, watcher: Watcher) -> None:
-    """Answer `/` on `app` with the dashboard of `board`."""
-    style, script = ((HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    """Serve the dashboard of `board` at `/` on `app`."""
+    style, script = ((PACKAGE_FOLDER / name).read_text("utf-8") for name in ("page.css", "page.js"))
 
     @ui.page("/")
     def index() -> None:
@@ -46,21 +46,21 @@ def add_page(app: FastAPI, board: Board, watcher: Watcher) -> None:
         favicon=ICON,
         dark=None,
         language="en-US",
-        tailwind=False,  # it would look through the page at every change
+        tailwind=False,  # it would scan the page at every change
         binding_refresh_interval=None,
-        gzip_middleware_factory=None,  # a loopback needs none
+        gzip_middleware_factory=None,  # compression is useless on loopback
         show_welcome_message=False,
     )
 
 
 class Tag(TextElement):
-    """A plain HTML element with a text."""
+    """An HTML element with a text."""
 
     def __init__(self, tag: str, text: str = "") -> None:
         super().__init__(tag=tag, text=text)
 
-    def say(self, text: str) -> None:
-        """Change the text; what stays as it is is not sent."""
+    def update_text(self, text: str) -> None:
+        """Set the text; an unchanged text is not sent to the browser."""
         if text != self.text:
             self.text = text
 
@@ -73,14 +73,14 @@ class TileView:
     below: Tag
 
     def show(self, tile: content.Tile) -> None:
-        self.label.say(tile.label)
-        self.value.say(tile.value)
-        self.unit.say(tile.unit)
-        self.below.say(tile.below)
+        self.label.update_text(tile.label)
+        self.value.update_text(tile.value)
+        self.unit.update_text(tile.unit)
+        self.below.update_text(tile.below)
 
 
 class Page:
-    """One browser's page."""
+    """The page of one browser."""
 
     def __init__(self, board: Board, watcher: Watcher) -> None:
         self._board, self._watcher = board, watcher
@@ -97,7 +97,7 @@ class Page:
                 Tag("h1", "crossbench")
                 self._subtitle = Tag("p").classes("quiet")
             reset = Tag("button", "Reset").props("type=button").on("click", self._reset)
-            reset.props('aria-label="Start the counters and curves anew"')
+            reset.props('aria-label="Reset the counters and charts"')
             self._theme = Tag("button", "Theme: system").props("type=button")
             self._theme.on("click", self._next_theme)
         with ui.element("main"):
@@ -105,7 +105,7 @@ class Page:
                 self._dot = ui.element("span").classes("dot").props("aria-hidden=true")
                 self._status = Tag("span")
             with self._section("Sweep") as self._sweep:
-                self._sweep_words = Tag("p")
+                self._sweep_text = Tag("p")
                 self._bar = ui.element("progress").props('max=1 value=0 aria-label="Sweep"')
             with ui.element("div").classes("tiles") as self._grid:
                 self._tiles: list[TileView] = []
@@ -123,24 +123,24 @@ class Page:
         self.refresh()
         for key in self._charts:
             self._draw(key)
-        # Nothing is drawn where nobody looks: not for a closed page, nor for one in the background
+        # A page that is closed or in the background is not updated
         self._timer = ui.timer(INTERVAL_S, self.refresh, immediate=False)
-        ui.on("looking", self._look)
-        ui.on("in_view", self._bring_into_view)
-        ui.on("theme", self._remembered_theme)
+        ui.on("visible", self._set_visible)
+        ui.on("in_view", self._set_charts_in_view)
+        ui.on("theme", self._restore_theme)
         client = ui.context.client
-        client.on_connect(lambda: self._count(1))
-        client.on_disconnect(lambda: self._count(-1))
+        client.on_connect(lambda: self._count_open_page(1))
+        client.on_disconnect(lambda: self._count_open_page(-1))
 
     def refresh(self) -> None:
-        """Fill in what the board says now."""
+        """Show the current state of the board."""
         board, now_s = self._board, time.time()
-        self._subtitle.say(content.subtitle(board))
-        self._status.say(content.status_words(board))
+        self._subtitle.update_text(content.subtitle(board))
+        self._status.update_text(content.status_text(board))
         self._dot.classes(replace=f"dot {board.status.split()[0]}")
         self._sweep.set_visibility(bool(board.cells_planned))
         self._cells.set_visibility(bool(board.cells))
-        self._sweep_words.say(content.sweep_words(board, now_s))
+        self._sweep_text.update_text(content.sweep_text(board, now_s))
         self._bar.props(f"value={content.sweep_share(board):.3f}")
         for index, tile in enumerate(content.tiles(board)):
             if index == len(self._tiles):
@@ -150,7 +150,7 @@ class Page:
         for element, text in self._html:
             element.set_content(text(board))
         for chart, heading in self._headings:
-            heading.say(chart.heading(board))
+            heading.update_text(chart.heading(board))
         self._gpu.set_visibility(board.has_device)
         self._ticks += 1
         if self._in_view and self._ticks % TICKS_PER_CHART == 0:
@@ -158,14 +158,14 @@ class Page:
             self._in_view.rotate(-1)
 
     def _draw(self, key: str) -> None:
-        """Move a chart's curves on.
+        """Update one chart.
 
-        A browser takes ten times as long over a chart as over all the figures, on a machine that
-        may be the measured one. So every four seconds it is the turn of one of those in view.
+        A chart costs the browser ten times as much as all the figures, and the browser may run on
+        the measured machine. So only one of the charts in view is updated every four seconds.
         """
-        chart, drawn = self._charts[key]
-        moved = chart.moved(self._board, time.time())
-        drawn.run_chart_method("setOption", moved, {"lazyUpdate": True})
+        chart, element = self._charts[key]
+        options = chart.updated(self._board, time.time())
+        element.run_chart_method("setOption", options, {"lazyUpdate": True})
 
     def _section(self, title: str) -> ui.element:
         section = ui.element("section").props(f'aria-label="{title}"')
@@ -193,11 +193,15 @@ class Page:
 
     def _fill(self, label: str, text: Callable[[Board], str], classes: str) -> None:
         element = ui.html(text(self._board)).classes(classes)
-        element.props(f'tabindex=0 role=group aria-label="{label}"')  # it scrolls: keys must reach
+        element.props(
+            f'tabindex=0 role=group aria-label="{label}"'
+        )  # it scrolls, so keys must reach it
         self._html.append((element, text))
 
     async def _reset(self) -> None:
-        with contextlib.suppress(grpc.aio.AioRpcError):  # the status says that the server is gone
+        with contextlib.suppress(
+            grpc.aio.AioRpcError
+        ):  # the status line shows that the server is gone
             await self._watcher.reset()
         self.refresh()
 
@@ -207,26 +211,26 @@ class Page:
         name = THEMES[self._dark.value]
         ui.run_javascript(f"localStorage.setItem('crossbench-theme', '{name}')")
 
-    def _remembered_theme(self, event: GenericEventArguments) -> None:
+    def _restore_theme(self, event: GenericEventArguments) -> None:
         known = {name: value for value, name in THEMES.items()}
         if event.args in known:
             self._set_theme(known[event.args])
 
     def _set_theme(self, dark: bool | None) -> None:
         self._dark.value = dark
-        self._theme.say(f"Theme: {THEMES[dark]}")
+        self._theme.update_text(f"Theme: {THEMES[dark]}")
 
-    def _look(self, event: GenericEventArguments) -> None:
+    def _set_visible(self, event: GenericEventArguments) -> None:
         self._timer.active = bool(event.args)
         if event.args:
             self.refresh()
 
-    def _bring_into_view(self, event: GenericEventArguments) -> None:
+    def _set_charts_in_view(self, event: GenericEventArguments) -> None:
         wanted = [key for key in self._charts if key in event.args]
         for key in wanted:
             if key not in self._in_view:
                 self._draw(key)
         self._in_view = deque(wanted)
 
-    def _count(self, change: int) -> None:
-        self._board.pages += change
+    def _count_open_page(self, change: int) -> None:
+        self._board.open_pages += change

@@ -1,6 +1,6 @@
-"""The parent's side: starts the dashboard's process, ends it, and goes on without one that fails.
+"""The parent's side of the dashboard: starts its process, waits for its URL and ends it.
 
-Imports no web framework: the measured process looks at these settings too.
+It imports no web framework, as the cell process reads these settings too.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ END_TIMEOUT_S = 6.0
 
 
 class Dashboard(Protocol):
-    """`start`, then `ready` before anything is measured, `close` at the end.
+    """A dashboard: call `start`, then `ready` before measuring, and `close` at the end.
 
-    A dashboard ends by itself when the process that started it does.
+    It ends by itself when the process that started it ends.
     """
 
     name: str
-    note: str  # what a person should be told once it is ready; may be empty
+    note: str  # a message for the user once it is ready; may be empty
 
     def start(self, journal: Path) -> None:
-        """Begin to show what `journal` tells; returns at once."""
+        """Start to show the events of `journal`; returns at once."""
         ...
 
     def ready(self) -> str | None:
-        """Wait until pages are answered; the URL, None where there is no dashboard.
+        """Wait until the page is available; return its URL, or None without a dashboard.
 
         Raises:
-            DashboardError: it did not come up.
+            DashboardError: the dashboard did not start.
         """
         ...
 
@@ -49,24 +49,24 @@ class Dashboard(Protocol):
 
 @dataclass
 class NoDashboard:
-    """Nothing is shown."""
+    """No dashboard."""
 
     name: str
     note: str = field(default="", init=False)
 
     def start(self, journal: Path) -> None:
-        """Nothing to start."""
+        """Do nothing."""
 
     def ready(self) -> str | None:
         return None
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
 
 @dataclass
 class WebDashboard:
-    """A page on `http://host:port`; a port that is taken gives way to the next free one."""
+    """A page on `http://host:port`, or on the next free port if `port` is taken."""
 
     name: str
     host: str
@@ -82,19 +82,19 @@ class WebDashboard:
         with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "crossbench.dashboard.child", json.dumps(settings)],
-                stdin=subprocess.PIPE,  # which closes with this process, however it ends
+                stdin=subprocess.PIPE,  # closes when this process ends, however it ends
                 stdout=subprocess.PIPE,
                 stderr=log,
                 encoding="utf-8",
-                process_group=0,  # Ctrl-C is for the cell: the page shows how it ends
+                process_group=0,  # Ctrl-C ends the cell; the page stays and shows how it ended
             )
 
     def ready(self) -> str | None:
         process = self._process
         assert process is not None
         assert process.stdout is not None
-        answered = select.select([process.stdout], [], [], START_TIMEOUT_S)[0]
-        line = process.stdout.readline() if answered else ""
+        readable = select.select([process.stdout], [], [], START_TIMEOUT_S)[0]
+        line = process.stdout.readline() if readable else ""
         recorded = decode(line)
         match recorded.event if recorded else None:
             case DashboardListens(url, note):
@@ -104,7 +104,7 @@ class WebDashboard:
                 self.close()
                 raise DashboardError(message)
             case _:
-                raise DashboardError(f"the dashboard did not start: {self._last_words()}")
+                raise DashboardError(f"the dashboard did not start: {self._start_failure()}")
 
     def close(self) -> None:
         process, self._process = self._process, None
@@ -123,15 +123,15 @@ class WebDashboard:
         if self._log.stat().st_size == 0:
             self._log.unlink()
 
-    def _last_words(self) -> str:
+    def _start_failure(self) -> str:
         process = self._process
         assert process is not None
         try:
             status = process.wait(1.0)
         except subprocess.TimeoutExpired:
-            words = f"no answer within {START_TIMEOUT_S:g} s"
+            reason = f"no answer within {START_TIMEOUT_S:g} s"
         else:
             lines = self._log.read_text("utf-8", errors="replace").strip().splitlines()
-            words = lines[-1] if lines else f"its process ended with status {status}"
+            reason = lines[-1] if lines else f"its process ended with status {status}"
         self.close()
-        return words
+        return reason

@@ -1,4 +1,4 @@
-"""The board in Prometheus's words: base units, `_total` for counters, `_info` for facts."""
+"""The board in Prometheus's format: base units, `_total` for counters, `_info` for facts."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class BoardCollector:
-    """Asked by prometheus_client at every scrape. A server that is gone has no figures but `up`."""
+    """Collects the metrics of each scrape. A server that is gone has only `up`."""
 
     board: Board
 
     def collect(self) -> Iterator[Metric]:
         board = self.board
         up = GaugeMetricFamily("crossbench_up", "1 while the server answers, else 0")
-        up.add_metric([], float(board.linked))
+        up.add_metric([], float(board.is_connected))
         yield up
         yield from self._sweep()
-        if not board.linked or board.last is None:
+        if not board.is_connected or board.last is None:
             return
         facts = {key: str(value) for key, value in server_facts(board.info).items()}
-        yield InfoMetricFamily("crossbench_server", "What is served and on what", facts)
+        yield InfoMetricFamily("crossbench_server", "Model, backend, precision and device", facts)
         yield from self._counters()
         yield from self._now(board.last.metrics)
         yield from self._gpus()
@@ -45,21 +45,21 @@ class BoardCollector:
     def _counters(self) -> Iterator[Metric]:
         board, totals = self.board, self.board.totals
         requests = CounterMetricFamily(
-            "crossbench_requests", "Requests that ended, by gRPC status", labels=["status"]
+            "crossbench_requests", "Completed requests by gRPC status", labels=["status"]
         )
         for status, count in {"OK": totals.requests_ok, **board.failed}.items():
             requests.add_metric([status], count)
         yield requests
-        for name, words, value in (
+        for name, help_text, value in (
             ("pairs", "Pairs scored", totals.pairs),
             ("tokens", "Real tokens of the pairs", totals.tokens),
-            ("truncated_pairs", "Pairs that lost tokens", totals.truncated_pairs),
+            ("truncated_pairs", "Pairs that were truncated", totals.truncated_pairs),
             ("batches", "Micro-batches that the model ran", totals.batches),
             ("batch_pairs", "Pairs in micro-batches", totals.batch_pairs),
             ("batch_tokens", "Real tokens in micro-batches", totals.batch_tokens),
-            ("computed_tokens", "Positions computed, with padding", totals.tokens_computed),
+            ("computed_tokens", "Tokens computed, including padding", totals.tokens_computed),
         ):
-            yield CounterMetricFamily(f"crossbench_{name}", words, value)
+            yield CounterMetricFamily(f"crossbench_{name}", help_text, value)
 
     def _now(self, metrics: pb.Metrics) -> Iterator[Metric]:
         totals = self.board.totals
@@ -68,7 +68,7 @@ class BoardCollector:
         )
         yield _summary(
             "crossbench_latency_seconds",
-            "From a request's arrival to its answer; quantiles of the last 30 s",
+            "Time from a request's arrival to its reply; quantiles of the last 30 s",
             [({}, metrics.latency_ms, totals.latency_sum_ms)],
             totals.requests_ok,
         )
@@ -78,32 +78,36 @@ class BoardCollector:
         ]
         yield _summary(
             "crossbench_stage_seconds",
-            "Where a request's time went; quantiles of the last 30 s",
+            "Time of a request in each stage; quantiles of the last 30 s",
             stages,
             totals.requests_ok,
         )
         gauges = [
             ("throughput_pairs_per_second", "Pairs/s over the last second", metrics.pairs_per_s),
-            ("queue_pairs", "Pairs that wait for the model", metrics.queue_pairs),
+            ("queue_pairs", "Pairs waiting for the model", metrics.queue_pairs),
             ("requests_in_flight", "Requests in the server", metrics.requests_in_flight),
             ("cpu_cores", "Cores in use over the last second", metrics.cpu_cores),
-            ("resident_memory_bytes", "Resident set", metrics.rss_mb * MB),
-            ("resident_memory_peak_bytes", "Largest resident set", metrics.rss_peak_mb * MB),
+            ("resident_memory_bytes", "Resident set size", metrics.rss_mb * MB),
+            ("resident_memory_peak_bytes", "Peak resident set size", metrics.rss_peak_mb * MB),
         ]
         if metrics.HasField("device_memory_mb"):
             used = metrics.device_memory_mb * MB
             gauges.append(("device_memory_bytes", "Device memory of the model", used))
-        for name, words, value in gauges:
-            yield GaugeMetricFamily(f"crossbench_{name}", words, value)
+        for name, help_text, value in gauges:
+            yield GaugeMetricFamily(f"crossbench_{name}", help_text, value)
 
     def _gpus(self) -> Iterator[Metric]:
         gpus = self.board.last.gpus if self.board.last else ()
         if not gpus:
             return
         labels = ["gpu", "name"]
-        busy = GaugeMetricFamily("crossbench_gpu_utilization_ratio", "0 to 1", labels=labels)
-        used = GaugeMetricFamily("crossbench_gpu_memory_used_bytes", "In use", labels=labels)
-        total = GaugeMetricFamily("crossbench_gpu_memory_bytes", "There is", labels=labels)
+        busy = GaugeMetricFamily(
+            "crossbench_gpu_utilization_ratio", "GPU utilisation, 0 to 1", labels=labels
+        )
+        used = GaugeMetricFamily(
+            "crossbench_gpu_memory_used_bytes", "GPU memory in use", labels=labels
+        )
+        total = GaugeMetricFamily("crossbench_gpu_memory_bytes", "Total GPU memory", labels=labels)
         for gpu in gpus:
             key = [str(gpu.index), gpu.name]
             busy.add_metric(key, gpu.utilization)
@@ -117,7 +121,7 @@ class BoardCollector:
             return
         yield GaugeMetricFamily("crossbench_sweep_cells", "Cells planned", board.cells_planned)
         ended = GaugeMetricFamily(
-            "crossbench_sweep_cells_ended", "Cells by how they ended", labels=["status"]
+            "crossbench_sweep_cells_ended", "Ended cells by status", labels=["status"]
         )
         for status, count in Counter(row.status for row in board.done).items():
             ended.add_metric([status], count)
@@ -126,12 +130,12 @@ class BoardCollector:
             window = board.windows[-1]
             yield GaugeMetricFamily(
                 "crossbench_client_throughput_pairs_per_second",
-                "Pairs/s over the last second as the client saw it",
+                "Pairs/s over the last second, measured by the client",
                 window.pairs_per_s,
             )
             latency = GaugeMetricFamily(
                 "crossbench_client_latency_seconds",
-                "Latency of the last second as the client saw it",
+                "Latency over the last second, measured by the client",
                 labels=["quantile"],
             )
             of_client = {"0.5": window.p50_ms, "0.95": window.p95_ms, "0.99": window.p99_ms}
@@ -142,24 +146,25 @@ class BoardCollector:
 
 
 def exposition(board: Board, accept: str) -> tuple[bytes, str]:
-    """The text in the format that `accept` prefers (OpenMetrics or the older one), and its type."""
+    """Return the metrics in the format that `accept` prefers (OpenMetrics or Prometheus text), and
+    its content type."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(BoardCollector(board))
     try:
         encode, content_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # a version that is none
+    except (TypeError, ValueError):  # invalid version
         encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 
 def _summary(
     name: str,
-    words: str,
+    help_text: str,
     rows: list[tuple[dict[str, str], pb.Distribution, float]],
     count: int,
 ) -> Metric:
-    """Quantiles in seconds, with the sum and count over everything since the reset."""
-    family = Metric(name, words, "summary")
+    """A summary metric: recent quantiles in seconds, and sum and count since the last reset."""
+    family = Metric(name, help_text, "summary")
     for labels, recent, sum_ms in rows:
         if recent.count:
             for quantile, value in (

@@ -1,4 +1,4 @@
-"""`/metrics` and `/reset` for programs; the page stands beside them."""
+"""The routes `/metrics`, `/metrics/prometheus` and `/reset`, for programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.document import document
-from crossbench.dashboard.guard import is_foreign
+from crossbench.dashboard.guard import is_cross_site
 from crossbench.dashboard.prometheus import exposition
 from crossbench.dashboard.watch import Watcher
 
@@ -18,7 +18,7 @@ _TEXTS = ("text/plain", "application/openmetrics-text")
 
 
 def add_routes(app: FastAPI, board: Board, watcher: Watcher) -> None:
-    """Answer `/metrics`, `/metrics/prometheus` and `/reset` on `app`."""
+    """Add `/metrics`, `/metrics/prometheus` and `/reset` to `app`."""
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
@@ -33,14 +33,16 @@ def add_routes(app: FastAPI, board: Board, watcher: Watcher) -> None:
 
     @app.api_route("/reset", methods=["GET", "POST"])
     async def reset(request: Request) -> Response:
-        # The guard lets every GET through; this one changes something
-        if is_foreign(request.headers):
-            return PlainTextResponse("refused: ask from the dashboard itself\n", status_code=403)
+        # The guard allows every GET, but this one changes state
+        if is_cross_site(request.headers):
+            return PlainTextResponse(
+                "refused: use the button on the dashboard's own page\n", status_code=403
+            )
         try:
             await watcher.reset()
         except grpc.aio.AioRpcError as error:
-            words = f"the server at {board.address} does not answer ({error.code().name})"
-            return JSONResponse({"reset": False, "error": words}, status_code=502)
+            message = f"the server at {board.address} does not answer ({error.code().name})"
+            return JSONResponse({"reset": False, "error": message}, status_code=502)
         return JSONResponse({"reset": True}, headers=_FRESH)
 
     def _text(accept: str) -> Response:
@@ -52,12 +54,12 @@ _FRESH = {"cache-control": "no-store", "vary": "accept"}
 
 
 def wants_text(accept: str) -> bool:
-    """Whether an Accept header likes Prometheus's text better than JSON, which wins a tie."""
+    """Whether an Accept header prefers Prometheus's text to JSON; a tie means JSON."""
     return max(_quality(accept, kind) for kind in _TEXTS) > _quality(accept, "application/json")
 
 
 def _quality(accept: str, kind: str) -> float:
-    """The q that `accept` gives to a media type by its most specific range (RFC 9110, 12.5.1)."""
+    """The q value of a media type in `accept`, by the most specific range (RFC 9110, 12.5.1)."""
     best = (-1, 0.0)
     for part in accept.split(","):
         media, *parameters = (word.strip() for word in part.split(";"))

@@ -1,4 +1,4 @@
-"""A picture of the page, by the Chromium of this machine."""
+"""Takes a screenshot of the page with this machine's Chromium."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SCREENSHOT_FILE = "dashboard.png"
 WIDTH, HEIGHT = 1280, 800
 TIMEOUT_MS = 20_000
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# It only ever opens our own page: no sandbox, which root has none of, no proxy, no errands.
+# The browser only opens our own page. Its sandbox does not work for root.
 BROWSER_ARGS = (
     "--no-sandbox", "--no-proxy-server", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run",
@@ -20,7 +20,7 @@ BROWSER_ARGS = (
 
 
 def find_browser() -> str | None:
-    """The Chromium that CROSSBENCH_CHROMIUM names, or the first one on the PATH."""
+    """The path in CROSSBENCH_CHROMIUM, or the first Chromium on the PATH; None without any."""
     named = os.environ.get("CROSSBENCH_CHROMIUM")
     return named or next(filter(None, map(shutil.which, BROWSERS)), None)
 
@@ -29,7 +29,7 @@ def take_screenshot(url: str, path: Path) -> None:
     """Save the whole page at `url` as a PNG, 1280 pixels wide.
 
     Raises:
-        DashboardError: Playwright or a browser is not here, or the page did not come up in it.
+        DashboardError: Playwright or a browser is not installed, or the page did not load.
     """
     try:
         from playwright.sync_api import Error, sync_playwright
@@ -40,8 +40,8 @@ def take_screenshot(url: str, path: Path) -> None:
     browser_path = find_browser()
     if browser_path is None:
         raise DashboardError(
-            "dashboard.screenshot=true needs Chromium or Chrome: install one, or name it in "
-            "CROSSBENCH_CHROMIUM"
+            "dashboard.screenshot=true needs Chromium or Chrome: install one, or set "
+            "CROSSBENCH_CHROMIUM to its path"
         )
     try:
         with sync_playwright() as playwright:
@@ -51,9 +51,9 @@ def take_screenshot(url: str, path: Path) -> None:
             page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
             page.goto(url, timeout=TIMEOUT_MS)
             page.wait_for_selector(".chart svg path", timeout=TIMEOUT_MS, state="attached")
-            page.wait_for_timeout(1500)  # one more second's figures
+            page.wait_for_timeout(1500)  # wait for the next update
             page.screenshot(path=path, full_page=True, timeout=TIMEOUT_MS)
             browser.close()
     except Error as error:
-        words = " ".join(str(error).split())  # whole: Playwright ends with what to install
-        raise DashboardError(f"no picture of the dashboard: {words}") from error
+        message = " ".join(str(error).split())  # not cut: Playwright ends with what to install
+        raise DashboardError(f"the screenshot of the dashboard failed: {message}") from error

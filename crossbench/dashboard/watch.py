@@ -1,4 +1,4 @@
-"""Feeding the board: follows the journal's end, and whichever server it announces."""
+"""Feeds the board: follows the journal and the server that it announces."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from crossbench.dashboard.journal import JournalReader
 from crossbench.serving.client import InferenceClient
 from crossbench.system.addresses import is_this_machine, split_address
 
-INTERVAL_S = 1.0  # of the server's metrics: each costs it a millisecond
+INTERVAL_S = 1.0  # between metrics messages; each costs the server a millisecond
 JOURNAL_INTERVAL_S = 0.5
 CONNECT_TIMEOUT_S = 5.0
-SILENCE_S = 15.0  # a stream that is silent for so long leads nowhere any more
+SILENCE_S = 15.0  # a stream without a message for this long is considered dead
 
 
 class Watcher:
-    """Keeps `board` current. One channel to the server at a time, at most a message a second."""
+    """Keeps `board` current, with one channel to the server and one message per second."""
 
     def __init__(self, board: Board, journal: Path | None) -> None:
         self._board = board
@@ -31,23 +31,23 @@ class Watcher:
         self._gpus = Gpus()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_journal())
             tasks.create_task(self._follow_server())
 
     def read_journal(self) -> None:
-        """Take in what the journal has got since the last look."""
+        """Apply the events that were added to the journal since the last call."""
         for recorded in self._journal.new() if self._journal else ():
             self._board.apply(recorded)
 
     async def reset(self) -> None:
-        """Start the counters anew: the server's own too, but while a cell is measured from them.
+        """Reset the counters, also those of the server unless a cell is being measured.
 
         Raises:
-            grpc.aio.AioRpcError: the server is there no more.
+            grpc.aio.AioRpcError: the server does not answer.
         """
-        if self._client is not None and self._board.linked and not self._board.measured:
+        if self._client is not None and self._board.is_connected and not self._board.is_measuring:
             await self._client.reset_metrics()
             self._board.samples.clear()
         self._board.reset()
@@ -68,12 +68,12 @@ class Watcher:
                 with contextlib.suppress(asyncio.CancelledError):
                     await stream
                 await asyncio.sleep(JOURNAL_INTERVAL_S)
-                self.read_journal()  # perhaps the server has said that it goes
+                self.read_journal()  # the server may have announced that it stops
                 self._board.disconnected(lost=self._board.address == address)
             await asyncio.sleep(JOURNAL_INTERVAL_S)
 
     async def _stream(self, address: str) -> None:
-        """Follow one server until it ends, falls silent or cannot be reached."""
+        """Follow one server until it ends, sends no more messages or cannot be reached."""
         local = is_this_machine(split_address(address, "server.address")[0])
         async with InferenceClient(address) as client:
             self._client = client

@@ -1,4 +1,4 @@
-"""The web server of the dashboard process: its socket, its routes, its page."""
+"""The web server of the dashboard process: socket, routes and page."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ NICENESS = 10
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket on `port`, or on the next free one where that is taken; 0 takes any.
+    """Return a listening socket on `port`, or on the next free port if it is taken; 0 means any.
 
     Raises:
-        ConfigError: the host is not this machine's, the port is none, or all are taken.
+        ConfigError: the host is not this machine, the port is invalid, or all ports are listener.
     """
     if not 0 <= port <= 65535:
         raise ConfigError(f"dashboard.port must be 0 (any free port) to 65535, got {port}")
-    host = check_host(host, "dashboard")  # Python would take an empty one for every address
+    host = check_host(host, "dashboard")  # an empty host would listen on every address
     for candidate in range(port, min(port + PORTS_TRIED, 65536)):
         try:
             return _bind(host, candidate)
@@ -47,30 +47,30 @@ def listen(host: str, port: int) -> socket.socket:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise ConfigError(listen_error_message("dashboard", host, error)) from error
     raise ConfigError(
-        f"no port from {port} to {port + PORTS_TRIED - 1} is free on {host}: give another one as "
-        "dashboard.port, or 0 for any"
+        f"no port from {port} to {port + PORTS_TRIED - 1} is free on {host}: set another "
+        "dashboard.port, or 0 for any free port"
     )
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    # A name may stand for both kinds of address; browsers try IPv4 too
-    family, kind, protocol, _, place = min(places, key=lambda item: item[0] != socket.AF_INET)
-    taken = socket.socket(family, kind, protocol)
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # A name may resolve to IPv6 and IPv4; IPv4 works in every browser
+    family, kind, protocol, _, address = min(addresses, key=lambda item: item[0] != socket.AF_INET)
+    listener = socket.socket(family, kind, protocol)
     try:
-        # A port that was in use a moment ago is free; one that somebody listens on is not
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(place)
-        taken.listen(64)
+        # Allow a port that was in use a moment ago, but not one that another process listens on
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(64)
     except OSError:
-        taken.close()
+        listener.close()
         raise
-    taken.setblocking(False)
-    return taken
+    listener.setblocking(False)
+    return listener
 
 
 def url_of(listener: socket.socket) -> str:
-    """Where a browser on this machine finds it."""
+    """The URL of the dashboard for a browser on this machine."""
     host, port = listener.getsockname()[:2]
     return f"http://{join_address(reachable_host(host), port)}"
 
@@ -78,8 +78,8 @@ def url_of(listener: socket.socket) -> str:
 def serve(
     listener: socket.socket, board: Board, journal: Path | None, started: Callable[[], None]
 ) -> None:
-    """Show `board` until SIGINT or SIGTERM; `started` is called once pages are answered."""
-    os.nice(NICENESS)  # what is measured may run beside it
+    """Serve `board` until SIGINT or SIGTERM; call `started` once the server accepts requests."""
+    os.nice(NICENESS)  # the measured server may run on the same machine
     watcher = Watcher(board, journal)
 
     @asynccontextmanager
@@ -93,7 +93,7 @@ def serve(
     app.add_middleware(Guard)
     add_routes(app, board, watcher)
     add_page(app, board, watcher)
-    logging.getLogger("nicegui").setLevel(logging.ERROR)  # it tells of every 404
+    logging.getLogger("nicegui").setLevel(logging.ERROR)  # it logs every 404
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, loop="asyncio", timeout_graceful_shutdown=1
     )

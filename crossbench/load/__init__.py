@@ -1,1 +1,1 @@
-"""What drives the server: data sets, and the driver that turns them into RequestRecords."""
+"""Client-side load: data sets, the loads that schedule requests, and the sender that times them."""

@@ -1,4 +1,4 @@
-"""load=closed: so many requests in flight, the next one whenever one was answered."""
+"""load=closed: a closed loop with a fixed number of requests in flight."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from crossbench.load.sender import Sender
 
 @dataclass(frozen=True)
 class ClosedLoop:
-    """`concurrency` users, each sending its next request when its last one was answered.
+    """`concurrency` users that each send a request as soon as the previous one is answered.
 
-    A request is due the moment its user becomes free, so what the client itself needs to prepare
-    it counts as latency.
+    A request is due when its user becomes free, so latency includes the client's own preparation.
     """
 
     name: str
@@ -27,7 +26,7 @@ class ClosedLoop:
 
 
 async def keep_in_flight(sender: Sender, concurrency: int) -> None:
-    """The closed loop itself, which also warms up whatever load is measured."""
+    """Run the closed loop. The warm-up uses it too, whatever load is measured."""
 
     async def user() -> None:
         while sender.may_send():

@@ -1,4 +1,4 @@
-"""What is sent: synthetic text or files, as lists of a query and its passages."""
+"""Data sets: generated text or files, as lists of a query and its passages."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from crossbench.types import QueryPassages
 
 @dataclass(frozen=True, slots=True)
 class LoadedDataset:
-    """Lists in the order in which they are sent.
+    """A data set with its lists in the order in which they are sent.
 
-    `source` says where they come from. `digest` is a hash of all texts, identifiers and judgements,
-    16 hexadecimal digits: equal digests mean equal traffic. `files` are those that were read of a
-    folder. `warnings` are sentences about what was left out. `judged_left_out` is the number of
-    queries with a relevant passage that could not be ranked, for want of a text or of candidates.
+    `source` describes where the data comes from. `digest` is a hash of all texts, identifiers and
+    judgements, 16 hexadecimal digits: equal digests mean equal traffic. `files` are the files that
+    were read from a folder. `warnings` are sentences about data that was skipped.
+    `judged_left_out` is the number of queries with a relevant passage that are left out because
+    their text or their candidates are missing.
     """
 
     name: str
@@ -42,26 +43,26 @@ class Dataset(Protocol):
     """One choice of conf/dataset."""
 
     def recipe(self, seed: int) -> object:
-        """What the texts follow from beside the tokenizer, by its repr; None: they lie in files.
+        """Return a value whose repr, with the tokenizer, determines generated texts.
 
-        Texts with a recipe are kept between cells.
+        Such texts are cached between cells. Returns None for a data set that is read from files.
         """
         ...
 
     def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
-        """All lists; `tokenizer` and `seed` matter only to data that is made up.
+        """Load all lists. Only generated data depends on `tokenizer` and `seed`.
 
         Raises:
-            DatasetError: it is missing, empty or malformed.
+            DatasetError: the data set is missing, empty or malformed.
         """
         ...
 
 
 @dataclass(frozen=True)
 class SyntheticDataset:
-    """Made-up text whose lengths under the served tokenizer follow MS MARCO's.
+    """Generated text whose token lengths, with the served tokenizer, follow MS MARCO's.
 
-    Or whose passages have, in turn, the token lengths `passage_tokens`.
+    If `passage_tokens` is given, the lengths of the passages cycle through it instead.
 
     Raises:
         DatasetError: `queries`, `passages_per_query` or a length is below 1.
@@ -83,7 +84,7 @@ class SyntheticDataset:
         if lengths is not None and (not lengths or min(lengths) < 1):
             raise DatasetError(
                 f"dataset.passage_tokens={list(lengths)}: give lengths of at least 1, for example "
-                "[20,400], or null for those of MS MARCO"
+                "[20,400], or null for the lengths of MS MARCO"
             )
 
     def recipe(self, seed: int) -> object:
@@ -91,7 +92,7 @@ class SyntheticDataset:
         return "synthetic", self.name, seed, *shape, QUERIES, PASSAGES, read_word_list()
 
     def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
-        """Deterministic in the seed and the tokenizer."""
+        """Generate the texts, which depend only on the seed and the tokenizer."""
         lists = make_lists(
             tokenizer, seed, self.queries, self.passages_per_query, self.passage_tokens
         )
@@ -100,11 +101,11 @@ class SyntheticDataset:
 
 @dataclass(frozen=True)
 class TrecDataset:
-    """A folder with queries, a collection and a run or qrels, as MS MARCO, TREC or BEIR have them.
+    """A folder with queries, a collection and a run or qrels, in the format of MS MARCO or BEIR.
 
-    `queries_file`, `collection_file`, `run` and `qrels` name files in the folder; null finds them,
-    and `none` takes no run or no qrels. Candidates come in the run's order, without a run from the
-    judgements. `limit` keeps the first queries, null all.
+    `queries_file`, `collection_file`, `run` and `qrels` are file names in the folder. None finds
+    the file by its name, and `none` uses no run or no qrels. Candidates are in the run's order, or
+    are the judged passages if there is no run. `limit` is the maximum number of queries.
 
     Raises:
         DatasetError: no folder was given, or `limit` is below 1.
@@ -121,24 +122,24 @@ class TrecDataset:
     def __post_init__(self) -> None:
         _check_limit(self.limit)
         if not (self.path or "").strip():
-            raise DatasetError(f"dataset={self.name} needs its files: give dataset.path=DIR")
+            raise DatasetError(f"dataset={self.name} reads a folder: give dataset.path=DIR")
 
     def recipe(self, seed: int) -> None:
-        """Its files are read for each cell."""
+        """Return None, since the data is read from files."""
 
     def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
-        """The lists of the folder.
+        """Read the folder.
 
         Raises:
-            DatasetError: a file is missing or empty, a line malformed (named by its number), or
-                the files do not belong together.
+            DatasetError: a file is missing or empty, a line is malformed, or the files do not
+                belong together.
         """
         assert self.path
         folder = _existing(self.path)
         if not folder.is_dir():
             raise DatasetError(
-                f"dataset.path={self.path} is a file: give the folder that holds it (an archive "
-                "has to be unpacked)"
+                f"dataset.path={self.path} is a file: give the folder that contains it, and unpack "
+                "it first if it is an archive"
             )
         data = read_trec(
             folder, self.queries_file, self.collection_file, self.run, self.qrels, self.limit
@@ -155,10 +156,10 @@ class TrecDataset:
 
 @dataclass(frozen=True)
 class MsMarcoDataset:
-    """The hub's microsoft/ms_marco, or parquet files in its schema.
+    """microsoft/ms_marco from the Hugging Face hub, or parquet files with the same schema.
 
-    `path` is such a file or a folder of them; null downloads `repo` with the `datasets` library.
-    `limit` keeps the first queries, null all.
+    `path` is a parquet file or a folder of them; None downloads `repo` with the `datasets` library.
+    `limit` is the maximum number of queries.
 
     Raises:
         DatasetError: `limit` is below 1.
@@ -175,43 +176,43 @@ class MsMarcoDataset:
         _check_limit(self.limit)
 
     def recipe(self, seed: int) -> None:
-        """Its files are read for each cell."""
+        """Return None, since the data is read from files."""
 
     def load(self, tokenizer: PairTokenizer, seed: int) -> LoadedDataset:
-        """One list per row with at least one passage; `is_selected` is the relevance.
+        """Load one list per row with at least one passage. `is_selected` is the relevance.
 
         Raises:
-            DatasetError: there is no such file, it has another schema, or the hub cannot be had.
+            DatasetError: a file is missing or has another schema, or the download failed.
         """
-        left_out = Omissions()
+        omissions = Omissions()
         if self.path and self.path.strip():
             path = _existing(self.path)
-            rows: Iterable[Row] = parquet_rows(path, self.config, self.split, left_out)
+            rows: Iterable[Row] = parquet_rows(path, self.config, self.split, omissions)
             source = str(path)
         else:
             source = f"{self.repo} {self.config} {self.split}"
             rows = ((f"{source}, row {index}", row) for index, row in enumerate(self._hub_rows()))
-        lists = tuple(islice(rows_to_lists(rows, left_out), self.limit))
-        return loaded(self.name, source, lists, warnings=tuple(left_out.notes()))
+        lists = tuple(islice(rows_to_lists(rows, omissions), self.limit))
+        return loaded(self.name, source, lists, warnings=tuple(omissions.notes()))
 
     def _hub_rows(self) -> Iterable[dict[str, Any]]:
         try:
             import datasets
         except ImportError:
             raise DatasetError(
-                f"dataset={self.name} needs the `datasets` library to fetch {self.repo}: pip "
+                f"dataset={self.name} needs the `datasets` library to download {self.repo}: pip "
                 "install 'crossbench[hub]', or give a parquet file with dataset.path=FILE"
             ) from None
-        # Only the rows that are used: the training split alone is over a gigabyte of text.
+        # Load only the rows in use: the training split alone has over a gigabyte of text
         split = f"{self.split}[:{self.limit}]" if self.limit else self.split
         try:
             rows: Iterable[dict[str, Any]] = datasets.load_dataset(
                 self.repo, self.config, split=split
             )
-        except Exception as error:  # the hub's errors have no common base
+        except Exception as error:  # the library's errors have no common base class
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise DatasetError(
-                f"cannot fetch {self.repo} {self.config} from the Hugging Face hub ({reason}): "
+                f"cannot download {self.repo} {self.config} from the Hugging Face hub ({reason}): "
                 "check the network and dataset.config, or give a parquet file with "
                 "dataset.path=FILE"
             ) from error
@@ -222,7 +223,7 @@ def _existing(path: str) -> Path:
     text = path.strip()
     resolved = Path(text).expanduser().resolve()
     if not resolved.exists():
-        raise DatasetError(f"dataset.path={text} does not exist ({resolved})")
+        raise DatasetError(f"dataset.path={text} does not exist ({resolved}): check the path")
     return resolved
 
 
@@ -239,14 +240,14 @@ def loaded(
     warnings: tuple[str, ...] = (),
     judged_left_out: int = 0,
 ) -> LoadedDataset:
-    """A data set with its digest.
+    """Return the data set with its digest.
 
     Raises:
-        DatasetError: it has no lists; with the `warnings`, which may say why.
+        DatasetError: there are no lists. The message includes the `warnings`.
     """
     if not lists:
-        why = " ".join(("nothing to send.", *warnings)).removesuffix(".")
-        raise DatasetError(f"dataset={name} ({source}) has no query with passages: {why}")
+        details = " ".join(("nothing to send.", *warnings)).removesuffix(".")
+        raise DatasetError(f"dataset={name} ({source}) has no query with passages: {details}")
     hasher = hashlib.sha256()
     for item in lists:
         judged = (item.relevance, item.other_grades)

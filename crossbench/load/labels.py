@@ -1,4 +1,4 @@
-"""What a cell's load contributes to the cell's name; known from its config alone."""
+"""The part of a cell's name that describes its load, derived from the config alone."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.flatten import value_text
 
 LABELS_KEY = "load.labels"
-CONCURRENCY_KEY = "concurrency"  # what names a cell of the closed loop
+CONCURRENCY_KEY = "concurrency"  # appears in the name of a cell with the closed loop
 
 
 def load_labels(config: CellConfig) -> tuple[str, ...]:
-    """The dotted keys that name a cell of this load (`concurrency`, or `load` and `load.rate`).
+    """Return the config keys that appear in the cell's name: `concurrency`, `load.rate`, ….
 
-    Results from before loads said so are of the closed loop.
+    Old results lack `load.labels` and always used the closed loop.
     """
-    said = config.value(LABELS_KEY)
-    if isinstance(said, str):  # as a frame or MLflow keeps a list
-        said = json.loads(said)
-    return (CONCURRENCY_KEY,) if said is None else tuple(said)
+    labels = config.value(LABELS_KEY)
+    if isinstance(labels, str):  # data frames and MLflow store lists as text
+        labels = json.loads(labels)
+    return (CONCURRENCY_KEY,) if labels is None else tuple(labels)
 
 
 def load_description(config: CellConfig) -> str:
-    """What is sent and how: the values of `batch` and of what names the load."""
+    """Describe the load in a few words: `batch=32 concurrency=4`."""
     return " ".join(value_text(axis, config.texts) for axis in ("batch", *load_labels(config)))

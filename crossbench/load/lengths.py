@@ -1,4 +1,4 @@
-"""How long MS MARCO's queries and passages are in tokens, and whether a data set is like them."""
+"""Token lengths of MS MARCO's queries and passages, and the comparison of a data set with them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from crossbench.types import Int32Array, Int64Array
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
-# A mean or median off by more than this share changes throughput by about as much.
-_FAR = 0.25
+# Throughput changes about in proportion to the mean length, so a larger deviation is reported
+_MAX_DEVIATION = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,10 @@ class LengthTable:
     mean: float
 
     def inverse_cdf(self, probability: NDArray[np.float64]) -> Int64Array:
-        """Lengths in tokens at the given probabilities in [0, 1], straight between quantiles."""
-        at = (0.0, *(percent / 100 for percent in PERCENTILES), 1.0)
+        """Return lengths in tokens at probabilities in [0, 1], interpolated between quantiles."""
+        known = (0.0, *(percent / 100 for percent in PERCENTILES), 1.0)
         values = (self.smallest, *self.quantiles, self.largest)
-        return np.rint(np.interp(probability, at, values)).astype(np.int64)
+        return np.rint(np.interp(probability, known, values)).astype(np.int64)
 
 
 # MS MARCO passage ranking with BERT's tokenizer (TREC DL 2019 passages, dev queries).
@@ -38,7 +38,7 @@ QUERIES = LengthTable(2, (3, 3, 4, 5, 7, 8, 10, 12, 16), 42, 7.0)
 
 @dataclass(frozen=True, slots=True)
 class LengthSummary:
-    """Token lengths that were sent: count, mean, quantiles at PERCENTILES, extremes."""
+    """Statistics of token lengths: count, mean, quantiles at PERCENTILES, minimum and maximum."""
 
     count: int
     mean: float
@@ -48,7 +48,7 @@ class LengthSummary:
 
 
 def summarise(lengths: Sequence[int] | Int32Array) -> LengthSummary:
-    """Summary of token lengths, shape (n,).
+    """Return statistics of token lengths, shape (n,).
 
     Raises:
         ValueError: there are no lengths.
@@ -66,15 +66,15 @@ def summarise(lengths: Sequence[int] | Int32Array) -> LengthSummary:
 
 
 def length_warnings(queries: LengthSummary, passages: LengthSummary) -> list[str]:
-    """A sentence for each kind of text whose lengths are far from MS MARCO's; mostly none."""
+    """Return a sentence for queries and for passages if their lengths differ from MS MARCO's."""
     warnings = []
     for kind, sent, table in (("Queries", queries, QUERIES), ("Passages", passages, PASSAGES)):
         median, expected = sent.quantiles[PERCENTILES.index(50)], table.quantiles[4]
         ratios = (sent.mean / table.mean, median / expected)
-        if any(not 1 - _FAR <= ratio <= 1 + _FAR for ratio in ratios):
+        if any(not 1 - _MAX_DEVIATION <= ratio <= 1 + _MAX_DEVIATION for ratio in ratios):
             warnings.append(
-                f"{kind} are {sent.mean:.1f} tokens long on average (median {median:.0f}), "
-                f"MS MARCO's {table.mean:.1f} (median {expected}): throughput and latency do not "
-                "carry over to MS MARCO."
+                f"{kind} have {sent.mean:.1f} tokens on average (median {median:.0f}), but in "
+                f"MS MARCO {table.mean:.1f} (median {expected}): expect other throughput and "
+                "latency on MS MARCO."
             )
     return warnings

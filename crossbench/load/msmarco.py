@@ -1,4 +1,4 @@
-"""Rows in the schema of the hub's microsoft/ms_marco, as lists of a query and its passages."""
+"""Reader for rows with the schema of microsoft/ms_marco on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from crossbench.models.json_file import is_lfs_pointer
 from crossbench.types import QueryPassages
 from crossbench.wording import counted
 
-Row = tuple[str, Mapping[str, Any]]  # where it stands, and its columns
+Row = tuple[str, Mapping[str, Any]]  # its location for error messages, and its columns
 _COLUMNS = ["query", "query_id", "passages"]
 _SPLITS = ("train", "validation", "test", "dev")
 
 
 @dataclass
 class Omissions:
-    """How many values were null or blank, or repeated, and were left out therefore."""
+    """What was skipped while reading: counts of null, blank or repeated values."""
 
     queries: int = 0
     passages: int = 0
@@ -32,36 +32,40 @@ class Omissions:
     other_splits: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """A sentence for each kind."""
+        """Return a sentence for each kind of omission."""
         notes = []
         if self.other_config:
-            notes.append(f"Read is {self.other_config}: there is no other configuration.")
+            notes.append(
+                f"The data is of the configuration {self.other_config}: the requested "
+                "configuration does not exist."
+            )
         if self.other_splits:
             notes.append(
-                f"No file is of the split asked for; read: {', '.join(self.other_splits)}."
+                "No file belongs to the requested split; these files were read instead: "
+                f"{', '.join(self.other_splits)}."
             )
         if self.queries:
             notes.append(
-                f"{counted(self.queries, 'row')} without a query, an identifier or any passage "
-                "left out (null or blank)."
+                f"Skipped {counted(self.queries, 'row')} with a null or blank query, identifier or "
+                "passage list."
             )
         if self.passages:
-            notes.append(f"{counted(self.passages, 'passage')} left out (null or blank).")
+            notes.append(f"Skipped {counted(self.passages, 'passage')} with a null or blank text.")
         if self.judgements:
             notes.append(
-                f"{counted(self.judgements, 'passage')} with is_selected null: sent, and taken as "
+                f"Sent {counted(self.judgements, 'passage')} with is_selected null, which count as "
                 "not judged."
             )
         if self.repeated:
-            notes.append(f"{counted(self.repeated, 'row')} repeated word for word, used once.")
+            notes.append(f"Skipped {counted(self.repeated, 'repeated row')}.")
         return notes
 
 
-def parquet_rows(path: Path, config: str, split: str, left_out: Omissions) -> Iterator[Row]:
-    """The rows of a parquet file, or of those in a folder that are of the split.
+def parquet_rows(path: Path, config: str, split: str, omissions: Omissions) -> Iterator[Row]:
+    """Yield the rows of a parquet file, or of the files of the split in a folder.
 
-    A folder may be a copy of the hub's, with a folder for each config. Where no file has the
-    split's name, all are read.
+    A folder may be a copy of the hub's repository, with one folder per configuration. If no file
+    name starts with the split's name, all files are read.
 
     Raises:
         DatasetError: there is no parquet file, or it cannot be read.
@@ -79,17 +83,19 @@ def parquet_rows(path: Path, config: str, split: str, left_out: Omissions) -> It
         ]
         files = [file for file in every if file.name.startswith(split)] or every
         others = [file.name for file in files if not file.name.startswith(split)]
-        left_out.other_splits = [name for name in others if name.startswith(_SPLITS)]
-        _check_one_config(path, config, files, left_out)
+        omissions.other_splits = [name for name in others if name.startswith(_SPLITS)]
+        _check_one_config(path, config, files, omissions)
     if not files:
-        raise DatasetError(f"no parquet file in {path}: give a file or folder that has one")
+        raise DatasetError(
+            f"there is no parquet file in {path}: give a parquet file or a folder that contains one"
+        )
     for file in files:
         number = 0
         try:
             if is_lfs_pointer(file):
                 raise DatasetError(
-                    f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` where "
-                    "it is from"
+                    f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` in its "
+                    "repository"
                 )
             with pq.ParquetFile(file) as parquet:
                 for batch in parquet.iter_batches(batch_size=1024, columns=_COLUMNS):
@@ -98,34 +104,35 @@ def parquet_rows(path: Path, config: str, split: str, left_out: Omissions) -> It
                         number += 1
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise DatasetError(
-                f"{file} cannot be read as parquet from row {number} on ({error})"
+                f"{file} cannot be read as parquet from row {number} on ({error}): get the file "
+                "again"
             ) from error
 
 
-def _check_one_config(path: Path, config: str, files: list[Path], left_out: Omissions) -> None:
-    """Refuse files of several folders beside each other: each is a data set of its own.
+def _check_one_config(path: Path, config: str, files: list[Path], omissions: Omissions) -> None:
+    """Check that all files are in one folder, since each folder is a separate configuration.
 
     Raises:
-        DatasetError: with the folders that there are.
+        DatasetError: the files are in several folders.
     """
     folders = sorted({str(file.parent.relative_to(path)) for file in files})
     if len(folders) > 1:
         raise DatasetError(
             f"{path} has parquet files in several folders ({', '.join(folders)}), and none is "
-            f"called {config}: choose one with dataset.config={folders[0]}, or give it as "
-            "dataset.path"
+            f"named {config}: choose one, for example with dataset.config={folders[0]}, or give "
+            "its path as dataset.path"
         )
     if folders and re.fullmatch(r"v\d.*", folders[0]) and folders[0] != config:
-        left_out.other_config = folders[0]
+        omissions.other_config = folders[0]
 
 
-def rows_to_lists(rows: Iterable[Row], left_out: Omissions) -> Iterator[QueryPassages]:
-    """One list per row that has a query, an identifier and a passage; what is null is counted.
+def rows_to_lists(rows: Iterable[Row], omissions: Omissions) -> Iterator[QueryPassages]:
+    """Yield one list per row with a query, an identifier and a passage. Count skipped values.
 
-    `passages` is a struct of lists or a list of structs: the `datasets` library writes either.
+    `passages` is a struct of lists or a list of structs: the `datasets` library writes both.
 
     Raises:
-        DatasetError: a row has another schema, or one query_id stands for two different rows.
+        DatasetError: a row has another schema, or two different rows have the same query_id.
     """
     known: dict[str, tuple[str, bytes]] = {}
     for where, row in rows:
@@ -135,15 +142,18 @@ def rows_to_lists(rows: Iterable[Row], left_out: Omissions) -> Iterator[QueryPas
             relevance = [_grade(value) for value in selected]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(
-                f"{where}: not the schema of microsoft/ms_marco ({error!r}); it needs query, "
-                "query_id, passages{is_selected, passage_text}"
+                f"{where}: the row does not have the schema of microsoft/ms_marco ({error!r}): it "
+                "needs query, query_id, passages{is_selected, passage_text}"
             ) from error
         if len(selected) != len(texts):
-            raise DatasetError(f"{where}: {len(texts)} passages but {len(selected)} is_selected")
+            raise DatasetError(
+                f"{where}: the row has {len(texts)} passages but {len(selected)} values of "
+                "is_selected: give one per passage"
+            )
         kept = [index for index, text in enumerate(texts) if text.strip()]
-        left_out.passages += len(texts) - len(kept)
+        omissions.passages += len(texts) - len(kept)
         if not (query.strip() and query_id and kept):
-            left_out.queries += 1
+            omissions.queries += 1
             continue
         entry = QueryPassages(
             query_id=query_id,
@@ -153,21 +163,21 @@ def rows_to_lists(rows: Iterable[Row], left_out: Omissions) -> Iterator[QueryPas
             relevance=tuple(relevance[index] for index in kept),
         )
         content = hashlib.sha256(repr(entry).encode()).digest()
-        first, same = known.setdefault(query_id, (where, content))
+        first, first_content = known.setdefault(query_id, (where, content))
         if first != where:
-            if same != content:
+            if first_content != content:
                 raise DatasetError(
-                    f"{where}: query_id {query_id} stands for other content than in {first}: keep "
-                    "one of them, or give each file alone"
+                    f"{where}: query_id {query_id} has different content in {first}: keep one of "
+                    "the two rows, or use each file separately"
                 )
-            left_out.repeated += 1
+            omissions.repeated += 1
             continue
-        left_out.judgements += entry.relevance.count(None) if entry.relevance else 0
+        omissions.judgements += entry.relevance.count(None) if entry.relevance else 0
         yield entry
 
 
 def _passages(value: Any) -> tuple[list[str], list[Any]]:
-    """Texts, a null one as '', and what is_selected says of each."""
+    """Return the texts ('' for null) and their values of is_selected."""
     if value is None:
         return [], []
     if isinstance(value, Mapping):
@@ -181,7 +191,7 @@ def _passages(value: Any) -> tuple[list[str], list[Any]]:
         ) if selected is None else selected
     if not isinstance(value, list | tuple):
         raise TypeError(f"passages is {type(value).__name__}")
-    # A null struct is a passage without a text: it keeps its place, and is counted
+    # A null struct keeps its position as a passage without text and is counted
     return (
         ["" if item is None else _text(item["passage_text"]) for item in value],
         [None if item is None else item["is_selected"] for item in value],
@@ -193,18 +203,18 @@ def _missing(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """Text as it is, bytes as UTF-8, null as ''; whatever else is no text."""
+    """Return text unchanged, bytes decoded as UTF-8, and '' for null."""
     if _missing(value):
         return ""
     if isinstance(value, bytes):
         return value.decode()
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not text")
     return value
 
 
 def _identifier(value: Any) -> str:
-    """Text, or a whole number: pandas makes 7.0 of 7 in a column that has a null."""
+    """Return an identifier as text. pandas turns 7 into 7.0 in a column with nulls."""
     if not isinstance(value, int | float) or _missing(value):
         return _text(value).strip()
     return str(_whole(value))
@@ -218,5 +228,5 @@ def _grade(value: Any) -> int | None:
 
 def _whole(value: Any) -> int:
     if not isinstance(value, int | float) or value != int(value):
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{value!r} is not a whole number")
     return int(value)

@@ -1,4 +1,4 @@
-"""Find texts of no tokens before they are sent: the server would refuse them one by one."""
+"""A check for texts without tokens, before any request is sent. The server would reject them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from crossbench.types import Int32Array, QueryPassages, Task
 
 
 def refuse_no_tokens(lists: Sequence[QueryPassages], model: ModelFolder, task: Task) -> None:
-    """Tokenise every text as the server does for this task.
+    """Tokenise every text in the same way as the server and check that each has tokens.
 
     Raises:
-        DatasetError: naming the first one that the tokenizer leaves no token of.
+        DatasetError: a text has no tokens.
     """
     tokenizer = PairTokenizer(model)
     for entry in lists:
         names = [f"passage {name} of query {entry.query_id}" for name in entry.passage_ids]
         texts = list(entry.passages)
-        if model.embedding is not None and task is Task.SCORE:  # its query is embedded by itself
+        if model.embedding is not None and task is Task.SCORE:  # the query is a text of its own
             names, texts = [f"query {entry.query_id}", *names], [entry.query, *texts]
         lengths = _lengths(tokenizer, entry, model, task)
         if not lengths.all():
@@ -36,7 +36,7 @@ def refuse_no_tokens(lists: Sequence[QueryPassages], model: ModelFolder, task: T
 def _lengths(
     tokenizer: PairTokenizer, entry: QueryPassages, model: ModelFolder, task: Task
 ) -> Int32Array:
-    """Tokens of each of the list's sequences; an embedder that scores has the query's first."""
+    """Return the token lengths of the list's sequences, with the query first if it is embedded."""
     embedding = model.embedding
     if embedding is None:
         return tokenizer.encode_query(entry.query, entry.passages).batch.lengths

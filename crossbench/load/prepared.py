@@ -1,6 +1,7 @@
-"""A data set ready to be sent, kept between the cells of a sweep: its texts and their lengths.
+"""Data sets with the token lengths of their texts, cached between cells.
 
-Making up the default data set and counting its tokens takes two seconds, the same in every cell.
+Without the cache, generating the default data set and counting its tokens would take two seconds in
+every cell.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from crossbench.models.tokenizer import PairTokenizer
 from crossbench.system.json_cache import cache_path, load_cached, save_cached
 from crossbench.types import QueryPassages
 
-_VERSION = 1  # raise it when the same data set is to have other texts, or texts other lengths
+_VERSION = 1  # increase it when the generated texts or the counted lengths change
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedDataset:
-    """A data set and the lengths of its texts in tokens, without special ones."""
+    """A data set and the token lengths of its texts, without special tokens."""
 
     dataset: LoadedDataset
     query_tokens: LengthSummary
@@ -32,16 +33,16 @@ class PreparedDataset:
 
 
 def prepare(dataset: Dataset, model: ModelFolder, seed: int, folder: Path) -> PreparedDataset:
-    """Load a data set and count its tokens, or take from `folder` what an earlier cell kept.
+    """Load a data set and count its tokens. Generated texts and lengths are cached in `folder`.
 
-    Files are read anew each time: what a data set of files holds follows from them alone.
+    Data sets in files are always read again, since the files may have changed.
 
     Raises:
-        DatasetError: it is missing, empty or malformed.
+        DatasetError: the data set is missing, empty or malformed.
         ModelError: the model's tokenizer cannot be used.
     """
     tokenizer = PairTokenizer(model)
-    # All that decides what PairTokenizer.count gives
+    # Everything that determines the result of PairTokenizer.count
     facts = hashlib.sha256(model.facts.tokenizer.serialized.encode()).hexdigest()
     tokenizer_key = (_VERSION, version("crossbench"), version("tokenizers"), facts)
     found = _texts(dataset, tokenizer, seed, folder, tokenizer_key)
@@ -69,7 +70,7 @@ def _texts(
 
 
 def _dataset(document: Any) -> LoadedDataset | None:
-    """The data set as it was kept; None where the document is none, or holds another."""
+    """Return the cached data set, or None if the document is invalid."""
     try:
         lists = [_entry(entry) for entry in document["lists"]]
         found = loaded(document["name"], document["source"], tuple(lists))

@@ -1,4 +1,4 @@
-"""The Load protocol: what is sent when. One Python file and one YAML of conf/load each."""
+"""The Load protocol. A load decides when requests are sent; it is one Python file and one YAML."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from crossbench.load.sender import Sender, Stop
 
 @dataclass(frozen=True, slots=True)
 class LoadContext:
-    """What of its cell a load may need, given to it by the composition root.
+    """Values of the cell that a load may need. The composition root creates it.
 
-    `concurrency` is the requests that a closed loop keeps in flight. Whatever a load draws at
-    random it draws from `seed`.
+    `concurrency` is the number of requests that a closed loop keeps in flight. A load that uses
+    random numbers seeds them with `seed`.
     """
 
     concurrency: int
@@ -23,19 +23,19 @@ class LoadContext:
 
 
 class Load(Protocol):
-    """One choice of conf/load: a loop, a schedule or a file that says when requests are due.
+    """One choice of conf/load, which decides when requests are due.
 
-    It is made from its YAML's values and a `context: LoadContext`, before anything is loaded, and
-    refuses a value that cannot be used with a ConfigError.
+    It is created from the values of its YAML and a `context: LoadContext` before any model is
+    loaded. Its constructor raises ConfigError for an invalid value.
     """
 
     name: str
 
     @property
     def labels(self) -> Sequence[str]:
-        """The dotted keys of the config that name a cell of this load: `load`, `load.rate`."""
+        """The config keys that appear in the cell's name: `load`, `load.rate`."""
         ...
 
     async def drive(self, sender: Sender) -> None:
-        """Have requests sent until the sender may send no more, and wait for their replies."""
+        """Send requests until the sender allows no more, then wait for all replies."""
         ...

@@ -1,4 +1,4 @@
-"""What is sent: a data set's lists, cut into requests in their order, for ever."""
+"""The requests of a cell: a data set's lists, split into requests in order and repeated."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from crossbench.types import Pair, QueryPassages, Task
 
 @dataclass(frozen=True)
 class RequestOptions:
-    """What all requests of a cell have in common, whatever its load (conf/request.yaml).
+    """Options of every request of a cell (conf/request.yaml).
 
-    `task` is one of types.Task. `timeout_s` is each request's deadline. `models` says whose they
-    are: None for the server's first model, `all` for every model in turn, or a list of turns.
+    `task` is one of types.Task. `timeout_s` is the deadline of each request. `models` selects the
+    model of each request: None for the server's first one, `all` for every model in turn, or a list
+    of names that is repeated.
 
     Raises:
-        ConfigError: a value cannot be used.
+        ConfigError: a value is invalid.
     """
 
     task: str
@@ -45,12 +46,12 @@ class RequestOptions:
             )
 
     def model_order(self, served: Sequence[str]) -> list[str]:
-        """The names of the models that requests are for, one after the other; empty: the first.
+        """Return the models of consecutive requests. An empty list means the first model.
 
-        `served` are the server's. A None in the list stands for the first of them.
+        `served` are the names of the server's models. None in the list means the first of them.
 
         Raises:
-            ConfigError: the server has no such model.
+            ConfigError: the server does not have a model of the list.
         """
         if self.models is None:
             return []
@@ -59,18 +60,17 @@ class RequestOptions:
         names = [served[0] if name is None else str(name) for name in self.models]
         if absent := [name for name in names if name not in served]:
             raise ConfigError(
-                f"load.models names {', '.join(absent)}, and this server has {', '.join(served)}: "
-                "add what is missing to pool.models"
+                f"load.models contains {', '.join(absent)}, but this server has only "
+                f"{', '.join(served)}: add the missing models to pool.models"
             )
         return names
 
 
 class Requests:
-    """The endless requests of a cell: after the last list comes the first again.
+    """An endless sequence of requests, which starts again with the first list after the last one.
 
-    A request holds `batch` pairs (texts where the task is to embed) unless its load asks for
-    another size. It is a Score where one query has enough passages left, and ScorePairs where it
-    spans queries.
+    A request contains `batch` pairs (or texts if it embeds) unless the load asks for another size.
+    It is a Score request if all its pairs have the same query, and otherwise a ScorePairs request.
     """
 
     def __init__(self, lists: Sequence[QueryPassages], batch: int, task: Task = Task.SCORE) -> None:
@@ -81,7 +81,7 @@ class Requests:
         self._make = self._embed if task is Task.EMBED else self._score
 
     def take(self, size: int | None = None) -> Message:
-        """The next request, of `size` pairs or texts; None: of the cell's batch."""
+        """Return the next request, with `size` pairs or texts (None: the cell's batch)."""
         return self._make(self._batch if size is None else size)
 
     def _embed(self, size: int) -> Message:
@@ -102,5 +102,5 @@ class Requests:
 
 
 def first_pairs(lists: Sequence[QueryPassages], count: int) -> Iterator[tuple[str, str]]:
-    """The (query, passage) of the first `count` pairs that requests hold, each list's once."""
+    """Yield the first `count` (query, passage) of the lists, without repeating the lists."""
     return islice(((entry.query, text) for entry in lists for text in entry.passages), count)

@@ -1,4 +1,4 @@
-"""The sender: one request at a call, sent, timed and recorded; whatever decides when."""
+"""The sender sends single requests, times and records them. The load decides when."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from crossbench.serving.client import InferenceClient, Message, error_message, m
 from crossbench.types import RequestRecord
 
 Observer = Callable[[RequestRecord], None]
-OnFailure = Callable[[str, str], object]  # a request's status and the server's words
-UNREACHABLE = grpc.StatusCode.UNAVAILABLE.name  # no server answers
-RETRY_PAUSE_S = 0.1  # before a user asks a server again that was gone
-UNREACHABLE_LIMIT_S = 3.0  # after which it is taken not to come back
+OnFailure = Callable[[str, str], object]  # receives a request's status and error message
+UNREACHABLE = grpc.StatusCode.UNAVAILABLE.name  # the status if no server answers
+RETRY_PAUSE_S = 0.1  # pause after a request that did not reach the server
+UNREACHABLE_LIMIT_S = 3.0  # stop sending after the server was unreachable for this time
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """When to send nothing new: after `requests`, or once `max_seconds` have passed."""
+    """When to stop sending: after `requests`, or after `max_seconds`, whichever comes first."""
 
     requests: int
     max_seconds: float
@@ -32,11 +32,11 @@ class Stop:
 
 @dataclass
 class Sender:
-    """Sends the `requests` of one measurement, which starts when this object is made.
+    """Sends the `requests` of one measurement, which starts when this object is created.
 
-    Times are in seconds since that start. A load asks `may_send()` or `wait_until(due_s)` before
-    each `send(due_s)`; then nothing is sent beyond `stop`, nor after `interrupted`, nor once the
-    server is gone for three seconds. The first request may always be sent.
+    Times are in seconds since that start. A load calls `may_send()` or `wait_until(due_s)` before
+    each `send(due_s)`. They allow no more requests after `stop`, after `interrupted`, or after the
+    server was unreachable for three seconds. They always allow the first request.
 
     Request i goes to the model `models[i % n]`, or to the server's first model if `models` is
     empty. `records` are in the order of their replies. `on_record` receives every record,
@@ -55,35 +55,35 @@ class Sender:
     over_saturated: bool = field(default=False, init=False)
     _started_s: float = field(default_factory=time.perf_counter, init=False)
     _sent: int = field(default=0, init=False)
-    _gone_since_s: float | None = field(default=None, init=False)
-    _is_gone: bool = field(default=False, init=False)
+    _unreachable_since_s: float | None = field(default=None, init=False)
+    _server_lost: bool = field(default=False, init=False)
 
     def now_s(self) -> float:
         return time.perf_counter() - self._started_s
 
     def may_send(self, due_s: float | None = None) -> bool:
-        """Whether another request may be sent that was due at `due_s`; None: that is due now.
+        """Return whether another request, due at `due_s` (None: now), may be sent.
 
-        One that was due before the end may be sent late.
+        A request that was due before the end of the measurement may be sent late.
         """
         if self._sent == 0:
             return True
         return (
             self._sent < self.stop.requests
             and (self.now_s() if due_s is None else due_s) < self.stop.max_seconds
-            and not self._is_gone
+            and not self._server_lost
             and not self.over_saturated
             and not self.interrupted.is_set()
         )
 
     def end_over_saturated(self) -> None:
-        """Send nothing more: requests come faster than the server can answer them."""
+        """Stop sending, because requests are due faster than the server can answer them."""
         self.over_saturated = True
 
     async def wait_until(self, due_s: float) -> bool:
-        """Wait until a request is due; False, at once, where it may not be sent any more.
+        """Wait until a request is due. Returns False immediately if it may not be sent any more.
 
-        Other coroutines run meanwhile, even where the time has passed already.
+        Other coroutines get to run even if the due time has already passed.
         """
         if self._sent and due_s >= self.stop.max_seconds:
             return False
@@ -95,11 +95,11 @@ class Sender:
         return self.may_send(due_s) and not self.interrupted.is_set()
 
     def send(self, due_s: float, size: int | None = None) -> Coroutine[Any, Any, RequestRecord]:
-        """Send the next request, which was due at `due_s`; await its record, or make it a task.
+        """Send the next request, which was due at `due_s`. Await the result or make it a task.
 
-        It holds `size` pairs or texts, where None is the cell's batch. It counts as sent from this
-        call on. Latency counts from `due_s`, so that what holds it back before it is sent is part
-        of it. What the server refuses is a record with its status, not an error.
+        The request contains `size` pairs or texts (None: the cell's batch) and counts as sent from
+        this call on. Latency starts at `due_s`, so it includes any delay before the request is
+        sent. A request that the server rejects gives a record with its status, not an exception.
         """
         index = self._sent
         self._sent += 1
@@ -142,10 +142,11 @@ class Sender:
         return record
 
     def _note_server(self, record: RequestRecord) -> None:
-        """A server is gone once requests have found none for so long, and none an answer."""
+        """Mark the server as lost once it has been unreachable for UNREACHABLE_LIMIT_S."""
         if record.status != UNREACHABLE:
-            self._gone_since_s = None
+            self._unreachable_since_s = None
             return
-        if self._gone_since_s is None:
-            self._gone_since_s = record.received_s
-        self._is_gone = record.received_s - self._gone_since_s >= UNREACHABLE_LIMIT_S
+        if self._unreachable_since_s is None:
+            self._unreachable_since_s = record.received_s
+        unreachable_s = record.received_s - self._unreachable_since_s
+        self._server_lost = unreachable_s >= UNREACHABLE_LIMIT_S

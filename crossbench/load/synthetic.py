@@ -1,4 +1,4 @@
-"""Deterministic text that looks like English and is as long as MS MARCO's, in served tokens."""
+"""Generator of deterministic English-like text whose token lengths follow MS MARCO's."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from crossbench.models.tokenizer import PairTokenizer
 from crossbench.models.wordpiece import inflect, read_word_list
 from crossbench.types import Int64Array, QueryPassages
 
-# Shares of a passage's words; with them BERT's tokenizer makes about 1.36 tokens of a word, as it
-# does of MS MARCO's. Rare words are made up of stems and come apart into several tokens.
+# Shares of word classes. With these, BERT's tokenizer produces about 1.36 tokens per word, as it
+# does for MS MARCO. Rare words are composed of stems, so they split into several tokens.
 _PASSAGE_MIX = (0.45, 0.455, 0.065, 0.03)  # function, content, rare, number
 _QUERY_MIX = (0.38, 0.57, 0.04, 0.01)
 _RARE_WORDS = 3000
-_ROUNDS = 4  # of correction, for tokenizers whose counts do not simply add up
+_ROUNDS = 4  # correction rounds, for tokenizers whose counts per word do not add up
 
 
 def make_lists(
@@ -27,11 +27,11 @@ def make_lists(
     passages_per_query: int,
     passage_tokens: Sequence[int] | None = None,
 ) -> tuple[QueryPassages, ...]:
-    """`queries` lists of `passages_per_query` passages whose token lengths follow MS MARCO's.
+    """Generate `queries` lists of `passages_per_query` passages with token lengths as in MS MARCO.
 
-    With `passage_tokens` the passages have these lengths in turn instead. Every list's passages
-    follow the distribution, and so does any run of consecutive queries: a measurement that ends
-    early has sent the right lengths too.
+    If `passage_tokens` is given, the lengths of the passages cycle through it instead. The passages
+    of each list follow the length distribution, and so do the lists of any consecutive queries, so
+    that a measurement that ends early has sent representative lengths too.
     """
     rng = np.random.default_rng(seed)
     writer = _Writer(tokenizer, rng)
@@ -55,12 +55,12 @@ def make_lists(
 
 
 def _spread(ranks: Int64Array, count: int) -> NDArray[np.float64]:
-    """Ranks 0 … count - 1 as probabilities from 0 to 1; a single one is the median."""
+    """Map ranks 0 … count - 1 to probabilities from 0 to 1, and a single rank to the median."""
     return ranks / (count - 1) if count > 1 else np.full(len(ranks), 0.5)
 
 
 def _golden_order(count: int) -> Int64Array:
-    """A permutation whose every stretch is evenly spread, by the golden ratio."""
+    """Return a permutation in which every range of consecutive items is evenly spread."""
     fractions = np.arange(count) * 0.6180339887498949 % 1
     ranks: Int64Array = np.argsort(np.argsort(fractions))
     return ranks
@@ -69,9 +69,9 @@ def _golden_order(count: int) -> Int64Array:
 def _passage_probabilities(
     rng: np.random.Generator, queries: int, passages: int
 ) -> NDArray[np.float64]:
-    """Probabilities of shape (queries * passages,): each list has one of each stratum.
+    """Return probabilities of shape (queries * passages,), with one per stratum in each list.
 
-    Over all lists they are evenly spaced, both ends included.
+    Over all lists they are evenly spaced and include 0 and 1.
     """
     strata = rng.permuted(np.tile(np.arange(passages), (queries, 1)), axis=1)
     ranks = strata * queries + _golden_order(queries)[:, None]
@@ -79,7 +79,7 @@ def _passage_probabilities(
 
 
 class _Writer:
-    """Writes texts of exact token counts out of words whose own counts it has measured."""
+    """Writes texts with exact token counts, from words whose token counts it has measured."""
 
     def __init__(self, tokenizer: PairTokenizer, rng: np.random.Generator) -> None:
         self._tokenizer, self._rng = tokenizer, rng
@@ -91,16 +91,16 @@ class _Writer:
             self._rare_words(words),
             [str(number) for number in (*range(2, 100), *range(100, 1000, 50), *range(1900, 2025))],
         )
-        # Only words of one token fill a text up to its length.
+        # Only words of one token can fill up a text to its exact length
         candidates = [word for word in words["content"] if len(word) > 2]
         single = self._counts(candidates) == 1
         self._fillers = [word for word, one in zip(candidates, single, strict=True) if one]
-        if not self._fillers:  # a tokenizer of characters: the shortest there is
+        if not self._fillers:  # a character tokenizer
             self._fillers = ["a"]
 
     def texts(self, lengths: Int64Array, mix: Sequence[float], *, sentences: bool) -> list[str]:
-        """One text per length, in tokens without special ones."""
-        stop = 1 if sentences else 0  # the full stop that ends a passage
+        """Return one text per length (tokens without special tokens)."""
+        stop = 1 if sentences else 0  # for the full stop at the end of a passage
         stream, counts = self._stream(int(lengths.sum()) + 200, mix, sentences)
         ends = np.cumsum(counts)
         texts: list[list[str]] = []
@@ -119,14 +119,14 @@ class _Writer:
     def _stream(
         self, tokens: int, mix: Sequence[float], sentences: bool
     ) -> tuple[list[str], Int64Array]:
-        """Enough words in a row for `tokens` tokens, and the tokens of each."""
+        """Return a sequence of words with at least `tokens` tokens, and the tokens of each."""
         rng, size = self._rng, tokens
         kinds = rng.choice(len(mix), size=size, p=np.array(mix) / sum(mix))
         vocabulary: list[str] = []
         picks = np.empty(size, dtype=np.int64)
         for kind, words in enumerate(self._classes):
             mask = kinds == kind
-            # Frequent words first: a power of a uniform variable falls off much as words do.
+            # A power of a uniform variable approximates the frequency distribution of words
             ranks = (len(words) * rng.random(int(mask.sum())) ** 2.5).astype(np.int64)
             picks[mask] = len(vocabulary) + ranks
             vocabulary += words
@@ -145,7 +145,7 @@ class _Writer:
         return stream, counts
 
     def _corrected(self, texts: list[list[str]], lengths: Int64Array, sentences: bool) -> list[str]:
-        """Join the words, and mend what the tokenizer counts otherwise than word by word."""
+        """Join the words, and correct texts whose token count is not the sum of their words'."""
         joined = [_join(words, sentences) for words in texts]
         for _ in range(_ROUNDS):
             excess = self._tokenizer.count(joined) - lengths
@@ -166,7 +166,7 @@ class _Writer:
         return [self._fillers[i] for i in self._rng.integers(len(self._fillers), size=count)]
 
     def _counts(self, words: Sequence[str]) -> Int64Array:
-        """Tokens of each word inside a text: many tokenizers count a first word otherwise."""
+        """Return the token count of each word inside a text, which differs for a first word."""
         alone = self._tokenizer.count(["the"])[0]
         counts = self._tokenizer.count([f"the {word}" for word in words]) - alone
         return np.asarray(counts, dtype=np.int64)

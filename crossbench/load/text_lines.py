@@ -1,4 +1,4 @@
-"""Numbered lines of text files, plain or compressed, and what a byte that is not UTF-8 says."""
+"""Numbered lines of text files, plain or compressed, and errors for files that are not UTF-8."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from crossbench.errors import DatasetError
 from crossbench.models.json_file import LFS_HEAD
 
-COMPRESSED = (".gz", ".zst", ".bz2")  # endings that may follow a text file's own
-# The first bytes decide, not the name: browsers and mirrors unpack .gz files or add the ending
+COMPRESSED = (".gz", ".zst", ".bz2")  # suffixes that may follow a text file's own suffix
+# The first bytes decide and not the name: browsers and mirrors unpack .gz files without renaming
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
 _ARCHIVES = {b"PK\x03\x04": "zip", b"\xfd7zXZ\x00": "xz", b"7z\xbc\xaf": "7z"}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -20,13 +20,13 @@ _BUFFER_BYTES = 1 << 20
 
 
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers from 1 on, without their line end.
+    """Yield all non-blank lines with their numbers, counted from 1, without the line end.
 
-    Only a line feed ends a line, since passages may hold other separators. A byte order mark of
-    UTF-8 is left out.
+    Only a line feed ends a line, since passages may contain other separators. A UTF-8 byte order
+    mark is removed.
 
     Raises:
-        DatasetError: the file is empty, cannot be read, is cut off or is not text.
+        DatasetError: the file is empty, unreadable, truncated or not text.
     """
     number, empty, kind, line = 0, True, None, b""
     try:
@@ -40,22 +40,22 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     yield number, line
     except OSError as error:
         where = f" after line {number}" if number else ""
-        damaged = ": the compressed file is damaged or incomplete, get it again" if kind else ""
+        damaged = ": the compressed file is damaged or truncated, get it again" if kind else ""
         raise DatasetError(f"{path} cannot be read{where} ({error}){damaged}") from error
     if number == 1 and b"\r" in line:
         raise DatasetError(
-            f"{path} has a single line with carriage returns: end its lines with line feeds (tr "
-            "'\\r' '\\n')"
+            f"{path} separates lines with carriage returns: replace them by line feeds (tr '\\r' "
+            "'\\n')"
         )
     if empty:
-        raise DatasetError(f"{path} is empty")
+        raise DatasetError(f"{path} is empty: get the file again")
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """As raw_lines(), decoded.
+    """Yield the decoded lines of raw_lines().
 
     Raises:
-        DatasetError: as there, or a line is not UTF-8.
+        DatasetError: as in raw_lines(), or a line is not UTF-8.
     """
     for number, raw in raw_lines(path):
         try:
@@ -65,16 +65,16 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def utf8_error_message(error: UnicodeDecodeError) -> str:
-    """Which byte of a line is no UTF-8, and what to do."""
+    """Return the error message for a line that is not UTF-8, with the position of the byte."""
     return (
         f"cannot be read as UTF-8: byte 0x{error.object[error.start]:02x} at position "
-        f"{error.start + 1} of the line; convert the file (iconv -f LATIN1 -t UTF-8, or whatever "
-        "it was written in)"
+        f"{error.start + 1} of the line; convert the file from its encoding (for example iconv -f "
+        "LATIN1 -t UTF-8)"
     )
 
 
 def first_line_matches(path: Path, fits: re.Pattern[str]) -> bool:
-    """Whether the file's first line that is not blank matches; a broken file does not."""
+    """Return whether the file's first non-blank line matches; False for an unreadable file."""
     try:
         return fits.match(next(text_lines(path))[1].strip()) is not None
     except DatasetError:
@@ -96,19 +96,24 @@ def _open(path: Path, kind: str | None) -> io.BufferedReader:
 
 
 def _check_text(path: Path, start: bytes) -> None:
-    """Refuse what is certainly no UTF-8 text by its first bytes."""
+    """Check by its first bytes that a file is not an archive, an LFS pointer or binary.
+
+    Raises:
+        DatasetError: it is one of these.
+    """
     if start.startswith(LFS_HEAD):
         raise DatasetError(
-            f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` where it is from"
+            f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in its "
+            "repository"
         )
     kinds = [kind for magic, kind in _ARCHIVES.items() if start.startswith(magic)]
     if start[_TAR_MARK] == b"ustar":
         kinds.append("tar")
     if kinds:
         raise DatasetError(f"{path} is a {kinds[0]} archive: unpack it")
-    # Half the bytes of English in UTF-16 are zeros
+    # In UTF-16, half the bytes of English text are zero
     if start.startswith(_UTF16) or start.count(0) > len(start) / 8:
         raise DatasetError(
-            f"{path} cannot be read as UTF-8: it seems to be UTF-16 or binary; convert text with "
+            f"{path} cannot be read as UTF-8: it seems to be UTF-16 or binary; convert UTF-16 with "
             "iconv -f UTF-16 -t UTF-8"
         )

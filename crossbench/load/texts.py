@@ -1,7 +1,7 @@
-"""Texts by identifier from a queries or a collection file: lines of `id<TAB>text`, or BEIR's JSON.
+"""Reader for queries and collection files: lines of `id<TAB>text`, or BEIR's JSON lines.
 
-A file may hold millions of texts of which few are wanted. Only those are kept, and only a wanted
-row that cannot be used is an error; others are counted.
+A file may contain millions of texts of which few are requested. Only those are kept, and only a
+requested row that is unusable is an error; other unusable rows are counted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from crossbench.errors import DatasetError
 from crossbench.load.text_lines import COMPRESSED, raw_lines, utf8_error_message
 from crossbench.wording import counted
 
-# A first row of these is a header: `pid<TAB>passage`
+# Column names in the first row of a file, such as `pid<TAB>passage`
 _HEADER = re.compile(
     r"_?id|[qpd]id|docno|(query|topic|passage|pass|doc|document|corpus)[_-]?id|query|topic", re.I
 )
@@ -25,7 +25,7 @@ _HEADER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. `problem` says why its text cannot be used, or is empty."""
+    """One row. `problem` says why its text is unusable, or is empty."""
 
     number: int
     identifier: str
@@ -35,11 +35,11 @@ class Row:
 
 @dataclass
 class Texts:
-    """What read_texts() found.
+    """The result of read_texts().
 
-    `order` has the wanted identifiers in the file's order, `found` their texts, and `unusable` a
-    sentence with file and line about those whose row has no text. `others` counts sound rows that
-    nobody wanted; `other` is the first of them.
+    `order` has the requested identifiers in the order of the file, `found` their texts, and
+    `unusable` an error message for each one without a usable text. `others` counts valid rows that
+    were not requested; `other` is the identifier of the first one.
     """
 
     path: Path
@@ -53,37 +53,34 @@ class Texts:
     repeated: int = 0
 
     def notes(self) -> list[str]:
-        """A sentence for each kind of row that was left out."""
+        """Return a sentence for each kind of row that was skipped."""
         notes = []
         if self.skipped:
             rows = counted(self.skipped, "row")
             notes.append(
-                f"{self.path.name}: {rows} without a usable identifier and text skipped, which no "
-                f"run or judgement asks for; the first: {self.first_skipped}."
+                f"{self.path.name}: skipped {rows} without a usable identifier or text. No run or "
+                f"judgement refers to them. The first is {self.first_skipped}."
             )
         if self.repeated:
-            notes.append(
-                f"{self.path.name}: {counted(self.repeated, 'row')} repeated with the same text, "
-                "used once."
-            )
+            notes.append(f"{self.path.name}: skipped {counted(self.repeated, 'repeated row')}.")
         return notes
 
 
 def read_texts(path: Path, wanted: Container[str]) -> Texts:
-    """The texts of the identifiers in `wanted`.
+    """Read the texts of the identifiers in `wanted`.
 
     Raises:
-        DatasetError: the file is empty or unreadable, a line is no JSON where it should be, or a
-            wanted identifier has two texts.
+        DatasetError: the file is empty or unreadable, a line of a JSON file is invalid, or a
+            requested identifier has two texts.
     """
     texts = Texts(path)
     lines: dict[str, int] = {}
-    open_quote = ""  # the identifier of the row before, whose quoted text does not end
+    open_quote = ""  # identifier of the previous row, if a quoted text starts there without an end
     for row in _rows(path):
         if row.problem and open_quote:
             texts.found.pop(open_quote, None)
             texts.unusable[open_quote] = (
-                f"{path}:{row.number - 1}: a quoted text that goes on in the next line: write each "
+                f"{path}:{row.number - 1}: a quoted text continues on the next line: write each "
                 "text on one line, without quotes around it"
             )
         opens = row.text.startswith('"') and row.text.count('"') % 2 == 1
@@ -102,8 +99,8 @@ def read_texts(path: Path, wanted: Container[str]) -> Texts:
             texts.unusable.setdefault(row.identifier, f"{where}: {row.problem}")
         elif texts.found.setdefault(row.identifier, row.text) != row.text:
             raise DatasetError(
-                f"{where}: {row.identifier} has another text than in line "
-                f"{lines[row.identifier]}: keep one of them"
+                f"{where}: {row.identifier} has a different text in line {lines[row.identifier]}: "
+                "keep one of them"
             )
         elif lines.setdefault(row.identifier, row.number) != row.number:
             texts.repeated += 1
@@ -111,7 +108,7 @@ def read_texts(path: Path, wanted: Container[str]) -> Texts:
 
 
 def header_like(identifier: str) -> bool:
-    """Whether a file's first field is the name of a column."""
+    """Return whether the first field of a file is a column name."""
     return _HEADER.fullmatch(identifier) is not None
 
 
@@ -124,13 +121,13 @@ def _rows(path: Path) -> Iterator[Row]:
         try:
             line, problem = raw.decode(), ""
         except UnicodeDecodeError as error:
-            # Its identifier may still say that nobody wants it
+            # Decode the rest anyway, since the identifier shows whether the row is requested
             line, problem = raw.decode(errors="replace"), utf8_error_message(error)
         yield parse(path, number, line, problem)
 
 
 def _tsv_row(path: Path, number: int, line: str, problem: str) -> Row:
-    """Tabs after the first and quotes belong to the text, as in MS MARCO's files."""
+    """Parse `id<TAB>text`. Later tabs and quotes are part of the text, as in MS MARCO's files."""
     identifier, tab, text = line.partition("\t")
     identifier, text = identifier.strip(), text.strip()
     if not tab or not identifier or not text:
@@ -141,44 +138,46 @@ def _tsv_row(path: Path, number: int, line: str, problem: str) -> Row:
 
 
 def _json_row(path: Path, number: int, line: str, problem: str) -> Row:
-    """BEIR's `{"_id": …, "title": …, "text": …}`: title and text joined by a space, as it does."""
+    """Parse BEIR's `{"_id": …, "title": …, "text": …}`. Join title and text by a space, as BEIR."""
     where = f"{path}:{number}"
     try:
         document: Any = json.loads(line, object_pairs_hook=_without_repeats)
     except ValueError as error:
-        raise DatasetError(f"{where}: not a line of JSON ({error}), found {line[:80]!r}") from None
+        raise DatasetError(
+            f"{where}: the line is not valid JSON ({error}), found {line[:80]!r}"
+        ) from None
     if not isinstance(document, dict) or "_id" not in document:
         raise DatasetError(
-            f'{where}: expected {{"_id": …, "text": …}} as BEIR has it, found {line[:80]!r}'
+            f'{where}: expected {{"_id": …, "text": …}} as in BEIR, found {line[:80]!r}'
         )
     identifier, title, text = document["_id"], document.get("title"), document.get("text")
     if isinstance(identifier, bool) or not isinstance(identifier, str | int):
-        return Row(
-            number, "", "", problem or f"_id is neither text nor a whole number: {line[:80]!r}"
-        )
+        return Row(number, "", "", problem or f"_id is neither text nor an integer: {line[:80]!r}")
     for key, value in (("title", title), ("text", text)):
         if value is not None and not isinstance(value, str):
-            problem = problem or f"{key} is no text: {line[:80]!r}"
+            problem = problem or f"{key} is not text: {line[:80]!r}"
             return Row(number, str(identifier).strip(), "", problem)
     joined = f"{title or ''} {text or ''}".strip()
     if not joined:
-        problem = problem or f"there is no text: {line[:80]!r}"
+        problem = problem or f"the text is empty: {line[:80]!r}"
     elif not _encodable(joined):
-        problem = problem or f"half of a surrogate pair is no character: {line[:80]!r}"
+        problem = problem or f"the text contains an unpaired surrogate: {line[:80]!r}"
     return Row(number, str(identifier).strip(), joined, problem)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Python's own reader would take the last of several values without a word."""
+    """Build a dict and reject repeated keys, of which json.loads would silently use the last."""
     document = dict(pairs)
     if len(document) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+        raise ValueError(
+            f"the key {next(key for key in keys if keys.count(key) > 1)!r} is repeated"
+        )
     return document
 
 
 def _encodable(text: str) -> bool:
-    """Whether UTF-8 can hold the text: JSON's escapes may be halves of characters."""
+    """Return whether the text can be encoded. JSON escapes may contain unpaired surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

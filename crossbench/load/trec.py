@@ -1,4 +1,4 @@
-"""A folder of MS MARCO's, TREC's or BEIR's files, joined: each query with its candidates."""
+"""Reader for folders in the format of MS MARCO, TREC or BEIR: joins queries with candidates."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from crossbench.wording import counted
 
 @dataclass(frozen=True, slots=True)
 class TrecData:
-    """What read_trec() made of a folder.
+    """The result of read_trec().
 
-    `warnings` says what was left out. `files` are those that were read, relative to the folder.
-    `judged_left_out` is the number of queries with a relevant passage that could not be ranked for
-    want of a text or of candidates.
+    `warnings` are sentences about data that was skipped. `files` are the files that were read,
+    relative to the folder. `judged_left_out`: see LoadedDataset.
     """
 
     lists: tuple[QueryPassages, ...]
@@ -38,25 +37,25 @@ def read_trec(
     qrels: str | None,
     limit: int | None,
 ) -> TrecData:
-    """One list per query that has candidates, in the order of the queries file, `limit` at most.
+    """Return one list per query with candidates, in the order of the queries file, up to `limit`.
 
-    The four names are files in the folder `path`; None finds the only one that fits, and `none`
-    takes no run or no qrels. Without a run the judged passages are the candidates; those that the
-    collection does not hold are left out, since a collection is often a part.
+    The four names are files in the folder `path`. None finds the file by its name, and `none` uses
+    no run or no qrels. Without a run, the candidates are the judged passages. Judged passages that
+    are not in the collection are skipped, since a collection is often only a part.
 
     Raises:
-        DatasetError: a file is missing, ambiguous or empty, a line that is used is malformed, or
-            the files do not belong together.
+        DatasetError: a file is missing, ambiguous or empty, a required line is malformed, or the
+            files do not belong together.
     """
     folder = Folder(path)
     queries_path = folder.required(QUERIES, queries)
     collection_path = folder.required(COLLECTION, collection)
     run_path, qrels_path = folder.find(RUN, run), folder.find(QRELS, qrels)
-    source = run_path or qrels_path  # of the candidates
+    source = run_path or qrels_path  # where the candidates come from
     if source is None:
         raise DatasetError(
-            f"{path} has neither a run nor a qrels file: add run*.txt or qrels*.txt, or name it "
-            "with dataset.run=FILE or dataset.qrels=FILE"
+            f"{path} contains neither a run nor a qrels file: add run*.txt or qrels*.txt, or give "
+            "its name with dataset.run=FILE or dataset.qrels=FILE"
         )
     judgements, notes = read_qrels(qrels_path) if qrels_path else ({}, [])
     if run_path:
@@ -68,8 +67,8 @@ def read_trec(
             runs := folder.possible_runs((queries_path, collection_path, qrels_path))
         ):
             notes.append(
-                f"No run was read, so the judged passages are the candidates; {', '.join(runs)} "
-                f"begins as a run does: name it with dataset.run={runs[0]}."
+                f"No run was read, so the judged passages are the candidates. {', '.join(runs)} "
+                f"looks like a run: to use it, give dataset.run={runs[0]}."
             )
 
     texts = read_texts(queries_path, candidates.keys() | judgements.keys())
@@ -78,7 +77,7 @@ def read_trec(
     if run_path and qrels_path:
         _check_judged(texts, judgements, qrels_path)
     if run_path:
-        # A run's lists are always whole, so no other texts are needed
+        # The lists of a run are never shortened, so only the texts of sent queries are needed
         sent = ranked[:limit]
         passages = read_texts(collection_path, _union(candidates, sent))
         _check_whole(candidates, sent, passages, run_path)
@@ -97,8 +96,8 @@ def read_trec(
     )
     left_out = 0
     if qrels_path:
-        told, left_out = _judgement_notes(judgements, set(ranked), lists, qrels_path)
-        notes += told
+        judgement_notes, left_out = _judgement_notes(judgements, set(ranked), lists, qrels_path)
+        notes += judgement_notes
     files = (queries_path, collection_path, run_path, qrels_path)
     return TrecData(
         lists,
@@ -136,21 +135,25 @@ def _check_queries(
     texts: Texts, ranked: Sequence[str], candidates: Candidates, source: Path
 ) -> None:
     if not ranked:
-        found = texts.other or _some(texts.order) or texts.first_skipped
+        found = texts.other or _examples(texts.order) or texts.first_skipped
         raise DatasetError(
             f"no query with passages: none of the {counted(len(candidates), 'query')} of {source} "
-            f"({_some(candidates)}) is in {texts.path} ({found}): give the "
-            "queries that it was made for"
+            f"({_examples(candidates)}) is in {texts.path} ({found}): give the queries file that "
+            "belongs to it"
         )
 
 
 def _check_judged(texts: Texts, judgements: Judgements, qrels: Path) -> None:
-    """Judgements of other queries would only be missed at the end, as a report without nDCG."""
+    """Check that the judgements belong to the queries, or else the report would have no nDCG.
+
+    Raises:
+        DatasetError: no query of the queries file is judged.
+    """
     if not judgements.keys() & texts.order.keys():
         raise DatasetError(
             f"none of the {counted(len(judgements), 'query')} judged in {qrels} "
-            f"({_some(judgements)}) is in {texts.path} ({_some(texts.order)}): give the judgements "
-            "of these queries, or take none with dataset.qrels=none"
+            f"({_examples(judgements)}) is in {texts.path} ({_examples(texts.order)}): give the "
+            "judgements of these queries, or use none with dataset.qrels=none"
         )
 
 
@@ -162,8 +165,8 @@ def _check_whole(candidates: Candidates, sent: Sequence[str], passages: Texts, r
             if passage not in passages.found:
                 skipped = f"; {passages.notes()[0]}" if passages.skipped else ""
                 raise DatasetError(
-                    f"{run} ranks passage {passage} for query {query}, which {passages.path} does "
-                    f"not hold: give the collection that the run was made on{skipped}"
+                    f"{run} ranks passage {passage} for query {query}, but {passages.path} does "
+                    f"not contain it: give the collection that belongs to the run{skipped}"
                 )
 
 
@@ -188,10 +191,10 @@ def _left_out_of_run(
 def _keep_held(
     candidates: Candidates, ranked: Sequence[str], passages: Texts, qrels: Path
 ) -> list[str]:
-    """Take what the collection has no text for out of the candidates, which are the judged ones.
+    """Remove the candidates, which are the judged passages, that have no text in the collection.
 
     Raises:
-        DatasetError: that leaves none.
+        DatasetError: no candidate is left.
     """
     judged = sum(len(candidates[query]) for query in ranked)
     for query in ranked:
@@ -199,49 +202,52 @@ def _keep_held(
     held = sum(len(candidates[query]) for query in ranked)
     if not held:
         raise DatasetError(
-            f"no query with passages: {passages.path} holds none of the passages that {qrels} "
-            "judges: give the collection that was judged"
+            f"no query with passages: {passages.path} contains none of the passages judged in "
+            f"{qrels}: give the collection that belongs to the judgements"
         )
     if held == judged:
         return []
     return [
         f"{judged - held:,} of {counted(judged, 'judged passage')} {_have(judged - held)} no text "
-        f"in {passages.path.name} and cannot be sent; nDCG@10 counts them as not found."
+        f"in {passages.path.name} and cannot be sent. nDCG@10 counts them as not found."
     ]
 
 
 def _judgement_notes(
     judgements: Judgements, ranked: set[str], lists: Sequence[QueryPassages], qrels: Path
 ) -> tuple[list[str], int]:
-    """What the judgements do not say, and how many queries with a relevant passage are missing."""
+    """Return notes on gaps in the judgements, and the number of judged queries without candidates.
+
+    The number counts only queries with a relevant passage.
+    """
     relevant = {query for query, grades in judgements.items() if max(grades.values()) > 0}
     if not relevant:
         return [
-            f"{qrels.name} holds no grade above 0, so nothing is relevant and there is no nDCG@10 "
-            "or MRR@10."
+            f"{qrels.name} contains no grade above 0, so no passage is relevant and nDCG@10 and "
+            "MRR@10 are undefined."
         ], 0
     notes, missing = [], len(relevant - ranked)
     if missing == len(relevant):
         notes.append(
             f"None of the {counted(missing, 'query')} with a relevant passage in {qrels.name} "
-            f"({_some(sorted(relevant))}) has a text and candidates, so there is no nDCG@10 or "
-            "MRR@10."
+            f"({_examples(sorted(relevant))}) has a text and candidates, so nDCG@10 and MRR@10 are "
+            "undefined."
         )
     elif missing:
         notes.append(
             f"{missing:,} of {counted(len(relevant), 'query')} with a relevant passage in "
-            f"{qrels.name} {_have(missing)} no text or no candidates: nDCG@10 and MRR@10 are over "
-            "the others alone, as trec_eval has them without its option -c."
+            f"{qrels.name} {_have(missing)} no text or no candidates: nDCG@10 and MRR@10 are means "
+            "over the other queries, as in trec_eval without its option -c."
         )
-    if barren := len((judgements.keys() - relevant) & ranked):
+    if not_relevant := len((judgements.keys() - relevant) & ranked):
         notes.append(
-            f"For {counted(barren, 'query')} {qrels.name} holds no grade above 0: nDCG@10 and "
-            "MRR@10 leave them out, where trec_eval counts 0."
+            f"{counted(not_relevant, 'query')} in {qrels.name} {_have(not_relevant)} no grade "
+            "above 0: nDCG@10 and MRR@10 leave them out, while trec_eval counts them as 0."
         )
     if missing < len(relevant) and all(not _any_judged(entry) for entry in lists):
         notes.append(
-            f"No passage that is sent is judged in {qrels.name} for its query, so nDCG@10 and "
-            "MRR@10 are 0 in any order: are the identifiers those of the same collection?"
+            f"{qrels.name} judges none of the candidates of any query, so nDCG@10 and MRR@10 are 0 "
+            "for every order: check that the identifiers are those of the same collection."
         )
     return notes, missing
 
@@ -258,5 +264,5 @@ def _have(count: int) -> str:
     return "has" if count == 1 else "have"
 
 
-def _some(identifiers: Iterable[str]) -> str:
+def _examples(identifiers: Iterable[str]) -> str:
     return ", ".join(islice(identifiers, 3))

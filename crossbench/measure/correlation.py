@@ -1,4 +1,4 @@
-"""Throughput against latency: Pearson's correlation over requests and over windows."""
+"""Pearson's correlation of throughput and latency, over requests and over windows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Float64Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """Pearson's r of two equally long sequences, each float64 (n,)."""
+    """Pearson's r of two sequences of equal length, each float64 (n,)."""
 
     x: Float64Array
     y: Float64Array
@@ -32,24 +32,27 @@ class Correlation:
         return len(self.x)
 
     def interval(self) -> Interval | None:
-        """Fisher's 95 % interval of r; None below four observations.
+        """Return Fisher's 95 % interval of r, or None for fewer than four observations.
 
-        It assumes independent observations that are about normal: neighbouring windows resemble
-        each other and latencies have a long tail, so the true uncertainty is larger.
+        It assumes independent, normally distributed observations. Neighbouring windows are
+        correlated and latencies have a long tail, so the true uncertainty is larger.
         """
         if self.n <= MIN_OBSERVATIONS:
             return None
         if abs(self.r) == 1:
             return Interval(self.r, self.r)
-        # As `scipy.stats.pearsonr` has it, whose import would take a second of every cell
+        # The formula of `scipy.stats.pearsonr`, whose import would cost every cell a second
         half = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) / math.sqrt(self.n - 3)
         z = math.atanh(self.r)
         return Interval(math.tanh(z - half), math.tanh(z + half))
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> Correlation | None:
-    """Correlation of two equally long sequences; None where it is undefined: below three values,
-    without variation, or where a value is NaN or infinite."""
+    """Return the correlation of two sequences of equal length, or None if it is undefined.
+
+    It is undefined for fewer than three values, for constant values, and if a value is NaN or
+    infinite.
+    """
     first, second = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     n = len(first)
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
@@ -58,18 +61,18 @@ def pearson(x: ArrayLike, y: ArrayLike) -> Correlation | None:
         return None
     a, b = first - first.mean(), second - second.mean()
     r = float(a @ b / math.sqrt(float(a @ a) * float(b @ b)))
-    return Correlation(first, second, min(1.0, max(-1.0, r)))  # rounding may carry it beyond
+    return Correlation(first, second, min(1.0, max(-1.0, r)))  # rounding may exceed this range
 
 
 def correlations(records: Sequence[RequestRecord]) -> dict[str, Correlation]:
-    """What is defined of `request`, `window` and `tokens`.
+    """Return the correlations `request`, `window` and `tokens`, without undefined ones.
 
-    `request`: a request's pairs / latency against its latency. At a constant batch that is x
-    against 1 / x, close to -1 by construction. `window`: pairs/s against the median latency of the
-    windows. The windows in which the load drains (after the last send) are left out, since there
-    both fall together. At a fixed number of requests in flight Little's law (throughput = requests
-    in flight / mean latency) draws this one to -1 as well. `tokens`: a request's real tokens
-    against its latency, that is how far the length of the texts explains the latency.
+    `request` correlates pairs / latency with latency, over the requests. With a constant batch this
+    is x against 1 / x and close to -1 by construction. `window` correlates pairs/s with the median
+    latency, over the windows. It excludes windows after the last send, in which both decrease
+    together. With a fixed number of requests in flight, Little's law (throughput = requests in
+    flight / mean latency) pulls it towards -1 as well. `tokens` correlates a request's real tokens
+    with its latency: it shows how far the text length explains the latency.
     """
     good = [record for record in records if record.ok]
     if not good:
@@ -90,7 +93,7 @@ def correlations(records: Sequence[RequestRecord]) -> dict[str, Correlation]:
 
 
 def correlation_metrics(records: Sequence[RequestRecord]) -> dict[str, float]:
-    """`correlation/request` and so on, each with `…_n`; undefined ones are absent."""
+    """Return `correlation/request` etc., each with its `…_n`, without undefined ones."""
     metrics: dict[str, float] = {}
     for name, found in correlations(records).items():
         metrics[f"correlation/{name}"] = found.r
@@ -99,11 +102,7 @@ def correlation_metrics(records: Sequence[RequestRecord]) -> dict[str, float]:
 
 
 def correlation_intervals(records: Sequence[RequestRecord]) -> dict[str, float]:
-    """`correlation/request_low`, `…_high` and so on; undefined ones are absent.
-
-    Apart from `correlation_metrics`, which is computed before the server's memory is read for the
-    last time: this one imports SciPy.
-    """
+    """Return `correlation/request_low`, `…_high` etc., without undefined ones."""
     metrics: dict[str, float] = {}
     for name, found in correlations(records).items():
         if (interval := found.interval()) is not None:
@@ -113,5 +112,5 @@ def correlation_intervals(records: Sequence[RequestRecord]) -> dict[str, float]:
 
 
 def _constant(values: Float64Array) -> bool:
-    """No variation beyond what rounding makes of equal values."""
+    """Return whether all values are equal, except for rounding errors."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())

@@ -1,4 +1,4 @@
-"""What the CPU is and has, by the names that Linux gives its features."""
+"""The name and the features of the CPU. Features have the names that Linux uses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _APPLE_FLAGS = {  # sysctl hw.optional.… of macOS
 def cpu_name() -> str:
     if sys.platform == "darwin":
         return command_output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
-    # ARM kernels give no model name: lscpu knows the cores by their part numbers.
+    # ARM kernels report no model name; lscpu identifies the cores by their part numbers
     pattern = re.compile(r"^model name\s*:\s*(.+)$", re.MULTILINE | re.IGNORECASE)
     for text in (file_text(_CPUINFO), command_output("lscpu")):
         if found := pattern.search(text):
@@ -30,7 +30,7 @@ def cpu_name() -> str:
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """The CPU's features; empty where they cannot be read."""
+    """Return the CPU's features, or an empty set if they cannot be read."""
     if sys.platform == "darwin":
         text = command_output("sysctl", "hw.optional")
         known = dict(re.findall(r"hw\.optional\.(\S+): (\d+)", text))
@@ -42,5 +42,5 @@ def cpu_flags() -> frozenset[str]:
 
 
 def is_intel() -> bool:
-    """Whether Intel made it; of Apple's computers, those with AVX are."""
+    """Return whether the CPU is from Intel. On macOS, only CPUs with AVX are."""
     return sys.platform == "darwin" or "GenuineIntel" in file_text(_CPUINFO)

@@ -1,4 +1,4 @@
-"""Resident memory of processes: what it is now, and the most that it was. MB are 1e6 bytes."""
+"""Current and peak resident memory of processes, in MB (1e6 bytes)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SAMPLING_S = 0.05
 
 
 def rss_mb() -> float:
-    """Resident set of this process in MB."""
+    """Return the resident set size of this process in MB."""
     return float(psutil.Process().memory_info().rss) / _MB
 
 
 def high_water_mb(pid: int) -> float | None:
-    """A process's largest resident set in MB, as the kernel keeps it; None where it does not."""
+    """Return the kernel's record of a process's peak resident set in MB, None if there is none."""
     try:
         status = Path(f"/proc/{pid}/status").read_text("ascii", errors="replace")
     except OSError:
@@ -30,7 +30,10 @@ def high_water_mb(pid: int) -> float | None:
 
 
 def reset_high_water(pid: int) -> bool:
-    """Whether the kernel forgot a process's peak (Linux, see proc(5): 5 into clear_refs)."""
+    """Reset the kernel's record of a process's peak and return whether this succeeded.
+
+    Only Linux supports it: see clear_refs in proc(5).
+    """
     try:
         Path(f"/proc/{pid}/clear_refs").write_text("5", "ascii")
     except OSError:
@@ -39,21 +42,21 @@ def reset_high_water(pid: int) -> bool:
 
 
 class PeakRss(Protocol):
-    """Largest resident set of this process in MB between start() and now."""
+    """Measures the peak resident set of this process since start(), in MB."""
 
     def start(self) -> None:
-        """Forget every peak before now."""
+        """Start a new measurement."""
         ...
 
     def peak_mb(self) -> float: ...
 
     def stop(self) -> None:
-        """Let go of what start() took; start() may be called again."""
+        """Release the resources of start(), which may be called again."""
         ...
 
 
 class KernelPeak:
-    """The kernel's own high-water mark, which misses nothing."""
+    """Reads the kernel's record of the peak, which is exact."""
 
     def start(self) -> None:
         reset_high_water(os.getpid())
@@ -62,13 +65,13 @@ class KernelPeak:
         return high_water_mb(os.getpid()) or rss_mb()
 
     def stop(self) -> None:
-        """Nothing was taken."""
+        """Do nothing, since start() holds no resources."""
 
 
 class SampledPeak:
-    """A thread that looks every 50 ms, and so may miss a shorter peak.
+    """Samples the resident set in a thread every 50 ms, so it may miss shorter peaks.
 
-    There is one thread from the first start() until stop(), however often start() is called.
+    There is a single thread from the first start() until stop().
     """
 
     def __init__(self) -> None:
@@ -103,5 +106,5 @@ class SampledPeak:
 
 
 def peak_rss() -> PeakRss:
-    """The kernel's where it lets a process reset its own, else a sampler."""
+    """Return KernelPeak if a process may reset its own record, and otherwise SampledPeak."""
     return KernelPeak() if reset_high_water(os.getpid()) else SampledPeak()

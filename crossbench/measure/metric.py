@@ -1,4 +1,4 @@
-"""What is known of a metric: its name, how it is written, what it means, where it is shown."""
+"""The description of a metric: its name, unit, format and meaning, and the views that show it."""
 
 from __future__ import annotations
 
@@ -15,67 +15,67 @@ class Better(StrEnum):
 
     HIGHER = "higher"
     LOWER = "lower"
-    NEITHER = "neither"  # it describes the cell
+    NEITHER = "neither"  # the metric only describes the cell
 
     @property
     def upwards(self) -> str:
-        """What to say at the upright axis of a plot; empty where neither is better."""
-        words = {Better.HIGHER: ", better upwards", Better.LOWER: ", better downwards"}
-        return words.get(self, "")
+        """Suffix for the label of a vertical axis; empty if neither direction is better."""
+        labels = {Better.HIGHER: ", better upwards", Better.LOWER: ", better downwards"}
+        return labels.get(self, "")
 
     @property
     def rightwards(self) -> str:
-        """What to say at the level axis of a plot; empty where neither is better."""
-        words = {Better.HIGHER: ", better to the right", Better.LOWER: ", better to the left"}
-        return words.get(self, "")
+        """Suffix for the label of a horizontal axis; empty if neither direction is better."""
+        labels = {Better.HIGHER: ", better to the right", Better.LOWER: ", better to the left"}
+        return labels.get(self, "")
 
     @property
     def pick(self) -> Callable[[Iterable[float]], float]:
-        """The best of some values."""
+        """Function that returns the best of several values."""
         return min if self is Better.LOWER else max
 
 
 class Kind(StrEnum):
-    """How a value is stored and written."""
+    """How a value is stored and formatted."""
 
     NUMBER = "number"
-    COUNT = "count"  # a whole number, written in full
-    SHARE = "share"  # stored as 0 to 1, written in percent
-    CHANGE = "change"  # a relative change, -0.01 is a loss of 1 %; written with its sign and unit
+    COUNT = "count"  # an integer, formatted in full
+    SHARE = "share"  # stored as 0 to 1, formatted in percent
+    CHANGE = "change"  # a relative change: -0.01 is formatted as -1.0 %
 
 
 class View(StrEnum):
-    """A place that shows metrics; each shows its own in the catalogue's order.
+    """A place that shows a selection of metrics, in the order of the catalogue.
 
-    Results, `results.csv`, frames and MLflow runs hold every metric that a cell has.
+    Results, `results.csv`, data frames and MLflow runs contain all metrics of a cell.
     """
 
-    TERMINAL = "terminal"  # the short table, which notebooks and the suite's report have too
-    SWEEP = "sweep report"  # its table of all cells
-    DASHBOARD = "dashboard"  # its table of cells
+    TERMINAL = "terminal"  # the short table, also in notebooks and in the suite's report
+    SWEEP = "sweep report"  # the table of all cells
+    DASHBOARD = "dashboard"  # the table of cells
     CELL_SUMMARY = "cell report (summary)"
-    CELL_LATENCY = "cell report (latency)"  # a row for each title of latency and service time
+    CELL_LATENCY = "cell report (latency)"  # one row per statistic of latency and service time
     CELL_STAGES = "cell report (stages)"
     CELL_MEMORY = "cell report (memory)"
     CELL_WORK = "cell report (batching and CPU)"
     CELL_STARTUP = "cell report (start-up)"
-    QUALITY = "quality tables"  # of the cell's and the sweep's report
-    COMPARISON = "comparisons"  # of a baseline and the best cell: suite's report, notebooks
-    PREDECESSOR = "predecessor system"  # beside its figures
-    FRAME = "frames (always)"  # a column of frames even where no cell has it
-    MLFLOW_FIRST = "MLflow columns"  # of its view, and first in its charts
+    QUALITY = "quality tables"  # in the reports of cells and sweeps
+    COMPARISON = "comparisons"  # baseline against best cell: suite's report, notebooks
+    PREDECESSOR = "predecessor system"  # the comparison with its figures
+    FRAME = "frames (always)"  # a column of data frames even if no cell has a value
+    MLFLOW_FIRST = "MLflow columns"  # shown in MLflow's table and first in its charts
     MLFLOW_NOTE = "MLflow description"
-    MLFLOW_BEST = "MLflow sweep run"  # which has the best of its cells
+    MLFLOW_BEST = "MLflow sweep run"  # the parent run has the best value of its cells
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. Its name is a contract: result.json, results.csv, frames and MLflow have it.
+    """One metric. Its name is a public contract of result.json, results.csv, frames and MLflow.
 
-    `unit` is what a value is written in. `short` is the title in columns, where it differs.
-    `percentile` is the percentile of the requests that it is, 0 to 100: where too few requests
-    support it, its text is marked. `in_every_cell` keeps a column where no cell has a value: every
-    cell that finished has one.
+    `unit` is the unit of formatted values. `short` is the title in table headings, if it differs.
+    `percentile` is set (0 to 100) if the metric is a percentile over the requests: its text is
+    marked if too few requests support it. `in_every_cell` is True if every finished cell has a
+    value, so that its column is never dropped.
     """
 
     name: str
@@ -85,51 +85,51 @@ class Metric:
     about: str
     shown: tuple[View, ...] = ()
     kind: Kind = Kind.NUMBER
-    digits: int = 3  # significant ones; whole numbers are written in full
+    digits: int = 3  # significant digits; integers are formatted in full
     short: str = ""
     percentile: int | None = None
     in_every_cell: bool = False
 
     @property
     def family(self) -> str:
-        """The name's part before the slash, by which MLflow groups."""
+        """The part of the name before the slash, by which MLflow groups metrics."""
         return self.name.partition("/")[0]
 
     @property
     def key(self) -> str:
-        """The name's part behind the slash."""
+        """The part of the name after the slash."""
         return self.name.partition("/")[2]
 
     @property
     def label(self) -> str:
-        """The title in full with its unit, for the axes of plots: `p95 latency (ms)`."""
+        """The full title with the unit, for the axes of plots: `p95 latency (ms)`."""
         return _with_unit(self.title, self.unit)
 
     @property
     def heading(self) -> str:
-        """The heading of a column: `p95 (ms)`. A rate's unit says it all: `pairs/s`."""
+        """The heading of a column: `p95 (ms)`, or only the unit of a rate: `pairs/s`."""
         if self.unit.endswith("/s"):
             return self.unit
-        # A change is written with its unit
+        # Values of a change include the unit
         return _with_unit(self.short or self.title, "" if self.kind is Kind.CHANGE else self.unit)
 
     @property
     def align(self) -> str:
-        """`r`: numbers are aligned at their ends."""
+        """The alignment of the column: `r`, since numbers are right-aligned."""
         return "r"
 
     @property
     def low(self) -> str:
-        """The name of the lower end of its 95 % interval, where it has one."""
+        """The name of the metric with the lower end of the 95 % interval."""
         return f"{self.name}_low"
 
     @property
     def high(self) -> str:
-        """The name of the upper end of its 95 % interval, where it has one."""
+        """The name of the metric with the upper end of the 95 % interval."""
         return f"{self.name}_high"
 
     def text(self, value: float | None, more_digits: int = 0) -> str:
-        """A value as tables write it, without the unit that the heading has; a dash for None."""
+        """Format a value for a table without the unit of the heading, or a dash for None."""
         if value is None or not math.isfinite(value):
             return ABSENT
         if self.kind is Kind.CHANGE:
@@ -140,7 +140,7 @@ class Metric:
         return number(value * scale, self.digits + more_digits)
 
     def interval(self, metrics: Mapping[str, float]) -> tuple[float, float] | None:
-        """Its 95 % interval among a cell's `metrics`."""
+        """Return the 95 % interval in a cell's `metrics`, None if it has none."""
         low, high = metrics.get(self.low), metrics.get(self.high)
         return None if low is None or high is None else (low, high)
 
@@ -152,9 +152,9 @@ def distribution(
     percentiles: Iterable[int],
     views: Mapping[str, tuple[View, ...]] | None = None,
 ) -> dict[str, Metric]:
-    """Percentiles and moments in ms of a time per request: `p50`, …, `mean`, `std`, `min`, `max`.
+    """Return the metrics of a time per request in ms: `p50`, …, `mean`, `std`, `min`, `max`.
 
-    `views` says where each of them is shown.
+    `views` maps each of them to the views that show it.
     """
     shown = views or {}
     quantiles = {
@@ -182,7 +182,7 @@ def distribution(
 
 
 def with_interval(metric: Metric) -> tuple[Metric, Metric, Metric]:
-    """The metric and the ends of its 95 % interval, which no table shows by themselves."""
+    """Return the metric and the ends of its 95 % interval, which tables do not show separately."""
     low, high = (
         replace(
             metric, name=name, title=f"{metric.title}, {end} end", short="", shown=(),

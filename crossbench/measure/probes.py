@@ -1,4 +1,4 @@
-"""Where the process runs, and what of the machine it may use and does. Imports no heavy library."""
+"""Probes of the machine and of the resources of this process. Imports no heavy library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crossbench.system.facts import command_output, file_text
 _MB = 1e6
 _PACKAGE = Path(__file__).resolve().parents[1]
 
-# Instruction sets that decide how fast a transformer runs on a CPU (names of /proc/cpuinfo).
+# Instruction sets that affect the speed of a transformer on a CPU (names of /proc/cpuinfo)
 _FLAGS = (
     "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
     "amx_tile", "amx_bf16", "amx_int8", "neon", "asimd", "asimddp", "asimdhp", "bf16", "i8mm",
@@ -33,7 +33,7 @@ _LIBRARIES = (
 
 
 class CpuMeter:
-    """Cores that this process kept busy (all its threads, no child processes) since start()."""
+    """Measures the CPU cores used by this process since start(), without child processes."""
 
     def __init__(self) -> None:
         self.start()
@@ -42,28 +42,33 @@ class CpuMeter:
         self._cpu_s, self._wall_s = time.process_time(), time.perf_counter()
 
     def cores_used(self) -> float:
-        """CPU seconds per second of wall time."""
+        """Return CPU seconds per second of wall time."""
         wall_s = time.perf_counter() - self._wall_s
         return (time.process_time() - self._cpu_s) / wall_s if wall_s > 0 else 0.0
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity, and its cgroup's quota rounded down."""
+    """Return the number of cores that this process may use.
+
+    This is the minimum of its CPU affinity and its cgroup's quota, rounded down.
+    """
     if sys.platform == "linux":
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
     quotas = [cores]
     for folder in _cgroups("cpu"):
-        words = file_text(folder / "cpu.max").split()  # version 2: "200000 100000" or "max 100000"
-        quota = words or [file_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+        # cgroup version 2: "200000 100000" or "max 100000"; version 1: two files
+        quota = file_text(folder / "cpu.max").split() or [
+            file_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")
+        ]
         if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit():
             quotas.append(int(quota[0]) // int(quota[1]))
     return max(1, min(quotas))
 
 
 def memory_total_mb() -> float:
-    """Memory in MB that this process may use: the machine's, or its cgroup's limit."""
+    """Return the memory in MB that this process may use: the machine's or its cgroup's limit."""
     limits = [int(psutil.virtual_memory().total)]
     for folder in _cgroups("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
@@ -73,11 +78,11 @@ def memory_total_mb() -> float:
 
 
 def environment() -> dict[str, Any]:
-    """Machine, system, libraries and source: what a reader needs to place a number.
+    """Describe the machine, operating system, libraries and source code.
 
     Keys: host, os, python, machine, cpu, cpu_flags, cores_physical, cores_logical, cores_usable,
-    memory_total_mb, gpus (names), versions (by distribution), git_commit and git_dirty (None where
-    the package does not run from a checkout). Imports nothing heavy.
+    memory_total_mb, gpus (names), versions (by distribution), git_commit and git_dirty (None if
+    the package does not run from a checkout).
     """
     commit, dirty = _git()
     return {
@@ -99,7 +104,7 @@ def environment() -> dict[str, Any]:
 
 
 def _cgroups(controller: str) -> list[Path]:
-    """Folders of this process's cgroup and its ancestors that exist here (versions 1 and 2)."""
+    """Return the folders of this process's cgroup and its ancestors (versions 1 and 2)."""
     folders = []
     for line in file_text(Path("/proc/self/cgroup")).splitlines():
         number, controllers, path = line.split(":", 2)
@@ -116,7 +121,7 @@ def _cgroups(controller: str) -> list[Path]:
 
 def _gpus() -> list[str]:
     torch = sys.modules.get("torch")
-    # Asking torch for a name would create a CUDA context where nobody wanted one.
+    # Ask torch only if it already has a CUDA context, since this would create one
     if torch is not None and torch.cuda.is_initialized():
         return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if sys.platform == "darwin":
@@ -136,8 +141,8 @@ def _versions() -> dict[str, str]:
 
 
 def _git() -> tuple[str | None, bool | None]:
-    """Commit of the checkout and whether the package or its configuration differs from it."""
-    # A package inside someone else's repository (its .venv) is not tracked there.
+    """Return the checkout's commit, and whether the package or its configuration is modified."""
+    # If the package is installed inside another repository (a .venv), git does not track it
     if not command_output("git", "-C", str(_PACKAGE), "ls-files", "__init__.py"):
         return None, None
     commit = command_output("git", "-C", str(_PACKAGE), "rev-parse", "HEAD")

@@ -1,4 +1,4 @@
-"""Requests in flight and where they are: Little's law on the records of a measurement."""
+"""Mean numbers of requests in flight, waiting and computing, by Little's law."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from crossbench.types import RequestRecord
 
 @dataclass(frozen=True, slots=True)
 class Queueing:
-    """Means over the time of the measurement.
+    """Means over the measurement.
 
     By Little's law (J. D. C. Little, "A proof for the queuing formula L = lambda W", Operations
-    Research 9, 1961) the mean number of requests in a place is the rate at which they come, in
-    requests/s, times the mean time that they spend in it. `in_flight` is that of the whole way,
-    `waiting` of the scheduler's queue, `computing` of the model. `waiting_share` is the queue's
-    part of the service time (0 to 1). `variation` is the coefficient of variation of the service
-    time: 0 is constant, 1 as in an exponential distribution; waiting grows with its square.
+    Research 9, 1961) the mean number of requests in a stage is the rate in requests/s times the
+    mean time that they spend in it. `in_flight` is the number in the whole system, `waiting` in the
+    scheduler's queue, and `computing` in the model. `waiting_share` is the queue's share of the
+    service time (0 to 1). `variation` is the coefficient of variation of the service time: 0 if it
+    is constant, 1 for an exponential distribution. Waiting time grows with its square.
     """
 
     requests_per_s: float
@@ -32,7 +32,7 @@ class Queueing:
 
 
 def queueing(records: Sequence[RequestRecord]) -> Queueing | None:
-    """What holds of the requests that succeeded; None where none did, or all in no time."""
+    """Return the means over successful requests, or None if there are none or they took no time."""
     good = [record for record in records if record.ok]
     if not good:
         return None

@@ -1,11 +1,11 @@
-"""What an engine or a precision does to a ranking: drift, agreement, nDCG@10 and MRR@10.
+"""Metrics of ranking quality: drift, rank agreement, nDCG@10 and MRR@10, and the verdict.
 
-A list is ranked by score, the highest first; equal scores by passage id, the greater string first
-(trec_eval's rule), so that the order of the input never decides. nDCG and RR are those of
-ir-measures: linear gains over log2 of the rank, as trec_eval and the TREC Deep Learning track have
-them, against the best ranking of *all* passages judged for the query. Where grades go beyond 1, RR
-counts a passage as relevant from 2 on, as that track does; else from 1 (`is_selected`).
-Means are over queries for which something relevant was judged.
+A list is ranked by descending score, and for equal scores by descending passage id as in trec_eval,
+so that the order of the input does not matter. nDCG and RR come from ir-measures: linear gains over
+log2 of the rank as in trec_eval and the TREC Deep Learning track, divided by the value of the ideal
+ranking of *all* passages judged for the query. If there are grades above 1, RR counts a passage as
+relevant from grade 2 on, as that track does, and otherwise from 1 (`is_selected`). Means are over
+queries with at least one relevant passage.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from crossbench.types import Float32Array
 from crossbench.wording import counted, percent
 
 CUTOFF = 10
-KEPT = 0.99  # share of the reference's nDCG@10 that a ranking must keep
-MIN_QUERIES = 10  # fewer say nothing about others
+KEPT = 0.99  # share of the reference's nDCG@10 that a ranking must reach
+MIN_QUERIES = 10  # fewer queries allow no conclusion
 RESAMPLES = 10_000
-_RESAMPLES_AT_ONCE = 500  # bounds the memory that many queries take
+_RESAMPLES_AT_ONCE = 500  # limits memory for many queries
 
 Float64Array = NDArray[np.float64]
 
 
 class Verdict(StrEnum):
-    """What the quality check found of a cell."""
+    """The verdict of the quality check on a cell."""
 
     KEEPS = "keeps"  # nDCG@10 is at least 99 % of the reference's
-    CHANGES = "changes"  # it is less
-    UNSURE = "cannot say"  # too few queries, or their interval holds both
-    REFERENCE = "reference"  # the cell is what others are compared with
+    CHANGES = "changes"  # nDCG@10 is less than 99 % of the reference's
+    UNSURE = "cannot say"  # there are too few queries, or the interval contains 99 %
+    REFERENCE = "reference"  # the cell itself computes the reference scores
     UNCHECKED = "not checked"
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredList:
-    """A query's passages with the scores of a server and, where it is known, the reference's.
+    """A query's passages with the served scores and, if available, the reference scores.
 
-    `scores` and `reference` are float32 (n,); `relevance` and `other_grades` as in
+    `scores` and `reference` are float32 (n,). `relevance` and `other_grades` are as in
     QueryPassages.
     """
 
@@ -60,44 +60,44 @@ class ScoredList:
 
     @property
     def grades(self) -> list[int]:
-        """Every grade that is known for the query."""
-        here = [grade for grade in self.relevance or () if grade is not None]
-        return [*here, *self.other_grades]
+        """All grades of the query."""
+        candidates = [grade for grade in self.relevance or () if grade is not None]
+        return [*candidates, *self.other_grades]
 
     @property
     def judged(self) -> bool:
-        """Something relevant was judged for the query."""
+        """Whether the query has a relevant passage."""
         return any(grade > 0 for grade in self.grades)
 
     @property
     def order_matters(self) -> bool:
-        """One passage is more relevant than another: an order can be better or worse."""
+        """Whether the candidates have different grades, so that their order affects nDCG."""
         return len({max(grade or 0, 0) for grade in self.relevance or ()}) > 1
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict and the sentence that explains it."""
+    """A verdict and the reason for it."""
 
     verdict: Verdict
     reason: str
 
 
 def quality_metrics(lists: Sequence[ScoredList], seed: int) -> dict[str, float]:
-    """The contract's `quality/…`; what cannot be told (no judgements, no reference) is absent.
+    """Return the metrics `quality/…`, without those that lack judgements or reference scores.
 
-    Intervals are of the bootstrap over queries, 95 %. `quality/ndcg_at_10_change` is the relative
-    change of the mean from the reference's, paired by query: -0.01 is a loss of 1 %.
+    Intervals are 95 % bootstrap intervals over the queries. `quality/ndcg_at_10_change` is the
+    relative change of the mean from the reference's, paired by query: -0.01 is a loss of 1 %.
 
     Raises:
-        NonFiniteValues: a score of a server or of the reference is NaN or infinite.
+        NonFiniteValues: a served score or a reference score is NaN or infinite.
     """
     if not lists:
         return {}
     for item in lists:
         _check_finite(item.scores, f"scores of query {item.query_id}")
         if item.reference is not None:
-            _check_finite(item.reference, f"the reference's scores of query {item.query_id}")
+            _check_finite(item.reference, f"reference scores of query {item.query_id}")
     metrics = {
         "quality/queries": float(len(lists)),
         "quality/pairs": float(sum(len(item.scores) for item in lists)),
@@ -130,41 +130,45 @@ def quality_metrics(lists: Sequence[ScoredList], seed: int) -> dict[str, float]:
 
 
 def judge(metrics: dict[str, float]) -> Judgement:
-    """Whether the ranking is kept: nDCG@10 at least 99 % of the reference's.
+    """Decide whether the ranking is kept, that is nDCG@10 is at least 99 % of the reference's.
 
-    Decided by the interval of the change, paired by query: it keeps the ranking where all of the
-    interval is at or above -1 %, changes it where all is below, and nothing can be said where the
-    interval holds both or fewer than ten queries have judgements.
+    The interval of the change, paired by query, decides: KEEPS if all of it is at or above -1 %,
+    CHANGES if all of it is below. The verdict is UNSURE if the interval contains -1 %, or if fewer
+    than ten queries are judged.
     """
     n = int(metrics.get("quality/judged_queries", 0))
     if not n:
         return Judgement(Verdict.UNSURE, "no query has a relevant passage, so only drift is known")
     if n < MIN_QUERIES:
         return Judgement(
-            Verdict.UNSURE, f"{n} judged queries are too few, {MIN_QUERIES} are needed"
+            Verdict.UNSURE, f"too few judged queries: {n}, but at least {MIN_QUERIES} are needed"
         )
     names = [f"quality/ndcg_at_10_change{end}" for end in ("", "_low", "_high")]
     if any(name not in metrics for name in names):
-        return Judgement(Verdict.UNSURE, "the reference finds nothing relevant either")
+        return Judgement(
+            Verdict.UNSURE, "nDCG@10 of the reference is 0, so no comparison is possible"
+        )
     share, low, high = (1 + metrics[name] for name in names)
     if not all(map(math.isfinite, (share, low, high))):
         return Judgement(Verdict.UNSURE, "the change of nDCG@10 is not a finite number")
-    told = (
-        f"nDCG@10 is {percent(share, 1)} of fp32's, 95 % interval {percent(low, 1)} to "
-        f"{percent(high, 1)}, over {counted(n, 'query')}"
+    summary = (
+        f"nDCG@10 is {percent(share, 1)} of the fp32 reference's, 95 % interval {percent(low, 1)} "
+        f"to {percent(high, 1)}, over {counted(n, 'query')}"
     )
     if low >= KEPT:
-        return Judgement(Verdict.KEEPS, told)
+        return Judgement(Verdict.KEEPS, summary)
     if high < KEPT:
-        return Judgement(Verdict.CHANGES, told)
-    return Judgement(Verdict.UNSURE, f"{told}: the interval contains 99 %, more queries would tell")
+        return Judgement(Verdict.CHANGES, summary)
+    return Judgement(
+        Verdict.UNSURE, f"{summary}: the interval contains 99 %, so more queries are needed"
+    )
 
 
 def ranking(passage_ids: Sequence[str], scores: Float32Array) -> list[int]:
-    """Places in the list by rank: the highest score first, of equal ones the greater id.
+    """Return list positions by rank: by descending score, and for equal scores by descending id.
 
     Raises:
-        NonFiniteValues: a score is NaN, which has no rank, or infinite.
+        NonFiniteValues: a score is NaN or infinite.
     """
     _check_finite(np.asarray(scores), "scores to rank by")
     by_id = sorted(range(len(passage_ids)), key=passage_ids.__getitem__, reverse=True)
@@ -173,9 +177,9 @@ def ranking(passage_ids: Sequence[str], scores: Float32Array) -> list[int]:
 
 
 def kendall_tau(a: Float32Array, b: Float32Array) -> float | None:
-    """Kendall's tau-b of two scorings (n,); None where `b` does not order anything.
+    """Return Kendall's tau-b of two score arrays (n,), or None if `b` is constant.
 
-    An `a` that is constant has lost the order: 0.
+    If only `a` is constant, it has lost the order and tau is 0.
 
     Raises:
         NonFiniteValues: a score is NaN or infinite.
@@ -191,9 +195,9 @@ def kendall_tau(a: Float32Array, b: Float32Array) -> float | None:
 
 
 def bootstrap_means(values: Float64Array, seed: int) -> Float64Array:
-    """Means of `values` (n, columns) over resamples of its rows: (RESAMPLES, columns).
+    """Return the means of `values` (n, columns) over resampled rows: (RESAMPLES, columns).
 
-    Rows are queries, drawn with replacement, the same ones for all columns, which pairs them
+    Rows are queries, drawn with replacement. All columns use the same draws, so they are paired
     (Efron and Tibshirani, An Introduction to the Bootstrap, 1993; for rankings Sakai, Evaluating
     evaluation metrics based on the bootstrap, SIGIR 2006).
 
@@ -210,11 +214,12 @@ def bootstrap_means(values: Float64Array, seed: int) -> Float64Array:
 
 
 def bootstrap_interval(resampled: Float64Array, n: int) -> Interval | None:
-    """95 % interval from resampled statistics of `n` observations; None below two.
+    """Return the 95 % interval of resampled statistics of `n` observations, None for n < 2.
 
-    The expanded percentile interval: percentiles moved out as Student's t and the biased variance
-    of few observations call for (Hesterberg, What teachers should know about the bootstrap, The
-    American Statistician 69(4), 2015), since the plain one is too narrow for a few dozen queries.
+    This is the expanded percentile interval (Hesterberg, What teachers should know about the
+    bootstrap, The American Statistician 69(4), 2015). It corrects for Student's t and for the
+    biased variance of small samples, since the plain percentile interval is too narrow for a few
+    dozen queries.
 
     Raises:
         NonFiniteValues: a resampled statistic is NaN or infinite.
@@ -240,7 +245,7 @@ def _drift(lists: Sequence[ScoredList]) -> dict[str, float]:
     known = [tau for tau in taus if tau is not None]
     if known:
         metrics["quality/kendall_tau"] = sum(known) / len(known)
-    # In a list of ten or fewer the first ten are always the same
+    # In a list of ten or fewer passages, the first ten never change
     overlaps = [
         len({*_top(item, item.scores)} & {*_top(item, reference)}) / CUTOFF
         for item, reference in both
@@ -258,19 +263,19 @@ def _top(item: ScoredList, scores: Float32Array) -> list[int]:
 def _effectiveness(
     lists: Sequence[ScoredList], scores: Sequence[Float32Array], threshold: int
 ) -> tuple[Float64Array, Float64Array]:
-    """nDCG@10 and RR@10 of every list under `scores`, each float64 (len(lists),)."""
+    """Return nDCG@10 and RR@10 of every list with `scores`, each float64 (len(lists),)."""
     from ir_measures import RR, Qrel, ScoredDoc, evaluator, nDCG
 
     gain, reciprocal = nDCG @ CUTOFF, RR(rel=threshold) @ CUTOFF
     qrels, run = [], []
     for number, (item, values) in enumerate(zip(lists, scores, strict=True)):
         query = str(number)
-        # Documents are called by their place and scored by their rank: ties are decided above
+        # Use positions as ids and ranks as scores, since ranking() has already resolved ties
         for place, grade in enumerate(item.relevance or ()):
             if grade is not None:
                 qrels.append(Qrel(query, str(place), max(grade, 0)))
         for index, grade in enumerate(item.other_grades):
-            qrels.append(Qrel(query, f"elsewhere {index}", max(grade, 0)))
+            qrels.append(Qrel(query, f"other {index}", max(grade, 0)))
         for rank, place in enumerate(ranking(item.passage_ids, values)):
             run.append(ScoredDoc(query, str(place), float(-rank)))
     found = {gain: np.zeros(len(lists)), reciprocal: np.zeros(len(lists))}
@@ -284,8 +289,8 @@ def _check_finite(values: Float32Array | Float64Array, what: str) -> None:
     if not finite.all():
         count = values.size - int(np.count_nonzero(finite))
         raise NonFiniteValues(
-            f"{count:,} of {values.size:,} {what} are NaN or infinite, so nothing can be said of "
-            "the ranking: look for an overflow, for example in fp16, and use bf16 or fp32"
+            f"{count:,} of {values.size:,} {what} are NaN or infinite, so the ranking is "
+            "undefined: look for an overflow, for example in fp16, and use bf16 or fp32"
         )
 
 

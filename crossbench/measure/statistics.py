@@ -1,8 +1,8 @@
-"""From request records to the contract's metrics: throughput, latency, stages, windows.
+"""Computes metrics from request records: throughput, latency, stage times, windows.
 
-Percentiles are Hyndman and Fan's type 7 (linear between the order statistics, numpy's default) of
-the requests that succeeded. Throughput is that of the server while the load is complete (see
-`steady_rate`); the plain one, over the span to the last reply, stands beside it.
+Percentiles are over successful requests, with Hyndman and Fan's type 7 (linear between the order
+statistics, numpy's default). Throughput is the server's while the load is complete (`steady_rate`);
+the plain throughput, over the span from the first send to the last reply, is another metric.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from crossbench.measure.catalogue import PERCENTILES
 from crossbench.types import RequestRecord, Task
 
 WINDOW_S = 1.0
-WINDOW_LATENCIES = 5  # a window holds at least so many median latencies
+WINDOW_LATENCIES = 5  # a window is at least this many median latencies long
 SUPPORT = 5  # observations that must lie beyond a percentile
 
 
@@ -25,14 +25,13 @@ SUPPORT = 5  # observations that must lie beyond a percentile
 class Windows:
     """Throughput and latency over time, one value per window.
 
-    A request's pairs are spread evenly over its time in the model, so a window gets the share that
-    was computed in it: counting completions would jump by a whole request, 20 % of a window of
-    five, and spreading over the time in the queue would count work before it was done.
-    With the same shares as weights, `p50_ms` and `p95_ms` are the latencies that half and 95 % of a
-    window's requests do not exceed (None in a window where nothing that succeeded was in flight).
-    `requests` are the replies that arrived. `time_s` are the windows' ends, in seconds since the
-    start of the measurement. A remainder of half a window or more is a window of its own, a
-    shorter one belongs to the window before; rates are over the true length.
+    A request's pairs are spread evenly over its time in the model, and each window gets the share
+    that falls into it. (Counting completions would be too coarse: of five requests in a window, one
+    more or less is 20 %. Including the time in the queue would count work before it is done.)
+    `p50_ms` and `p95_ms` are percentiles weighted by these shares, None if the model computed no
+    successful request. `requests` is the number of replies. `time_s` are the windows' ends in
+    seconds since the start of the measurement. A remainder of at least half a window is a separate
+    window, a shorter one extends the last window. Rates use the actual length.
     """
 
     length_s: float
@@ -46,7 +45,7 @@ class Windows:
         return len(self.time_s)
 
     def series(self, task: Task = Task.SCORE) -> dict[str, list[float]]:
-        """The columns for RunResult.series; a window without a latency is left out of all."""
+        """Return the columns for RunResult.series, without windows that have no latency."""
         rows = [
             (time_s, rate, float(requests), p50, p95)
             for time_s, rate, requests, p50, p95 in zip(
@@ -60,7 +59,7 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class LatencyRange:
-    """Per-request throughput in pairs/s of the requests in one range of latencies."""
+    """Throughput per request, in pairs/s, of the requests in one range of latencies."""
 
     label: str
     requests: int
@@ -70,10 +69,10 @@ class LatencyRange:
 
 
 def summarise(records: Sequence[RequestRecord], task: Task = Task.SCORE) -> dict[str, float]:
-    """The contract's metrics; those that are undefined (all failed, one request's std) are absent.
+    """Return the metrics of the records, without undefined ones (such as std of one request).
 
     Latency starts when a request was due, service time when it was sent. A request's `overhead` is
-    its service time less the three stages: network, serialisation, event loops.
+    its service time minus the three stages: network, serialisation, event loops.
     """
     good = [record for record in records if record.ok]
     metrics = {
@@ -100,17 +99,17 @@ def summarise(records: Sequence[RequestRecord], task: Task = Task.SCORE) -> dict
 
 
 def steady_rate(records: Sequence[RequestRecord]) -> float | None:
-    """Requests/s of a server that is kept at work, by Little's law; None without a time span.
+    """Return the requests/s of the server while the load is complete; None without a time span.
 
-    Rate = mean number of requests in the model / mean time in the model. The first mean is over
-    the time from the first to the last send, while the load is complete; the second is over all
-    requests that succeeded. Requests over the span to the last reply would count the time in which
-    the load drains, when some of the server's workers have nothing left to do. The ratio of two
-    means is too high by about the squared coefficient of variation over the number of requests,
-    which is taken off (Cochran, Sampling Techniques, 3rd ed., section 6.8).
+    By Little's law, rate = mean number of requests in the model / mean time in the model. The first
+    mean is over the time from the first to the last send; the second is over all successful
+    requests. Requests divided by the span to the last reply would include the time after the last
+    send, when some of the server's workers have no work. A ratio of two means is too high by about
+    the squared coefficient of variation divided by the number of requests (Cochran, Sampling
+    Techniques, 3rd ed., section 6.8), which is subtracted.
 
-    If fewer than half of the requests were answered by the last send, as of load=offline, the rate
-    is that over the whole span.
+    If fewer than half of the requests were answered by the last send, as with load=offline, the
+    rate is the one over the whole span.
     """
     good = [record for record in records if record.ok]
     start_s, last_send_s = min(r.sent_s for r in records), max(r.sent_s for r in records)
@@ -132,9 +131,9 @@ def steady_rate(records: Sequence[RequestRecord]) -> float | None:
 def _model_times(
     records: Sequence[RequestRecord],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """When the model began and ended each request, in seconds, each of shape (n,).
+    """Return when the model began and ended each request, in seconds, each of shape (n,).
 
-    The reply is taken to leave at once: its way to the client is short beside the model's time.
+    This ignores the time that a reply takes to the client, which is short.
     """
     end_s = _values(records, lambda r: r.received_s)
     sent_s = _values(records, lambda r: r.sent_s)
@@ -142,21 +141,21 @@ def _model_times(
 
 
 def percentile(values: Sequence[float] | NDArray[np.float64], q: float) -> float:
-    """Percentile `q` (0..100) of at least one value: Hyndman and Fan's type 7."""
+    """Return the percentile `q` (0..100) of at least one value (Hyndman and Fan's type 7)."""
     return float(np.percentile(values, q, method="linear"))
 
 
 def percentile_supported(q: float, n: int) -> bool:
-    """Whether at least five of `n` observations lie beyond the percentile `q`, on its thin side.
+    """Return whether at least five of `n` observations lie beyond the percentile `q`.
 
-    So p50 takes 10 requests, p90 50, p95 100 and p99 500. With fewer, the percentile is the word of
-    a few outliers.
+    The p50 needs 10 requests, p90 50, p95 100 and p99 500. With fewer requests, a few outliers
+    determine the percentile.
     """
     return n * min(q, 100 - q) >= SUPPORT * 100
 
 
 def stage_ms(records: Sequence[RequestRecord]) -> dict[str, NDArray[np.float64]]:
-    """Every stage's time per request in ms, each of shape (len(records),)."""
+    """Return the time of each stage per request in ms, each of shape (len(records),)."""
     stages = {
         "tokenize": _values(records, lambda r: r.tokenize_ms),
         "queue": _values(records, lambda r: r.queue_ms),
@@ -167,14 +166,14 @@ def stage_ms(records: Sequence[RequestRecord]) -> dict[str, NDArray[np.float64]]
 
 
 def request_throughput(records: Sequence[RequestRecord]) -> NDArray[np.float64]:
-    """Each request's pairs over its latency, in pairs/s, of shape (len(records),)."""
+    """Return each request's pairs / latency in pairs/s, of shape (len(records),)."""
     return _values(records, lambda r: r.pairs / max(r.latency_ms, 1e-6) * 1e3)
 
 
 def latency_range_table(records: Sequence[RequestRecord]) -> list[LatencyRange]:
-    """Per-request throughput by range of latency: below P50, P50-P75, P75-P90, from P90 on.
+    """Return the throughput per request by range of latency: < P50, P50-P75, P75-P90, >= P90.
 
-    A range without a request (there are ties, or few requests) has a count of 0 and no values.
+    A range without requests (because of ties or few requests) has a count of 0 and no values.
     """
     good = [record for record in records if record.ok]
     if not good:
@@ -195,7 +194,7 @@ def latency_range_table(records: Sequence[RequestRecord]) -> list[LatencyRange]:
 
 
 def windows(records: Sequence[RequestRecord]) -> Windows:
-    """Cut the measurement into windows of one second, or five median latencies where longer."""
+    """Split the measurement into windows of one second, or of five median latencies if longer."""
     good = [record for record in records if record.ok]
     if not good:
         return Windows(WINDOW_S)
@@ -203,7 +202,7 @@ def windows(records: Sequence[RequestRecord]) -> Windows:
     length_s = max(WINDOW_S, WINDOW_LATENCIES * percentile(latency, 50) / 1e3)
     start_s = min(r.sent_s for r in records)
     span_s = max(r.received_s for r in records) - start_s
-    # Half up rather than round()'s half to even: half a window is a window.
+    # Round half up, unlike round(), so that half a window counts as a window
     count = max(1, int(span_s / length_s + 0.5))
     ends = length_s * np.arange(1, count + 1, dtype=np.float64)
     ends[-1] = span_s
@@ -235,7 +234,7 @@ def windows(records: Sequence[RequestRecord]) -> Windows:
 def _shares(
     begin: NDArray[np.float64], end: NDArray[np.float64], ends: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-    """(request, window, share of the request's service time in that window), overlaps only."""
+    """Return (request, window, share of the request's service time in it) for all overlaps."""
     last = len(ends) - 1
     first_window = np.minimum(np.searchsorted(ends, begin, side="right"), last)
     last_window = np.maximum(np.minimum(np.searchsorted(ends, end), last), first_window)
@@ -246,14 +245,14 @@ def _shares(
     starts = np.concatenate(([0.0], ends[:-1]))
     overlap = np.minimum(end[request], ends[window]) - np.maximum(begin[request], starts[window])
     duration = (end - begin)[request]
-    # A reply at the very instant of its send lies in one window, whole.
+    # A request with a duration of zero belongs entirely to one window
     share = np.where(duration > 0, overlap / np.where(duration > 0, duration, 1.0), 1.0)
     return request, window, share
 
 
-def _weighted(values: NDArray[np.float64], cumulated: NDArray[np.float64], q: float) -> float:
-    """The smallest of the sorted values up to which the share `q` of the weight lies."""
-    return float(values[np.searchsorted(cumulated, q * cumulated[-1] * (1 - 1e-12))])
+def _weighted(values: NDArray[np.float64], cumulative: NDArray[np.float64], q: float) -> float:
+    """Return the weighted percentile: the smallest sorted value that reaches the share `q`."""
+    return float(values[np.searchsorted(cumulative, q * cumulative[-1] * (1 - 1e-12))])
 
 
 def _values(

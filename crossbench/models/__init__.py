@@ -1,1 +1,1 @@
-"""What is served: weights in the Hugging Face layout, their tokenizer, the padding-free encoder."""
+"""Models: reading and checking folders, tokenizers, weights and the padding-free encoder."""

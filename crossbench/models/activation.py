@@ -1,4 +1,4 @@
-"""The function between a cross-encoder's logit and its score, as the model's files say."""
+"""The activation function that turns a cross-encoder's logit into its score."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def identity(logits: Float32Array) -> Float32Array:
 
 
 def sigmoid(logits: Float32Array) -> Float32Array:
-    # tanh does not overflow where exp(-x) would
+    # The tanh form does not overflow, as exp(-x) can
     return np.asarray(0.5 * (np.tanh(0.5 * logits) + 1.0), dtype=np.float32)
 
 
-# Every path by which Python finds the two
+# All dotted paths under which the two can be imported
 _KNOWN: dict[str, Activation] = {
     "torch.nn.modules.linear.Identity": identity,
     "torch.nn.modules.Identity": identity,
@@ -35,15 +35,15 @@ _KNOWN: dict[str, Activation] = {
 
 
 def activation_of(folder: ModelFolder) -> Activation:
-    """The folder's activation, elementwise on float32 of any shape.
+    """Return the folder's activation, an elementwise function on float32 arrays of any shape.
 
-    sentence-transformers 6 stores it in a file of its own, versions 4 and 5 in config.json under
-    `sentence_transformers.activation_fn`, older ones under `sbert_ce_default_activation_function`.
-    Where nothing is stored it takes a sigmoid for one label; the ms-marco models store the
-    identity. An embedder has none: the identity.
+    sentence-transformers 6 stores it in config_sentence_transformers.json, versions 4 and 5 in
+    config.json under `sentence_transformers.activation_fn`, and older versions under
+    `sbert_ce_default_activation_function`. If none is stored, the library applies a sigmoid to a
+    single label. The MS MARCO models store the identity. An embedder always uses the identity.
 
     Raises:
-        ModelError: the folder names a function other than these two.
+        ModelError: the folder names a function other than the identity or the sigmoid.
     """
     if folder.embedding is not None:
         return identity
@@ -52,7 +52,7 @@ def activation_of(folder: ModelFolder) -> Activation:
         return sigmoid
     if path not in _KNOWN:
         raise ModelError(
-            f"{folder.path} names the activation {path!r}, and crossbench computes "
+            f"{folder.path} uses the activation {path!r}, but crossbench supports only "
             "torch.nn.modules.linear.Identity and torch.nn.modules.activation.Sigmoid: set "
             "activation_fn in config_sentence_transformers.json, or sentence_transformers."
             "activation_fn in config.json, to one of them"

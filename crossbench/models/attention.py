@@ -1,7 +1,7 @@
-"""Attention over sequences that lie end to end: in padded groups, or by a variable-length kernel.
+"""Attention over concatenated sequences, in padded groups or with a variable-length kernel.
 
-The encoder asks for nothing but `full` and `cls`, so that where a GPU has a kernel which reads the
-sequences as they lie, only that kernel differs from what a CPU computes and tests.
+The encoder uses only the `full` and `cls` methods. If a GPU has a variable-length kernel, that
+kernel is therefore the only part of the encoder that tests on a CPU do not cover.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name everybody knows it by)
 from torch import Tensor
 
-# Of queries (rows, heads, dim), keys and values (tokens, heads, dim), where each one's sequences
-# start and end (int32 (n + 1,) on the device) and the longest of each: context (rows, heads, dim).
+# Arguments: queries (rows, heads, dim), keys and values (tokens, heads, dim), the cu_seqlens of the
+# queries and of the keys (int32 (n + 1,) on the device), and the longest sequence of each.
+# Returns the context (rows, heads, dim).
 VarlenKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int, int], Tensor]
 
 
@@ -25,16 +26,19 @@ class Attention(Protocol):
     """Attention within each of a batch's sequences."""
 
     def full(self, qkv: Tensor) -> Tensor:
-        """Context (tokens, hidden) of the fused projections (tokens, 3 * hidden)."""
+        """Return the context (tokens, hidden) for the fused projections (tokens, 3 * hidden)."""
         ...
 
     def cls(self, q: Tensor, kv: Tensor) -> Tensor:
-        """Context (n, hidden) of the CLS queries (n, hidden) over keys and values (tokens, 2h)."""
+        """Return the context (n, hidden) for CLS queries (n, hidden).
+
+        `kv` has the keys and values of all tokens, (tokens, 2 * hidden).
+        """
         ...
 
 
 class VarlenAttention:
-    """All sequences in one call of `kernel`; `cu_seqlens` int32 (n + 1,) is on the device."""
+    """Computes all sequences in one kernel call; `cu_seqlens` int32 (n + 1,) is on the device."""
 
     def __init__(self, kernel: VarlenKernel, heads: int, cu_seqlens: Tensor, longest: int) -> None:
         self._kernel, self._heads = kernel, heads
@@ -55,9 +59,9 @@ class VarlenAttention:
 
 
 class GroupedAttention:
-    """Sequences of ascending `lengths` in groups of equal or nearly equal length, on any device.
+    """Computes sequences of ascending `lengths` in groups of similar length, on any device.
 
-    `overhead` is what one call costs, in attended pairs of positions.
+    `overhead` is the cost of one call, in query-key pairs.
     """
 
     def __init__(
@@ -99,12 +103,12 @@ class GroupedAttention:
 
 @dataclass(frozen=True)
 class AttentionGroup:
-    """`count` neighbouring sequences that attend together, padded to `width` tokens.
+    """`count` adjacent sequences that share one attention call, padded to `width` tokens.
 
-    They hold the rows [start, stop) of a packed tensor. `rows` (count * width,) gathers them into
-    the padded shape, where padding repeats the sequence's own first token. `back` (stop - start,)
-    picks the real rows out of it again, and `mask` (count, 1, 1, width) hides the padding; all
-    three are None where the lengths are equal.
+    They are the rows [start, stop) of a packed tensor. `rows` (count * width,) gathers them into
+    the padded shape, in which padding repeats the sequence's own first token. `back`
+    (stop - start,) selects the real rows again, and `mask` (count, 1, 1, width) hides the padding.
+    All three are None if the lengths are equal.
     """
 
     start: int
@@ -119,10 +123,10 @@ class AttentionGroup:
 def attention_groups(
     lengths: Sequence[int], dtype: torch.dtype, device: torch.device, overhead: float
 ) -> list[AttentionGroup]:
-    """Cut sequences of ascending `lengths` into groups at least cost.
+    """Split sequences of ascending `lengths` into the groups with the least total cost.
 
-    A group of b sequences padded to w costs `b * w * w + overhead`; `overhead` is in attended
-    pairs of positions. Sequences that need no padding are always worth grouping.
+    A group of b sequences padded to w tokens costs `b * w * w + overhead`, in query-key pairs.
+    Sequences of equal length are therefore always grouped.
     """
     count = len(lengths)
     best, start = [0.0] * (count + 1), [0] * (count + 1)
@@ -152,8 +156,8 @@ def _group(
     if int(lengths[0]) == width:
         return AttentionGroup(start, stop, count, width, None, None, None)
     real = np.arange(width) < lengths[:, None]
-    # Padding repeats the sequence's own first token: even where it is hidden, NaN times 0 is NaN,
-    # and a neighbour's token would bring it here
+    # Padding repeats the sequence's own first token. Another sequence's token could contain NaN,
+    # and NaN times 0 is NaN even behind the mask.
     first = offsets[:-1, None]
     rows = np.where(real, first + np.arange(width), first).reshape(-1)
     hidden = torch.zeros(count, 1, 1, width, dtype=dtype, device=device)

@@ -1,8 +1,8 @@
-"""Dynamic int8 for torch modules on a CPU: each nn.Linear's weights int8, inputs quantised as met.
+"""Dynamic int8 quantisation of torch modules on a CPU: int8 weights, inputs quantised at run time.
 
-What torch.ao's quantize_dynamic did before it was deprecated, on the same kernels (FBGEMM on x86,
-QNNPACK on Arm), with a scale per output row. An input has one scale for the whole batch, so a score
-depends a little on its company: backend=onnx and openvino have int8 without that.
+It replaces the deprecated quantize_dynamic of torch.ao and uses the same kernels (FBGEMM on x86,
+QNNPACK on Arm), with one weight scale per output row. The input has one scale for the whole batch,
+so a score depends slightly on its batch. int8 in backend=onnx and openvino does not have this flaw.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 class DynamicInt8Linear(nn.Module):
     """`nn.Linear` with qint8 weights (out, in), from float32 (..., in) to float32 (..., out).
 
-    `reduce_range` quantises inputs to 7 bits, for CPUs whose int8 products saturate at 16.
+    `reduce_range` quantises inputs to 7 bits, for CPUs that accumulate int8 products in 16 bits.
     """
 
     def __init__(self, linear: nn.Linear, reduce_range: bool) -> None:
@@ -26,7 +26,7 @@ class DynamicInt8Linear(nn.Module):
         scales = rows.abs().amax(1).clamp(min=1e-12) / 127
         zeros = torch.zeros(len(scales), dtype=torch.long)
         with warnings.catch_warnings():
-            # Quantised tensors are to go, but the kernels take their weights as nothing else yet.
+            # Quantised tensors are deprecated, but the kernels accept no other type of weights
             warnings.filterwarnings("ignore", "torch.quantize_per", category=UserWarning)
             warnings.filterwarnings("ignore", "torch.quantize_per", category=DeprecationWarning)
             weight = torch.quantize_per_channel(rows, scales, zeros, 0, torch.qint8)

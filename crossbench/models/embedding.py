@@ -1,4 +1,4 @@
-"""How a sentence-transformer makes vectors of token states, and a score of two vectors."""
+"""Settings of a sentence-transformer: pooling, normalisation, prompts and similarity."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "
 
 @dataclass(frozen=True)
 class Embedding:
-    """How one vector is made of a text's token states, and what two vectors score.
+    """How a text's token states become one vector, and how two vectors are compared.
 
-    `modes` are of POOLING_MODES; the vectors of several lie end to end. `normalize` scales to
-    length 1. `truncate_dim` keeps the first numbers of a vector, None all of them. `similarity` is
-    of SIMILARITIES. The prompts are put before a text that is embedded for its own sake, before a
-    query, and before a passage; most models have none ("").
+    `modes` are members of POOLING_MODES; the vectors of several modes are concatenated. `normalize`
+    scales a vector to length 1. `truncate_dim` keeps only the first components of a vector; None
+    keeps all. `similarity` is a key of SIMILARITIES. `prompt`, `query_prompt` and `passage_prompt`
+    are prefixes of a plain text, a query and a passage; most models have none ("").
     """
 
     modes: tuple[str, ...]
@@ -34,45 +34,45 @@ class Embedding:
 
     @property
     def reads_cls(self) -> bool:
-        """Only the states of the first token are read."""
+        """Whether pooling reads only the state of the first token."""
         return self.modes == ("cls",)
 
     def dim(self, hidden: int) -> int:
-        """Numbers in one vector, for token states of `hidden` numbers."""
-        whole = hidden * len(self.modes)
-        return whole if self.truncate_dim is None else min(whole, self.truncate_dim)
+        """Return the dimension of a vector, for token states of size `hidden`."""
+        full = hidden * len(self.modes)
+        return full if self.truncate_dim is None else min(full, self.truncate_dim)
 
     def truncate(self, vectors: Float32Array) -> Float32Array:
-        """The first `truncate_dim` numbers of each of `vectors` (n, dim)."""
+        """Return the first `truncate_dim` components of each of `vectors` (n, dim)."""
         return vectors[:, : self.truncate_dim]
 
     def score(self, vectors: Float32Array, first: Rows, second: Rows) -> Float32Array:
-        """Similarity of the rows numbered `first` and `second` (shape (n,)) of `vectors` (m, dim).
+        """Return the similarity (n,) of the rows `first` and `second` (n,) of `vectors` (m, dim).
 
-        The greater, the more alike: distances are negative, as sentence-transformers has them.
+        A greater value means more similar; distances are negated, as in sentence-transformers.
         """
         return SIMILARITIES[self.similarity](vectors, first, second)
 
 
 def cosines(vectors: Float32Array, first: Rows, second: Rows) -> Float32Array:
-    """Cosine of the rows numbered `first` and `second` (shape (n,)) of `vectors` (m, dim)."""
+    """Return the cosine (n,) of the rows `first` and `second` (n,) of `vectors` (m, dim)."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return _dots(vectors / np.maximum(lengths, np.float32(1e-12)), first, second)
 
 
 def _dots(vectors: Float32Array, first: Rows, second: Rows) -> Float32Array:
-    found: Float32Array = np.einsum("ij,ij->i", vectors[first], vectors[second]).astype(np.float32)
-    return found
+    dots: Float32Array = np.einsum("ij,ij->i", vectors[first], vectors[second]).astype(np.float32)
+    return dots
 
 
 def _euclidean(vectors: Float32Array, first: Rows, second: Rows) -> Float32Array:
-    found: Float32Array = -np.linalg.norm(vectors[first] - vectors[second], axis=1)
-    return found.astype(np.float32)
+    negated: Float32Array = -np.linalg.norm(vectors[first] - vectors[second], axis=1)
+    return negated.astype(np.float32)
 
 
 def _manhattan(vectors: Float32Array, first: Rows, second: Rows) -> Float32Array:
-    found: Float32Array = -np.abs(vectors[first] - vectors[second]).sum(axis=1)
-    return found.astype(np.float32)
+    negated: Float32Array = -np.abs(vectors[first] - vectors[second]).sum(axis=1)
+    return negated.astype(np.float32)
 
 
 SIMILARITIES: dict[str, Callable[[Float32Array, Rows, Rows], Float32Array]] = {

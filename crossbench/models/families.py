@@ -1,7 +1,7 @@
-"""The model families that our own encoder computes, and under which names each keeps its weights.
+"""The model families that our own encoder supports, and the names of their tensors and sizes.
 
-They are one architecture: learned positions, post-norm layers, erf GELU. What differs is names,
-where positions start, and the dense head of a cross-encoder.
+All have the same architecture: learned positions, post-norm layers and erf GELU. They differ in
+tensor names, in the first position id and in the dense head of a cross-encoder.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ HeadActivation = Literal["tanh", "gelu", "relu"]
 class Family:
     """Names of tensors in model.safetensors and of sizes in config.json.
 
-    Names of a layer's parts follow `layers`.<index>; those of the head stand alone unless
-    `pooler_inside` puts its first product into the encoder. `offset` says that positions start
-    behind the padding id.
+    The names of a layer's parts follow `<prefix><layers>.<index>.`. The names of the head have no
+    prefix, except `dense` if `pooler_inside` is True. With `offset`, position ids start after the
+    padding id.
     """
 
     prefix: str
@@ -65,15 +65,15 @@ _BERT = Family(
     head_count="num_attention_heads",
     hidden_act="hidden_act",
 )
-_OUTSIDE = replace(
+_HEAD_OUTSIDE = replace(
     _BERT, dense="classifier.dense", classifier="classifier.out_proj", pooler_inside=False
 )
-_ROBERTA = replace(_OUTSIDE, prefix="roberta.", offset=True)
+_ROBERTA = replace(_HEAD_OUTSIDE, prefix="roberta.", offset=True)
 _FAMILIES: Mapping[str, Family] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
-    "electra": replace(_OUTSIDE, prefix="electra.", activation="gelu"),
+    "electra": replace(_HEAD_OUTSIDE, prefix="electra.", activation="gelu"),
     "distilbert": Family(
         prefix="distilbert.",
         layers="transformer.layer",
@@ -98,34 +98,36 @@ _FAMILIES: Mapping[str, Family] = {
 
 
 def known_family(config: Mapping[str, Any]) -> Family | None:
-    """The family that config.json names, where its tensors are of an architecture that we know."""
+    """Return the family that config.json names, or None if our encoder does not support it."""
     return _FAMILIES.get(str(config.get("model_type")))
 
 
 def has_encoder(folder: ModelFolder) -> bool:
-    """Whether our own encoder computes this model; if not, the library's forward does."""
+    """Whether our own encoder supports this model; otherwise transformers' forward pass is used."""
     return _difference(folder) is None
 
 
 def family_of(folder: ModelFolder) -> Family:
-    """The names under which the folder keeps what our own encoder needs.
+    """Return the family of a model that our own encoder supports.
 
     Raises:
-        ModelError: our encoder would compute it wrongly; names what differs and what can.
+        ModelError: our encoder does not support the model; the message names the setting that
+            differs and the backends that support it.
     """
     difference = _difference(folder)
     if difference is not None:
         key, given = difference
         raise ModelError(
-            f"{folder.path}: config.json has {key} = {given!r}, which our own encoder does not "
-            f"compute (it does {', '.join(_FAMILIES)} with erf GELU and absolute positions). Use "
-            "backend=pytorch or packed, which fall back on the library's own forward"
+            f"{folder.path}: config.json has {key} = {given!r}, which crossbench's own encoder "
+            f"does not support (it supports {', '.join(_FAMILIES)} with erf GELU and absolute "
+            "positions): use backend=pytorch, or backend=packed, which then runs transformers' "
+            "own forward pass"
         )
     return _FAMILIES[folder.config["model_type"]]
 
 
 def _difference(folder: ModelFolder) -> tuple[str, object] | None:
-    """The first (key, value) of config.json that our encoder does not compute."""
+    """Return the first (key, value) of config.json that our encoder does not support, or None."""
     config = folder.config
     family = known_family(config)
     if family is None:

@@ -1,4 +1,4 @@
-"""A model folder as it was read: what every backend and tokenizer loads from."""
+"""ModelFolder: a checked model folder, from which backends and tokenizers load."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from crossbench.models.weight_files import INDEX_FILE, weight_files
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A cross-encoder, or a sentence-transformer where its layout has an embedding.
+    """A cross-encoder, or a sentence-transformer if its layout has an embedding.
 
-    `path` holds config.json, weights and tokenizer. `name` is what reports call it. `max_length` is
-    the most tokens a sequence may have: what the model reads, or fewer. `facts` are what
-    transformers makes of its files. `caveat` is a sentence that every report must carry (the seeded
-    model's relevance means nothing), or None. See reading.read_folder, which makes and checks one.
+    `path` is the folder with config.json, weights and tokenizer. `name` is the model's name in
+    reports. `max_length` is the maximum number of tokens of a sequence. `facts` are the
+    configuration and tokenizer as transformers loads them. `caveat` is a sentence for every report
+    (for example that a seeded model's scores are meaningless), or None. reading.read_folder creates
+    and checks a ModelFolder.
     """
 
     path: Path
@@ -34,17 +35,17 @@ class ModelFolder:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The model's configuration as transformers has it, defaults included."""
+        """The model's configuration as transformers loads it, including defaults."""
         return self.facts.config
 
     @property
     def embedding(self) -> Embedding | None:
-        """How it embeds; None for a cross-encoder, which scores pairs."""
+        """The settings of a sentence-transformer; None for a cross-encoder."""
         return self.layout.embedding
 
     @property
     def embedding_dim(self) -> int:
-        """Numbers in one vector; 0 for a cross-encoder."""
+        """The dimension of a vector; 0 for a cross-encoder."""
         return 0 if self.embedding is None else self.embedding.dim(self.config["hidden_size"])
 
     @property
@@ -54,9 +55,9 @@ class ModelFolder:
 
     @property
     def pad_id(self) -> int:
-        """The id that fills a padded batch: the model's, else the tokenizer's."""
-        chosen = self.config.get("pad_token_id")
-        return int(self.facts.tokenizer.pad_id or 0) if chosen is None else int(chosen)
+        """The padding id: the model's, or the tokenizer's if the model has none."""
+        pad_id = self.config.get("pad_token_id")
+        return int(self.facts.tokenizer.pad_id or 0) if pad_id is None else int(pad_id)
 
     @property
     def weights(self) -> tuple[Path, ...]:
@@ -65,9 +66,9 @@ class ModelFolder:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of every file that decides what is computed, 16 hexadecimal digits.
+        """A hash (16 hexadecimal digits) of all files that affect the scores.
 
-        It is the key of what is derived from the model, and tells two models apart.
+        It identifies the model and is part of the key of everything derived from it.
         """
         names = (*CONFIG_FILES, *TOKENIZER_FILES, INDEX_FILE)
         own = [*self.weights, *(self.path / name for name in names)]
@@ -76,6 +77,6 @@ class ModelFolder:
             if path.is_file():
                 with path.open("rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
-                # Two files may have one name: the pooling's configuration is a config.json, too
+                # File names are not unique: the pooling module also has a config.json
                 hasher.update(f"{number < len(own)} {path.name} {digest}\n".encode())
         return hasher.hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""What follows attention in a layer, fused by torch.compile: every layer shares its graphs.
+"""The part of a layer after attention, fused by torch.compile; all layers share its graphs.
 
-The weights are arguments of a graph, so that it is compiled once per kind of shape and not once per
-layer; the number of rows is dynamic.
+The weights are arguments of the graph and the number of rows is dynamic, so the graph is compiled
+only once, not once per layer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Graph = Callable[..., Tensor]
 
 
 def after_attention(x: Tensor, context: Tensor, weights: Weights, eps: float) -> Tensor:
-    """Output projection, feed-forward and both norms: (rows, hidden) to (rows, hidden)."""
+    """Compute output projection, feed-forward and both norms: (rows, hidden) to (rows, hidden)."""
     out_w, out_b, norm1_w, norm1_b, up_w, up_b, down_w, down_b, norm2_w, norm2_b = weights
     width = (x.shape[-1],)
     x = F.layer_norm(F.linear(context, out_w, out_b) + x, width, norm1_w, norm1_b, eps)
@@ -29,15 +29,16 @@ def after_attention(x: Tensor, context: Tensor, weights: Weights, eps: float) ->
 
 
 def add_norm(x: Tensor, y: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-    """The norm of a sum, (rows, hidden)."""
+    """Return the layer norm of a sum, (rows, hidden)."""
     return F.layer_norm(x + y, (x.shape[-1],), scale, shift, eps)
 
 
 class Fused:
-    """Makes the feed-forward parts of an encoder, all on the same few compiled graphs.
+    """Creates the feed-forward parts of an encoder, which share a few compiled graphs.
 
-    `mode` is torch.compile's. PyTorch's own products are part of one graph. Others (oneDNN's on a
-    packed weight) cannot be, so that what lies between them is fused instead.
+    `mode` is passed to torch.compile. With PyTorch's own linear layers, the whole part is one
+    graph. Other linear layers (oneDNN's with packed weights) cannot be in a graph, so only the
+    operations between them are fused.
     """
 
     def __init__(self, mode: str) -> None:
@@ -51,11 +52,9 @@ class Fused:
     def make(
         self, index: int, layer: Layer, tensor: ToTensor, linear: MakeProjection, eps: float
     ) -> Rest:
-        """One layer's part; a MakeFeedForward of the encoder."""
-        products = {"attention_out": layer.attention_out, "up": layer.up, "down": layer.down}
-        weights = {
-            name: (tensor(part.weight), tensor(part.bias)) for name, part in products.items()
-        }
+        """Create one layer's part; this method is a MakeFeedForward."""
+        linears = {"attention_out": layer.attention_out, "up": layer.up, "down": layer.down}
+        weights = {name: (tensor(part.weight), tensor(part.bias)) for name, part in linears.items()}
         norm1, norm2 = (
             (tensor(norm.scale), tensor(norm.shift))
             for norm in (layer.attention_norm, layer.out_norm)

@@ -1,8 +1,8 @@
-"""Int8 products in PyTorch: weights with a scale per output row, activations with one per token.
+"""Int8 linear layers in PyTorch, with one scale per output row of weights and per token.
 
-Both are symmetric, so that one integer product is all; each token's scale is its own, so a score
-depends on its own pair only. CPU tensors and CUDA tensors take the same path through
-`torch._int_mm` (on a GPU its tensor cores; on a CPU for tests).
+Both quantisations are symmetric, so a single integer matrix product is enough. Scales are per
+token, so a score does not depend on its batch. CPU and CUDA tensors both use `torch._int_mm`
+(tensor cores on a GPU; the CPU path is for tests).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch.nn.functional as F  # noqa: N812 (the name everybody knows it by)
 from torch import Tensor
 
 _LEVEL = 127
-_LEAST_ROWS = 32  # cuBLAS's int8 product wants more than 16
+_MIN_ROWS = 32  # cuBLAS requires more than 16 rows for int8 products
 
 
 class Int8Linear:
-    """`x @ weight.T + bias` of x (rows, in); `weight` is int8 (out, in), `scale` float32 (out,)."""
+    """`x @ weight.T + bias` with `weight` int8 (out, in), `scale` float32 (out,), x (rows, in)."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         rows = weight.float()
@@ -26,11 +26,11 @@ class Int8Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         step = x.abs().amax(1, keepdim=True).float().clamp_(min=1e-12) / _LEVEL
-        whole = torch.round(x / step).to(torch.int8)
-        count = len(whole)
-        if count < _LEAST_ROWS:
-            whole = F.pad(whole, (0, 0, 0, _LEAST_ROWS - count))
-        sums = torch._int_mm(whole, self.weight.t())[:count]
+        quantised = torch.round(x / step).to(torch.int8)
+        count = len(quantised)
+        if count < _MIN_ROWS:
+            quantised = F.pad(quantised, (0, 0, 0, _MIN_ROWS - count))
+        sums = torch._int_mm(quantised, self.weight.t())[:count]
         return torch.addcmul(self.bias, sums.float(), step * self.scale).to(x.dtype)
 
     @property
@@ -39,16 +39,16 @@ class Int8Linear:
 
 
 class MakeInt8:
-    """Makes the encoder's products int8 (a MakeProjection); `made` keeps them by name.
+    """A MakeProjection that creates int8 linear layers and stores them in `linears` by name.
 
-    `saved_bytes` is how much less they take than the weights that they were made of.
+    `saved_bytes` is how much smaller they are than the original weights.
     """
 
     def __init__(self) -> None:
-        self.made: dict[str, Int8Linear] = {}
+        self.linears: dict[str, Int8Linear] = {}
         self.saved_bytes = 0
 
     def __call__(self, name: str, weight: Tensor, bias: Tensor) -> Int8Linear:
-        made = self.made[name] = Int8Linear(weight, bias)
-        self.saved_bytes += weight.nbytes + bias.nbytes - made.nbytes
-        return made
+        linear = self.linears[name] = Int8Linear(weight, bias)
+        self.saved_bytes += weight.nbytes + bias.nbytes - linear.nbytes
+        return linear

@@ -1,4 +1,4 @@
-"""JSON files of a model folder, read with errors that name the file."""
+"""Read the JSON files of a model folder, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a model folder's file.
+    """Return the JSON object in a file of a model folder.
 
     Raises:
         ModelError: the file is not a JSON object.
     """
     document = _read(path)
     if not isinstance(document, dict):
-        raise ModelError(f"{path} holds no JSON object: restore the file")
+        raise ModelError(f"{path} does not contain a JSON object: restore the file")
     return document
 
 
-def read_json_if_there(path: Path) -> dict[str, Any]:
-    """The JSON object of a file that a folder need not have; {} without the file.
+def read_optional_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in an optional file, or {} if the file does not exist.
 
     Raises:
-        ModelError: the file is there and not a JSON object.
+        ModelError: the file exists and is not a JSON object.
     """
     return read_json(path) if path.is_file() else {}
 
 
 def read_json_list(path: Path) -> list[dict[str, Any]]:
-    """A JSON list of objects from a model folder's file.
+    """Return the JSON list of objects in a file of a model folder.
 
     Raises:
         ModelError: the file is not such a list.
     """
     document = _read(path)
     if not isinstance(document, list) or not all(isinstance(item, dict) for item in document):
-        raise ModelError(f"{path} holds no list of JSON objects: restore the file")
+        raise ModelError(f"{path} does not contain a list of JSON objects: restore the file")
     return document
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether a file is the small text that git leaves where Git LFS did not run."""
+    """Whether a file is a pointer, the small text that git leaves if Git LFS did not run."""
     with path.open("rb") as file:
         return file.read(len(LFS_HEAD)) == LFS_HEAD
 
 
 def refuse_lfs_pointer(path: Path) -> None:
-    """Raises ModelError where the file is a Git LFS pointer."""
+    """Raise ModelError if the file is a Git LFS pointer."""
     if is_lfs_pointer(path):
         raise ModelError(
             f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in the "
@@ -60,7 +60,7 @@ def refuse_lfs_pointer(path: Path) -> None:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _read(path: Path) -> Any:

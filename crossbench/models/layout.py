@@ -1,8 +1,8 @@
-"""What sentence-transformers' own files say of a folder: modules, pooling, prompts, limits.
+"""Read sentence-transformers' own files of a folder: modules, pooling, prompts and limits.
 
-Every key of every file is on a list here. A folder with another key or value is refused, since a
-setting that nobody reads would give other scores than the library's. The rules are those of
-sentence-transformers 6.2, which also reads what its versions 2 to 5 wrote.
+Every supported key of every file is listed here. A folder with any other key or value is refused,
+because an ignored setting could change the scores. The rules are those of sentence-transformers
+6.2, which also reads files of its versions 2 to 5.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from crossbench.errors import ModelError
 from crossbench.models.embedding import POOLING_MODES, SIMILARITIES, Embedding
-from crossbench.models.json_file import read_json, read_json_if_there, read_json_list
+from crossbench.models.json_file import read_json, read_json_list, read_optional_json
 
 MODULES_FILE = "modules.json"
 LIBRARY_FILE = "config_sentence_transformers.json"
-# The first of these that says anything counts
+# The first of these files that is not empty is used
 TRANSFORMER_FILES = (
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -29,12 +29,12 @@ TRANSFORMER_FILES = (
     "sentence_xlnet_config.json",
 )
 ModelType = Literal["CrossEncoder", "SentenceTransformer"]
-# What the transformer module has to be, by what the folder is: task, output of the model and name
+# Required settings of the transformer module by model type: task, model output and output name
 _TASKS = {
     "CrossEncoder": ("sequence-classification", "logits", "scores"),
     "SentenceTransformer": ("feature-extraction", "last_hidden_state", "token_embeddings"),
 }
-# How folders of before sentence-transformers 6 write the pooling modes, one flag each
+# Before sentence-transformers 6, each pooling mode is a flag
 _POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -43,7 +43,7 @@ _POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-# Arguments of AutoTokenizer that say how, and not from which files
+# Arguments of AutoTokenizer that change its behaviour, but not the files that it reads
 _TOKENIZER_OPTIONS = (
     "model_max_length", "do_lower_case", "strip_accents", "tokenize_chinese_chars", "padding_side",
     "truncation_side", "add_prefix_space", "model_input_names", "split_special_tokens",
@@ -54,14 +54,14 @@ _TOKENIZER_OPTIONS = (
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a folder's model lies and how its library uses it.
+    """The files and settings of a model folder as sentence-transformers uses them.
 
-    `transformer` holds config.json, weights and tokenizer. `embedding` is None for a cross-encoder;
-    its `pair_prompt` goes before each query, `activation` is the dotted path that its own file
-    names. `max_tokens` limits a sequence, `lower_case` says to lower-case every text, and
-    `tokenizer_options` are arguments for AutoTokenizer. `text_only` says that a chat template is
-    not used. `pooled_size` is the hidden size that the pooling expects. `files` are those that were
-    read.
+    `transformer` is the folder with config.json, weights and tokenizer. `embedding` is None for a
+    cross-encoder. `pair_prompt` (a prefix of each query) and `activation` (a dotted path) are set
+    for a cross-encoder only. `max_tokens` limits the length of a sequence. `lower_case` lower-cases
+    every text. `tokenizer_options` are arguments for AutoTokenizer. `text_only` means that a chat
+    template is ignored. `pooled_size` is the hidden size that the pooling module expects. `files`
+    are the files that were read.
     """
 
     transformer: Path
@@ -77,17 +77,17 @@ class Layout:
 
 
 def read_layout(root: Path) -> Layout:
-    """The layout of a folder; without modules.json it is a plain Hugging Face folder.
+    """Return the layout of a folder; without modules.json it is a plain Hugging Face folder.
 
-    As in the library, the other files of sentence-transformers count only beside modules.json.
+    As in the library, the other files of sentence-transformers are ignored without modules.json.
 
     Raises:
-        ModelError: a file is broken, or has a key or a value that we do not honour.
+        ModelError: a file is malformed, or has a key or a value that crossbench does not support.
     """
     modules_file = root / MODULES_FILE
     if not modules_file.exists():
         return Layout(root)
-    library = _Document(root / LIBRARY_FILE, read_json_if_there(root / LIBRARY_FILE))
+    library = _Document(root / LIBRARY_FILE, read_optional_json(root / LIBRARY_FILE))
     model_type = _model_type(library)
     paths = _module_paths(modules_file, model_type)
     transformer = root / paths["Transformer"]
@@ -101,7 +101,7 @@ def read_layout(root: Path) -> Layout:
         if "Normalize" in paths:
             normalize = root / paths["Normalize"] / "config.json"
             files.append(normalize)
-            _check_normalize(_Document(normalize, read_json_if_there(normalize)))
+            _check_normalize(_Document(normalize, read_optional_json(normalize)))
         embedding = Embedding(
             modes=_pooling_modes(pooling),
             normalize="Normalize" in paths,
@@ -109,7 +109,7 @@ def read_layout(root: Path) -> Layout:
             similarity=library.one_of("similarity_fn_name", SIMILARITIES, "cosine"),
             prompt=default_prompt,
             query_prompt=prompts.get("query", ""),
-            # "passage" and "corpus" never come into play: "document" is always there, empty or not
+            # The library uses "passage" and "corpus" only without "document", which always exists
             passage_prompt=prompts.get("document", ""),
         )
         _check_include_prompt(pooling, embedding)
@@ -135,7 +135,7 @@ def read_layout(root: Path) -> Layout:
 
 @dataclass(frozen=True)
 class _Document:
-    """A JSON object, read key by key with errors that name the file, the key and the value."""
+    """A JSON object whose keys are checked, with errors that name file, key and value."""
 
     path: Path
     values: Mapping[str, Any]
@@ -151,15 +151,15 @@ class _Document:
         if unknown := [key for key in self.values if key not in known]:
             raise self.refuse(
                 unknown[0],
-                "crossbench does not know this key, so its scores might not be the model's own. "
-                f"Known are {', '.join(known)}",
+                "crossbench does not support this key, so its scores could differ from the "
+                f"model's. Choose another model; the supported keys are {', '.join(known)}",
             )
 
     def only(self, key: str, *allowed: object) -> None:
-        """Refuse a value that would change what is computed in a way we do not follow."""
+        """Refuse a value other than those in `allowed`; the key may be absent."""
         if key in self.values and self.values[key] not in allowed:
             shown = " or ".join(repr(value) for value in allowed)
-            raise self.refuse(key, f"crossbench computes this model only with {shown}")
+            raise self.refuse(key, f"crossbench supports only {shown}")
 
     def flag(self, key: str, default: bool) -> bool:
         value = self.values.get(key, default)
@@ -170,7 +170,7 @@ class _Document:
     def text(self, key: str) -> str | None:
         value = self.values.get(key)
         if value is not None and not isinstance(value, str):
-            raise self.refuse(key, "it must be text or null")
+            raise self.refuse(key, "it must be a string or null")
         return value
 
     def count(self, key: str) -> int | None:
@@ -184,11 +184,11 @@ class _Document:
         if value is None:
             return default
         if not isinstance(value, str) or value not in allowed:
-            raise self.refuse(key, f"crossbench knows {', '.join(allowed)}")
+            raise self.refuse(key, f"crossbench supports {', '.join(allowed)}")
         return value
 
     def mapping(self, *keys: str) -> dict[str, Any]:
-        """The object under the last of these keys that is there; {} without one."""
+        """Return the object under the last of these keys that exists, or {} if none does."""
         found: dict[str, Any] = {}
         for key in keys:
             value = self.values.get(key, {})
@@ -216,7 +216,7 @@ def _model_type(library: _Document) -> ModelType:
 
 
 def _module_paths(file: Path, model_type: ModelType) -> dict[str, str]:
-    """The folder of each module, by the name of its class."""
+    """Return the folder of each module by the name of its class."""
     modules = read_json_list(file)
     kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
     if model_type == "CrossEncoder":
@@ -225,9 +225,9 @@ def _module_paths(file: Path, model_type: ModelType) -> dict[str, str]:
         allowed = [["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]]
     if kinds not in allowed:
         raise ModelError(
-            f"{file} has the modules {', '.join(kinds) or 'none'}: of a {model_type} crossbench "
-            f"computes {' or '.join(', '.join(modules) for modules in allowed)}. Choose a model of "
-            "these"
+            f"{file} has the modules {', '.join(kinds) or 'none'}, but for a {model_type} "
+            f"crossbench supports {' or '.join(', '.join(modules) for modules in allowed)}: choose "
+            "a model with these modules"
         )
     for module in modules:
         document = _Document(file, module)
@@ -235,7 +235,7 @@ def _module_paths(file: Path, model_type: ModelType) -> dict[str, str]:
         document.only("kwargs", None, [], {})
         path = document.text("path") or ""
         if not str(module["type"]).startswith("sentence_transformers."):
-            raise document.refuse("type", "it is code of the folder's own, which is never run")
+            raise document.refuse("type", "crossbench never runs a model folder's own code")
         if Path(path).is_absolute() or ".." in Path(path).parts:
             raise document.refuse("path", "it must be a folder below modules.json")
     return {
@@ -245,7 +245,7 @@ def _module_paths(file: Path, model_type: ModelType) -> dict[str, str]:
 
 def _transformer_settings(folder: Path, model_type: ModelType) -> _Document:
     for name in TRANSFORMER_FILES:
-        document = _Document(folder / name, read_json_if_there(folder / name))
+        document = _Document(folder / name, read_optional_json(folder / name))
         if document.values:
             break
     else:
@@ -268,20 +268,20 @@ def _transformer_settings(folder: Path, model_type: ModelType) -> _Document:
     for key in ("processing_kwargs", "config_kwargs", "config_args"):
         document.only(key, None, {})
     for key in ("model_kwargs", "model_args"):
-        # Precision is chosen by `quant`, and how attention is computed does not change what it is
-        kept = document.mapping(key).keys() - {"dtype", "torch_dtype", "attn_implementation"}
-        if kept:
-            raise document.refuse(key, f"crossbench does not pass on {', '.join(sorted(kept))}")
+        # `quant` selects the precision, and the attention implementation does not change scores
+        ignored = document.mapping(key).keys() - {"dtype", "torch_dtype", "attn_implementation"}
+        if ignored:
+            raise document.refuse(key, f"crossbench does not support {', '.join(sorted(ignored))}")
     return document
 
 
 def _prompts(library: _Document, model_type: ModelType) -> tuple[dict[str, str], str]:
-    """The prompts by their names, and the one that is used where nobody asks for another."""
+    """Return the prompts by name, and the default prompt."""
     given = library.values.get("prompts", {})
     if not isinstance(given, dict) or not all(
         text is None or isinstance(text, str) for text in given.values()
     ):
-        raise library.refuse("prompts", "it must be an object of texts")
+        raise library.refuse("prompts", "it must be an object whose values are strings")
     prompts = {name: text or "" for name, text in given.items()}
     if model_type == "SentenceTransformer":
         prompts = {"query": "", "document": "", **prompts}
@@ -320,12 +320,12 @@ def _check_include_prompt(pooling: _Document, embedding: Embedding) -> None:
     if not pooling.flag("include_prompt", True) and any(prompts):
         raise pooling.refuse(
             "include_prompt",
-            "this leaves prompts out of pooling, which crossbench does not do. Choose a model "
-            "without prompts, or one that pools them",
+            "it excludes prompts from pooling, which crossbench does not support. Choose a model "
+            "without prompts, or one that includes them in pooling",
         )
 
 
 def _check_normalize(normalize: _Document) -> None:
-    """Other keys are ignored, as the library does here."""
+    """Check the keys that matter; the library ignores all others here."""
     normalize.only("module_input_name", "sentence_embedding")
     normalize.only("module_output_name", None, "sentence_embedding")

@@ -1,4 +1,4 @@
-"""Token states to vectors in PyTorch: sentence-transformers' Pooling and Normalize."""
+"""Pool token states to vectors in PyTorch, like sentence-transformers' Pooling and Normalize."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from crossbench.models.embedding import Embedding
 
 
 def pool_states(states: Tensor, lengths: Tensor, embedding: Embedding) -> Tensor:
-    """Vectors float32 (n, dim) of token states (total, hidden) that lie end to end.
+    """Return vectors float32 (n, dim) for the concatenated token states (total, hidden).
 
-    `lengths` int64 (n,) on the states' device are the sequences' tokens, each at least one.
+    `lengths` int64 (n,), on the same device, has each sequence's number of tokens, at least one.
     """
     rows = states.float()
     vectors = torch.cat([_pool(mode, rows, lengths) for mode in embedding.modes], dim=1)
@@ -26,13 +26,13 @@ def _pool(mode: str, rows: Tensor, lengths: Tensor) -> Tensor:
     if mode == "lasttoken":
         return rows[ends - 1]
     count, device = len(lengths), rows.device
-    owner = torch.repeat_interleave(torch.arange(count, device=device), lengths)
+    sequence_ids = torch.repeat_interleave(torch.arange(count, device=device), lengths)
     if mode == "max":
         lowest = torch.full((count, rows.shape[1]), float("-inf"), device=device)
-        return lowest.scatter_reduce(0, owner[:, None].expand_as(rows), rows, reduce="amax")
+        return lowest.scatter_reduce(0, sequence_ids[:, None].expand_as(rows), rows, reduce="amax")
     sizes = lengths[:, None].float()
-    if mode == "weightedmean":  # a token weighs its place, counted from one
-        places = torch.arange(len(rows), device=device) - (ends - lengths)[owner] + 1
-        rows, sizes = rows * places[:, None], sizes * (sizes + 1) / 2
-    sums = torch.zeros(count, rows.shape[1], device=device).index_add_(0, owner, rows)
+    if mode == "weightedmean":  # a token's weight is its position, counted from one
+        positions = torch.arange(len(rows), device=device) - (ends - lengths)[sequence_ids] + 1
+        rows, sizes = rows * positions[:, None], sizes * (sizes + 1) / 2
+    sums = torch.zeros(count, rows.shape[1], device=device).index_add_(0, sequence_ids, rows)
     return sums / (sizes.sqrt() if mode == "mean_sqrt_len_tokens" else sizes)

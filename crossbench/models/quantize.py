@@ -1,10 +1,9 @@
-"""Int8 for the encoder's matrix products: how activations and weights are scaled.
+"""Int8 quantisation of the encoder's linear layers.
 
-Activations get one scale per product, fixed by calibration, or one per token, computed as the model
-runs: either way a score depends on its own pair only, where scales taken from a whole batch would
-let its neighbours in. SmoothQuant moves the
-spread between channels from the activations, which share a scale, into the weights, which have
-one per output row.
+Activations have one scale per linear layer, fixed by calibration, or one per token, computed at run
+time. Both make a score independent of its batch, which a scale per batch would not. SmoothQuant
+moves the differences between channels from the activations, which share a scale, to the weights,
+which have one scale per output row.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ import numpy as np
 from crossbench.models.weights import EncoderWeights, Linear
 from crossbench.types import Float32Array, TokenBatch
 
-# vpmaddubsw adds two products of u8 and s8 into 16 bits. Where a CPU lacks VNNI that saturates
-# unless weights keep to 7 bits: 2 * 255 * 63 < 2**15.
+# Without VNNI, a CPU uses vpmaddubsw, which adds two u8 x s8 products in 16 bits. That saturates
+# unless weights have only 7 bits: 2 * 255 * 63 < 2**15.
 FULL_WEIGHT_LEVEL, SAFE_WEIGHT_LEVEL = 127, 63
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What calibration saw at the input of one product.
+    """Statistics of the inputs of one linear layer during calibration.
 
-    `low` and `high` (in,) are each channel's extremes; `mean` (in,) its average.
+    `low`, `high` and `mean` (in,) are the minimum, maximum and mean of each channel.
     """
 
     low: Float32Array
@@ -36,11 +35,11 @@ class Observed:
 
 @dataclass(frozen=True)
 class Int8Linear:
-    """A product in int8: `(smooth * x)` quantised to u8 in [low, high], weights s8.
+    """A linear layer that multiplies in int8.
 
-    `weight` is int8 (out, in) and stands for `weight * weight_scale`, with `weight_scale` (out, 1).
-    `smooth` (in,) multiplies the input before it is quantised, or is None. With `per_token` a
-    token's own largest value takes the place of the calibrated range.
+    Its input, `smooth * x`, is quantised to u8 over the range [low, high]; `smooth` is (in,) or
+    None. `weight` is int8 (out, in) and represents `weight * weight_scale`; `weight_scale` is
+    (out, 1). With `per_token`, each token's own largest value replaces the calibrated range.
     """
 
     weight: np.ndarray[tuple[int, int], np.dtype[np.int8]]
@@ -62,7 +61,10 @@ class Int8Linear:
 
 @dataclass(frozen=True)
 class Int8Weight:
-    """A product in fp32 whose weight is kept in int8: `weight` (out, in) times `scale` (out, 1)."""
+    """A linear layer that multiplies in fp32 and stores its weight in int8.
+
+    The weight is `weight` (out, in) times `scale` (out, 1).
+    """
 
     weight: np.ndarray[tuple[int, int], np.dtype[np.int8]]
     scale: Float32Array
@@ -70,14 +72,14 @@ class Int8Weight:
 
 
 Plan = Mapping[str, Int8Linear]
-# A model's last layer has a key_value where its head reads CLS rows only, and a qkv where not.
+# The last layer has key_value instead of qkv if the head reads only the CLS rows
 KINDS = frozenset({"qkv", "key_value", "attention_out", "up", "down"})
 
 
 def products(weights: EncoderWeights) -> dict[str, Linear]:
-    """The products that int8 pays for, by name: all that run over every token.
+    """Return the linear layers that int8 can speed up, by name: those that process every token.
 
-    Of the last layer that is the keys and values alone where the head reads CLS rows only.
+    In the last layer, these are only the keys and values if the head reads only the CLS rows.
     """
     named: dict[str, Linear] = {}
     full = weights.layers[:-1] if weights.reads_cls else weights.layers
@@ -93,24 +95,24 @@ def products(weights: EncoderWeights) -> dict[str, Linear]:
 
 
 def kind(name: str) -> str:
-    """The kind of a product: `down` of `3.down`."""
+    """Return the kind of a linear layer, for example `down` for `3.down`."""
     return name.split(".")[1]
 
 
 def observe(weights: EncoderWeights, batches: Sequence[TokenBatch]) -> dict[str, Observed]:
-    """Run the encoder in fp32 over `batches` and record the inputs of its products."""
+    """Run the encoder in fp32 on `batches` and record statistics of its linear layers' inputs."""
     import torch
     from torch import Tensor
 
     from crossbench.models.encoder import PackedEncoder, Projection, plain_linear
 
-    seen: dict[str, list[Tensor]] = {}
+    records: dict[str, list[Tensor]] = {}
 
     def recording(name: str, weight: Tensor, bias: Tensor) -> Projection:
         project = plain_linear(name, weight, bias)
 
         def record(x: Tensor) -> Tensor:
-            seen.setdefault(name, []).append(torch.stack([x.amin(0), x.amax(0), x.mean(0)]))
+            records.setdefault(name, []).append(torch.stack([x.amin(0), x.amax(0), x.mean(0)]))
             return project(x)
 
         return record
@@ -127,8 +129,8 @@ def observe(weights: EncoderWeights, batches: Sequence[TokenBatch]) -> dict[str,
         for batch in batches:
             encoder.values(batch.ascending()[0])
     result = {}
-    for name, records in seen.items():
-        rows = torch.stack(records)
+    for name, batch_records in records.items():
+        rows = torch.stack(batch_records)
         result[name] = Observed(
             rows[:, 0].amin(0).numpy(), rows[:, 1].amax(0).numpy(), rows[:, 2].mean(0).numpy()
         )
@@ -144,12 +146,12 @@ def plan(
     alpha: Mapping[str, float],
     level: int,
 ) -> Plan:
-    """Quantise the products in `names` to weights in [-level, level].
+    """Quantise the linear layers in `names` to int8 weights in [-level, level].
 
-    Products in `token_scales` take each token's own scale, the others the calibrated one.
-    `alpha` gives SmoothQuant's strength per kind of product ("up", "down", …): how much of the
-    activations' spread between channels moves into the weights (0 to 1); a kind that it does not
-    name is not smoothed.
+    Linear layers in `token_scales` use one activation scale per token, the others a calibrated one.
+    `alpha` maps kinds of linear layers ("up", "down", …) to SmoothQuant's migration strength (0 to
+    1): how much of the differences between channels moves from the activations to the weights.
+    Kinds that it does not contain are not smoothed.
     """
     named = products(weights)
     return {
@@ -161,16 +163,17 @@ def plan(
 
 
 def weight_plan(weights: EncoderWeights, names: Sequence[str]) -> Mapping[str, Int8Weight]:
-    """The products in `names` with their weights alone in int8: nothing to calibrate."""
-    named, made = products(weights), {}
+    """Quantise only the weights of the linear layers in `names`, which needs no calibration."""
+    named, quantised = products(weights), {}
     for name in names:
-        rounded, scale = _rounded(named[name].weight, FULL_WEIGHT_LEVEL)
-        made[name] = Int8Weight(rounded.astype(np.int8), scale.astype(np.float32), named[name].bias)
-    return made
+        linear = named[name]
+        rounded, scale = _rounded(linear.weight, FULL_WEIGHT_LEVEL)
+        quantised[name] = Int8Weight(rounded.astype(np.int8), scale.astype(np.float32), linear.bias)
+    return quantised
 
 
 def _rounded(weight: Float32Array, level: int) -> tuple[Float32Array, Float32Array]:
-    """Whole numbers in [-level, level] and the scale of each row, (out, 1)."""
+    """Return integers in [-level, level] (as float32) and the scale of each row, (out, 1)."""
     scale = np.maximum(np.abs(weight).max(1, keepdims=True), 1e-12) / level
     return np.clip(np.rint(weight / scale), -level, level), scale
 
@@ -178,22 +181,22 @@ def _rounded(weight: Float32Array, level: int) -> tuple[Float32Array, Float32Arr
 def quantize_linear(
     linear: Linear, observed: Observed, per_token: bool, alpha: float | None, level: int
 ) -> Int8Linear:
-    """One product in int8; see `plan`."""
+    """Quantise one linear layer to int8; see `plan`."""
     weight, smooth = linear.weight, None
     low, high = observed.low, observed.high
     if alpha is not None:
-        spread = np.maximum(np.maximum(np.abs(low), np.abs(high)), 1e-5)
-        reach = np.maximum(np.abs(weight).max(0), 1e-5)
-        factor = spread**alpha / reach ** (1 - alpha)
+        largest_input = np.maximum(np.maximum(np.abs(low), np.abs(high)), 1e-5)
+        largest_weight = np.maximum(np.abs(weight).max(0), 1e-5)
+        factor = largest_input**alpha / largest_weight ** (1 - alpha)
         factor /= np.exp(np.mean(np.log(factor)))
         weight, smooth = weight * factor, (1 / factor).astype(np.float32)
         low, high = low / factor, high / factor
     rounded, scale = _rounded(weight, level)
-    # Zero must be exact, since padding and cut-off activations are full of it.
+    # Zero must be represented exactly, because it is the most common activation
     lowest, highest = min(float(low.min()), 0.0), max(float(high.max()), 1e-6)
     step = (highest - lowest) / 255
     zero = round(-lowest / step)
-    # What rounding the weights adds on average is known, so it goes into the bias.
+    # The mean error of rounding the weights is known, so the bias corrects it
     mean = observed.mean if smooth is None else observed.mean * smooth
     bias = linear.bias + (weight - rounded * scale) @ mean
     return Int8Linear(

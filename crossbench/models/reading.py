@@ -1,4 +1,4 @@
-"""Read a model folder: every file by its library's rules, or a refusal that names file and key."""
+"""Read and check a model folder by its library's rules; errors name the file and the key."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from crossbench.errors import ModelError
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
-from crossbench.models.json_file import read_json, read_json_if_there, refuse_lfs_pointer
+from crossbench.models.json_file import read_json, read_optional_json, refuse_lfs_pointer
 from crossbench.models.layout import MODULES_FILE, Layout, read_layout
 from crossbench.models.library_facts import TOKENIZER_FILES, LibraryFacts, library_facts
 from crossbench.models.size_checks import Infos, check_sizes, labels
 from crossbench.models.weight_files import read_tensor_infos, weight_files
 
-# Families whose position ids start behind the padding id: two positions are never used
+# Families whose position ids start after the padding id, so that the first positions are unused
 _OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "xmod"}
     | {"mpnet", "longformer", "data2vec-text", "ibert"}
 )
-# Of these any one holds a vocabulary
+# Files of which each one can define the vocabulary
 _VOCABULARIES = tuple(
     name for name in TOKENIZER_FILES if name.endswith((".model", "vocab.txt", "vocab.json"))
 )
@@ -32,20 +32,20 @@ def read_folder(
     cache_dir: Path | None = None,
     caveat: str | None = None,
 ) -> ModelFolder:
-    """The model in `root`, whose files were read and checked; weights are not loaded.
+    """Read and check the model folder `root` without loading its weights.
 
-    `max_length` limits a sequence to fewer tokens than the files allow. What transformers says of
-    the folder is kept in `cache_dir`; with None it is asked in this process.
+    `max_length` replaces the maximum length in the files. The configuration and tokenizer as
+    transformers loads them are cached in `cache_dir`; with None, they are read in this process.
 
     Raises:
-        ModelError: a file is missing or broken, has a setting that we do not honour, or sizes do
-            not belong together.
+        ModelError: a file is missing or malformed, has an unsupported setting, or sizes contradict
+            each other.
     """
     try:
         return _read(root, name, max_length, cache_dir, caveat)
     except OSError as error:
         raise ModelError(
-            f"{root} cannot be read ({error}): see that its files may be read"
+            f"{root} cannot be read ({error}): make sure that you may read its files"
         ) from error
 
 
@@ -66,26 +66,26 @@ def _read(
         activation_of(folder)
     elif layout.pooled_size not in (None, facts.config["hidden_size"]):
         raise ModelError(
-            f"{root}: its pooling takes states of {layout.pooled_size} numbers, and config.json "
-            f"has the hidden size {facts.config['hidden_size']}: restore the folder"
+            f"{root}: the pooling module expects the hidden size {layout.pooled_size}, but "
+            f"config.json has {facts.config['hidden_size']}: restore the folder"
         )
     check_sizes(folder, infos)
     return folder
 
 
 def _files(folder: Path) -> tuple[Path, ...]:
-    """The weights, where everything that a model needs is there and none is a Git LFS pointer."""
+    """Return the weight files, after checking that no file is missing or a Git LFS pointer."""
     if not (folder / "config.json").is_file():
         inner = [path.parent.name for path in sorted(folder.glob("*/config.json"))]
-        hint = f"; {', '.join(inner[:4])} in it have one" if inner else ""
+        hint = f"; its subfolders with a config.json are {', '.join(inner[:4])}" if inner else ""
         raise ModelError(
-            f"{folder} is not a model folder: config.json missing{hint}. Give the folder that "
-            f"holds it (of a sentence-transformer, the one that holds {MODULES_FILE})"
+            f"{folder} is not a model folder: config.json missing{hint}. Give the folder with "
+            f"config.json (for a sentence-transformer, the folder with {MODULES_FILE})"
         )
     if not any((folder / name).is_file() for name in ("tokenizer.json", *_VOCABULARIES)):
         raise ModelError(
             f"{folder} is not a model folder: tokenizer.json missing, and there is no older "
-            f"vocabulary either ({', '.join(_VOCABULARIES)}). Add the tokenizer's files"
+            f"vocabulary file either ({', '.join(_VOCABULARIES)}). Add the tokenizer's files"
         )
     for name in TOKENIZER_FILES:
         if (folder / name).is_file():
@@ -94,109 +94,111 @@ def _files(folder: Path) -> tuple[Path, ...]:
 
 
 def _check_config(layout: Layout) -> None:
-    """Refuse what makes another model of the same weights, before transformers is asked."""
+    """Refuse settings that change the model in unsupported ways, before transformers is run."""
     path = layout.transformer / "config.json"
     config = read_json(path)
     refused = {
-        "auto_map": "it asks for code of its own, which is never run",
-        "quantization_config": "its weights are quantised already: give the model in floating "
+        "auto_map": "crossbench never runs a model folder's own code. Choose another model",
+        "quantization_config": "the weights are already quantised. Give the model in floating "
         "point, and choose a precision with quant=",
-        "chunk_size_feed_forward": "transformers then takes only lengths that it divides. Set it "
-        "to 0, which computes the same",
-        "add_cross_attention": "crossbench serves encoders alone",
+        "chunk_size_feed_forward": "transformers then accepts only multiples of this length. Set "
+        "it to 0, which gives the same scores",
+        "add_cross_attention": "crossbench serves encoders only. Choose another model",
     }
-    for key, why in refused.items():
+    for key, reason in refused.items():
         if config.get(key):
-            raise ModelError(f"{path}: {key} = {config[key]!r}: {why}")
+            raise ModelError(f"{path}: {key} = {config[key]!r}: {reason}")
     settings = layout.transformer / "tokenizer_config.json"
-    if read_json_if_there(settings).get("fast_tokenizer_files"):
+    if read_optional_json(settings).get("fast_tokenizer_files"):
         raise ModelError(
-            f"{settings}: fast_tokenizer_files names other files for other versions of "
-            "transformers: keep the right one as tokenizer.json, and drop the key"
+            f"{settings}: fast_tokenizer_files selects a file by the version of transformers, "
+            "which is not supported: save the right file as tokenizer.json, and remove the key"
         )
     adapter = layout.transformer / "adapter_config.json"
     if adapter.is_file():
         raise ModelError(
-            f"{adapter}: crossbench does not apply adapters. Merge this one into its model (peft's "
-            "merge_and_unload) and give the folder that this saves"
+            f"{adapter}: crossbench does not support adapters: merge it into its base model "
+            "(merge_and_unload in peft), save the result, and give that folder"
         )
 
 
 def _check_tokenizer(folder: ModelFolder) -> None:
-    """Refuse what makes a score depend on its company, or a text something else than its tokens."""
+    """Refuse settings that make a score depend on its batch or that change the input texts."""
     tokenizer, path = folder.facts.tokenizer, folder.path
     if folder.config.get("is_encoder_decoder"):
         raise ModelError(
-            f"{path}/config.json: is_encoder_decoder is true, and crossbench serves encoders alone"
+            f"{path}/config.json: is_encoder_decoder is true, but crossbench serves encoders only: "
+            "choose another model"
         )
     if tokenizer.padding_side != "right":
         raise ModelError(
-            f"{path}: its tokenizer has padding_side = {tokenizer.padding_side!r}. There a score "
-            "depends on what else is in its batch, so crossbench pads on the right only"
+            f"{path}: its tokenizer has padding_side = {tokenizer.padding_side!r}, which makes a "
+            "score depend on the other texts in its batch: choose a model that pads on the right"
         )
     if tokenizer.pad_id is None:
         raise ModelError(
-            f"{path}: its tokenizer has no pad token, and texts of several lengths need one: set "
+            f"{path}: its tokenizer has no pad token, which batches of different lengths need: set "
             "pad_token in tokenizer_config.json"
         )
     if tokenizer.has_chat_template and not folder.layout.text_only:
         raise ModelError(
-            f"{path}: its tokenizer has a chat template, by which sentence-transformers would make "
-            "messages of the pairs. crossbench sends them as they are: choose another model"
+            f"{path}: its tokenizer has a chat template, which sentence-transformers would apply "
+            "to the pairs and crossbench does not support: choose another model"
         )
     family = folder.config.get("model_type")
     if family in _OFFSET_POSITIONS and folder.config.get("pad_token_id") is None:
         raise ModelError(
-            f"{path}/config.json: pad_token_id is null, and positions of a {family} are counted "
-            "from it: restore the file"
+            f"{path}/config.json: pad_token_id is null, but the position ids of {family} start "
+            "after it: restore the file"
         )
 
 
 def _check_labels(folder: ModelFolder, infos: Infos) -> None:
-    """A reranker has one label: what config.json says, or where it is silent, the head."""
+    """Check that the model has a single label, in the head and in config.json if it says so."""
     path = folder.path / "config.json"
     config = read_json(path)
-    said = any(config.get(key) is not None for key in ("id2label", "num_labels"))
-    told = folder.config["num_labels"] if said else None
+    is_declared = any(config.get(key) is not None for key in ("id2label", "num_labels"))
+    declared = folder.config["num_labels"] if is_declared else None
     found = labels(folder, infos)
-    if None not in (told, found) and told != found:
+    if None not in (declared, found) and declared != found:
         raise ModelError(
-            f"{path} names {told} label{'s' * (told != 1)} where the head of the weights gives "
-            f"{found}: restore the folder"
+            f"{path} declares {declared} label{'s' * (declared != 1)}, but the weights of the head "
+            f"have {found}: restore the folder"
         )
-    count = found if found is not None else told
+    count = found if found is not None else declared
     if count not in (None, 1):
         raise ModelError(
-            f"{folder.path} gives {count} labels per pair and a reranker gives one: choose a "
-            "cross-encoder with one label"
+            f"{folder.path} has {count} labels, but a reranker has one: choose a cross-encoder "
+            "with a single label"
         )
 
 
-def _max_length(layout: Layout, facts: LibraryFacts, asked: int | None) -> int:
-    """The most tokens a sequence may have: what the files allow, or `asked`."""
+def _max_length(layout: Layout, facts: LibraryFacts, requested: int | None) -> int:
+    """Return the maximum tokens of a sequence: `requested`, or the limit in the files."""
     config, path = facts.config, layout.transformer
     positions = _positions(config)
     if positions is not None and positions < 1:
         raise ModelError(
             f"{path}/config.json: max_position_embeddings = {config['max_position_embeddings']} "
-            f"leaves no position behind pad_token_id = {config.get('pad_token_id')}"
+            f"leaves no position after pad_token_id = {config.get('pad_token_id')}: restore the "
+            "file"
         )
-    if asked is not None:
-        if asked < 1 or (positions is not None and asked > positions):
+    if requested is not None:
+        if requested < 1 or (positions is not None and requested > positions):
             raise ModelError(
-                f"model.max_length={asked} does not fit {path}: give 1 to "
+                f"model.max_length={requested} does not fit {path}: give 1 to "
                 f"{positions or 'the length it was trained for'}"
             )
-        return asked
-    wanted = layout.max_tokens or facts.tokenizer.model_max_length
-    limits = [limit for limit in (wanted, positions) if limit is not None]
+        return requested
+    configured = layout.max_tokens or facts.tokenizer.model_max_length
+    limits = [limit for limit in (configured, positions) if limit is not None]
     if not limits:
-        raise ModelError(f"{path} names no maximum length: give model.max_length")
+        raise ModelError(f"{path} has no maximum length: give model.max_length=TOKENS")
     return min(limits)
 
 
 def _positions(config: Any) -> int | None:
-    """Tokens that the model itself can read; None where it has no such limit."""
+    """Return the number of tokens that the model has positions for; None if it has no limit."""
     positions = config.get("max_position_embeddings")
     if not isinstance(positions, int) or positions < 1:
         return None

@@ -1,4 +1,4 @@
-"""BERT weights from a seed, with a head whose scores spread as a trained cross-encoder's do."""
+"""Random BERT weights from a seed, with scores distributed like a trained cross-encoder's."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from crossbench.types import Float32Array, TokenBatch
 Weights = dict[str, Float32Array]
 
 _EPSILON = 1e-12  # BERT's own layer_norm_eps
-# Rough attention, so that the first token's state depends on each of the others: with BERT's
-# usual 0.02 every score would come out nearly the same and the head would amplify rounding.
+# A large gain makes the first token's state depend on all other tokens. With BERT's usual standard
+# deviation of 0.02, all scores would be nearly equal and the head would amplify rounding errors.
 _OUTPUT_GAIN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class BertShape:
-    """The sizes of a BERT encoder with one label."""
+    """The dimensions of a BERT encoder with one label."""
 
     layers: int
     hidden: int
@@ -32,7 +32,7 @@ class BertShape:
     positions: int
 
     def config(self) -> dict[str, Any]:
-        """config.json, as AutoModelForSequenceClassification and CrossEncoder read it."""
+        """Return a config.json for AutoModelForSequenceClassification and CrossEncoder."""
         return {
             "architectures": ["BertForSequenceClassification"],
             "model_type": "bert",
@@ -52,13 +52,13 @@ class BertShape:
             "id2label": {"0": "LABEL_0"},
             "label2id": {"LABEL_0": 0},
             "dtype": "float32",
-            # What ms-marco cross-encoders carry: scores are the logits, no sigmoid.
+            # As in the MS MARCO cross-encoders: scores are the logits, without a sigmoid
             "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
         }
 
 
 def random_weights(shape: BertShape, seed: int) -> Weights:
-    """All tensors of BertForSequenceClassification, fp32; the head is not yet scaled."""
+    """Return all tensors of BertForSequenceClassification in fp32; the head is not yet scaled."""
     rng = np.random.default_rng(seed)
 
     def normal(rows: int, columns: int, std: float) -> Float32Array:
@@ -97,10 +97,10 @@ def random_weights(shape: BertShape, seed: int) -> Weights:
 
 
 def scale_head(weights: Weights, shape: BertShape, batch: TokenBatch, std: float) -> None:
-    """Scale and centre the head in place: scores of the batch get mean 0 and the given std.
+    """Scale the head in place so that the batch's scores have mean 0 and standard deviation `std`.
 
-    Scale and centre are rounded, so that another machine's matrix library, which differs in the
-    last bits, makes the same file.
+    Scale and offset are rounded, so that machines whose matrix libraries differ in the last bits
+    write the same file.
     """
     scores = forward(weights, shape, batch)
     scale = float(f"{std / float(scores.std()):.3g}")
@@ -110,11 +110,11 @@ def scale_head(weights: Weights, shape: BertShape, batch: TokenBatch, std: float
 
 
 def forward(weights: Weights, shape: BertShape, batch: TokenBatch) -> Float32Array:
-    """The scores of the batch's sequences, shape (n,).
+    """Return the scores of the batch's sequences, shape (n,), computed in NumPy.
 
-    GELU by its tanh approximation (NumPy has no erf): close enough to calibrate a head by, no
-    more, and it needs no torch. Sequences lie end to end, so that a product is one large call:
-    thousands of small ones crawl where other processes keep the cores busy.
+    GELU uses its tanh approximation, because NumPy has no erf; that is accurate enough to scale the
+    head. Sequences are concatenated, so that each matrix product is one large call: thousands of
+    small calls are very slow while other processes use the CPU.
     """
     total, size = batch.total_tokens, shape.hidden // shape.heads
     starts = batch.cu_seqlens[:-1]
@@ -124,8 +124,8 @@ def forward(weights: Weights, shape: BertShape, batch: TokenBatch) -> Float32Arr
         return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
     def embed(table: str, rows: NDArray[np.integer[Any]]) -> Float32Array:
-        found: Float32Array = weights[f"bert.embeddings.{table}_embeddings.weight"][rows]
-        return found
+        embedded: Float32Array = weights[f"bert.embeddings.{table}_embeddings.weight"][rows]
+        return embedded
 
     def split(x: Float32Array) -> Float32Array:
         return x.reshape(total, shape.heads, size).transpose(1, 0, 2)
@@ -156,7 +156,7 @@ def forward(weights: Weights, shape: BertShape, batch: TokenBatch) -> Float32Arr
 
 
 def _normalise(x: Float32Array) -> Float32Array:
-    """Layer normalisation; the seeded gains are one and offsets zero."""
+    """Layer normalisation without scale and shift, which are 1 and 0 in a seeded model."""
     centred = x - x.mean(axis=-1, keepdims=True)
     scaled: Float32Array = centred / np.sqrt(
         np.square(centred).mean(axis=-1, keepdims=True) + np.float32(_EPSILON)

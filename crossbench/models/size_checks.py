@@ -1,7 +1,7 @@
-"""Whether a folder's sizes belong together: config, tensors, tokenizer.
+"""Check that the sizes of a model folder's config, tensors and tokenizer are consistent.
 
-A table with fewer rows than the tokenizer has ids ends in an error while it is measured, or worse:
-some engines read past its end and go on with made-up scores.
+If the word embeddings have fewer rows than the tokenizer has ids, an engine fails during the
+measurement or, worse, reads past their end and returns wrong scores.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.weight_files import TensorInfo
 
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-# Where models of other families keep the last product of a classification head
+# Names of the last linear layer of a classification head in other model families
 _HEADS = ("classifier.weight", "classifier.out_proj.weight", "score.weight", "logits_proj.weight")
 
 Infos = Mapping[str, TensorInfo]
 
 
 def check_sizes(folder: ModelFolder, infos: Infos) -> None:
-    """Compare every size that decides what is computed.
+    """Compare all sizes that affect the computation.
 
     Raises:
-        ModelError: names the first two that contradict each other.
+        ModelError: two sizes contradict each other; the message names the first such pair.
     """
     family = known_family(folder.config)
     if family is not None:
@@ -34,7 +34,7 @@ def check_sizes(folder: ModelFolder, infos: Infos) -> None:
 
 
 def labels(folder: ModelFolder, infos: Infos) -> int | None:
-    """How many logits the classification head gives; None where no head was recognised."""
+    """Return the number of logits of the classification head; None if no head is recognised."""
     family = known_family(folder.config)
     names = _HEADS if family is None else (f"{family.classifier}.weight",)
     return next((infos[name].shape[0] for name in names if name in infos), None)
@@ -44,49 +44,50 @@ def _check_tensors(folder: ModelFolder, family: Family, infos: Infos) -> None:
     heads, hidden = folder.config[family.head_count], folder.config["hidden_size"]
     if heads < 1 or hidden % heads:
         raise ModelError(
-            f"{folder.path}: config.json has hidden size {hidden}, which {family.head_count} = "
-            f"{heads} does not divide: restore the file"
+            f"{folder.path}: {family.head_count} = {heads} in config.json does not divide the "
+            f"hidden size {hidden}: restore the file"
         )
     tables = [f"{part}embeddings.word_embeddings.weight" for part in ("", family.prefix)]
     if all(name in infos for name in tables):
         raise ModelError(
-            f"{folder.path} holds both {' and '.join(tables)}, two encoders: give one of them"
+            f"{folder.path} contains two encoders ({' and '.join(tables)}): remove one of them"
         )
     prefix = _prefix(family, infos)
     start = f"{prefix}{family.layers}."
     count = len({name[len(start) :].split(".")[0] for name in infos if name.startswith(start)})
     if count and count != (depth := _depth(folder)):
         raise ModelError(
-            f"{folder.path} holds {count} layers where config.json says {depth}: restore the folder"
+            f"{folder.path} has {count} layers, but config.json says {depth}: restore the folder"
         )
     for name, shape in _expected(folder, family, infos):
         found = infos.get(name)
         if found is None:
             raise ModelError(
-                f"{folder.path} holds no tensor {name}: it is neither a whole cross-encoder nor, "
-                "for want of modules.json with a pooling, a sentence-transformer"
+                f"{folder.path} lacks the tensor {name}: it is neither a complete cross-encoder "
+                "nor a sentence-transformer (which needs a modules.json that lists a pooling "
+                "module)"
             )
         if found.shape != shape:
             raise ModelError(
-                f"{folder.path}: {name} has the shape {_shown(found.shape)} where config.json asks "
-                f"for {_shown(shape)}: restore the folder"
+                f"{folder.path}: {name} has the shape {_shown(found.shape)}, but config.json "
+                f"requires {_shown(shape)}: restore the folder"
             )
         if found.dtype not in _FLOATS:
             raise ModelError(
-                f"{folder.path}: {name} is stored as {found.dtype}, and crossbench reads weights "
-                f"in {', '.join(sorted(_FLOATS))}: give the model in one of these, and choose a "
-                "precision with quant="
+                f"{folder.path}: {name} is stored as {found.dtype}, but crossbench reads only "
+                f"{', '.join(sorted(_FLOATS))}: give the model in one of these types, and choose "
+                "the precision with quant="
             )
 
 
 def _expected(
     folder: ModelFolder, family: Family, infos: Infos
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The tensors that our own encoder reads, with the shapes that config.json gives them."""
+    """Yield the tensors that our own encoder reads, with their shapes according to config.json."""
     config, prefix = folder.config, _prefix(family, infos)
     hidden: int = config["hidden_size"]
     wide: int = config.get("intermediate_size") or config["hidden_dim"]
-    narrow: int = config.get("embedding_size") or hidden  # ELECTRA's small ones project from it
+    narrow: int = config.get("embedding_size") or hidden  # small ELECTRA models project it
 
     def linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{name}.weight", (rows, columns)
@@ -119,19 +120,19 @@ def _check_ids(folder: ModelFolder) -> None:
     rows, largest = folder.config.get("vocab_size"), folder.facts.tokenizer.largest_id
     if not isinstance(rows, int):
         return
-    for where, pad_id in (
+    for source, pad_id in (
         ("config.json: pad_token_id", folder.config.get("pad_token_id")),
         ("the tokenizer's pad token", folder.facts.tokenizer.pad_id),
     ):
         if pad_id is not None and not 0 <= pad_id < rows:
             raise ModelError(
-                f"{folder.path}, {where} is {pad_id}, and the model's table of words has {rows} "
+                f"{folder.path}, {source} is {pad_id}, but the model's word embeddings have {rows} "
                 "rows: restore the file"
             )
     if largest >= rows:
         raise ModelError(
-            f"{folder.path}: its tokenizer has ids up to {largest}, and the model's table of words "
-            f"only {rows} rows: they do not belong together, restore the folder"
+            f"{folder.path}: its tokenizer has ids up to {largest}, but the model's word "
+            f"embeddings have only {rows} rows: restore the folder, as they do not belong together"
         )
 
 
@@ -140,9 +141,9 @@ def _check_types(folder: ModelFolder) -> None:
     largest = max((kind for probe in tokenizer.probes for kind in probe.types), default=0)
     if tokenizer.uses_type_ids and isinstance(rows, int) and 0 < rows <= largest:
         raise ModelError(
-            f"{folder.path}: its tokenizer gives token types up to {largest}, and the model's "
-            f"table of types has {rows} row{'s' * (rows > 1)}: they do not belong together, "
-            "restore the folder"
+            f"{folder.path}: its tokenizer gives token types up to {largest}, but the model's type "
+            f"embeddings have only {rows} row{'s' * (rows > 1)}: restore the folder, as they do "
+            "not belong together"
         )
 
 
@@ -152,7 +153,7 @@ def _depth(folder: ModelFolder) -> int:
 
 
 def _prefix(family: Family, infos: Infos) -> str:
-    """An encoder that was saved alone, as sentence-transformers do, has no prefix."""
+    """Return the tensor prefix; an encoder saved alone (a sentence-transformer's) has none."""
     return "" if "embeddings.word_embeddings.weight" in infos else family.prefix
 
 

@@ -1,4 +1,4 @@
-"""Where a model comes from: made from a seed, downloaded from the hub, or a local folder."""
+"""Model sources: created from a seed, downloaded from the Hugging Face Hub, or a local folder."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from crossbench.models.weight_files import INDEX_FILE, SINGLE_FILE
 from crossbench.models.wordpiece import read_word_list, write_tokenizer
 from crossbench.types import Pair, TokenBatch
 
-# Raise it whenever the same fields are to give other files: caches are made anew.
+# Increase it when the files for unchanged fields change, so that cached models are built again
 _SEEDED_VERSION = 2
 _SCORE_STD = 1.5
 _MANIFEST = "manifest.json"
-# What a model of the hub is read from; "*/": in the folders of its modules
+# Files to download from the hub; "*/" matches the folders of a sentence-transformer's modules
 _HUB_FILES = [
-    f"{where}{name}"
-    for where in ("", "*/")
+    f"{folder}{name}"
+    for folder in ("", "*/")
     for name in (
         *CONFIG_FILES, *TOKENIZER_FILES, *TRANSFORMER_FILES, MODULES_FILE, LIBRARY_FILE,
         SINGLE_FILE, INDEX_FILE, "model-*.safetensors",
@@ -38,10 +38,10 @@ _HUB_FILES = [
 
 @dataclass(frozen=True)
 class SeededModel:
-    """A BERT cross-encoder whose weights come from `seed`: speed and memory of the real one.
+    """A BERT cross-encoder with random weights from `seed`, as fast and as large as a real one.
 
-    `positions` is the most tokens that the model itself can read; `max_length` limits a pair to
-    fewer, None to as many. The folder is made once per cache_dir.
+    `positions` is the number of positions that the model has. `max_length` limits the tokens of a
+    pair; None means `positions`. The folder is created once per cache_dir.
     """
 
     name: str
@@ -55,13 +55,16 @@ class SeededModel:
     max_length: int | None
 
     def fetch(self, cache_dir: Path) -> ModelFolder:
-        """The folder cache_dir/<name>-<hash of what defines it>, made where it is not there.
+        """Return the folder cache_dir/<name>-<hash of its fields>, and create it if necessary.
 
         Raises:
-            ModelError: the sizes make no model, or the folder cannot be written.
+            ModelError: the sizes are invalid, or the folder cannot be written.
         """
         if self.hidden % self.heads:
-            raise ModelError(f"hidden {self.hidden} is not a multiple of heads {self.heads}")
+            raise ModelError(
+                f"model.hidden={self.hidden} is not a multiple of model.heads={self.heads}: "
+                "change one of them"
+            )
         folder = cache_dir.resolve() / f"{self.name}-{self._version()}"
         from filelock import FileLock
 
@@ -69,17 +72,17 @@ class SeededModel:
             if not _is_complete(folder):
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 with FileLock(folder.with_name(f"{folder.name}.lock")):
-                    # Another process may have made it while this one waited.
+                    # Another process may have created it while this one waited
                     if not _is_complete(folder):
                         self._build(folder, cache_dir)
         except OSError as error:
             raise ModelError(
                 f"cannot write the seeded model into {cache_dir} ({error}): free some space there "
-                "or give another cache folder"
+                "or give another cache folder with cache_dir=DIR"
             ) from error
         caveat = (
             f"The weights are random (seed {self.seed}): speed and memory are those of the "
-            "real architecture, the relevance of the scores means nothing."
+            "real architecture, but the relevance scores are meaningless."
         )
         return read_folder(folder, self.name, self.max_length, cache_dir, caveat)
 
@@ -89,11 +92,11 @@ class SeededModel:
         return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
     def _build(self, folder: Path, cache_dir: Path) -> None:
-        """Write everything beside `folder`, then rename: nobody sees half a model."""
+        """Write all files to a temporary folder and rename it, so that no process reads half."""
         from safetensors.numpy import save_file
 
         partial = folder.with_name(f"{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
         partial.mkdir()
         shape = BertShape(
             self.layers,
@@ -107,7 +110,7 @@ class SeededModel:
         try:
             write_tokenizer(partial, self.vocab_size, self.positions)
         except ValueError as error:
-            raise ModelError(f"vocab_size: {error}") from error
+            raise ModelError(f"model.vocab_size={self.vocab_size}: {error}") from error
         weights = random_weights(shape, self.seed)
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
         tokenizer = PairTokenizer(read_folder(partial, self.name, None, cache_dir))
@@ -121,9 +124,9 @@ class SeededModel:
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model of the Hugging Face hub; it is kept in the hub's own cache (HF_HOME).
+    """A model on the Hugging Face Hub; downloads are stored in the hub's own cache (HF_HOME).
 
-    A null `name` becomes the repository's.
+    `name` defaults to the name of the repository.
 
     Raises:
         ModelError: no repository was given.
@@ -136,13 +139,13 @@ class HubModel:
 
     def __post_init__(self) -> None:
         if not self.repo:
-            raise ModelError("model=hub needs a model of the hub: give model.repo=OWNER/NAME")
+            raise ModelError("model=hub needs a repository: give model.repo=OWNER/NAME")
 
     def fetch(self, cache_dir: Path) -> ModelFolder:
-        """The folder of the downloaded snapshot; only JSON, text and safetensors are fetched.
+        """Return the folder of the downloaded snapshot; only JSON, text and safetensors are loaded.
 
         Raises:
-            ModelError: the hub cannot be reached, has no such model, or the model no safetensors.
+            ModelError: the hub is unreachable, or the model does not exist or has no safetensors.
         """
         from huggingface_hub import snapshot_download
 
@@ -154,8 +157,8 @@ class HubModel:
         except Exception as error:  # the hub's errors have no common base
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise ModelError(
-                f"cannot download {self.repo} at {self.revision!r} from the Hugging Face hub "
-                f"({reason}): check the name and the network, or give a folder that holds it with "
+                f"cannot download {self.repo} at {self.revision!r} from the Hugging Face Hub "
+                f"({reason}): check the name and the network, or give a folder with the model: "
                 "model=local model.path=DIR"
             ) from error
         name = self.name or self.repo.rsplit("/", 1)[-1]
@@ -164,7 +167,9 @@ class HubModel:
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A folder in the Hugging Face layout; a relative path is below the current directory.
+    """A folder in the Hugging Face layout; a relative path starts at the current directory.
+
+    `name` defaults to the name of the folder.
 
     Raises:
         ModelError: no path was given.
@@ -179,22 +184,22 @@ class LocalModel:
             raise ModelError("model=local needs a folder: give model.path=DIR")
 
     def fetch(self, cache_dir: Path) -> ModelFolder:
-        """The folder itself; a null `name` becomes the folder's.
+        """Return the checked folder.
 
         Raises:
-            ModelError: there is no such folder, or its files are broken.
+            ModelError: the folder does not exist, or its files are invalid.
         """
         assert self.path
         text = self.path.strip()
         path = Path(text).expanduser().resolve()
         if not path.is_dir():
-            what = "is a file" if path.exists() else "does not exist"
-            raise ModelError(f"model.path={text} {what} ({path}): give a model's folder")
+            fault = "is a file" if path.exists() else "does not exist"
+            raise ModelError(f"model.path={text} {fault} ({path}): give the folder of a model")
         return read_folder(path, self.name or path.name, self.max_length, cache_dir)
 
 
 def _sample_batch(tokenizer: PairTokenizer, seed: int) -> TokenBatch:
-    """A few pairs of ordinary length, to calibrate the head by."""
+    """Return a few pairs of typical length, with which the head is scaled."""
     rng = np.random.default_rng([seed, 1])
     words = read_word_list()
     common, content = np.array(words["function"]), np.array(words["content"])
@@ -215,7 +220,7 @@ def _sample_batch(tokenizer: PairTokenizer, seed: int) -> TokenBatch:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Every file that was written is there in its full size."""
+    """Whether all files in the manifest exist with their full size."""
     try:
         sizes = json.loads((folder / _MANIFEST).read_text("utf-8"))
         return all((folder / name).stat().st_size == size for name, size in sizes.items())

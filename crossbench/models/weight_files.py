@@ -1,4 +1,4 @@
-"""The safetensors files of a model folder: one, or shards that an index names."""
+"""Find the safetensors files of a model folder (one, or shards with an index) and read headers."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _ADVICE = "copy or download the file again"
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor as the header of its file describes it; `dtype` is safetensors' name (`F32`)."""
+    """A tensor's shape and type in its file's header; `dtype` is safetensors' name (`F32`)."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 def current_name(name: str) -> str:
-    """What transformers calls a tensor that a folder of BERT's first years calls `name`."""
+    """Return transformers' current name of a tensor that early BERT models call `name`."""
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
         "LayerNorm.beta", "LayerNorm.bias"
     )
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The files that hold the folder's weights, in the order of their names.
+    """Return the folder's weight files, sorted by name.
 
     Raises:
-        ModelError: there are none, or the index names one that is not there.
+        ModelError: there are none, or the index lists one that is missing.
     """
     single, index = folder / SINGLE_FILE, folder / INDEX_FILE
     if single.is_file():
@@ -47,25 +47,27 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         raise ModelError(
             f"{folder} is not a model folder: {SINGLE_FILE} missing{found}. Only safetensors are "
             f"loaded, never pickles: give a folder with {SINGLE_FILE}, or with {INDEX_FILE} and "
-            "the shards that it names"
+            "its shards"
         )
     named = read_json(index).get("weight_map")
     if not isinstance(named, dict) or not named:
         raise ModelError(f"{index} has no weight_map: {_ADVICE}")
     shards = sorted({str(name) for name in named.values()})
-    # A name that leads out of the folder is not a shard of this model
+    # Refuse paths that lead out of the folder
     if outside := [name for name in shards if Path(name).name != name]:
-        raise ModelError(f"{index} names {outside[0]!r}, which is not a file of the folder")
+        raise ModelError(
+            f"{index} lists {outside[0]!r}, which is not a file in the folder: restore the file"
+        )
     if missing := [name for name in shards if not (folder / name).is_file()]:
-        raise ModelError(f"{index} names {', '.join(missing[:4])}, not in {folder}: {_ADVICE}")
+        raise ModelError(f"{index} lists {', '.join(missing[:4])}, missing in {folder}: {_ADVICE}")
     return tuple(folder / name for name in shards)
 
 
 def read_tensor_infos(files: tuple[Path, ...]) -> dict[str, TensorInfo]:
-    """The tensors that the files hold, from their headers alone.
+    """Return the tensors of the files; only the headers are read.
 
     Raises:
-        ModelError: safetensors refuses a file (its header, or its size), or a file is empty.
+        ModelError: a header cannot be read, or a file's size does not match its header.
     """
     infos: dict[str, TensorInfo] = {}
     for path in files:
@@ -87,8 +89,8 @@ def _read_header(path: Path) -> dict[str, TensorInfo]:
     except (SafetensorError, OSError) as error:
         size = path.stat().st_size
         raise ModelError(
-            f"{path} is not a whole safetensors file ({size} bytes; {error}): {_ADVICE}"
+            f"{path} is not a complete safetensors file ({size} bytes; {error}): {_ADVICE}"
         ) from error
     if not infos:
-        raise ModelError(f"{path} holds no tensors: {_ADVICE}")
+        raise ModelError(f"{path} contains no tensors: {_ADVICE}")
     return infos

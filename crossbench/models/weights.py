@@ -1,6 +1,6 @@
-"""The weights of a BERT-like encoder and its head, read from a folder under names of our own.
+"""The weights of a BERT-like encoder and its head, independent of the family's tensor names.
 
-Every engine that computes the encoder itself (packed, openvino, onnx) builds from these.
+Every engine that computes the encoder itself (packed, cuda, openvino, onnx, mlx) uses them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.weight_files import current_name
 from crossbench.types import Float32Array
 
-_DEFAULT_EPS = 1e-12  # of the families whose config.json does not say
+_DEFAULT_EPS = 1e-12  # for families without layer_norm_eps in config.json
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Linear:
     bias: Float32Array
 
     def rows(self, start: int, stop: int) -> Linear:
-        """The product's outputs [start, stop) alone."""
+        """Return a linear layer that computes only the outputs [start, stop)."""
         return Linear(self.weight[start:stop], self.bias[start:stop])
 
 
@@ -44,7 +44,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class Layer:
-    """One encoder layer; `qkv` is query, key and value in one product: weight (3h, h)."""
+    """One encoder layer; `qkv` is query, key and value in one linear layer: weight (3h, h)."""
 
     qkv: Linear
     attention_out: Linear
@@ -56,7 +56,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class ClassifierHead:
-    """One logit a pair, of the CLS row: `classifier(activation(dense(cls)))`."""
+    """The head that gives a pair's logit: `classifier(activation(dense(cls)))`."""
 
     dense: Linear
     activation: HeadActivation
@@ -93,15 +93,15 @@ class EncoderWeights:
 
     @property
     def reads_cls(self) -> bool:
-        """The head reads the CLS rows only, so the last layer need not compute any other."""
+        """Whether the head reads only the CLS rows, so that the last layer can skip the others."""
         return isinstance(self.head, ClassifierHead) or self.head.reads_cls
 
 
 def read_weights(folder: ModelFolder) -> EncoderWeights:
-    """The folder's encoder in float32.
+    """Return the folder's encoder and head in float32.
 
     Raises:
-        ModelError: another family, another head, or a tensor is missing or has a wrong shape.
+        ModelError: our encoder does not support the model, or a file or tensor is missing.
     """
     family = family_of(folder)
     config = folder.config
@@ -164,9 +164,9 @@ def _classifier(tensors: _Tensors, family: Family) -> ClassifierHead:
 
 
 class _Tensors:
-    """The tensors of the files in float32; the encoder's with or without the family's `prefix`.
+    """The tensors of the files in float32; the encoder's may have the family's `prefix` or none.
 
-    Through torch, since NumPy has no bfloat16 and some folders store it.
+    They are read with torch, because NumPy has no bfloat16.
     """
 
     def __init__(self, files: Sequence[Path], prefix: str) -> None:
@@ -180,15 +180,16 @@ class _Tensors:
             except (SafetensorError, OSError) as error:
                 raise ModelError(f"{path} cannot be read ({error}): restore the file") from error
             self._tensors |= {current_name(name): tensor for name, tensor in loaded.items()}
-        # An encoder that was saved alone, as sentence-transformers do, has no prefix.
-        alone = "embeddings.word_embeddings.weight" in self._tensors
-        self._folder, self._prefix = files[0].parent, "" if alone else prefix
+        # An encoder saved alone (a sentence-transformer's) has no prefix
+        has_prefix = "embeddings.word_embeddings.weight" not in self._tensors
+        self._folder, self._prefix = files[0].parent, prefix if has_prefix else ""
 
     def get(self, name: str, inside: bool = True) -> Float32Array:
         full = f"{self._prefix}{name}" if inside else name
         if full not in self._tensors:
             raise ModelError(
-                f"{self._folder} holds no tensor {full}: the folder is not the model it says"
+                f"{self._folder} lacks the tensor {full}: restore the folder, or choose another "
+                "model"
             )
         array: Float32Array = self._tensors[full].float().contiguous().numpy()
         return array
@@ -200,7 +201,7 @@ class _Tensors:
         return Norm(self.get(f"{name}.weight"), self.get(f"{name}.bias"))
 
     def count(self, start: str) -> int:
-        """How many numbered things follow `start`."""
-        at = f"{self._prefix}{start}"
-        found = (name[len(at) :] for name in self._tensors if name.startswith(at))
-        return len({name.split(".", 1)[0] for name in found})
+        """Return how many distinct indices follow `start` in tensor names."""
+        full = f"{self._prefix}{start}"
+        tails = (name[len(full) :] for name in self._tensors if name.startswith(full))
+        return len({tail.split(".", 1)[0] for tail in tails})

@@ -1,4 +1,4 @@
-"""Text to token ids, remembering words where the tokenizer's rules allow it."""
+"""Encode texts to token ids, with a memo of words if the tokenizer's rules allow it."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from crossbench.types import Int32Array, Int64Array
 
 Ids = tuple[int, ...]
 
-_MOST_WORDS = 65_536  # about 15 MB; beyond it the memo starts afresh
-_LONGEST_WORD = 64  # characters; longer ones hardly come again
+_MAX_WORDS = 65_536  # about 15 MB; a larger memo is cleared
+_MAX_WORD_LENGTH = 64  # characters; longer words rarely repeat
 
 
 class TextEncoder:
-    """Encodes texts without special tokens; may be called from several threads at once.
+    """Encodes texts without special tokens; it is safe to use from several threads.
 
-    A BERT tokenizer treats what lies between two spaces on its own, so its ids can be looked up
-    once per word instead of being worked out per text: ten times faster than the library on
-    English, since words come again and again. Other tokenizers, and any where `remembers` is
-    False, go to the library as they are.
+    A BERT tokenizer encodes each space-separated word independently, so the ids of a word can be
+    computed once and looked up afterwards. Since words repeat, this is ten times faster than the
+    library on English text. The library encodes the whole text for other tokenizers, and always if
+    `use_memo` is False.
     """
 
-    def __init__(self, tokenizer: Any, remembers: bool = True) -> None:
+    def __init__(self, tokenizer: Any, use_memo: bool = True) -> None:
         self._tokenizer = tokenizer
-        may = remembers and _splits_at_spaces(tokenizer)
-        self._memo: dict[str, Ids] | None = {} if may else None
+        has_memo = use_memo and _splits_at_spaces(tokenizer)
+        self._memo: dict[str, Ids] | None = {} if has_memo else None
 
     def encode(self, texts: Sequence[str]) -> tuple[Int32Array, Int64Array]:
-        """Ids of all texts end to end, and how many each has, shape (n,)."""
+        """Return the concatenated ids of all texts, and each text's number of ids, shape (n,)."""
         if self._memo is None:
             ids: list[Sequence[int]] = self._library(texts)
             lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
@@ -48,20 +48,20 @@ class TextEncoder:
         return np.fromiter(flat, dtype=np.int32, count=int(lengths.sum())), lengths
 
     def _lookup(self, words: list[list[str]]) -> Callable[[str], Ids]:
-        """A function from each of `words` to its ids; encodes those that are new in one call."""
+        """Return a function from each of `words` to its ids; encode new words in one call."""
         assert self._memo is not None
-        if len(self._memo) > _MOST_WORDS:
+        if len(self._memo) > _MAX_WORDS:
             self._memo = {}
-        # Other threads may replace self._memo meanwhile, but nobody ever takes words out of one.
+        # Another thread may replace self._memo, but no thread removes words from an existing memo
         memo = self._memo
         missing = list(set(chain.from_iterable(words)).difference(memo))
         if not missing:
             return memo.__getitem__
         found = dict(zip(missing, map(tuple, self._library(missing)), strict=True))
-        if all(len(word) <= _LONGEST_WORD for word in missing):
+        if all(len(word) <= _MAX_WORD_LENGTH for word in missing):
             memo.update(found)
             return memo.__getitem__
-        memo.update((word, ids) for word, ids in found.items() if len(word) <= _LONGEST_WORD)
+        memo.update((word, ids) for word, ids in found.items() if len(word) <= _MAX_WORD_LENGTH)
         return lambda word: found[word] if word in found else memo[word]
 
     def _library(self, texts: Sequence[str]) -> list[Sequence[int]]:
@@ -70,10 +70,10 @@ class TextEncoder:
 
 
 def _splits_at_spaces(tokenizer: Any) -> bool:
-    """Whether a text's ids are those of its space-separated words, one after the other.
+    """Whether a text's ids are the concatenated ids of its space-separated words.
 
-    So they are by BERT's normaliser, which looks across no space, and its pre-tokenizer, which
-    drops spaces, unless an added token has a space in it.
+    This holds for BERT's normaliser, which works within words, and its pre-tokenizer, which drops
+    spaces, unless an added token contains a space.
     """
     rules = json.loads(tokenizer.to_str())
     kinds = [(rules.get(key) or {}).get("type") for key in ("normalizer", "pre_tokenizer", "model")]

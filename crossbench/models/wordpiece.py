@@ -1,4 +1,4 @@
-"""The project's own WordPiece tokenizer: BERT's rules, a vocabulary made from our word list."""
+"""crossbench's own WordPiece tokenizer: BERT's rules with a vocabulary from our word list."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-# BERT's ids for these, so that whatever assumes them holds for the seeded model too.
+# The same ids as in BERT, because other code may rely on them
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_IDS = {PAD: 0, UNK: 100, CLS: 101, SEP: 102, MASK: 103}
 
 _VOWELS = "aeiouy"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
-# Blocks of scripts whose characters are tokens of their own: first and last code point.
+# Unicode blocks whose characters are tokens: first and last code point
 _BLOCKS = (
     (0x21, 0x7E),  # ASCII
     (0xA1, 0x17F),  # Latin-1, Latin Extended-A
@@ -27,19 +27,19 @@ _BLOCKS = (
     (0x621, 0x64A),  # Arabic
     (0x904, 0x94D),  # Devanagari
     (0xE01, 0xE3A),  # Thai
-    (0x1100, 0x11C2),  # Hangul's parts: the normaliser takes its syllables apart
+    (0x1100, 0x11C2),  # Hangul letters, into which the normaliser decomposes syllables
     (0x2010, 0x2027),  # punctuation
     (0x20A0, 0x20BF),  # currencies
     (0x2190, 0x21FF),  # arrows
     (0x2200, 0x22FF),  # mathematics
     (0x3041, 0x30FE),  # Hiragana, Katakana
-    (0x4E00, 0x5200),  # the first thousand of the unified ideographs
+    (0x4E00, 0x5200),  # the first 1025 CJK unified ideographs
 )
 
 
 @cache
 def read_word_list() -> dict[str, tuple[str, ...]]:
-    """The sections of words.txt (function, content, prefix, stem, suffix), duplicates dropped."""
+    """Return the sections of words.txt (function, content, prefix, stem, suffix), deduplicated."""
     sections: dict[str, dict[str, None]] = {}
     text = files("crossbench.models").joinpath("words.txt").read_text("utf-8")
     for line in text.splitlines():
@@ -51,7 +51,7 @@ def read_word_list() -> dict[str, tuple[str, ...]]:
 
 
 def inflect(word: str) -> tuple[str, str, str]:
-    """The -s, -ed and -ing forms of a regular English word."""
+    """Return the -s, -ed and -ing forms of a regular English word."""
     if word.endswith("y") and word[-2:-1] not in _VOWELS:
         return f"{word[:-1]}ies", f"{word[:-1]}ied", f"{word}ing"
     if word.endswith("e"):
@@ -61,7 +61,7 @@ def inflect(word: str) -> tuple[str, str, str]:
 
 
 def derive(word: str) -> list[str]:
-    """Words that English might make of `word`; many do not exist, some of those are prefixes."""
+    """Return possible derivations of `word`; those that do not exist can still be prefixes."""
     stem = word.removesuffix("e").removesuffix("y")
     return [f"{stem}{suffix}" for suffix in ("er", "al", "ion", "ic", "ive", "able", "or", "y")] + [
         f"{word}{suffix}" for suffix in ("ly", "ment", "less")
@@ -69,10 +69,10 @@ def derive(word: str) -> list[str]:
 
 
 def build_vocabulary(size: int) -> dict[str, int]:
-    """Exactly `size` tokens with their ids, the same on every machine.
+    """Return a vocabulary of exactly `size` tokens with their ids, the same on every machine.
 
     Raises:
-        ValueError: `size` is too small for the characters or too large to be filled.
+        ValueError: `size` is less than the number of characters or more than can be generated.
     """
     vocabulary = dict(SPECIAL_IDS)
     reserved = (number for number in range(104) if number not in SPECIAL_IDS.values())
@@ -120,19 +120,19 @@ def write_tokenizer(folder: Path, vocab_size: int, max_length: int) -> None:
 
 
 def _characters() -> Iterator[str]:
-    """Every character that is a token, letters and digits also as continuation."""
+    """Yield each character that is a token; letters and digits also as continuation tokens."""
     for first, last in _BLOCKS:
         for character in map(chr, range(first, last + 1)):
             category = unicodedata.category(character)
             if category[0] in "LNPS" and character == character.lower():
                 yield character
-                # Ideographs and punctuation always stand alone, so they continue nothing.
+                # Ideographs and punctuation are always separate words, so they never continue one
                 if category[0] in "LN" and first != 0x4E00:
                     yield f"##{character}"
 
 
 def _candidates() -> Iterator[str]:
-    """Tokens from the most to the least needed; duplicates are the caller's to drop."""
+    """Yield tokens from the most to the least useful; the caller drops duplicates."""
     words = read_word_list()
     yield from _characters()
     yield from words["function"]

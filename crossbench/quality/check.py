@@ -1,13 +1,13 @@
-"""The quality check of a cell: a fixed sample scored as served, and by the reference.
+"""The quality check of a cell: compares served scores of a fixed sample with reference scores.
 
-It begins when the measurement is over and its metrics are taken. The cell's own server scores the
-sample over the same RPCs as the traffic. Then that server is closed, and what is not in the cache
-yet is scored by the reference: transformers' own padded forward at fp32 on the CPU, behind a
-server of the same make, so that tokenisation, truncation and activation are the same by
-construction. This happens in the measuring child, since the cell's memory and CPU metrics are
-taken by then and the child ends afterwards: a second process would only load the data again.
+The check runs after the measurement. First, the cell's server scores the sample with the same RPCs
+as the measured requests. Then this server is closed, and the reference scores the pairs that are
+not in the cache. The reference is transformers' padded forward pass in fp32 on the CPU. It runs
+behind the same kind of server, so that tokenisation, truncation and activation are identical. Both
+steps run in the cell process: its memory and CPU metrics are already recorded, and another process
+would have to load the data again.
 
-Nothing calibrates on what it is judged on: int8's scales come from a text that ships with
+The check never uses calibration data: the scales of int8 come from a text that ships with
 crossbench (backends/calibration.tsv) or that the user names, never from the data set.
 """
 
@@ -70,7 +70,7 @@ class ServedScores:
 
 @dataclass(frozen=True, slots=True)
 class QualityResult:
-    """The check's end: what result.json says of it, its metrics, its pairs."""
+    """The result of the check: the summary for result.json, the metrics and the scored pairs."""
 
     summary: dict[str, Any]
     metrics: dict[str, float] = field(default_factory=dict)
@@ -80,15 +80,15 @@ class QualityResult:
 def reason_not_checked(
     check: Check, pipeline: Pipeline, served: pb.ModelInfo, digest: str
 ) -> str | None:
-    """Why this server's scores cannot be checked; None where they can."""
+    """Return the reason if this server's scores cannot be checked, None if they can."""
     if isinstance(check, NoCheck):
         return f"quality={check.name}"
     if pipeline is not Pipeline.FULL:
-        return f"pipeline={pipeline.value} measures a stage alone"
+        return f"pipeline={pipeline.value} measures only one stage"
     if not computes_scores(served):
         return f"backend={served.backend} runs no model"
     if served.digest != digest:
-        return f"the server's model {served.name} is not the one that this config names"
+        return f"the server's model {served.name} is not the model of this config"
     return None
 
 
@@ -101,10 +101,10 @@ async def score_sample(
     interrupted: asyncio.Event,
     announce: Announce,
 ) -> ServedScores:
-    """The first half: score a sample with the cell's own server, in requests like its traffic's.
+    """Score the sample with the cell's server, in requests like the measured ones.
 
-    Call it only if `reason_not_checked` returns None. If the server is the reference itself and
-    the sample has no judgements, there is nothing to compare and nothing is scored.
+    Call this only if `reason_not_checked` returns None. If the server itself is the reference and
+    there are no judgements, no metric can be computed, so nothing is scored.
     """
     reference = info.models[0].is_reference
     chosen = check.choose(lists)
@@ -127,9 +127,9 @@ async def score_sample(
             interrupted,
         )
     except grpc.aio.AioRpcError as error:
-        words = error_message(error)
-        non_finite = words if error.code() is NON_FINITE else ""
-        return replace(served, skip_reason=f"the server failed: {words}", non_finite=non_finite)
+        message = error_message(error)
+        non_finite = message if error.code() is NON_FINITE else ""
+        return replace(served, skip_reason=f"the server failed: {message}", non_finite=non_finite)
     seconds = time.perf_counter() - started_s
     if interrupted.is_set():
         return replace(served, skip_reason="interrupted")
@@ -144,9 +144,10 @@ def compare(
     seed: int,
     announce: Announce,
 ) -> QualityResult:
-    """The second half, when the cell's own server is closed; a failure here is a reason, no error.
+    """Compare the served scores with the reference, after the cell's server is closed.
 
-    `make_server` makes the reference's, where the cache does not know every score.
+    `make_server` creates the reference's server if scores are missing in the cache. If the
+    reference fails, the result contains the reason, and the cell does not fail.
     """
     if served.is_reference or served.skip_reason or not isinstance(check, QualityCheck):
         return evaluate_scores(served, None, seed)
@@ -169,7 +170,7 @@ def evaluate_scores(
     seed: int,
     reference_s: float = 0.0,
 ) -> QualityResult:
-    """Metrics, verdict and pairs. `reference` has the first lists' scores, or None without one."""
+    """Compute metrics and verdict. `reference` has scores of the first lists, or is None."""
     if served.skip_reason:
         return unchecked(served.skip_reason, served.check)
     count = len(served.scores) if reference is None else len(reference)
@@ -193,20 +194,21 @@ def evaluate_scores(
     if served.is_reference:
         found = Judgement(Verdict.REFERENCE, "the cell is the reference itself")
     elif not lists:
-        found = Judgement(Verdict.UNSURE, "the reference scored no list in its time")
+        found = Judgement(Verdict.UNSURE, "the reference scored no query within its time limit")
     else:
         found = judge(metrics)
-        telling = sum(item.judged and item.order_matters for item in lists)
-        if found.verdict is Verdict.KEEPS and telling < MIN_QUERIES:
+        informative = sum(item.judged and item.order_matters for item in lists)
+        if found.verdict is Verdict.KEEPS and informative < MIN_QUERIES:
             reason = (
-                f"only {telling} of the judged queries have passages of different grades, "
-                f"{MIN_QUERIES} are needed: in the others every order has the same nDCG@10"
+                f"only {informative} of the judged queries have passages of different grades, but "
+                f"at least {MIN_QUERIES} are needed: in the others, nDCG@10 is the same for every "
+                "order"
             )
             found = Judgement(Verdict.UNSURE, reason)
     reason = found.reason
     if served.judged_left_out and JUDGED_QUERIES.name in metrics:
         left_out = counted(served.judged_left_out, "judged query")
-        reason += f"; without {left_out} that had no text or no candidates"
+        reason += f"; {left_out} without text or candidates left out"
     summary = {
         "check": served.check,
         "verdict": found.verdict.value,
@@ -222,7 +224,7 @@ def evaluate_scores(
 
 
 def unchecked(reason: str, check: str) -> QualityResult:
-    """No check, and why."""
+    """Return the result of a check that was skipped or has failed."""
     return QualityResult({"check": check, "verdict": Verdict.UNCHECKED.value, "reason": reason})
 
 

@@ -1,4 +1,4 @@
-"""The reference's scores: from the cache, or computed by its own server and kept."""
+"""Reference scores, read from the cache or computed by a server of the reference."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ async def reference_scores(
     check: QualityCheck,
     lists: Sequence[QueryPassages],
 ) -> list[Float32Array]:
-    """The reference's scores of the first lists: from the cache, the others computed and kept.
+    """Return the reference scores of the first lists, as many as the time limit allows.
 
-    A cache that cannot be written costs a word in the log, and the time of the next cell.
+    Missing scores are computed and cached. If the cache cannot be written, a warning is logged.
 
     Raises:
         ModelError: transformers cannot load the model.
@@ -34,14 +34,14 @@ async def reference_scores(
     """
     known = [cache.load(entry) for entry in lists]
     missing = [index for index, scores in enumerate(known) if scores is None]
-    unkept: list[OSError] = []
+    write_errors: list[OSError] = []
 
-    def keep(number: int, scores: Float32Array) -> None:
+    def save(number: int, scores: Float32Array) -> None:
         known[missing[number]] = scores
         try:
             cache.save(lists[missing[number]], scores)
         except OSError as error:
-            unkept.append(error)
+            write_errors.append(error)
 
     if missing:
         options = ScoringOptions(
@@ -58,11 +58,11 @@ async def reference_scores(
                     [lists[index] for index in missing],
                     options,
                     asyncio.Event(),
-                    keep,
+                    save,
                 )
         finally:
             await server.stop()
-    if unkept:
-        log.warning("the reference's scores cannot be kept: %s", unkept[0])
+    if write_errors:
+        log.warning("the reference scores cannot be cached: %s", write_errors[0])
     first = next((index for index, scores in enumerate(known) if scores is None), len(known))
     return [scores for scores in known[:first] if scores is not None]

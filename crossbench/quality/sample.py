@@ -1,4 +1,4 @@
-"""Which pairs the quality check scores: the same few lists in every cell."""
+"""The sample of lists that the quality check scores, which is the same in every cell."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Check(Protocol):
     name: str
 
     def choose(self, lists: Sequence[QueryPassages]) -> tuple[QueryPassages, ...]:
-        """The lists to score; none: nothing is checked."""
+        """Return the lists to score. If there are none, nothing is checked."""
         ...
 
 
 @dataclass(frozen=True)
 class NoCheck:
-    """Speed alone."""
+    """No check: measure only speed."""
 
     name: str
 
@@ -33,12 +33,12 @@ class NoCheck:
 
 @dataclass(frozen=True)
 class QualityCheck:
-    """How many pairs are scored and for how long.
+    """The size of the sample and the time limits.
 
-    `queries` is the most lists with judgements, `unjudged_queries` the most where nobody judged,
-    `depth` the most passages of a list from its top; None takes all. After `max_seconds` the
-    server, and after `reference_max_seconds` the reference, start no other list. Each request may
-    take `timeout_s`.
+    `queries` is the maximum number of judged lists. If no list is judged, `unjudged_queries` is the
+    maximum number of lists. `depth` is the maximum number of passages from the top of a list. None
+    means no limit. After `max_seconds` the cell's server starts no other list, and after
+    `reference_max_seconds` neither does the reference. `timeout_s` is the deadline of each request.
 
     Raises:
         ConfigError: a value is not positive.
@@ -59,31 +59,34 @@ class QualityCheck:
                 raise ConfigError(f"quality.{key}={value}: give at least 1, or null for all")
         for key in ("max_seconds", "reference_max_seconds", "timeout_s"):
             if not getattr(self, key) > 0:
-                raise ConfigError(f"quality.{key}={getattr(self, key)}: give seconds above 0")
+                raise ConfigError(
+                    f"quality.{key}={getattr(self, key)}: give a positive number of seconds"
+                )
 
     def choose(self, lists: Sequence[QueryPassages]) -> tuple[QueryPassages, ...]:
-        """A fixed sample: judged queries where there are any, in the order of their hash.
+        """Return a fixed sample, in the order of the queries' hashes.
 
-        The hash makes the first n of the sample a random n of the data set, the same everywhere.
+        The sample contains only judged queries if there are any. The order by hash makes its first
+        n lists a random selection of the data set that is the same on all machines.
         """
         judged = [entry for entry in lists if is_judged(entry)]
-        wanted = self.queries if judged else self.unjudged_queries
-        chosen = sorted(judged or lists, key=_place)[:wanted]
+        limit = self.queries if judged else self.unjudged_queries
+        chosen = sorted(judged or lists, key=_hash)[:limit]
         return tuple(_top(entry, self.depth) for entry in chosen)
 
 
 def is_judged(entry: QueryPassages) -> bool:
-    """Whether something relevant was judged for the query."""
+    """Return whether the query has a relevant passage."""
     grades = (*(entry.relevance or ()), *entry.other_grades)
     return any(grade is not None and grade > 0 for grade in grades)
 
 
-def _place(entry: QueryPassages) -> bytes:
+def _hash(entry: QueryPassages) -> bytes:
     return hashlib.sha256(repr((entry.query_id, entry.query)).encode()).digest()
 
 
 def _top(entry: QueryPassages, depth: int | None) -> QueryPassages:
-    """The list's first passages; what is cut off still counts among what could be found."""
+    """Return the list's first passages. The grades of the others become `other_grades`."""
     if depth is None or len(entry.passages) <= depth:
         return entry
     relevance = entry.relevance

@@ -1,4 +1,4 @@
-"""Score lists of passages through a server, several requests at a time."""
+"""Scores lists of passages with a server, with several requests in flight."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from crossbench.types import Float32Array, QueryPassages
 
 @dataclass(frozen=True, slots=True)
 class ScoringOptions:
-    """Keep `users` requests of up to `batch` pairs in flight, and begin no list after
-    `max_seconds`, except the first. `timeout_s` is each request's deadline."""
+    """`users` requests of up to `batch` pairs are in flight. After `max_seconds` no list is started
+    except the first one. `timeout_s` is each request's deadline."""
 
     users: int
     batch: int
@@ -31,11 +31,11 @@ async def score_lists(
     lists: Sequence[QueryPassages],
     options: ScoringOptions,
     interrupted: asyncio.Event,
-    keep: Callable[[int, Float32Array], None] = lambda index, scores: None,
+    on_scored: Callable[[int, Float32Array], None] = lambda index, scores: None,
 ) -> list[Float32Array]:
-    """Scores of the first lists, float32 (n,) each, as many as the options' time allows.
+    """Return the scores of the first lists, float32 (n,) each, as many as the options allow.
 
-    `keep` gets each list's index and scores as soon as the list is complete.
+    `on_scored` receives the index and the scores of each list as soon as it is complete.
 
     Raises:
         grpc.aio.AioRpcError: the server refused or failed.
@@ -48,7 +48,7 @@ async def score_lists(
 
     async def user() -> None:
         for index, start in work:
-            # The iterator is shared: what this user takes no other one sees
+            # All users share the iterator, so each request is sent once
             late = time.perf_counter() - started_s >= options.max_seconds
             if interrupted.is_set() or (late and start == 0 and index > 0):
                 work.close()
@@ -64,7 +64,7 @@ async def score_lists(
                 work.close()
                 return
             if sum(map(len, parts[index].values())) == len(entry.passages):
-                keep(index, _joined(parts[index]))
+                on_scored(index, _join(parts[index]))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(options.users):
@@ -75,16 +75,16 @@ async def score_lists(
     for entry, found in zip(lists, parts, strict=True):
         if sum(map(len, found.values())) < len(entry.passages):
             break
-        done.append(_joined(found))
+        done.append(_join(found))
     return done
 
 
 def _requests(lists: Sequence[QueryPassages], batch: int) -> Generator[tuple[int, int], None, None]:
-    """(index of the list, first passage) of every request, in order."""
+    """Yield (index of the list, index of the first passage) for every request, in order."""
     for index, entry in enumerate(lists):
         for start in range(0, len(entry.passages), batch):
             yield index, start
 
 
-def _joined(parts: dict[int, Float32Array]) -> Float32Array:
+def _join(parts: dict[int, Float32Array]) -> Float32Array:
     return np.concatenate([parts[start] for start in sorted(parts)])

@@ -1,4 +1,4 @@
-"""What a sweep varies, and what its cells are called: derived from the composed configs alone."""
+"""The axes of a sweep and the names of its cells, derived from the composed configs."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ from crossbench.load.labels import LABELS_KEY, load_labels
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.flatten import is_number, value_text
 
-# Reading order of names and columns; what is not listed follows in the config's own order.
+# Order of names and columns; keys that are not listed follow in the config's own order.
 _ORDER = (
     "model", "backend", "quant", "device", "pool", "scheduler", "server", "target", "load",
     "dataset", "batch", "concurrency",
 )  # fmt: skip
-_NOT_AN_AXIS = frozenset({"repeat"})  # the same cell again
-_NOT_A_SETTING = frozenset(
-    {"study", "report", "predecessor", "reference"}
-)  # what reports read, not the cell
-_CELL_AXES = ("backend", "quant", "batch")  # and what names the cell's load
+_NOT_AN_AXIS = frozenset({"repeat"})  # a repeat is the same cell
+# Keys that only reports read
+_NOT_A_SETTING = frozenset({"study", "report", "predecessor", "reference"})
+_CELL_AXES = ("backend", "quant", "batch")  # in every cell's name, with the keys of its load
 
 
 def flatten(config: CellConfig) -> dict[str, str]:
-    """A cell's settings as texts by their dotted keys, without groups that are empty."""
+    """A cell's settings as text by their dotted keys, without empty groups."""
     texts = config.without(_NOT_A_SETTING).texts
     return {key: text for key, text in texts.items() if text != "{}" and key != LABELS_KEY}
 
 
 def varying(configs: Sequence[CellConfig]) -> list[str]:
-    """The dotted keys in which the configs differ, in reading order.
+    """The dotted keys in which the configs differ, in the order of columns.
 
-    A repeat is no axis. A value inside a group that follows from the group's choice (each choice
-    has one value of it) is not one either.
+    `repeat` is not an axis. Neither is a value inside a group that is determined by the group's
+    choice, that is, each choice has one value of it.
     """
     flats = [flatten(config) for config in configs if config]
     keys = dict.fromkeys(key for flat in flats for key in flat)
@@ -44,21 +43,21 @@ def varying(configs: Sequence[CellConfig]) -> list[str]:
 
 
 def label(config: CellConfig, axes: Sequence[str] = ()) -> str:
-    """What a cell is called: its values on `axes`, or on the usual ones where nothing varies."""
+    """A cell's name: its values on `axes`, or on the usual axes if nothing varies."""
     flat = flatten(config)
     names = axes or [axis for axis in (*_CELL_AXES, *load_labels(config)) if axis in flat]
     return " ".join(value_text(axis, flat) for axis in names)
 
 
 def full_label(config: CellConfig, also: Sequence[str] = ()) -> str:
-    """What a cell is called among others: its values on the usual axes, and on those of `also`."""
+    """A cell's name with the usual axes in any case, and those of `also`."""
     flat = flatten(config)
     names = dict.fromkeys((*_CELL_AXES, *load_labels(config), *sorted(also, key=_rank)))
     return " ".join(value_text(axis, flat) for axis in names if axis in flat)
 
 
 def numeric_axis(axes: Sequence[str], flats: Sequence[Mapping[str, str]]) -> str | None:
-    """The axis to plot along: `batch` where it varies, else the last one with only numbers."""
+    """The axis to plot along: `batch` if it varies, else the last numeric axis, or None."""
     numeric = [axis for axis in axes if all(is_number(flat.get(axis, "")) for flat in flats)]
     if "batch" in numeric:
         return "batch"

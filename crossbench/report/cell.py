@@ -1,4 +1,4 @@
-"""The report of one cell, written from its files alone."""
+"""The report of one cell, written from its result files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossbench.report.axes import flatten, label
 from crossbench.report.columns import requests_ok, text_with_unit
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, MODEL, facts
-from crossbench.report.predecessor import beside_predecessor
+from crossbench.report.predecessor import predecessor_section
 from crossbench.report.ranking import cell_quality
 from crossbench.results import RunResult, Status, load_cell
 from crossbench.system.files import atomic_write
@@ -24,10 +24,10 @@ PLOTS_FOLDER = "plots"
 
 
 def write_cell_report(folder: Path) -> Path:
-    """Write `report.md` and `plots/` from `result.json` and `requests.parquet`; returns the report.
+    """Write `report.md` and `plots/` from the cell's files in `folder`; return the report's path.
 
     Raises:
-        ResultError: `folder` holds no readable result.
+        ResultError: `folder` contains no readable result.
     """
     result, records = load_cell(folder)
     unit = result.task.unit
@@ -45,7 +45,7 @@ def write_cell_report(folder: Path) -> Path:
         sections.stages(metrics),
         *(sections.resources(title, view, metrics) for title, view in sections.RESOURCES.items()),
         cell_quality(result.quality, metrics),
-        beside_predecessor([(label(result.config), result)]),
+        predecessor_section([(label(result.config), result)]),
         sections.dataset(result.dataset),
         facts("Model", result.model, MODEL),
         facts("Configuration", flatten(result.config), {}),
@@ -70,8 +70,8 @@ def _head(result: RunResult, records: Sequence[RequestRecord], metrics: Mapping[
         total = failed + requests_ok(metrics)
         codes = sorted({record.status for record in records if not record.ok})
         notes.append(
-            f"{failed} of {total} requests failed ({', '.join(codes) or 'status unknown'}); every "
-            "number is of those that succeeded."
+            f"{failed} of {total} requests failed ({', '.join(codes) or 'status unknown'}). All "
+            "other numbers are of the requests that succeeded."
         )
     return "\n\n".join([*lines, *(f"> **Note:** {' '.join(note.split())}" for note in notes)])
 
@@ -85,7 +85,7 @@ def _answer(
     ok, unit = requests_ok(metrics), result.task.unit
     rate = throughput(unit)
     if not ok or rate.name not in metrics:
-        return "**No request succeeded**, so there is nothing to report on speed."
+        return "**No request succeeded**, so no speed was measured."
     sizes = sorted({record.pairs for record in records if record.ok})
     size = f" of {counted(sizes[0], unit.removesuffix('s'))}" if len(sizes) == 1 else ""
     return (
@@ -98,4 +98,4 @@ def _failure(result: RunResult) -> str:
     if result.status == Status.FINISHED or not result.error:
         return ""
     body = "\n".join("    " + line for line in result.error.strip().splitlines())
-    return f"## Why it did not finish\n\n{body}"
+    return f"## Why the cell did not finish\n\n{body}"

@@ -1,4 +1,4 @@
-"""A cell's plots: latency's distribution, the run over time, throughput against latency, stages."""
+"""A cell's plots: latency distribution, the run over time, throughput against latency, stages."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from crossbench.report.tables import percentile_text
 from crossbench.types import RequestRecord
 from crossbench.wording import counted, number, percent
 
-_LEAST_WINDOWS = 3  # fewer say nothing of how throughput and latency go together
-_MANY_POINTS = 2000  # beyond these, the SVG holds the cloud as a picture
+_LEAST_WINDOWS = 3  # fewer do not show how throughput and latency are related
+_MANY_POINTS = 2000  # above this, the SVG contains the points as a bitmap
 
 
 def cell_plots(records: Sequence[RequestRecord], folder: Path, unit: str) -> dict[str, Draw]:
-    """What can be drawn into `folder`, by title; nothing where nothing succeeded.
+    """Plots by title; drawing them writes into `folder`. Empty if no request succeeded.
 
-    `unit` is what throughput counts: pairs or texts.
+    `unit` is the unit of work that throughput counts: pairs or texts.
     """
     good = [record for record in records if record.ok]
     if not good:
@@ -52,7 +52,7 @@ def cell_plots(records: Sequence[RequestRecord], folder: Path, unit: str) -> dic
 
 
 def latency_cdf(good: Sequence[RequestRecord], folder: Path) -> Path:
-    """Share of requests that are answered within a latency; percentiles marked on the curve."""
+    """Plot the cumulative distribution of latency, with percentiles marked on the curve."""
     values = np.sort([record.latency_ms for record in good])
     n = len(values)
     with figure(3.8) as made:
@@ -61,8 +61,8 @@ def latency_cdf(good: Sequence[RequestRecord], folder: Path) -> Path:
         axes.step(np.append(values[0], values), np.append(0, shares), where="post", color=GREY)
         for q, colour, marker in zip((50, 95, 99), PALETTE, MARKERS, strict=False):
             value = percentile(values, q)
-            told = f"p{q}: {percentile_text(value, q, n, 'ms')}"
-            axes.plot(value, q, marker, color=colour, label=told)
+            text = f"p{q}: {percentile_text(value, q, n, 'ms')}"
+            axes.plot(value, q, marker, color=colour, label=text)
             axes.plot([value, value], [0, q], color=colour, linewidth=1, linestyle=":")
         _spread_axis(axes, values)
         axes.set(xlabel="latency (ms)", ylabel="requests answered (%)", ylim=(0, 103))
@@ -71,12 +71,12 @@ def latency_cdf(good: Sequence[RequestRecord], folder: Path) -> Path:
 
 
 def over_time(records: Sequence[RequestRecord], folder: Path, unit: str) -> Path:
-    """Throughput, p50 and p95 of every window, as steps from its beginning to its end."""
+    """Plot throughput, p50 and p95 of every time window as steps."""
     cut = windows(records)
     start = min(record.sent_s for record in records)
     edges = [0.0, *(end - start for end in cut.time_s)]
     one = len(cut) == 1
-    step = "one window: the whole run" if one else f"one step: a window of {cut.length_s:.2g} s"
+    step = "one window, the whole run" if one else f"one step is a window of {cut.length_s:.2g} s"
     with figure(4.4) as made:
         top, bottom = made.subplots(2, 1, sharex=True)
         top.stairs(cut.pairs_per_s, edges, baseline=None, color=PALETTE[0], linewidth=1.6)
@@ -97,7 +97,7 @@ def over_time(records: Sequence[RequestRecord], folder: Path, unit: str) -> Path
 
 
 def throughput_latency(records: Sequence[RequestRecord], folder: Path, unit: str) -> Path:
-    """Every request, and every window where there are three, as throughput against latency."""
+    """Plot throughput against latency for requests and, if there are three, for windows."""
     good, cut = [record for record in records if record.ok], windows(records)
     pairs = [
         (p50, rate)
@@ -114,7 +114,7 @@ def throughput_latency(records: Sequence[RequestRecord], folder: Path, unit: str
         left.set(
             title=counted(len(good), "request"),
             xlabel="latency (ms)",
-            ylabel=f"its {unit} / its latency ({unit}/s)",
+            ylabel=f"{unit} / latency of the request ({unit}/s)",
         )
         for right in panels[1:]:
             right.scatter(
@@ -133,7 +133,7 @@ def throughput_latency(records: Sequence[RequestRecord], folder: Path, unit: str
 
 
 def stages(good: Sequence[RequestRecord], folder: Path) -> Path:
-    """Mean time per stage as bars, p95 as marks; the means add up to the mean service time."""
+    """Plot mean and p95 of each stage; the means add up to the mean service time."""
     times = stage_ms(good)
     means = [float(times[name].mean()) for name in STAGES]
     total = sum(means)
@@ -161,11 +161,11 @@ def _share(part: float, total: float) -> str:
     if total <= 0:
         return ""
     share = part / total
-    return f" ({'under 1 %' if 0 < share < 0.005 else percent(share)} of all)"
+    return f" ({'under 1 %' if 0 < share < 0.005 else percent(share)} of the total)"
 
 
 def _spread_axis(axes: Axes, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> None:
-    """A logarithmic scale where a long tail would press everything else into a corner."""
+    """Use a logarithmic latency axis if a long tail would compress the rest of the curve."""
     low, median, high = float(values[0]), float(np.median(values)), float(values[-1])
     if low > 0 and high > 8 * median:
         logarithmic(axes)

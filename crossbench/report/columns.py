@@ -1,4 +1,4 @@
-"""Metrics in tables: which columns a view has, and what a cell's value looks like."""
+"""Metrics in tables: the columns of a view, and values as text."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from crossbench.report.tables import percentile_text
 
 
 def columns(view: View, rows: Iterable[Mapping[str, float]]) -> list[Metric]:
-    """The metrics of a view beside the throughput, which has a column of its own.
+    """The metrics of a view, without throughput, which has its own column.
 
-    `rows` are the metrics of each row: a metric that none of them has gets no column, unless every
-    cell that finishes has it.
+    `rows` holds the metrics of each row. A metric that no row has gets no column, unless it is
+    `in_every_cell`.
     """
     known = {name for metrics in rows for name, value in metrics.items() if value is not None}
     return [
@@ -24,10 +24,10 @@ def columns(view: View, rows: Iterable[Mapping[str, float]]) -> list[Metric]:
 
 
 def metric_text(metric: Metric, metrics: Mapping[str, float]) -> str:
-    """A metric of a cell; a dash where it has none.
+    """A metric's value as text without its unit; a dash if the cell has none.
 
-    A percentile is marked where too few requests support it; a metric that has an interval among
-    the others is written with it.
+    A percentile is marked if too few requests lie beyond it. A metric with a 95 % interval among
+    `metrics` is followed by it.
     """
     value = metrics.get(metric.name)
     if metric.percentile is not None:
@@ -37,7 +37,7 @@ def metric_text(metric: Metric, metrics: Mapping[str, float]) -> str:
 
 
 def interval_of(metric: Metric, metrics: Mapping[str, float]) -> str:
-    """`low … high` of a metric's 95 % interval; empty where the cell has none."""
+    """A metric's 95 % interval as `low … high`; empty if the cell has none."""
     ends = metric.interval(metrics)
     if ends is None:
         return ""
@@ -46,7 +46,7 @@ def interval_of(metric: Metric, metrics: Mapping[str, float]) -> str:
 
 
 def text_with_unit(metric: Metric, metrics: Mapping[str, float]) -> str:
-    """The same with its unit, for a sentence."""
+    """A metric's value as text with its unit, for use in a sentence."""
     value = metrics.get(metric.name)
     if metric.percentile is not None:
         return percentile_text(value, metric.percentile, requests_ok(metrics), metric.unit)
@@ -56,5 +56,5 @@ def text_with_unit(metric: Metric, metrics: Mapping[str, float]) -> str:
 
 
 def requests_ok(metrics: Mapping[str, float]) -> int:
-    """How many requests a cell's numbers are of."""
+    """The number of requests that succeeded, on which a cell's metrics are based."""
     return int(metrics.get(catalogue.REQUESTS_OK.name, 0))

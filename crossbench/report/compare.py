@@ -1,4 +1,4 @@
-"""Cells of a sweep from their runs: repeats joined, uncertainty kept, honest comparisons."""
+"""Summaries of a sweep's cells: repeats are averaged, and every estimate has its 95 % interval."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WORST_FIRST = (
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One measured or failed run: its folder's name, what it found, its raw records."""
+    """One run of a cell, finished or not: the folder's name, the result, the request records."""
 
     name: str
     result: RunResult
@@ -31,7 +31,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number and how far its 95 % interval reaches below and above; None: nothing is known."""
+    """A value and the distances to both ends of its 95 % interval, None if it is unknown."""
 
     value: float
     below: float | None = None
@@ -39,7 +39,7 @@ class Estimate:
 
     @property
     def half_width(self) -> float | None:
-        """The larger of the two reaches."""
+        """The larger of the two distances; None if unknown."""
         return None if self.below is None or self.above is None else max(self.below, self.above)
 
 
@@ -47,8 +47,8 @@ class Estimate:
 class CellSummary:
     """One point of the sweep: its runs (repeats) and their mean metrics.
 
-    `throughput` is in `unit` (pairs or texts) a second, `p95` in ms; both are None where no run
-    finished.
+    `throughput` is in `unit` (pairs or texts) per second, `p95` in ms. Both are None if no run
+    finished. `flat` maps the dotted keys of the configuration to their values as text.
     """
 
     name: str
@@ -70,17 +70,17 @@ class CellSummary:
 
     @property
     def load_labels(self) -> tuple[str, ...]:
-        """The keys of `flat` that name the cell's load."""
+        """The keys of `flat` that describe the cell's load."""
         return load_labels(self.runs[0].result.config)
 
     @property
     def computes_scores(self) -> bool:
-        """A model ran; else its numbers are the harness's own."""
+        """Whether a model computed the scores; if not, only the harness was measured."""
         return all(run.result.computes_scores for run in self.runs)
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the quality check found; of repeats that differ, the worst. None: no check."""
+        """The verdict of the quality check, the worst one if repeats differ. None: not checked."""
         found = {
             run.result.quality.get("verdict")
             for run in self.runs
@@ -90,7 +90,7 @@ class CellSummary:
 
     @property
     def disqualified(self) -> bool:
-        """It changes the ranking, so its speed wins nothing."""
+        """Whether the cell changes the ranking: then it cannot be the best, however fast it is."""
         return self.verdict is Verdict.CHANGES
 
     @property
@@ -103,7 +103,7 @@ class CellSummary:
 
 
 def summarise_cells(runs: Sequence[Run]) -> list[CellSummary]:
-    """Join runs of the same cell, in the order in which the cells were first run."""
+    """Summarise the runs of each cell; cells are in the order in which they first ran."""
     axes = varying([run.result.config for run in runs])
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -126,15 +126,16 @@ def summarise_cells(runs: Sequence[Run]) -> list[CellSummary]:
 
 
 def rate_unit(cells: Sequence[CellSummary]) -> str:
-    """What the cells' throughputs are in: `pairs/s`, `texts/s`, or both words."""
+    """The unit of the cells' throughput: `pairs/s`, `texts/s`, or `pairs or texts/s`."""
     units = dict.fromkeys(cell.unit for cell in cells)
     return f"{' or '.join(units) or 'pairs'}/s"
 
 
 def distinguishable(a: Estimate, b: Estimate) -> bool | None:
-    """Whether the difference is larger than chance explains; None where a spread is unknown.
+    """Whether the difference is larger than chance explains; None if an interval is unknown.
 
-    The sides of the two intervals that face each other, added as independent errors are.
+    It is compared with the root of the sum of squares of the two sides that face each other, as
+    for independent errors.
     """
     low, high = (a, b) if a.value <= b.value else (b, a)
     if low.above is None or high.below is None:
@@ -143,7 +144,7 @@ def distinguishable(a: Estimate, b: Estimate) -> bool | None:
 
 
 def ratio(a: Estimate, b: Estimate) -> Estimate:
-    """a / b with its interval, the relative errors added as independent ones are."""
+    """a / b with its interval: the relative errors are independent, so their squares add up."""
     value = a.value / b.value
     if a.half_width is None or b.half_width is None:
         return Estimate(value)
@@ -152,7 +153,7 @@ def ratio(a: Estimate, b: Estimate) -> Estimate:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the (throughput, latency) points that none beats in both, by rising latency."""
+    """Indices of the Pareto-optimal (throughput, latency) points, by rising latency."""
     best, front = -math.inf, []
     for index in sorted(range(len(points)), key=lambda i: (points[i][1], -points[i][0])):
         if points[index][0] > best:
@@ -162,7 +163,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def _rate_of(group: Sequence[Run]) -> Metric:
-    """A cell's throughput: pairs a second, or texts where it embeds."""
+    """The metric of a cell's throughput: pairs per second, or texts per second if it embeds."""
     return throughput(group[0].result.task.unit)
 
 
@@ -171,7 +172,7 @@ def _rate_name(group: Sequence[Run]) -> str:
 
 
 def _label(run: Run, axes: Sequence[str]) -> str:
-    """A cell that left no configuration behind is called by its folder."""
+    """A cell without a configuration is named after its folder."""
     return label(run.result.config, axes) if run.result.config else f"cell {run.name}"
 
 
@@ -192,10 +193,10 @@ def _mean_metrics(group: Sequence[Run]) -> dict[str, float]:
 def _relative_sd(
     metric_of: Callable[[Sequence[Run]], str], groups: Sequence[Sequence[Run]]
 ) -> tuple[float, int] | None:
-    """Relative standard deviation between repeats, pooled over all cells, and its degrees.
+    """Pooled relative standard deviation between repeats, and its degrees of freedom.
 
-    Two repeats of one cell say next to nothing about its spread; those of all cells on the same
-    machine together do (the pooled variance of a one-way analysis of variance).
+    Two repeats of one cell are too few to estimate its spread. The repeats of all cells together
+    are enough (the pooled variance of a one-way analysis of variance). None without repeats.
     """
     squares, degrees = 0.0, 0
     for group in groups:

@@ -1,4 +1,4 @@
-"""Plots that fail cost themselves, not the report; and matplotlib without the user's settings."""
+"""Draw plots so that a failure does not break the report, and import matplotlib safely."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
-Draw: TypeAlias = Callable[[], Path]  # draws one plot; the path of its PNG
+Draw: TypeAlias = Callable[[], Path]  # draws one plot and returns the path of its PNG
 _REASON_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
 class Plots:
-    """What could be drawn: {title: PNG}, and what could not: {title: why}."""
+    """Drawn plots {title: path of the PNG}, and missing ones {title: reason}."""
 
     paths: Mapping[str, Path] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def markdown(self, folder: Path) -> list[str]:
-        """A picture for every plot, its path relative to `folder`, and a note for a missing one."""
+        """Markdown images with paths relative to `folder`, and a note for each missing plot."""
         pictures = [
             f"![{title}]({path.relative_to(folder).as_posix()})"
             for title, path in self.paths.items()
@@ -34,9 +34,9 @@ class Plots:
 
 
 def draw(plan: Callable[[], Mapping[str, Draw]]) -> Plots:
-    """Draw every plot that `plan` names; one that fails is missing, with its reason.
+    """Draw every plot that `plan` returns; a plot that fails is listed as missing, with the reason.
 
-    `plan` may import what needs matplotlib: where that cannot be imported, all plots are missing.
+    `plan` may import modules that need matplotlib. If the import fails, all plots are missing.
     """
     paths, missing = {}, {}
     try:
@@ -53,19 +53,19 @@ def draw(plan: Callable[[], Mapping[str, Draw]]) -> Plots:
 
 
 def load_matplotlib() -> None:
-    """Import matplotlib, if need be without settings of the user's that it refuses.
+    """Import matplotlib, ignoring the user's settings if they are invalid.
 
-    It reads a matplotlibrc (of the current directory first) and MPLBACKEND when it is imported.
-    What can be read stays in force for others in this process, such as a notebook.
+    On import, it reads a matplotlibrc (first from the current directory) and MPLBACKEND. Valid
+    settings stay in force for other users in this process, such as a notebook.
     """
     if "matplotlib.font_manager" in sys.modules:
         return
-    with _quiet("matplotlib"):  # of keys that it does not know, of caches that it makes
+    with _quiet("matplotlib"):  # warnings about unknown keys and new caches
         try:
             import matplotlib.font_manager
         except (ValueError, OSError):
-            half = [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]
-            for name in half:  # else the second import would not meet what the first has left
+            partly_loaded = [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]
+            for name in partly_loaded:  # the second import must start afresh
                 del sys.modules[name]
             with _without_settings():
                 import matplotlib.font_manager  # noqa: F401
@@ -73,7 +73,7 @@ def load_matplotlib() -> None:
 
 @contextlib.contextmanager
 def _without_settings() -> Iterator[None]:
-    """No MPLBACKEND, and matplotlib's own matplotlibrc in the current directory."""
+    """Unset MPLBACKEND and change to the folder of matplotlib's own matplotlibrc."""
     backend = os.environ.pop("MPLBACKEND", None)
     spec = find_spec("matplotlib")
     assert spec is not None
@@ -98,5 +98,5 @@ def _quiet(name: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    words = " ".join(f"{type(error).__name__}: {error}".split())
-    return words if len(words) <= _REASON_CHARACTERS else words[: _REASON_CHARACTERS - 1] + "…"
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return reason if len(reason) <= _REASON_CHARACTERS else reason[: _REASON_CHARACTERS - 1] + "…"

@@ -1,4 +1,4 @@
-"""What is known of machine, model and data set, with people's names for what results call it."""
+"""Tables of facts about machine, model and data set, with readable names for their keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from crossbench.report.tables import markdown_table
 from crossbench.wording import ABSENT, number
 
-# A key that is not here is its own name
+# A key without an entry here is shown as it is
 MACHINE = {
     "python": "Python",
     "machine": "architecture",
@@ -21,28 +21,28 @@ MACHINE = {
     "memory_total_mb": "memory (MB)",
     "gpus": "GPUs",
     "git_commit": "crossbench's commit",
-    "git_dirty": "changed since that commit",
+    "git_dirty": "uncommitted changes",
 }
 MODEL = {
-    "computes_scores": "a model computes the scores",
-    "encoder": "whose forward",
+    "computes_scores": "scores computed by a model",
+    "encoder": "implementation of the forward pass",
     "quant": "precision",
-    "architecture": "class",
-    "max_length": "most tokens of a pair or text",
-    "embedding_dim": "numbers of a vector",
+    "architecture": "architecture",
+    "max_length": "maximum tokens per pair or text",
+    "embedding_dim": "embedding dimension",
     "digest": "hash of its files",
-    "also_served": "served beside it",
-    "threads": "threads of each worker",
+    "also_served": "other models on the server",
+    "threads": "threads per worker",
 }
 DATASET = {
     "digest": "hash of its texts and judgements",
     "lists": "queries with passages",
-    "pairs": "pairs in all",
+    "pairs": "pairs in total",
 }
 
 
 def facts(title: str, values: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """A section with a table of `values`; empty where there are none. A caveat stands elsewhere."""
+    """A section with a table of `values`, empty without any; `caveat` is left out, it is a note."""
     rows = []
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -53,7 +53,7 @@ def facts(title: str, values: Mapping[str, Any], names: Mapping[str, str]) -> st
 
 
 def fact_text(value: Any) -> str:
-    """A value as people write it: yes or no, a list with commas, 10,000."""
+    """A value as text: `yes` or `no` for a bool, a list with commas, `10,000`."""
     if isinstance(value, list | tuple):
         return ", ".join(fact_text(item) for item in value) or ABSENT
     if isinstance(value, bool):

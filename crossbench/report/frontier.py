@@ -1,4 +1,4 @@
-"""The frontier of a sweep: every cell as p95 latency against throughput."""
+"""The frontier plot of a sweep: throughput against p95 latency, one point per cell."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from crossbench.report.tables import shorten
 from crossbench.settings.flatten import value_text
 
 _PALE = 0.35
-_FEW = 12  # so many cells or fewer are all named beside their point
+_LABEL_ALL = 12  # up to this many cells, each point has a label
 
 
 def frontier_plot(
@@ -47,10 +47,10 @@ def frontier_plot(
     names: Mapping[str, str],
     folder: Path,
 ) -> Path:
-    """Every cell as p95 against throughput; those that no other beats in both are joined.
+    """Plot throughput against p95; a line joins the Pareto-optimal cells.
 
-    A cell that is not in the running beats nobody and is pale; one that changes the ranking is
-    crossed out. Bars are 95 % intervals.
+    Excluded cells (see `select_candidates`) are pale and not on the frontier; those that change the
+    ranking are crossed out. Error bars are 95 % intervals.
     """
     candidates = select_candidates([cell for cell, *_ in measured])
     fit = [index for index, (cell, *_) in enumerate(measured) if candidates.contains(cell)]
@@ -75,12 +75,12 @@ def frontier_plot(
         )
         _set_scales(axes, measured)
         legend_below(made, handles)
-        unfit = [index for index in range(len(measured)) if index not in fit]
-        named = dict.fromkeys((*front, *unfit, *(fit if len(measured) <= _FEW else ())))
+        excluded = [index for index in range(len(measured)) if index not in fit]
+        named = dict.fromkeys((*front, *excluded, *(fit if len(measured) <= _LABEL_ALL else ())))
         place_labels(
             axes,
             [
-                (p95.value, rate.value, _texts(cell, along))
+                (p95.value, rate.value, _label_texts(cell, along))
                 for cell, rate, p95 in (measured[i] for i in named)
             ],
         )
@@ -89,10 +89,10 @@ def frontier_plot(
 
 @dataclass(frozen=True, slots=True)
 class _Coding:
-    """What a point's colour and marker stand for.
+    """The meaning of a point's colour and marker.
 
-    The colour is the series. The marker is the value along `along` where `values` has a marker for
-    each; without `values` it is the series too.
+    The colour shows the series. The marker shows the value on the axis `along` if `values` is not
+    empty, else the series too.
     """
 
     names: Mapping[str, str]
@@ -112,7 +112,7 @@ class _Coding:
         return cls(names, along, rest, values if 1 < len(values) <= len(MARKERS) else [])
 
     def index(self, cell: CellSummary) -> int:
-        """The number of the cell's series."""
+        """The index of the cell's series."""
         return list(self.names).index(series_name(cell, self.rest))
 
     def marker(self, cell: CellSummary) -> str:
@@ -121,7 +121,7 @@ class _Coding:
         return MARKERS[self.index(cell) % len(MARKERS)]
 
     def handles(self) -> list[Line2D]:
-        """The legend's entries for series and values."""
+        """The legend entries for series and values."""
         made: list[Line2D] = []
         for index, name in enumerate(self.names.values()):
             marker = "o" if self.values else MARKERS[index % len(MARKERS)]
@@ -136,14 +136,16 @@ class _Coding:
 def _handles(
     measured: Sequence[Measured], candidates: Candidates, coding: _Coding, *, joined: bool
 ) -> list[Line2D]:
-    """The legend's entries, of what the plot really shows."""
+    """The legend entries for what the plot shows."""
     handles = coding.handles()
     if joined:
         handles.append(Line2D([], [], color=GREY, linewidth=1.2, label="frontier"))
     if any(cell.disqualified for cell, *_ in measured):
         handles.append(disqualified_entry())
     if any(not candidates.contains(cell) and not cell.disqualified for cell, *_ in measured):
-        handles.append(legend_entry("pale: not in the running", "o", color=GREY, alpha=_PALE))
+        handles.append(
+            legend_entry("pale: excluded from the comparison", "o", color=GREY, alpha=_PALE)
+        )
     return handles
 
 
@@ -162,7 +164,11 @@ def _draw_cell(axes: Axes, item: Measured, candidates: Candidates, coding: _Codi
 
 
 def _set_scales(axes: Axes, measured: Sequence[Measured]) -> None:
-    """A logarithmic latency axis where cells differ by orders; zero stays in view of throughput."""
+    """Choose the scales of both axes.
+
+    Latency is logarithmic if it spans a factor of 20. Throughput starts at zero if it spans a
+    factor of two.
+    """
     latencies = [p95.value for _, _, p95 in measured]
     if min(latencies) > 0 and max(latencies) > 20 * min(latencies):
         logarithmic(axes)
@@ -173,6 +179,6 @@ def _set_scales(axes: Axes, measured: Sequence[Measured]) -> None:
         axes.set_ylim(0, max(rates) * 1.18)
 
 
-def _texts(cell: CellSummary, along: str | None) -> list[str]:
-    """What to write at a point; where that does not fit, the colour tells the rest."""
+def _label_texts(cell: CellSummary, along: str | None) -> list[str]:
+    """The label of a point, and a shorter one for where it does not fit."""
     return [shorten(cell.label, 30), *([value_text(along, cell.flat)] if along else [])]

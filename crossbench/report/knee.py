@@ -1,16 +1,20 @@
-"""The knee of a curve that rises ever more slowly."""
+"""The knee of a concave curve, found by Kneedle's rule."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LEAST_HEIGHT = 0.1  # of the ranges: a curve nearer to its chord than this has no knee
+LEAST_HEIGHT = 0.1  # share of the range; a curve closer to its chord than this has no knee
 
 
 @dataclass(frozen=True, slots=True)
 class Knee:
-    """`index` of the point; `height` above the chord and `lead` on the next, as shares of 1."""
+    """The knee's index among the points.
+
+    `height` is its height above the chord, `lead` how much higher it lies than the next highest
+    point, both as shares of the range (0..1).
+    """
 
     index: int
     height: float
@@ -18,12 +22,12 @@ class Knee:
 
 
 def find_knee(points: Sequence[tuple[float, float]]) -> Knee | None:
-    """The point of a rising curve (x, y), by rising x, that lies highest above its chord.
+    """Return the point of a rising curve that lies highest above its chord.
 
     Kneedle's rule (Satopää, Albrecht, Irwin and Raghavan, Finding a "Kneedle" in a Haystack, 2011)
-    for the few points of a sweep, without its smoothing: both axes are scaled to 0..1 and the knee
-    maximises y - x. None below three points, or where none is 0.1 above the chord: then y rises
-    about in step with x.
+    without its smoothing, as a sweep has few points: both axes are scaled to 0..1 and the knee
+    maximises y - x. `points` are (x, y) by rising x. Returns None for fewer than three points, or
+    if no point lies 0.1 above the chord: then y rises in proportion to x.
     """
     if len(points) < 3:
         return None

@@ -1,4 +1,4 @@
-"""docs/metrics.md, written from the catalogue: `make metrics-doc`."""
+"""Writes docs/metrics.md from the catalogue of metrics: `make metrics-doc`."""
 
 from __future__ import annotations
 
@@ -10,40 +10,41 @@ _INTRO = """# Metrics
 
 <!-- Written by `make metrics-doc` from crossbench/measure/catalogue.py: change it there. -->
 
-Every metric that crossbench reports. The name is the same in `result.json`, in `results.csv`, in
-the frames of `crossbench.load_sweep` and in MLflow, which groups metrics by the part before the
-slash. A cell has no value where a metric is undefined, for example nDCG@10 without relevance
-judgements.
+This page lists every metric that crossbench reports. A metric has the same name in `result.json`,
+in `results.csv`, in the data frames of `crossbench.load_sweep` and in MLflow, which groups metrics
+by the part before the slash. A cell has no value for a metric that is undefined, for example
+nDCG@10 without relevance judgements.
 
-Percentiles are linear between the order statistics (Hyndman and Fan's type 7). Times, throughput
-and correlations are of the requests that succeeded, without the warm-up. A MB is 10^6 bytes.
-*Shown* lists the tables that have the metric; files, frames and MLflow runs hold all of them."""
+Percentiles are interpolated linearly between order statistics (Hyndman and Fan's type 7). Times,
+throughput and correlations cover the requests that succeeded, without the warm-up. A MB is 10^6
+bytes. The column *shown* lists the tables that contain the metric. Files, data frames and MLflow
+runs contain all metrics."""
 
 _ABOUT = {
-    "throughput": "What the server answered, per second of the measurement.",
-    "latency": "How long a client waits, counted from the moment when the request was due: a "
-    "request that is sent late has waited already.",
-    "service": "The same from the moment when the request was really sent.",
-    "stage": "Where the service time of a request goes.",
+    "throughput": "Work that the server completed per second of the measurement.",
+    "latency": "Time from the moment when the request was due until its reply. A delay in sending "
+    "the request is included.",
+    "service": "Time from the moment when the request was sent until its reply.",
+    "stage": "Parts of the service time of a request.",
     "memory": "Memory of the server's processes and of its device.",
-    "batching": "What the scheduler made of the requests.",
+    "batching": "Micro-batches that the scheduler formed from the requests.",
     "cpu": "CPU time of the server.",
     "harness": "CPU time of the client, which should never be the bottleneck.",
-    "compile": "Whether the backend compiled while it was measured.",
-    "requests": "How many requests the numbers rest on.",
-    "startup": "What happens before the measurement.",
-    "quality": "What the backend and the precision did to scores and ranking, against an fp32 "
-    "reference.",
-    "correlation": "Pearson's r of throughput and latency, with its interval.",
-    "best": "Of a sweep's own MLflow run.",
-    "cells": "Of a sweep's own MLflow run.",
-    "live": "Of a cell's MLflow run over time. The step is in seconds since the first request.",
+    "compile": "Compilation by the backend during the measurement.",
+    "requests": "Number of requests on which the other metrics are based.",
+    "startup": "Time spent before the measurement.",
+    "quality": "Effect of the backend and the precision on scores and ranking, compared with an "
+    "fp32 reference.",
+    "correlation": "Pearson's r of throughput and latency, with its 95 % interval.",
+    "best": "Metrics of the sweep's own MLflow run: the best value of its cells.",
+    "cells": "Metrics of the sweep's own MLflow run: the number of cells by status.",
+    "live": "Time series in a cell's MLflow run. The step is in seconds since the first request.",
 }
 _STORED = {Kind.SHARE: "%, stored as 0 to 1", Kind.CHANGE: "%, stored as a share of 1"}
 
 
 def metrics_doc() -> str:
-    """The page: a table for each family of metrics, in the catalogue's order."""
+    """The text of docs/metrics.md: a table for each family of metrics, in the catalogue's order."""
     families: dict[str, list[Metric]] = {}
     for metric in ALL:
         families.setdefault(metric.family, []).append(metric)

@@ -1,4 +1,4 @@
-"""The figures of the predecessor system, beside the cells of the same batch and concurrency."""
+"""The predecessor system's figures, compared with cells of the same batch and concurrency."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from crossbench.wording import ABSENT, number
 _COLUMNS = catalogue.shown(View.PREDECESSOR)
 
 
-def beside_predecessor(named: Sequence[tuple[str, RunResult]]) -> str:
-    """A section with the predecessor's rows and those of one's own (label, result) that match them.
+def predecessor_section(named: Sequence[tuple[str, RunResult]]) -> str:
+    """A section with the predecessor's figures and the matching cells among (label, result).
 
-    Empty where the study names no figures of the predecessor (the config's node `predecessor`).
+    Empty if the study has no figures of the predecessor (the config node `predecessor`).
     """
     entries = predecessor_entries([result for _, result in named])
     if not entries:
@@ -28,19 +28,23 @@ def beside_predecessor(named: Sequence[tuple[str, RunResult]]) -> str:
     for entry, machine in entries.values():
         metrics = entry["metrics"]
         numbers = [metric.text(metrics.get(metric.name)) for metric in _COLUMNS]
-        rows.append([f"predecessor system: {entry['name']}", machine, *numbers, ABSENT])
-        rows += [_own(label, result, metrics) for label, result in named if _same(entry, result)]
+        rows.append([f"predecessor: {entry['name']}", machine, *numbers, ABSENT])
+        rows += [
+            _cell_row(label, result, metrics)
+            for label, result in named
+            if _has_same_load(entry, result)
+        ]
     headers = ["", "machine", *(metric.heading for metric in _COLUMNS), "throughput / predecessor"]
     table = markdown_table(headers, rows, "ll" + "r" * (len(_COLUMNS) + 1))
     return (
-        f"## Beside the predecessor system\n\n{table}\n\nThe predecessor ran on other hardware,"
-        " with other software and perhaps another model and other data. Its figures are shown for "
-        "orientation. They do not say which of the two systems is faster."
+        f"## Comparison with the predecessor system\n\n{table}\n\nThe predecessor ran on "
+        "other hardware, with other software and perhaps with another model and other data. Its "
+        "figures are for orientation only. They do not show which of the two systems is faster."
     )
 
 
 def predecessor_entries(results: Sequence[RunResult]) -> dict[str, tuple[Mapping[str, Any], str]]:
-    """Each entry of the predecessor's figures by its key, with the machine it was measured on."""
+    """The predecessor's figures by their key, each with the machine it was measured on."""
     found: dict[str, tuple[Mapping[str, Any], str]] = {}
     for result in results:
         figures = result.config.section("predecessor") or result.config.section("reference")
@@ -50,8 +54,8 @@ def predecessor_entries(results: Sequence[RunResult]) -> dict[str, tuple[Mapping
     return found
 
 
-def _same(entry: Mapping[str, Any], result: RunResult) -> bool:
-    """All entries are of a closed loop."""
+def _has_same_load(entry: Mapping[str, Any], result: RunResult) -> bool:
+    """Whether the cell has the entry's load; all entries are of a closed loop."""
     config = result.config
     return (
         result.status == Status.FINISHED
@@ -60,11 +64,11 @@ def _same(entry: Mapping[str, Any], result: RunResult) -> bool:
     )
 
 
-def _own(label: str, result: RunResult, earlier: Mapping[str, float]) -> list[str]:
+def _cell_row(label: str, result: RunResult, predecessor: Mapping[str, float]) -> list[str]:
     metrics, key = result.metrics, catalogue.PAIRS_PER_S.name
-    times = number(metrics[key] / earlier[key]) + "×" if key in metrics else ABSENT
+    times = number(metrics[key] / predecessor[key]) + "×" if key in metrics else ABSENT
     return [
-        f"here: {label}",
+        f"this run: {label}",
         str(result.environment.get("cpu", "this machine")),
         *(metric_text(metric, metrics) for metric in _COLUMNS),
         times,

@@ -1,4 +1,4 @@
-"""The quality sections of both reports: drift, nDCG, MRR and the verdict with its reason."""
+"""The ranking quality sections of both reports: drift, nDCG, MRR and the verdict."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from crossbench.report.tables import markdown_table
 from crossbench.results import Status
 from crossbench.wording import ABSENT
 
-_SENTENCES = {
+_VERDICT_TEXTS = {
     Verdict.KEEPS: "**The ranking is kept**",
     Verdict.CHANGES: "**The ranking is changed**",
-    Verdict.UNSURE: "**Whether the ranking is kept cannot be said**",
+    Verdict.UNSURE: "**It is unclear whether the ranking is kept**",
     Verdict.REFERENCE: "**This is the reference**",
     Verdict.UNCHECKED: "Not checked",
 }
 _METHOD = (
-    "The reference is transformers' own padded forward at fp32 on the CPU, on the same pairs. A "
-    "cell keeps the ranking where its nDCG@10 is at least 99 % of the reference's: where all of "
-    "the 95 % interval of that share (bootstrap over queries, paired) is; it changes it where none "
-    "of it is; else nothing can be said. nDCG@10 counts every passage judged for a query, also "
-    "those that were not among the candidates."
+    "The reference scores come from transformers' own padded forward at fp32 on the CPU, on the "
+    "same pairs. The verdict depends on the cell's nDCG@10 as a share of the reference's, and on "
+    "the 95 % interval of that share (bootstrap over queries, paired). `keeps`: the whole interval "
+    "is at or above 99 %. `changes`: the whole interval is below 99 %. `cannot say`: the interval "
+    "contains 99 %. nDCG@10 counts every passage that was judged for a query, also those that were "
+    "not among its candidates."
 )
 
 
 def cell_quality(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
-    """A cell's section; empty where its result knows of no check."""
+    """The section of a cell's report; empty if its ranking was not part of the run."""
     if not summary:
         return ""
     verdict, reason = Verdict(summary["verdict"]), str(summary["reason"])
-    parts = ["## Ranking quality", f"{_SENTENCES[verdict]}: {reason}."]
+    parts = ["## Ranking quality", f"{_VERDICT_TEXTS[verdict]}: {reason}."]
     rows = [
         _row(metric, metrics)
         for metric in catalogue.shown(View.QUALITY)
@@ -44,12 +45,12 @@ def cell_quality(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> st
     if rows:
         parts.append(markdown_table(["", "value", "95 % interval"], rows, "lrr"))
         method = "" if verdict is Verdict.REFERENCE else f" {_METHOD}"
-        parts.append(_sampled(summary, metrics) + method)
+        parts.append(_sample_text(summary, metrics) + method)
     return "\n\n".join(parts)
 
 
 def sweep_quality(cells: Sequence[CellSummary]) -> str:
-    """The sweep's section: what each checked cell does to scores and ranking."""
+    """The section of a sweep's report: what each checked cell does to scores and ranking."""
     checked = [cell for cell in cells if cell.verdict not in (None, Verdict.UNCHECKED)]
     if not checked:
         return ""
@@ -77,12 +78,13 @@ def sweep_quality(cells: Sequence[CellSummary]) -> str:
     depths = {
         int(run.result.quality.get("passages_a_query", 0)) for cell in checked for run in cell.runs
     } - {0}
-    sample = f" Each query's first {max(depths)} passages were ranked." if depths else ""
-    return f"## Quality\n\n{table}\n\n{reasons}\n\n{_METHOD}{sample}{_unequal(checked)}"
+    sample = f" The first {max(depths)} passages of each query were ranked." if depths else ""
+    notes = f"{_METHOD}{sample}{_query_count_warning(checked)}"
+    return f"## Ranking quality\n\n{table}\n\n{reasons}\n\n{notes}"
 
 
 def quality_reason(cell: CellSummary) -> str:
-    """The sentence behind a cell's verdict."""
+    """The reason for a cell's verdict."""
     return next(
         str(run.result.quality.get("reason"))
         for run in cell.runs
@@ -91,28 +93,29 @@ def quality_reason(cell: CellSummary) -> str:
     )
 
 
-def _unequal(checked: Sequence[CellSummary]) -> str:
+def _query_count_warning(checked: Sequence[CellSummary]) -> str:
     counts = {cell.metrics.get(catalogue.QUERIES.name) for cell in checked} - {None}
     if len(counts) < 2:
         return ""
     return (
-        " The cells scored unequal numbers of queries within quality.max_seconds, so compare their "
-        "changes against fp32, which are on the same queries, and not their nDCG@10."
+        " The cells scored different numbers of queries within quality.max_seconds. Compare their "
+        "changes against fp32, which are computed on the same queries, not their nDCG@10."
     )
 
 
-def _sampled(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+def _sample_text(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
     queries, pairs = (
         int(metrics[metric.name]) for metric in (catalogue.QUERIES, catalogue.QUALITY_PAIRS)
     )
-    text = f"Over {queries} queries and the first {summary['passages_a_query']} passages of each"
+    passages = summary["passages_a_query"]
+    text = f"Measured on {queries} queries and the first {passages} passages of each"
     chosen = int(summary.get("queries_chosen", queries))
-    cut = f" (of {chosen} chosen; the time was up)" if queries < chosen else ""
+    cut = f" (of {chosen} chosen: quality.max_seconds had passed)" if queries < chosen else ""
     return f"{text}, {pairs} pairs{cut}."
 
 
 def _row(metric: Metric, metrics: Mapping[str, float]) -> list[str]:
-    """A measure of one cell: one digit more than in tables where no interval bounds it."""
+    """One row: a metric without an interval has one digit more than in other tables."""
     value = metrics[metric.name]
     if metric.low in catalogue.BY_NAME:
         return [metric.title, metric.text(value), interval_of(metric, metrics) or ABSENT]

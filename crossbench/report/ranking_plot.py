@@ -1,4 +1,4 @@
-"""What speed cost in ranking: throughput against a measure of quality, one point per cell."""
+"""The plot of a quality metric against throughput, one point per cell."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ _LEGEND_CHARACTERS = 44
 
 
 def quality_plot(cells: Sequence[CellSummary], metric: Metric, folder: Path) -> dict[str, Draw]:
-    """A measure of quality against throughput, by title.
+    """The plot of a quality metric against throughput, by its title.
 
-    Without a cell that has both, there is nothing to draw. The measure's 95 % interval is drawn
-    where a cell has it. Where there are more cells than colours, only those that no other beats in
-    both have one, and a name.
+    Empty if no cell has both. The metric's 95 % interval is drawn if a cell has one. With more
+    cells than colours, only the Pareto-optimal cells have a colour and a label.
     """
     found = [
         (cell, cell.throughput.value, cell.metrics[metric.name])

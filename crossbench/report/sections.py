@@ -1,4 +1,4 @@
-"""The sections of a cell's report: each is Markdown, or empty where there is nothing to say."""
+"""The sections of a cell's report: each is Markdown, or empty without data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crossbench.report.tables import interval_text, markdown_table, plus_minus
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, number
 
-# Rows without a value are left out
+# Section titles and their metrics; a metric without a value has no row
 RESOURCES = {
     "Memory": View.CELL_MEMORY,
     "Batching and CPU": View.CELL_WORK,
@@ -32,7 +32,7 @@ def summary(records: Sequence[RequestRecord], metrics: Mapping[str, float], unit
     if throughput.name not in metrics:
         return ""
     rate = metrics[throughput.name]
-    # In the last window the load drains, so it is no sample of the steady rate.
+    # The load drains in the last window, so it does not show the steady rate.
     spread = mean_interval(windows(records).pairs_per_s[:-1])
     half = (spread.high - spread.low) / 2 if spread else None
     rows: list[list[str]] = []
@@ -45,12 +45,12 @@ def summary(records: Sequence[RequestRecord], metrics: Mapping[str, float], unit
             rows.append(["" if same else metric.title, text, metric.unit])
     if records:
         span = max(r.received_s for r in records) - min(r.sent_s for r in records)
-        rows.append(["duration", number(span), "s, first send to last reply"])
-    note = "Too few windows to tell how steady the throughput was."
+        rows.append(["duration", number(span), "s, from the first send to the last reply"])
+    note = "The run had too few time windows to estimate how steady the throughput was."
     if half:
         note = (
-            "± is the 95 % interval from window to window of this run (batch means). It says "
-            "nothing about another run: repeat the cell for that."
+            "± is the 95 % interval, estimated from the time windows of this run (batch means). It "
+            "does not show how much another run would differ: repeat the cell to measure that."
         )
     return f"## Summary\n\n{markdown_table(['', 'value', 'unit'], rows, 'lrl')}\n\n{note}"
 
@@ -79,18 +79,30 @@ def latency(records: Sequence[RequestRecord], metrics: Mapping[str, float]) -> s
     )
     notes = (
         "Latency starts when a request was due, service time when it was sent. Percentiles are "
-        "linear between order statistics (Hyndman and Fan's type 7); their intervals need no "
-        "assumption on the distribution, but take the requests as independent."
+        "interpolated linearly between order statistics (Hyndman and Fan's type 7). Their "
+        "intervals assume that requests are independent, but nothing about the distribution."
     )
     if not all(percentile_supported(q, n) for q in PERCENTILES):
         notes += (
-            f" `~` marks a percentile with fewer than five of the {n} requests beyond it: the "
-            "word of a few outliers."
+            f" `~` marks an unreliable percentile: fewer than five of the {n} requests lie beyond "
+            "it."
         )
     return f"## Latency\n\n{table}\n\n{notes}"
 
 
 def ranges(records: Sequence[RequestRecord], unit: str) -> str:
+    table = ranges_table(records, unit)
+    if not table:
+        return ""
+    return (
+        f"## Throughput of single requests by latency\n\n{table}\n\nThe throughput of a request is "
+        f"its {unit} divided by its latency. With several requests in flight, the server's "
+        "throughput is a multiple of it."
+    )
+
+
+def ranges_table(records: Sequence[RequestRecord], unit: str) -> str:
+    """Return the throughput of single requests by range of latency; "" if none succeeded."""
     rows = [
         [
             row.label,
@@ -101,15 +113,8 @@ def ranges(records: Sequence[RequestRecord], unit: str) -> str:
         ]
         for row in latency_range_table(records)
     ]
-    if not rows:
-        return ""
     rates = [f"{kind} ({unit}/s)" for kind in ("average", "min", "max")]
-    headers = ["latency", *rates, "requests"]
-    return (
-        "## Throughput of single requests by latency\n\n"
-        f"{markdown_table(headers, rows, 'lrrrr')}\n\nA request's throughput is its {unit} over "
-        "its latency; with several requests in flight the server's is a multiple of it."
-    )
+    return markdown_table(["latency", *rates, "requests"], rows, "lrrrr") if rows else ""
 
 
 def correlations(records: Sequence[RequestRecord], unit: str) -> str:
@@ -127,19 +132,23 @@ def correlations(records: Sequence[RequestRecord], unit: str) -> str:
         for interval in (value.interval(),)
     ]
     notes = [
-        "By request it is close to -1 by construction where all requests have the same number of "
-        f"{unit}: it sets 1 / latency against latency."
+        "Per request, r is close to -1 by construction if all requests have the same number of "
+        f"{unit}, because it relates 1 / latency to latency."
     ]
     if "window" in found:
         notes.append(
-            "By window it says whether the server was slower for everyone at times; a fixed number "
-            "of requests in flight draws it to -1 too (Little's law)."
+            "Per window, r shows whether the server slowed down as a whole at times. A fixed "
+            "number of requests in flight also pulls it towards -1 (Little's law)."
         )
     else:
-        notes.append("By window it is undefined here: fewer than three windows, or no variation.")
+        notes.append(
+            "Per window, r is undefined here: there are fewer than three windows, or no variation."
+        )
     if "tokens" in found:
-        notes.append("The last one tells how far the length of the texts explains the latency.")
-    notes.append("Intervals are Fisher's and too narrow where neighbours resemble each other.")
+        notes.append("The last row shows how far the length of the texts explains the latency.")
+    notes.append(
+        "Intervals are Fisher's. They are too narrow if consecutive values are correlated."
+    )
     table = markdown_table(["correlation of", "r", "95 % interval", "n"], rows, "lrrr")
     return f"## Correlation of throughput and latency\n\n{table}\n\n{' '.join(notes)}"
 
@@ -155,8 +164,9 @@ def stages(metrics: Mapping[str, float]) -> str:
     headings = [catalogue.stage(STAGES[0], kind).heading for kind in kinds]
     table = markdown_table(["stage", *headings], rows, "lrrr")
     return (
-        f"## Stages of a request\n\n{table}\n\nOverhead is what the stages leave of the service "
-        "time: network, serialisation, event loops. Means add up, percentiles do not."
+        f"## Stages of a request\n\n{table}\n\nOverhead is the rest of the service time: "
+        "network, serialisation and event loops. Means add up to the mean service time, "
+        "percentiles do not."
     )
 
 
@@ -171,8 +181,8 @@ def resources(title: str, view: View, metrics: Mapping[str, float]) -> str:
     )
 
 
-def _usual(table: LengthTable) -> dict[str, float]:
-    """MS MARCO's lengths by the keys of a result's data set."""
+def _msmarco_lengths(table: LengthTable) -> dict[str, float]:
+    """MS MARCO's token lengths, by the keys that a result's `dataset` uses."""
     quantiles = dict(zip(map(str, PERCENT), table.quantiles, strict=True))
     return {**quantiles, "mean": table.mean, "max": table.largest}
 
@@ -180,17 +190,17 @@ def _usual(table: LengthTable) -> dict[str, float]:
 def dataset(dataset: Mapping[str, Any]) -> str:
     plain = {key: value for key, value in dataset.items() if not key.endswith("_tokens")}
     parts = [facts("Data set", plain, DATASET)] if plain else []
-    usual = {"passage": _usual(PASSAGES), "query": _usual(QUERIES)}
-    kinds = [kind for kind in usual if isinstance(dataset.get(f"{kind}_tokens"), Mapping)]
+    msmarco = {"passage": _msmarco_lengths(PASSAGES), "query": _msmarco_lengths(QUERIES)}
+    kinds = [kind for kind in msmarco if isinstance(dataset.get(f"{kind}_tokens"), Mapping)]
     if kinds:
         headers, columns = [""], []
         for kind in kinds:
             headers += [f"{kind} tokens sent", f"MS MARCO {kind}"]
-            columns += [dataset[f"{kind}_tokens"], usual[kind]]
+            columns += [dataset[f"{kind}_tokens"], msmarco[kind]]
         rows = [
-            [key if key in {"mean", "max"} else f"{key} %",
+            [key if key in {"mean", "max"} else f"p{key}",
              *(number(column.get(key)) for column in columns)]
-            for key in usual["passage"]
+            for key in msmarco["passage"]
         ]  # fmt: skip
         parts.append(markdown_table(headers, rows, "l" + "r" * len(columns)))
     return "\n\n".join(parts)

@@ -1,4 +1,4 @@
-"""What the plots of a sweep share: its measured cells, and how a series of them is drawn."""
+"""Parts shared by the plots of a sweep: measured cells, series styles and legend entries."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ Measured = tuple[CellSummary, Estimate, Estimate]  # throughput, then p95
 
 
 def series_name(cell: CellSummary, rest: Sequence[str]) -> str:
-    """The values of the axes `rest`, which the cells of one series share."""
+    """The name of the cell's series: its values on the axes `rest`."""
     return " ".join(value_text(axis, cell.flat) for axis in rest)
 
 
 def unit_of_rate(measured: Sequence[Measured]) -> str:
-    """What the throughput of these cells is counted in, such as `pairs/s`."""
+    """The unit of these cells' throughput, such as `pairs/s`."""
     return rate_unit([cell for cell, *_ in measured])
 
 
 def rate_label(measured: Sequence[Measured]) -> str:
-    """What to write at an axis of throughput."""
+    """The label of a throughput axis."""
     return f"{PAIRS_PER_S.title} ({unit_of_rate(measured)})"
 
 
 def error_bars(estimates: Sequence[Estimate]) -> list[list[float]]:
-    """Error bars as matplotlib wants them; an unknown interval has none."""
+    """Error bars in matplotlib's form: lower and upper lengths; 0 for an unknown interval."""
     return [[e.below or 0.0 for e in estimates], [e.above or 0.0 for e in estimates]]
 
 
 def series_style(index: int) -> dict[str, Any]:
-    """Colour of a series; beyond the palette the same colours again, with hollow markers."""
+    """Colour and marker fill of a series; after the last colour they repeat with hollow markers."""
     colour = PALETTE[index % len(PALETTE)]
     hollow = index // len(PALETTE) % 2 == 1
     return {"color": colour, "markerfacecolor": "white" if hollow else colour}
 
 
 def legend_entry(name: str, marker: str, **style: Any) -> Line2D:
-    """An entry of the legend."""
+    """A legend entry that shows a marker."""
     return Line2D([], [], marker=marker, linestyle="none", markersize=6, label=name, **style)
 
 
 def disqualified_entry() -> Line2D:
-    """The legend's entry for cells that are crossed out."""
+    """The legend entry of cells that change the ranking."""
     return Line2D([], [], linestyle="none", label=DISQUALIFIED, **CROSS_STYLE)

@@ -1,4 +1,4 @@
-"""The one place for how plots look, are labelled and are saved; no pyplot, no global state."""
+"""Style, labels and saving of plots; without pyplot and without global state."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-# Okabe and Ito's palette, told apart with every common colour blindness; yellow is too pale for
-# lines on white and left out.
+# Okabe and Ito's palette, which is distinguishable with every common colour blindness. Yellow is
+# left out, as it is too pale for lines on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "p", "<", ">", "h")
 LINES = ("-", "--", ":", "-.")
@@ -32,7 +32,7 @@ _DPI = 150
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same picture everywhere
+    "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib, so plots look the same everywhere
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
@@ -48,20 +48,20 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 9,
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "crossbench",
-    "text.parse_math": False,  # a name with dollar signs is a name
+    "text.parse_math": False,  # dollar signs in names are not formulas
 }
 
 
 def _defaults() -> dict[Any, Any]:
-    """matplotlib's own settings but for the backend: we choose the canvas ourselves."""
+    """matplotlib's default settings without the backend, as we choose the canvas ourselves."""
     own = mpl.rcParamsDefault
     return {key: own[key] for key in own if not key.startswith("backend")}
 
 
 @contextmanager
 def figure(height_in: float, width_in: float = WIDTH_IN) -> Iterator[Figure]:
-    """A figure in our style, for the time that it is drawn and saved."""
-    # The context gives back what a notebook or a matplotlibrc has set
+    """A figure in our style; the style applies while the context is open."""
+    # The context restores the settings of a notebook or a matplotlibrc
     with mpl.rc_context():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", mpl.MatplotlibDeprecationWarning)
@@ -73,9 +73,9 @@ def figure(height_in: float, width_in: float = WIDTH_IN) -> Iterator[Figure]:
 
 
 def save(made: Figure, folder: Path, name: str) -> Path:
-    """Write `name`.png and `name`.svg into `folder`; returns the PNG's path.
+    """Write `name`.png and `name`.svg into `folder`; return the PNG's path.
 
-    Not by `savefig`, which draws a figure twice for each file.
+    `savefig` is avoided because it draws a figure twice for each file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     settle(made)
@@ -83,10 +83,10 @@ def save(made: Figure, folder: Path, name: str) -> Path:
     try:
         svg: Any = FigureCanvasSVG(made)
         svg.print_svg(vector, metadata={"Date": None})
-        made.dpi = _DPI  # an SVG is drawn with another one
+        made.dpi = _DPI  # writing the SVG has changed it
         png: Any = FigureCanvasAgg(made)
         png.print_png(picture)
-    except OSError:  # a full disk has room for the report once half a plot is gone
+    except OSError:  # on a full disk, removing the partial plot leaves room for the report
         vector.unlink(missing_ok=True)
         picture.unlink(missing_ok=True)
         raise
@@ -94,14 +94,14 @@ def save(made: Figure, folder: Path, name: str) -> Path:
 
 
 def settle(made: Figure) -> None:
-    """Lay the figure out once and for all: matplotlib would do it again at every drawing."""
+    """Compute the layout once, as matplotlib would otherwise repeat it at every drawing."""
     if (engine := made.get_layout_engine()) is not None:
         engine.execute(made)
     made.set_layout_engine("none")
 
 
 def legend_columns(texts: Sequence[str]) -> int:
-    """Columns of a legend that fit the figure's width, by its longest text."""
+    """The number of legend columns that fit the figure's width, given the longest text."""
     return max(1, min(len(texts), 5, 100 // (max(map(len, texts), default=1) + 6)))
 
 
@@ -110,13 +110,13 @@ def legend_rows(texts: Sequence[str]) -> int:
 
 
 def legend_below(made: Figure, handles: Sequence[Any]) -> None:
-    """One legend below all panels, in as many columns as its longest text allows."""
+    """Add one legend below all panels, with as many columns as fit."""
     texts = [str(handle.get_label()) for handle in handles]
     made.legend(handles, texts, loc="outside lower center", ncols=legend_columns(texts))
 
 
 def logarithmic(axes: Axes) -> None:
-    """A logarithmic x axis whose ticks are plain numbers at 1, 2 and 5 of every decade."""
+    """Make the x axis logarithmic, with plain numbers at 1, 2 and 5 of every decade."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
@@ -124,22 +124,21 @@ def logarithmic(axes: Axes) -> None:
 
 
 def thousands(axis: Axis) -> None:
-    """Large ticks as the tables write numbers: 12,500."""
+    """Write large tick values as tables do: 12,500."""
     if axis.get_view_interval()[1] >= 1e4:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def place_labels(axes: Axes, points: Sequence[tuple[float, float, Sequence[str]]]) -> list[int]:
-    """Write a text beside each point where nothing is in the way; returns whom no place fits.
+    """Write a label beside each point without overlaps; return the indices without a label.
 
-    A point has its texts in the order of preference: the next is tried where none fits.
-
-    The things in the way: every marker and line that is drawn in `axes`, its border, and the labels
-    placed before. Call it last: it needs the final limits.
+    Each point (x, y, texts) has its texts in order of preference; the first that fits is used. A
+    label must not overlap markers, lines, the border or earlier labels. Call this last, as it needs
+    the final axis limits.
     """
     made = axes.get_figure(root=True)
     assert made is not None
-    settle(made)  # with the layout, it is known where the points lie
+    settle(made)  # the layout determines where the points lie
     unit = made.dpi / 72
     taken = [*_obstacles(axes, 5 * unit)]
     frame, unplaced = axes.get_window_extent(), []
@@ -174,7 +173,7 @@ def _extent(label: Annotation, margin: float) -> Bbox:
 
 
 def _obstacles(axes: Axes, half: float) -> Iterator[Bbox]:
-    """Small boxes along every line and on every marker of `axes`, in pixels."""
+    """Small boxes along every line and around every marker of `axes`, in pixels."""
     for bars in (item for item in axes.collections if isinstance(item, LineCollection)):
         for ends in bars.get_segments():
             if len(ends):

@@ -1,4 +1,4 @@
-"""The report of a suite: its studies one below the other, and the tables that span them."""
+"""The report of a suite: a section for each study, and tables across all of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from crossbench.errors import ResultError
 from crossbench.load.labels import load_description
 from crossbench.measure import catalogue
 from crossbench.measure.metric import Metric, View
-from crossbench.measure.statistics import latency_range_table
 from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.columns import metric_text
 from crossbench.report.compare import CellSummary, Run, summarise_cells
 from crossbench.report.predecessor import predecessor_entries
+from crossbench.report.sections import ranges_table
 from crossbench.report.sweep import question, read_runs, summary_rows
 from crossbench.report.sweep_tables import best_of, estimate_text, unfinished
 from crossbench.report.tables import markdown_table
@@ -35,16 +35,16 @@ _BACKEND_METRICS = (
 
 @dataclass(frozen=True, slots=True)
 class SuiteState:
-    """What a suite was started for, as its folder remembers it."""
+    """The studies and overrides of a suite, as saved in its folder."""
 
     studies: tuple[str, ...]
     overrides: tuple[str, ...]
-    skipped: Mapping[str, str]  # study: why this machine cannot run it
+    skipped: Mapping[str, str]  # study: the reason why this machine cannot run it
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """One study of a suite: its runs are empty where it was skipped or is still to be run."""
+    """One study of a suite; `runs` is empty if it was skipped or has not run yet."""
 
     name: str
     state: str
@@ -56,20 +56,20 @@ def read_suite(folder: Path) -> SuiteState:
     """Read `folder`/suite.json.
 
     Raises:
-        ResultError: there is none, or it is not one of a suite.
+        ResultError: the file is missing or is not that of a suite.
     """
     try:
         found = json.loads((folder / SUITE_FILE).read_text("utf-8"))
         return SuiteState(tuple(found["studies"]), tuple(found["overrides"]), found["skipped"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultError(
-            f"{folder} is no folder of a suite ({error}): give the one that "
-            "`python -m crossbench.suite` has printed"
+            f"{folder} is not the folder of a suite ({error}): give the folder that "
+            "`python -m crossbench.suite` printed"
         ) from error
 
 
 def exit_status(folder: Path) -> int | None:
-    """The exit status of the study in `folder`; None: it has not run to its end."""
+    """The exit status of the study in `folder`; None if it has not run to its end."""
     try:
         return int(json.loads((folder / STUDY_FILE).read_text("utf-8"))["exit_status"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -77,7 +77,7 @@ def exit_status(folder: Path) -> int | None:
 
 
 def write_suite_report(folder: Path) -> Path:
-    """Write `report.md` from what the studies' folders hold; returns it."""
+    """Write `report.md` from the results in the studies' folders; return its path."""
     state = read_suite(folder)
     studies = [_read_study(folder, name, state) for name in state.studies]
     runs = [
@@ -89,15 +89,17 @@ def write_suite_report(folder: Path) -> Path:
         ("Backends", _backends(runs)),
         ("Throughput by latency range", _ranges(runs)),
         ("Recommendations", recommendations(runs).removeprefix("## Recommendations\n\n")),
-        *((study.name, _one(study)) for study in studies if study.runs),
-        ("What was skipped", _skipped(state)),
+        *((study.name, _study_section(study)) for study in studies if study.runs),
+        ("Skipped studies", _skipped(state)),
     ]
     written = [(title, text) for title, text in sections if text]
     contents = "\n".join(f"- [{title}](#{_anchor(title)})" for title, _ in written)
     done = sum(bool(study.runs) for study in studies)
-    told = f"{done} of {len(studies)} studies have results"
-    given = f", with {' '.join(f'`{word}`' for word in state.overrides)}" if state.overrides else ""
-    parts = [f"# Suite {folder.resolve().name}", f"{told}{given}.", contents]
+    progress = f"{done} of {len(studies)} studies have results"
+    overrides = (
+        f", with {' '.join(f'`{item}`' for item in state.overrides)}" if state.overrides else ""
+    )
+    parts = [f"# Suite {folder.resolve().name}", f"{progress}{overrides}.", contents]
     parts += [f"## {title}\n\n{text}" for title, text in written]
     path = folder / REPORT_FILE
     with atomic_write(path) as partial:
@@ -109,11 +111,11 @@ def _read_study(folder: Path, name: str, state: SuiteState) -> Study:
     if name in state.skipped:
         return Study(name, "skipped")
     status = exit_status(folder / name)
-    words = {None: "not finished", 0: "finished"}.get(status, "finished, not every cell")
+    outcome = {None: "not finished", 0: "finished"}.get(status, "finished, but not every cell")
     runs = tuple(read_runs(folder / name)) if (folder / name).is_dir() else ()
     if status is not None and not runs:
-        words = "did not start"
-    return Study(name, words, runs, tuple(summarise_cells(runs)))
+        outcome = "did not start"
+    return Study(name, outcome, runs, tuple(summarise_cells(runs)))
 
 
 def _overview(studies: Sequence[Study]) -> str:
@@ -133,22 +135,22 @@ def _overview(studies: Sequence[Study]) -> str:
             " / ".join(found) or ABSENT,
         ])  # fmt: skip
     rate, p95 = catalogue.PAIRS_PER_S.heading, catalogue.P95_LATENCY.heading
-    headers = ["study", "state", "fastest cell", rate, p95, f"predecessor system, {rate}"]
+    headers = ["study", "state", "fastest cell", rate, p95, f"predecessor, {rate}"]
     return markdown_table(headers, rows, "lllrrr")
 
 
 def _baseline_and_optimum(studies: Sequence[Study], runs: Sequence[Run]) -> str:
-    baseline = _first(studies, "baseline")
-    optimum = _first(studies, "optimum")
+    baseline = _best_of_role(studies, "baseline")
+    optimum = _best_of_role(studies, "optimum")
     if optimum is None:
         best = best_of(
             select_candidates(summarise_cells(runs)).cells, lambda cell: cell.throughput, max
         )
-        optimum = (f"fastest of all, {best.name}", best) if best else None
+        optimum = (f"fastest cell, {best.name}", best) if best else None
     if baseline is None or optimum is None or baseline[1].runs == optimum[1].runs:
         return (
-            "It needs numbers of a study that is marked as a baseline (`report.baseline` in "
-            "conf/experiment), and of another cell: they are not here."
+            "Not available: it needs a measured study that is marked as baseline "
+            "(`report.baseline` in conf/experiment), and another measured cell."
         )
     compared = catalogue.shown(View.COMPARISON)
     rows = [_change(metric, baseline[1], optimum[1]) for metric in compared]
@@ -157,9 +159,9 @@ def _baseline_and_optimum(studies: Sequence[Study], runs: Sequence[Run]) -> str:
     return markdown_table(headers, shown, "lrrr")
 
 
-def _first(studies: Sequence[Study], role: str) -> tuple[str, CellSummary] | None:
-    """The fastest cell of the first study marked as `role` (its `report.<role>`) that has one."""
-    marked = [(place, study) for study in studies if (place := _place(study, role)) is not None]
+def _best_of_role(studies: Sequence[Study], role: str) -> tuple[str, CellSummary] | None:
+    """Label and fastest cell of the first study with `report.<role>` that has a measured cell."""
+    marked = [(rank, study) for study in studies if (rank := _role_rank(study, role)) is not None]
     for _, study in sorted(marked, key=lambda item: item[0]):
         kept = [cell for cell in study.cells if not cell.disqualified]
         best = best_of(kept, lambda cell: cell.throughput, max)
@@ -168,8 +170,8 @@ def _first(studies: Sequence[Study], role: str) -> tuple[str, CellSummary] | Non
     return None
 
 
-def _place(study: Study, role: str) -> int | None:
-    """Which of the studies marked as `role` it is, from 1; None: it is none of them."""
+def _role_rank(study: Study, role: str) -> int | None:
+    """The study's `report.<role>`, its rank among the studies of this role; None without one."""
     places = [run.result.config.value(f"report.{role}") for run in study.runs]
     return min((place for place in places if place is not None), default=None)
 
@@ -181,7 +183,7 @@ def _change(metric: Metric, before: CellSummary, after: CellSummary) -> list[str
 
 
 def _backends(runs: Sequence[Run]) -> str:
-    """Each backend's best cell among those that only its own choice sets apart."""
+    """The fastest cell of each backend and precision."""
     cells = select_candidates(summarise_cells(runs)).cells
     by_backend: dict[tuple[str, str], list[CellSummary]] = {}
     for cell in cells:
@@ -204,38 +206,33 @@ def _backends(runs: Sequence[Run]) -> str:
                *(metric.heading for metric in _BACKEND_METRICS), "run"]  # fmt: skip
     align = "llllr" + "".join(metric.align for metric in _BACKEND_METRICS) + "l"
     return (
-        f"{markdown_table(headers, rows, align)}\n\nDevice memory is that of a "
-        "GPU; on a CPU the resident set holds all."
+        f"{markdown_table(headers, rows, align)}\n\nDevice memory is GPU memory; on a "
+        "CPU, all memory is in the resident set."
     )
 
 
 def _ranges(runs: Sequence[Run]) -> str:
-    """The reference's table, over the requests of every cell that served a model."""
+    """The predecessor's table: throughput by latency range, over the requests of all candidates."""
     chosen = {
         run.name for cell in select_candidates(summarise_cells(runs)).cells for run in cell.runs
     }
     records: list[RequestRecord] = [
         record for run in runs if run.name in chosen for record in run.records
     ]
-    rows = [
-        [row.label, number(row.mean_pairs_per_s), number(row.min_pairs_per_s),
-         number(row.max_pairs_per_s), str(row.requests)]
-        for row in latency_range_table(records)
-    ]  # fmt: skip
-    if not rows:
+    table = ranges_table(records, "pairs")
+    if not table:
         return ""
-    headers = ["latency", "average (pairs/s)", "min (pairs/s)", "max (pairs/s)", "requests"]
     return (
-        f"{markdown_table(headers, rows, 'lrrrr')}\n\nOf single requests (a request's pairs over "
-        f"its latency), over {counted(len(chosen), 'run')}; the ranges are of all their latencies "
-        "together."
+        f"{table}\n\nThe throughput of a single request is its pairs divided by its latency. The "
+        f"table covers {counted(len(chosen), 'run')}; the ranges are percentiles of all their "
+        "latencies together."
     )
 
 
-def _one(study: Study) -> str:
+def _study_section(study: Study) -> str:
     headers, rows, align = summary_rows([run.result for run in study.runs], reasons=False)
     table = markdown_table(headers, rows, align)
-    link = f"[Its report]({study.name}/{REPORT_FILE})"
+    link = f"[Report of this study]({study.name}/{REPORT_FILE})"
     return "\n\n".join(filter(None, [question(study.runs), table, unfinished(study.cells), link]))
 
 
@@ -245,5 +242,5 @@ def _skipped(state: SuiteState) -> str:
 
 
 def _anchor(title: str) -> str:
-    """As GitHub and most renderers make it of a heading."""
+    """The anchor of a heading, as GitHub and most renderers derive it."""
     return title.lower().replace(" ", "-")

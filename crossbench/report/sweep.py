@@ -1,4 +1,4 @@
-"""The report of a sweep, written from its cells' files alone, and its table for a terminal."""
+"""The report of a sweep, written from the result files of its cells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crossbench.report.columns import text_with_unit
 from crossbench.report.compare import CellSummary, Estimate, Run, ratio, summarise_cells
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, fact_text
-from crossbench.report.predecessor import beside_predecessor
+from crossbench.report.predecessor import predecessor_section
 from crossbench.report.ranking import quality_reason, sweep_quality
 from crossbench.report.sweep_tables import (
     all_cells,
@@ -36,14 +36,14 @@ from crossbench.wording import ABSENT, number
 
 CSV_FILE = "results.csv"
 __all__ = ["read_runs", "summary_rows", "terminal_table", "write_csv", "write_sweep_report"]
-_PLACE = ("host", "cpu", "cores_usable", "os", "git_commit", "git_dirty")
+_ENVIRONMENT_KEYS = ("host", "cpu", "cores_usable", "os", "git_commit", "git_dirty")
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Every run of the sweep in its order: the numbered subfolders.
+    """Read every run of the sweep from its numbered subfolders, in their order.
 
-    A folder without a readable result is a run that failed, with the reason as its error; one whose
-    requests cannot be read has its numbers, and a warning.
+    A folder without a readable result becomes a failed run whose error says why. A run whose
+    request records cannot be read keeps its metrics and has a warning.
     """
     runs = []
     for path in cell_folders(folder):
@@ -57,7 +57,7 @@ def read_runs(folder: Path) -> list[Run]:
 
 
 def write_sweep_report(folder: Path) -> Path:
-    """Write `report.md`, `results.csv` and `plots/` into the sweep's folder; returns the report."""
+    """Write `report.md`, `results.csv` and `plots/` into `folder`; return the report's path."""
     runs = read_runs(folder)
     cells, axes = summarise_cells(runs), varying([run.result.config for run in runs])
     write_csv(runs, folder / CSV_FILE)
@@ -72,7 +72,7 @@ def write_sweep_report(folder: Path) -> Path:
         *plots.markdown(folder),
         _plot_note(cells, bool(plots.paths)),
         sweep_quality(cells),
-        beside_predecessor(
+        predecessor_section(
             [(_label_with_backend(cell), run.result) for cell in cells for run in cell.runs]
         ),
         _failures(cells),
@@ -92,7 +92,7 @@ def _plots(cells: Sequence[CellSummary], axes: Sequence[str], folder: Path) -> M
 
 
 def write_csv(runs: Sequence[Run], path: Path) -> None:
-    """One row per run: folder, status, the whole flattened configuration, every metric."""
+    """Write one row per run: folder, status, the whole flattened configuration, every metric."""
     flats = [flatten(run.result.config) for run in runs]
     settings = dict.fromkeys(key for flat in flats for key in flat)
     metrics = sorted({name for run in runs for name in run.result.metrics})
@@ -109,7 +109,7 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
 
 
 def question(runs: Sequence[Run]) -> str:
-    """What the study asks; cells of which an override made a question of its own ask theirs."""
+    """The questions of the study (the config key `study`), each once, in italics."""
     asked = dict.fromkeys(str(run.result.config.value("study") or "") for run in runs)
     return "\n\n".join(f"*{text}*" for text in asked if text)
 
@@ -120,44 +120,49 @@ def _label_with_backend(cell: CellSummary) -> str:
 
 
 def _answer(cells: Sequence[CellSummary]) -> str:
-    finished = [cell for cell in cells if cell.throughput is not None]
+    measured = [cell for cell in cells if cell.throughput is not None]
     if not cells:
         return "**No cell was run.**"
-    if not finished:
-        return "**No cell finished**: see below why."
-    if len(finished) == 1:
-        return f"Only one cell has numbers, {_told(finished[0])}: there is nothing to compare."
+    if not measured:
+        return "**No cell finished.** The reasons are listed below."
+    if len(measured) == 1:
+        only = _description(measured[0])
+        return f"Only one cell was measured, {only}, so there is nothing to compare."
     candidates = select_candidates(cells)
     fastest = best_of(contenders(candidates), lambda cell: cell.throughput, max)
-    quickest = best_of(contenders(candidates), lambda cell: cell.p95, min)
+    lowest_p95 = best_of(contenders(candidates), lambda cell: cell.p95, min)
     lines = []
     if fastest is not None:
         ties = _ties(fastest, candidates.cells, lambda cell: cell.throughput)
-        lines.append(f"Highest throughput: {_told(fastest)}{_speedup(fastest, finished[0])}.{ties}")
-    if quickest is not None:
-        ties = _ties(quickest, candidates.cells, lambda cell: cell.p95)
-        lines.append(f"Lowest {P95_LATENCY.title}: {_told(quickest)}.{ties}")
-    if fastest is None and len(finished) == sum(cell.disqualified for cell in finished):
-        return f"**All {len(finished)} cells with numbers change the ranking**: see Quality below."
-    lines += [f"{_told(cell)}." for cell in candidates.cells if fastest is None]
-    beside = [
-        f"**{cell.label}**, {estimate_text(cell.throughput)} {cell.unit}/s, "
-        f"{candidates.excluded[cell.label]}"
-        for cell in finished
+        lines.append(
+            f"Highest throughput: {_description(fastest)}{_speedup(fastest, measured[0])}.{ties}"
+        )
+    if lowest_p95 is not None:
+        ties = _ties(lowest_p95, candidates.cells, lambda cell: cell.p95)
+        lines.append(f"Lowest {P95_LATENCY.title}: {_description(lowest_p95)}.{ties}")
+    if fastest is None and len(measured) == sum(cell.disqualified for cell in measured):
+        return (
+            f"**All {len(measured)} measured cells change the ranking**: see Ranking quality below."
+        )
+    lines += [f"{_description(cell)}." for cell in candidates.cells if fastest is None]
+    excluded = [
+        f"**{cell.label}**, {estimate_text(cell.throughput)} {cell.unit}/s "
+        f"({candidates.excluded[cell.label]})"
+        for cell in measured
         if cell.label in candidates.excluded and not cell.disqualified
     ]
-    lines += [f"Not in the running: {'; '.join(beside)}."] if beside else []
+    lines += [f"Excluded from the comparison: {'; '.join(excluded)}."] if excluded else []
     lines += [
-        f"**{cell.label}** changes the ranking, so it does not count: {quality_reason(cell)}."
-        for cell in finished
+        f"**{cell.label}** changes the ranking, so it is excluded: {quality_reason(cell)}."
+        for cell in measured
         if cell.disqualified
     ]
-    if len(finished) < len(cells):
-        lines.append(f"{len(finished)} of {len(cells)} cells have numbers.")
+    if len(measured) < len(cells):
+        lines.append(f"{len(measured)} of {len(cells)} cells were measured.")
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _told(cell: CellSummary) -> str:
+def _description(cell: CellSummary) -> str:
     p95 = (
         f" at a {P95_LATENCY.short} of {text_with_unit(P95_LATENCY, cell.metrics)}"
         if cell.p95
@@ -170,7 +175,7 @@ def _speedup(cell: CellSummary, first: CellSummary) -> str:
     if cell is first or cell.throughput is None or first.throughput is None:
         return ", the first cell" if cell is first else ""
     times = number(ratio(cell.throughput, first.throughput).value)
-    return f", {times} times the first cell ({first.label})"
+    return f", {times} times the throughput of the first cell ({first.label})"
 
 
 def _ties(
@@ -185,14 +190,14 @@ def _ties(
 
 
 def _notes(runs: Sequence[Run]) -> str:
-    """Warnings of the cells, each once, with the cells it is about where these are not all."""
-    about: dict[str, list[str]] = {}
+    """The cells' warnings, each once; one that does not concern all cells lists those it does."""
+    names_by_note: dict[str, list[str]] = {}
     for run in runs:
         for note in (run.result.model.get("caveat"), *run.result.warnings):
             if note:
-                about.setdefault(" ".join(str(note).split()), []).append(run.name)
+                names_by_note.setdefault(" ".join(str(note).split()), []).append(run.name)
     lines = []
-    for note, names in about.items():
+    for note, names in names_by_note.items():
         measured = [run for run in runs if run.result.config]
         where = "" if len(names) >= len(measured) else f" (cell {', '.join(names)})"
         lines.append(f"> **Note:** {note}{where}")
@@ -216,23 +221,23 @@ def _plot_note(cells: Sequence[CellSummary], drawn: bool) -> str:
     missing = sum(cell.throughput is None for cell in cells)
     if not drawn:
         return ""
-    plural = "cell has" if missing == 1 else "cells have"
-    absent = f" {missing} {plural} no numbers and no place in the plots." if missing else ""
+    subject = "cell was" if missing == 1 else "cells were"
+    absent = f" {missing} {subject} not measured, so the plots do not show them." if missing else ""
     crossed = ""
     if any(cell.disqualified for cell in cells):
-        crossed = " Crossed points change the ranking and are no part of the frontier."
-    return f"Error bars are the 95 % intervals of the table above.{crossed}{absent}"
+        crossed = " Crossed-out points change the ranking and are not part of the frontier."
+    return f"Error bars are 95 % intervals.{crossed}{absent}"
 
 
 def _failures(cells: Sequence[CellSummary]) -> str:
     why = unfinished(cells)
-    return f"## What did not finish\n\n{why}" if why else ""
+    return f"## Cells that did not finish\n\n{why}" if why else ""
 
 
 def _environment(runs: Sequence[Run]) -> str:
-    """Where it ran; several values of one thing mean that cells are not quite comparable."""
+    """The machine and versions of the runs, with a warning if they differ between cells."""
     rows, mixed = [], []
-    for key in _PLACE:
+    for key in _ENVIRONMENT_KEYS:
         values = dict.fromkeys(
             fact_text(run.result.environment[key]) for run in runs if key in run.result.environment
         )
@@ -241,5 +246,7 @@ def _environment(runs: Sequence[Run]) -> str:
             mixed += [MACHINE.get(key, key)] if len(values) > 1 else []
     if not rows:
         return ""
-    warning = f"\n\nThe cells differ in {', '.join(mixed)}: compare with care." if mixed else ""
+    warning = (
+        f"\n\nThe cells differ in {', '.join(mixed)}, so compare them with care." if mixed else ""
+    )
     return f"## Environment\n\n{markdown_table(['', 'value'], rows)}{warning}"

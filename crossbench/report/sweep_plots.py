@@ -1,4 +1,4 @@
-"""A sweep's plots: throughput and p95 along the axis that varies, and the frontier of both."""
+"""A sweep's plots: throughput and p95 along one axis or per cell, and the frontier of both."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _BOTH = f"{_RATE} and {P95_LATENCY.title}"
 
 
 def sweep_plots(cells: Sequence[CellSummary], axes: Sequence[str], folder: Path) -> dict[str, Draw]:
-    """What can be drawn of the measured cells into `folder`, by title."""
+    """Plots of the measured cells by title; drawing them writes into `folder`."""
     measured = [
         (cell, cell.throughput, cell.p95)
         for cell in cells
@@ -83,12 +83,12 @@ def _by_axis(
     names: dict[str, str],
     folder: Path,
 ) -> Path:
-    """Two panels, one line per combination of the other axes, intervals as error bars.
+    """Plot throughput and p95 along `along`, one line per combination of the other axes.
 
-    A line has a gap where one of its cells is `absent`, for nobody knows how it would go there. A
-    cell that changes the ranking is crossed out.
+    Error bars are 95 % intervals. A line has a gap at cells without measurements (`absent`). Cells
+    that change the ranking are crossed out.
     """
-    unfit = [item for item in measured if item[0].disqualified]
+    disqualified = [item for item in measured if item[0].disqualified]
     places = [float(cell.flat[along]) for cell, *_ in measured]
     gaps = [
         cell
@@ -97,7 +97,7 @@ def _by_axis(
         and min(places) < float(cell.flat[along]) < max(places)
     ]
     values = sorted({*places, *(float(cell.flat[along]) for cell in gaps)})
-    texts = [*names.values(), *([DISQUALIFIED] if unfit else [])]
+    texts = [*names.values(), *([DISQUALIFIED] if disqualified else [])]
     with figure(3.3 + LEGEND_ROW_IN * legend_rows(texts)) as made:
         panels = made.subplots(1, 2)
         for index, (key, name) in enumerate(names.items()):
@@ -120,12 +120,12 @@ def _by_axis(
                 xlabel=f"{_unit(measured)} per request (batch)" if along == "batch" else along
             )
             panel.set_ylim(bottom=0)
-        for cell, *estimates in unfit:
+        for cell, *estimates in disqualified:
             for panel, estimate in zip(panels, estimates, strict=True):
                 panel.plot(float(cell.flat[along]), estimate.value, **CROSS_STYLE)
         handles = [
             *panels[0].get_legend_handles_labels()[0],
-            *([disqualified_entry()] if unfit else []),
+            *([disqualified_entry()] if disqualified else []),
         ]
         if handles:
             legend_below(made, handles)
@@ -133,14 +133,14 @@ def _by_axis(
 
 
 def _bars(measured: Sequence[Measured], folder: Path) -> Path:
-    """Where no number varies: one bar per cell, in the sweep's order.
+    """Plot one bar per cell in the sweep's order, used if no numeric axis varies.
 
-    That of a cell that changes the ranking is crossed out.
+    Cells that change the ranking are crossed out.
     """
-    unfit = [row for row, (cell, *_) in enumerate(measured) if cell.disqualified]
+    disqualified = [row for row, (cell, *_) in enumerate(measured) if cell.disqualified]
     labels = _unique([shorten(cell.label, _BAR_CHARACTERS) for cell, *_ in measured])
     rows = np.arange(len(measured))
-    with figure(1.1 + 0.27 * len(measured) + LEGEND_ROW_IN * bool(unfit)) as made:
+    with figure(1.1 + 0.27 * len(measured) + LEGEND_ROW_IN * bool(disqualified)) as made:
         panels = made.subplots(1, 2, sharey=True)
         titles = (rate_label(measured), P95_LATENCY.label)
         for column, (panel, title) in enumerate(zip(panels, titles, strict=True)):
@@ -151,14 +151,14 @@ def _bars(measured: Sequence[Measured], folder: Path) -> Path:
             for row, estimate, end in zip(rows, estimates, ends, strict=True):
                 panel.annotate(number(estimate.value), (end, row), (4, 0), va="center",
                                textcoords="offset points", fontsize=8.5)  # fmt: skip
-            for place in unfit:
+            for place in disqualified:
                 panel.plot(estimates[place].value / 2, place, **CROSS_STYLE)
             panel.set(xlabel=title, xlim=(0, max(ends) * 1.28))
             panel.locator_params(axis="x", nbins=4, prune="upper")
             panel.grid(visible=False, axis="y")
         panels[0].set_yticks(rows, labels)
         panels[0].set_ylim(len(measured) - 0.5, -0.5)
-        if unfit:
+        if disqualified:
             legend_below(made, [disqualified_entry()])
         return save(made, folder, "by_cell")
 
@@ -168,7 +168,7 @@ def _unit(measured: Sequence[Measured]) -> str:
 
 
 def _unique(texts: Sequence[str]) -> list[str]:
-    """Names that shortening made equal are told apart by a number."""
+    """Number the names that shortening has made equal."""
     return [
         f"{text} ({texts[: index + 1].count(text)})" if texts.count(text) > 1 else text
         for index, text in enumerate(texts)
@@ -187,7 +187,7 @@ def _errorbar(
 
 
 def _thin_ticks(axes: Axes, values: Sequence[float]) -> None:
-    """Where many values crowd the axis, write only every other (third, …) one."""
+    """Label only every second (third, …) value if there are many."""
     step = -(-len(values) // 8)
     kept = list(values[::step])
     axes.set_xticks(kept, [f"{value:g}" for value in kept])

@@ -1,4 +1,4 @@
-"""The tables of a sweep's cells: the report's, and the short one for a terminal."""
+"""The tables of a sweep's cells: the one in the report and the short one for the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
 from crossbench.measure.metric import View
 from crossbench.measure.ranking import Verdict
 from crossbench.report.advice.candidates import Candidates, select_candidates
-from crossbench.report.axes import varying
+from crossbench.report.axes import label, varying
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.columns import columns, metric_text
 from crossbench.report.compare import (
@@ -31,8 +31,9 @@ from crossbench.report.tables import (
 from crossbench.results import RunResult, Status
 from crossbench.wording import ABSENT, number
 
-_SAME = "≈ "
-_TERMINAL_VALUE = 28  # characters of one value in the terminal's table
+_SAME_MARK = "≈ "
+# Most characters in one column of the terminal's table
+_TERMINAL_VALUE = 28
 _TERMINAL_REASON = 60
 GetEstimate = Callable[[CellSummary], Estimate | None]
 
@@ -40,12 +41,12 @@ GetEstimate = Callable[[CellSummary], Estimate | None]
 def summary_rows(
     results: Sequence[RunResult], *, reasons: bool
 ) -> tuple[list[str], list[list[str]], str]:
-    """(headers, rows, alignment) of the short table: a row per cell, the highest throughput marked
-    `*`; its column is the first that is aligned to the right.
+    """Return headers, rows and alignment of the short table: one row per cell.
 
-    Cells whose throughput cannot be told from the highest are marked `≈`; cells that are not in
-    the running (see `choose`) have no mark, or `✗` where they change the ranking. With `reasons`
-    the status has the beginning of why a cell did not finish.
+    The throughput column is the first right-aligned one. `*` marks the highest throughput and `≈`
+    those that are not distinguishable from it. Cells that are excluded (see `select_candidates`)
+    have no mark, or `✗` if they change the ranking. With `reasons`, the status of a cell that did
+    not finish is followed by the start of its error message.
     """
     cells = summarise_cells([Run(str(index), result) for index, result in enumerate(results)])
     axes = varying([result.config for result in results])
@@ -82,44 +83,47 @@ def summary_rows(
 
 
 def terminal_table(results: Sequence[RunResult]) -> str:
-    """The short table as text, with the legend that its marks need."""
+    """The short table as text, with a legend of the marks that it uses."""
     headers, rows, align = summary_rows(results, reasons=True)
-    names = align.index("r")  # before the throughput
+    rate_column = align.index("r")
     lines = [plain_table(headers, rows, align)]
-    throughput = " ".join(row[names] for row in rows)
+    throughput = " ".join(row[rate_column] for row in rows)
     legend = {
         "*": "* highest throughput",
-        "✗": "✗ changes the ranking, so it does not count",
-        _SAME.strip(): "≈ not distinguishable from it",
+        "✗": "✗ changes the ranking, so it is excluded",
+        _SAME_MARK.strip(): "≈ not distinguishable from the highest",
         "±": "± 95 % interval",
     }
     used = [text for mark, text in legend.items() if mark in throughput]
-    if any("±" not in row[names] != ABSENT for row in rows):
-        used.append("without ± the spread is unknown")
-    if any("~" in cell for row in rows for cell in row[names:]):
-        used.append("~ fewer than five requests beyond")
+    if any("±" not in row[rate_column] != ABSENT for row in rows):
+        used.append("no ±: spread unknown")
+    if any("~" in cell for row in rows for cell in row[rate_column:]):
+        used.append("~ unreliable: fewer than five requests lie beyond this percentile")
     lines += ["", "; ".join(used)] if used else []
-    if len(results) > 1 and (why := _whole_reasons(results)):
+    if len(results) > 1 and (why := _cut_reasons(results)):
         lines += ["", *why]
     return "\n".join(lines)
 
 
-def _whole_reasons(results: Sequence[RunResult]) -> list[str]:
-    """The reasons that the table has no room for, each once: their ends say what to do."""
-    about: dict[str, list[str]] = {}
-    for number_, result in enumerate(results):
+def _cut_reasons(results: Sequence[RunResult]) -> list[str]:
+    """The error messages that the table had to cut, each once, in full and with its cells."""
+    axes = varying([result.config for result in results])
+    cells_by_reason: dict[str, list[str]] = {}
+    for result in results:
         reason = " ".join((result.error or "").split())
         if result.status is not Status.FINISHED and len(reason) > _TERMINAL_REASON - 2:
-            about.setdefault(f"{result.status}: {reason}", []).append(str(number_))
-    return [f"cell {', '.join(names)} {reason}" for reason, names in about.items()]
+            names = cells_by_reason.setdefault(f"{result.status}: {reason}", [])
+            names.append(label(result.config, axes))
+    return [f"{', '.join(names)}: {reason}" for reason, names in cells_by_reason.items()]
 
 
 def all_cells(cells: Sequence[CellSummary], axes: Sequence[str], folder: Path) -> str:
+    """The report's table of all cells, with the legend of its marks; empty without cells."""
     if not cells:
         return ""
     candidates = select_candidates(cells)
     fastest = best_of(contenders(candidates), lambda cell: cell.throughput, max)
-    quickest = best_of(contenders(candidates), lambda cell: cell.p95, min)
+    lowest_p95 = best_of(contenders(candidates), lambda cell: cell.p95, min)
     first = next((cell for cell in cells if cell.throughput is not None), None)
     metrics = columns(View.SWEEP, [cell.metrics for cell in cells])
     checked = any(verdict_text(cell) != ABSENT for cell in cells)
@@ -130,13 +134,13 @@ def all_cells(cells: Sequence[CellSummary], axes: Sequence[str], folder: Path) -
     for cell in cells:
         texts = {metric: metric_text(metric, cell.metrics) for metric in metrics}
         if P95_LATENCY in texts:
-            texts[P95_LATENCY] = _marked(texts[P95_LATENCY], cell, quickest, candidates, _p95)
+            texts[P95_LATENCY] = _marked(texts[P95_LATENCY], cell, lowest_p95, candidates, _p95)
         rows.append([
             ", ".join(_link(run.name, folder) for run in cell.runs),
             *_axis_values(cell, axes),
             cell.status,
             _marked(estimate_text(cell.throughput), cell, fastest, candidates, _throughput),
-            _times(cell, first),
+            _speedup_text(cell, first),
             *texts.values(),
             *([verdict_text(cell)] * checked),
         ])  # fmt: skip
@@ -170,7 +174,7 @@ def _marked(
     return same_mark(get(cell), get(best)) + text
 
 
-def _times(cell: CellSummary, first: CellSummary | None) -> str:
+def _speedup_text(cell: CellSummary, first: CellSummary | None) -> str:
     if first is None or first.throughput is None or cell.throughput is None:
         return ABSENT
     if cell.unit != first.unit:
@@ -179,57 +183,58 @@ def _times(cell: CellSummary, first: CellSummary | None) -> str:
         return "1×"
     text = f"{number(ratio(cell.throughput, first.throughput).value)}×"
     apart = distinguishable(cell.throughput, first.throughput)
-    return f"{text} ?" if apart is None else text if apart else _SAME + text
+    return f"{text} ?" if apart is None else text if apart else _SAME_MARK + text
 
 
 def _legend(cells: Sequence[CellSummary], candidates: Candidates) -> str:
     measured = [cell for cell in cells if cell.throughput is not None]
     if not measured:
-        return "No cell has numbers."
+        return "No cell was measured."
     notes = []
     if len(measured) > 1:
-        among = "of all" if len(candidates.cells) == len(measured) else "of those in the running"
-        bold = f"Bold: the best {among}. " if contenders(candidates) else ""
+        best = "cell" if len(candidates.cells) == len(measured) else "of the compared cells"
+        bold = f"Bold marks the best {best}. " if contenders(candidates) else ""
         notes.append(
-            f"{bold}`≈`: its difference (from the best; in the speed-up, from the "
-            "first cell with numbers) is within the 95 % intervals, so it may be chance."
+            f"{bold}`≈`: the difference from the best cell (in the speed-up column, from the first "
+            "measured cell) is within the 95 % intervals, so it may be chance."
         )
     if any(cell.finished > 1 for cell in cells):
         notes.append(
-            "Repeats are averaged; ± is the 95 % interval of that mean, with the relative spread "
-            "between repeats pooled over all cells."
+            "Values are means over the repeats. ± is the 95 % interval of the mean; the relative "
+            "spread between repeats is pooled over all cells."
         )
     elif any(cell.throughput and cell.throughput.half_width is not None for cell in measured):
         notes.append(
-            "± is the 95 % interval from window to window within one run; that of p95 comes from "
-            "its order statistics. Neither knows how much a second run would differ: `repeat=1,2,3`"
-            " measures that."
+            "± is the 95 % interval, estimated from the time windows within one run; the interval "
+            "of p95 comes from its order statistics. Neither shows how much a second run would "
+            "differ: `repeat=1,2,3` measures that."
         )
     if any(cell.throughput and cell.throughput.half_width is None for cell in measured):
         notes.append(
-            "Without ± a run had too few windows to tell its spread, and its differences may be "
-            "chance (`?`)."
+            "A value without ± comes from a run with too few time windows to estimate its spread, "
+            "so a difference from it may be chance (`?`)."
         )
-    notes.append("`~`: fewer than five requests lie beyond that percentile.")
+    notes.append("`~` marks an unreliable percentile: fewer than five requests lie beyond it.")
     if any(cell.verdict not in (None, Verdict.UNCHECKED) for cell in cells):
         notes.append(
-            "Ranking: see Quality below; a cell that changes it (`✗`) is never the best of all."
+            "The ranking column is explained under Ranking quality below. A cell that changes the "
+            "ranking (`✗`) is never the best."
         )
     return " ".join(notes)
 
 
 def contenders(candidates: Candidates) -> Sequence[CellSummary]:
-    """The cells of which one may be called the best; none where there is nothing to compare."""
+    """The cells of which one can be called the best; empty if there is nothing to compare."""
     return candidates.cells if candidates.comparable > 1 else ()
 
 
 def best_of(
-    candidates: Sequence[CellSummary],
+    cells: Sequence[CellSummary],
     get: GetEstimate,
     pick: Callable[[list[float]], float],
 ) -> CellSummary | None:
-    """The candidate with the highest (`pick` max) or lowest (min) value; None without any."""
-    found = [(value, cell) for cell in candidates if (value := get(cell)) is not None]
+    """The cell with the highest (`pick=max`) or lowest (`pick=min`) value; None without a value."""
+    found = [(value, cell) for cell in cells if (value := get(cell)) is not None]
     if not found:
         return None
     wanted = pick([value.value for value, _ in found])
@@ -239,7 +244,7 @@ def best_of(
 def same_mark(a: Estimate | None, b: Estimate | None) -> str:
     if a is None or b is None or a is b:
         return ""
-    return _SAME if distinguishable(a, b) is False else ""
+    return _SAME_MARK if distinguishable(a, b) is False else ""
 
 
 def estimate_text(estimate: Estimate | None) -> str:
@@ -250,16 +255,16 @@ def estimate_text(estimate: Estimate | None) -> str:
 
 
 def unfinished(cells: Sequence[CellSummary]) -> str:
-    """A list of why cells did not finish: each reason whole and once, with the cells it is of."""
-    about: dict[tuple[str, str], list[str]] = {}
+    """A list of the reasons why cells did not finish: each once and in full, with its cells."""
+    names_by_reason: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         for run in cell.failures:
             reason = " ".join((run.result.error or "no reason was recorded").split())
-            known = f"{run.name} ({cell.label})" if run.result.config else run.name
-            about.setdefault((str(run.result.status), reason), []).append(known)
+            name = f"{run.name} ({cell.label})" if run.result.config else run.name
+            names_by_reason.setdefault((str(run.result.status), reason), []).append(name)
     return "\n".join(
         f"- {'Cell' if len(names) == 1 else 'Cells'} {', '.join(names)}: **{status}**: {reason}"
-        for (status, reason), names in about.items()
+        for (status, reason), names in names_by_reason.items()
     )
 
 

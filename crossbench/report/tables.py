@@ -1,4 +1,4 @@
-"""Numbers and tables as text: aligned Markdown, and the same for a terminal."""
+"""Numbers and tables as text, for Markdown and for the terminal."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ Row = Sequence[str]
 
 
 def percentile_text(value: float | None, q: float, n: int, unit: str = "") -> str:
-    """A percentile, marked with the number of requests where these hardly support it."""
+    """A percentile as text, marked with the number of requests `n` if these are too few."""
     text = f"{number(value)} {unit}".rstrip()
     return text if value is None or percentile_supported(q, n) else f"~{text} (n={n})"
 
 
 def interval_text(low: float, high: float) -> str:
-    """`low` to `high` with the digits that their distance calls for."""
+    """`low … high` with as many decimals as their distance needs."""
     size = math.floor(math.log10(high - low)) if high > low else 0
     digits = max(0, 1 - size)
     return f"{low:,.{digits}f} … {high:,.{digits}f}"
 
 
 def plus_minus(value: float, half: float) -> str:
-    """`value ± half`: the half-width to two digits, the value to the same place."""
+    """`value ± half`: the half-width to two digits, the value to the same decimal place."""
     if half <= 0:
         return number(value)
     places = max(0, 1 - math.floor(math.log10(half)))
-    # No more digits than number() gives: a tiny half-width does not make the value more exact.
+    # No more digits than number() gives, even if the half-width is tiny.
     places = min(places, max(0, 4 - math.floor(math.log10(abs(value) or 1.0))))
     return f"{value:,.{places}f} ± {half:,.{places}f}"
 
 
 def shorten(text: str, width: int) -> str:
-    """A name on one line of at most `width` characters, cut in the middle: both ends tell."""
+    """A name on one line of at most `width` characters, cut in the middle, as both ends matter."""
     line = " ".join(text.split())
     if len(line) <= width:
         return line
@@ -45,13 +45,13 @@ def shorten(text: str, width: int) -> str:
 
 
 def cut(text: str, width: int) -> str:
-    """A sentence on one line of at most `width` characters, cut at its end."""
+    """A sentence on one line of at most `width` characters, cut at the end."""
     line = " ".join(text.split())
     return line if len(line) <= width else f"{line[: width - 1].rstrip()}…"
 
 
 def markdown_table(headers: Row, rows: Sequence[Row], align: str = "") -> str:
-    """A Markdown table that is aligned as plain text too; `align` has an l or r per column."""
+    """A Markdown table, also aligned as plain text; `align` has an l or r per column."""
     cells = [[_escape(cell) for cell in row] for row in (headers, *rows)]
     align = align.ljust(len(headers), "l")
     widths = [max(3, *(_width(row[column]) for row in cells)) for column in range(len(headers))]
@@ -63,7 +63,7 @@ def markdown_table(headers: Row, rows: Sequence[Row], align: str = "") -> str:
 
 
 def plain_table(headers: Row, rows: Sequence[Row], align: str = "") -> str:
-    """The same for a terminal: columns apart by two spaces, a rule below the headers."""
+    """A table for the terminal: two spaces between columns and a rule below the headers."""
     align = align.ljust(len(headers), "l")
     widths = [
         max(_width(row[column]) for row in (headers, *rows)) for column in range(len(headers))
@@ -83,7 +83,7 @@ def _pad(cell: str, width: int, side: str) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns on a terminal: East Asian wide characters take two, combining ones none."""
+    """Width on a terminal: East Asian wide characters take two columns, combining ones none."""
     return sum(
         0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
         for char in text

@@ -1,9 +1,8 @@
-"""The measured process: `python -m crossbench.runner CELL_DIR` measures the cell of CELL_DIR.
+"""The cell process: `python -m crossbench.runner CELL_DIR` measures the cell of CELL_DIR.
 
-Without CELL_DIR it waits for one, as a line of JSON on its standard input. It reads config.yaml and
-writes result.json and requests.parquet. It knows no MLflow, no plots and no web. Its standard
-output is a pipe of events; it ends when its standard input closes, so a parent that is killed
-leaves no orphan.
+Without CELL_DIR it reads the folder from standard input, as one line of JSON. It reads config.yaml
+and writes result.json, requests.parquet and quality.parquet. Its standard output is a pipe of
+events. It ends when its standard input closes, so that it never outlives its parent process.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from crossbench.system.command import os_error_message
 
 
 def _end_with_parent() -> None:
-    """Kill this process group once standard input closes: then nobody waits for the result."""
+    """Kill this process group when standard input closes, because the parent process has ended."""
 
     def wait() -> None:
         while os.read(0, 4096):
@@ -36,11 +35,12 @@ def _end_with_parent() -> None:
 
 
 def main(folder: Path) -> None:
+    """Measure the cell in `folder` and write its result."""
     events = EventStream.take_over_stdout()
     _end_with_parent()
     outcome = measure_cell(load_config(folder), events)
-    # What was measured is safe before the reference takes memory and time of its own; a disk that
-    # has no room for the single requests may have it for their numbers
+    # Save the measurement before the reference model takes memory and time. The result is written
+    # even if the disk has no space for the request records.
     result = outcome.result
     if outcome.records:
         result = saved(result, lambda: save_records(outcome.records, folder))
@@ -53,7 +53,7 @@ def main(folder: Path) -> None:
 
 
 def saved(result: RunResult, save: Callable[[], Path]) -> RunResult:
-    """The result, with a warning where a file beside it could not be written."""
+    """Call `save`; return the result, with a warning if the file could not be written."""
     try:
         save()
     except OSError as error:
@@ -63,9 +63,9 @@ def saved(result: RunResult, save: Callable[[], Path]) -> RunResult:
 
 
 def folder_from_stdin() -> Path:
-    """The cell's folder, once the parent says it; the process ends where it never does."""
+    """Read the cell's folder from standard input; exit if the input closes first."""
     line = b""
-    while not line.endswith(b"\n"):  # byte by byte: what follows is for `_end_with_parent`
+    while not line.endswith(b"\n"):  # byte by byte: `_end_with_parent` reads the rest
         byte = os.read(0, 1)
         if not byte:
             sys.exit()

@@ -1,4 +1,4 @@
-"""One cell in the measured process: prepare model and data, measure, check the ranking."""
+"""Measure one cell: prepare the model and the data, measure, check the ranking quality."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from crossbench.types import Pipeline, RequestRecord
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A cell's result and records, and the rest of its quality check where there is one to do."""
+    """A cell's result and records, and the rest of its quality check if there is one."""
 
     result: RunResult
     records: Sequence[RequestRecord] = ()
@@ -59,10 +59,10 @@ class Outcome:
 
 
 def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
-    """Measure one cell; every failure becomes a result with its reason."""
+    """Measure one cell; every failure becomes a result with an error message."""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
-    def ended(status: Status, error: str) -> Outcome:
+    def failure(status: Status, error: str) -> Outcome:
         result = RunResult(
             status=status,
             config=config,
@@ -85,16 +85,16 @@ def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
             refuse_no_tokens(data.dataset.lists, model, plan.task)
         measured = asyncio.run(_drive(plan, model, data, check, events))
     except (UnsupportedQuant, UnsupportedDevice) as error:
-        return ended(Status.UNSUPPORTED, str(error))
+        return failure(Status.UNSUPPORTED, str(error))
     except BackendUnavailable as error:
-        return ended(Status.UNAVAILABLE, str(error))
+        return failure(Status.UNAVAILABLE, str(error))
     except CrossbenchError as error:
-        return ended(Status.FAILED, str(error))
+        return failure(Status.FAILED, str(error))
     except grpc.aio.AioRpcError as error:
-        return ended(Status.FAILED, f"the server does not answer ({error_message(error)})")
+        return failure(Status.FAILED, f"the server does not answer ({error_message(error)})")
     except Exception as error:
         traceback.print_exc()
-        return ended(Status.FAILED, f"{type(error).__name__}: {error}")
+        return failure(Status.FAILED, f"{type(error).__name__}: {error}")
     result = to_result(plan, started_at, model.digest, data, measured)
     served = measured.served
     if served is None or served.skip_reason:
@@ -112,21 +112,22 @@ def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
         reference = partial(build_reference, plan, model)
         return compare(served, check, cache, reference, plan.settings.seed, events.stage)
 
-    # Until the check has come to its end
-    pending = unchecked("the check did not come to its end", served.check)
+    # The quality in the result until the check has finished
+    pending = unchecked("the check did not finish", served.check)
     return Outcome(with_quality(result, pending), measured.records, finish)
 
 
 def with_quality(result: RunResult, checked: QualityResult) -> RunResult:
+    """Return the result with the metrics and the summary of a quality check."""
     metrics = {**result.metrics, **checked.metrics}
     return replace(result, metrics=metrics, quality=checked.summary)
 
 
 def load_data(plan: CellPlan, model: ModelFolder) -> CellData:
-    """Load the data set and describe the token lengths that are really sent.
+    """Load the data set and summarise the token lengths of its texts with the served tokenizer.
 
     Raises:
-        DatasetError: it is missing, empty or malformed.
+        DatasetError: the data set is missing, empty or malformed.
     """
     settings = plan.settings
     prepared = prepare(plan.dataset.build(), model, settings.seed, settings.cache_dir / "datasets")
@@ -140,7 +141,7 @@ async def _drive(
     check: Check,
     events: EventStream,
 ) -> Measured:
-    """Open the target, warm up, measure, score the quality check's sample, close."""
+    """Open the target, warm up, measure, score the quality check's sample, close the target."""
     settings = plan.settings
     target: Target = plan.target.build()
     traffic = build_traffic(plan)

@@ -1,4 +1,4 @@
-"""What of a cell can be refused before anything is started or loaded."""
+"""Refuse a cell that cannot work, before anything is started or loaded."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from crossbench.types import Task
 
 
 def check_config(config: CellConfig) -> CellPlan:
-    """The plan of a config whose values can be used on some machine.
-
-    What needs a model, a data set's files or a device is not asked.
+    """Return the plan of a config after checking all values that need no files and no device.
 
     Raises:
-        CrossbenchError: the first value that cannot be used, what was given and what to give.
+        CrossbenchError: a value cannot be used; the message has the first such value and what to
+            give.
     """
     plan = make_plan(config)
     build_traffic(plan)
@@ -32,10 +31,10 @@ def check_config(config: CellConfig) -> CellPlan:
 
 
 def check_support(plan: CellPlan) -> None:
-    """Refuse a precision or device that the backend does not have, before anything is loaded.
+    """Refuse a precision or a device that the backend does not support.
 
     Raises:
-        UnsupportedQuant, UnsupportedDevice: with the list of what the backend has.
+        UnsupportedQuant, UnsupportedDevice: the message lists what the backend supports.
     """
     backend: type[Backend] = plan.backend.type
     quant = plan.settings.quant
@@ -47,13 +46,14 @@ def check_support(plan: CellPlan) -> None:
 
 
 def check_task(plan: CellPlan, model: ModelFolder) -> None:
-    """Refuse a load that asks for what the model does not do.
+    """Refuse a load that the model cannot serve.
 
     Raises:
-        ConfigError: a cross-encoder is to embed.
+        ConfigError: the load asks a cross-encoder for embeddings.
     """
     if plan.task is Task.EMBED and model.embedding is None:
         raise ConfigError(
-            f"load.task=embed: {model.name} is a cross-encoder, which scores pairs and does not "
-            "embed. Give load.task=score, or a sentence-transformer such as model=all-minilm-l6"
+            f"load.task=embed: {model.name} is a cross-encoder, which scores pairs and has no "
+            "embeddings. Give load.task=score, or a sentence-transformer such as "
+            "model=all-minilm-l6"
         )

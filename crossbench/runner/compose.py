@@ -1,6 +1,7 @@
-"""The composition root of a server: from a cell's plan to the objects that serve it.
+"""Build a server from the plan of a cell.
 
-Everything else receives objects; only this file knows how the groups of the config fit together.
+This file is the composition root: only it knows how the config groups fit together. All other
+modules receive objects.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ WARMUP_SEQUENCES = 32
 def build_server(
     plan: CellPlan, model: ModelFolder, known: Sequence[tuple[str, str]] = ()
 ) -> Server:
-    """A server with `model` and those of `pool.models` loaded and warm, ready to start.
+    """Return a server with `model` and the models of `pool.models`, loaded and warmed up.
 
-    With pipeline=infer it knows the tokens of the (query, passage) in `known` before they come.
+    With pipeline=infer, the (query, passage) pairs in `known` are tokenized in advance.
 
     Raises:
         BackendUnavailable, ModelError, ConfigError: see their docstrings.
     """
-    assert plan.server is not None, "a plan whose target runs already needs no server"
+    assert plan.server is not None, "the server of this plan is already running"
     limits: ServerSettings = plan.server.build()
     pool: PoolSettings = plan.pool.build()
     models = [model, *fetch_more_models(plan, model.name)]
@@ -59,8 +60,8 @@ def build_server(
         served.name: [make_replica(served, number) for number in range(workers)]
         for served in models
     }
-    everyone = [replica for group in replicas.values() for replica in group]
-    telemetry = Telemetry(lambda: [item.pid for item in everyone if item.pid is not None])
+    all_replicas = [replica for group in replicas.values() for replica in group]
+    telemetry = Telemetry(lambda: [item.pid for item in all_replicas if item.pid is not None])
     startup = _load(plan, pool, replicas, telemetry)
 
     tokenizers = ThreadPoolExecutor(pool.tokenizers, thread_name_prefix="tokenizer")
@@ -89,7 +90,7 @@ def build_server(
 def _replica_maker(
     plan: CellPlan, pool: PoolSettings, threads: int
 ) -> Callable[[ModelFolder, int], Replica]:
-    """Makes the replica of a model with a number; replicas of one process load one by one."""
+    """Return a function that builds replica `number` of a model. Threads load one after another."""
     loading = threading.Lock()
     settings = plan.settings
 
@@ -110,14 +111,14 @@ def _load(
     replicas: Mapping[str, Sequence[Replica]],
     telemetry: Telemetry,
 ) -> pb.Startup:
-    """Load and warm every replica, unless no model runs; says how long it took."""
-    everyone = [replica for group in replicas.values() for replica in group]
+    """Load and warm up every replica if the pipeline runs the model; return how long it took."""
+    all_replicas = [replica for group in replicas.values() for replica in group]
     runs_model = plan.settings.pipeline is not Pipeline.TOKENIZE
     if runs_model:
         build_artifacts([group[0].backend for group in replicas.values()])
     lengths = partial(typical_pair_lengths, min(plan.settings.batch, WARMUP_SEQUENCES))
     return load_and_warm(
-        everyone if runs_model else [], telemetry, lengths, concurrently=pool.kind == "process"
+        all_replicas if runs_model else [], telemetry, lengths, concurrently=pool.kind == "process"
     )
 
 
@@ -130,7 +131,7 @@ def _service(
     telemetry: Telemetry,
     tokenizers: ThreadPoolExecutor,
 ) -> ModelService:
-    """One model's tokenizer, scheduler and pool, over its replicas."""
+    """Build the tokenizer, scheduler and pool of one model with these replicas."""
     pipeline = plan.settings.pipeline
     callers = [replica for replica in replicas for _ in range(replica.callers)]
     scheduler = build_scheduler(plan.scheduler, replicas[0].backend.layout)
@@ -150,7 +151,7 @@ def _service(
 
 
 def build_reference(plan: CellPlan, model: ModelFolder) -> Server:
-    """The server that drift is measured from: see `CellPlan.reference`.
+    """Return the server of the reference scores; see `CellPlan.reference`.
 
     Raises:
         ModelError: transformers cannot load the model.
@@ -159,7 +160,7 @@ def build_reference(plan: CellPlan, model: ModelFolder) -> Server:
 
 
 def build_scheduler(component: Component, layout: Layout) -> Scheduler:
-    """A scheduler; one that counts cost by `layout: auto` counts as the backend computes."""
+    """Build a scheduler; `layout: auto` becomes the layout of the backend."""
     if component.values.get("layout") == "auto":
         component = component.replace(layout=layout)
     scheduler: Scheduler = component.build()
@@ -167,7 +168,7 @@ def build_scheduler(component: Component, layout: Layout) -> Scheduler:
 
 
 def typical_pair_lengths(count: int, max_length: int) -> list[int]:
-    """Token lengths of `count` pairs as MS MARCO has them, special tokens included."""
+    """Return `count` pair lengths (tokens, special ones included) distributed as in MS MARCO."""
     probabilities = (np.arange(count) + 0.5) / count
     pairs = PASSAGES.inverse_cdf(probabilities) + round(QUERIES.mean) + 3
     return [int(length) for length in np.minimum(pairs, max_length)]

@@ -1,4 +1,4 @@
-"""The measured process tells its parent what it does, on a pipe of its own."""
+"""The events that the cell process sends to its parent process through a pipe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RECENT_REQUESTS = 100
 
 
 class EventStream:
-    """Writes events; a parent that has gone is not an error (the watch on stdin ends the child)."""
+    """Writes events. A closed pipe is no error: the watch on standard input ends the process."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -30,17 +30,18 @@ class EventStream:
 
     @classmethod
     def take_over_stdout(cls) -> EventStream:
-        """Keep the pipe for events alone: whatever libraries print goes to the log instead."""
+        """Use standard output only for events; what libraries print goes to the log (stderr)."""
         pipe = os.dup(1)
         os.dup2(2, 1)
         sys.stdout = sys.stderr
         return cls(os.fdopen(pipe, "w", encoding="utf-8"))
 
     def stage(self, stage: str) -> None:
-        """What the child does now, for example `loading model`."""
+        """Send that a stage starts, for example `loading and compiling`."""
         self.send(StageStarted(stage))
 
     def send(self, event: Event) -> None:
+        """Send an event with the current time."""
         try:
             with self._lock:
                 self._stream.write(encode(event, time.time()))
@@ -50,9 +51,9 @@ class EventStream:
 
 
 class ProgressReporter:
-    """Observes records; sends progress at most every half second, and each second's figures.
+    """Observes request records; sends progress every half second and figures every second.
 
-    `stop` says when the measurement is over, `clock` the time in seconds, never backwards.
+    `stop` defines the end of the measurement. `clock` returns seconds and is monotonic.
     """
 
     def __init__(

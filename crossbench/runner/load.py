@@ -1,4 +1,4 @@
-"""From a plan's load to the load itself and to what its requests have in common."""
+"""Build the load of a plan and the options of its requests."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ _OPTIONS = frozenset(item.name for item in fields(RequestOptions))
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What a cell sends: when, and what all its requests have in common."""
+    """The load of a cell, which decides when requests are sent, and the options of all requests."""
 
     load: Load
     options: RequestOptions
 
 
 def build_traffic(plan: CellPlan) -> Traffic:
-    """The plan's load and its requests' options. Both are cheap: nothing is sent yet.
+    """Build the load of a plan and the options of its requests; nothing is sent yet.
 
     Raises:
         ConfigError: a value of the load cannot be used.
     """
     values, settings = plan.load.values, plan.settings
     if missing := sorted(_OPTIONS - values.keys()):
-        raise ConfigError(f"load has no {', '.join(missing)}: see conf/request.yaml")
+        raise ConfigError(
+            f"the config of the load has no {', '.join(missing)}: add conf/request.yaml to it"
+        )
     labels = values.get("labels")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ConfigError(
-            f"load.labels must be a list of the config's keys, got {labels!r}: give for example "
-            "labels: [load, load.rate] in its YAML"
+            f"load.labels must be a list of config keys, got {labels!r}: give for example "
+            "labels: [load, load.rate] in the load's YAML"
         )
     common = {"_target_": _TARGET, **{key: values[key] for key in _OPTIONS}}
     options: RequestOptions = Component.of("load", common).build()

@@ -1,4 +1,4 @@
-"""The measurement itself: warm up, then drive the load between two readings of the server."""
+"""The measurement: warm up, then drive the load between two readings of the server's counters."""
 
 from __future__ import annotations
 
@@ -34,14 +34,13 @@ async def measure(
     interrupted: asyncio.Event,
     events: EventStream,
 ) -> Measured:
-    """Warm up, then drive the load between two looks at the server's own counters.
+    """Warm up, then drive the load between two readings of the server's counters.
 
-    The warm-up is a closed loop, so that it does not go at the pace of a slow load. Requests begin
-    behind those set aside for it, however many of these its time allows: every cell of a sweep is
-    measured on the same ones.
+    The warm-up is a closed loop, so that a slow load does not prolong it. Its requests are reserved
+    even if time runs out before all are sent, so that all cells are measured with the same ones.
 
     Raises:
-        ConfigError: requests are for a model that the server does not have.
+        ConfigError: the requests name a model that the server does not have.
     """
     settings, task = plan.settings, Task(traffic.options.task)
     models = traffic.options.model_order([model.name for model in info.models])
@@ -97,12 +96,12 @@ async def _drive(
     try:
         after = await client.metrics()
     except grpc.aio.AioRpcError as error:
-        cut_short = f"the server went away ({error.code().name})"
+        cut_short = f"the connection to the server was lost ({error.code().name})"
     else:
         metrics |= server_metrics(info, before, after, wall_s, task)
         reset_midway = after.since_reset_s < wall_s
-    # Of this process, which includes the server with target=inprocess
+    # With target=inprocess, the server is included
     metrics["harness/cores_used"] = cores_used
-    if compiled is not None:  # replicas in processes of their own are not counted
+    if compiled is not None:  # worker processes are not counted
         metrics["compile/recompilations"] = float(compiled - (compiled_before or 0))
     return cut_short, reset_midway, metrics

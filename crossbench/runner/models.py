@@ -1,4 +1,4 @@
-"""The folders of the models that a server is to serve."""
+"""Get the folders of the models that a server will serve."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from crossbench.settings.plan import CellPlan
 
 
 def fetch_model(plan: CellPlan) -> ModelFolder:
-    """The model's folder, made or downloaded where it is not there yet.
+    """Return the folder of the model; generate or download it first if it is missing.
 
     Raises:
-        ModelError: the model cannot be had or its folder is broken.
+        ModelError: the model is not available, or its folder is broken.
     """
     folder: ModelFolder = plan.model.build().fetch(plan.settings.cache_dir)
     return folder
 
 
 def fetch_more_models(plan: CellPlan, first: str) -> list[ModelFolder]:
-    """The folders of what `pool.models` names, to be served beside the model `first`.
+    """Return the folders of the models in `pool.models`, which are served in addition to `first`.
 
     Raises:
-        ConfigError: one has the name of the first.
-        ModelError: a model cannot be had.
+        ConfigError: a model has the same name as `first`.
+        ModelError: a model is not available, or its folder is broken.
     """
     if first in plan.more_models:
         raise ConfigError(
-            f"pool.models has {first}, which this server has already as model={first}: give it a "
-            f"name of your own, pool.models={{second: {first}}}"
+            f"pool.models has {first}, but the server already has model={first}: give it another "
+            f"name, for example pool.models={{second: {first}}}"
         )
     return [
         dataclasses.replace(model.build().fetch(plan.settings.cache_dir), name=name)

@@ -1,4 +1,4 @@
-"""From what a cell's client brought home to the cell's RunResult."""
+"""Turn the measurements of a cell's client into the RunResult of the cell."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from crossbench.wording import counted
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a cell's client brought home.
+    """The measurements of a cell's client.
 
-    `reasons` says why requests failed first, by status. `non_finite` has the first error's words
-    where a score was NaN or infinite, in the warm-up, the measurement or the quality check.
+    `reasons` has the first error message for each status of a failed request. `non_finite` is the
+    first error message about a NaN or infinite score, in the warm-up, the measurement or the
+    quality check; empty if there was none.
     """
 
     records: list[RequestRecord]
     metrics: dict[str, float]
     info: pb.ServerInfo
     reasons: Mapping[str, str]
-    cut_short: str  # why it ended before its time: "interrupted", "the server went away (…)"
-    reset_midway: bool  # somebody else has reset the server's counters
+    cut_short: str  # why it ended early, such as "interrupted"; empty if it did not
+    reset_midway: bool  # another client reset the server's counters
     non_finite: str
-    served: ServedScores | None = None  # what the quality check had of it; None: nothing to check
+    served: ServedScores | None = None  # the scores for the quality check; None: nothing to check
 
 
 @dataclass(frozen=True, slots=True)
 class CellData:
-    """The data set and how long its texts are for the tokenizer that is served."""
+    """The data set and the lengths of its texts in tokens of the served model."""
 
     dataset: LoadedDataset
     query_tokens: LengthSummary
@@ -52,7 +53,7 @@ class CellData:
 def server_metrics(
     info: pb.ServerInfo, before: pb.Metrics, after: pb.Metrics, wall_s: float, task: Task
 ) -> dict[str, float]:
-    """What the server itself says of the measurement, wherever it runs."""
+    """Return the metrics that the server reports about the measurement."""
     startup = info.startup
     metrics = {
         "startup/load_s": startup.load_s,
@@ -77,16 +78,18 @@ def server_metrics(
 def as_served(
     config: CellConfig, served: pb.ModelInfo, digest: str
 ) -> tuple[CellConfig, list[str]]:
-    """The config with what a server that runs already has in place of what it says, and where.
+    """Return the config with what a running server actually serves, and the list of differences.
 
-    `digest` is that of the config's own model. Of another choice only its name is known.
+    `digest` is that of the config's own model. If a choice differs, only its name is known.
     """
-    has = {"backend": served.backend, "quant": served.quant}
+    actual = {"backend": served.backend, "quant": served.quant}
     if served.digest != digest:
-        has["model"] = served.name
-    other = {key: name for key, name in has.items() if key == "model" or config.value(key) != name}
-    told = [f"{key}={name} (not {config.value(key)})" for key, name in other.items()]
-    return config.with_choices(other), told
+        actual["model"] = served.name
+    differing = {
+        key: name for key, name in actual.items() if key == "model" or config.value(key) != name
+    }
+    differences = [f"{key}={name} (not {config.value(key)})" for key, name in differing.items()]
+    return config.with_choices(differing), differences
 
 
 def to_result(
@@ -96,8 +99,8 @@ def to_result(
     data: CellData,
     measured: Measured,
 ) -> RunResult:
-    """The cell's result, without what its quality check found."""
-    config, other = as_served(plan.config, measured.info.models[0], digest)
+    """Return the result of the cell, without its quality check."""
+    config, differences = as_served(plan.config, measured.info.models[0], digest)
     found = {**measured.metrics, **correlation_intervals(measured.records)}
     metrics = {name: value for name, value in found.items() if math.isfinite(value)}
     dropped = [name for name in found if name not in metrics]
@@ -115,7 +118,7 @@ def to_result(
         warnings=[
             *(f"Data set: {warning}" for warning in data.dataset.warnings),
             *length_warnings(data.query_tokens, data.passage_tokens),
-            *_server_warnings(other, measured, dropped),
+            *_server_warnings(differences, measured, dropped),
             *([] if error else _failure_warnings(measured)),
         ],
         started_at=started_at,
@@ -123,7 +126,7 @@ def to_result(
 
 
 def _error(measured: Measured) -> str | None:
-    """Why the cell failed; None where its numbers stand."""
+    """Return why the cell failed, or None if its metrics are valid."""
     failed = [record.status for record in measured.records if not record.ok]
     not_finite = f"the model's values are not finite ({measured.non_finite})"
     if measured.cut_short:
@@ -141,41 +144,41 @@ def _error(measured: Measured) -> str | None:
 
 
 def _server_warnings(
-    other: Sequence[str], measured: Measured, dropped: Sequence[str]
+    differences: Sequence[str], measured: Measured, dropped: Sequence[str]
 ) -> Iterator[str]:
-    """What to know of the server; `other` is from as_served, `dropped` are metrics left out."""
-    if other:
+    """Yield warnings about the server. `dropped` are the names of metrics that were not finite."""
+    if differences:
         yield (
-            f"the server runs {', '.join(other)}, and the cell is called by that: give the client "
-            "the overrides that the server was given"
+            f"the server runs {', '.join(differences)}, and the cell is named after that: give the "
+            "client the same overrides as the server"
         )
     if again := measured.metrics.get("compile/recompilations"):
         yield (
-            f"torch.compile compiled {again:.0f} graphs while it was measured: latencies hold that "
-            "too; a longer warm-up (warmup_requests, warmup_max_seconds) moves it out"
+            f"torch.compile compiled {again:.0f} graphs during the measurement, and latencies "
+            "include that time: give a longer warm-up (warmup_requests, warmup_max_seconds)"
         )
     if measured.reset_midway:
         yield (
-            "the server's counters were reset while it was measured: batching and peak memory are "
-            "of the time since then"
+            "the server's counters were reset during the measurement: batching and peak memory "
+            "cover only the time since then"
         )
     if dropped:
-        yield f"{', '.join(dropped)}: the server sent NaN or infinite numbers, which are left out"
+        yield f"{', '.join(dropped)}: the server sent NaN or infinite values, which are left out"
 
 
 def _failure_warnings(measured: Measured) -> Iterator[str]:
-    """Of requests that failed where others went well."""
+    """Yield a warning if some requests failed and others did not."""
     failed = [record.status for record in measured.records if not record.ok]
     if failed:
         reasons = "; ".join(measured.reasons[status] for status in sorted(set(failed)))
         yield (
-            f"{len(failed)} of {len(measured.records)} requests failed ({reasons}); the numbers "
-            "are of the others"
+            f"{len(failed)} of {len(measured.records)} requests failed ({reasons}); the metrics "
+            "are of the other requests"
         )
 
 
 def _model_facts(info: pb.ServerInfo) -> dict[str, Any]:
-    """What result.json says of the model that was served, and of the server around it."""
+    """Return the facts about the served model and its server for result.json."""
     served, *others = info.models
     return {
         "name": served.name,
@@ -196,7 +199,7 @@ def _model_facts(info: pb.ServerInfo) -> dict[str, Any]:
 
 
 def _dataset_facts(data: CellData) -> dict[str, Any]:
-    """What result.json says of the data set."""
+    """Return the facts about the data set for result.json."""
     dataset = data.dataset
     return {
         "name": dataset.name,
@@ -211,7 +214,7 @@ def _dataset_facts(data: CellData) -> dict[str, Any]:
 
 
 def _by_percentile(lengths: LengthSummary) -> dict[str, float]:
-    """Token lengths as result.json holds them: percentiles by their number, mean, min, max."""
+    """Return token lengths for result.json: percentiles by their number, mean, min, max."""
     quantiles = zip(PERCENTILES, lengths.quantiles, strict=True)
     summary: dict[str, float] = {str(percent): value for percent, value in quantiles}
     return {**summary, "mean": lengths.mean, "min": lengths.smallest, "max": lengths.largest}

@@ -1,9 +1,9 @@
-"""The server of target=process, started by its client.
+"""The server process of target=process.
 
 `python -m crossbench.runner.target_child FD`: FD is the number of a socket to the client.
 
-The client sends a function that makes the server and gets its HOST:PORT, or the error that kept it
-from starting. The server ends when the client closes the channel.
+The client sends a function that builds the server. It gets back the server's HOST:PORT, or the
+error that prevented the start. The server ends when the client closes the channel.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from crossbench.serving.server import Server
 
 
 async def serve(make_server: Callable[[], Server], channel: Connection) -> None:
+    """Build and run the server until the client closes the channel."""
     try:
         server = make_server()
         address = await server.start()
@@ -28,7 +29,7 @@ async def serve(make_server: Callable[[], Server], channel: Connection) -> None:
         channel.send(error)
         return
     except Exception as error:
-        traceback.print_exc()  # the cell's log has it; over there the words must do
+        traceback.print_exc()  # to the cell's log; the client receives only the message
         channel.send(TargetDied(f"the server process failed: {type(error).__name__}: {error}"))
         return
     channel.send(address)
@@ -38,7 +39,9 @@ async def serve(make_server: Callable[[], Server], channel: Connection) -> None:
 
 
 def main(descriptor: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the client ends us
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C also reaches the client, which then stops this process
     channel = Connection(descriptor)
     asyncio.run(serve(channel.recv(), channel))
 

@@ -1,4 +1,4 @@
-"""What the client drives: a server in this process, in one of its own, or already running."""
+"""The server that the client drives: in this process, in its own process, or already running."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Target(Protocol):
     """Opened once before the measurement, closed once after it."""
 
     async def open(self, make_server: Callable[[], Server]) -> str:
-        """Make the server reachable; returns its HOST:PORT.
+        """Make the server reachable and return its HOST:PORT.
 
-        `make_server` can be pickled, so that the server may be made elsewhere.
+        `make_server` can be pickled, so that another process can build the server.
         """
         ...
 
@@ -47,7 +47,7 @@ class InProcess:
     _server: Server | None = field(default=None, init=False)
 
     async def open(self, make_server: Callable[[], Server]) -> str:
-        # Loading takes seconds and must not run inside a coroutine that others wait beside
+        # Loading takes seconds and would block the event loop
         self._server = await asyncio.to_thread(make_server)
         return await self._server.start()
 
@@ -58,9 +58,9 @@ class InProcess:
 
 @dataclass
 class SeparateProcess:
-    """Our server in a process of its own, so that client and server share no interpreter.
+    """Our server in its own process, so that client and server do not share an interpreter.
 
-    It is a fresh interpreter, not a fork: engines' threads and locks do not survive forks.
+    It is started afresh, not forked: the threads and locks of engines do not survive a fork.
     """
 
     name: str
@@ -74,13 +74,13 @@ class SeparateProcess:
         await asyncio.to_thread(self._end)
 
     def _start(self, make_server: Callable[[], Server]) -> str:
-        ours, theirs = socket.socketpair()
-        self._channel = Connection(ours.detach())
-        with theirs:
+        client_end, server_end = socket.socketpair()
+        self._channel = Connection(client_end.detach())
+        with server_end:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "crossbench.runner.target_child", str(theirs.fileno())],
+                [sys.executable, "-m", "crossbench.runner.target_child", str(server_end.fileno())],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[server_end.fileno()],
                 env=child_environment(),
             )
         try:
@@ -89,7 +89,7 @@ class SeparateProcess:
         except (EOFError, ConnectionError) as error:
             status = self._process.wait()
             raise TargetDied(
-                f"the server process {exit_description(status)} before it served"
+                f"the server process {exit_description(status)} before it was ready"
             ) from error
         if isinstance(answer, CrossbenchError):
             raise answer
@@ -104,7 +104,7 @@ class SeparateProcess:
         try:
             status = self._process.wait(END_S)
         except subprocess.TimeoutExpired:
-            log.warning("the server process did not end: killing it")
+            log.warning("the server process did not end, so it is killed")
             self._process.kill()
             status = self._process.wait()
         if status:
@@ -113,7 +113,7 @@ class SeparateProcess:
 
 @dataclass(frozen=True)
 class Remote:
-    """A server that runs already, at `address` (HOST:PORT)."""
+    """A server that is already running at `address` (HOST:PORT)."""
 
     name: str
     address: str
@@ -128,7 +128,7 @@ class Remote:
                 await client.ready(self.connect_timeout_s)
             except grpc.aio.AioRpcError as error:
                 raise TargetUnreachable(
-                    f"no crossbench server answers at {self.address} within "
+                    f"no crossbench server answered at {self.address} within "
                     f"{self.connect_timeout_s:g} s ({error.code().name}): start one with "
                     "`python -m crossbench.serve`, and give the address that it prints"
                     + self._proxy_note()
@@ -140,7 +140,7 @@ class Remote:
         proxy = proxy_in_use()
         if proxy is None or is_this_machine(host):
             return ""
-        return f". {proxy} is set: where {host} is reached without it, add {host} to no_proxy"
+        return f". {proxy} is set: if {host} must be reached without it, add {host} to no_proxy"
 
     async def close(self) -> None:
-        """The server is not ours to stop."""
+        """Leave the server running: it was started by the user."""

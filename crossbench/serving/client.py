@@ -1,4 +1,4 @@
-"""A client of the Inference service: text in, NumPy scores and stage timings out."""
+"""Client of the Inference service: takes texts, returns NumPy arrays and stage timings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ Message = pb.ScoreRequest | pb.ScorePairsRequest | pb.EmbedRequest
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Scores float32 (n,) in the request's order; the stages' timings; real tokens."""
+    """Scores, float32 (n,), in the order of the request.
+
+    `tokens` counts real tokens, `truncated` the pairs that were longer than the model accepts.
+    """
 
     scores: Float32Array
     timing: Timing
@@ -31,7 +34,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """Embeddings float32 (n, dim) in the request's order; the rest as in a Reply."""
+    """Embeddings, float32 (n, dim), in the order of the request; other fields as in Reply."""
 
     vectors: Float32Array
     timing: Timing
@@ -40,12 +43,13 @@ class Vectors:
 
 
 class InferenceClient:
-    """One channel to `address` (HOST:PORT), for use on one event loop.
+    """A connection to the server at `address` (HOST:PORT), to be used on one event loop.
 
-    A proxy that the environment names (http_proxy, no_proxy) is used for other machines alone.
-    Every call raises grpc.aio.AioRpcError with the server's status code and words. A reply whose
-    values or timings are NaN or infinite raises one with the status NON_FINITE, whoever sent it,
-    and a reply without a score or a vector for each text one with INTERNAL.
+    A proxy of the environment (http_proxy, no_proxy) is used only for other machines.
+
+    Calls raise grpc.aio.AioRpcError: with the server's status code and message if the server
+    fails, with NON_FINITE if the reply contains NaN or infinite values or timings, and with
+    INTERNAL if the reply has the wrong number of scores or vectors.
 
     Raises:
         ConfigError: `address` is not HOST:PORT.
@@ -53,13 +57,13 @@ class InferenceClient:
 
     def __init__(self, address: str) -> None:
         host, port = split_address(address, "server.address")
-        # A pool of its own: connections are not shared with other clients of this process
-        # How large a message may be is the server's to say: a thousand vectors pass gRPC's 4 MB
         options = [
+            # Do not share connections with other clients of this process
             ("grpc.use_local_subchannel_pool", 1),
+            # The server limits message sizes; a thousand vectors exceed gRPC's default of 4 MB
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
-            # gRPC would send loopback through the proxy too, where nobody knows this server
+            # gRPC would send loopback requests through the proxy too, which cannot reach the server
             ("grpc.enable_http_proxy", 0 if is_this_machine(host) else 1),
         ]
         target = join_address(reachable_host(host), port)
@@ -76,7 +80,11 @@ class InferenceClient:
         await self._channel.close()
 
     async def ready(self, timeout_s: float) -> None:
-        """Wait until the server answers; TimeoutError when it does not within `timeout_s`."""
+        """Wait until the server answers.
+
+        Raises:
+            grpc.aio.AioRpcError: the server did not answer within `timeout_s`, or it failed.
+        """
         await self._stub.GetInfo(pb.GetInfoRequest(), wait_for_ready=True, timeout=timeout_s)
 
     async def score(self, query: str, passages: Sequence[str], model: str | None = None) -> Reply:
@@ -89,7 +97,7 @@ class InferenceClient:
         return await self._embed(pb.EmbedRequest(texts=texts, model=model))
 
     async def send(self, message: Message, timeout_s: float | None = None) -> Reply | Vectors:
-        """Send a prepared request by the RPC that is made for it."""
+        """Send a prepared request with the RPC for its type."""
         if isinstance(message, pb.EmbedRequest):
             return await self._embed(message, timeout_s)
         return await self.send_score(message, timeout_s)
@@ -114,7 +122,7 @@ class InferenceClient:
     async def send_score(
         self, message: pb.ScoreRequest | pb.ScorePairsRequest, timeout_s: float | None = None
     ) -> Reply:
-        """Send a prepared request for scores by its RPC."""
+        """Send a prepared Score or ScorePairs request."""
         rpc = self._stub.Score if isinstance(message, pb.ScoreRequest) else self._stub.ScorePairs
         response: pb.ScoreResponse = await rpc(message, timeout=timeout_s)
         scores = np.array(response.scores, dtype=np.float32)
@@ -148,39 +156,39 @@ class InferenceClient:
 
 
 def error_message(error: grpc.aio.AioRpcError) -> str:
-    """The status code and what the server or gRPC said, on one line."""
-    return f"{error.code().name}: {' '.join((error.details() or 'no words').split())}"
+    """Return the status code and the message of the server or of gRPC, on one line."""
+    return f"{error.code().name}: {' '.join((error.details() or 'no message').split())}"
 
 
 def message_size(message: Message) -> int:
-    """Pairs in a request, or texts where it embeds."""
+    """Return the number of pairs in a request, or of texts if it embeds."""
     if isinstance(message, pb.ScoreRequest):
         return len(message.passages)
     return len(message.texts if isinstance(message, pb.EmbedRequest) else message.pairs)
 
 
 def _checked(values: Float32Array, stages: pb.StageTimings) -> Timing:
-    """A reply's timings, refused with its values where one of these numbers is not finite."""
+    """Return the timings of a reply; raise an error if a value or a timing is not finite."""
     timing = Timing(stages.tokenize_ms, stages.queue_ms, stages.infer_ms)
-    wrong = count_non_finite(values)
+    non_finite = count_non_finite(values)
     if not all(map(math.isfinite, (timing.tokenize_ms, timing.queue_ms, timing.infer_ms))):
-        wrong = wrong or "the stages' timings"
-    if wrong:
+        non_finite = non_finite or "the stage timings"
+    if non_finite:
         raise _bad_reply(
             NON_FINITE,
-            f"the server answered, but {wrong} are NaN or infinite: look for an overflow there, "
-            "for example in fp16, and serve the model in bf16 or fp32",
+            f"the server answered, but {non_finite} are NaN or infinite: look for an overflow on "
+            "the server, for example in fp16, and serve the model in bf16 or fp32",
         )
     return timing
 
 
-def _bad_reply(status: grpc.StatusCode, words: str) -> grpc.aio.AioRpcError:
-    """What a failed call raises, for a reply that came and cannot be used."""
-    return grpc.aio.AioRpcError(status, grpc.aio.Metadata(), grpc.aio.Metadata(), words)
+def _bad_reply(status: grpc.StatusCode, message: str) -> grpc.aio.AioRpcError:
+    """Return the error for an unusable reply, of the same type as that of a failed call."""
+    return grpc.aio.AioRpcError(status, grpc.aio.Metadata(), grpc.aio.Metadata(), message)
 
 
 def pairs_message(pairs: Sequence[Pair], model: str | None = None) -> pb.ScorePairsRequest:
-    """A ScorePairs request for pairs that may span queries."""
+    """Return a ScorePairs request for pairs of one or more queries."""
     return pb.ScorePairsRequest(
         pairs=[pb.Pair(query=pair.query, passage=pair.passage) for pair in pairs], model=model
     )

@@ -1,4 +1,4 @@
-"""NaN and infinite values of a model: how server and client refuse them."""
+"""Detection of NaN and infinite values, which server and client both reject."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from crossbench.errors import NonFiniteValues
 from crossbench.types import Float32Array, Quant
 from crossbench.wording import counted
 
-# The status of a request whose values are not finite. gRPC itself never makes this code up.
+# Status of a request with non-finite values. gRPC itself never generates this code.
 NON_FINITE = grpc.StatusCode.DATA_LOSS
 
 
 def count_non_finite(values: Float32Array) -> str:
-    """How much of `values`, (n,) scores or (n, dim) vectors, is NaN or infinite; "" for nothing."""
+    """Describe how many scores (n,) or vectors (n, dim) are not finite; "" if all are finite."""
     finite = np.isfinite(values)
     if finite.all():
         return ""
@@ -27,10 +27,10 @@ def count_non_finite(values: Float32Array) -> str:
 
 
 def check_finite(values: Float32Array, model: str, backend: Backend) -> None:
-    """Refuse what `backend` computed for one request of the model called `model`.
+    """Check the values that `backend` computed for one request to `model` (a name).
 
     Raises:
-        NonFiniteValues: a value is NaN or infinite; it says how many and what to do.
+        NonFiniteValues: a value is NaN or infinite.
     """
     if np.isfinite(values).all():
         return
@@ -38,9 +38,9 @@ def check_finite(values: Float32Array, model: str, backend: Backend) -> None:
     if quant is Quant.FP16:
         advice = "numbers above 65,504 overflow in fp16, use quant=bf16 or quant=fp32"
     elif quant is Quant.FP32:
-        advice = "check that the model's weights are whole and finite, for example download it anew"
+        advice = "check that the weights are complete and finite, for example download them again"
     else:
-        advice = "use quant=fp32, which shows whether the model itself is sound"
+        advice = "use quant=fp32 to find out whether the model itself is the cause"
     raise NonFiniteValues(
         f"{count_non_finite(values)} of model {model} are NaN or infinite with "
         f"backend={backend.name} quant={quant}: {advice}"

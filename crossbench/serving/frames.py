@@ -1,5 +1,8 @@
-"""What travels between a server and its worker processes: raw arrays for the work itself, pickles
-for the rare rest. Both ends are this package on this machine, so native byte order will do."""
+"""Messages between a server and its worker processes.
+
+Batches and their values are raw arrays; the few other messages are pickled. Both ends run the same
+code on the same machine, so the byte order is the native one.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from crossbench.types import DeviceMemory, Inference, TokenBatch
 
 _KIND = struct.Struct("=i")
 _CALL, _BATCH, _STATE, _VALUES, _ERROR = range(5)
-# kind, rows, columns (0: one value a row), tokens computed, device memory now and peak (NaN: none)
+# kind, rows, columns (0: one value per row), tokens computed, current and peak device memory in MB
+# (NaN: unknown)
 _INFERENCE = struct.Struct("=iiiqdd")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One of the backend's methods, to be called in the worker process."""
+    """A call of one of the backend's methods in the worker process."""
 
     method: str
     arguments: tuple[Any, ...]
@@ -28,7 +32,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a worker process answers to a call."""
+    """The reply of a worker process to a call."""
 
     device: str
     memory: DeviceMemory
@@ -39,7 +43,7 @@ def pack_call(call: Call) -> bytes:
 
 
 def pack_batch(batch: TokenBatch) -> bytes:
-    """The batch's three arrays, end to end, as int32."""
+    """Return the three arrays of the batch, concatenated as int32."""
     head = np.array([_BATCH, len(batch)], dtype=np.int32)
     parts = (head, batch.cu_seqlens, batch.input_ids, batch.type_ids)
     return np.concatenate(parts, dtype=np.int32).tobytes()
@@ -81,10 +85,10 @@ def pack_inference(inference: Inference, memory: DeviceMemory) -> bytes:
 
 
 def unpack_answer(message: bytes) -> State | tuple[Inference, DeviceMemory]:
-    """What the worker process answered.
+    """Decode a reply of the worker process.
 
     Raises:
-        CrossbenchError: the one that the worker process raised.
+        CrossbenchError: the error that the worker process raised.
     """
     (kind,) = _KIND.unpack_from(message)
     if kind == _VALUES:

@@ -75,49 +75,49 @@ class InferenceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Score(self, request, context):
-        """Scores of one query's passages, in their order: a cross-encoder's, or cosines of embeddings.
+        """Scores the passages of one query, in order, with a cross-encoder or by similarity of embeddings.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ScorePairs(self, request, context):
-        """Scores of pairs that may span queries, in their order.
+        """Scores pairs of one or more queries, in order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Embed(self, request, context):
-        """Embeddings of texts, row by row; FAILED_PRECONDITION where the model is a cross-encoder.
+        """Embeds texts, in order. Fails with FAILED_PRECONDITION if the model is a cross-encoder.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetInfo(self, request, context):
-        """What this server serves, and on what.
+        """Describes the server and its models.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetMetrics(self, request, context):
-        """Counters since the last reset, and recent latencies.
+        """Returns counters since the last reset and recent latencies.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchMetrics(self, request, context):
-        """The same, every `interval_s` until the client hangs up.
+        """Streams the same metrics every `interval_s` until the client disconnects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResetMetrics(self, request, context):
-        """Start the counters anew.
+        """Resets the counters.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,4 +1,4 @@
-"""What a server says of a model that it serves."""
+"""The description of a served model that GetInfo returns."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from crossbench.types import Pipeline, Quant
 
 PIPELINE_CAVEATS = {
     Pipeline.FULL: "",
-    Pipeline.TOKENIZE: "pipeline=tokenize: no model ran, every score is 0, and the numbers are of "
-    "tokenisation alone.",
-    Pipeline.INFER: "pipeline=infer: the token ids of each pair were computed once before, and the "
-    "numbers leave tokenisation out.",
+    Pipeline.TOKENIZE: "pipeline=tokenize: no model ran, every score is 0, and the numbers measure "
+    "only tokenisation.",
+    Pipeline.INFER: "pipeline=infer: the token ids of each pair were computed in advance, and the "
+    "numbers exclude tokenisation.",
 }
-NOTHING_COMPUTED = "no model ran, the scores mean nothing, and the numbers are the harness's own."
+NO_MODEL_CAVEAT = (
+    "no model ran, the scores are meaningless, and the numbers measure only crossbench's overhead."
+)
 
 
 def model_info(service: ModelService, pipeline: Pipeline) -> pb.ModelInfo:
-    """Its identity, how it is computed and what a reader of its numbers must know."""
+    """Describe the model's identity, how it is computed, and caveats about its numbers."""
     model, replica = service.model, service.replicas[0]
     devices = dict.fromkeys(replica.engine.device for replica in service.replicas)
     backend, quant = replica.backend, replica.backend.deployment.quant
     device = ", ".join(devices) if service.runs_model else "none"
     is_reference = backend.traits.is_reference and quant is Quant.FP32 and device == "cpu"
     caveats = [PIPELINE_CAVEATS[pipeline]]
-    if service.runs_model:  # else nobody's weights matter
-        nothing = f"backend={backend.name}: {NOTHING_COMPUTED}"
-        caveats.insert(0, model.caveat or "" if backend.traits.computes_scores else nothing)
+    if service.runs_model:  # otherwise the weights are irrelevant
+        no_model = f"backend={backend.name}: {NO_MODEL_CAVEAT}"
+        caveats.insert(0, model.caveat or "" if backend.traits.computes_scores else no_model)
     return pb.ModelInfo(
         name=model.name,
         backend=backend.name,
@@ -45,8 +47,10 @@ def model_info(service: ModelService, pipeline: Pipeline) -> pb.ModelInfo:
 
 
 def computes_scores(served: pb.ModelInfo) -> bool:
-    """Whether a model computes what the server answers; a server from before it was said shows it
-    by its device."""
+    """Return whether a model computes the server's scores.
+
+    Older servers do not report this; their device is "none" if no model runs.
+    """
     if served.HasField("computes_scores"):
         return served.computes_scores
     return served.device != "none"

@@ -1,4 +1,4 @@
-"""scheduler=length_aware: micro-batches of similar length, under a budget of computed tokens."""
+"""scheduler=length_aware: micro-batches of similar length within a budget of computed tokens."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ LAYOUTS = ("padded", "packed")
 
 @dataclass
 class LengthAwareScheduler:
-    """Picks from the waiting sequences of all requests by their true token lengths.
+    """Groups waiting sequences of all requests by their token lengths.
 
-    Each micro-batch is built around the longest waiting sequence of the oldest request, so no
-    sequence is passed over by more micro-batches than there were requests before its own: company
-    is chosen by length, the turn by age. Sequences join, nearest in length first (for a packed
-    layout, whose cost has no padding, simply the oldest first), while the micro-batch stays within
-    `max_batch_pairs` and `max_batch_tokens` computed tokens and, for a padded layout, within
+    Each micro-batch starts with the longest waiting sequence of the oldest request, so old requests
+    do not starve. Then it adds sequences in order of their difference in length from the first one
+    (padded layout), or in order of age (packed layout, which has no padding). It stops before it
+    would exceed `max_batch_pairs`, `max_batch_tokens` computed tokens or, for a padded layout,
     `max_padding_waste`.
     """
 
@@ -62,9 +61,9 @@ class LengthAwareScheduler:
         for number in dict.fromkeys(numbers[chosen].tolist()):
             taken = np.sort(indices[chosen[numbers[chosen] == number]])
             parts.append(Part(number, taken))
-            still = self._queue[number][1]
-            still[taken] = False
-            if not still.any():
+            waiting = self._queue[number][1]
+            waiting[taken] = False
+            if not waiting.any():
                 del self._queue[number]
         self._waiting -= len(chosen)
         return tuple(parts)
@@ -75,23 +74,23 @@ class LengthAwareScheduler:
             self._waiting -= int(np.count_nonzero(entry[1]))
 
     def _candidates(self) -> tuple[Int64Array, NDArray[np.intp], Int64Array]:
-        """Request number, index and length of what waits, oldest request first, shapes (m,)."""
+        """Return request number, index and length (m,) of all waiting sequences, oldest first."""
         numbers, indices, lengths = [], [], []
-        for request, (tokens, still) in self._queue.items():
-            rows = np.flatnonzero(still)
+        for request, (tokens, waiting) in self._queue.items():
+            rows = np.flatnonzero(waiting)
             numbers.append(np.full(len(rows), request, dtype=np.int64))
             indices.append(rows)
             lengths.append(tokens[rows].astype(np.int64))
         return np.concatenate(numbers), np.concatenate(indices), np.concatenate(lengths)
 
     def _grow(self, numbers: Int64Array, lengths: Int64Array) -> NDArray[np.intp]:
-        """Positions of the sequences that run together; the first is what had to run."""
+        """Return the positions of the sequences in the next micro-batch, the anchor first."""
         own = np.flatnonzero(numbers == numbers[0])
         anchor = own[np.argmax(lengths[own])]
         if self.layout == "packed":
             order = np.arange(len(lengths))
         else:
-            # A stable sort: among equally near lengths the older request comes first
+            # The sort is stable: for equal differences in length the older request comes first
             order = np.argsort(np.abs(lengths - lengths[anchor]), kind="stable")
         order = np.concatenate(([anchor], order[order != anchor]))[: self.max_batch_pairs]
         picked = lengths[order]
@@ -101,6 +100,6 @@ class LengthAwareScheduler:
             computed = np.maximum.accumulate(picked) * np.arange(1, len(order) + 1)
         waste = 1.0 - real / computed
         fits = (computed <= self.max_batch_tokens) & (waste <= self.max_padding_waste)
-        # A micro-batch ends where the next one would not fit; the anchor always runs
+        # Stop before the first sequence that does not fit; the anchor always runs
         stop = int(np.argmin(fits[1:])) + 1 if not fits[1:].all() else len(order)
         return np.asarray(order[:stop], dtype=np.intp)

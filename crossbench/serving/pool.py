@@ -1,4 +1,4 @@
-"""The worker pool: replicas of one model that run the micro-batches which the scheduler forms."""
+"""The worker pool: threads that run the scheduler's micro-batches on the replicas of one model."""
 
 from __future__ import annotations
 
@@ -19,42 +19,46 @@ from crossbench.types import Float32Array, Inference, TokenBatch
 
 log = logging.getLogger(__name__)
 
-_ENDING = "the server is shutting down: send the request again"
+_SHUTTING_DOWN = "the server is shutting down: send the request again later"
 
 
 class Worker(Protocol):
-    """What computes micro-batches: see replica.Replica."""
+    """Computes micro-batches. The implementation is replica.Replica."""
 
     def infer(self, batch: TokenBatch) -> Inference: ...
 
     def alive(self) -> bool:
-        """Whether it may be given work; if not, replace() it first."""
+        """Whether the worker can compute. If not, call replace() first."""
         ...
 
     def replace(self) -> None: ...
 
     @property
     def idle_check_s(self) -> float | None:
-        """After how many seconds without work to look after it: rest(), and alive(); or never."""
+        """Seconds without work before calling unload_if_idle() and alive(), or None for never."""
         ...
 
-    def rest(self) -> float | None:
-        """Free what is due; answers as `idle_check_s` does."""
+    def unload_if_idle(self) -> float | None:
+        """Unload the model if it has been idle for long enough.
+
+        Returns the seconds after which to call unload_if_idle() again, or None for never.
+        """
         ...
 
 
 class BatchObserver(Protocol):
-    """Hears of every micro-batch that ran (called from worker threads)."""
+    """Receives the size of every micro-batch that ran. Worker threads call it."""
 
     def batch_done(self, pairs: int, tokens: int, tokens_computed: int) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One request's stay in the pool; `done` is called once, from a worker thread or the caller's.
+    """One request in the pool.
 
-    Times are seconds on `time.perf_counter`. `values` has shape (n,) or (n, dim) once all parts
-    have run; `error` is set instead where they have not.
+    `done` is called once, from a worker thread or from the thread that closes the pool. Then either
+    `values`, (n,) or (n, dim), or `error` is set. `left` is the number of sequences that are not
+    computed yet. Times are in seconds of `time.perf_counter`.
     """
 
     number: int
@@ -78,17 +82,17 @@ class Ticket:
         return (self.finished_s - self.started_s) * 1e3
 
 
-Work: TypeAlias = tuple[Ticket, np.ndarray]  # of which request, which sequences
+Work: TypeAlias = tuple[Ticket, np.ndarray]  # a request, and the indices of its sequences to run
 
 
 @dataclass
 class Pool:
-    """Runs a scheduler's micro-batches on its workers, one thread per entry of `workers`.
+    """Runs the scheduler's micro-batches, with one thread per entry of `workers`.
 
-    An entry may stand there several times when it makes use of several callers.
-    `max_queue_pairs` bounds what may wait; an idle pool takes any request. With `routing` load the
-    worker that fell idle last takes the next micro-batch, which lets the others rest;
-    with round_robin each worker takes it in its turn, and the others wait for a busy one.
+    A worker that supports several concurrent callers has several entries. `max_queue_pairs` limits
+    the queue; an idle pool accepts a request of any size. With `routing` load, the worker that
+    became idle last takes the next micro-batch, so that the others can unload their models. With
+    round_robin, workers take turns strictly, even if the next worker is busy and another is idle.
     """
 
     scheduler: Scheduler
@@ -103,10 +107,11 @@ class Pool:
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
-        # A condition each, so that the one that is to work wakes and no other
+        # One condition per worker, so that a notification wakes only the chosen worker
         self._ready = [threading.Condition(self._lock) for _ in self.workers]
         self._idle: list[int] = []
-        self._away: set[int] = set()  # idle, and looking after themselves: they hear no call
+        # Idle workers that are running their idle checks and do not wait for a notification
+        self._unavailable: set[int] = set()
         self._turns = deque(range(len(self.workers)))
 
     def start(self) -> None:
@@ -119,28 +124,29 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """Sequences that wait for a worker."""
+        """Number of sequences that wait for a worker."""
         with self._lock:
             return self.scheduler.waiting
 
     def submit(
         self, batch: TokenBatch, deadline_s: float | None, done: Callable[[Ticket], None]
     ) -> Ticket:
-        """Queue a request's sequences.
+        """Add a request's sequences to the queue.
 
         Raises:
-            QueueFull: more than `max_queue_pairs` would wait.
+            QueueFull: the queue would exceed `max_queue_pairs`.
             WorkerDied: the pool is closed.
         """
         now_s = time.perf_counter()
         with self._lock:
             if self._closed:
-                raise WorkerDied(_ENDING)
+                raise WorkerDied(_SHUTTING_DOWN)
             waiting = self.scheduler.waiting
             if waiting and waiting + len(batch) > self.max_queue_pairs:
                 raise QueueFull(
-                    f"{waiting} pairs wait and {len(batch)} more would pass the limit of "
-                    f"{self.max_queue_pairs}: send less at once, or raise server.max_queue_pairs"
+                    f"the queue holds {waiting} pairs, and {len(batch)} more would exceed the "
+                    f"limit of {self.max_queue_pairs}: send fewer requests at once, or raise "
+                    "server.max_queue_pairs"
                 )
             self._submitted += 1
             ticket = Ticket(self._submitted, batch, deadline_s, done, now_s, len(batch))
@@ -150,20 +156,20 @@ class Pool:
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
-        """Drop what still waits of a request; its `done` is not called any more."""
+        """Remove a request's waiting sequences. Its `done` is not called."""
         with self._lock:
             ticket.closed = True
             self._forget(ticket)
 
     def close(self) -> None:
-        """Stop the workers after what they run now; requests that still wait fail."""
+        """Stop the workers after their current micro-batches. Waiting requests fail."""
         with self._lock:
             self._closed = True
             tickets = list(self._tickets.values())
             for ready in self._ready:
                 ready.notify()
         for ticket in tickets:
-            self._fail(ticket, WorkerDied(_ENDING))
+            self._fail(ticket, WorkerDied(_SHUTTING_DOWN))
         for thread in self._threads:
             thread.join()
 
@@ -175,20 +181,20 @@ class Pool:
             while not (micro_batch := self._next(number, pause_s)):
                 if self._closed:
                     return
-                pause_s = self._rest(worker)
+                pause_s = self._check_idle(worker)
                 if not worker.alive():
                     break
             else:
                 self._run(worker, micro_batch)
 
     def _next(self, number: int, pause_s: float | None) -> list[Work]:
-        """What the worker is to run; empty when it is to look after itself, or to end."""
+        """Wait for work; return an empty list if an idle check is due or the pool is closed."""
         with self._lock:
-            self._away.discard(number)
+            self._unavailable.discard(number)
             while True:
                 micro_batch = self._take(number)
                 if micro_batch:
-                    if work := self._alive(micro_batch):
+                    if work := self._drop_expired(micro_batch):
                         return work
                     continue
                 if self._closed:
@@ -196,7 +202,7 @@ class Pool:
                 if number not in self._idle:
                     self._idle.append(number)
                 if not self._ready[number].wait(pause_s):
-                    self._away.add(number)
+                    self._unavailable.add(number)
                     return []
 
     def _may_take(self, number: int) -> bool:
@@ -208,31 +214,31 @@ class Pool:
         micro_batch = self.scheduler.take(time.perf_counter())
         if micro_batch:
             self._turns.rotate(-1)
-            if number in self._idle:  # it looked by itself, nobody woke it
+            if number in self._idle:  # it took work without having been notified
                 self._idle.remove(number)
             if self.scheduler.waiting:
                 self._wake()
         return micro_batch
 
     def _wake(self) -> None:
-        """Tell the worker that is to take what waits; a busy one looks when it is done."""
+        """Notify the next worker. Busy workers check the queue themselves when they finish."""
         if self.routing == "round_robin":
             if self._turns:
                 self._ready[self._turns[0]].notify()
-        elif awake := [number for number in self._idle if number not in self._away]:
-            self._idle.remove(awake[-1])
-            self._ready[awake[-1]].notify()
+        elif available := [number for number in self._idle if number not in self._unavailable]:
+            self._idle.remove(available[-1])
+            self._ready[available[-1]].notify()
 
-    def _rest(self, worker: Worker) -> float | None:
-        """Without the lock: it may free a model. An engine that cannot must not end the thread."""
+    def _check_idle(self, worker: Worker) -> float | None:
+        """Call unload_if_idle() without the lock, since it takes time. Errors are only logged."""
         try:
-            return worker.rest()
+            return worker.unload_if_idle()
         except Exception:
-            log.exception("a worker could not rest")
+            log.exception("a worker could not unload its model")
             return worker.idle_check_s
 
     def _replace(self, number: int, worker: Worker) -> None:
-        """Bring a dead worker back; meanwhile nothing is routed to it."""
+        """Replace a dead worker. It receives no work in the meantime."""
         with self._lock:
             self._turns.remove(number)
             if number in self._idle:
@@ -242,14 +248,14 @@ class Pool:
         try:
             worker.replace()
         except Exception:
-            log.exception("a worker could not be replaced; the next micro-batch tries again")
+            log.exception("a worker could not be replaced; its next micro-batch tries again")
         with self._lock:
             self._turns.append(number)
 
-    def _alive(self, micro_batch: MicroBatch) -> list[Work]:
-        """The parts whose request is still wanted; those past their deadline fail here, unrun."""
+    def _drop_expired(self, micro_batch: MicroBatch) -> list[Work]:
+        """Return the parts to run. Fail requests past their deadline, and skip closed ones."""
         now_s = time.perf_counter()
-        alive: list[Work] = []
+        work: list[Work] = []
         for part in micro_batch:
             ticket = self._tickets.get(part.request)
             if ticket is None or ticket.closed:
@@ -258,16 +264,16 @@ class Pool:
                 waited_ms = (now_s - ticket.submitted_s) * 1e3
                 self._close(
                     ticket,
-                    DeadlineExpired(f"deadline passed after {waited_ms:.0f} ms in the queue"),
+                    DeadlineExpired(f"the deadline passed after {waited_ms:.0f} ms in the queue"),
                 )
                 continue
             if not ticket.started_s:
                 ticket.started_s = now_s
-            alive.append((ticket, part.indices))
-        return alive
+            work.append((ticket, part.indices))
+        return work
 
     def _run(self, worker: Worker, work: list[Work]) -> None:
-        """Whatever fails here fails these requests alone: the thread has others to serve."""
+        """Run a micro-batch. An error fails only its requests, and the thread goes on."""
         try:
             self._compute(worker, work)
         except Exception as error:
@@ -283,8 +289,8 @@ class Pool:
         inference = worker.infer(batch)
         if len(inference.values) != len(batch):
             raise WorkerDied(
-                f"the backend answered {len(batch)} sequences with {len(inference.values)} values: "
-                "it must give one for each"
+                f"the backend returned {len(inference.values)} values for {len(batch)} sequences: "
+                "it must return one value per sequence"
             )
         finished_s = time.perf_counter()
         self.observer.batch_done(len(batch), batch.total_tokens, inference.tokens_computed)
@@ -296,7 +302,7 @@ class Pool:
     def _deliver(
         self, ticket: Ticket, rows: np.ndarray, values: Float32Array, finished_s: float
     ) -> None:
-        with self._lock:  # parts of one request may finish on several workers at once
+        with self._lock:  # several workers may finish parts of one request at the same time
             if ticket.closed:
                 return
             if ticket.values is None:

@@ -1,4 +1,4 @@
-"""How many replicas a server runs, as what, and which one computes next."""
+"""Settings of the worker pool: number and kind of replicas, threads and routing."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ Routing = Literal["load", "round_robin"]
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """The choices of conf/pool.
+    """The settings of conf/pool.
 
-    `kind` is what a replica is: a thread of the server, or a process of its own. `workers` replicas
-    of each model run (auto: one), on `threads` CPU threads each (auto: the usable cores, shared by
-    all replicas of all models), beside `tokenizers` tokenizer threads. `routing` says which replica
-    takes the next micro-batch. `cache_tokens` bounds the token ids of texts that are kept between
-    requests (0: none are). `models` are served beside the cell's own: see conf/pool.
+    `kind` says whether a replica is a thread of the server or a separate process. Each model has
+    `workers` replicas (auto: one per device), each with `threads` CPU threads (auto: the usable
+    cores divided among all replicas of all models). `tokenizers` is the number of tokenizer
+    threads. `routing` decides which replica takes the next micro-batch. `cache_tokens` is the size
+    of the token cache (0: no cache). A replica unloads its model after `idle_seconds` without work
+    (None: never). `models` are the additional models to serve.
 
     Raises:
-        ConfigError: a value is none of those that work.
+        ConfigError: a value is invalid.
     """
 
     name: str
@@ -40,24 +41,25 @@ class PoolSettings:
             if value != "auto" and value < 1:
                 raise ConfigError(
                     f"pool.{key} must be a positive whole number or auto, got {value!r}: "
-                    f"give for example pool.{key}=2; all replicas get the same"
+                    f"give for example pool.{key}=2, which applies to all replicas"
                 )
         idle = self.idle_seconds
         if idle is not None and not idle > 0:
             raise ConfigError(
                 f"pool.idle_seconds must be a positive number of seconds, got {idle!r}: "
-                "give null for never"
+                "give null to keep idle models loaded"
             )
         require_at_least("pool.tokenizers", self.tokenizers, 1)
         require_at_least("pool.cache_tokens", self.cache_tokens, 0)
 
     def resolve(self, cores: int, models: int = 1, devices: int = 1) -> tuple[int, int]:
-        """Replicas of each of so many models, and the threads of each replica on so many cores.
+        """Return the number of replicas per model and of threads per replica.
 
-        `devices` is what the replicas of a model are spread over: auto gives one to each.
+        `cores`, `models` and `devices` are the numbers of usable cores, of served models and of
+        devices per model.
 
         Raises:
-            ConfigError: a replica would get more threads than there are cores.
+            ConfigError: `threads` exceeds the number of cores.
         """
         workers = devices if self.workers == "auto" else int(self.workers)
         if self.threads == "auto":
@@ -65,7 +67,7 @@ class PoolSettings:
         threads = int(self.threads)
         if threads > cores:
             raise ConfigError(
-                f"pool.threads={threads} is more than the {cores} cores that this process may "
-                f"use: give {cores} or less, or auto"
+                f"pool.threads={threads} exceeds the {cores} cores that this process may use: "
+                f"give {cores} or fewer, or auto"
             )
         return workers, threads

@@ -1,4 +1,4 @@
-"""A backend in a process of its own, seen from the server."""
+"""The server's side of a backend that runs in a worker process."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from crossbench.wording import exit_description
 
 log = logging.getLogger(__name__)
 
-END_S = 5.0
+EXIT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
 class _Child:
-    """A running worker process and the ends of its channels that are ours."""
+    """A running worker process and the server's ends of its channels."""
 
     process: subprocess.Popen[bytes]
     channels: tuple[Connection, ...]
@@ -34,11 +34,12 @@ class _Child:
 
 @dataclass
 class ProcessEngine:
-    """`backend` loaded in a child process; as many calls of infer() at once as it makes use of.
+    """Runs `backend` in a worker process, with up to `backend.workers` concurrent infer() calls.
 
-    The child is a fresh interpreter, not a fork: engines' threads and locks do not survive forks.
-    It stays in this process group, so whoever ends the group ends it too. close() ends it, and
-    load_model() starts another. Not for concurrent use, except infer() and the properties.
+    The process is a new interpreter and not a fork, since threads and locks of inference engines do
+    not survive a fork. It belongs to the server's process group, so a signal to the group ends
+    both. load_model() starts the process, close() ends it. Only infer() and the properties are safe
+    to use from several threads at once.
     """
 
     backend: Backend
@@ -51,7 +52,7 @@ class ProcessEngine:
 
     @property
     def pid(self) -> int | None:
-        """The child's, while there is one."""
+        """The id of the worker process, None if there is none."""
         return self._child.process.pid if self._child is not None else None
 
     @property
@@ -59,11 +60,11 @@ class ProcessEngine:
         return self._child is not None and self._child.process.poll() is None
 
     def load_model(self) -> None:
-        """Start the child and load the model there.
+        """Start the worker process and load the model in it.
 
         Raises:
-            BackendUnavailable, ModelError: what the backend itself raised there.
-            WorkerDied: it raised something else, or the child died.
+            BackendUnavailable, ModelError: the backend raised this error.
+            WorkerDied: the backend raised another error, or the process died.
         """
         self.close()
         self._child = _start(self.backend.workers)
@@ -77,21 +78,25 @@ class ProcessEngine:
         self._call(Call("warmup", (lengths,)))
 
     def infer(self, batch: TokenBatch) -> Inference:
-        """Raises WorkerDied when the backend fails there, or when the child dies meanwhile."""
+        """Compute a batch in the worker process.
+
+        Raises:
+            WorkerDied: the backend failed, or the process died.
+        """
         answer = self._exchange(pack_batch(batch))
         assert isinstance(answer, tuple)
         inference, memory = answer
-        # The weights do not change from one micro-batch to the next, so they do not travel
+        # The size of the weights does not change, so it is not part of this message
         memory = replace(memory, model_mb=self._state.memory.model_mb)
         self._state = State(self._state.device, memory)
         return inference
 
     def memory(self) -> DeviceMemory:
-        """As of the last answer: asking the child would have to wait for what it computes."""
+        """Device memory as of the last reply, since a new call would wait for running batches."""
         return self._state.memory
 
     def close(self) -> None:
-        """Let the child free its model and end; insist where it does not."""
+        """Ask the worker process to end, and kill it if it does not within `EXIT_TIMEOUT_S`."""
         child, self._child = self._child, None
         self._state = State(self._state.device, DeviceMemory())
         if child is None:
@@ -99,7 +104,7 @@ class ProcessEngine:
         for channel in child.channels:
             channel.close()
         try:
-            child.process.wait(END_S)
+            child.process.wait(EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             log.warning("worker process %d did not end: killing it", child.process.pid)
             child.process.kill()
@@ -120,7 +125,7 @@ class ProcessEngine:
             channel.send_bytes(message)
             answer = channel.recv_bytes()
         except (EOFError, OSError) as error:
-            raise WorkerDied(_obituary(child.process)) from error
+            raise WorkerDied(_exit_reason(child.process)) from error
         finally:
             child.free.put(channel)
         return unpack_answer(answer)
@@ -128,30 +133,30 @@ class ProcessEngine:
 
 def _start(channels: int) -> _Child:
     pairs = [socket.socketpair() for _ in range(channels)]
-    theirs = [their.fileno() for _, their in pairs]
+    descriptors = [child_end.fileno() for _, child_end in pairs]
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "crossbench.serving.worker_process", *map(str, theirs)],
-            stdin=subprocess.PIPE,  # its other end is ours alone: closed, the child ends
-            pass_fds=theirs,
+            [sys.executable, "-m", "crossbench.serving.worker_process", *map(str, descriptors)],
+            stdin=subprocess.PIPE,  # the child ends when this pipe closes
+            pass_fds=descriptors,
             env=child_environment(),
         )
     finally:
-        for _, their in pairs:
-            their.close()
-    ours = tuple(Connection(our.detach()) for our, _ in pairs)
+        for _, child_end in pairs:
+            child_end.close()
+    connections = tuple(Connection(server_end.detach()) for server_end, _ in pairs)
     free: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-    for connection in ours:
+    for connection in connections:
         free.put(connection)
-    return _Child(process, ours, free)
+    return _Child(process, connections, free)
 
 
-def _obituary(process: subprocess.Popen[bytes]) -> str:
-    """Why the process has gone; its channel closes a moment before its status is known."""
+def _exit_reason(process: subprocess.Popen[bytes]) -> str:
+    """Return the error message for a process whose channel has closed."""
     try:
-        status = process.wait(END_S)
+        status = process.wait(EXIT_TIMEOUT_S)  # the channel closes just before the process ends
     except subprocess.TimeoutExpired:
-        process.kill()  # it lives but has closed its channel: nothing more will come of it
+        process.kill()  # the process lives, but without its channel it is useless
         status = process.wait()
     return (
         f"worker process {process.pid} {exit_description(status)} while it computed this request: "

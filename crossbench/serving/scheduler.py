@@ -1,8 +1,8 @@
-"""Which waiting sequences run together next. Pure policy: no threads, no clock, no model.
+"""Schedulers decide which waiting sequences run together. They use no threads, clock or model.
 
-A scheduler knows only (request, index, number of tokens). The pool tells it the time, asks it for
-a micro-batch whenever a worker is idle, and runs what it answers. An idle worker never waits:
-`take` answers with whatever is there.
+A scheduler knows only (request, index, number of tokens). When a worker is idle, the pool asks for
+the next micro-batch, passes the current time, and runs the result. An idle worker never waits for a
+micro-batch to fill up: `take` returns whatever is in the queue.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from crossbench.types import Int32Array
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Sequences of one request that run in one micro-batch, by their index in the request."""
+    """Indices of the sequences of one request that run in one micro-batch."""
 
     request: int
     indices: NDArray[np.intp]
@@ -29,23 +29,23 @@ MicroBatch: TypeAlias = tuple[Part, ...]
 
 
 class Scheduler(Protocol):
-    """Decides what runs next; the pool executes. Calls come from one thread at a time."""
+    """Forms the micro-batches that the pool runs. Only one thread calls it at a time."""
 
     @property
     def waiting(self) -> int:
-        """Sequences that wait."""
+        """Number of waiting sequences."""
         ...
 
     def add(self, request: int, lengths: Int32Array, now_s: float) -> None:
-        """A request's sequences of these token lengths, shape (n,), arrived at `now_s`."""
+        """Add a request that arrived at `now_s`, with sequences of these token lengths (n,)."""
         ...
 
     def take(self, now_s: float) -> MicroBatch:
-        """The next micro-batch for an idle worker; empty when nothing waits."""
+        """Remove and return the next micro-batch; it is empty if nothing waits."""
         ...
 
     def discard(self, request: int) -> None:
-        """Forget what still waits of a request that was cancelled or has failed."""
+        """Remove the waiting sequences of a request that was cancelled or has failed."""
         ...
 
 
@@ -62,7 +62,7 @@ class _Waiting:
 
 @dataclass
 class DirectScheduler:
-    """Each request is one model batch, first come, first served: the predecessor system's way."""
+    """Runs each request as one micro-batch in order of arrival, as the predecessor system did."""
 
     name: str
     _queue: dict[int, int] = field(default_factory=dict, init=False)
@@ -86,11 +86,10 @@ class DirectScheduler:
 
 @dataclass
 class DynamicScheduler:
-    """First come, first served across requests, up to `max_batch_pairs` sequences at once.
+    """Batches across requests in order of arrival, up to `max_batch_pairs` sequences.
 
-    While all workers are busy a micro-batch stays open to later requests for `timeout_ms` from its
-    first sequence's arrival; what comes after that goes into the next one. So a request is never
-    held up by more than the company it got within the time limit.
+    While all workers are busy, a micro-batch accepts requests that arrive within `timeout_ms` of
+    its oldest one. Later requests go into the next micro-batch, so they cannot make it any slower.
     """
 
     name: str
@@ -130,10 +129,10 @@ class DynamicScheduler:
 
 
 def require_at_least(key: str, value: float, least: float) -> None:
-    """Refuse a configured number that is too small.
+    """Check a number of the config.
 
     Raises:
-        ConfigError: naming the key, the value given and the least that works.
+        ConfigError: the value is below `least`.
     """
     if value < least:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The asyncio gRPC server: checks requests, hands them to the model's service, counts."""
+"""The asyncio gRPC server: checks requests, passes them to a model's service and counts them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 DEFAULT_WATCH_INTERVAL_S = 1.0
 WATCH_INTERVALS_S = (0.05, 3600.0)
-# gRPC's own limit answers RESOURCE_EXHAUSTED without a word of what to do, so ours comes first;
-# this multiple bounds what a hostile message can make the server hold.
+# The error of gRPC's own size limit gives no advice, so the server checks max_request_bytes itself.
+# gRPC's limit is this multiple of it and protects the server's memory from huge messages.
 HARD_LIMIT_FACTOR = 16
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -47,7 +47,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Where the server listens and what it refuses. `port` 0 takes any free one."""
+    """The server's address and limits. `port` 0 means any free port."""
 
     name: str
     host: str
@@ -63,38 +63,38 @@ class ServerSettings:
         object.__setattr__(self, "host", check_host(self.host, "server"))
 
     def check_listen(self) -> None:
-        """Bind the port and let it go: a wrong one is told before a model is loaded for nothing.
+        """Check that the server can listen, before it loads a model. Binds and releases the port.
 
         Raises:
-            ConfigError: the port is taken or not allowed, or the host is none of this machine's.
+            ConfigError: the port is in use or not permitted, or the host is not on this machine.
         """
         try:
-            places = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-            family, kind, protocol, _, place = places[0]
+            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            family, kind, protocol, _, address = addresses[0]
             with socket.socket(family, kind, protocol) as probe:
-                # As gRPC does: a port whose last connections only fade out is free
+                # Like gRPC, accept a port that has only connections in TIME_WAIT
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(place)
+                probe.bind(address)
         except OSError as error:
             raise ConfigError(self._cannot_listen(error)) from error
 
     def _cannot_listen(self, error: OSError) -> str:
         if error.errno == errno.EADDRINUSE:
             return (
-                f"server.port={self.port} is taken on {self.host}, perhaps by another "
-                "`python -m crossbench.serve`: end it, or give another server.port, or "
-                "server.port=0 for any free one"
+                f"server.port={self.port} is already in use on {self.host}, perhaps by another "
+                "`python -m crossbench.serve`: stop that process, or give another server.port, or "
+                "server.port=0 for any free port"
             )
         if error.errno == errno.EACCES:
             return (
-                f"server.port={self.port} on {self.host} is not allowed to this user: give one "
-                "above 1023, or server.port=0 for any free one"
+                f"this user may not listen on server.port={self.port} of {self.host}: give a port "
+                "above 1023, or server.port=0 for any free port"
             )
         return listen_error_message("server", self.host, error)
 
 
 class Servicer(pb_grpc.InferenceServicer):
-    """The RPCs of crossbench.v1.Inference over one service per model; the first is the default."""
+    """Implements the RPCs of crossbench.v1.Inference. The first model is the default."""
 
     def __init__(
         self,
@@ -107,11 +107,11 @@ class Servicer(pb_grpc.InferenceServicer):
         self._settings = settings
         self._telemetry = telemetry
         self.info = info
-        self._ending = asyncio.Event()
+        self._stopping = asyncio.Event()
 
     def end_streams(self) -> None:
-        """End the streams, which would never complete by themselves."""
-        self._ending.set()
+        """End all WatchMetrics streams, which would otherwise run for ever."""
+        self._stopping.set()
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         async def run(service: ModelService, deadline_s: float | None) -> Answer:
@@ -164,19 +164,19 @@ class Servicer(pb_grpc.InferenceServicer):
         self, request: pb.WatchMetricsRequest, context: Context
     ) -> AsyncIterator[pb.Metrics]:
         interval_s = request.interval_s or DEFAULT_WATCH_INTERVAL_S
-        # Not a number would stop every timer of the event loop, so it must fail this comparison
+        # NaN, which would stop all timers of the event loop, also fails this comparison
         if not WATCH_INTERVALS_S[0] <= interval_s <= WATCH_INTERVALS_S[1]:
             least, most = WATCH_INTERVALS_S
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"interval_s must be {least:g} to {most:g}, got {interval_s}: give seconds, or 0 "
-                f"for {DEFAULT_WATCH_INTERVAL_S:g}",
+                f"interval_s must be {least:g} to {most:g} seconds, got {interval_s}: give a value "
+                f"in this range, or 0 for the default of {DEFAULT_WATCH_INTERVAL_S:g} s",
             )
-        while not self._ending.is_set():
+        while not self._stopping.is_set():
             yield self._metrics()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(interval_s):
-                    await self._ending.wait()
+                    await self._stopping.wait()
 
     async def ResetMetrics(
         self, request: pb.ResetMetricsRequest, context: Context
@@ -204,7 +204,7 @@ class Servicer(pb_grpc.InferenceServicer):
             telemetry.request_failed(status.name)
             await context.abort(status, str(error))
         except asyncio.CancelledError:
-            # gRPC cancels the handler when the client hangs up and when the deadline passes
+            # gRPC cancels the handler when the client disconnects and when the deadline passes
             expired = deadline_s is not None and time.perf_counter() >= deadline_s
             telemetry.request_failed("DEADLINE_EXCEEDED" if expired else "CANCELLED")
             raise
@@ -225,16 +225,16 @@ class Servicer(pb_grpc.InferenceServicer):
             return next(iter(self._services.values()))
         if model not in self._services:
             raise InvalidRequest(
-                f"no model {model!r} here: this server has {', '.join(self._services)}"
+                f"this server has no model {model!r}: use one of {', '.join(self._services)}"
             )
         return self._services[model]
 
     def _check_size(self, count: int, size_bytes: int, what: str) -> None:
         if count == 0:
-            raise InvalidRequest(f"the request holds no {what}: send at least one")
+            raise InvalidRequest(f"the request contains no {what}: send at least one")
         if count > self._settings.max_pairs:
             raise InvalidRequest(
-                f"{count} {what} in one request, the limit is {self._settings.max_pairs}: "
+                f"the request contains {count} {what}, the limit is {self._settings.max_pairs}: "
                 "split the request, or raise server.max_pairs"
             )
         if size_bytes > self._settings.max_request_bytes:
@@ -258,7 +258,7 @@ class Servicer(pb_grpc.InferenceServicer):
 
 
 class Server:
-    """A running server on the caller's event loop: `start` it, `stop` it."""
+    """A gRPC server that runs on the caller's event loop from start() to stop()."""
 
     def __init__(
         self,
@@ -275,10 +275,10 @@ class Server:
         self.address = ""
 
     async def start(self) -> str:
-        """Listen; returns HOST:PORT, or [HOST]:PORT where the host is an IPv6 address.
+        """Start to listen. Returns HOST:PORT, or [HOST]:PORT for an IPv6 address.
 
         Raises:
-            ConfigError: the port is taken or the host is not one of this machine's.
+            ConfigError: the port is in use or not permitted, or the host is not on this machine.
         """
         settings = self._settings
         limit = settings.max_request_bytes * HARD_LIMIT_FACTOR
@@ -295,13 +295,13 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(checker, server)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-        wanted = join_address(settings.host, settings.port)
+        requested = join_address(settings.host, settings.port)
         try:
-            port = server.add_insecure_port(wanted)
+            port = server.add_insecure_port(requested)
         except RuntimeError as error:
-            settings.check_listen()  # says why
+            settings.check_listen()  # raises an error with the reason
             raise ConfigError(
-                f"cannot listen on {wanted} ({error}): give another server.host or server.port"
+                f"cannot listen on {requested} ({error}): give another server.host or server.port"
             ) from error
         for service in self._services.values():
             service.start()
@@ -313,16 +313,16 @@ class Server:
         return self.address
 
     def precompute_tokens(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Compute the token ids of these (query, passage) ahead, where pipeline=infer keeps them.
+        """With pipeline=infer, cache the token ids of these (query, passage) for every model.
 
-        What is remembered is each model's own; call it before the server starts.
+        Call this before the server starts.
         """
         known = list(pairs)
         for service in self._services.values():
             service.precompute_tokens(known)
 
     async def stop(self) -> None:
-        """Take nothing new, let what is in flight end within `grace_s`, then free the models."""
+        """Reject new requests, give those in flight `grace_s` to finish, then unload the models."""
         if self._server is not None:
             self._servicer.end_streams()
             await self._checker.enter_graceful_shutdown()
@@ -335,7 +335,7 @@ class Server:
 def _check_texts(texts: Sequence[str], what: str) -> None:
     for index, text in enumerate(texts):
         if not text or text.isspace():
-            raise InvalidRequest(f"text {index} of {what} is empty: send text, or leave it out")
+            raise InvalidRequest(f"text {index} of {what} is empty: send text, or omit it")
 
 
 def _score_response(answer: Answer) -> pb.ScoreResponse:

@@ -1,4 +1,4 @@
-"""One served model: its tokenizer threads, its scheduler and its worker pool, as coroutines."""
+"""The service of one model: coroutines that tokenise texts and run them in the worker pool."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from crossbench.serving.replica import Replica
 from crossbench.serving.token_cache import Texts, TokenCache
 from crossbench.types import Float32Array, Pair, Timing
 
-MAX_SHOWN_CHARS = 60  # characters of a text in an error
-NameRow = Callable[[int], str]  # what a request calls the text behind a row of its token batch
+MAX_SHOWN_CHARS = 60  # characters of a text that an error message shows
+# Returns the description for error messages of the text in a row of the token batch
+DescribeRow = Callable[[int], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Values float32 (n,) or (n, dim) in the request's order, and what they took."""
+    """Values, float32 (n,) or (n, dim), in the order of the request, with timings and counts."""
 
     values: Float32Array
     timing: Timing
@@ -37,13 +38,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class ModelService:
-    """Text in, scores or vectors out. `tokenizers` threads tokenise, off the event loop.
+    """Computes scores or embeddings of texts. Tokenisation runs in the threads of `tokenizers`.
 
-    A cross-encoder's scores are of its pairs. An embedder's are the similarity of vectors that its
-    folder names, the cosine where it names none: every text is embedded once, whatever it is
-    compared with. With `runs_model` False every value is 0 and the
-    pool gets no work (pipeline=tokenize). With a `memory` token ids come from there, where it has
-    them (pipeline=infer).
+    A cross-encoder scores pairs. A sentence-transformer embeds every text once and scores pairs by
+    the similarity function that its folder names, by default the cosine. If `runs_model` is False,
+    all values are 0 and the pool is not used (pipeline=tokenize). If there is a `token_cache`,
+    token ids come from it (pipeline=infer).
     """
 
     model: ModelFolder
@@ -65,70 +65,71 @@ class ModelService:
             replica.close()
 
     async def score(self, query: str, passages: Sequence[str], deadline_s: float | None) -> Answer:
-        """Scores of one query's passages.
+        """Score one query's passages.
 
-        `deadline_s` is on `time.perf_counter`. Cancelling the coroutine drops the work that has
-        not started.
+        `deadline_s` is a time of `time.perf_counter`. Cancelling the coroutine removes its waiting
+        work from the queue.
 
         Raises:
             InvalidRequest: a text has no tokens.
             NonFiniteValues, QueueFull, DeadlineExpired, WorkerDied: see their docstrings.
         """
         if self.model.embedding is not None:
-            places = [0] * len(passages)
+            query_rows = [0] * len(passages)
             what = ("query", "passages")
             return await self._similarities(
-                self.model.embedding, [query], places, passages, what, deadline_s
+                self.model.embedding, [query], query_rows, passages, what, deadline_s
             )
 
-        def name(row: int) -> str:
-            return _name("passages", row, passages[row])
+        def describe(row: int) -> str:
+            return _describe("passages", row, passages[row])
 
         if self.token_cache is not None:
-            known = [(query, passage) for passage in passages]
-            return await self._run_cached(self.token_cache, known, name, deadline_s)
+            keys = [(query, passage) for passage in passages]
+            return await self._run_cached(self.token_cache, keys, describe, deadline_s)
         return await self._run(
-            lambda: self.tokenizer.encode_query(query, passages), name, deadline_s
+            lambda: self.tokenizer.encode_query(query, passages), describe, deadline_s
         )
 
     async def score_pairs(self, pairs: Sequence[Pair], deadline_s: float | None) -> Answer:
-        """Scores of pairs that may span queries; raises as `score` does."""
+        """Score pairs of one or more queries. Raises the same errors as score()."""
         if self.model.embedding is not None:
             queries: dict[str, int] = {}
-            places = [queries.setdefault(pair.query, len(queries)) for pair in pairs]
+            query_rows = [queries.setdefault(pair.query, len(queries)) for pair in pairs]
             passages = [pair.passage for pair in pairs]
             what = ("queries of pairs", "passages of pairs")
             return await self._similarities(
-                self.model.embedding, list(queries), places, passages, what, deadline_s
+                self.model.embedding, list(queries), query_rows, passages, what, deadline_s
             )
 
-        def name(row: int) -> str:
-            return _name("passages of pairs", row, pairs[row].passage)
+        def describe(row: int) -> str:
+            return _describe("passages of pairs", row, pairs[row].passage)
 
         if self.token_cache is not None:
-            known = [(pair.query, pair.passage) for pair in pairs]
-            return await self._run_cached(self.token_cache, known, name, deadline_s)
-        return await self._run(lambda: self.tokenizer.encode_pairs(pairs), name, deadline_s)
+            keys = [(pair.query, pair.passage) for pair in pairs]
+            return await self._run_cached(self.token_cache, keys, describe, deadline_s)
+        return await self._run(lambda: self.tokenizer.encode_pairs(pairs), describe, deadline_s)
 
     async def embed(self, texts: Sequence[str], deadline_s: float | None) -> Answer:
-        """One vector per text; raises as `score` does.
+        """Embed every text.
 
         Raises:
             WrongTask: the model is a cross-encoder.
+            InvalidRequest, …: as for score().
         """
         embedding = self.model.embedding
         if embedding is None:
             raise WrongTask(
-                f"{self.model.name} is a cross-encoder, which scores pairs and does not embed: "
+                f"{self.model.name} is a cross-encoder, which scores pairs and cannot embed texts: "
                 "call Score or ScorePairs, or serve a sentence-transformer (model=all-minilm-l6)"
             )
         prompted = [embedding.prompt + text for text in texts]
         return await self._vectors(
-            prompted, lambda row: _name("texts", row, texts[row]), deadline_s
+            prompted, lambda row: _describe("texts", row, texts[row]), deadline_s
         )
 
     def precompute_tokens(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Remember the token ids of these (query, passage), where there is a memory."""
+        """Cache the token ids of these (query, passage), if there is a token cache."""
         if self.token_cache is None:
             return
         embedding = self.model.embedding
@@ -145,66 +146,68 @@ class ModelService:
         self,
         embedding: Embedding,
         queries: Sequence[str],
-        places: list[int],
+        query_rows: list[int],
         passages: Sequence[str],
         what: tuple[str, str],
         deadline_s: float | None,
     ) -> Answer:
-        """Similarity of each passage with the query at its place, which is embedded once.
+        """Return the similarity of passage i and `queries[query_rows[i]]`, for every i.
 
-        `what` is how errors call the queries and the passages.
+        Each query is embedded once. `what` names queries and passages in error messages.
         """
 
-        def name(row: int) -> str:
+        def describe(row: int) -> str:
             if row < len(queries):
-                return _name(what[0], places.index(row), queries[row])
-            return _name(what[1], row - len(queries), passages[row - len(queries)])
+                return _describe(what[0], query_rows.index(row), queries[row])
+            return _describe(what[1], row - len(queries), passages[row - len(queries)])
 
         texts = [embedding.query_prompt + query for query in queries]
         texts += [embedding.passage_prompt + passage for passage in passages]
-        answer = await self._vectors(texts, name, deadline_s)
-        rows = np.arange(len(queries), len(texts))
-        scores = embedding.score(answer.values, places, rows)
-        self._check_finite(scores)  # finite vectors may still overflow in their product
+        answer = await self._vectors(texts, describe, deadline_s)
+        passage_rows = np.arange(len(queries), len(texts))
+        scores = embedding.score(answer.values, query_rows, passage_rows)
+        self._check_finite(scores)  # the product of finite vectors may overflow
         return replace(answer, values=scores)
 
     async def _vectors(
-        self, texts: Sequence[str], name: NameRow, deadline_s: float | None
+        self, texts: Sequence[str], describe: DescribeRow, deadline_s: float | None
     ) -> Answer:
         if self.token_cache is not None:
             return await self._run_cached(
-                self.token_cache, [(text,) for text in texts], name, deadline_s
+                self.token_cache, [(text,) for text in texts], describe, deadline_s
             )
-        return await self._run(lambda: self.tokenizer.encode_texts(texts), name, deadline_s)
+        return await self._run(lambda: self.tokenizer.encode_texts(texts), describe, deadline_s)
 
     async def _run_cached(
         self,
         token_cache: TokenCache,
         texts: Sequence[Texts],
-        name: NameRow,
+        describe: DescribeRow,
         deadline_s: float | None,
     ) -> Answer:
         arrived_s = time.perf_counter()
         tokenized = token_cache.get(texts)
         if tokenized is None:
-            return await self._run(lambda: token_cache.get_or_add(texts), name, deadline_s)
-        _check_tokens(tokenized, name)
+            return await self._run(lambda: token_cache.get_or_add(texts), describe, deadline_s)
+        _check_tokens(tokenized, describe)
         return await self._infer(tokenized, (time.perf_counter() - arrived_s) * 1e3, deadline_s)
 
     async def _run(
-        self, tokenize: Callable[[], Tokenized], name: NameRow, deadline_s: float | None
+        self, tokenize: Callable[[], Tokenized], describe: DescribeRow, deadline_s: float | None
     ) -> Answer:
         arrived_s = time.perf_counter()
         loop = asyncio.get_running_loop()
         tokenized = await loop.run_in_executor(self.tokenizers, tokenize)
-        _check_tokens(tokenized, name)
+        _check_tokens(tokenized, describe)
         return await self._infer(tokenized, (time.perf_counter() - arrived_s) * 1e3, deadline_s)
 
     async def _infer(
         self, tokenized: Tokenized, tokenize_ms: float, deadline_s: float | None
     ) -> Answer:
         if deadline_s is not None and time.perf_counter() > deadline_s:
-            raise DeadlineExpired(f"deadline passed while tokenising ({tokenize_ms:.0f} ms)")
+            raise DeadlineExpired(
+                f"the deadline passed during tokenisation, which took {tokenize_ms:.0f} ms"
+            )
         if not self.runs_model:
             shape = (len(tokenized.batch), self.model.embedding_dim)
             zeros = np.zeros(shape if self.model.embedding else shape[:1], dtype=np.float32)
@@ -224,7 +227,7 @@ class ModelService:
         if ticket.error is not None:
             raise ticket.error
         assert ticket.values is not None
-        # Before the activation: a sigmoid would make 1.0 of an infinite logit
+        # Check before the activation, since a sigmoid turns an infinite logit into 1.0
         self._check_finite(ticket.values)
         timing = Timing(tokenize_ms, ticket.queue_ms, ticket.infer_ms)
         embedding = self.model.embedding
@@ -238,23 +241,23 @@ class ModelService:
         check_finite(values, self.model.name, self.replicas[0].backend)
 
 
-def _name(what: str, number: int, text: str) -> str:
-    """What an error calls a text; a long one is cut."""
+def _describe(what: str, number: int, text: str) -> str:
+    """Describe a text in an error message. A long text is shortened."""
     shown = repr(text) if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]!r}…"
     return f"text {number} of {what} ({shown})"
 
 
-def _check_tokens(tokenized: Tokenized, name: NameRow) -> None:
-    """Refuse a row without tokens: pooling would read its neighbour, or divide by zero.
+def _check_tokens(tokenized: Tokenized, describe: DescribeRow) -> None:
+    """Check that every row has tokens: without any, pooling would give a wrong result.
 
     Raises:
-        InvalidRequest: naming the first such text.
+        InvalidRequest: a text has no tokens.
     """
     empty = np.flatnonzero(tokenized.batch.lengths == 0)
     if len(empty):
         raise InvalidRequest(
-            f"{name(int(empty[0]))} has no tokens: the model's tokenizer drops every character of "
-            "it and adds none of its own. Send other text, or leave it out"
+            f"{describe(int(empty[0]))} has no tokens: the model's tokenizer drops all its "
+            "characters and adds no special tokens. Send other text, or omit it"
         )
 
 

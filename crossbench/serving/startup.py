@@ -1,4 +1,4 @@
-"""From backends that are described to replicas that are loaded and warm, and what that took."""
+"""Loading and warming up the replicas of a server, with the times that this takes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from crossbench.serving.telemetry import Telemetry
 
 
 def build_artifacts(backends: Sequence[Backend]) -> None:
-    """Let what backends derive from their models be made in processes of their own.
+    """Build the missing artifacts that backends derive from their models, in separate processes.
 
-    What converting takes (torch, a second copy of the weights) would stay in the memory of the
-    process that is measured, and its time in that of loading: only of the cell that comes first.
+    Otherwise the first cell of a sweep, which builds them, would measure a larger memory (torch, a
+    second copy of the weights) and a longer load time than the others.
     """
     for backend in backends:
         deployment = backend.deployment
@@ -26,9 +26,9 @@ def build_artifacts(backends: Sequence[Backend]) -> None:
             continue
         require(backend.name, type(backend), deployment.quant, deployment.device)
         if not backend.artifact().is_complete():
-            apart = ProcessEngine(backend)
-            apart.load_model()
-            apart.close()
+            engine = ProcessEngine(backend)
+            engine.load_model()
+            engine.close()
 
 
 def load_and_warm(
@@ -37,14 +37,13 @@ def load_and_warm(
     lengths: Callable[[int], Sequence[int]],
     concurrently: bool,
 ) -> pb.Startup:
-    """Load and warm up every replica; where one cannot, close the others and raise what it did.
+    """Load and warm up every replica. If one fails, close all of them and raise its error.
 
-    `lengths` gives the token lengths to warm up with, of a model that takes so many at most.
+    `lengths` maps a model's maximum length to the token lengths to warm up with.
     """
 
     def warm_up(replica: Replica) -> None:
-        longest = replica.backend.deployment.model.max_length
-        replica.warmup(lengths(longest))
+        replica.warmup(lengths(replica.backend.deployment.model.max_length))
 
     def each(action: Callable[[Replica], None]) -> None:
         if not (concurrently and replicas):

@@ -1,4 +1,4 @@
-"""What a server counts about itself, and the snapshot that GetMetrics and WatchMetrics send."""
+"""Counters of a server, and the snapshot of them that GetMetrics and WatchMetrics return."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from crossbench.serving.usage import Usage
 from crossbench.types import Timing
 
 RECENT_REQUESTS = 4096
-RECENT_S = 30.0  # a longer memory would hide what happens now where requests are slow
+RECENT_S = 30.0  # with slow requests, a longer period would hide the current state
 RATE_WINDOW_S = 1.0
 
 
 class RecentRequests:
-    """A ring of what the last requests took, in one array: a snapshot costs a copy, no loop."""
+    """Ring buffer with the timings of the most recent requests."""
 
     def __init__(self) -> None:
-        # When it ended; then latency, tokenize, queue and infer, in ms
+        # Columns: end in s; then latency, tokenize, queue and infer in ms
         self._rows = np.zeros((RECENT_REQUESTS, 5))
         self._added = 0
 
@@ -33,7 +33,7 @@ class RecentRequests:
         self._added += 1
 
     def since(self, start_s: float) -> NDArray[np.float64]:
-        """Milliseconds of the requests that ended after `start_s`, float64 (n, 4), unordered."""
+        """Return the timings in ms of requests that ended after `start_s`, (n, 4), unordered."""
         rows = self._rows[: self._added]
         return rows[rows[:, 0] >= start_s, 1:]
 
@@ -41,8 +41,8 @@ class RecentRequests:
 class Telemetry:
     """Counters since the last reset. `batch_done` may be called from any thread.
 
-    `worker_pids` answers which processes compute for this server now; `usage` counts them in
-    and takes `own_peak`.
+    `worker_pids` returns the ids of the current worker processes, which `usage` includes.
+    `own_peak` measures the peak memory of the server process.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Telemetry:
         self.reset()
 
     def reset(self) -> None:
-        """Start every counter anew; the uptime and what is in flight go on."""
+        """Reset all counters except the uptime and the number of requests in flight."""
         self.usage.start_peak()
         with self._lock:
             self._reset_s = time.perf_counter()
@@ -70,7 +70,7 @@ class Telemetry:
             self._rates = (0.0, 0.0)
 
     def batch_done(self, pairs: int, tokens: int, tokens_computed: int) -> None:
-        """A worker ran one micro-batch."""
+        """Count a micro-batch that a worker ran."""
         with self._lock:
             self._batches += 1
             self._batch_pairs += pairs
@@ -80,7 +80,7 @@ class Telemetry:
     def request_done(
         self, latency_ms: float, timing: Timing, pairs: int, tokens: int, truncated: int
     ) -> None:
-        """A request was answered; `latency_ms` is from its arrival in the handler."""
+        """Count a successful request; `latency_ms` starts when it arrives in the handler."""
         with self._lock:
             self._ok += 1
             self._pairs += pairs
@@ -91,12 +91,12 @@ class Telemetry:
             self._recent.add(time.perf_counter(), spent_ms)
 
     def request_failed(self, status: str) -> None:
-        """A request ended with this gRPC status name."""
+        """Count a failed request under the name of its gRPC status."""
         with self._lock:
             self._failed[status] += 1
 
     def snapshot(self) -> pb.Metrics:
-        """The counters now, without what only the pools know (queue, device memory)."""
+        """Return the current counters, without queue length and device memory."""
         now_s = time.perf_counter()
         with self._lock:
             recent = self._recent.since(now_s - RECENT_S)
@@ -129,9 +129,9 @@ class Telemetry:
         return metrics
 
     def _update_rates(self, now_s: float) -> tuple[float, float]:
-        """Pairs/s and cores since the last mark, renewed once it is a second old.
+        """Return pairs/s and used CPU cores, updated at most once per second.
 
-        Several watchers may ask within a second; they all see the same rates.
+        Several clients that ask within a second receive the same rates.
         """
         mark_s, mark_pairs, mark_cpu_s = self._rate_mark
         elapsed_s = now_s - mark_s
@@ -146,7 +146,7 @@ class Telemetry:
 
 
 def _distributions(recent_ms: NDArray[np.float64]) -> list[pb.Distribution]:
-    """One per column."""
+    """Return one distribution per column."""
     count, columns = recent_ms.shape
     if count == 0:
         return [pb.Distribution()] * columns

@@ -1,4 +1,4 @@
-"""Token ids of texts that came before, so that the model stage can be measured alone."""
+"""Cache of token ids for pipeline=infer, which measures the model without tokenisation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 MAX_TOKENS = 32_000_000  # 256 MB of ids and type ids
 LEARN_AT_ONCE = 256
 
-# (query, passage), or one text alone; a Pair's own hash would cost more than all else
+# (query, passage) or a single text. A tuple, because hashing the dataclass Pair is much slower
 Texts: TypeAlias = tuple[str, ...]
 Encode: TypeAlias = Callable[[Sequence[Texts]], Tokenized]
 
@@ -30,9 +30,9 @@ class _Known:
 
 
 class TokenCache:
-    """Sequences by their texts; learns while `max_tokens` allow. Safe to use from several threads.
+    """Caches tokenised texts, up to `max_tokens` tokens in total. Thread-safe.
 
-    `encode` tokenises what is new.
+    `encode` tokenises texts that are not in the cache. Entries are never removed.
     """
 
     def __init__(self, encode: Encode, max_tokens: int = MAX_TOKENS) -> None:
@@ -41,7 +41,7 @@ class TokenCache:
         self._known: dict[Texts, _Known] = {}
 
     def get(self, pairs: Sequence[Texts]) -> Tokenized | None:
-        """Their tokens in their order; None where one of them is not known."""
+        """Return the tokens of `pairs` in order, or None if one of them is not in the cache."""
         found: list[_Known] = []
         for pair in pairs:
             known = self._known.get(pair)
@@ -51,18 +51,18 @@ class TokenCache:
         return _join(found)
 
     def add(self, pairs: Iterable[Texts]) -> None:
-        """Tokenise and keep pairs that are not known yet, until the room is used up."""
+        """Tokenise and cache new pairs until the cache is full."""
         unknown = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
         for start in range(0, len(unknown), LEARN_AT_ONCE):
             if self._room <= 0:
-                log.warning("no room for the tokens of more pairs: they are tokenised every time")
+                log.warning("the token cache is full: other pairs are tokenised in every request")
                 return
             for pair, known in self._tokenize(unknown[start : start + LEARN_AT_ONCE]).items():
                 self._known[pair] = known
                 self._room -= len(known.input_ids)
 
     def get_or_add(self, pairs: Sequence[Texts]) -> Tokenized:
-        """The pairs' tokens in their order, known afterwards if there is room."""
+        """Return the tokens of `pairs` in order. Caches new ones if there is room."""
         self.add(pairs)
         tokenized = self.get(pairs)
         if tokenized is None:
@@ -76,10 +76,10 @@ class TokenCache:
         for index, pair in enumerate(pairs):
             rows = slice(int(batch.cu_seqlens[index]), int(batch.cu_seqlens[index + 1]))
             truncated = 0
-            # The count is of all pairs together; only the longest can have been cut
+            # `tokenized.truncated` counts all pairs together; only the longest can be truncated
             if tokenized.truncated and rows.stop - rows.start == longest:
                 truncated = self._encode([pair]).truncated
-            # Copies: a view would keep the arrays of all these pairs alive
+            # Copy, since a view would keep the arrays of all pairs in memory
             entries[pair] = _Known(
                 batch.input_ids[rows].copy(), batch.type_ids[rows].copy(), truncated
             )

@@ -1,4 +1,4 @@
-"""Memory and CPU of a server: its own process and its worker processes, summed."""
+"""Memory and CPU time of a server: the sum over its own process and its worker processes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MB = 1e6
 
 
 class Usage:
-    """Sums over this process and those that `worker_pids` names at the moment.
+    """Memory and CPU time of this process and the current `worker_pids`. Thread-safe.
 
-    Safe to call from any thread. CPU time of workers that have ended stays counted, as of the last
-    look at them. `own_peak` is what watches this process, None: the best that the system has.
+    The CPU time of ended workers stays included, as of their last reading. `own_peak` measures the
+    peak memory of this process; None selects the best method of the operating system.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class Usage:
         self._workers_peak_mb = 0.0
 
     def rss_mb(self) -> float:
-        """Resident sets in MB (1e6 bytes); pages that processes share count in each."""
+        """Sum of the resident set sizes in MB (1e6 bytes). Shared pages count in every process."""
         return (self._own.memory_info().rss + sum(self._worker_rss())) / _MB
 
     def cpu_s(self) -> float:
-        """CPU seconds, user and system."""
+        """Sum of user and system CPU time in seconds."""
         times = self._own.cpu_times()
         with self._lock:
             for pid, process in self._current():
@@ -49,7 +49,7 @@ class Usage:
         return float(times.user + times.system) + workers_s
 
     def start_peak(self) -> None:
-        """Forget every peak before now."""
+        """Start a new measurement of the peak memory."""
         self._own_peak.start()
         with self._lock:
             self._workers_peak_mb = 0.0
@@ -57,15 +57,18 @@ class Usage:
                 reset_high_water(pid)
 
     def peak_mb(self) -> float:
-        """Sum of the processes' own peaks in MB since start_peak(): never less than the peak of
-        the sum. Where the system keeps no peak of a process, its resident set at each call."""
+        """Sum of the processes' individual peaks in MB since start_peak().
+
+        This is an upper bound for the peak of the sum. If the operating system does not record the
+        peak of a process, its resident set size at each call is used.
+        """
         with self._lock:
             peaks = [high_water_mb(pid) or _rss(process) / _MB for pid, process in self._current()]
             self._workers_peak_mb = max(self._workers_peak_mb, sum(peaks))
             return self._own_peak.peak_mb() + self._workers_peak_mb
 
     def close(self) -> None:
-        """Watch for peaks no longer."""
+        """Stop measuring the peak memory."""
         self._own_peak.stop()
 
     def _worker_rss(self) -> list[int]:
@@ -90,5 +93,5 @@ class Usage:
 def _rss(process: psutil.Process) -> int:
     try:
         return int(process.memory_info().rss)
-    except psutil.Error:  # it has just ended
+    except psutil.Error:  # the process has just ended
         return 0

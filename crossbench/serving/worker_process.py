@@ -1,7 +1,8 @@
-"""A worker process: `python -m crossbench.serving.worker_process FD...`, started by its server.
+"""A worker process, which the server starts: `python -m crossbench.serving.worker_process FD...`.
 
-It holds one backend and computes what arrives on its channels, one thread a channel. It ends when
-its channels close, and at once when its standard input does: then its server is gone.
+It holds one backend and computes the batches that arrive on its channels, with one thread per
+channel. It ends when its channels close. If its standard input closes, the server has died, and the
+worker process exits immediately.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from crossbench.types import TokenBatch
 
 
 class Host:
-    """The backend in this process; the server's first call brings it."""
+    """Holds the backend of this process, which the server's first call delivers."""
 
     def __init__(self) -> None:
         self._backend: Backend | None = None
 
     def serve(self, channel: Connection) -> None:
-        """Answer what comes on `channel` until the server closes it."""
+        """Answer the messages on `channel` until the server closes it."""
         while True:
             try:
                 message = channel.recv_bytes()
@@ -55,7 +56,7 @@ class Host:
         except CrossbenchError as error:
             return pack_error(error)
         except Exception as error:
-            traceback.print_exc()  # the server's log has it; over there the words must do
+            traceback.print_exc()  # for the log, since the server receives only the message
             return pack_error(WorkerDied(f"the worker failed: {type(error).__name__}: {error}"))
 
     def _call(self, call: Call) -> State:
@@ -80,7 +81,8 @@ def _end_with_server() -> None:
 
 
 def main(descriptors: list[int]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the server ends us
+    # Ctrl-C reaches the whole process group; the server then ends this process itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_server()
     host = Host()
     first, *others = [Connection(descriptor) for descriptor in descriptors]

@@ -1,4 +1,4 @@
-"""A cell's composed config as results keep it: read by dotted key, compared by identity."""
+"""The composed config of a cell as results store it, read by dotted key."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from crossbench.types import Task
 
 @dataclass(frozen=True)
 class CellConfig:
-    """The values that a cell was composed of, whatever version of crossbench composed them.
+    """The composed config of a cell, of this version of crossbench or an older one.
 
-    `document` is what result.json holds: nested mappings, or dotted keys where it was read from a
-    frame. It may be empty, for a cell without a readable result. A `CellPlan` is made from it to
-    measure; reports, trackers and frames read it through the methods here.
+    `document` is the `config` of result.json: nested mappings, or dotted keys if it comes from a
+    frame. It is empty for a cell without a readable result. To measure the cell, a `CellPlan` is
+    made from it; reports, trackers and frames read it with the methods below.
     """
 
     document: Mapping[str, Any] = field(default_factory=dict)
@@ -27,43 +27,43 @@ class CellConfig:
         return bool(self.document)
 
     def value(self, key: str, default: Any = None) -> Any:
-        """The value of a dotted key; a group's own key (`backend`) has the name of its choice."""
+        """Return the value of a dotted key; for a group (`backend`), the name of its choice."""
         return self.flat.get(key, default)
 
     def section(self, key: str) -> Mapping[str, Any]:
-        """A root key that holds a mapping of its own (`reference`); empty where it has none."""
+        """Return the mapping under a root key (`predecessor`); empty if there is none."""
         node = self.document.get(key)
         return node if isinstance(node, Mapping) else {}
 
     def without(self, keys: Collection[str]) -> CellConfig:
-        """The config without these root keys."""
+        """Return the config without these root keys."""
         return CellConfig({key: node for key, node in self.document.items() if key not in keys})
 
     def with_choices(self, names: Mapping[str, str]) -> CellConfig:
-        """The config in which each of these groups is known by its choice's name alone."""
+        """Return the config with only the given choice name for each of these groups."""
         return CellConfig({**self.document, **{key: {"name": name} for key, name in names.items()}})
 
     @cached_property
     def flat(self) -> dict[str, Any]:
-        """Every value by its dotted key."""
+        """All values by dotted key."""
         return flatten_config(self.document)
 
     @cached_property
     def texts(self) -> dict[str, str]:
-        """Every value by its dotted key, as people read it, without credentials."""
+        """All values by dotted key, as text for people, without credentials."""
         return flatten_text(self.document)
 
     @cached_property
     def comparable(self) -> CellConfig:
-        """Without how the cell was watched and stored, which nobody compares cells by."""
+        """The config without the settings that only say how the cell was watched and stored."""
         return CellConfig(without_bookkeeping(self.document))
 
     @cached_property
     def cell_id(self) -> str:
-        """See `identity_of`; empty where nothing is known of the cell."""
+        """The hash of `identity_of`; empty if the config is empty."""
         return identity_of(self.document) if self.document else ""
 
     @property
     def task(self) -> Task:
-        """What the cell asks of the server; before there was a choice, scores."""
+        """What the cell requests from the server; results older than `load.task` are scores."""
         return Task.EMBED if self.value("load.task") == Task.EMBED else Task.SCORE

@@ -1,4 +1,4 @@
-"""A cell's plain values, checked, and a config as plain mappings."""
+"""Check the plain values of a cell (batch, device, …) and resolve a config to plain mappings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class CellSettings:
-    """A cell's plain values, checked."""
+    """The checked plain values of a cell."""
 
     batch: int
     concurrency: int
@@ -36,10 +36,10 @@ class CellSettings:
 
 
 def check_settings(config: Mapping[str, Any]) -> CellSettings:
-    """The plain values of a resolved config.
+    """Return the plain values of a resolved config.
 
     Raises:
-        ConfigError: naming the first value that cannot be used, what was given and what can be.
+        ConfigError: a value cannot be used; the message has the first such value and what to give.
     """
     quant = (config["quant"] or {}).get("name")
     if quant not in set(Quant):
@@ -75,7 +75,7 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
 def _cache_dir(text: str) -> Path:
     try:
         folder = Path(text).expanduser()
-    except RuntimeError as error:  # ~ of a user without a home folder, or of nobody
+    except RuntimeError as error:  # ~ of a user without a home folder, or ~ of an unknown user
         raise ConfigError(
             f"cache_dir={text}: {error} Give cache_dir=DIR, or set CROSSBENCH_CACHE=DIR"
         ) from error
@@ -87,19 +87,21 @@ def _cache_dir(text: str) -> Path:
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
-    """The config as resolved dicts and lists.
+    """Return the config as resolved dicts and lists.
 
     Raises:
-        ConfigError: a value is missing or refers to something that is not there.
+        ConfigError: a value is missing or refers to a key that does not exist.
     """
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value: give {error.full_key}=...") from error
     except InterpolationKeyError as error:
-        key, what = error.full_key, str(error).splitlines()[0].removeprefix("Interpolation key ")
-        raise ConfigError(f"{key} is taken from a key that is not there: {what}") from error
-    except Exception as error:  # OmegaConf raises a dozen kinds here, all the user's to mend
+        reason = str(error).splitlines()[0].removeprefix("Interpolation key ")
+        raise ConfigError(
+            f"{error.full_key} refers to a key that does not exist: {reason}"
+        ) from error
+    except Exception as error:  # OmegaConf raises many types, all of them mistakes in a config
         raise ConfigError(f"the configuration cannot be resolved: {error}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

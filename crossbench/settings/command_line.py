@@ -1,5 +1,5 @@
-"""Overrides as people type them: what Hydra's grammar cannot read is taken as text where it can
-have no other meaning, or refused with the quoted form that works in a shell."""
+"""Overrides as users type them. A value that Hydra's grammar cannot parse is quoted if it can only
+be text; otherwise it is refused, and the error message has the quoted form to type in a shell."""
 
 from __future__ import annotations
 
@@ -15,45 +15,49 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from crossbench.errors import ConfigError
+from crossbench.settings.places import conf_dir
 
 _FUNCTION = re.compile(r"\s*([A-Za-z_]\w*)\s*\((.*)\)\s*", re.DOTALL)
-# Values that are always text: 12e5 may be a revision
+# Keys whose values are always text: 12e5 may be a revision
 _TEXTS = ("path", "dir", "name", "repo", "revision", "experiment", "registered_model")
 _PAIRS = {"[": "]", "{": "}", "'": "'", '"': '"'}
 
 
 def readable_arguments(arguments: Sequence[str]) -> list[str]:
-    """A command's arguments with every override in a form that Hydra's grammar can read.
+    """Return a command's arguments with every override in a form that Hydra's grammar can parse.
 
-    Options come first: Hydra reads no overrides on both sides of one.
+    Options come first: Hydra refuses overrides on both sides of an option.
 
     Raises:
-        ConfigError: an override has more than one meaning; with the form to give.
+        ConfigError: an override has more than one meaning; the message has the form of each.
     """
     overrides = get_args_parser().parse_intermixed_args(list(arguments)).overrides
-    options = [word for word in arguments if word not in overrides]
+    options = [argument for argument in arguments if argument not in overrides]
     return [*options, *map(readable, overrides)]
 
 
 def readable(override: str) -> str:
-    """`key=~/x` as `key="~/x"`; an override that Hydra can read stays as it is.
+    """Return `key="~/x"` for `key=~/x`; an override that Hydra can parse stays as it is.
 
-    A path or a name that looks like a number (`model.path=2024`) is text as well.
+    Paths, names and choices that look like a number, a boolean or null (`model.path=2024`) are
+    quoted too.
 
     Raises:
-        ConfigError: the value cannot be read, and may be more than one text.
+        ConfigError: the value cannot be parsed and has more than one possible meaning.
     """
     key, equals, value = override.partition("=")
     parsed = _parse(override)
     if parsed is not None:
+        if _is_choice(key) and not parsed.is_delete():
+            return f"{key}={_quote_non_text(value)}"
         is_number = not parsed.is_sweep_override() and isinstance(parsed.value(), int | float)
         if is_number and _is_text(key):
             return f"{key}={quoted(value.strip())}"
         return override
     if not equals:
         raise ConfigError(
-            f"{override!r} is no override: give KEY=VALUE, for example backend=onnx; --help lists "
-            "the keys"
+            f"{override!r} is not an override: give KEY=VALUE, for example backend=onnx; --help "
+            "lists the keys"
         )
     if _parse(f"{key}=x") is None:
         raise ConfigError(f"{key!r} cannot be the name of a setting: --help lists the names")
@@ -63,17 +67,17 @@ def readable(override: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """`text` as a quoted string of Hydra's grammar."""
+    """Return `text` as a quoted string of Hydra's grammar."""
     return QuotedString(text, Quote.double).with_quotes()
 
 
-def in_shell(*words: str) -> str:
-    """Words as one types them in a shell."""
-    return shlex.join(words)
+def in_shell(*arguments: str) -> str:
+    """Return the arguments as one types them in a shell."""
+    return shlex.join(arguments)
 
 
 def this_command() -> tuple[str, ...]:
-    """The words that start the command that runs: it is the client, or the one that has no name."""
+    """Return the start of the running command: crossbench.client, or crossbench for any other."""
     client = Path(sys.argv[0]).stem == "client"
     return ("python", "-m", "crossbench.client" if client else "crossbench")
 
@@ -90,8 +94,29 @@ def _is_text(key: str) -> bool:
     return last in _TEXTS or last.endswith("_dir")
 
 
+def _is_choice(key: str) -> bool:
+    """Return whether `key` (`backend`, `+experiment`) is a config group of conf/."""
+    group = key.lstrip("+").partition("@")[0]
+    return bool(group) and "." not in group and (conf_dir() / group).is_dir()
+
+
+def _quote_non_text(choices: str) -> str:
+    """Quote each of the comma-separated choices that Hydra would read as something else than text.
+
+    Hydra fails with a traceback on such a choice; as text, it is refused as an unknown choice.
+    """
+    parts = choices.split(",")
+    parsed = [_parse(f"x={part}") for part in parts]
+    return ",".join(
+        quoted(part.strip())
+        if item is not None and isinstance(item.value(), int | float | dict | None)
+        else part
+        for part, item in zip(parts, parsed, strict=True)
+    )
+
+
 def _is_structure(value: str) -> bool:
-    """Whether it was meant as a list, a mapping, a quoted string or one of Hydra's functions."""
+    """Return whether `value` looks like a list, a mapping, a quoted string or a Hydra function."""
     value = value.strip()
     if len(value) > 1 and _PAIRS.get(value[0]) == value[-1]:
         return True
@@ -100,7 +125,7 @@ def _is_structure(value: str) -> bool:
 
 
 def _forms(key: str, value: str) -> str:
-    """What to give instead of `key=value`, each form as a shell takes it."""
+    """Return the error message for `key=value`, with each possible form quoted for a shell."""
     forms = [("as one text", f"{key}={quoted(value)}")]
     function, listed = _FUNCTION.fullmatch(value), re.fullmatch(r"\s*\[(.*)\]\s*", value, re.DOTALL)
     if function and _is_structure(value):  # Hydra's functions lose the quotes of their arguments
@@ -109,10 +134,10 @@ def _forms(key: str, value: str) -> str:
         forms.append(("as a list", f"{key}=[{_quote_each(listed[1])}]"))
     elif "," in value and not _is_structure(value):
         forms.append(("for a sweep with -m", f"{key}={_quote_each(value)}"))
-    told = [f"{what}: {in_shell(form)}" for what, form in forms if _parse(form) is not None]
+    options = [f"{kind}: {in_shell(form)}" for kind, form in forms if _parse(form) is not None]
     return (
-        f"Hydra cannot read {key}={value}: a value with other characters than letters, digits and "
-        f"/-\\+.$%*@?| needs quotes of its own. Give it {'; or '.join(told)}"
+        f"Hydra cannot parse {key}={value}: a value with characters other than letters, digits and "
+        f"/-\\+.$%*@?| needs quotes of its own. Give it {'; or '.join(options)}"
     )
 
 

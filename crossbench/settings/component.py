@@ -1,4 +1,4 @@
-"""One choice of one config group: which class it names, and with which values."""
+"""A choice of a config group: the class that it names, and the values for that class."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from crossbench.settings.places import conf_dir
 class Component:
     """A choice of a config group, checked against the class that it names.
 
-    `key` is the group's (`backend`), `name` the choice's (`onnx`), `target` the dotted path of the
-    class. `values` are the class's arguments; those that are components themselves are built first.
+    `key` is the group (`backend`), `name` the choice (`onnx`), `target` the dotted path of the
+    class. `values` are the arguments of the class; nested components are built first.
     """
 
     key: str
@@ -31,10 +31,10 @@ class Component:
 
     @classmethod
     def of(cls, key: str, node: Any) -> Component:
-        """The component of a config node with a `_target_`, its values checked by their types.
+        """Return the component of a config node with a `_target_`, and check its values' types.
 
         Raises:
-            ConfigError: the node names no class, or a value has another type than its field.
+            ConfigError: the node names no class, or a value has the wrong type for its field.
         """
         if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
             raise ConfigError(f"{key} must be a choice of conf/{key}, got {node!r}")
@@ -49,31 +49,31 @@ class Component:
 
     @classmethod
     def choice(cls, key: str, name: str) -> Component:
-        """A choice as its file in conf/ has it, without overrides."""
+        """Return a choice with the values of its file in conf/, without overrides."""
         return cls.of(key, choice_values(key, name))
 
     @property
     def type(self) -> Any:
-        """The class, imported now.
+        """The class; the first access imports it.
 
         Raises:
-            ConfigError: there is no such class.
+            ConfigError: the class cannot be imported.
         """
         try:
             return get_class(self.target)
-        except Exception as error:  # Hydra wraps whatever the import raised
+        except Exception as error:  # Hydra wraps every exception of the import
             raise ConfigError(
                 f"{self.key} names {self.target}, which cannot be imported: {error}"
             ) from error
 
     def build(self, **extra: Any) -> Any:
-        """Construct the class from the values, nested components first, and `extra`.
+        """Construct the class from the values (nested components first) and `extra`.
 
-        Not by Hydra's `instantiate`, which would turn the dataclasses in `extra` into configs.
+        Hydra's `instantiate` is not used: it would turn the dataclasses in `extra` into configs.
 
         Raises:
-            CrossbenchError: what the class itself refused.
-            ConfigError: the class does not take these values.
+            CrossbenchError: the class refused a value.
+            ConfigError: the class does not take these arguments.
         """
         values = {
             key: value.build() if isinstance(value, Component) else value
@@ -85,7 +85,7 @@ class Component:
             raise ConfigError(f"{self.target} does not take {values}: {error}") from error
 
     def replace(self, **values: Any) -> Component:
-        """The component with other values."""
+        """Return a copy with some values replaced."""
         return dataclasses.replace(self, values={**self.values, **values})
 
     def _check_types(self) -> None:
@@ -105,12 +105,12 @@ class Component:
 
 
 def choice_values(group: str, name: str) -> dict[str, Any]:
-    """A choice's values over those of the group's choices that its defaults list names."""
+    """Return the values of a choice, merged over those of the choices in its defaults list."""
     node = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{name}.yaml"), resolve=True)
     assert isinstance(node, dict)
     values: dict[str, Any] = {}
     for base in node.pop("defaults", ()):
-        if isinstance(base, str):  # the others override other groups
+        if isinstance(base, str):  # mappings are overrides of other groups
             values |= choice_values(group, base)
     return values | {str(key): value for key, value in node.items()}
 
@@ -120,8 +120,8 @@ def _is_component(value: Any) -> bool:
 
 
 def _hint(key: str, wanted: Any, value: Any) -> str:
-    """How to give as text what Hydra reads as a number, a truth value or a list."""
+    """Return how to quote a value that Hydra parses as a number, boolean or list, but is text."""
     if isinstance(value, str | dict) or not accepts(wanted, "text"):
         return ""
     text = f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
-    return f": where it is text, put it in quotes, {in_shell(f'{key}={quoted(text)}')}"
+    return f": if it is text, put it in quotes, {in_shell(f'{key}={quoted(text)}')}"

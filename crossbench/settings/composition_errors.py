@@ -1,4 +1,4 @@
-"""Why a configuration does not compose, in words that name what exists and what to give."""
+"""Explain why a configuration does not compose: which keys and choices exist, what to give."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,10 +23,10 @@ CONFIG_NAME = "config"
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    """Overrides as Hydra's sweeper reads them; `glob(...)` knows the choices of its group.
+    """Parse overrides as Hydra's sweeper does; `glob(...)` expands to the choices of its group.
 
     Raises:
-        HydraException: one of them cannot be read.
+        HydraException: an override cannot be parsed.
     """
     hydra = GlobalHydra.instance()
     loader = hydra.config_loader() if hydra.is_initialized() else None
@@ -34,48 +34,79 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 
 
 def is_group(key: str) -> bool:
-    """Whether `key` is a folder of conf/, so that its values are choices. Hydra must be running."""
+    """Return whether `key` is a config group (a folder of conf/). Hydra must be initialized."""
     loader = GlobalHydra.instance().config_loader()
     return bool(loader.get_group_options(key, results_filter=ObjectType.CONFIG))
 
 
 def explain(error: Exception, overrides: Sequence[str] = (), given: Sequence[str] = ()) -> str:
-    """Hydra's word on a config that does not compose, with the keys that exist beside.
+    """Return an error message for a config that does not compose: what is wrong, what exists.
 
-    `overrides` are that config's. `given` are those of the command line: a key that only some of
-    the choices that it sweeps over have is told with a command for either.
+    `overrides` are the overrides of that config, `given` those of the command line. If only some
+    of the swept choices have a key, the message has one command for each part of the sweep.
     """
+    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
+        return _unknown_choice(error)
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]
-    words = "\n".join(dict.fromkeys(lines))
     if several := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'$", lines[0]):
         key, value = several[1], several[2]
         return (
-            f"{key}={value} has several values, and a run without -m takes one. For a sweep: "
-            f"{in_shell(*this_command(), '-m', f'{key}={value}')}; for one text with a comma in it:"
-            f" {in_shell(f'{key}={quoted(value)}')}; for a list: {in_shell(f'{key}=[{value}]')}"
+            f"{key}={value} has several values, but a run without -m takes one value per key. "
+            f"For a sweep, give {in_shell(*this_command(), '-m', f'{key}={value}')}; for one text "
+            f"with a comma, {in_shell(f'{key}={quoted(value)}')}; for a list, "
+            f"{in_shell(f'{key}=[{value}]')}"
         )
     found = re.search(r"Key '([^']+)' (?:is not in struct|not in )", f"{error}\n{cause}")
     if not found:
-        return words
+        return "\n".join(dict.fromkeys(lines))
     path = re.search(r"full_key: (\S+)", f"{cause}")
     key = path[1] if path else found[1]
     parent, _, name = key.rpartition(".")
     with _hydra():
-        if told := _only_some_have(key, given):
-            return told
+        if message := _missing_in_some_choices(key, given):
+            return message
         configs = [_with_choices(overrides), *_of_swept_choices(key, given)]
         existing = sorted({item for config in configs for item in _keys(config, parent)})
-    near = difflib.get_close_matches(name, existing, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
     place = f"under {parent}" if parent else "at the root"
-    return f"there is no key {key}.{hint} What exists {place}: {', '.join(existing)}"
+    return (
+        f"there is no key {key}.{did_you_mean(name, existing)} "
+        f"Available keys {place}: {', '.join(existing)}"
+    )
 
 
-def _only_some_have(key: str, given: Sequence[str]) -> str:
-    """What to do about a key that some choices of a swept group have; empty: that is not why."""
+def did_you_mean(name: str, existing: Sequence[str]) -> str:
+    """Return ` Did you mean …?` with the existing name nearest to `name`; empty if none is near."""
+    near = difflib.get_close_matches(name, existing, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _unknown_choice(error: MissingConfigException) -> str:
+    """Return an error message for a choice of a config group that does not exist."""
+    path = str(error.missing_cfg_file)
+    folder = path.rpartition("/")[0]
+    named = re.search(r"Available options in '([^']+)'", str(error))
+    group = named[1] if named else folder
+    choice = path.removeprefix(f"{group}/")
+    with _hydra():
+        options = GlobalHydra.instance().config_loader().get_group_options
+        existing = list(error.options or options(group, results_filter=ObjectType.CONFIG))
+        if folder != group:  # a choice in a subfolder, such as experiment=sweep/batch_size
+            subfolder = folder.removeprefix(f"{group}/")
+            inside = options(folder, results_filter=ObjectType.CONFIG)
+            existing = [f"{subfolder}/{item}" for item in inside] or existing
+    config = re.match(r"In '([^']+)'", str(error))
+    place = f"{config[1]}: " if config and config[1] not in (CONFIG_NAME, "hydra/config") else ""
+    return (
+        f"{place}there is no choice {group}={choice}.{did_you_mean(choice, existing)} "
+        f"Available choices of {group}: {', '.join(existing)}"
+    )
+
+
+def _missing_in_some_choices(key: str, given: Sequence[str]) -> str:
+    """Return what to give if only some choices of a swept group have `key`, else an empty text."""
     parsed = parse_overrides(given)
     parent, _, name = key.rpartition(".")
     for swept in parsed:
@@ -91,19 +122,19 @@ def _only_some_have(key: str, given: Sequence[str]) -> str:
         if not having:
             continue
         command = command_with(parsed, swept, having, force=key if len(having) > 1 else "")
-        if not lacking:  # but the default choice does, to which Hydra holds it before it sweeps
+        if not lacking:  # the default choice does: Hydra checks keys against it before it sweeps
             return f"{key} needs two pluses in a sweep over {group}: give\n  {command}"
         others = [item for item in parsed if item.key_or_group != key]
         return (
-            f"{key} is no key of {group}={','.join(lacking)}, which this sweep has beside "
-            f"{group}={','.join(having)}. Make it two sweeps:\n"
+            f"{group}={','.join(lacking)} has no key {key}, but {group}={','.join(having)} has. "
+            "Run two sweeps:\n"
             f"  {command_with(others, swept, lacking)}\n  {command}"
         )
     return ""
 
 
 def _of_swept_choices(key: str, given: Sequence[str]) -> list[DictConfig]:
-    """A config of each choice of the swept group that the key is under, if it is under one."""
+    """Return one config per choice of the swept group that contains `key`, if there is one."""
     return [
         _with_choices([f"{item.get_key_element()}={choice}"])
         for item in parse_overrides(given)
@@ -115,23 +146,23 @@ def _of_swept_choices(key: str, given: Sequence[str]) -> list[DictConfig]:
 def command_with(
     overrides: Sequence[Override], swept: Override, choices: Sequence[str], force: str = ""
 ) -> str:
-    """The command line of a sweep in which `swept` has `choices` alone.
+    """Return the command of the sweep in which `swept` takes only `choices`.
 
-    The key `force` gets two pluses: it is set whether the config has it or not.
+    The key `force` gets two pluses, so that it is set even if the config does not have it.
     """
-    words = []
+    arguments = []
     for item in overrides:
-        word = str(item.input_line)
+        argument = str(item.input_line)
         if item is swept:
-            word = f"{swept.get_key_element()}={','.join(choices)}"
+            argument = f"{swept.get_key_element()}={','.join(choices)}"
         elif item.key_or_group == force:
-            word = f"++{word.lstrip('+')}"
-        words.append(word)
-    return in_shell(*this_command(), "-m", *words)
+            argument = f"++{argument.lstrip('+')}"
+        arguments.append(argument)
+    return in_shell(*this_command(), "-m", *arguments)
 
 
 def _with_choices(overrides: Sequence[str]) -> DictConfig:
-    """The config of what `overrides` choose, without the values that they set."""
+    """Compose the config with the group choices in `overrides`, without the values they set."""
     try:
         choices = [
             str(item.input_line)
@@ -144,7 +175,7 @@ def _with_choices(overrides: Sequence[str]) -> DictConfig:
 
 
 def _keys(config: DictConfig, path: str) -> set[str]:
-    """The keys at a dotted path, those without a value too; how a thing is made is left out."""
+    """Return the keys under a dotted path, also those without a value; `_target_` is left out."""
     node = OmegaConf.select(config, path) if path else config
     keys = [str(key) for key in node] if isinstance(node, DictConfig) else []
     return {key for key in keys if not key.startswith("_")}
@@ -152,7 +183,7 @@ def _keys(config: DictConfig, path: str) -> set[str]:
 
 @contextlib.contextmanager
 def _hydra() -> Iterator[None]:
-    """Hydra as it runs, or one on our own conf/ where it has ended."""
+    """Use the initialized Hydra, or initialize it on our conf/ if it is not."""
     if GlobalHydra.instance().is_initialized():
         yield
         return

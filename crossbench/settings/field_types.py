@@ -1,4 +1,4 @@
-"""Whether a value fits the type of a field, by pydantic, and the type in plain words."""
+"""Check with pydantic whether a value fits the type of a field, and describe types in English."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal, Union
 
 from crossbench.errors import ConfigError
 
-_WORDS = {
+_NAMES = {
     int: "a whole number",
     float: "a number",
     str: "text",
@@ -23,10 +23,10 @@ _WORDS = {
 
 
 def field_type(owner: type, item: Field[Any]) -> Any:
-    """The type that a field's annotation names, evaluated where its class was written.
+    """Return the type of a field's annotation, evaluated in the module of its class.
 
     Raises:
-        ConfigError: the annotation names something that its module does not have at run time.
+        ConfigError: the module does not have that name at run time.
     """
     if not isinstance(item.type, str):
         return item.type
@@ -38,13 +38,13 @@ def field_type(owner: type, item: Field[Any]) -> Any:
         return eval(item.type, vars(sys.modules[owner.__module__]))
     except NameError as error:
         raise ConfigError(
-            f"the type of {owner.__name__}.{item.name}, {item.type}, is not known when it runs "
+            f"the type of {owner.__name__}.{item.name}, {item.type}, is not known at run time "
             f"({error}): import it outside of TYPE_CHECKING"
         ) from error
 
 
 def accepts(wanted: Any, value: Any) -> bool:
-    """Whether a value from YAML is of the type; a whole number is a number, true is neither."""
+    """Return whether a value from YAML has the type. An int is a valid float; a bool is neither."""
     from pydantic import ValidationError
 
     try:
@@ -55,7 +55,7 @@ def accepts(wanted: Any, value: Any) -> bool:
 
 
 def description(wanted: Any) -> str:
-    """The type in plain words: `a whole number or null`, `load or round_robin`."""
+    """Return the type in English: `a whole number or null`, `load or round_robin`."""
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (Union, types.UnionType):
         return " or ".join(description(item) for item in arguments)
@@ -65,13 +65,13 @@ def description(wanted: Any) -> str:
         return f"a mapping of {_plural(arguments[0])} to {_plural(arguments[1])}"
     if origin is not None and issubclass(origin, Sequence):
         return f"a list of {_plural(arguments[0])}"
-    return _WORDS.get(wanted, getattr(wanted, "__name__", str(wanted)))
+    return _NAMES.get(wanted, getattr(wanted, "__name__", str(wanted)))
 
 
 def _plural(wanted: Any) -> str:
-    words = description(wanted)
+    name = description(wanted)
     return {"text": "texts", "a whole number": "whole numbers", "a number": "numbers"}.get(
-        words, words
+        name, name
     )
 
 
@@ -79,7 +79,7 @@ def _plural(wanted: Any) -> str:
 def _adapter(wanted: Any) -> Any:
     from pydantic import ConfigDict, InstanceOf, TypeAdapter
 
-    if is_dataclass(wanted):  # the object itself; a mapping in its place has no `_target_`
+    if is_dataclass(wanted):  # only an instance fits; a mapping without `_target_` does not
         return TypeAdapter(InstanceOf[wanted])
-    # Strict: "8" is no number and true no count, as a typo must not pass in silence
+    # Strict: "8" is not a number and true is not a count, so that no typo goes unnoticed
     return TypeAdapter(wanted, config=ConfigDict(strict=True, arbitrary_types_allowed=True))

@@ -1,4 +1,4 @@
-"""A config as one level of dotted keys, as values or as text for people."""
+"""Flatten a config to one level of dotted keys, with the values as they are or as text."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+# Keys whose values are clear without the key: choices of config groups, and devices
+_CLEAR_ALONE = frozenset(
+    {
+        "model", "backend", "quant", "scheduler", "pool", "server", "target", "load", "dataset",
+        "quality", "tracker", "dashboard", "device",
+    }
+)  # fmt: skip
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every value by its dotted key, as it is; a group's own key holds its `name`.
+    """Return every value by its dotted key; a config group's own key has the name of the choice.
 
-    Keys that begin with an underscore (`_target_`) say how a thing is made and are left out.
+    Keys that begin with an underscore (`_target_`) are left out.
     """
     flat: dict[str, Any] = {}
     for key, value in config.items():
@@ -31,7 +38,7 @@ def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any
 
 
 def flatten_text(config: Mapping[str, Any]) -> dict[str, str]:
-    """`flatten_config` for people: each value as text, `***` for the credentials in a URI."""
+    """Return `flatten_config` with each value as text, and `***` for credentials in a URI."""
     return {
         key: without_credentials(
             value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
@@ -41,19 +48,20 @@ def flatten_text(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def without_credentials(text: str) -> str:
-    """`text` with `***` for the user and password of every URI in it."""
+    """Return `text` with `***` in place of the user and password of every URI."""
     return _CREDENTIALS.sub("***@", text)
 
 
 def value_text(axis: str, flat: Mapping[str, str]) -> str:
-    """A value as part of a name: `pytorch`, but `batch=32`, for a number says nothing alone."""
+    """Return a value as part of a cell's name: `pytorch` for a choice, else `batch=32`."""
     value = flat.get(axis, "–")
-    if is_number(value) or value in {"true", "false", "null", "–"}:
-        return f"{axis.rsplit('.', 1)[-1]}={value}"
-    return value
+    if axis in _CLEAR_ALONE and not is_number(value) and value not in {"none", "null", "–"}:
+        return value
+    return f"{axis.rsplit('.', 1)[-1]}={value}"
 
 
 def is_number(text: str) -> bool:
+    """Return whether `text` is a number."""
     try:
         float(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""What makes two cells the same cell: the values that decide what is measured.
+"""The identity of a cell: a hash of the values that decide what is measured.
 
-`RootSchema` marks each root key. Where the code lies (`_target_`) is no part of it, so moving a
-class changes no identity.
+`RootSchema` marks the root keys that do not count. `_target_` does not count either, so that moving
+a class to another module changes no identity.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from crossbench.settings.schema import RootSchema
 
 NOT_IDENTITY = frozenset(
     item.name for item in fields(RootSchema) if item.metadata.get("identity") is False
-) | {"reference"}  # as results of schema version 1 call `predecessor`
+) | {"reference"}  # the name of `predecessor` in results of schema version 1
 _SHOWN_THOUGH_NOT_IDENTITY = frozenset({"repeat", "study"})
 
-# What a result measured that was stored before the key existed. When you add a key to conf/, add
-# what older cells were measured with: they then keep their identity. Null needs no entry.
+# For each key that was added to conf/ later: the value that older results were measured with, so
+# that they keep their identity. When you add a key, add its line. Null needs none.
 VALUE_BEFORE_THE_KEY_EXISTED: Mapping[str, Any] = {
     "pipeline": "full",
     "load.task": "score",
@@ -33,10 +33,10 @@ VALUE_BEFORE_THE_KEY_EXISTED: Mapping[str, Any] = {
 
 
 def identity_of(config: Mapping[str, Any]) -> str:
-    """Hash of what defines a cell, 12 hexadecimal digits; repeats of a cell share it.
+    """Return the hash of what defines a cell: 12 hexadecimal digits, the same for its repeats.
 
-    `config` is nested or already flat (dotted keys). Null and absent are the same, equal numbers
-    are (8 and 8.0), and so are a value and its text, for MLflow keeps texts alone.
+    `config` is nested or flat (dotted keys). A null value counts as absent, equal numbers (8 and
+    8.0) count as the same, and so do a value and its text, because MLflow stores only texts.
     """
     identity = {
         key: text
@@ -50,7 +50,7 @@ def identity_of(config: Mapping[str, Any]) -> str:
 
 
 def without_bookkeeping(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without how a cell is watched and stored, which nobody compares cells by."""
+    """Return the config without the keys that only say how a cell is watched and stored."""
     return {
         key: node
         for key, node in config.items()
@@ -64,7 +64,7 @@ def _text(value: Any) -> str:
 
 
 def _canonical(value: Any) -> Any:
-    """A value in which numbers that are equal are the same: 8.0 is 8."""
+    """Return the value with whole floats as ints: 8.0 becomes 8."""
     if isinstance(value, Mapping):
         return {key: _canonical(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

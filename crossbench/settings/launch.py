@@ -1,4 +1,4 @@
-"""Starting a Hydra app of ours: where conf/ is, and clear words for a config that cannot be."""
+"""Start a Hydra app on conf/, with clear error messages for a config that cannot be used."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from crossbench.settings.places import conf_dir
 from crossbench.settings.schema import register
 from crossbench.system.command import command, exit_on_os_error, exit_with_version
 
-# Choices of the commands that measure no cell: they need no folder for results
+# Overrides of commands that measure no cell: they need no output folder
 NO_CELLS = ("hydra.run.dir=.", "~hydra.callbacks.sweep")
 
 
 def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> None:
-    """Run `task` on the config that the command line composes.
+    """Compose the config of the command line and run `task` on it.
 
-    `choices` (`server=standalone`) are made where the command line makes no other.
+    `choices` (`server=standalone`) are defaults that the command line may override.
     """
     exit_with_version(sys.argv)
     register()
@@ -38,20 +38,20 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
         sys.argv[1:] = readable_arguments(sys.argv[1:])
     except CrossbenchError as error:
         sys.exit(f"crossbench: {error}")
-    # Hydra then raises what it would print, and we say it with what exists instead
+    # Hydra then raises its errors instead of printing them, and we print clearer messages
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     app = hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")
 
     @functools.wraps(task)
     def run(config: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            task(config)  # whatever it raises, the other cells still run
+            task(config)  # after an exception, Hydra still runs the other cells
             return
         try:
             with exit_on_os_error():
                 task(config)
         except CrossbenchError as error:
-            sys.exit(f"crossbench: {error}")  # Hydra would list the overrides of an exception
+            sys.exit(f"crossbench: {error}")  # for an exception, Hydra would print all overrides
 
     with command():
         try:

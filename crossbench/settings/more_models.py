@@ -1,4 +1,4 @@
-"""The models that `pool.models` names, to be served beside the cell's own."""
+"""Parse `pool.models`: the models to serve in addition to the cell's own."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from crossbench.settings.places import conf_dir
 
 
 def named_models(chosen: Any) -> dict[str, Component]:
-    """Each model of `pool.models` by the name that requests call it.
+    """Return the models of `pool.models` by the name that requests use.
 
-    `chosen` is a list of choices of conf/model, of `{base: choice, key: value}` or of whole nodes,
-    or a mapping of names to such.
+    `chosen` is a list or a mapping of names. Its items are choices of conf/model, `{base: choice,
+    key: value}`, or complete model configs.
 
     Raises:
-        ConfigError: it is neither, two have the same name, or a choice does not exist.
+        ConfigError: `chosen` is neither, two models have the same name, or a choice does not exist.
     """
     if isinstance(chosen, Mapping):
         nodes = {str(name): _model_node(model) for name, model in chosen.items()}
@@ -27,7 +27,7 @@ def named_models(chosen: Any) -> dict[str, Component]:
             name = str(node.get("name"))
             if name in nodes:
                 raise ConfigError(
-                    f"pool.models has {name} twice: give names of your own, for example "
+                    f"pool.models has {name} twice: give each a name of its own, for example "
                     f"pool.models={{first: {name}, second: {{base: {name}, max_length: 128}}}}"
                 )
             nodes[name] = node
@@ -40,7 +40,7 @@ def named_models(chosen: Any) -> dict[str, Component]:
 
 
 def _model_node(model: Any) -> dict[str, Any]:
-    """A whole model node from a choice's name, `{base: choice, key: value}`, or a whole node."""
+    """Return the complete config of one item of `pool.models`."""
     if isinstance(model, Mapping) and "_target_" in model:
         return dict(model)
     changes = dict(model) if isinstance(model, Mapping) else {"base": model}
@@ -50,12 +50,12 @@ def _model_node(model: Any) -> dict[str, Any]:
         choices = ", ".join(sorted(path.stem for path in file.parent.glob("*.yaml")))
         raise ConfigError(
             f"pool.models: {model!r} is not a choice of conf/model: give one of {choices}, or "
-            "{base: one of them, key: value}"
+            "{base: CHOICE, key: value}"
         )
     node = choice_values("model", choice)
     if unknown := changes.keys() - node.keys():
         raise ConfigError(
-            f"pool.models: model {choice} has no {', '.join(sorted(unknown))}: what it has is "
+            f"pool.models: model {choice} has no key {', '.join(sorted(unknown))}. Available keys: "
             f"{', '.join(str(key) for key in node if key != '_target_')}"
         )
     return {**node, **changes}

@@ -1,4 +1,4 @@
-"""What the command line asks for: the points of a sweep, and a clear word where it cannot be."""
+"""The points of a sweep from the command line, and errors for sweeps that cannot be measured."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ STUDIES = "experiment"
 
 
 def sweep_points(overrides: Sequence[str]) -> list[list[str]]:
-    """Each cell's overrides, in the order in which Hydra's basic sweeper runs them."""
+    """Return the overrides of each cell, in the order in which Hydra's basic sweeper runs them."""
     batches = BasicSweeper.split_arguments(parse_overrides(overrides), max_batch_size=None)
     return [list(point) for batch in batches for point in batch]
 
 
 def sweeper_params(swept: Mapping[str, str], given: Sequence[str]) -> dict[str, str]:
-    """A study's `hydra.sweeper.params` as Hydra's sweeper is to have them, beside what is `given`.
+    """Return a study's `hydra.sweeper.params` without the keys that the command line overrides.
 
-    Hydra lets the command line win over a parameter that is spelt alike; `++batch=8` beside a
-    swept `batch` would otherwise multiply with it, into cells that are all the same. A swept
-    `repeat` comes first, wherever it was given, as the first varies least often: every cell of a
-    block is measured before any is measured again, so that the machine's drift falls on all.
+    Hydra itself only recognises keys with the same spelling: it would multiply `++batch=8` with a
+    swept `batch` and produce equal cells. A swept `repeat` is moved to the front, where it varies
+    slowest: each block measures every cell once, so that slow changes of the machine's speed affect
+    all cells alike.
     """
     parsed = parse_overrides(given)
     keys = {override.key_or_group for override in parsed}
@@ -54,7 +54,7 @@ def sweeper_params(swept: Mapping[str, str], given: Sequence[str]) -> dict[str, 
 
 
 def swept_keys(points: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """The keys that do not have the same value in every cell, as a config has them."""
+    """Return the config keys whose value is not the same in every cell."""
     values: dict[str, set[str]] = {}
     for point in points:
         for word in point:
@@ -71,14 +71,13 @@ def check_points(
 ) -> None:
     """Compose every cell before the first one runs, so that a typo costs no measurement.
 
-    A point whose values `check` refuses fails its own cell; where it refuses all, none is started.
-    `given` is the command line of the sweep, `params` the `hydra.sweeper.params` that Hydra found
-    for it; None: nothing is known of them.
+    If `check` refuses some points, only their cells fail; if it refuses all, an error is raised.
+    `given` is the command line of the sweep; `params` are the `hydra.sweeper.params` that Hydra
+    used, or None if they are not known.
 
     Raises:
-        ConfigError: the first point that does not compose, and what exists instead; the first two
-            that are the same cell; axes of a study that would be lost; or why no point can be
-            measured.
+        ConfigError: a point does not compose, two points are the same cell, axes of a study would
+            be lost, or no point can be measured.
     """
     refused: list[str] = []
     seen: dict[int, CellConfig] = {}
@@ -100,12 +99,12 @@ def check_points(
 
 
 def check_study(config: DictConfig) -> None:
-    """Refuse several studies at once, and one whose axes this run would leave out.
+    """Refuse several studies in one run, and a study with axes in a run without -m.
 
-    `config` is that of a command, with its `hydra` node.
+    `config` must have its `hydra` node.
 
     Raises:
-        ConfigError: with the command to give.
+        ConfigError: the message has the command to give.
     """
     given = [str(word) for word in config.hydra.overrides.task]
     _refuse_several_at_once(given)
@@ -116,16 +115,18 @@ def check_study(config: DictConfig) -> None:
     lost = [f"{key}={value}" for key, value in params.items() if key.lstrip("+") not in keys]
     if lost:
         raise ConfigError(
-            f"this study sweeps {' '.join(lost)}, and a run without -m measures one cell: give "
-            f"{in_shell(*this_command(), '-m', *given)}, or one value for each"
+            f"this study sweeps {' '.join(lost)}, but a run without -m measures one cell: give "
+            f"{in_shell(*this_command(), '-m', *given)}, or one value for each key"
         )
 
 
 def _refuse_lost_axes(config: DictConfig, params: Mapping[str, str], given: Sequence[str]) -> None:
-    """Hydra reads `hydra.sweeper.params` before it sweeps: those of swept choices have no effect.
+    """Refuse to sweep over choices that have `hydra.sweeper.params` of their own.
+
+    Hydra reads these parameters before it sweeps, so those of swept choices have no effect.
 
     Raises:
-        ConfigError: with the command that runs each choice's own sweep.
+        ConfigError: the message has a command for the sweep of each choice.
     """
     own = config.hydra.sweeper.params or {}
     lost = [f"{key}={value}" for key, value in own.items() if params.get(key) != str(value)]
@@ -134,21 +135,22 @@ def _refuse_lost_axes(config: DictConfig, params: Mapping[str, str], given: Sequ
     parsed = parse_overrides(given)
     groups = [item for item in parsed if item.is_choice_sweep() and is_group(item.key_or_group)]
     swept = " ".join(str(item.input_line) for item in groups)
-    why = f"{swept}: a choice that is swept loses the sweep of its own, here {' '.join(lost)}"
+    reason = f"{swept}: Hydra ignores the axes of swept choices, here {' '.join(lost)}"
     if any(item.key_or_group == STUDIES for item in groups):
-        raise ConfigError(f"{why}. Run the studies one after the other: {_suite(given)}")
+        raise ConfigError(f"{reason}. Run the studies one after the other: {_suite(given)}")
     commands = "\n".join(
         "  " + command_with(parsed, item, [choice])
         for item in groups
         for choice in item.sweep_string_iterator()
     )
-    raise ConfigError(f"{why}. Make it one sweep for each:\n{commands}")
+    raise ConfigError(f"{reason}. Run one sweep for each:\n{commands}")
 
 
 def _refuse_several_at_once(given: Sequence[str]) -> None:
-    """`+experiment=[a,b]` would be one study with the settings of both: neither of the two.
+    """Refuse several studies in one run.
 
-    `experiment=a,b` lacks its plus, and with it would lose the studies' sweeps.
+    `+experiment=[a,b]` would be one study with the settings of both. `experiment=a,b` lacks the
+    plus sign, and with it Hydra would ignore the studies' sweeps.
     """
     for item in parse_overrides(given):
         if item.key_or_group != STUDIES or item.is_delete():
@@ -156,18 +158,19 @@ def _refuse_several_at_once(given: Sequence[str]) -> None:
         value = None if item.is_sweep_override() else item.value()
         mixed = isinstance(value, list) and len(value) > 1
         if mixed or (item.is_choice_sweep() and not item.is_add()):
-            what = (
+            problem = (
                 "mixes the settings of several studies into one"
                 if mixed
-                else "cannot be read: a study is added with a plus, and one at a time"
+                else "cannot be used: give one study, as +experiment=STUDY"
             )
             raise ConfigError(
-                f"{item.input_line} {what}. Run the studies one after the other: {_suite(given)}"
+                f"{item.input_line} {problem}. Run several studies one after the other: "
+                f"{_suite(given)}"
             )
 
 
 def _suite(given: Sequence[str]) -> str:
-    """The suite's command for the studies in a command line, with its other overrides."""
+    """Return the suite command for the studies and the other overrides of a command line."""
     names: list[str] = []
     others: list[str] = []
     for item in parse_overrides(given):
@@ -178,15 +181,15 @@ def _suite(given: Sequence[str]) -> str:
         else:
             value = item.value()
             names += map(str, value) if isinstance(value, list) else [str(value)]
-    words = [f"studies=[{','.join(dict.fromkeys(names))}]", *map(in_shell, others)]
-    return f"python -m crossbench.suite {' '.join(words)}"
+    arguments = [f"studies=[{','.join(dict.fromkeys(names))}]", *map(in_shell, others)]
+    return f"python -m crossbench.suite {' '.join(arguments)}"
 
 
 def _refuse_same_cells(configs: Mapping[int, CellConfig]) -> None:
-    """Two cells that measure the same count as repeats of one, which only `repeat` may ask for.
+    """Refuse two cells with the same identity: the report would take them for repeats of one cell.
 
     Raises:
-        ConfigError: the first two that are the same, by what they differ in where they do.
+        ConfigError: two cells are the same; the message has the keys in which they differ, if any.
     """
     first: dict[tuple[str, str], int] = {}
     for number, config in configs.items():
@@ -199,11 +202,10 @@ def _refuse_same_cells(configs: Mapping[int, CellConfig]) -> None:
         cells = f"cells {earlier} and {number} of this sweep"
         if differing:
             raise ConfigError(
-                f"{cells} differ in {', '.join(differing)} alone, which is no part of what a cell "
-                "measures, so that its report would average them as repeats of one cell: make it "
-                "two sweeps"
+                f"{cells} differ only in {', '.join(differing)}, which does not change what a cell "
+                "measures, so the report would average them as repeats of one cell: run two sweeps"
             )
         raise ConfigError(
-            f"{cells} are the same: leave out the value that is given twice, or measure each cell "
-            "several times with repeat=1,2,3"
+            f"{cells} are the same: give each value only once; to measure each cell several times, "
+            "give repeat=1,2,3"
         )

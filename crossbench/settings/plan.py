@@ -1,4 +1,4 @@
-"""A cell's plan: its composed config, checked once and typed. Everything after it gets objects."""
+"""The plan of a cell: its composed config, checked once and typed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ CONFIG_FILE = "config.yaml"
 
 @dataclass(frozen=True, slots=True)
 class CellPlan:
-    """What one cell is to measure, and with what.
+    """Everything that one cell measures, as checked and typed values.
 
-    `server` is None where a server that runs already is measured. `more_models` are served beside
-    `model`, by the names that requests call them. `devices` are where replicas go, in turns.
-    `config` is what the result will record.
+    `server` is None if the cell measures a server that is already running. `more_models` are
+    served in addition to `model`, by the names that requests use. Replicas are assigned to
+    `devices` in turn. `config` is stored in the result.
     """
 
     config: CellConfig
@@ -45,9 +45,9 @@ class CellPlan:
     devices: tuple[str, ...]
 
     def reference(self) -> CellPlan:
-        """The plan of what drift is measured from: transformers' fp32 forward of the same model.
+        """Return the plan of the reference: transformers' fp32 forward of the model on the CPU.
 
-        On the CPU, behind a server as any other's, so that nothing but the forward can differ.
+        It is served like any other cell, so that only the forward can differ.
         """
         settings = dataclasses.replace(
             self.settings, quant=Quant.FP32, device="cpu", pipeline=Pipeline.FULL, batch=1
@@ -65,10 +65,10 @@ class CellPlan:
 
 
 def make_plan(config: CellConfig) -> CellPlan:
-    """Check every value of a composed config that can be checked without a model or a device.
+    """Check the values of a composed config, as far as this needs no model and no device.
 
     Raises:
-        ConfigError: the first value that cannot be used, what was given and what can be.
+        ConfigError: a value cannot be used; the message has the first such value and what to give.
     """
     document = config.document
     settings = check_settings(document)
@@ -89,41 +89,41 @@ def make_plan(config: CellConfig) -> CellPlan:
 
 
 def composed_plan(config: DictConfig) -> CellPlan:
-    """The plan of a config as Hydra composed it.
+    """Return the plan of a config composed by Hydra.
 
     Raises:
-        ConfigError: see `make_plan`; or a value is missing or refers to nothing.
+        ConfigError: see `composed_config` and `make_plan`.
     """
     return make_plan(composed_config(config))
 
 
 def composed_config(config: DictConfig) -> CellConfig:
-    """A config as Hydra composed it, resolved; Hydra's own node is left out.
+    """Resolve a config composed by Hydra; Hydra's own node is left out.
 
     Raises:
-        ConfigError: a value is missing or refers to nothing.
+        ConfigError: a value is missing or refers to a key that does not exist.
     """
     keys = [str(key) for key in config if key != "hydra"]
     return CellConfig(to_plain(OmegaConf.masked_copy(config, keys)))
 
 
 def save_config(config: CellConfig, folder: Path) -> None:
-    """Write a cell's config into its folder, for the process that measures it."""
+    """Write the config of a cell into its folder, for the cell process."""
     OmegaConf.save(OmegaConf.create(dict(config.document)), folder / CONFIG_FILE)
 
 
 def load_config(folder: Path) -> CellConfig:
-    """Read what `save_config` wrote."""
+    """Read the config that `save_config` wrote."""
     document = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE))
     assert isinstance(document, dict)
     return CellConfig({str(key): value for key, value in document.items()})
 
 
 def replica_devices(numbers: Any, device: str) -> tuple[str, ...]:
-    """Where replicas go, in turns: `backend.devices` names several GPUs, else `device` is all.
+    """Return the devices of the replicas: the GPUs of `backend.devices`, or `device` if it is null.
 
     Raises:
-        ConfigError: they are no list of different numbers, or `device` asks for something else.
+        ConfigError: `numbers` is not a list of different GPU numbers, or contradicts `device`.
     """
     if numbers is None:
         return (device,)
@@ -131,11 +131,11 @@ def replica_devices(numbers: Any, device: str) -> tuple[str, ...]:
     if not good or not numbers or len(set(numbers)) < len(numbers):
         raise ConfigError(
             f"backend.devices must be a list of different GPU numbers, got {numbers!r}: "
-            "give for example backend.devices=[0,1], or null for device="
+            "give for example backend.devices=[0,1], or null to use device="
         )
     if device not in ("auto", "cuda"):
         raise ConfigError(
-            f"device={device} and backend.devices={numbers} say different things: "
+            f"device={device} and backend.devices={numbers} contradict each other: "
             "leave one of them out"
         )
     return tuple(f"cuda:{number}" for number in numbers)

@@ -1,4 +1,4 @@
-"""How a run of one cell or of a sweep is stored and watched; no part of what is measured."""
+"""Settings of the tracker and the dashboard of a run; they do not change what is measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossbench.settings.places import conf_dir, outputs_dir
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """The tracker and the dashboard of a run, and the overrides of its command line."""
+    """The tracker and the dashboard of a run, and the overrides on its command line."""
 
     tracker: Component
     dashboard: Component
@@ -22,7 +22,7 @@ class RunSettings:
 
 
 def run_settings(config: DictConfig, overrides: list[str]) -> RunSettings:
-    """The settings of a run, of a config as Hydra composed it. Nothing else of it is looked at.
+    """Return the run settings of a config composed by Hydra.
 
     Raises:
         ConfigError: a value of the tracker or the dashboard is missing or has the wrong type.
@@ -37,7 +37,7 @@ def run_settings(config: DictConfig, overrides: list[str]) -> RunSettings:
 
 
 def default_tracker() -> Component:
-    """What conf/tracker/mlflow.yaml says, with the checkout's outputs/: the store that runs use."""
+    """Return the tracker of conf/tracker/mlflow.yaml with the default outputs/."""
     node = OmegaConf.load(conf_dir() / "tracker" / "mlflow.yaml")
     config = OmegaConf.create({"outputs_dir": str(outputs_dir()), "tracker": node})
     return Component.of("tracker", to_plain(config)["tracker"])

@@ -1,4 +1,4 @@
-"""The typed root schema of every composed config; each default stands in conf/config.yaml."""
+"""The typed root schema of every composed config. The defaults are in conf/config.yaml."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from omegaconf import MISSING, OmegaConf
 
 from crossbench.settings.places import outputs_dir
 
-# The mark of a key that says how a cell is watched, stored or repeated, not what is measured
+# Marks keys that say how a cell is watched, stored or repeated, not what it measures
 _NOT_IDENTITY = {"identity": False}
 
 
 @dataclass
 class RootSchema:
-    """The root of every composed config. Types only: each default stands in conf/config.yaml.
+    """The root of every composed config: only types, the defaults are in conf/config.yaml.
 
-    Counts are Any, because a wrong one must fail its own cell with our message, not the whole
-    sweep. `identity.py` says what becomes of the marks.
+    Counts are Any: a wrong one then fails only its own cell, with our error message, instead of
+    the whole sweep. `identity.py` uses the marks.
     """
 
     model: Any = MISSING
@@ -52,10 +52,10 @@ class RootSchema:
 
 
 def register() -> None:
-    """Make the schema and our resolvers known to Hydra; may be called again."""
+    """Register the schema and our resolvers with Hydra; more than one call is harmless."""
     store = ConfigStore.instance()
     store.store(name="root_schema", node=RootSchema)
-    # Hydra copies the whole store for each group that `--help` lists and for each config that it
-    # composes, and only reads the copy
+    # Hydra deep-copies the whole store for each group in `--help` and each composed config, only to
+    # read it: returning the store itself saves that time
     store.__dict__["__deepcopy__"] = lambda _: store
     OmegaConf.register_new_resolver("crossbench.outputs", lambda: str(outputs_dir()), replace=True)

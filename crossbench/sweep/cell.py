@@ -1,4 +1,4 @@
-"""The parent's side of one cell: start the child on the resolved config, wait, track, report."""
+"""Measure one cell from the parent process: start the cell process, follow it, load its result."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from crossbench.sweep.progress import CellProgress
 from crossbench.wording import exit_description
 
 LOG_LINES_IN_ERROR = 5
-STOP_GRACE_S = 30.0  # for requests in flight and the results; a second Ctrl-C does not wait
+# To finish the requests in flight and write the result; a second Ctrl-C kills at once
+STOP_GRACE_S = 30.0
 
 
 def run_cell(
     config: CellConfig, folder: Path, progress: CellProgress, journal: Journal
 ) -> RunResult:
-    """Measure one cell in a fresh process; whatever happens to it becomes a result in `folder`.
+    """Measure one cell in a fresh process. Every outcome, a crash too, is a result in `folder`.
 
-    A KeyboardInterrupt ends the child in order (what was measured is kept) and is raised again
-    once the result is written.
+    On KeyboardInterrupt the cell process stops and keeps what it has measured; the exception is
+    raised again after the result is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -47,7 +48,7 @@ def run_cell(
     try:
         result = load_result(folder)
     except ResultError:
-        reason = "interrupted by Ctrl-C" if interrupted else _death(child.returncode, folder)
+        reason = "interrupted by Ctrl-C" if interrupted else _exit_reason(child.returncode, folder)
         result = _failed(config, folder, started_at, reason)
     if interrupted:
         raise KeyboardInterrupt
@@ -55,9 +56,9 @@ def run_cell(
 
 
 def _follow(child: subprocess.Popen[str], progress: CellProgress, journal: Journal) -> None:
-    """Block on the child's events until it closes its pipe.
+    """Read the events of the cell process until it closes its pipe.
 
-    A child that is killed may leave half a line, which is skipped.
+    A killed process may leave an incomplete line, which is skipped.
     """
     assert child.stdout is not None
     for line in child.stdout:
@@ -73,7 +74,7 @@ def _follow(child: subprocess.Popen[str], progress: CellProgress, journal: Journ
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """Ask the child to stop sending and write what it has; insist after a while."""
+    """Tell the cell process to stop and write its result; kill it if it takes too long."""
     child.terminate()
     try:
         child.wait(STOP_GRACE_S)
@@ -81,11 +82,11 @@ def _end(child: subprocess.Popen[str]) -> None:
         child.kill()
 
 
-def _death(returncode: int, folder: Path) -> str:
-    """Why a child that left no result has ended, with the last lines of its log."""
-    reason = f"the measuring process {exit_description(returncode)}"
+def _exit_reason(returncode: int, folder: Path) -> str:
+    """Return why a cell process ended without a result, with the last lines of its log."""
+    reason = f"the cell process {exit_description(returncode)}"
     if returncode >= 0:
-        reason += " and left no result"
+        reason += " and wrote no result"
     lines = (folder / LOG_FILE).read_text("utf-8", errors="replace").strip().splitlines()
     tail = " | ".join(lines[-LOG_LINES_IN_ERROR:])
     return f"{reason}; see {LOG_FILE}" + (f": {tail}" if tail else "")

@@ -1,8 +1,8 @@
-"""The measuring process as its parent holds it, and the next one, which imports before its turn.
+"""Start and stop cell processes, one of them ahead of time.
 
-A process takes half a second to import what it measures with. The next cell's does so while this
-one's report is drawn; a process that waits measures nothing and is told of its cell on its standard
-input. None is started while a cell measures.
+A cell process takes half a second to import its libraries. The process for the next cell does so
+while the parent writes the report of the current one. It then waits until it reads its cell's
+folder from standard input. No process is started while a cell is measured.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOG_FILE = "cell.log"
-WAITING_LOG_FILE = ".next-cell.log"  # becomes the log of the cell that the process gets
+WAITING_LOG_FILE = ".next-cell.log"  # renamed to the log of the cell that the process gets
 
 
 @contextlib.contextmanager
 def cell_child(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """The process that measures the cell in `folder`: the one that waits, or one started now.
+    """Yield the process that measures the cell in `folder`: the waiting one, or a new one.
 
-    It is in a group of its own; the whole group is gone afterwards.
+    It runs in its own process group, which is killed on exit.
     """
     child = waiting_child.take(folder) or _start(folder / LOG_FILE, str(folder))
     try:
@@ -36,7 +36,7 @@ def cell_child(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def _environment() -> dict[str, str]:
-    # An outer MLflow run must not become the parent of what a library in the child logs
+    # Otherwise a library in the cell process could log into an outer MLflow run
     return {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
 
 
@@ -48,7 +48,7 @@ def _start(log_file: Path, *arguments: str) -> subprocess.Popen[str]:
             stdout=subprocess.PIPE,
             stderr=log,
             encoding="utf-8",
-            errors="replace",  # `decode` then says what a line is worth
+            errors="replace",  # `decode` skips lines that are not events
             process_group=0,
             env=_environment(),
         )
@@ -60,7 +60,7 @@ def _end(child: subprocess.Popen[str]) -> None:
     child.wait()
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
-            with contextlib.suppress(BrokenPipeError):  # what it was told and never read
+            with contextlib.suppress(BrokenPipeError):  # it never read its input
                 pipe.close()
 
 
@@ -73,31 +73,34 @@ class _Waiting:
 
 
 class WaitingChild:
-    """At most one process that has no cell yet. It ends with its parent, however that ends."""
+    """Holds at most one process that waits for a cell. It ends when the parent process ends."""
 
     def __init__(self) -> None:
         self._waiting: _Waiting | None = None
 
     def start(self, home: Path) -> None:
-        """See that one waits for the next cell of the run in `home`; to be called while nothing
-        measures."""
+        """Make sure that one process is waiting for the next cell of the run in `home`.
+
+        Call this only while no cell is measured.
+        """
         if self._waiting is not None:
             return
         log = home / WAITING_LOG_FILE
-        with contextlib.suppress(OSError):  # then that cell's process starts with the cell
+        with contextlib.suppress(OSError):  # the process is then started with the cell
             self._waiting = _Waiting(_start(log), log, _environment(), os.getcwd())  # noqa: PTH109
 
     def take(self, folder: Path) -> subprocess.Popen[str] | None:
-        """The process that waits, now told to measure the cell in `folder`.
+        """Send the waiting process the folder of its cell, and return the process.
 
-        None where there is none, it has died, or the cell's environment or directory is another.
+        Returns None if no process is waiting, if it has died, or if the environment or the current
+        directory has changed since it started.
         """
         waiting = self._waiting
         if waiting is None:
             return None
         child = waiting.process
-        same = (_environment(), os.getcwd()) == (waiting.environment, waiting.directory)  # noqa: PTH109
-        if not same or child.poll() is not None or child.stdin is None:
+        unchanged = (_environment(), os.getcwd()) == (waiting.environment, waiting.directory)  # noqa: PTH109
+        if not unchanged or child.poll() is not None or child.stdin is None:
             self.close()
             return None
         try:
@@ -111,12 +114,12 @@ class WaitingChild:
         return child
 
     def close(self) -> None:
-        """End the process that waits, if there is one."""
+        """End the waiting process, if there is one."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             _end(waiting.process)
             waiting.log.unlink(missing_ok=True)
 
 
-# Hydra calls a sweep's hooks and each of its cells on their own: what they share lies here
+# Hydra calls the hooks of a sweep and its cells separately, so they share this object
 waiting_child = WaitingChild()

@@ -1,4 +1,4 @@
-"""The end of a sweep: its report, its parent run, the short table, the exit status."""
+"""Finish a sweep: write its report, end its parent run, print the short table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXIT_INTERRUPTED = 130
 
 
 def finish_sweep(folder: Path, tracking: Tracking) -> int:
-    """Write the sweep's report, end its parent run, print the short table; returns exit status."""
+    """Write the report, end the parent run and print the table; return the exit status."""
     state = read_state(folder)
     interrupted = (folder / INTERRUPTED_FILE).exists()
     report = folder / REPORT_FILE
@@ -42,9 +42,9 @@ def finish_sweep(folder: Path, tracking: Tracking) -> int:
     console.print(Text(terminal_table(results)))
     if interrupted:
         console.print(f"interrupted: results of {len(results)} of {counted(state.cells, 'cell')}")
-    told = f"report: {report}" if report.is_file() else f"results: {folder}"
-    console.print(escape(told))
-    sweep_journal(folder, state.dashboard_url).write(RunEnded(f"ended; {told}"))
+    location = f"report: {report}" if report.is_file() else f"results: {folder}"
+    console.print(escape(location))
+    sweep_journal(folder, state.dashboard_url).write(RunEnded(f"ended; {location}"))
     if interrupted:
         return EXIT_INTERRUPTED
     return EXIT_FAILED if any(result.status.is_failure for result in results) else 0

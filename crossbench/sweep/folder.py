@@ -1,7 +1,7 @@
-"""The folder of a sweep or of a lone cell: taken by one run at a time, never shared.
+"""Take the output folder of a sweep or of a single cell; a folder belongs to one run only.
 
-A folder whose name comes from the time of day gets another name where that one is taken. One that
-the user has named is refused where another run holds it or where something lies in it.
+A folder named after the time gets another name if that one exists. A folder named by the user is
+refused if another run uses it or if it is not empty.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from crossbench.wording import counted
 
 STATE_FILE = "sweep.json"
 INTERRUPTED_FILE = "INTERRUPTED"
-LOCK_FILE = ".lock"  # locked while a run holds the folder; the system unlocks it when that ends
+LOCK_FILE = ".lock"  # locked while a run uses the folder; the system unlocks it when the run ends
 SUBDIR = "${hydra.job.num}"
-# What a run that was killed before its first cell leaves behind; the next one may replace it
+# Files of a run that was killed before its first cell; the next run may replace them
 _LEFTOVERS = frozenset(
     {
         LOCK_FILE, STATE_FILE, INTERRUPTED_FILE, JOURNAL_FILE, DASHBOARD_LOG_FILE,
         WAITING_LOG_FILE, "multirun.yaml",
     }
 )  # fmt: skip
-_FROM_THE_TIME = "${now:"
-_PATIENCE_S = 0.5  # a lock that is only looked at is free again sooner
+_TIME_RESOLVER = "${now:"
+_LOCK_TIMEOUT_S = 0.5  # `is_held` locks the file for a much shorter time
 _SHOWN_NAMES = 4
 
 
 @dataclass(frozen=True)
 class TakenFolder:
-    """A folder that is this process's alone until `release`, or until the process ends."""
+    """A folder that only this process uses until `release`, or until the process ends."""
 
     path: Path
     _lock: IO[str]
@@ -57,7 +57,7 @@ class TakenFolder:
 
 @dataclass(frozen=True, slots=True)
 class SweepState:
-    """A sweep of several cells, as its folder remembers it; `axes` are the keys that it varies."""
+    """The state of a sweep, stored in its folder; `axes` are the keys that it varies."""
 
     name: str
     cells: int
@@ -68,15 +68,16 @@ class SweepState:
 
 
 def read_state(folder: Path) -> SweepState:
+    """Read the state of the sweep in `folder`."""
     state = json.loads((folder / STATE_FILE).read_text("utf-8"))
     return SweepState(**{**state, "axes": tuple(state["axes"])})
 
 
 def take_output_folder(config: DictConfig, mode: RunMode) -> TakenFolder:
-    """Take the folder that Hydra is about to use, and have Hydra use it by its absolute path.
+    """Take the folder that Hydra is about to use, and give Hydra its absolute path.
 
     Raises:
-        ConfigError: the folder is another run's, holds something, or cannot be made.
+        ConfigError: another run uses the folder, it is not empty, or it cannot be created.
     """
     group = "sweep" if mode is RunMode.MULTIRUN else "run"
     key = f"hydra.{group}.dir"
@@ -84,34 +85,34 @@ def take_output_folder(config: DictConfig, mode: RunMode) -> TakenFolder:
     assert isinstance(raw, dict)
     if mode is RunMode.MULTIRUN and raw["subdir"] != SUBDIR:
         raise ConfigError(
-            f"hydra.sweep.subdir={raw['subdir']} cannot be used: the cells of a sweep are found by "
-            "their numbers. Leave it out; hydra.sweep.dir=DIR names the folder of the sweep"
+            f"hydra.sweep.subdir={raw['subdir']} cannot be used: the folders of cells must be "
+            "named by their numbers. Leave it out; hydra.sweep.dir=DIR sets the folder of the sweep"
         )
     if not str(config.outputs_dir).strip():
         raise ConfigError("outputs_dir is empty: give outputs_dir=DIR, or leave it out")
     folder = absolute(config.hydra[group].dir, key)
-    # By convention a lone cell is number 0 in a folder of its own, as in a sweep
+    # As in a sweep, a single cell has the subfolder 0
     inside = mode is RunMode.RUN and folder.name.isdecimal()
-    if _FROM_THE_TIME in str(raw["dir"]):
+    if _TIME_RESOLVER in str(raw["dir"]):
         taken = take_new(folder.parent if inside else folder)
         used = taken.path / folder.name if inside else taken.path
     else:
         if inside and _is_of_a_sweep(folder.parent):
             raise ConfigError(
-                f"{key}={folder} lies in the folder of another run, which would count it as one of "
-                "its own cells: give a new folder"
+                f"{key}={folder} is inside the folder of another run, which would count it as one "
+                "of its own cells: give a new folder"
             )
         taken = take_named(folder, key)
         used = taken.path
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra[group].dir = str(used)
-        # A launcher composes each job's config again, from the overrides
+        # Launchers compose the config of each job again from the overrides
         config.hydra.overrides.hydra.append(f"{key}={quoted(str(used))}")
     return taken
 
 
 def absolute(path: str, key: str) -> Path:
-    """`path` from the current directory, with the home folder for `~`.
+    """Return `path` as an absolute path, with `~` replaced by the home folder.
 
     Raises:
         ConfigError: the home folder is not known.
@@ -119,17 +120,17 @@ def absolute(path: str, key: str) -> Path:
     try:
         expanded = Path(path).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"{key}={path}: {error}: give the whole path") from error
+        raise ConfigError(f"{key}={path}: {error}: give an absolute path") from error
     return Path(os.path.abspath(expanded))  # noqa: PTH100 (symbolic links stay as they were given)
 
 
 def take_new(folder: Path) -> TakenFolder:
-    """Make `folder`; where there is one already, `folder`_2, `folder`_3 and so on.
+    """Create `folder`, or `folder`_2, `folder`_3 and so on if it exists already.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: the folder cannot be created.
     """
-    with _words_for_the_system(folder):
+    with _os_errors_as_config_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(2):
             try:
@@ -143,19 +144,20 @@ def take_new(folder: Path) -> TakenFolder:
 
 
 def take_named(folder: Path, key: str) -> TakenFolder:
-    """Take `folder`, which is new or empty, or was left by a run that has no cells.
+    """Take `folder`: a new or empty one, or one of a run that was killed before its first cell.
+
+    `key` is the override that names the folder.
 
     Raises:
-        ConfigError: another run holds it, it is not empty, or it cannot be made. `key` is the
-            override that names it.
+        ConfigError: another run uses the folder, it is not empty, or it cannot be created.
     """
-    _refuse_what_holds_something(folder, key)
-    with _words_for_the_system(folder):
+    _refuse_used_folder(folder, key)
+    with _os_errors_as_config_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         taken = hold(folder, key)
         try:
-            _refuse_what_holds_something(folder, key, mine=True)
-        except ConfigError:  # somebody was here in between
+            _refuse_used_folder(folder, key, locked_here=True)
+        except ConfigError:  # another run used it in the meantime
             taken.release()
             raise
         for name in _LEFTOVERS - {LOCK_FILE}:
@@ -164,44 +166,44 @@ def take_named(folder: Path, key: str) -> TakenFolder:
 
 
 def hold(folder: Path, key: str) -> TakenFolder:
-    """Lock a folder that exists, whatever lies in it.
+    """Lock an existing folder, which need not be empty.
 
     Raises:
-        ConfigError: another run holds it.
+        ConfigError: another run uses it.
     """
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
     while True:
         try:
             return _lock(folder)
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise ConfigError(_held_words(folder, key)) from None
+                raise ConfigError(_in_use_message(folder, key)) from None
             time.sleep(0.05)
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a run that is alive holds the folder."""
+    """Return whether a running process uses the folder."""
     try:
         with (folder / LOCK_FILE).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # there is no such file, or no locks on this file system
+    except OSError:  # no such file, or a file system without locks
         return False
     return False
 
 
 def home_of(cell: Path) -> Path:
-    """The folder that the run of a lone cell has taken: the cell's own, or the one around it."""
+    """Return the folder that the run of a single cell has taken: `cell` or its parent."""
     if not (cell / LOCK_FILE).exists() and (cell.parent / LOCK_FILE).exists():
         return cell.parent
     return cell
 
 
 def place_of(cell: Path) -> tuple[str, int]:
-    """The name of the sweep that a cell's folder belongs to, and the cell's number in it.
+    """Return the name of a cell's sweep and the cell's number in it.
 
-    A cell whose folder has no number is alone, and a sweep of its own name.
+    A cell whose folder name is not a number is number 0 of a sweep with the folder's name.
     """
     if cell.name.isdecimal():
         return cell.parent.name, int(cell.name)
@@ -209,7 +211,7 @@ def place_of(cell: Path) -> tuple[str, int]:
 
 
 def _lock(folder: Path) -> TakenFolder:
-    """Raises BlockingIOError where another run holds the folder."""
+    """Lock the folder; raise BlockingIOError if another run has locked it."""
     file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -217,7 +219,7 @@ def _lock(folder: Path) -> TakenFolder:
         file.close()
         raise
     except OSError:
-        pass  # a file system without locks: making the folder is all the protection there is
+        pass  # a file system without locks: creating a new folder is the only protection
     file.truncate(0)
     file.write(f"{os.getpid()}\n")
     file.flush()
@@ -228,12 +230,12 @@ def _is_of_a_sweep(folder: Path) -> bool:
     return (folder / STATE_FILE).exists() or (folder / LOCK_FILE).exists()
 
 
-def _refuse_what_holds_something(folder: Path, key: str, mine: bool = False) -> None:
+def _refuse_used_folder(folder: Path, key: str, locked_here: bool = False) -> None:
     if not folder.exists():
         return
-    if not mine and is_held(folder):
-        raise ConfigError(_held_words(folder, key))
-    with _words_for_the_system(folder):
+    if not locked_here and is_held(folder):
+        raise ConfigError(_in_use_message(folder, key))
+    with _os_errors_as_config_errors(folder):
         names = sorted(path.name for path in folder.iterdir())
     if STATE_FILE in names or LOCK_FILE in names:
         names = [name for name in names if name not in _LEFTOVERS]
@@ -242,31 +244,33 @@ def _refuse_what_holds_something(folder: Path, key: str, mine: bool = False) -> 
     cells = len(cell_folders(folder)) or int((folder / RESULT_FILE).exists())
     if cells:
         raise ConfigError(
-            f"{key}={folder} has {counted(cells, 'cell')} of an earlier run, which a new report "
-            "would mix with its own: give a new folder, or move that one away first"
+            f"{key}={folder} has {counted(cells, 'cell')} of an earlier run, which the new report "
+            "would include: give a new folder, or move this one away first"
         )
     shown = ", ".join(names[:_SHOWN_NAMES]) + (", ..." if len(names) > _SHOWN_NAMES else "")
     raise ConfigError(
-        f"{key}={folder} is not empty ({shown}), and results need a folder of their own: give a "
-        "new or an empty one"
+        f"{key}={folder} is not empty ({shown}), and results need their own folder: give a new or "
+        "empty one"
     )
 
 
-def _held_words(folder: Path, key: str) -> str:
+def _in_use_message(folder: Path, key: str) -> str:
     try:
         pid = (folder / LOCK_FILE).read_text("utf-8").strip()
     except OSError:
         pid = ""
     who = f" (process {pid})" if pid else ""
-    return f"{key}={folder} is in use by another run{who}: wait for its end, or give another folder"
+    return (
+        f"{key}={folder} is in use by another run{who}: wait until it ends, or give another folder"
+    )
 
 
 @contextlib.contextmanager
-def _words_for_the_system(folder: Path) -> Iterator[None]:
+def _os_errors_as_config_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise ConfigError(
-            f"the folder {folder} cannot be used ({error.strerror or error}): give one that can be "
-            "written, for example outputs_dir=DIR"
+            f"the folder {folder} cannot be used ({error.strerror or error}): give a writable "
+            "folder, for example outputs_dir=DIR"
         ) from error

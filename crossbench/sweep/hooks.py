@@ -1,7 +1,7 @@
-"""Hydra's hooks around a run, of several cells or of one: its folder, its start and its end.
+"""Hydra callbacks at the start and the end of a run, which may be one cell or a sweep.
 
-State lives in `<sweep>/sweep.json`, so that every launcher's process finds it. What starts and
-ends a run is imported once it is needed: a refused typo needs none of it.
+The state of a sweep is in `<sweep>/sweep.json`, where the processes of every launcher find it.
+Imports are late, so that a typo is refused quickly.
 """
 
 from __future__ import annotations
@@ -30,17 +30,14 @@ if TYPE_CHECKING:
 
 
 class SweepCallback(Callback):
-    """Hydra's hooks around a run, of several cells or of one.
-
-    Each holds its folder until this process ends.
-    """
+    """Hydra callbacks of a run. The run's folder stays locked until this process ends."""
 
     def __init__(self) -> None:
         self._dashboard: Dashboard | None = None
         self._taken: TakenFolder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """A launcher copies the hooks to other processes, which neither hold nor end anything."""
+        """Leave out folder and dashboard: a launcher copies the callback to other processes."""
         return {"_dashboard": None, "_taken": None}
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
@@ -74,7 +71,7 @@ class SweepCallback(Callback):
 
 @contextlib.contextmanager
 def _exit_on_error() -> Iterator[None]:
-    """Hydra turns a hook's exception into a warning and goes on; what must stop it is an exit."""
+    """Exit with an error message: Hydra only warns about an exception of a callback and goes on."""
     try:
         yield
     except CrossbenchError as error:
@@ -92,20 +89,19 @@ def _exit_on_error() -> Iterator[None]:
 
 
 def plan_sweep(config: DictConfig) -> tuple[list[str], list[list[str]]]:
-    """The command line of a sweep with its study's axes, and the overrides of each cell.
+    """Return the overrides of a sweep (the axes of its study included) and those of each cell.
 
-    Every cell is composed once.
+    Every cell is composed once, and nothing is started.
 
     Raises:
-        ConfigError: a cell does not compose, no cell has values that can be used, or two cells are
-            the same; nothing was started.
+        ConfigError: a cell does not compose, no cell has usable values, or two cells are the same.
     """
     given = list(config.hydra.overrides.task)
     check_study(config)
     params = {str(key): str(value) for key, value in (config.hydra.sweeper.params or {}).items()}
     swept = sweeper_params(params, given)
     with read_write(config):
-        config.hydra.sweeper.params = swept  # the sweeper that Hydra makes next reads it here
+        config.hydra.sweeper.params = swept  # read by the sweeper that Hydra creates next
     overrides = [*(f"{key}={value}" for key, value in swept.items()), *given]
     points = sweep_points(overrides)
     check_points(points, _check, given, params)

@@ -1,4 +1,4 @@
-"""Hydra's task: one cell from its config to its report and its tracked run."""
+"""Hydra's task: measure one cell, write its report and log its run."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ from crossbench.sweep.services import (
     console,
     dashboard_url,
     make_tracking,
-    picture_of_dashboard,
+    screenshot_dashboard,
     sweep_journal,
 )
 from crossbench.system.command import os_error_message
-from crossbench.tracking.protocol import Place
+from crossbench.tracking.protocol import CellRef
 
 DASHBOARD_FIGURES = names(View.DASHBOARD)
 
 
 def run_job(config: DictConfig) -> None:
-    """Hydra's task: measure the composed cell, track it, report it.
+    """Measure the composed cell, write its report and log its run.
 
-    Ctrl-C ends the cell in order and marks the sweep, whose remaining cells are then left out, so
-    that Hydra comes to the sweep's end and its report is written.
+    Ctrl-C stops the cell and marks the sweep as interrupted. The remaining cells are then skipped,
+    so that Hydra still reaches the end of the sweep and its report is written.
     """
     hydra = HydraConfig.get()
-    # With hydra.job.chdir=true too, a relative path is meant from where the command was typed
+    # Relative paths start at the directory of the command, even with hydra.job.chdir=true
     os.chdir(hydra.runtime.cwd)
     folder = Path(hydra.runtime.output_dir)
     cell, run = composed_config(config), run_settings(config, list(hydra.overrides.task))
@@ -66,19 +66,19 @@ def run_job(config: DictConfig) -> None:
     home = folder.parent
     if (home / INTERRUPTED_FILE).exists():
         waiting_child.close()
-        shutil.rmtree(folder)  # Hydra has made it, and a cell that was left out is no failed one
+        shutil.rmtree(folder)  # Hydra created it; an empty folder would count as a failed cell
         return
     tracking = make_tracking(run, home)
     try:
         measure_and_track(cell, folder, home, read_state(home), hydra.job.num, tracking)
     except KeyboardInterrupt:
         (home / INTERRUPTED_FILE).touch()
-    except OSError as error:  # raised on, it would take the sweep's end with it
+    except OSError as error:  # if it were raised, Hydra would not call on_multirun_end
         console.print(f"[yellow]cell {hydra.job.num + 1}:[/] {escape(os_error_message(error))}")
 
 
 def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) -> None:
-    """A lone cell. `home` takes what belongs to no cell: the journal, and the dashboard's log."""
+    """Measure a single cell. The journal and the log of the dashboard go to `home`."""
     tracking = make_tracking(run, home)
     dashboard: Dashboard = run.dashboard.build()
     dashboard.start(home / JOURNAL_FILE)
@@ -87,7 +87,7 @@ def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) ->
     try:
         result = measure_and_track(cell, folder, home, state, 0, tracking)
     except KeyboardInterrupt:
-        console.print(escape(f"interrupted; what there is lies in {folder}"))
+        console.print(escape(f"interrupted; results so far: {folder}"))
         sys.exit(EXIT_INTERRUPTED)
     finally:
         sweep_journal(home, url).write(RunEnded(f"ended; report: {folder / REPORT_FILE}"))
@@ -107,10 +107,10 @@ def measure_and_track(
     number: int,
     tracking: Tracking,
 ) -> RunResult:
-    """One cell from its config to its report and its MLflow run; `home` is its run's folder."""
+    """Measure a cell, write its report and log its MLflow run; `home` is the folder of the run."""
     label = full_label(config, state.axes)
     place = f"cell {number + 1}/{state.cells}"
-    where = Place(*place_of(folder))
+    where = CellRef(*place_of(folder))
     run_id = tracking.attempt(lambda tracker: tracker.start_cell(label, state.parent_run_id, where))
     journal = sweep_journal(home, state.dashboard_url, cell=number)
     journal.write(CellStarted(label, config.texts))
@@ -122,17 +122,17 @@ def measure_and_track(
             interrupted = True
             result = load_result(folder)
         if not interrupted and number + 1 < state.cells and state.pid == os.getpid():
-            waiting_child.start(home)  # in other processes than the sweep's own, cells may overlap
+            waiting_child.start(home)  # with another launcher, cells may overlap
         found = {key: result.metrics.get(key) for key in DASHBOARD_FIGURES}
         figures = {key: value for key, value in found.items() if value is not None}
         journal.write(CellEnded(result.status, result.error, figures))
         progress.stage("writing the report")
         try:
             write_cell_report(folder)
-        except OSError as error:  # the result is safe, and the other cells still run
+        except OSError as error:  # the result is already saved, and the other cells still run
             console.print(f"[yellow]report:[/] {escape(os_error_message(error))}")
     if state.dashboard_url and config.value("dashboard.screenshot") and result.metrics:
-        picture_of_dashboard(state.dashboard_url, folder)
+        screenshot_dashboard(state.dashboard_url, folder)
     if run_id is not None:
         tracking.attempt(lambda tracker: tracker.finish_cell(run_id, result, folder, interrupted))
     if result.error:

@@ -1,4 +1,4 @@
-"""The progress bar of a sweep in the terminal; plain lines where there is no terminal."""
+"""The progress bar of a cell in a terminal, or plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from rich.table import Column
 from crossbench.events import ProgressMade
 from crossbench.settings.cell_config import CellConfig
 
-MOST_OF_THE_REST = 62  # columns of a terminal that the bar and the figures take
+BAR_AND_FIGURES_COLUMNS = 62  # terminal columns for everything but the cell's name
 
 
 class SteadyConsole(Console):
-    """A terminal that nobody reads (`| head -1`), or a full disk in its place, costs the words that
-    are for it, and not what is measured."""
+    """A console that goes quiet on a closed pipe (`| head -1`) or a full disk, and never fails."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         try:
@@ -29,13 +28,13 @@ class SteadyConsole(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.file.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.file.fileno())
+        os.close(null)
 
 
 class CellProgress(Protocol):
-    """Hears what a cell's child does."""
+    """Receives the stages and the progress of a cell."""
 
     def stage(self, stage: str) -> None: ...
 
@@ -43,7 +42,7 @@ class CellProgress(Protocol):
 
 
 class _Bar:
-    """Drawn only when the child reports: a refreshing thread would take cycles that it measures."""
+    """Draws only on events: a refresh thread would take CPU time from the measurement."""
 
     def __init__(self, bar: Progress, task: TaskID, config: CellConfig) -> None:
         self._bar, self._task = bar, task
@@ -74,19 +73,19 @@ class _Lines:
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def advance(self, made: ProgressMade) -> None:
-        """A log needs no half-seconds."""
+        """Print nothing: a log needs no line every half second."""
 
 
 @contextlib.contextmanager
 def cell_progress(label: str, config: CellConfig) -> Iterator[CellProgress]:
-    """Show one cell of this config; `label` says which of how many it is."""
+    """Show the progress of one cell; `label` has its number and its name."""
     console = SteadyConsole(stderr=True, emoji=False)
     if not console.is_terminal:
         yield _Lines(console, label)
         return
-    # On a narrow terminal the name gives way, not the figures
-    wide = console.width - MOST_OF_THE_REST
-    name = Column(no_wrap=True, overflow="ellipsis", max_width=max(12, wide))
+    # On a narrow terminal, the name is shortened and the figures are not
+    name_columns = console.width - BAR_AND_FIGURES_COLUMNS
+    name = Column(no_wrap=True, overflow="ellipsis", max_width=max(12, name_columns))
     columns = (
         TextColumn("{task.description}", table_column=name, markup=False),
         BarColumn(bar_width=8),

@@ -1,4 +1,4 @@
-"""The tracker and the dashboard of a run: made from its config; one that fails costs a warning."""
+"""The tracker and the dashboard of a run. A failure of either is a warning, not an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from rich.markup import escape
 
-from crossbench.dashboard.address import url_once_up
+from crossbench.dashboard.address import wait_for_url
 from crossbench.dashboard.journal import FileJournal, Journal, NoJournal
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
@@ -27,26 +27,25 @@ console = SteadyConsole(stderr=True, emoji=False, highlight=False, soft_wrap=Tru
 
 @dataclass(frozen=True)
 class Tracking:
-    """A tracker, and the command that uploads later what it could not take."""
+    """A tracker, and the command that later uploads what the tracker missed."""
 
     tracker: Tracker
     sync_command: str
 
     def attempt(self, call: Callable[[Tracker], T]) -> T | None:
-        """A tracker that is out of reach costs a warning, never a result."""
+        """Call the tracker; print a warning and return None if it cannot be reached."""
         try:
             return call(self.tracker)
         except TrackingError as error:
             console.print(
-                f"[yellow]tracking:[/] {escape(str(error))} (results stay on disk: "
-                "python -m crossbench.sync uploads them later; those of this run: "
-                f"{escape(self.sync_command)})"
+                f"[yellow]tracking:[/] {escape(str(error))} (the results are on disk; "
+                f"to upload those of this run later: {escape(self.sync_command)})"
             )
             return None
 
 
 def make_tracking(run: RunSettings, folder: Path) -> Tracking:
-    """The tracker of the run in `folder`."""
+    """Build the tracker of the run in `folder`."""
     where = [
         word for word in run.overrides if word.lstrip("+").startswith(("tracker", "outputs_dir"))
     ]
@@ -55,27 +54,28 @@ def make_tracking(run: RunSettings, folder: Path) -> Tracking:
 
 
 def make_tracker(run: RunSettings) -> Tracker:
+    """Build the tracker of a run."""
     bypass_proxy(str(run.tracker.values.get("uri")))
     tracker: Tracker = run.tracker.build()
     return tracker
 
 
 def dashboard_url(dashboard: Dashboard) -> str | None:
-    """Where it is, once it is up; one that does not come up costs a warning, never a result."""
+    """Wait for the dashboard and return its URL; print a warning if it does not start."""
 
     def warn(reason: str) -> None:
         console.print(f"[yellow]dashboard:[/] {escape(reason)} (measuring without it)")
 
-    return url_once_up(dashboard, lambda text: console.print(escape(text)), warn)
+    return wait_for_url(dashboard, lambda text: console.print(escape(text)), warn)
 
 
 def sweep_journal(folder: Path, url: str | None, cell: int | None = None) -> Journal:
-    """Where events of the run in `folder`, or of its cell, go; nowhere without a dashboard."""
+    """Return the journal of the run in `folder` or of its cell; without a dashboard, none."""
     return FileJournal(folder / JOURNAL_FILE, cell) if url else NoJournal()
 
 
-def picture_of_dashboard(url: str, cell: Path) -> None:
-    """Keep a picture of the page beside a cell's report."""
+def screenshot_dashboard(url: str, cell: Path) -> None:
+    """Save a screenshot of the live page in the folder of a cell."""
     try:
         take_screenshot(url, cell / SCREENSHOT_FILE)
     except DashboardError as error:

@@ -1,4 +1,4 @@
-"""The start of a run: what is checked, and what is up before its first cell."""
+"""Start a run: check it, take its folder, start its tracker and dashboard."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from crossbench.sweep.child import waiting_child
 from crossbench.sweep.folder import STATE_FILE, SweepState, TakenFolder, take_output_folder
 from crossbench.sweep.services import dashboard_url, make_tracking, sweep_journal
 
-ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # cells, in this process
+# Runs the cells one after the other, in this process
+ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 def start_cell(config: DictConfig) -> TakenFolder:
-    """Check a lone cell and take its folder, before Hydra makes it.
+    """Check a single cell and take its folder, before Hydra creates it.
 
     Raises:
-        CrossbenchError: the cell cannot be measured, or the folder cannot be had.
+        CrossbenchError: the cell cannot be measured, or the folder cannot be used.
     """
     check_study(config)
-    HydraConfig.instance().set_config(config)  # for what the cell's values take from it
+    HydraConfig.instance().set_config(config)  # values may interpolate from it
     check_config(composed_config(config))
     return take_output_folder(config, RunMode.RUN)
 
@@ -39,12 +40,12 @@ def start_cell(config: DictConfig) -> TakenFolder:
 def start_sweep(
     config: DictConfig, overrides: Sequence[str], points: Sequence[Sequence[str]]
 ) -> tuple[TakenFolder, Dashboard]:
-    """Take the sweep's folder, open its parent run and its dashboard.
+    """Take the folder of the sweep, then start its dashboard and its parent run.
 
-    `overrides` are its command line with its study's axes, `points` the overrides of each cell.
+    `overrides` and `points` are those of `plan_sweep`.
 
     Raises:
-        ConfigError: the folder cannot be had; nothing was started.
+        ConfigError: the folder cannot be used; nothing was started.
     """
     taken = take_output_folder(config, RunMode.MULTIRUN)
     folder = taken.path
@@ -54,7 +55,7 @@ def start_sweep(
     tracking = make_tracking(run, folder)
     dashboard: Dashboard = run.dashboard.build()
     dashboard.start(folder / JOURNAL_FILE)
-    # While it comes up; it is up before the first cell starts
+    # Meanwhile the dashboard starts; `dashboard_url` waits until it is up, before the first cell
     parent = tracking.attempt(lambda tracker: tracker.start_sweep(folder.name, overrides))
     url = dashboard_url(dashboard)
     state = SweepState(folder.name, len(points), parent, os.getpid(), url, swept_keys(points))

@@ -1,4 +1,4 @@
-"""Hydra's task, imported only where a cell runs: `--help` and a refused typo need none of it."""
+"""Hydra's task, which imports the rest of the sweep late: `--help` and a typo stay quick."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def run_job(config: DictConfig) -> None:
-    """Measure the composed cell, track it, report it; see `crossbench.sweep.job`."""
+    """Call `crossbench.sweep.job.run_job`."""
     from crossbench.sweep import job
 
     job.run_job(config)

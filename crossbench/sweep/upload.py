@@ -1,4 +1,4 @@
-"""From a sweep's folder to an MLflow store that has not all of it: what is missing, once."""
+"""Upload to an MLflow store what it lacks of a sweep's folder."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from crossbench.results import RESULT_FILE, RunResult, cell_folders, load_result
 from crossbench.sweep.folder import INTERRUPTED_FILE, STATE_FILE, home_of, is_held, place_of
 from crossbench.tracking.mlflow_format import unix
 from crossbench.tracking.mlflow_store import MlflowTracker, StoredRun
-from crossbench.tracking.protocol import Place
+from crossbench.tracking.protocol import CellRef
 
-UPLOADS_FILE = ".uploads"  # the ids of the runs that were opened for a sweep when it was uploaded
+UPLOADS_FILE = ".uploads"  # ids of the parent runs that uploads have opened for this sweep
 
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """What became of one sweep: cells that were uploaded, were there already, have no result."""
+    """The outcome for one sweep: cells that were uploaded, already present, or without a result."""
 
     sweep: str
     uploaded: int
@@ -37,7 +37,7 @@ class Uploaded:
 
 
 def sweep_folders(outputs: Path) -> list[Path]:
-    """The folders in `outputs` that hold cells, a suite's too, in the order of their names."""
+    """Return the folders in `outputs` that have cells, those of suites included, sorted by name."""
     if not outputs.is_dir():
         return []
     found: list[Path] = []
@@ -48,7 +48,7 @@ def sweep_folders(outputs: Path) -> list[Path]:
 
 
 def is_sweep(folder: Path) -> bool:
-    """Whether there is a result in `folder`: of a sweep, or of a lone cell that it belongs to."""
+    """Return whether `folder` has results, of a sweep or of a single cell."""
     return any((cell / RESULT_FILE).exists() for cell in _cells(folder))
 
 
@@ -58,19 +58,19 @@ def _cells(folder: Path) -> list[Path]:
 
 
 def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
-    """Write to the store what it lacks of the sweep in `folder`; a second call finds nothing.
+    """Upload what the store lacks of the sweep in `folder`; a second call uploads nothing.
 
-    A cell's run is known by the names of its sweep and its host, the cell's number and the time at
-    which it started. One that was opened and never written whole is completed.
+    A run is matched to a cell by the names of sweep and host, the cell's number and its start time.
+    A run that was opened but not completed is completed.
 
     Raises:
-        TrackingError: the store is out of reach or refused a write.
-        ResultError: no cell has a result that can be read.
+        TrackingError: the store cannot be reached or refused a write.
+        ResultError: no cell has a readable result.
     """
     folder = folder.resolve()
     cells, results = _cells(folder), dict[Path, RunResult]()
     for path in cells:
-        with contextlib.suppress(ResultError):  # one that is not there, or of another version
+        with contextlib.suppress(ResultError):  # the result is missing, or of another version
             results[path] = load_result(path)
     missing = len(cells) - len(results)
     sweep = place_of(folder)[0] if cells == [folder] else folder.name
@@ -88,25 +88,26 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
     uploaded = 0
     for path, result in results.items():
         number = place_of(path)[1]
-        same = [run for run in stored if run.number == number]
-        whole = next((run for run in same if run.complete == result.started_at), None)
-        if whole is None:
-            ours = {None, parent_id}  # the others are of another sweep of this name
-            begun = next((run for run in same if not run.complete and run.parent_id in ours), None)
-            place, name = Place(sweep, number), f"cell {number}"
+        candidates = [run for run in stored if run.number == number]
+        match = next((run for run in candidates if run.complete == result.started_at), None)
+        if match is None:
+            # A run under another parent belongs to another sweep of the same name
+            ours = [run for run in candidates if run.parent_id in (None, parent_id)]
+            begun = next((run for run in ours if not run.complete), None)
+            place, name = CellRef(sweep, number), f"cell {number}"
             if result.config:
                 name = full_label(result.config, axes)
-            whole = begun or _open(name, result, parent_id, place, host, tracker)
+            match = begun or _open(name, result, parent_id, place, host, tracker)
             interrupted = (result.error or "").startswith("interrupted")
-            tracker.finish_cell(whole.run_id, result, path, interrupted, _written_s(path))
+            tracker.finish_cell(match.run_id, result, path, interrupted, _written_s(path))
             uploaded += 1
-        if parent_id is not None and whole.parent_id != parent_id:
-            tracker.set_parent(whole.run_id, parent_id)
+        if parent_id is not None and match.parent_id != parent_id:
+            tracker.set_parent(match.run_id, parent_id)
     if parent is not None and (uploaded or parent.complete != str(len(cells))):
-        everything = [run.result for run in read_runs(folder)]
+        all_results = [run.result for run in read_runs(folder)]
         interrupted = (folder / INTERRUPTED_FILE).exists() or not (folder / REPORT_FILE).exists()
         tracker.finish_sweep(
-            parent.run_id, everything, folder, interrupted, _written_s([*results][-1])
+            parent.run_id, all_results, folder, interrupted, _written_s([*results][-1])
         )
     return Uploaded(sweep, uploaded, len(results) - uploaded, missing)
 
@@ -117,10 +118,10 @@ def _parent(
     stored: Sequence[StoredRun],
     tracker: MlflowTracker,
 ) -> StoredRun | None:
-    """The sweep's own run, opened where the store has none; None for a cell that ran alone.
+    """Return the parent run of the sweep, opened if the store has none; None for a single cell.
 
-    Sweeps in different folders may have the same name: this one's run is known by its id, or by a
-    cell of this one that is under it.
+    Sweeps in different folders may have the same name, so the run is found by its id, or as the
+    parent of one of this sweep's cells.
     """
     if not (folder / STATE_FILE).exists():
         return None
@@ -146,16 +147,16 @@ def _open(
     name: str,
     result: RunResult,
     parent_id: str | None,
-    place: Place,
+    cell: CellRef,
     host: str,
     tracker: MlflowTracker,
 ) -> StoredRun:
-    run_id = tracker.open_cell(name, parent_id, place, host, unix(result.started_at) or None)
-    return StoredRun(run_id, place.number, parent_id, host, "")
+    run_id = tracker.open_cell(name, parent_id, cell, host, unix(result.started_at) or None)
+    return StoredRun(run_id, cell.number, parent_id, host, "")
 
 
 def _overrides(folder: Path) -> list[str]:
-    """The command line of the sweep, as Hydra wrote it down."""
+    """Return the overrides of the sweep, which Hydra has saved."""
     file = folder / "multirun.yaml"
     if not file.exists():
         return []
@@ -169,14 +170,14 @@ def _written_s(cell: Path) -> float:
 
 
 def _is_running(folder: Path) -> bool:
-    """Whether the process that began the sweep lives on this machine and has not reported yet."""
+    """Return whether the sweep still runs on this machine and has no report yet."""
     if is_held(home_of(folder)):
         return True
     if not (folder / STATE_FILE).exists() or (folder / REPORT_FILE).exists():
         return False
     try:
         process = psutil.Process(json.loads((folder / STATE_FILE).read_text("utf-8"))["pid"])
-        # An identifier is given again; a later process is another one
+        # Process ids are reused: a process that started later is another one
         return process.create_time() <= (folder / STATE_FILE).stat().st_mtime
     except psutil.Error:
         return False

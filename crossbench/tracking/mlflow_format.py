@@ -1,6 +1,6 @@
-"""What a sweep and its cells look like in MLflow: params, tags, descriptions, data set, a view.
+"""Results in MLflow's form: params, tags, descriptions, the data set and a saved view.
 
-Pure functions from results to what MLflow's stores and its pages take.
+All functions are pure: they convert results to the values that MLflow stores and displays.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from crossbench.settings.cell_config import CellConfig
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
-# What MLflow's stores and its REST API take
+# Limits of MLflow's stores and its REST API, in characters
 MAX_KEY, MAX_PARAM, MAX_TAG, MAX_DIGEST = 250, 6000, 8000, 36
-_LEAST_OF_THE_END, _MOST_OF_THE_END = 20, 2000
+_MIN_TAIL, _MAX_TAIL = 20, 2000
 METRICS_PER_CALL = 1000
-PARAMS_PER_CALL = 25  # 100 are allowed, but so many long ones exceed the API's 1 MB a call
+PARAMS_PER_CALL = 25  # 100 are allowed, but 100 long ones would exceed the API's 1 MB per call
 
-# Tags by which a run is found again. The last is written when all else is: without it a run lacks
-# something, and `python -m crossbench.sync` completes it.
+# Tags that identify a run. The last one is written after everything else: a run without it is
+# incomplete, and `python -m crossbench.sync` completes it.
 SWEEP_TAG, CELL_TAG, COMPLETE_TAG = "crossbench.sweep", "crossbench.cell", "crossbench.complete"
 DIGEST_TAG = "crossbench.model_digest"
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
 
-# First in MLflow's charts and in its compare page, which take metrics in the order of their writing
+# Written first, as MLflow's charts and its compare page show metrics in the order of writing
 LEADING_METRICS = catalogue.names(View.MLFLOW_FIRST)
 _VIEW_COLUMNS = (
     *(f"params.`{name}`" for name in ("backend", "quant", "batch", "concurrency")),
@@ -52,10 +52,10 @@ T = TypeVar("T")
 
 
 def flatten_params(config: CellConfig) -> dict[str, str]:
-    """Every value of a config by its dotted key, as MLflow takes it; a group's key has its `name`.
+    """Convert a config to MLflow params by dotted keys; a group's key has its `name` as value.
 
-    Characters that a key may not have become `_`, credentials in URIs `***`, and what is too long
-    is cut with a mark. How the cell is watched and stored is left out.
+    Invalid characters in keys become `_`, credentials in URIs become `***`, and values that are too
+    long are cut. Settings of the tracker and the dashboard are left out.
     """
     flat: dict[str, str] = {}
     for path, text in config.comparable.texts.items():
@@ -67,13 +67,13 @@ def flatten_params(config: CellConfig) -> dict[str, str]:
 
 
 def sweep_params(overrides: Sequence[str]) -> dict[str, str]:
-    """A sweep's command line as the parent run's params: what it varies, and over what."""
+    """Convert a sweep's command line to the params of the parent run."""
     swept = dict(item.partition("=")[::2] for item in overrides)
     return flatten_params(CellConfig({key.lstrip("+~"): value for key, value in swept.items()}))
 
 
 def environment_tags(found: Mapping[str, Any]) -> dict[str, str]:
-    """Tags from what `environment()` found: commit, machine and versions."""
+    """Convert the result of `environment()` to tags: commit, machine and versions."""
     tags = {
         key: text
         for key in ("host", "os", "python", "cpu", "cores_usable", "memory_total_mb", "git_dirty")
@@ -89,7 +89,7 @@ def environment_tags(found: Mapping[str, Any]) -> dict[str, str]:
 
 
 def cell_tags(result: RunResult) -> dict[str, str]:
-    """A cell's tags, its description among them."""
+    """The tags of a cell's run, including its description."""
     tags = {
         **environment_tags(result.environment),
         "status": result.status.value,
@@ -107,13 +107,13 @@ def cell_tags(result: RunResult) -> dict[str, str]:
 
 
 def cell_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The numbers among a cell's metrics, those that people look at first in front."""
+    """A cell's finite metrics, the most important ones first."""
     names = [*(name for name in LEADING_METRICS if name in metrics), *metrics]
     return {name: metrics[name] for name in dict.fromkeys(names) if is_number(metrics[name])}
 
 
 def sweep_metrics(results: Sequence[RunResult]) -> dict[str, float]:
-    """What a sweep's cells come to, so that its row in MLflow's table says something."""
+    """Summary metrics of a sweep for its parent run: cells by status, and the best values."""
     metrics = {catalogue.CELLS[status].name: 0.0 for status in Status}
     for result in results:
         metrics[catalogue.CELLS[result.status].name] += 1
@@ -126,16 +126,19 @@ def sweep_metrics(results: Sequence[RunResult]) -> dict[str, float]:
 
 
 def live_step(time_s: float) -> int:
-    """A window's end in whole seconds, half up: two windows never share a step of MLflow's axis.
+    """Round a window's end to whole seconds, half up, so that no two windows share a step.
 
-    Windows are a second or longer, but for the last, which takes half of one at least.
+    Windows are at least one second long, except the last one, which is at least half as long.
     """
     return math.floor(time_s + 0.5)
 
 
 def sweep_note(report: Path, run_id: str, pages: Mapping[int, str]) -> str:
-    """The sweep's report as a description: its pictures from the run's artifacts, and its cells'
-    reports at the runs whose pages `pages` has by the cells' numbers."""
+    """The sweep's report as the description of its run.
+
+    Images refer to the run's artifacts, and links to cells' reports become links to the pages of
+    their runs. `pages` maps cell numbers to these pages.
+    """
     if not report.exists():
         return ""
 
@@ -150,10 +153,10 @@ def sweep_note(report: Path, run_id: str, pages: Mapping[int, str]) -> str:
 
 
 def experiment_tags(created_ms: int) -> dict[str, str]:
-    """Tags of a new experiment: its kind, a word on it, and a view with the columns one wants.
+    """Tags of a new experiment: its kind, its description, and a saved view with useful columns.
 
-    The saved view is in the form that MLflow's page gives its own ("Views", "Save as new view"). It
-    sorts by a metric since the page then lists cells without their parents, which hide them.
+    The view has the form that MLflow's page saves ("Views", "Save as new view"). It sorts by a
+    metric, because the page then lists the cells without their parent runs, which would hide them.
     """
     state = {
         "searchFilter": "",
@@ -186,15 +189,15 @@ def experiment_tags(created_ms: int) -> dict[str, str]:
         "state": f"deflate;{packed}",
     }
     return {
-        "mlflow.experimentKind": "custom_model_development",  # and not one of GenAI's pages
+        "mlflow.experimentKind": "custom_model_development",  # not one of the GenAI kinds
         "mlflow.sharedViewState.crossbench": json.dumps(view),
-        NOTE_TAG: "A run is a sweep of crossbench, its children are the cells. "
-        f"*Views*, *{_VIEW_NAME}* lists the cells with the columns one wants.",
+        NOTE_TAG: "Each parent run is a sweep of crossbench, and its child runs are the cells. "
+        f"*Views*, *{_VIEW_NAME}* lists the cells with the most useful columns.",
     }
 
 
 def dataset_input(dataset: Mapping[str, Any]) -> DatasetInput:
-    """A result's data set as an input of its run."""
+    """Convert a result's data set to an MLflow dataset input."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = str(dataset.get("source", ""))
@@ -206,7 +209,7 @@ def dataset_input(dataset: Mapping[str, Any]) -> DatasetInput:
     entity = Dataset(
         name=shorten(str(dataset["name"]), 500),
         digest=str(dataset["digest"])[:MAX_DIGEST],
-        # MLflow resolves `local` to a folder; what is made up or fetched is described by its code
+        # MLflow opens a `local` source as a folder; generated or downloaded data is a `code` source
         source_type="local" if is_local else "code",
         source=json.dumps(
             {"uri": source} if is_local else {"tags": {"mlflow.source.name": source}}
@@ -218,8 +221,10 @@ def dataset_input(dataset: Mapping[str, Any]) -> DatasetInput:
 
 
 def artifacts(folder: Path) -> list[Path]:
-    """What of a cell's or sweep's folder goes to MLflow: its files and its plots; no cells, nothing
-    half written or empty (a log), and not the journal that the dashboard follows."""
+    """The files of a cell's or sweep's folder to upload, and its plots.
+
+    Left out are cells' folders, partial and empty files, and the dashboard's journal.
+    """
     return [
         path
         for path in sorted(folder.iterdir())
@@ -231,16 +236,16 @@ def artifacts(folder: Path) -> list[Path]:
 
 
 def shorten(text: str, most: int) -> str:
-    """At most `most` characters, cut in the middle: a message ends with what to do about it.
+    """Cut a text in the middle to at most `most` characters and note its full length.
 
-    What is cut is told in the text itself.
+    The end is kept, because an error message ends with what to do.
     """
     if len(text) <= most:
         return text
     mark = f" … [{len(text)} characters]"
     kept = most - len(mark)
-    tail = min(_MOST_OF_THE_END, kept // 4)
-    if tail < _LEAST_OF_THE_END:
+    tail = min(_MAX_TAIL, kept // 4)
+    if tail < _MIN_TAIL:
         return text[:kept] + mark
     return f"{text[: kept - tail - 3]} … {text[-tail:]}{mark}"
 
@@ -254,7 +259,7 @@ def is_number(value: Any) -> bool:
 
 
 def unix(iso: str) -> float:
-    """Seconds since 1970; 0 where a result does not say when it started."""
+    """Convert an ISO time to Unix seconds; 0 if it is invalid or empty."""
     try:
         return datetime.fromisoformat(iso).timestamp()
     except ValueError:

@@ -1,11 +1,11 @@
-"""A model's place in MLflow's registry: which version was measured, and its best figures so far.
+"""Links runs to a model version in MLflow's registry and keeps its best figures in tags.
 
-With `tracker.registered_model=NAME`, a version of NAME stands for one served model, told by the
-digest of its files in the tag `crossbench.model_digest`. Where someone has registered the model and
-set that tag on the version, it is used; else a version is made whose source is the run that
-measured the model first. The files of the model are not copied into the registry: they are large,
-and the digest tells them. The version's tags hold the best throughput that any run found, with that
-run; each run has the tag `crossbench.model_version`.
+With `tracker.registered_model=NAME`, a version of NAME stands for one served model, identified by
+the digest of its files in the tag `crossbench.model_digest`. An existing version with that tag is
+used; otherwise a version is created whose source is the first run that measured the model. The
+model's files are not copied into the registry, as they are large and the digest identifies them.
+The version's tags contain the best throughput of all runs and the id of that run. Each run has the
+tag `crossbench.model_version`.
 """
 
 from __future__ import annotations
@@ -29,19 +29,21 @@ RATE_TAG, P95_TAG, RUN_TAG, CELL_TAG = (
 
 
 def link_version(client: MlflowClient, name: str, run_id: str, result: RunResult) -> str:
-    """Note the run's figures on its model's version; returns that version as `models:/NAME/N`.
+    """Update the tags of the model's version and return the version as `models:/NAME/N`.
 
     Raises:
-        TrackingError: the result does not say which model was served.
+        TrackingError: the result has no model digest.
     """
     digest = str(result.model.get("digest") or "")
     if not digest:
-        raise TrackingError("the result has no model digest, so no registered version fits it")
+        raise TrackingError(
+            "the result has no model digest, so it cannot be linked to a registered version"
+        )
     version = _version(client, name, digest) or _create(client, name, run_id, digest, result)
     number = str(version.version)
     rate, p95 = (result.metrics.get(metric.name) for metric in (PAIRS_PER_S, P95_LATENCY))
     best_so_far = float(version.tags.get(RATE_TAG, "-inf"))
-    if _is_of_the_model(result) and is_number(rate) and float(rate or 0) > best_so_far:
+    if _measures_model(result) and is_number(rate) and float(rate or 0) > best_so_far:
         model = result.model
         tags = {
             RATE_TAG: f"{rate:.6g}",
@@ -60,14 +62,14 @@ def link_version(client: MlflowClient, name: str, run_id: str, result: RunResult
     return f"models:/{name}/{number}"
 
 
-def _is_of_the_model(result: RunResult) -> bool:
-    """Not the harness's floor, nor one stage of the pipeline alone."""
+def _measures_model(result: RunResult) -> bool:
+    """Whether the whole pipeline ran with a model, not only the harness or one stage."""
     return result.computes_scores and result.config.value("pipeline") == Pipeline.FULL
 
 
 def _version(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
     """The newest version with this digest."""
-    found = client.search_model_versions(_named(name), max_results=1000)
+    found = client.search_model_versions(_name_filter(name), max_results=1000)
     fitting = [item for item in found if item.tags.get(DIGEST_TAG) == digest]
     return max(fitting, key=lambda item: int(item.version), default=None)
 
@@ -75,17 +77,17 @@ def _version(client: MlflowClient, name: str, digest: str) -> ModelVersion | Non
 def _create(
     client: MlflowClient, name: str, run_id: str, digest: str, result: RunResult
 ) -> ModelVersion:
-    if not client.search_registered_models(_named(name)):
+    if not client.search_registered_models(_name_filter(name)):
         client.create_registered_model(name, description="Models that crossbench has measured")
     return client.create_model_version(
         name,
         source=client.get_run(run_id).info.artifact_uri,
         run_id=run_id,
         tags={DIGEST_TAG: digest, "model": str(result.model.get("name", ""))},
-        description="Measured by crossbench; its files are told by the digest and not kept here.",
+        description="Measured by crossbench. Its files are not stored here, only their digest.",
     )
 
 
-def _named(name: str) -> str:
-    mark = '"' if "'" in name else "'"
-    return f"name = {mark}{name}{mark}"
+def _name_filter(name: str) -> str:
+    quote = '"' if "'" in name else "'"
+    return f"name = {quote}{name}{quote}"

@@ -1,4 +1,4 @@
-"""MLflow's embedded store, an SQLite file: made once and whole, and what mends a broken one."""
+"""MLflow's embedded SQLite store: its creation, and repair instructions for a broken one."""
 
 from __future__ import annotations
 
@@ -18,17 +18,22 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _URI = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)")
-_COMPANIONS = ("", "-journal", "-wal", "-shm")  # SQLite's own files beside a database
-_PATIENCE_S = 5.0  # for another process that writes
+_COMPANIONS = (
+    "",
+    "-journal",
+    "-wal",
+    "-shm",
+)  # suffixes of a database and SQLite's files next to it
+_LOCK_TIMEOUT_S = 5.0  # while another process writes
 _OUT_OF_DATE = "out-of-date database schema"
 _NOT_SQLITE = ("file is not a database", "database disk image is malformed")
-# What SQLAlchemy and alembic say of a store whose tables are not those that its version has
-_HALF_MADE = ("already exists", "duplicate column", "no such table", "no such column",
+# Error messages of SQLAlchemy and alembic for a store whose tables do not match its version
+_INCOMPLETE = ("already exists", "duplicate column", "no such table", "no such column",
               "has no column named", "Can't locate revision")  # fmt: skip
 
 
 def path_of(uri: str) -> Path | None:
-    """The file of an SQLite store, absolute, `~` expanded; None for any other store."""
+    """The absolute path of an SQLite store, with `~` expanded; None for any other store."""
     found = _URI.fullmatch(uri)
     if found is None or found[1].startswith((":memory:", "file:")):
         return None
@@ -36,40 +41,40 @@ def path_of(uri: str) -> Path | None:
 
 
 def open_store(path: Path, connect: Callable[[str], MlflowClient]) -> MlflowClient:
-    """Connect to the store in `path`, and make it first where there is none.
+    """Connect to the store in `path`; create it first if it does not exist.
 
-    MLflow brings a new file to its schema by dozens of migrations, which two processes must not do
-    at once and which nobody may see half done: one process makes a draft, the others wait.
+    MLflow creates its schema by dozens of migrations. Two processes must not run them at once, and
+    no process may see an incomplete store: one process creates a draft while the others wait.
     """
     from filelock import FileLock
 
     uri = f"sqlite:///{path}"
     if path.exists() and not os.access(path.parent, os.W_OK):
-        return connect(uri)  # somebody else's, to be read
+        return connect(uri)  # read-only: another user's store
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f"{path.name}.lock")):
         if not path.exists():
             draft = path.with_name(f"{path.name}.partial")
-            _remove(draft)  # of a process that was ended while it made one
+            _remove(draft)  # left by a process that was killed
             try:
                 connect(f"sqlite:///{draft}")
                 draft.replace(path)
-            finally:  # on a full disk, the results need the place of a draft that failed
+            finally:  # on a full disk, removing a failed draft frees space for the results
                 _remove(draft)
         _check_opens(path)
         return connect(uri)
 
 
 def _check_opens(path: Path) -> None:
-    """Fail at once where the file cannot be opened: MLflow would try for over a minute.
+    """Fail at once if the file cannot be opened, as MLflow would retry for over a minute.
 
     Raises:
-        OSError, sqlite3.Error: it is a folder, no database, locked, or may not be read.
+        OSError, sqlite3.Error: it is a folder, not a database, locked or not readable.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     uri = f"{path.as_uri()}?mode=ro"
-    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE_S)) as database:
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_LOCK_TIMEOUT_S)) as database:
         database.execute("PRAGMA schema_version").fetchone()
 
 
@@ -77,43 +82,43 @@ def _remove(path: Path) -> None:
     for ending in _COMPANIONS:
         file = path.with_name(path.name + ending)
         if file.exists():
-            os.truncate(file, 0)  # MLflow may hold it open, which would keep its room on the disk
+            os.truncate(file, 0)  # MLflow may hold it open, which would keep its disk space
             file.unlink()
 
 
-def what_mends(path: Path, failure: str) -> str:
-    """The sentence on a store that is broken: why, and the command that mends it.
+def repair_message(path: Path, failure: str) -> str:
+    """Say why the store is broken and which command repairs it; empty if it is not broken.
 
-    `failure` is what MLflow said. Empty: the store is not broken, something else failed.
+    `failure` is MLflow's error message.
     """
     if _OUT_OF_DATE in failure:
         uri = f"sqlite:///{path}"
         return (
-            f"the MLflow store {path} was written by another version of MLflow. Bring it up to "
-            f"this one's schema: {_copy(path)} && {in_shell('mlflow', 'db', 'upgrade', uri)}. "
-            f"Where that fails, move it away: {_move(path)}"
+            f"the MLflow store {path} was written by another version of MLflow. Upgrade its "
+            f"schema: {_copy(path)} && {in_shell('mlflow', 'db', 'upgrade', uri)}. "
+            f"If that fails, move it away: {_move(path)}"
         )
-    if any(words in failure for words in _NOT_SQLITE):
+    if any(text in failure for text in _NOT_SQLITE):
         return (
-            f"the MLflow store {path} is damaged or no SQLite file. Move it away, and a new one is "
-            f"made: {_move(path)}"
+            f"the MLflow store {path} is damaged or not an SQLite file. Move it away, and a new "
+            f"one is created: {_move(path)}"
         )
-    if path.exists() and any(words in failure for words in _HALF_MADE):
+    if path.exists() and any(text in failure for text in _INCOMPLETE):
         return (
-            f"the MLflow store {path} is half made, as when several processes make it at once or "
-            f"one is ended meanwhile; it holds {_runs(path)}. Move it away, and a new one is made: "
-            f"{_move(path)}"
+            f"the MLflow store {path} is incomplete: several processes created it at once, or one "
+            f"was killed meanwhile. It contains {_run_count(path)}. Move it away, and a new one is "
+            f"created: {_move(path)}"
         )
     return ""
 
 
-def _runs(path: Path) -> str:
+def _run_count(path: Path) -> str:
     with (
         contextlib.suppress(sqlite3.Error),
         contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database,
     ):
         return counted(database.execute("SELECT COUNT(*) FROM runs").fetchone()[0], "run")
-    return "no run that can be read"
+    return "no readable run"
 
 
 def _copy(path: Path) -> str:
@@ -121,8 +126,9 @@ def _copy(path: Path) -> str:
 
 
 def _move(path: Path) -> str:
-    """With SQLite's own files: a journal that stays would be played into the new store."""
-    there = [path.with_name(path.name + ending) for ending in _COMPANIONS]
+    """Commands to move the store with SQLite's files, as a journal left behind would be applied to
+    the new store."""
+    files = [path.with_name(path.name + ending) for ending in _COMPANIONS]
     return " && ".join(
-        in_shell("mv", str(file), f"{file}.broken") for file in there if file.exists()
+        in_shell("mv", str(file), f"{file}.broken") for file in files if file.exists()
     )

@@ -1,6 +1,6 @@
-"""Where runs that people compare are kept: a narrow Tracker protocol, and the one that keeps none.
+"""The Tracker protocol, and the tracker that stores nothing.
 
-`mlflow_store.py` has the other, `sync.py` uploads later what a tracker could not take.
+`mlflow_store.py` has the MLflow tracker; `sync.py` later uploads results that could not be stored.
 """
 
 from __future__ import annotations
@@ -14,58 +14,58 @@ from crossbench.results import RunResult
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a cell's results lie, which tells its run from all others: sweep's folder, number."""
+class CellRef:
+    """Identifies a cell's run: the name of the sweep's folder and the cell's number."""
 
     sweep: str
     number: int
 
 
 class Tracker(Protocol):
-    """Where runs are kept. Every method raises TrackingError when that place fails."""
+    """Stores runs. Every method raises TrackingError if the store fails."""
 
     def start_sweep(self, name: str, overrides: Sequence[str]) -> str | None:
-        """Open the parent run of a sweep; `overrides` are its command line. Returns the run's id.
+        """Open the parent run of a sweep and return its id; `overrides` are its command line.
 
-        None where nothing is tracked; such a run is not finished either.
+        Returns None if nothing is tracked; then `finish_sweep` is not called.
         """
         ...
 
-    def start_cell(self, name: str, parent_id: str | None, place: Place) -> str | None:
-        """Open a cell's run, under its sweep's where there is one. Returns the run's id."""
+    def start_cell(self, name: str, parent_id: str | None, cell: CellRef) -> str | None:
+        """Open a cell's run, as a child of `parent_id` if given, and return its id."""
         ...
 
     def finish_cell(
         self, run_id: str, result: RunResult, folder: Path, interrupted: bool = False
     ) -> None:
-        """Write all that the cell found out, with the files in its `folder`, and end its run."""
+        """Store the cell's result and the files in its `folder`, and end its run."""
         ...
 
     def finish_sweep(
         self, run_id: str, results: Sequence[RunResult], folder: Path, interrupted: bool
     ) -> None:
-        """Write the sweep's report and what its cells come to, and end the parent run."""
+        """Store the sweep's report and summary metrics, and end the parent run."""
         ...
 
 
 @dataclass(frozen=True)
 class NoTracker:
-    """Keeps nothing: the results on disk are all there is."""
+    """Stores nothing: the results are only on disk."""
 
     name: str
 
     def start_sweep(self, name: str, overrides: Sequence[str]) -> str | None:
         return None
 
-    def start_cell(self, name: str, parent_id: str | None, place: Place) -> str | None:
+    def start_cell(self, name: str, parent_id: str | None, cell: CellRef) -> str | None:
         return None
 
     def finish_cell(
         self, run_id: str, result: RunResult, folder: Path, interrupted: bool = False
     ) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
     def finish_sweep(
         self, run_id: str, results: Sequence[RunResult], folder: Path, interrupted: bool
     ) -> None:
-        """Nothing to end."""
+        """Do nothing."""

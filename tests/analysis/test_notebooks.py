@@ -1,4 +1,4 @@
-"""Results as frames, and the notebooks top to bottom, on a sweep that really ran."""
+"""Results as data frames, and the notebooks from top to bottom, on a real sweep."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 
 @dataclass(frozen=True)
 class Ran:
-    """A sweep over batch=0,4,8 that ended, and the store that tracked it."""
+    """A finished sweep over batch=0,4,8, and its MLflow store."""
 
     folder: Path
     uri: str
@@ -44,7 +44,7 @@ def ran(
     worker_id: str,
     testrun_uid: str,
 ) -> Ran:
-    """Made once for all of pytest-xdist's processes, which share the folder above their own."""
+    """Run once for all pytest-xdist processes, which share a parent folder."""
     base = tmp_path_factory.getbasetemp()
     outputs = (base if worker_id == "master" else base.parent) / f"notebooks-{testrun_uid}"
     with FileLock(f"{outputs}.lock"):
@@ -67,7 +67,7 @@ def sweep(outputs: Path, model: ModelFolder) -> None:
         text=True,
         timeout=240,
     )
-    assert done.returncode == 1, done.stderr  # of batch=0
+    assert done.returncode == 1, done.stderr  # because batch=0 fails
 
 
 def test_a_sweep_is_a_frame_of_its_cells(ran: Ran) -> None:
@@ -87,7 +87,7 @@ def test_a_sweep_is_a_frame_of_its_cells(ran: Ran) -> None:
     assert one["cell_id"].tolist() == [frame["cell_id"][1]]
 
 
-def test_mlflow_says_the_same(ran: Ran) -> None:
+def test_mlflow_gives_the_same_frame(ran: Ran) -> None:
     frame = crossbench.load_sweep(ran.folder)
     runs = crossbench.load_runs(ran.uri, sweep=ran.folder.name)
     assert set(runs.columns) - set(frame.columns) == {"run_id"}
@@ -97,7 +97,7 @@ def test_mlflow_says_the_same(ran: Ran) -> None:
     assert len(crossbench.load_runs(ran.uri)) == 3
 
 
-def test_a_sweep_without_numbers_is_a_frame_too(ran: Ran, tmp_path: Path) -> None:
+def test_a_sweep_without_measurements_is_a_frame_too(ran: Ran, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     shutil.copytree(ran.folder / "0", sweep / "0")
     (sweep / "1").mkdir()  # a cell that was killed
@@ -110,14 +110,16 @@ def test_a_sweep_without_numbers_is_a_frame_too(ran: Ran, tmp_path: Path) -> Non
     assert notebook.quality_table(frame)["pairs/s"].isna().all()
     with pytest.raises(ResultError, match="no cell finished"):
         notebook.baseline_and_best(frame)
-    with pytest.raises(ResultError, match=r"none of them measured"):
+    with pytest.raises(ResultError, match=r"as none was measured"):
         crossbench.load_requests(sweep)
 
 
-def test_what_is_not_there_is_said(ran: Ran, tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match=rf"give one of the sweeps in it, {ran.folder.name}"):
+def test_missing_data_is_reported(ran: Ran, tmp_path: Path) -> None:
+    with pytest.raises(
+        ResultError, match=rf"give one of the sweeps in it, such as {ran.folder.name}"
+    ):
         crossbench.load_sweep(ran.folder.parent)
-    with pytest.raises(ResultError, match="is no folder"):
+    with pytest.raises(ResultError, match="is not a folder"):
         crossbench.load_sweep(tmp_path / "nowhere")
     with pytest.raises(ResultError, match="run one"):
         crossbench.latest_sweep(tmp_path)
@@ -125,7 +127,7 @@ def test_what_is_not_there_is_said(ran: Ran, tmp_path: Path) -> None:
         crossbench.load_runs(ran.uri, sweep="x")
     with pytest.raises(TrackingError, match=r"no experiment 'other'.*crossbench"):
         crossbench.load_runs(ran.uri, experiment="other")
-    with pytest.raises(TrackingError, match=r"there is no MLflow store"):
+    with pytest.raises(TrackingError, match=r"the MLflow store .* does not exist"):
         crossbench.load_runs(f"sqlite:///{tmp_path}/none.db")
     assert not list(tmp_path.iterdir())
 
@@ -143,7 +145,7 @@ def test_requests_come_back_as_they_were_recorded(ran: Ran) -> None:
 def test_tables_compare_the_cells(ran: Ran) -> None:
     frame = crossbench.load_sweep(ran.folder)
     table = notebook.baseline_and_best(frame)
-    assert table.loc["batch", "baseline"] == "4"  # the first that finished
+    assert table.loc["batch", "baseline"] == "4"  # the first finished cell
     best = notebook.by_choice(frame)
     assert best.index.tolist() == ["noop"]
     assert best["pairs/s"].iloc[0] == round(frame["throughput/pairs_per_s"].max(), 2)
@@ -151,7 +153,7 @@ def test_tables_compare_the_cells(ran: Ran) -> None:
         notebook.baseline_and_best(frame, baseline=0)
 
 
-def test_quality_is_set_against_speed(ran: Ran) -> None:
+def test_quality_is_compared_with_speed(ran: Ran) -> None:
     frame = crossbench.load_runs(ran.uri)
     frame["quality/ndcg_at_10"] = [None, 0.7, 0.71]
     frame["quality/ndcg_at_10_low"] = [None, 0.6, 0.65]
@@ -182,7 +184,7 @@ def record(sent_s: float, received_s: float, queue_ms: float, infer_ms: float) -
 
 
 def test_littles_law_counts_requests() -> None:
-    """Two at a time for 10 s; each takes 1 s, of which it waits 0.25 s and computes 0.5 s."""
+    """Two requests at a time for 10 s. Each takes 1 s: it waits 0.25 s and computes 0.5 s."""
     records = [record(n, n + 1.0, 250.0, 500.0) for n in range(10) for _ in range(2)]
     found = queueing(records)
     assert found is not None
@@ -212,10 +214,10 @@ def test_a_notebook_runs_top_to_bottom(
     assert len(shown) == sum(cell.cell_type == "code" for cell in document.cells)
     assert all("text/html" in data for data in shown)
     pictures = re.findall(r"data:image/png;base64,", " ".join(data["text/html"] for data in shown))
-    assert pictures or path.stem.startswith("03")  # the sweep checked no quality
+    assert pictures or path.stem.startswith("03")  # the sweep had no quality check
 
 
-def test_the_package_is_light_until_a_frame_is_asked_for() -> None:
+def test_pandas_is_imported_only_when_a_frame_is_loaded() -> None:
     code = "import sys, crossbench; print([m for m in ('pandas', 'mlflow') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

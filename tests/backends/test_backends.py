@@ -1,4 +1,4 @@
-"""Scores against sentence-transformers on the same folder and text, and independence of company."""
+"""Compare scores with sentence-transformers, and check that they do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.helpers.texts import LONG, PAIRS
 
 COMPILED_YAML = [conf_dir() / f"backend/{name}.yaml" for name in ("packed", "compiled")]
 FP32_TOLERANCE = 1e-4
-COMPANY_TOLERANCE = 1e-5
-# bf16 keeps 8 bits of a significand: errors of up to about 1 % of a logit's spread of 1.5 per layer
+BATCH_TOLERANCE = 1e-5
+# bf16 has 8 significant bits: errors of up to about 1 % of a logit's spread of 1.5 per layer
 HALF_TOLERANCE = {Quant.BF16: 0.15, Quant.FP16: 0.02}
 
 
@@ -37,8 +37,8 @@ def scores(backend: Backend, pairs: list[Pair]) -> Float32Array:
     return activation_of(model)(backend.infer(batch).values)
 
 
-def published(model: ModelFolder, pairs: list[Pair]) -> Float32Array:
-    """What sentence-transformers says, one pair at a time so that no padding is involved."""
+def library_scores(model: ModelFolder, pairs: list[Pair]) -> Float32Array:
+    """Return the scores of sentence-transformers, one pair at a time so that nothing is padded."""
     encoder = CrossEncoder(str(model.path), device="cpu")
     predicted = encoder.predict([(pair.query, pair.passage) for pair in pairs], batch_size=1)
     return np.asarray(predicted, dtype=np.float32)
@@ -54,7 +54,9 @@ def test_seeded_scores_equal_sentence_transformers(
     seeded_model: ModelFolder, cache_dir: Path
 ) -> None:
     ours = scores(pytorch(seeded_model, cache_dir), PAIRS)
-    np.testing.assert_allclose(ours, published(seeded_model, PAIRS), atol=FP32_TOLERANCE, rtol=0)
+    np.testing.assert_allclose(
+        ours, library_scores(seeded_model, PAIRS), atol=FP32_TOLERANCE, rtol=0
+    )
     assert ours.std() > 0.1
 
 
@@ -66,19 +68,19 @@ def test_real_scores_equal_sentence_transformers(
     lists = TrecDataset("trec", folder, None, None, None, None, limit=4).load(tokenizer, 0).lists
     real = [Pair(entry.query, text) for entry in lists for text in entry.passages[:6]]
     backend = pytorch(trained_model, cache_dir)
-    for pairs in (PAIRS, real):  # apart, as the odd ones' 512 tokens would pad all the others
-        expected = published(trained_model, pairs)
+    for pairs in (PAIRS, real):  # separately: the 512 tokens of some PAIRS would pad all others
+        expected = library_scores(trained_model, pairs)
         np.testing.assert_allclose(scores(backend, pairs), expected, atol=FP32_TOLERANCE, rtol=0)
 
 
-def test_a_score_does_not_depend_on_its_company(seeded_model: ModelFolder, cache_dir: Path) -> None:
+def test_a_score_does_not_depend_on_its_batch(seeded_model: ModelFolder, cache_dir: Path) -> None:
     backend = pytorch(seeded_model, cache_dir)
     pair = PAIRS[0]
     alone = scores(backend, [pair])[0]
     among_long = scores(backend, [Pair("long", LONG * 12), pair])[1]
     among_short = scores(backend, [Pair("a", "b"), Pair("c", "d"), pair])[2]
-    assert abs(among_long - alone) < COMPANY_TOLERANCE
-    assert abs(among_short - alone) < COMPANY_TOLERANCE
+    assert abs(among_long - alone) < BATCH_TOLERANCE
+    assert abs(among_short - alone) < BATCH_TOLERANCE
 
 
 @pytest.mark.parametrize("quant", HALF_TOLERANCE)
@@ -90,15 +92,16 @@ def test_half_precisions_are_really_used(
         {Quant.BF16: "torch.bfloat16", Quant.FP16: "torch.float16"}[quant]
     }
     pairs = [PAIRS[0], *PAIRS[5:]]
-    difference = np.abs(scores(half, pairs) - published(seeded_model, pairs))
+    difference = np.abs(scores(half, pairs) - library_scores(seeded_model, pairs))
     assert 0 < difference.max() < HALF_TOLERANCE[quant]
 
 
-@pytest.mark.parametrize("linear", ["mkl", "onednn"])  # products inside the graph, and between
+# Linear layers are inside the compiled graph (mkl) or between graphs (onednn)
+@pytest.mark.parametrize("linear", ["mkl", "onednn"])
 def test_compiled_scores_equal_sentence_transformers(
     seeded_model: ModelFolder, cache_dir: Path, linear: str
 ) -> None:
-    """The same graphs for any number of tokens: nothing is compiled again after the warm-up."""
+    """One set of graphs serves any number of tokens: the warm-up compiles everything."""
     options = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, COMPILED_YAML)))
     assert isinstance(options, dict)
     values = {key: value for key, value in options.items() if key not in ("_target_", "defaults")}
@@ -109,12 +112,14 @@ def test_compiled_scores_equal_sentence_transformers(
     compiled = compilation_count()
     assert compiled
     ours = scores(backend, PAIRS)
-    np.testing.assert_allclose(ours, published(seeded_model, PAIRS), atol=FP32_TOLERANCE, rtol=0)
-    assert scores(backend, PAIRS[:1])[0] == pytest.approx(ours[0], abs=COMPANY_TOLERANCE)
+    np.testing.assert_allclose(
+        ours, library_scores(seeded_model, PAIRS), atol=FP32_TOLERANCE, rtol=0
+    )
+    assert scores(backend, PAIRS[:1])[0] == pytest.approx(ours[0], abs=BATCH_TOLERANCE)
     assert compilation_count() == compiled
 
 
-def test_padding_counts_as_computed(seeded_model: ModelFolder, cache_dir: Path) -> None:
+def test_tokens_computed_includes_padding(seeded_model: ModelFolder, cache_dir: Path) -> None:
     batch = PairTokenizer(seeded_model).encode_pairs([PAIRS[0], PAIRS[1]]).batch
     inference = pytorch(seeded_model, cache_dir).infer(batch)
     assert inference.tokens_computed == 2 * int(batch.lengths.max())
@@ -131,5 +136,5 @@ def test_a_model_with_several_labels_is_refused(
     config["id2label"] = {"0": "no", "1": "yes"}
     config["label2id"] = {"no": 0, "yes": 1}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="names 2 labels where the head of the weights gives 1"):
+    with pytest.raises(ModelError, match="declares 2 labels, but the weights of the head have 1"):
         read_folder(folder, "two labels", 512)

@@ -1,4 +1,4 @@
-"""backend=cuda: on any machine what it shares with CPUs, and on a GPU the backend itself."""
+"""Tests of backend=cuda: its shared parts on any machine, the backend itself on a GPU."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from crossbench.types import Float32Array, Quant, TokenBatch
 from tests.helpers import engine_checks as checks
 
 CPU = torch.device("cpu")
-# Scores of the real model spread by about 1.
+# The real model's scores have a standard deviation of about 1
 REAL_INT8_TOLERANCE = 0.1
-# The tiny model's wide weights make it as rough as a model can be: on it, int8 is a spread away.
-OF_SPREAD = {"fp32": 0.0, "fp16": 0.05, "bf16": 0.3, "int8": 2.0}
+# Relative to the scores' standard deviation. The tiny model's large weights amplify rounding
+# errors as much as a model can, so int8 errors exceed the standard deviation.
+RELATIVE_TOLERANCE = {"fp32": 0.0, "fp16": 0.05, "bf16": 0.3, "int8": 2.0}
 
 
-def on_a_gpu(test: Callable[..., None]) -> Any:
+def needs_gpu(test: Callable[..., None]) -> Any:
     absent = not torch.cuda.is_available()
     return pytest.mark.cuda(pytest.mark.skipif(absent, reason="PyTorch sees no CUDA GPU")(test))
 
@@ -49,7 +50,7 @@ def batch() -> TokenBatch:
 def loop_kernel(
     q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int
 ) -> Tensor:
-    """What a variable-length kernel computes, sequence by sequence; unowned rows are garbage."""
+    """Compute what a variable-length kernel does, in a loop; rows of no sequence are NaN."""
     out = torch.full_like(q, float("nan"))
     for a, b, c, d in zip(cu_q[:-1], cu_q[1:], cu_k[:-1], cu_k[1:], strict=True):
         assert b - a <= max_q
@@ -64,10 +65,10 @@ def loop_kernel(
 def scores_in(
     bucket: Bucket, batch: TokenBatch, model: ModelFolder, quant: Quant, cls_only: bool
 ) -> Float32Array:
-    """What a lane computes, with a loop in place of the kernel and no stream."""
+    """Compute scores as a lane does, but with a loop instead of the kernel, and without streams."""
     weights = read_weights(model)
     encoder, _ = build_encoder(weights, quant, CPU, cls_only, 0.0)
-    numbers = np.full(bucket.numbers, 7, dtype=np.int32)  # a buffer that held another batch
+    numbers = np.full(bucket.numbers, 7, dtype=np.int32)  # stale values of an earlier batch
     pack(batch, bucket, numbers, weights.skipped_id)
     with torch.inference_mode():
         inputs = unpack(torch.from_numpy(numbers), bucket, loop_kernel, weights.heads)
@@ -77,21 +78,21 @@ def scores_in(
 
 @pytest.mark.parametrize("cls_only", [True, False])
 @pytest.mark.parametrize("room", ["exact", "spare", "full"])
-def test_scores_are_those_of_transformers(
+def test_scores_equal_transformers(
     tiny: ModelFolder, batch: TokenBatch, cls_only: bool, room: str
 ) -> None:
     buckets = {
         "exact": exact(batch),
         "spare": Bucket(batch.total_tokens + 40, len(batch) + 6, 128),
-        "full": Bucket(batch.total_tokens, len(batch) + 1, 128),  # a sequence behind the last row
+        "full": Bucket(batch.total_tokens, len(batch) + 1, 128),  # an empty sequence at the end
     }
     scores = scores_in(buckets[room], batch, tiny, Quant.FP32, cls_only)
     expected = checks.reference(tiny, batch)
     np.testing.assert_allclose(scores[: len(batch)], expected, atol=1e-4)
 
 
-def test_int8_of_the_real_model_stays_close() -> None:
-    """Four pairs: integer products are slow on a CPU without instructions for them."""
+def test_int8_scores_of_the_real_model_are_close() -> None:
+    """Four pairs only: int8 products are slow on a CPU without int8 instructions."""
     model, batch = checks.real_model(), checks.real_batch()
     batch = checks.pick(batch, *np.argsort(batch.lengths, kind="stable")[:4])
     expected = checks.reference(model, batch)
@@ -100,7 +101,7 @@ def test_int8_of_the_real_model_stays_close() -> None:
     assert 1e-4 < error < REAL_INT8_TOLERANCE
 
 
-def test_int8_weights_take_a_byte_each(tiny: ModelFolder) -> None:
+def test_an_int8_weight_takes_one_byte(tiny: ModelFolder) -> None:
     weights = read_weights(tiny)
     full = build_encoder(weights, Quant.FP32, CPU, True, 0.0)[1]
     small = build_encoder(weights, Quant.INT8, CPU, True, 0.0)[1]
@@ -109,34 +110,34 @@ def test_int8_weights_take_a_byte_each(tiny: ModelFolder) -> None:
         for layer in weights.layers
         for part in (layer.qkv, layer.attention_out, layer.up, layer.down)
     )
-    assert full - small == pytest.approx(3 * products, rel=0.05)  # a byte each, and the scales
+    assert full - small == pytest.approx(3 * products, rel=0.05)  # the scales take a few bytes
 
 
-def test_an_int8_product_is_as_good_as_its_scales() -> None:
+def test_the_error_of_int8_is_within_the_rounding_of_its_scales() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(5, 64, generator=generator) * torch.tensor([[1], [10], [0.1], [0], [100.0]])
     weight, bias = torch.randn(48, 64, generator=generator), torch.randn(48, generator=generator)
     make = MakeInt8()
-    made = make("0.up", weight, bias)
-    assert made.weight.dtype == torch.int8
+    linear = make("0.up", weight, bias)
+    assert linear.weight.dtype == torch.int8
     assert make.saved_bytes == 48 * 64 * 3 - 48 * 4
     exact_product = F.linear(x, weight, bias)
-    # Rounding is half a step at most: of a token's largest value, and of a row's largest weight.
+    # Rounding is at most half a step of the token's and of the weight row's scale
     steps = x.abs().amax(1, keepdim=True) / 127, weight.abs().amax(1) / 127
     bound = steps[0] / 2 * weight.abs().sum(1) + steps[1] / 2 * x.abs().sum(1, keepdim=True)
-    assert ((made(x) - exact_product).abs() <= bound + 64 * steps[0] * steps[1] + 1e-4).all()
-    alone = torch.cat([made(row[None]) for row in x])
-    torch.testing.assert_close(alone, made(x), rtol=0, atol=0)  # whatever its company
+    assert ((linear(x) - exact_product).abs() <= bound + 64 * steps[0] * steps[1] + 1e-4).all()
+    alone = torch.cat([linear(row[None]) for row in x])
+    torch.testing.assert_close(alone, linear(x), rtol=0, atol=0)  # independent of the other rows
 
 
-def test_buckets_are_a_ladder_and_the_smallest_that_holds_is_taken(batch: TokenBatch) -> None:
+def test_the_smallest_bucket_that_holds_a_batch_is_chosen(batch: TokenBatch) -> None:
     buckets = ladder(1024, 512)
     assert [bucket.tokens for bucket in buckets] == [128, 192, 256, 384, 512, 768, 1024]
     chosen = smallest(buckets, batch)
     assert chosen is not None
     assert chosen.tokens == 256
     assert batch.total_tokens == 240
-    many_short = checks.tiny_batch((3,) * 20)  # 60 tokens, but no room for 20 sequences below
+    many_short = checks.tiny_batch((3,) * 20)  # 60 tokens, but smaller buckets hold < 20 sequences
     found = smallest(buckets, many_short)
     assert found is not None
     assert found.tokens == 384
@@ -144,7 +145,7 @@ def test_buckets_are_a_ladder_and_the_smallest_that_holds_is_taken(batch: TokenB
     assert ladder(0, 512) == []
 
 
-def test_replicas_go_to_the_devices_in_turns() -> None:
+def test_replicas_are_assigned_to_the_devices_in_turn() -> None:
     assert replica_devices(None, "auto") == ("auto",)
     assert replica_devices([0, 1], "cuda") == ("cuda:0", "cuda:1")
     pool = Component.choice("pool", "threads").build()
@@ -156,7 +157,7 @@ def test_replicas_go_to_the_devices_in_turns() -> None:
         replica_devices([0, 1], "cuda:1")
 
 
-def test_a_kernel_that_is_not_installed_is_named() -> None:
+def test_error_for_a_missing_kernel_says_how_to_install_it() -> None:
     assert varlen_kernel("grouped") is None
     pytest.importorskip("torch.nn.attention.varlen")
     assert varlen_kernel("auto") is varlen_kernel("torch")
@@ -164,20 +165,20 @@ def test_a_kernel_that_is_not_installed_is_named() -> None:
         varlen_kernel("flash_attn")
 
 
-@on_a_gpu
+@needs_gpu
 @pytest.mark.parametrize("quant", ["fp32", "fp16", "bf16", "int8"])
 @pytest.mark.parametrize("options", [{}, {"graph_tokens": 0}, {"attention": "grouped"}], ids=str)
-def test_on_a_gpu(
+def test_gpu_scores_equal_transformers(
     tiny: ModelFolder, tmp_path: Path, quant: str, options: dict[str, object]
 ) -> None:
-    """Eager and recorded, kernel and groups: all give transformers' scores."""
+    """With and without CUDA graphs, and with the kernel and grouped attention."""
     batch = checks.tiny_batch()
     engine: Any = checks.backend("cuda", tiny, quant, tmp_path, device="cuda", **options)
     engine.warmup([8, 16])
     expected = checks.reference(tiny, batch)
     spread = float(expected.std())
-    tolerance = OF_SPREAD[quant]
-    for _ in range(3):  # both lanes, and a buffer that held another batch
+    tolerance = RELATIVE_TOLERANCE[quant]
+    for _ in range(3):  # use both lanes, and a buffer with stale values
         scores = engine.infer(batch).values
         assert np.abs(scores - expected).max() < max(1e-4, tolerance * spread)
         engine.infer(checks.tiny_batch((5, 9)))

@@ -1,4 +1,4 @@
-"""backend=onnx and backend=openvino: what is asked of every engine that compiles our graphs."""
+"""Tests of the engines that run our own graphs: backend=onnx and backend=openvino."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.helpers import engine_checks as checks
 class Engine:
     name: str
     library: str
-    weights: str  # the file of its artefact that holds them
-    precisions: str  # as an error lists them
-    refused: str
+    weights: str  # the artifact's file with the weights
+    precisions: str  # as listed in an error message
+    refused: str  # an unsupported precision
 
 
 ENGINES = (
@@ -50,7 +50,7 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("cls_only", [True, False])
-def test_fp32_scores_are_those_of_transformers(engine, tiny, cache_dir, cls_only):
+def test_fp32_scores_equal_transformers(engine, tiny, cache_dir, cls_only):
     batch = checks.tiny_batch()
     backend = checks.backend(engine.name, tiny, "fp32", cache_dir, cls_only=cls_only)
     result = backend.infer(batch)
@@ -61,21 +61,22 @@ def test_fp32_scores_are_those_of_transformers(engine, tiny, cache_dir, cls_only
 @pytest.mark.parametrize(
     ("quant", "scaled"), [("fp32", []), ("int8", []), ("int8", ["down", "0.qkv"])], ids=str
 )
-def test_a_score_depends_on_its_own_pair_only(engine, tiny, cache_dir, quant, scaled):
-    """int8 too, but for rounding: each token has its own scale, or all have a calibrated one.
+def test_a_score_does_not_depend_on_its_batch(engine, tiny, cache_dir, quant, scaled):
+    """This includes int8, except for rounding: scales are per token or calibrated.
 
-    A sum in another order can move an activation over a rounding boundary, by one step of 255,
-    so int8 is asked for 2 % of the scores' spread where fp32 is asked for 1e-5.
+    A different order of summation can move an activation across a rounding boundary, by one step of
+    255. The tolerance is therefore 2 % of the scores' standard deviation for int8, and 1e-5 for
+    fp32.
     """
     backend = checks.backend(engine.name, tiny, quant, cache_dir, int8={"token_scales": scaled})
     batch = checks.tiny_batch()
     limit = 1e-5 if quant == "fp32" else 0.02 * float(backend.infer(batch).values.std())
-    alone, among_long, among_short = checks.in_company(backend, batch, 1)
+    alone, among_long, among_short = checks.scores_in_batches(backend, batch, 1)
     assert among_long == pytest.approx(alone, abs=limit)
     assert among_short == pytest.approx(alone, abs=limit)
 
 
-def test_a_broken_cache_is_made_again(engine, tiny, tmp_path):
+def test_a_damaged_artifact_is_built_again(engine, tiny, tmp_path):
     batch = checks.tiny_batch()
     before = checks.backend(engine.name, tiny, "fp32", tmp_path).infer(batch).values
     (weights,) = (tmp_path / engine.name).glob(f"*/{engine.weights}")
@@ -85,13 +86,13 @@ def test_a_broken_cache_is_made_again(engine, tiny, tmp_path):
     assert [folder.name[0] for folder in (tmp_path / engine.name).iterdir()].count(".") == 0
 
 
-def test_without_the_library_it_says_what_to_install(engine, tiny, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, engine.library, None)  # Python's way to make an import fail
+def test_error_for_a_missing_library_says_how_to_install_it(engine, tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, engine.library, None)  # makes the import fail
     with pytest.raises(BackendUnavailable, match=rf"pip install 'crossbench\[{engine.name}\]'"):
         checks.backend(engine.name, tiny, "fp32", tmp_path)
 
 
-def test_refuses_what_it_cannot_compute(engine, tiny, tmp_path):
+def test_unsupported_precisions_and_options_are_refused(engine, tiny, tmp_path):
     with pytest.raises(UnsupportedQuant, match=engine.precisions):
         checks.backend(engine.name, tiny, engine.refused, tmp_path)
     with pytest.raises(ConfigError, match=r"int8\.token_scales names batch"):
@@ -100,8 +101,8 @@ def test_refuses_what_it_cannot_compute(engine, tiny, tmp_path):
         checks.backend(engine.name, tiny, "int8", tmp_path, int8={"text": "nowhere.tsv"})
 
 
-def test_a_cell_leaves_converting_to_another_process(tiny, tmp_path):
-    """Whose memory goes with it: torch and the float weights are no part of what is measured."""
+def test_a_cell_builds_its_artifact_in_another_process(tiny, tmp_path):
+    """So the memory of torch and of the float weights is not part of the measurement."""
     pytest.importorskip("onnxruntime")
     program = """
 import subprocess
@@ -140,15 +141,15 @@ print((Artifact(folder, build).fetch() / "graph").read_text(), end="")
 """
 
 
-def test_processes_that_want_the_same_make_it_once(tmp_path):
+def test_concurrent_processes_build_an_artifact_once(tmp_path):
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "cache/key"), str(tmp_path / "log")]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate(timeout=100)[0] for process in processes] == ["whole"] * 3
     assert (tmp_path / "log").read_text() == "built"
 
 
-def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path):
-    (tmp_path / "file").write_text("in the way")
+def test_error_for_an_unwritable_cache_says_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("blocks the folder's path")
     artifact = Artifact(tmp_path / "file/key", lambda draft: None)
     with pytest.raises(ModelError, match=r"give another cache folder with cache_dir=DIR"):
         artifact.fetch()

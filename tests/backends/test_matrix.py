@@ -1,8 +1,9 @@
-"""Every backend in every precision that this machine has, beside sentence-transformers at fp32.
+"""Compare every available backend and precision with sentence-transformers at fp32.
 
-Two things are shown of each: its scores are the library's fp32 scores to what the precision allows,
-and the engine really computes in it, by its own report or its weights' types and bytes. A silent
-fall-back to fp32 fails. What this machine lacks is skipped with the doctor's words.
+Each test checks two things. The scores equal the library's fp32 scores within the tolerance of the
+precision. And the engine really computes in this precision, as its own report or the types and
+bytes of its weights show: a silent fallback to fp32 fails. A backend that this machine cannot run
+is skipped with the doctor's message.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ from crossbench.models.tokenizer import PairTokenizer
 from crossbench.types import Float32Array, Quant
 from tests.helpers import engine_checks as checks
 
-# Largest difference of a score; the scores of these pairs have a standard deviation of about 1.
-# fp32: another order of summation, in the last of 24 bits. fp16 keeps 11 bits and bf16 8, and
-# rounding adds up over 6 layers: 0.002 and 0.008 were seen. int8 has 1/255 of a range, and inputs
-# that share a scale cost most: 0.01 to 0.14 were seen, 0.23 where all of a batch share it in 7 bits
-# (pytorch without VNNI). int4 has 1/15 of a group's range: 0.11 was seen. Each gets two to ten
-# times what was seen, for the kernels of other machines.
+# Largest allowed difference of a score; the scores of these pairs have a standard deviation of
+# about 1. fp32 differs only by the order of summation. fp16 has 11 significant bits and bf16 8, and
+# rounding errors add up over 6 layers: the largest observed errors were 0.002 and 0.008. int8 has
+# steps of 1/255 of a range, and a scale shared by many inputs costs most: observed were 0.01 to
+# 0.14, and 0.23 where a whole batch shares a 7-bit scale (pytorch without VNNI). int4 has steps of
+# 1/15 of a group's range: observed was 0.11. The tolerances are two to ten times the observed
+# errors, to allow for the kernels of other machines.
 TOLERANCE = {Quant.FP32: 1e-4, Quant.FP16: 0.02, Quant.BF16: 0.05, Quant.INT8: 0.5, Quant.INT4: 0.5}
-ROUNDED = 2e-5  # the least error of what is not fp32
-# Bytes of the weights over those of fp32. int8 leaves the tables in fp32 in some engines, and
-# half of this small model is tables; mlx quantises them too, with a scale and an offset a group.
-BYTES = {
+MIN_ROUNDING_ERROR = 2e-5  # any precision but fp32 must differ by at least this much
+# Size of the weights relative to fp32. Some engines leave embeddings, half of this small model, in
+# fp32 at int8; mlx quantises them too, with a scale and an offset per group.
+SIZE_RATIOS = {
     Quant.FP32: (0.95, 1.15),
     Quant.FP16: (0.49, 0.55),
     Quant.BF16: (0.49, 0.55),
@@ -41,7 +43,7 @@ BYTES = {
     Quant.INT4: (0.12, 0.20),
 }
 TORCH = {Quant.FP32: "torch.float32", Quant.FP16: "torch.float16", Quant.BF16: "torch.bfloat16"}
-SLOW_ON_CPU = 2  # pairs for mlx, whose place is another machine
+MLX_CPU_PAIRS = 2  # mlx is very slow on a CPU
 
 
 def targets() -> dict[str, Any]:
@@ -70,7 +72,7 @@ def weights_of_library(engine: Any, quant: Quant, cache_dir: Path) -> None:
 
 
 def weights_of_our_encoder(engine: Any, quant: Quant, cache_dir: Path) -> None:
-    assert str(engine._encoder._words.dtype) == TORCH[quant]
+    assert str(engine._encoder._word_embeddings.dtype) == TORCH[quant]
 
 
 def kernels_of_openvino(engine: Any, quant: Quant, cache_dir: Path) -> None:
@@ -95,12 +97,12 @@ def arrays_of_mlx(engine: Any, quant: Quant, cache_dir: Path) -> None:
 
 
 def lanes_of_cuda(engine: Any, quant: Quant, cache_dir: Path) -> None:
-    (lane, *_) = engine._every_lane
+    (lane, *_) = engine._all_lanes
     rest = "torch.float16" if quant is Quant.INT8 else TORCH[quant]
-    assert str(lane._encoder._words.dtype) == rest  # int8: what its bytes show, below
+    assert str(lane._encoder._word_embeddings.dtype) == rest  # the size ratio below proves int8
 
 
-PROOF: dict[str, Callable[[Any, Quant, Path], None]] = {
+PRECISION_CHECKS: dict[str, Callable[[Any, Quant, Path], None]] = {
     "pytorch": weights_of_library,
     "mps": weights_of_library,
     "packed": weights_of_our_encoder,
@@ -113,8 +115,8 @@ PROOF: dict[str, Callable[[Any, Quant, Path], None]] = {
 
 
 @cache
-def published() -> Float32Array:
-    """The logits of sentence-transformers at fp32, one pair at a time."""
+def library_logits() -> Float32Array:
+    """Return the fp32 logits of sentence-transformers, computed one pair at a time."""
     from torch.nn import Identity
 
     encoder = CrossEncoder(str(checks.real_model().path), device="cpu")
@@ -130,24 +132,25 @@ def test_scores_and_precision(name: str, backend: Any, quant: Quant, tmp_path: P
         pytest.skip(f"backend={name} quant={quant.value}: {found}")
     assert isinstance(found, Ready)
     model = checks.real_model()
-    batch, expected = PairTokenizer(model).encode_pairs(checks.real_pairs()).batch, published()
+    batch = PairTokenizer(model).encode_pairs(checks.real_pairs()).batch
+    expected = library_logits()
     assert expected.std() > 0.5
     if name == "mlx" and found.device == "cpu":
-        batch = checks.pick(batch, *range(SLOW_ON_CPU))
-        expected = expected[:SLOW_ON_CPU]
+        batch = checks.pick(batch, *range(MLX_CPU_PAIRS))
+        expected = expected[:MLX_CPU_PAIRS]
     engine: Any = checks.backend(name, model, quant.value, tmp_path, device=found.device)
     try:
         errors = np.abs(engine.infer(batch).values - expected)
         print(f"{name} {quant.value}: {errors.max():.2g}, {engine.memory().model_mb}")
         assert errors.max() < TOLERANCE[quant]
-        assert errors.max() > (0 if quant is Quant.FP32 else ROUNDED)
-        PROOF[name](engine, quant, tmp_path)
-        whole_mb = (model.path / "model.safetensors").stat().st_size / 1e6
-        least, most = BYTES[quant]
-        assert least < engine.memory().model_mb / whole_mb < most
+        assert errors.max() > (0 if quant is Quant.FP32 else MIN_ROUNDING_ERROR)
+        PRECISION_CHECKS[name](engine, quant, tmp_path)
+        fp32_mb = (model.path / "model.safetensors").stat().st_size / 1e6
+        least, most = SIZE_RATIOS[quant]
+        assert least < engine.memory().model_mb / fp32_mb < most
     finally:
         engine.close()
 
 
-def test_every_backend_says_what_proves_its_precision() -> None:
-    assert PROOF.keys() == targets().keys() - {"noop"}
+def test_every_backend_has_a_precision_check() -> None:
+    assert PRECISION_CHECKS.keys() == targets().keys() - {"noop"}

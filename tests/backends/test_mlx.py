@@ -1,4 +1,4 @@
-"""backend=mlx: on the Apple GPU where there is one, on the CPU elsewhere."""
+"""Tests of backend=mlx, on the Apple GPU if there is one, else on the CPU."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from tests.helpers.places import REPO
 YAML = REPO / "conf/backend/mlx.yaml"
 LENGTHS = (7, 16, 3)
 
-# The tiny model's weights quantised by int8 and int4: words, and each layer's products.
+# The number of weights of the tiny model that int8 and int4 quantise: the word embeddings and the
+# linear layers
 QUANTISED = 256 * 64 + 2 * (4 * 64 * 64 + 2 * 64 * 128)
 STORED_TYPE = {Quant.FP32: "float32", Quant.FP16: "float16", Quant.BF16: "bfloat16"}
 
-# The tiny model's weights are rough, so that it shows every rounding. What a half precision may
-# cost is measured by torch's own forward in it. MLX came to about twice that, and twice again is
-# left for another machine's order of summation.
+# The tiny model's large weights amplify rounding errors. The allowed error of a half precision is
+# this multiple of the error of PyTorch's forward pass in it. MLX's error was about twice PyTorch's;
+# the rest is for a different order of summation on other machines.
 HALF_FACTOR = 4
-# Against the same weights rounded beforehand, int8 and int4 differ by their activations only: fp32
-# on a CPU, where only the order of summation differs, and fp16 on a GPU.
+# Compared with fp32 on weights that were rounded beforehand, int8 and int4 differ only in their
+# activations: fp16 on a GPU, and fp32 on a CPU, where only the order of summation differs.
 ROUNDED_TOLERANCE = {"cpu": 1e-4, "mps": 0.1}
 BITS = {Quant.INT8: 8, Quant.INT4: 4}
 
@@ -42,7 +43,7 @@ BITS = {Quant.INT8: 8, Quant.INT4: 4}
 def make(
     model: ModelFolder, quant: Quant = Quant.FP32, device: str = "auto", **options: object
 ) -> MlxBackend:
-    """The backend as conf/backend/mlx.yaml makes it, not loaded."""
+    """Return the backend of conf/backend/mlx.yaml, not loaded."""
     config = OmegaConf.load(YAML)
     config.pop("defaults")
     config.merge_with(options)
@@ -74,7 +75,7 @@ def batch() -> TokenBatch:
 
 
 @pytest.mark.parametrize("options", [{}, {"cls_only": False}, {"grouping": {"max_pairs": 1}}])
-def test_scores_are_those_of_transformers(
+def test_scores_equal_transformers(
     tiny: ModelFolder, batch: TokenBatch, options: dict[str, object]
 ) -> None:
     result = load(tiny, **options).infer(batch)
@@ -84,7 +85,7 @@ def test_scores_are_those_of_transformers(
     assert result.tokens_computed == (sum(LENGTHS) if alone else 3 * max(LENGTHS))
 
 
-def test_roberta_scores_are_those_of_transformers(tmp_path: Path) -> None:
+def test_roberta_scores_equal_transformers(tmp_path: Path) -> None:
     model = checks.tiny_model(tmp_path, "roberta")
     batch = checks.tiny_batch(LENGTHS, types=False)
     scores = load(model).infer(batch).values
@@ -119,8 +120,8 @@ def test_quantised_weights_are_really_used(
     assert sum(backend.stored.values()) < 0.5 * sum(full.stored.values())
 
 
-def test_quantised_weights_beside_fp16_activations(tiny: ModelFolder, batch: TokenBatch) -> None:
-    """What a GPU computes at int8, where a CPU takes fp32 activations."""
+def test_quantised_weights_with_fp16_activations(tiny: ModelFolder, batch: TokenBatch) -> None:
+    """This is what a GPU computes at int8; a CPU uses fp32 activations."""
     require_mlx()
     import mlx.core as mx
 
@@ -131,31 +132,31 @@ def test_quantised_weights_beside_fp16_activations(tiny: ModelFolder, batch: Tok
     expected = scores_of_rounded_weights(tiny, batch, bits=8, group_size=32)
     np.testing.assert_allclose(scores, expected, atol=ROUNDED_TOLERANCE["mps"], rtol=0)
     assert stored["uint32"] == QUANTISED
-    assert stored["float16"] > 2 * 2 * QUANTISED // 32  # a scale and an offset a group
+    assert stored["float16"] > 2 * 2 * QUANTISED // 32  # one scale and one offset per group
 
 
 def scores_of_rounded_weights(
     model: ModelFolder, batch: TokenBatch, bits: int, group_size: int
 ) -> Float32Array:
-    """The fp32 encoder's scores on weights that went through quantisation and back."""
+    """Return the fp32 encoder's scores on weights that were quantised and dequantised."""
     import mlx.core as mx
 
     def rounded(array: Float32Array) -> Float32Array:
         packed = mx.quantize(mx.array(array), group_size, bits)
-        back: Float32Array = np.array(mx.dequantize(*packed, group_size, bits))
-        return back
+        dequantised: Float32Array = np.array(mx.dequantize(*packed, group_size, bits))
+        return dequantised
 
-    def product(linear: Linear) -> Linear:
+    def rounded_linear(linear: Linear) -> Linear:
         return Linear(rounded(linear.weight), linear.bias)
 
     weights = read_weights(model)
     layers = tuple(
         replace(
             layer,
-            qkv=product(layer.qkv),
-            attention_out=product(layer.attention_out),
-            up=product(layer.up),
-            down=product(layer.down),
+            qkv=rounded_linear(layer.qkv),
+            attention_out=rounded_linear(layer.attention_out),
+            up=rounded_linear(layer.up),
+            down=rounded_linear(layer.down),
         )
         for layer in weights.layers
     )
@@ -167,19 +168,21 @@ def scores_of_rounded_weights(
     return scores
 
 
-def test_any_thread_may_call_and_loading_repeats(tiny: ModelFolder, batch: TokenBatch) -> None:
+def test_any_thread_may_call_infer_and_a_closed_backend_loads_again(
+    tiny: ModelFolder, batch: TokenBatch
+) -> None:
     backend = load(tiny)
     backend.warmup([4, 8])
-    here = backend.infer(batch).values
+    expected = backend.infer(batch).values
     with ThreadPoolExecutor(3) as threads:
-        for there in threads.map(backend.infer, [batch] * 6):
-            np.testing.assert_array_equal(there.values, here)
+        for inference in threads.map(backend.infer, [batch] * 6):
+            np.testing.assert_array_equal(inference.values, expected)
     backend.close()
     backend.load_model()
-    np.testing.assert_array_equal(backend.infer(batch).values, here)
+    np.testing.assert_array_equal(backend.infer(batch).values, expected)
 
 
-def test_memory_is_the_devices_own(tiny: ModelFolder, batch: TokenBatch) -> None:
+def test_memory_is_reported_for_a_gpu_only(tiny: ModelFolder, batch: TokenBatch) -> None:
     backend = load(tiny, Quant.FP16)
     backend.infer(batch)
     memory = backend.memory()
@@ -190,17 +193,17 @@ def test_memory_is_the_devices_own(tiny: ModelFolder, batch: TokenBatch) -> None
         assert memory.peak_mb >= memory.current_mb >= sum(backend.stored.values()) / 1e6
 
 
-def test_a_missing_library_is_named_with_its_command(
+def test_error_for_a_missing_library_says_how_to_install_it(
     tiny: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("mlx", "mlx.core"):
-        monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
+        monkeypatch.setitem(sys.modules, name, None)  # makes the import fail
     with pytest.raises(BackendUnavailable, match=r"pip install 'crossbench\[mlx\]'") as raised:
         make(tiny).load_model()
     assert ("CPU only and very slowly" in str(raised.value)) == (sys.platform == "linux")
 
 
-def test_devices_that_it_has_no_path_for_are_refused(tiny: ModelFolder) -> None:
+def test_unsupported_devices_are_refused(tiny: ModelFolder) -> None:
     with pytest.raises(UnsupportedDevice, match="not on device=cuda"):
         make(tiny, device="cuda").load_model()
     require_mlx()

@@ -1,4 +1,4 @@
-"""backend=packed, the encoder and the cutting of micro-batches."""
+"""Tests of backend=packed, its encoder, and splitting micro-batches into groups."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory):
     ],
     ids=str,
 )
-def test_scores_are_those_of_transformers(tiny, tmp_path, options):
+def test_scores_equal_transformers(tiny, tmp_path, options):
     batch = checks.tiny_batch()
     result = checks.backend("packed", tiny, "fp32", tmp_path, **options).infer(batch)
     np.testing.assert_allclose(result.values, checks.reference(tiny, batch), atol=1e-4)
@@ -41,21 +41,21 @@ def test_scores_are_those_of_transformers(tiny, tmp_path, options):
     assert result.tokens_computed == batch.total_tokens
 
 
-def test_roberta_positions_start_behind_the_padding_id(tmp_path):
+def test_roberta_positions_start_after_the_padding_id(tmp_path):
     model = checks.tiny_model(tmp_path, "roberta")
     batch = checks.tiny_batch(types=False)
     result = checks.backend("packed", model, "fp32", tmp_path).infer(batch)
     np.testing.assert_allclose(result.values, checks.reference(model, batch), atol=1e-4)
 
 
-def test_a_score_depends_on_its_own_pair_only(tiny, tmp_path):
+def test_a_score_does_not_depend_on_its_batch(tiny, tmp_path):
     engine = checks.backend("packed", tiny, "fp32", tmp_path)
-    alone, among_long, among_short = checks.in_company(engine, checks.tiny_batch(), 1)
+    alone, among_long, among_short = checks.scores_in_batches(engine, checks.tiny_batch(), 1)
     assert among_long == pytest.approx(alone, abs=1e-5)
     assert among_short == pytest.approx(alone, abs=1e-5)
 
 
-def test_loads_again_after_close(tiny, tmp_path):
+def test_a_closed_backend_can_be_loaded_again(tiny, tmp_path):
     engine = checks.backend("packed", tiny, "fp32", tmp_path)
     batch = checks.tiny_batch()
     before = engine.infer(batch).values
@@ -65,7 +65,7 @@ def test_loads_again_after_close(tiny, tmp_path):
     np.testing.assert_allclose(engine.infer(batch).values, before, atol=1e-6)
 
 
-def test_refuses_what_it_cannot_compute(tiny, tmp_path):
+def test_unsupported_precisions_and_options_are_refused(tiny, tmp_path):
     with pytest.raises(UnsupportedQuant, match="fp32"):
         checks.backend("packed", tiny, "int8", tmp_path)
     with pytest.raises(ConfigError, match="mkl or onednn"):
@@ -73,13 +73,13 @@ def test_refuses_what_it_cannot_compute(tiny, tmp_path):
 
 
 @pytest.mark.skipif(cpu_features.has_bf16(), reason="this CPU has bf16")
-def test_bf16_names_the_missing_cpu_features(tiny, tmp_path):
+def test_error_for_bf16_names_the_missing_cpu_features(tiny, tmp_path):
     with pytest.raises(BackendUnavailable, match="AVX512_BF16"):
         checks.backend("packed", tiny, "bf16", tmp_path)
 
 
 @pytest.mark.skipif(not cpu_features.has_bf16(), reason="this CPU has no bf16")
-def test_bf16_keeps_scores_close(tiny, tmp_path):
+def test_bf16_scores_are_close(tiny, tmp_path):
     batch = checks.tiny_batch()
     result = checks.backend("packed", tiny, "bf16", tmp_path).infer(batch)
     np.testing.assert_allclose(result.values, checks.reference(tiny, batch), atol=0.2)
@@ -89,7 +89,7 @@ def test_bf16_keeps_scores_close(tiny, tmp_path):
     ("key", "value"),
     [("model_type", "deberta-v2"), ("hidden_act", "relu"), ("is_decoder", True)],
 )
-def test_what_our_encoder_would_compute_wrongly_is_sent_elsewhere(tmp_path, key, value):
+def test_error_for_an_unsupported_family_names_another_backend(tmp_path, key, value):
     checks.tiny_model(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
@@ -98,7 +98,7 @@ def test_what_our_encoder_would_compute_wrongly_is_sent_elsewhere(tmp_path, key,
         read_weights(model)
 
 
-def test_cut_covers_every_sequence_once_within_its_bounds():
+def test_cut_uses_every_sequence_once_and_respects_its_limits():
     lengths = np.random.default_rng(0).integers(3, 300, 100).astype(np.int32)
     groups = cut(lengths, Cost(30, 4e-4), max_tokens=512, max_pairs=8, parts=2)
     assert sorted(np.concatenate(groups).tolist()) == list(range(100))
@@ -109,21 +109,23 @@ def test_cut_covers_every_sequence_once_within_its_bounds():
 
 
 @pytest.mark.parametrize("overhead", [0.0, 10.0, 200.0])
-def test_cut_finds_the_cheapest_runs(overhead):
+def test_cut_finds_the_groups_of_least_cost(overhead):
     lengths = np.array([4, 90, 5, 50, 88, 52, 4], dtype=np.int32)
     cost = Cost(overhead, 1e-3)
 
-    def price(groups):
+    def total_cost(groups):
         return sum(
             overhead + len(g) * w * (1 + 1e-3 * w) for g in groups for w in [lengths[g].max()]
         )
 
     order = np.argsort(lengths, kind="stable")
-    every = [np.split(order, [i + 1 for i in range(6) if mask >> i & 1]) for mask in range(1 << 6)]
+    candidates = [
+        np.split(order, [i + 1 for i in range(6) if mask >> i & 1]) for mask in range(1 << 6)
+    ]
     found = cut(lengths, cost, max_tokens=10_000, max_pairs=100)
-    assert price(found) == pytest.approx(min(price(groups) for groups in every))
+    assert total_cost(found) == pytest.approx(min(map(total_cost, candidates)))
 
 
-def test_cut_leaves_work_for_every_part():
+def test_cut_makes_a_group_for_every_part():
     equal = np.full(8, 50, dtype=np.int32)
     assert len(cut(equal, Cost(30, 0), max_tokens=4096, max_pairs=64, parts=2)) == 2

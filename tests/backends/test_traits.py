@@ -1,4 +1,4 @@
-"""What backends and studies say of themselves, and who acts on it without asking for a name."""
+"""Tests that code uses the traits of backends and studies and not their names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from crossbench.serving import inference_pb2 as pb
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.places import conf_dir
 from crossbench.settings.plan import make_plan
-from crossbench.suite import why_not
+from crossbench.suite import skip_reason
 from crossbench.types import Quant
 from tests.helpers.plans import config_of, plan_of, with_nodes
 
@@ -38,7 +38,7 @@ from tests.helpers.plans import config_of, plan_of, with_nodes
         (["backend=pytorch", "device=cpu", "pipeline=tokenize"], False, False),
     ],
 )
-def test_a_server_says_what_its_scores_are(
+def test_server_info_has_the_traits_of_its_scores(
     overrides: list[str], computes_scores: bool, is_reference: bool, seeded_model: ModelFolder
 ) -> None:
     plan = plan_of(*overrides, "pool.workers=1", cache_dir=seeded_model.path.parent)
@@ -48,7 +48,7 @@ def test_a_server_says_what_its_scores_are(
     assert (served.computes_scores, served.is_reference) == (computes_scores, is_reference)
 
 
-def test_the_reference_is_one(seeded_model: ModelFolder) -> None:
+def test_the_reference_server_is_marked_as_reference(seeded_model: ModelFolder) -> None:
     plan = plan_of("backend=noop", cache_dir=seeded_model.path.parent)
     server = build_reference(plan, seeded_model)
     assert server.info.models[0].is_reference
@@ -64,11 +64,13 @@ class SlowOnCpu(NoopBackend):
         return None if device == "cpu" else Missing("there is no GPU", "buy one")
 
 
-def test_a_suite_skips_a_backend_where_it_is_too_slow_to_measure() -> None:
+def test_a_suite_skips_a_backend_on_a_device_that_is_too_slow() -> None:
     node = {"_target_": f"{__name__}.SlowOnCpu", "name": "slow"}
-    reason = str(why_not(make_plan(with_nodes(config_of(), backend=node))))
-    assert reason.startswith("backend=slow finds no device=mps, and on device=cpu")
-    assert why_not(make_plan(with_nodes(config_of("device=cpu"), backend=node))) is None
+    reason = str(skip_reason(make_plan(with_nodes(config_of(), backend=node))))
+    assert reason.startswith(
+        "backend=slow finds no device=mps, and is too slow to measure on device=cpu"
+    )
+    assert skip_reason(make_plan(with_nodes(config_of("device=cpu"), backend=node))) is None
 
 
 def run(backend: str, pairs_per_s: float, model: dict[str, Any], **config: Any) -> Run:
@@ -86,21 +88,21 @@ def run(backend: str, pairs_per_s: float, model: dict[str, Any], **config: Any) 
     return Run(backend, result)
 
 
-def test_a_floor_of_any_name_is_no_rival_and_bounds_the_harness() -> None:
-    floor = run("sleepy", 1000, {"computes_scores": False})
-    joined = summarise_cells([floor, run("onnx", 500, {"computes_scores": True})])
+def test_a_backend_without_a_model_is_never_recommended_but_shows_the_harness_limit() -> None:
+    no_model = run("sleepy", 1000, {"computes_scores": False})
+    joined = summarise_cells([no_model, run("onnx", 500, {"computes_scores": True})])
     assert select_candidates(joined).excluded == {"sleepy": "runs no model"}
-    told = " ".join(bottlenecks(joined, ["backend"]).evidence)
-    assert "50 % of the throughput of backend=sleepy is reached" in told
+    evidence = " ".join(bottlenecks(joined, ["backend"]).evidence)
+    assert "50 % of the throughput of backend=sleepy is reached" in evidence
 
 
-def test_results_from_before_it_was_said() -> None:
+def test_noop_is_recognised_in_old_results_without_traits() -> None:
     joined = summarise_cells([run("noop", 1000, {}), run("onnx", 500, {})])
     assert select_candidates(joined).excluded == {"noop": "runs no model"}
 
 
-def test_a_suite_compares_the_studies_that_are_marked(tmp_path: Path) -> None:
-    """The first baseline that has numbers, whatever the studies' names and order."""
+def test_a_suite_compares_the_marked_studies(tmp_path: Path) -> None:
+    """It takes the first of each role that has results, whatever the studies' names and order."""
     marks = {
         "any": {},
         "plain": {"baseline": 2},
@@ -129,7 +131,7 @@ def test_a_suite_compares_the_studies_that_are_marked(tmp_path: Path) -> None:
     assert "+300 %" in section
 
 
-def test_the_studies_that_are_marked() -> None:
+def test_which_studies_are_marked() -> None:
     marked = {}
     for path in (conf_dir() / "experiment").glob("*.yaml"):
         report = config_of(f"+experiment={path.stem}").section("report")

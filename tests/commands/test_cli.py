@@ -23,25 +23,25 @@ def test_the_script_is_installed() -> None:
     assert entry.value == "crossbench.cli:main"
 
 
-@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)], ids=" ".join)
-def test_every_command_is_a_subcommand(words: list[str]) -> None:
-    module = ".".join(["crossbench", *words])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
+def test_every_command_is_a_subcommand(command: list[str]) -> None:
+    module = ".".join(["crossbench", *command])
     as_module = subprocess.run(
         [sys.executable, "-m", module, "--help"], capture_output=True, text=True, timeout=60
     )
-    done = script(*words, "--help")
+    done = script(*command, "--help")
     assert (done.returncode, done.stdout) == (0, as_module.stdout)
     assert module in done.stdout or f"python -m {module}" in done.stdout
 
 
 @pytest.mark.parametrize("module", ["crossbench", "crossbench.serve", "crossbench.suite"])
-def test_the_version_is_ours(module: str) -> None:
+def test_version_prints_crossbench_s_own_version(module: str) -> None:
     command = [sys.executable, "-m", module, "--version"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == f"crossbench {version('crossbench')}\n"
 
 
-def test_a_word_that_is_no_command_is_told() -> None:
+def test_an_unknown_command_is_an_error() -> None:
     done = script("serv")
     assert done.returncode == 1
-    assert done.stderr.startswith("crossbench: 'serv' is no override")
+    assert done.stderr.startswith("crossbench: 'serv' is not an override")

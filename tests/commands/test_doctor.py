@@ -1,4 +1,4 @@
-"""`python -m crossbench.doctor` and the one check of what runs here, which cells share."""
+"""`python -m crossbench.doctor`, and the availability check that it shares with cells."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_it_lists_every_backend_and_precision(choices: list[doctor.Choice]) -> N
     assert found["mps"].natural is Quant.FP16
 
 
-def test_the_table_says_what_is_missing_once(choices: list[doctor.Choice]) -> None:
+def test_the_table_lists_each_missing_thing_once(choices: list[doctor.Choice]) -> None:
     text = doctor.as_text(choices, environment())
     lacks = [
         missing
@@ -55,24 +55,24 @@ def test_the_table_says_what_is_missing_once(choices: list[doctor.Choice]) -> No
         if isinstance(found, Unavailable)
         for missing in found.lacks
     ]
-    assert lacks, "this machine has everything, CUDA and an Apple GPU at once"
+    assert lacks, "no machine can have both CUDA and an Apple GPU"
     for missing in lacks:
         assert text.count(str(missing)) == 1
     assert "yes*" in text
     assert f"{environment()['cores_usable']} usable cores" in text
 
 
-def test_json_says_the_same(choices: list[doctor.Choice]) -> None:
+def test_json_has_the_same_availability(choices: list[doctor.Choice]) -> None:
     backends = json.loads(doctor.as_json(choices, environment()))["backends"]
     for choice in choices:
         for quant, found in choice.found.items():
-            told = backends[choice.name]["quant"][quant.value]
-            assert told["status"] == type(found).__name__.lower()
+            entry = backends[choice.name]["quant"][quant.value]
+            assert entry["status"] == type(found).__name__.lower()
             if isinstance(found, Unavailable):
-                assert [Missing(**entry) for entry in told["lacks"]] == list(found.lacks)
+                assert [Missing(**lack) for lack in entry["lacks"]] == list(found.lacks)
 
 
-def test_a_cells_error_is_the_doctors_text(choices: list[doctor.Choice]) -> None:
+def test_the_error_of_a_cell_has_the_text_of_the_doctor(choices: list[doctor.Choice]) -> None:
     for choice in choices:
         for quant, found in choice.found.items():
             if isinstance(found, Unavailable):
@@ -81,10 +81,10 @@ def test_a_cells_error_is_the_doctors_text(choices: list[doctor.Choice]) -> None
                 assert str(raised.value).endswith(str(found))
 
 
-def test_what_no_machine_could_do_is_told_apart() -> None:
+def test_unsupported_differs_from_unavailable() -> None:
     with pytest.raises(UnsupportedQuant, match=r"int4: .* one of fp32, fp16, bf16, int8"):
         require("pytorch", PyTorchBackend, Quant.INT4, "auto")
-    with pytest.raises(UnsupportedDevice, match="fp16 it runs on cuda or mps, not on device=cpu"):
+    with pytest.raises(UnsupportedDevice, match="fp16 the backend runs on cuda or mps, not on"):
         require("packed", PackedBackend, Quant.FP16, "cpu")
     with pytest.raises(UnsupportedDevice, match="not on device=mps"):
         require("onnx", OnnxBackend, Quant.FP32, "mps")
@@ -95,16 +95,16 @@ def test_what_no_machine_could_do_is_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"),
+    ("arguments", "message"),
     [
         (["device=toaster"], "device=toaster is not a device"),
-        (["-m", "device=cpu"], "leave -m out"),
+        (["-m", "device=cpu"], "leave out -m"),
         (["--jsn"], "unrecognized arguments: --jsn"),
     ],
 )
-def test_bad_usage_gets_a_clear_word(arguments: list[str], word: str) -> None:
+def test_bad_usage_gets_a_clear_message(arguments: list[str], message: str) -> None:
     command = [sys.executable, "-m", "crossbench.doctor", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
-    assert word in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""The user's own commands: one cell, sweeps, bad input, Ctrl-C, a killed parent, two terminals."""
+"""`python -m crossbench`: one cell, sweeps, bad input, Ctrl-C, killed processes, a client."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def test_one_cell_of_the_real_model(outputs: Path, environment: dict[str, str]) 
     cell = the_sweep(outputs) / "0"
     (result,) = results(cell.parent)
     assert result["status"] == "finished"
-    # Of one request, which a busy machine may have no time to follow up, nothing scatters
+    # A busy machine may have time for one request only: no correlation and no deviation then
     always = METRICS - {"correlation/request", "latency/std_ms"}
     assert set(result["metrics"]) >= always  # type: ignore[call-overload]
     assert result["quality"]["verdict"] == "reference"  # type: ignore[index]
     assert result["metrics"]["memory/model_mb"] > 80  # type: ignore[index]
     assert len(load_records(cell)) == result["metrics"]["requests/ok"]  # type: ignore[index]
-    assert "relevance" in (cell / "report.md").read_text()  # of random weights means nothing
+    assert "relevance" in (cell / "report.md").read_text()  # the warning about random weights
     assert list((cell / "plots").glob("*.png"))
     (run,) = runs(outputs)
     assert run.info.status == "FINISHED"
@@ -64,7 +64,7 @@ def test_one_cell_of_the_real_model(outputs: Path, environment: dict[str, str]) 
     assert str(cell / "report.md") in done.stderr
 
 
-def test_a_sweep_goes_on_past_what_is_missing_or_wrong(
+def test_a_sweep_continues_after_unavailable_and_failed_cells(
     outputs: Path, environment: dict[str, str]
 ) -> None:
     overrides = ["-m", "backend=noop,mps", "batch=32,0", *QUICK]
@@ -80,10 +80,12 @@ def test_a_sweep_goes_on_past_what_is_missing_or_wrong(
     }
     caveat = str(results(sweep)[0]["model"]["caveat"])  # type: ignore[index]
     assert caveat.startswith("backend=noop: no model ran")
-    assert "random" not in caveat  # weights that nothing was computed with
+    assert "random" not in caveat  # no warning about weights that were not used
     errors = [str(result["error"]) for result in results(sweep)]
     assert "batch must be a positive whole number, got 0" in errors[1]
-    assert on_a_mac or errors[2].endswith(str(missing_device("mps")))  # the doctor's words
+    assert on_a_mac or errors[2].endswith(
+        str(missing_device("mps"))
+    )  # the same text as in the doctor's table
     assert done.returncode == 1
     report = (sweep / "report.md").read_text()
     assert "batch must be a positive whole number" in report
@@ -98,7 +100,7 @@ def test_a_sweep_goes_on_past_what_is_missing_or_wrong(
     assert finished.data.metrics.keys() >= METRICS
 
 
-def test_unsupported_is_no_failure(outputs: Path, environment: dict[str, str]) -> None:
+def test_an_unsupported_cell_is_not_a_failure(outputs: Path, environment: dict[str, str]) -> None:
     overrides = ["-m", "backend=pytorch", "quant=int4", *QUICK]
     done = crossbench(*overrides, outputs=outputs, environment=environment)
     assert done.returncode == 0, done.stderr
@@ -108,13 +110,14 @@ def test_unsupported_is_no_failure(outputs: Path, environment: dict[str, str]) -
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "texts"),
     [
         (["batchh=3"], ["no key batchh", "Did you mean batch?", "concurrency"]),
         (["scheduler.max_batch=3"], ["max_batch", "max_batch_pairs", "timeout_ms"]),
-        (["backend=tensorflow"], ["tensorflow", "pytorch", "compiled", "noop"]),
+        (["backend=onx"], ["no choice backend=onx. Did you mean onnx? Available choices", "noop"]),
+        (["backend=32"], ["there is no choice backend=32. Available choices of backend: "]),
         (["seed=abc"], ["seed", "abc"]),
-        (["-m", "backend=noop,tensorflow"], ["tensorflow", "pytorch"]),
+        (["-m", "backend=noop,tensorflow"], ["no choice backend=tensorflow", "pytorch"]),
         (["-m", "batchh=3,4"], ["no key batchh"]),
         (
             ["-m", "+experiment=05a_batch_size_mps,06a_concurrency_mps"],
@@ -122,25 +125,25 @@ def test_unsupported_is_no_failure(outputs: Path, environment: dict[str, str]) -
         ),
         (
             ["backend=noop", "-m", "model=minilm-l6-seeded,local", "model.path=~/x"],
-            ["model.path is no key of model=minilm-l6-seeded", "'model.path=\"~/x\"'"],
+            ["model=minilm-l6-seeded has no key model.path", "'model.path=\"~/x\"'"],
         ),
-        (["backend=noop", "batch=8,16"], ["For a sweep: python -m crossbench -m batch=8,16;"]),
+        (["backend=noop", "batch=8,16"], ["For a sweep, give python -m crossbench -m batch=8,16;"]),
         (["-m", "backend=noop", "hydra.sweep.subdir=x"], ["hydra.sweep.subdir=x cannot be used"]),
     ],
 )
-def test_what_does_not_compose_is_refused_with_what_exists(
-    tmp_path: Path, environment: dict[str, str], overrides: Sequence[str], words: Sequence[str]
+def test_a_config_that_does_not_compose_is_refused_with_what_exists(
+    tmp_path: Path, environment: dict[str, str], overrides: Sequence[str], texts: Sequence[str]
 ) -> None:
     done = crossbench(*overrides, outputs=tmp_path, environment=environment)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in done.stderr
+    for text in texts:
+        assert text in done.stderr
     assert not list(tmp_path.glob("*/*"))  # nothing was started
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("override", "message"),
     [
         ("batch=1.5", "batch must be a positive whole number, got 1.5"),
         ("concurrency=-1", "concurrency must be a positive whole number, got -1"),
@@ -153,14 +156,14 @@ def test_what_does_not_compose_is_refused_with_what_exists(
         ("dataset=trec", "dataset.path=DIR"),
     ],
 )
-def test_a_lone_cell_of_bad_values_is_refused_with_our_words(
-    tmp_path: Path, environment: dict[str, str], override: str, words: str
+def test_a_single_cell_with_a_bad_value_is_refused(
+    tmp_path: Path, environment: dict[str, str], override: str, message: str
 ) -> None:
     arguments = ["backend=noop", "tracker=none", override]
     done = crossbench(*arguments, outputs=tmp_path, environment=environment)
     assert done.returncode == 1
     assert done.stderr.startswith("crossbench: ")  # and not a word of Hydra's
-    assert words in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())  # nothing was started
 
@@ -177,7 +180,7 @@ def test_a_sweep_of_nothing_but_bad_values_is_refused(
 
 
 @pytest.mark.parametrize("module", ["crossbench", "crossbench.serve", "crossbench.client"])
-def test_help_begins_with_what_it_is_for(module: str) -> None:
+def test_help_begins_with_the_purpose_of_the_command(module: str) -> None:
     command = [sys.executable, "-m", module, "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.startswith(f"python -m {module}: ")
@@ -188,7 +191,7 @@ def test_help_begins_with_what_it_is_for(module: str) -> None:
 LONG = ("backend=noop", "max_seconds=100", "requests=100000000", *QUICK[1:])
 
 
-def test_ctrl_c_ends_the_cell_in_order_and_reports_the_sweep(
+def test_ctrl_c_stops_the_cell_and_reports_the_sweep(
     outputs: Path, environment: dict[str, str]
 ) -> None:
     sweep = start("-m", "batch=8,16,32", *LONG, outputs=outputs, environment=environment)
@@ -207,7 +210,7 @@ def test_ctrl_c_ends_the_cell_in_order_and_reports_the_sweep(
     assert {run.info.status for run in runs(outputs)} == {"KILLED"}
 
 
-def test_a_killed_child_fails_its_cell_and_the_sweep_goes_on(
+def test_a_killed_cell_process_fails_its_cell_and_the_sweep_continues(
     outputs: Path, environment: dict[str, str]
 ) -> None:
     sweep = start(
@@ -232,7 +235,7 @@ def test_a_killed_child_fails_its_cell_and_the_sweep_goes_on(
     assert sorted(run.info.status for run in runs(outputs)) == ["FAILED", "FAILED", "FINISHED"]
 
 
-@pytest.mark.slow  # test_measure loses a server in this process
+@pytest.mark.slow  # test_measure covers a lost server in the same process
 def test_a_server_that_dies_ends_the_cell_and_keeps_its_records(
     outputs: Path, environment: dict[str, str]
 ) -> None:
@@ -245,7 +248,7 @@ def test_a_server_that_dies_ends_the_cell_and_keeps_its_records(
     cell.communicate(timeout=200)
     assert cell.returncode == 1
     (result,) = results(the_sweep(outputs))
-    assert "the server went away (UNAVAILABLE) after" in str(result["error"])
+    assert "the connection to the server was lost (UNAVAILABLE) after" in str(result["error"])
     folder = the_sweep(outputs) / "0"
     assert {"OK", "UNAVAILABLE"} == {record.status for record in load_records(folder)}
     assert "the server process was ended by SIGKILL" in (folder / "cell.log").read_text()
@@ -262,7 +265,7 @@ def test_a_killed_parent_leaves_no_orphan(tmp_path: Path, environment: dict[str,
     assert not alive
 
 
-def test_two_terminals(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_server_and_client_in_two_processes(tmp_path: Path, environment: dict[str, str]) -> None:
     server = start(
         "backend=noop",
         "server.port=0",
@@ -287,11 +290,11 @@ def test_two_terminals(tmp_path: Path, environment: dict[str, str]) -> None:
     assert done.returncode == 0, done.stderr
     (result,) = results(the_sweep(tmp_path))
     assert result["status"] == "finished"
-    # The client's config says pytorch: the cell is called by what was served
+    # The client's config has backend=pytorch, but the cell is named after the served backend
     assert result["config"]["backend"] == {"name": "noop"}  # type: ignore[index]
     report = (the_sweep(tmp_path) / "0" / "report.md").read_text()
     assert report.startswith("# noop fp32 batch=32")
-    assert "the server runs backend=noop (not pytorch), and the cell is called by that" in report
+    assert "the server runs backend=noop (not pytorch), and the cell is named after that" in report
     server.send_signal(signal.SIGTERM)
     out, errors = server.communicate(timeout=200)
     assert server.returncode == 0, errors
@@ -306,12 +309,12 @@ def test_two_terminals(tmp_path: Path, environment: dict[str, str]) -> None:
         module="crossbench.client",
     )
     assert gone.returncode == 1
-    assert f"no crossbench server answers at {address}" in gone.stderr
+    assert f"no crossbench server answered at {address}" in gone.stderr
 
 
 @pytest.mark.parametrize("more", [[], ["-m", "batch=4,8"]])
 def test_an_empty_outputs_folder_is_refused(more: list[str], tmp_path: Path) -> None:
-    """A variable that is not set must not put results into the root of the file system."""
+    """An unset shell variable must not put results into the root of the file system."""
     command = [sys.executable, "-m", "crossbench", *more, "backend=noop", "outputs_dir=", *QUIET]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ}, timeout=120

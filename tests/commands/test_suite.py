@@ -1,4 +1,4 @@
-"""`python -m crossbench.suite`: in order, past what is missing, interrupted and resumed."""
+"""`python -m crossbench.suite`: run, skip, interrupt and resume studies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from crossbench.errors import ConfigError, ResultError
 from crossbench.models.folder import ModelFolder
 from crossbench.report.suite import SUITE_FILE, exit_status, read_suite
-from crossbench.suite import all_studies, chosen_studies, main, run_study, why_not
+from crossbench.suite import all_studies, chosen_studies, main, run_study, skip_reason
 from crossbench.sweep.folder import hold
 from tests.helpers.plans import plan_of
 
@@ -34,15 +34,15 @@ def start(*arguments: str, model: ModelFolder) -> subprocess.Popen[str]:
     )
 
 
-def read_until(process: subprocess.Popen[str], words: str) -> str:
-    """Standard error up to the line with these words."""
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """Read standard error up to the first line that contains `text`."""
     assert process.stderr is not None
     seen = ""
     for line in process.stderr:
         seen += line
-        if words in line:
+        if text in line:
             return seen
-    raise AssertionError(f"{words!r} never came: {seen}")
+    raise AssertionError(f"{text!r} was not printed: {seen}")
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_a_suite_is_interrupted_and_resumed(tmp_path: Path, seeded_model: ModelF
     again = start(f"resume={folder}", model=seeded_model)
     _, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors
-    assert "study 1/2 01_backend_pytorch: done before" in errors
+    assert "study 1/2 01_backend_pytorch: already done" in errors
     assert (first / "0" / "result.json").read_bytes() == measured
     assert (exit_status(first), exit_status(second)) == (0, 0)
     text = (folder / "report.md").read_text("utf-8")
@@ -83,32 +83,34 @@ def test_a_suite_is_interrupted_and_resumed(tmp_path: Path, seeded_model: ModelF
     assert contents == headings
     assert "baseline: 01_backend_pytorch, noop" in text
     assert "optimum: 15_production_optimal, noop" in text
-    assert "532 / 814" in text  # the reference's figures beside
+    assert "532 / 814" in text  # the figures of the predecessor system
     assert "backend=noop" in text.splitlines()[2]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["studies=[20_stage]"], "there is no study 20_stage. Did you mean 20_stages?"),
         (["studies=[20_stages]", "batchh=3"], "no key batchh. Did you mean batch?"),
-        (["resume=x", "batch=3"], "drop batch=3"),
+        (["resume=x", "batch=3"], "leave out batch=3"),
     ],
 )
-def test_what_cannot_be_is_refused(tmp_path: Path, arguments: Sequence[str], words: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(words)):
+def test_unknown_studies_and_overrides_are_refused(
+    tmp_path: Path, arguments: Sequence[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         main([*arguments, *([] if arguments[0] == "resume=x" else [f"outputs_dir={tmp_path}"])])
     assert not list(tmp_path.iterdir())
 
 
-def test_a_suite_that_still_runs_is_not_resumed(tmp_path: Path) -> None:
-    """Two of them would delete each other's studies."""
+def test_a_running_suite_cannot_be_resumed(tmp_path: Path) -> None:
+    """Two processes of one suite would delete each other's studies."""
     state = {"studies": [], "overrides": [], "skipped": {}}
     (tmp_path / SUITE_FILE).write_text(json.dumps(state))
     taken = hold(tmp_path, "resume")
     with pytest.raises(ConfigError, match="in use by another run"):
         main([f"resume={tmp_path}"])
-    with pytest.raises(ConfigError, match="a suite that was killed has left"):
+    with pytest.raises(ConfigError, match="in use by a study of a suite that was killed"):
         run_study("20_stages", [], tmp_path)
     assert (tmp_path / SUITE_FILE).exists()
     taken.release()
@@ -123,27 +125,27 @@ def test_studies_are_chosen_by_name() -> None:
     assert chosen_studies("studies=20_stages") == ["20_stages"]
 
 
-def test_a_folder_of_no_suite(tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match="no folder of a suite"):
+def test_a_folder_that_is_not_a_suite_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match="is not the folder of a suite"):
         read_suite(tmp_path)
     (tmp_path / SUITE_FILE).write_text("{}")
-    with pytest.raises(ResultError, match="no folder of a suite"):
+    with pytest.raises(ResultError, match="is not the folder of a suite"):
         read_suite(tmp_path)
 
 
-def test_what_this_machine_lacks(cache_dir: Path) -> None:
+def test_a_study_is_skipped_only_if_its_backend_is_unavailable(cache_dir: Path) -> None:
     noop, mps, wrong = (
         plan_of(*given, cache_dir=cache_dir)
         for given in (["backend=noop"], ["backend=mps"], ["backend=onnx", "device=mps"])
     )
-    assert why_not(noop) is None
-    assert why_not(wrong) is None  # no machine can do it: nothing is missing
+    assert skip_reason(noop) is None
+    assert skip_reason(wrong) is None  # unsupported on every machine, so not skipped
     if sys.platform != "darwin":
-        assert "Apple GPU" in str(why_not(mps))
+        assert "Apple GPU" in str(skip_reason(mps))
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac has what the study needs")
-def test_a_suite_of_nothing_that_is_here(tmp_path: Path, seeded_model: ModelFolder) -> None:
+def test_a_suite_without_a_study_that_can_run(tmp_path: Path, seeded_model: ModelFolder) -> None:
     suite = start("studies=[02_backend_mps]", f"outputs_dir={tmp_path}", model=seeded_model)
     _, errors = suite.communicate(timeout=120)
     assert suite.returncode == 0, errors

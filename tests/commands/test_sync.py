@@ -1,4 +1,4 @@
-"""Sweeps whose tracker was lost, uploaded later: whole, once, and nested as usual."""
+"""Sweeps that lost their tracker are uploaded later: completely, once, and nested as usual."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.sweep.folder import take_new
 from crossbench.sweep.upload import is_sweep, sweep_folders, upload_sweep
 from crossbench.tracking.mlflow_store import MlflowTracker
-from crossbench.tracking.protocol import Place
+from crossbench.tracking.protocol import CellRef
 
 QUICK = (
     "requests=20",
@@ -70,8 +70,7 @@ def tracker(outputs: Path) -> MlflowTracker:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """A sweep on disk whose runs never came to a store: a finished cell, a failed one, and a file
-    that is cut."""
+    """A sweep on disk that was never logged: a finished cell, a failed one, a truncated result."""
     folder = tmp_path / "2026-01-02_03-04-00"
     failed = replace(
         RESULT, status=Status.FAILED, error="no luck", metrics={}, series={}, dataset={}
@@ -97,7 +96,7 @@ def runs(uri: str) -> list[Run]:
 
 
 def parent_and_cells(uri: str) -> tuple[Run, list[Run]]:
-    """The sweep's run and its cells' in order; every run must be one of these."""
+    """Return the parent run and the runs of the cells in order; there must be no other runs."""
     every = runs(uri)
     (parent,) = (run for run in every if "mlflow.parentRunId" not in run.data.tags)
     cells = [run for run in every if run is not parent]
@@ -117,7 +116,7 @@ def test_a_sweep_is_uploaded_whole_and_once(sweep: Path, tracker: MlflowTracker)
     assert f"/runs/{cells[0].info.run_id})" in parent.data.tags["mlflow.note.content"]
     assert [run.info.status for run in cells] == ["FINISHED", "FAILED"]
     assert cells[0].info.run_name == "pytorch fp32 batch=8 concurrency=1"
-    assert cells[0].info.start_time == 1_767_323_045_000  # when it ran, not when it came here
+    assert cells[0].info.start_time == 1_767_323_045_000  # the start of the cell, not of the upload
     assert cells[0].data.tags["host"] == parent.data.tags["host"] == "bench-1"
     assert cells[0].data.metrics["throughput/pairs_per_s"] == 100
     assert cells[0].data.tags["crossbench.model_digest"] == "feedface"
@@ -129,14 +128,14 @@ def test_a_sweep_is_uploaded_whole_and_once(sweep: Path, tracker: MlflowTracker)
     assert {run.info.run_id: run.data.to_dictionary() for run in runs(tracker.uri)} == before
 
 
-def test_what_was_begun_is_completed_and_nothing_stands_twice(
+def test_incomplete_runs_are_completed_without_duplicates(
     sweep: Path, tracker: MlflowTracker
 ) -> None:
-    """The store was lost while the second cell ran, and came back without the sweep's run."""
-    whole = tracker.open_cell("whole", None, Place(sweep.name, 0), "bench-1", None)
+    """The store was lost during the second cell, and came back without the parent run."""
+    whole = tracker.open_cell("whole", None, CellRef(sweep.name, 0), "bench-1", None)
     tracker.finish_cell(whole, RESULT, sweep / "0")
-    begun = tracker.open_cell("begun", None, Place(sweep.name, 1), "bench-1", None)
-    elsewhere = tracker.open_cell("other", None, Place(sweep.name, 1), "bench-2", None)
+    begun = tracker.open_cell("begun", None, CellRef(sweep.name, 1), "bench-1", None)
+    elsewhere = tracker.open_cell("other", None, CellRef(sweep.name, 1), "bench-2", None)
 
     done = upload_sweep(sweep, tracker)
     assert (done.uploaded, done.present) == (1, 1)
@@ -145,7 +144,7 @@ def test_what_was_begun_is_completed_and_nothing_stands_twice(
     assert [run.info.run_id for run in cells] == [whole, begun]
     assert cells[1].data.tags["status"] == "failed"
 
-    tracker.finish_cell(whole, RESULT, sweep / "0")  # as after a loss in the midst of writing
+    tracker.finish_cell(whole, RESULT, sweep / "0")  # as if the connection was lost while writing
     client = MlflowClient(tracker.uri)
     for name in ("throughput/pairs_per_s", "live/pairs_per_s"):
         steps = [point.step for point in client.get_metric_history(whole, name)]
@@ -166,14 +165,14 @@ def test_the_same_folder_run_again_is_another_run(sweep: Path, tracker: MlflowTr
 def test_sweeps_of_the_same_name_are_not_mixed(
     sweep: Path, tracker: MlflowTracker, tmp_path: Path
 ) -> None:
-    """A sweep's folder may be named by hand, and those of every suite are named by its studies."""
+    """Sweeps may have the same name: named by the user, or by the study in different suites."""
     other = tmp_path / "other" / sweep.name
     shutil.copytree(sweep, other)
     save_result(replace(RESULT, started_at="2026-01-02T09:00:00+00:00"), other / "0")
     save_result(replace(RESULT, started_at="2026-01-02T09:01:00+00:00"), other / "1")
     upload_sweep(sweep, tracker)
     begun = tracker.open_sweep(sweep.name, [], {"host": "bench-1"}, None)
-    tracker.open_cell("of a third sweep", begun, Place(sweep.name, 0), "bench-1", None)
+    tracker.open_cell("of a third sweep", begun, CellRef(sweep.name, 0), "bench-1", None)
     for _ in range(2):
         upload_sweep(other, tracker)
     every = runs(tracker.uri)
@@ -190,7 +189,7 @@ def test_sweeps_of_the_same_name_are_not_mixed(
     assert sorted(children.values()) == [["FAILED", "FINISHED"], ["FINISHED", "FINISHED"]]
 
 
-def test_a_lone_cell_and_the_studies_of_a_suite_are_found(
+def test_single_cells_and_the_studies_of_a_suite_are_found(
     sweep: Path, tracker: MlflowTracker, tmp_path: Path
 ) -> None:
     outputs = tmp_path / "all"
@@ -203,19 +202,19 @@ def test_a_lone_cell_and_the_studies_of_a_suite_are_found(
         assert upload_sweep(outputs / "mine", tracker).uploaded == count
     (run,) = runs(tracker.uri)
     assert run.data.tags["crossbench.sweep"] == "mine"
-    assert not is_sweep(sweep / "0")  # it is one of several
+    assert not is_sweep(sweep / "0")  # it is one cell of a sweep
 
 
-def test_a_lone_cell_that_still_runs_is_left_alone(tracker: MlflowTracker, tmp_path: Path) -> None:
+def test_a_running_single_cell_is_skipped(tracker: MlflowTracker, tmp_path: Path) -> None:
     taken = take_new(tmp_path / "now")
     (taken.path / "0").mkdir()
-    save_result(RESULT, taken.path / "0")  # whose quality is still to be checked
+    save_result(RESULT, taken.path / "0")  # its quality check has not finished
     assert upload_sweep(taken.path, tracker).still_running
     taken.release()
     assert upload_sweep(taken.path, tracker).uploaded == 1
 
 
-def test_a_sweep_that_still_runs_is_left_alone(sweep: Path, tracker: MlflowTracker) -> None:
+def test_a_running_sweep_is_skipped(sweep: Path, tracker: MlflowTracker) -> None:
     (sweep / "report.md").unlink()
     state = json.loads((sweep / "sweep.json").read_text())
     (sweep / "sweep.json").write_text(json.dumps({**state, "pid": os.getpid()}), "utf-8")
@@ -225,21 +224,21 @@ def test_a_sweep_that_still_runs_is_left_alone(sweep: Path, tracker: MlflowTrack
         upload_sweep(sweep / "2", tracker)
 
 
-def test_a_registered_model_knows_its_best_run(sweep: Path, tracker: MlflowTracker) -> None:
+def test_a_registered_model_has_the_id_of_its_best_run(sweep: Path, tracker: MlflowTracker) -> None:
     registering = replace(tracker, registered_model="it's a reranker")
     client = MlflowClient(tracker.uri)
     found = []
     for number, rate in enumerate((100.0, 300.0, 200.0)):
         metrics = {"throughput/pairs_per_s": rate, "latency/p95_ms": 1e3 / rate}
-        run_id = registering.open_cell("cell", None, Place("s", number), "bench-1", None)
+        run_id = registering.open_cell("cell", None, CellRef("s", number), "bench-1", None)
         registering.finish_cell(run_id, replace(RESULT, metrics=metrics), sweep / "0")
         found.append(run_id)
     floor = {**RESULT.model, "backend": "noop"}
     fast = replace(RESULT, model=floor, metrics={"throughput/pairs_per_s": 9e9})
-    registering.finish_cell(found[2], fast, sweep / "0")  # the harness's floor is no best
+    registering.finish_cell(found[2], fast, sweep / "0")  # noop must not be the best run
     other = replace(RESULT, model={**RESULT.model, "digest": "cafe"})
     registering.finish_cell(
-        registering.open_cell("cell", None, Place("s", 3), "bench-1", None), other, sweep / "0"
+        registering.open_cell("cell", None, CellRef("s", 3), "bench-1", None), other, sweep / "0"
     )
 
     versions = client.search_model_versions("")
@@ -247,7 +246,7 @@ def test_a_registered_model_knows_its_best_run(sweep: Path, tracker: MlflowTrack
     assert by_digest.keys() == {"feedface", "cafe"}
     best = by_digest["feedface"]
     assert best.name == "it's a reranker"
-    assert best.run_id == found[0]  # who measured it first
+    assert best.run_id == found[0]  # the first run that measured it
     assert best.tags["crossbench.best_run_id"] == found[1]
     assert best.tags["crossbench.best_pairs_per_s"] == "300"
     assert best.tags["crossbench.best_cell"] == "pytorch fp32 batch=8 concurrency=1"
@@ -255,12 +254,12 @@ def test_a_registered_model_knows_its_best_run(sweep: Path, tracker: MlflowTrack
     assert tags["crossbench.model_version"] == f"models:/it's a reranker/{best.version}"
 
 
-def test_a_version_that_someone_registered_is_used(sweep: Path, tracker: MlflowTracker) -> None:
+def test_an_existing_model_version_is_used(sweep: Path, tracker: MlflowTracker) -> None:
     client = MlflowClient(tracker.uri)
     client.create_registered_model("mine")
     client.create_model_version("mine", "/somewhere", tags={"crossbench.model_digest": "feedface"})
     registering = replace(tracker, registered_model="mine")
-    run_id = registering.open_cell("cell", None, Place("s", 0), "bench-1", None)
+    run_id = registering.open_cell("cell", None, CellRef("s", 0), "bench-1", None)
     registering.finish_cell(run_id, RESULT, sweep / "0")
     (version,) = client.search_model_versions("")
     assert version.tags["crossbench.best_run_id"] == run_id
@@ -296,7 +295,7 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-def test_a_sweep_without_its_server_is_synced_later(
+def test_a_sweep_without_a_tracking_server_is_synced_later(
     outputs: Path, tracker: MlflowTracker, seeded_model: ModelFolder
 ) -> None:
     overrides = ["-m", "backend=noop", "batch=4", *QUICK, f"outputs_dir={outputs}"]
@@ -304,11 +303,11 @@ def test_a_sweep_without_its_server_is_synced_later(
     process = crossbench("crossbench", *overrides, uri, model=seeded_model)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    assert "python -m crossbench.sync uploads them later" in " ".join(errors.split())
+    assert "upload those of this run later: python -m crossbench.sync " in " ".join(errors.split())
 
     folder = the_sweep(outputs)
     here = f"outputs_dir={outputs}"
-    assert sync(here, model=seeded_model) == [f"{folder.name}: 1 uploaded, 0 already there"]
+    assert sync(here, model=seeded_model) == [f"{folder.name}: 1 uploaded, 0 already present"]
     again = upload_sweep(folder, tracker)
     assert (again.uploaded, again.present) == (0, 1)
     parent, cells = parent_and_cells(tracker.uri)
@@ -350,16 +349,16 @@ def kill(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
-def read_until(process: subprocess.Popen[str], words: Sequence[str]) -> None:
+def read_until(process: subprocess.Popen[str], texts: Sequence[str]) -> None:
     assert process.stderr is not None
     for line in process.stderr:
-        if all(word in line for word in words):
+        if all(text in line for text in texts):
             return
-    raise AssertionError(f"{words} never came")
+    raise AssertionError(f"{texts} was not printed")
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_in_mid_sweep_gets_the_rest_later(
+def test_a_tracking_server_that_dies_during_a_sweep_gets_the_rest_later(
     outputs: Path, seeded_model: ModelFolder, migrated_store: Path, tmp_path: Path
 ) -> None:
     store, port = tmp_path / "server", free_port()
@@ -381,10 +380,10 @@ def test_a_server_that_dies_in_mid_sweep_gets_the_rest_later(
         kept = [run.info.run_id for run in (parent, *cells)]
         folder = the_sweep(outputs)
         assert sync(uri, here, model=seeded_model) == [
-            f"{folder.name}: 2 uploaded, 1 already there"
+            f"{folder.name}: 2 uploaded, 1 already present"
         ]
         assert sync(uri, here, model=seeded_model) == [
-            f"{folder.name}: 0 uploaded, 3 already there"
+            f"{folder.name}: 0 uploaded, 3 already present"
         ]
         parent, cells = parent_and_cells(f"http://127.0.0.1:{port}")
         assert [run.info.status for run in (parent, *cells)] == ["FINISHED"] * 4

@@ -1,4 +1,4 @@
-"""The live page: in a real Chromium, over HTTP, and beside the cells that it shows."""
+"""The dashboard: its page in Chromium, its HTTP routes, and its process during a sweep."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ PASSAGES = ["a passage of a few words", "another one"] * 4
 
 
 class LiveServer:
-    """A real noop server on one port, that can be stopped, started and sent requests."""
+    """A noop server on a fixed port that can be stopped, started and sent requests."""
 
     def __init__(self, model: ModelFolder) -> None:
         self._model = model
@@ -102,7 +102,7 @@ def server(seeded_model: ModelFolder) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="module")
 def url(server: LiveServer) -> Iterator[str]:
-    """The dashboard of that server, as a user starts it."""
+    """The URL of a dashboard for that server, started from the command line."""
     command = [sys.executable, "-m", "crossbench.dashboard", f"server.address={server.address}"]
     process = subprocess.Popen(
         [*command, "dashboard.port=0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -128,14 +128,14 @@ def metrics(url: str) -> dict[str, Any]:
 def until(condition: Callable[[], object], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it never came true"
+        assert time.monotonic() < end, "the condition was never met"
         time.sleep(0.1)
 
 
-# Programs
+# HTTP routes
 
 
-def test_metrics_count_what_was_sent_and_reset_starts_anew(server: LiveServer, url: str) -> None:
+def test_metrics_count_requests_until_a_reset(server: LiveServer, url: str) -> None:
     assert httpx.post(f"{url}/reset").json() == {"reset": True}
     server.send(5, wrong=2)
     until(lambda: metrics(url)["requests"]["ok"] == 5)
@@ -172,9 +172,7 @@ PROMETHEUS = (
         ("/metrics", "application/openmetrics-text;version=new", "text/plain"),
     ],
 )
-def test_metrics_come_in_the_format_that_is_asked_for(
-    url: str, path: str, accept: str, kind: str
-) -> None:
+def test_metrics_have_the_requested_format(url: str, path: str, accept: str, kind: str) -> None:
     answer = httpx.get(f"{url}{path}", headers={"accept": accept}).raise_for_status()
     assert answer.headers["content-type"].split(";")[0] == kind
     if kind == "application/json":
@@ -185,7 +183,7 @@ def test_metrics_come_in_the_format_that_is_asked_for(
         assert answer.text.endswith("# EOF\n")
 
 
-def test_another_sites_page_can_neither_reset_nor_read(server: LiveServer, url: str) -> None:
+def test_pages_of_other_sites_can_neither_reset_nor_read(server: LiveServer, url: str) -> None:
     server.send(1)
     until(lambda: metrics(url)["requests"]["ok"] >= 1)
     for method, headers in (
@@ -217,7 +215,7 @@ def tell(board: Board, event: Event, time_s: float = 0.0, cell: int | None = Non
 
 
 def filled_board() -> Board:
-    """A board in the middle of a sweep on a machine with a GPU, with some of everything."""
+    """A board in the middle of a sweep on a machine with a GPU, with data for every metric."""
     board = Board(None)
     config = {"backend": "noop", "batch": "32"}
     tell(board, SweepStarted("s", cells=4))
@@ -233,7 +231,7 @@ def filled_board() -> Board:
     tell(board, ProgressMade(done=20, share=0.2, pairs_per_s=30.0, p50_ms=5.0), 22.0, 2)
     for second in (1, 2):
         distribution = pb.Distribution(count=2, mean=5, p50=5, p95=6, p99=7)
-        told = pb.Metrics(
+        message = pb.Metrics(
             since_reset_s=second,
             requests_ok=10 * second,
             requests_failed={"INTERNAL": second},
@@ -246,12 +244,12 @@ def filled_board() -> Board:
             queue_sum_ms=20.0 * second,
             device_memory_mb=10,
         )
-        told.tokenize_ms.CopyFrom(distribution)
-        board.sample(told, (GpuUse(0, "GPU", 0.5, 100.0, 1000.0),), 21.0 + second)
+        message.tokenize_ms.CopyFrom(distribution)
+        board.sample(message, (GpuUse(0, "GPU", 0.5, 100.0, 1000.0),), 21.0 + second)
     return board
 
 
-def test_the_grafana_dashboard_asks_for_metrics_that_exist() -> None:
+def test_the_grafana_dashboard_uses_existing_metrics() -> None:
     text, _ = exposition(filled_board(), "")
     exported = {
         sample.name
@@ -265,7 +263,7 @@ def test_the_grafana_dashboard_asks_for_metrics_that_exist() -> None:
     assert asked <= exported
 
 
-def test_a_board_counts_intervals_time_left_and_from_a_reset_on() -> None:
+def test_a_board_computes_intervals_time_left_and_counts_since_a_reset() -> None:
     board = filled_board()
     assert board.last is not None
     interval = board.last.interval
@@ -273,22 +271,22 @@ def test_a_board_counts_intervals_time_left_and_from_a_reset_on() -> None:
     assert interval.mean_ms("queue") == 2.0
     assert board.status == "measuring"
     assert board.cell_share() == 0.2
-    assert board.time_left_s(25.0) == 15.0  # two of ten seconds each, five of them are over
+    assert board.time_left_s(25.0) == 15.0  # two cells of ten seconds each, minus five seconds
     shown = document(board, 23.0)
     assert shown["sweep"]["results"][0]["throughput/pairs_per_s"] == 100.0
     assert shown["client"]["failed"] == {"UNAVAILABLE": 1}
     json.dumps(shown)
-    board.reset()  # while a cell is measured: the server itself is left alone
+    board.reset()  # while a cell is measured, the server is not reset
     assert (board.totals.pairs, board.failed, len(board.windows)) == (0, {}, 0)
     after = pb.Metrics(since_reset_s=3, requests_ok=31, requests_failed={"INTERNAL": 3}, pairs=250)
     board.sample(after, (), 24.0)
     assert (board.totals.requests_ok, board.totals.pairs) == (11, 90)
     assert board.failed == {"INTERNAL": 1}
-    board.sample(pb.Metrics(since_reset_s=0.5, pairs=7), (), 25.0)  # reset by somebody else
+    board.sample(pb.Metrics(since_reset_s=0.5, pairs=7), (), 25.0)  # reset by another client
     assert board.totals.pairs == 7
 
 
-def test_what_a_cell_counts_stands_at_its_charts() -> None:
+def test_charts_and_tiles_show_the_unit_of_the_cell() -> None:
     board = Board(None)
     headings = [chart.heading(board) for chart in CHARTS]
     assert headings[0] == "Throughput, pairs/s"
@@ -307,7 +305,7 @@ def test_credentials_of_the_configuration_are_not_shown() -> None:
     assert board.settings == {"tracker": "mlflow", "tracker.uri": "https://***@host/x"}
 
 
-def test_the_journal_is_read_by_whole_lines(tmp_path: Path) -> None:
+def test_the_journal_is_read_in_complete_lines(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     reader, journal = JournalReader(path), FileJournal(path, cell=3)
     assert list(reader.new()) == []
@@ -325,14 +323,14 @@ def test_the_journal_is_read_by_whole_lines(tmp_path: Path) -> None:
     assert list(reader.new()) == [Recorded(StageStarted("measuring"), 5.0, None)]
 
 
-def test_lines_that_are_broken_or_of_another_version_are_skipped(tmp_path: Path) -> None:
+def test_invalid_lines_and_lines_of_other_versions_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     journal, board = FileJournal(path), Board(None)
     journal.write(SweepStarted("s", cells=2))
     with path.open("ab") as file:
         file.write(encode(CellStarted("lost", {}), 0.0, 0).encode()[:40] + b"\n")
         file.write(b'{"time_s": 1, "event": "OfTheFuture"}\n\xff\x00\n\n[]\n')
-    FileJournal(path, 0).write(CellEnded("finished", None, {}))  # of the cell that was lost
+    FileJournal(path, 0).write(CellEnded("finished", None, {}))  # of the cell whose start was lost
     journal.write(CellStarted("of no cell", {}))
     FileJournal(path, 1).write(CellStarted("kept", {}))
     watcher = Watcher(board, path)
@@ -341,7 +339,7 @@ def test_lines_that_are_broken_or_of_another_version_are_skipped(tmp_path: Path)
     assert [row.label for row in board.cells.values()] == ["kept"]
 
 
-def test_a_server_that_says_that_it_stops_is_not_missed() -> None:
+def test_a_server_that_announces_its_stop_is_not_disconnected() -> None:
     board = filled_board()
     board.disconnected(lost=True)
     assert board.status == "disconnected"
@@ -351,10 +349,10 @@ def test_a_server_that_says_that_it_stops_is_not_missed() -> None:
     assert (board.status, board.ended) == ("ended", "ended; report: r.md")
 
 
-# Its process
+# The dashboard process
 
 
-def test_a_taken_port_gives_way_and_the_process_ends_with_its_parent(tmp_path: Path) -> None:
+def test_a_taken_port_is_replaced_and_the_process_ends_with_its_parent(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         dashboard = WebDashboard("web", "127.0.0.1", port, False)
@@ -366,17 +364,17 @@ def test_a_taken_port_gives_way_and_the_process_ends_with_its_parent(tmp_path: P
         assert metrics(address)["status"] == "waiting"
         dashboard.close()
     assert metrics(address)["status"] == "not up yet"
-    assert list(tmp_path.iterdir()) == []  # no log of a process that had nothing to say
+    assert list(tmp_path.iterdir()) == []  # an empty log is removed
 
 
-def test_one_that_cannot_start_says_why(tmp_path: Path) -> None:
-    dashboard = WebDashboard("web", "203.0.113.1", 8080, False)  # no address of ours
+def test_a_dashboard_that_cannot_start_reports_the_reason(tmp_path: Path) -> None:
+    dashboard = WebDashboard("web", "203.0.113.1", 8080, False)  # not an address of this machine
     dashboard.start(tmp_path / JOURNAL_FILE)
     with pytest.raises(DashboardError, match=r"dashboard\.host=203\.0\.113\.1 is no address"):
         dashboard.ready()
 
 
-# People
+# The page in a browser
 
 
 @pytest.fixture(scope="module")
@@ -401,13 +399,15 @@ WATCH_SHIFTS = """
 
 @contextlib.contextmanager
 def opened(browser: Browser, url: str, width: int = 1280, scheme: Any = "light") -> Iterator[Page]:
-    """The page once its curves are drawn; no error in its console, no request to elsewhere."""
+    """The page with drawn charts; checks that it logs no error and uses no other host."""
     context = browser.new_context(
         viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
     )
     page = context.new_page()
     trouble: list[str] = []
-    page.on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
+    page.on(
+        "console", lambda message: trouble.append(message.text) if message.type == "error" else None
+    )
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.on("request", lambda asked: trouble.append(asked.url) if is_outside(asked.url) else None)
     page.add_init_script(WATCH_SHIFTS)
@@ -423,7 +423,7 @@ def is_outside(address: str) -> bool:
 
 
 def tile(page: Page, label: str) -> str:
-    """The text of one tile's figure."""
+    """The value shown in a tile."""
     return page.locator(".tile", has_text=label).locator("strong").inner_text()
 
 
@@ -431,14 +431,16 @@ def requests(page: Page) -> int:
     return int(tile(page, "Requests").replace(",", ""))
 
 
-def says(page: Page, words: str, seconds: float = 20) -> None:
-    page.locator("[role=status]", has_text=words).wait_for(timeout=seconds * 1e3)
+def wait_for_status(page: Page, text: str, seconds: float = 20) -> None:
+    page.locator("[role=status]", has_text=text).wait_for(timeout=seconds * 1e3)
 
 
-def test_figures_move_and_reset_zeroes_them(server: LiveServer, url: str, browser: Browser) -> None:
+def test_figures_update_and_a_reset_zeroes_them(
+    server: LiveServer, url: str, browser: Browser
+) -> None:
     httpx.post(f"{url}/reset")
     with opened(browser, url) as page:
-        says(page, f"connected to {server.address}")
+        wait_for_status(page, f"connected to {server.address}")
         assert page.locator(".chart svg").count() >= 6
         server.send(7)
         until_page(page, lambda: tile(page, "Requests") == "7")
@@ -450,7 +452,7 @@ def test_figures_move_and_reset_zeroes_them(server: LiveServer, url: str, browse
         assert "INVALID_ARGUMENT" in errors.inner_text()
         moved = "[data-chart=throughput] svg"
         until_page(page, lambda: page.locator(moved).inner_html() != before)
-        # By keyboard: the first thing to reach is the button that starts anew
+        # With the keyboard, the first element to reach is the reset button
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.innerText") == "Reset"
         page.keyboard.press("Enter")
@@ -460,34 +462,34 @@ def test_figures_move_and_reset_zeroes_them(server: LiveServer, url: str, browse
 
 
 def until_page(page: Page, condition: Callable[[], object], seconds: float = 20) -> None:
-    """Like `until`, while the page's own events go on."""
+    """Like `until`, but lets the page handle its events meanwhile."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, page.locator("body").inner_text()
         page.wait_for_timeout(100)
 
 
-def test_a_server_that_goes_shows_and_comes_back_by_itself(
+def test_the_page_shows_a_lost_server_and_reconnects(
     server: LiveServer, url: str, browser: Browser
 ) -> None:
     with opened(browser, url) as page:
         begun = time.monotonic()
         server.stop()
-        assert time.monotonic() - begun < 20  # its 25 s are not for those who only watch
-        says(page, f"disconnected from {server.address}")
+        assert (
+            time.monotonic() - begun < 20
+        )  # stopping does not wait 25 s for a client that only watches
+        wait_for_status(page, f"disconnected from {server.address}")
         assert metrics(url)["status"] == "disconnected"
         assert "crossbench_up 0.0" in httpx.get(f"{url}/metrics/prometheus").text
         assert "crossbench_pairs_total" not in httpx.get(f"{url}/metrics/prometheus").text
         server.start()
-        says(page, f"connected to {server.address}")
+        wait_for_status(page, f"connected to {server.address}")
         server.send(2)
         until_page(page, lambda: tile(page, "Requests") == "2")
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_it_fits_the_screen_in_the_theme_that_is_wanted(
-    url: str, browser: Browser, width: int
-) -> None:
+def test_the_page_fits_the_screen_in_each_theme(url: str, browser: Browser, width: int) -> None:
     with opened(browser, url, width, "dark") as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         if width > 1000:
@@ -505,7 +507,7 @@ def test_it_fits_the_screen_in_the_theme_that_is_wanted(
 
 
 @pytest.mark.slow
-def test_a_sweep_is_shown_and_its_picture_taken(
+def test_a_sweep_is_shown_and_a_screenshot_taken(
     tmp_path: Path, seeded_model: ModelFolder, browser: Browser
 ) -> None:
     command: Sequence[str] = [
@@ -519,17 +521,17 @@ def test_a_sweep_is_shown_and_its_picture_taken(
     found = re.search(r"dashboard: (http://\S+)", sweep.stderr.readline())
     assert found
     with opened(browser, found[1]) as page:
-        says(page, "cell 1 of 2: measuring", 40)
+        wait_for_status(page, "cell 1 of 2: measuring", 40)
         until_page(page, lambda: tile(page, "Throughput") not in ("–", "0"))
         first = requests(page)
         until_page(page, lambda: requests(page) > first)
         until_page(page, lambda: "client" in page.locator(".tile").first.inner_text())
         assert metrics(found[1])["config"]["batch"] == "4"
-        # A reset here is the page's own: the cell's numbers are the server's
+        # A reset of the page does not change the measured cell
         before = requests(page)
-        page.get_by_role("button", name="Start the counters").click()
+        page.get_by_role("button", name="Reset the counters").click()
         until_page(page, lambda: requests(page) < before)
-        says(page, "ended; report:", 60)
+        wait_for_status(page, "ended; report:", 60)
         cells = page.get_by_role("region").filter(has_text="pytorch int4").first.inner_text()
         assert "finished" in cells
         assert "unsupported" in cells

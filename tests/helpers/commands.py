@@ -1,4 +1,4 @@
-"""The user's own commands as processes, and what they leave behind."""
+"""Run the commands of users as processes, and read their results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 QUICK = ("max_seconds=1", "warmup_requests=1", "dataset.queries=4", "dataset.passages_per_query=40")
 
-QUIET = ("dashboard=none",)  # which costs a second, and is tested elsewhere
+QUIET = ("dashboard=none",)  # the dashboard takes a second to start, and has its own tests
 
 
 def crossbench(
@@ -32,13 +32,13 @@ def start(
     )
 
 
-def read_until(process: subprocess.Popen[str], words: str) -> str:
-    """Lines of standard error up to the one with these words."""
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """Read standard error up to the first line that contains `text`; return that line."""
     assert process.stderr is not None
     for line in process.stderr:
-        if words in line:
+        if text in line:
             return line
-    raise AssertionError(f"{words!r} never came")
+    raise AssertionError(f"{text!r} was not printed")
 
 
 def the_sweep(outputs: Path) -> Path:

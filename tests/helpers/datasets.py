@@ -1,4 +1,4 @@
-"""Data sets as conf/ has them, small ones in files, and what their warnings say."""
+"""Data sets with the settings of conf/, small data sets in files, and checks of their warnings."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def load_msmarco(path: Path, **changes: Any) -> LoadedDataset:
     return from_conf("msmarco", path=str(path), **changes).load(None, 0)
 
 
-def tells(loaded: LoadedDataset, *patterns: str) -> None:
-    """Each pattern is found in a warning of its own, and there are no other warnings."""
+def expect_notes(loaded: LoadedDataset, *patterns: str) -> None:
+    """Check that each pattern matches a warning and that there are no other warnings."""
     for pattern in patterns:
         assert [text for text in loaded.warnings if re.search(pattern, text)], loaded.warnings
     assert len(loaded.warnings) == len(patterns), loaded.warnings

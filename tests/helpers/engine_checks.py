@@ -1,4 +1,4 @@
-"""What every engine that computes the encoder itself must keep: used by its test module."""
+"""Models, batches and reference scores that the tests of all engines share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
 REAL_MODEL = SHARED / "models/minilm-l6-dl19"
 LENGTHS = (7, 33, 12, 12, 5, 64, 21, 3, 33, 50)
-WORDS = 200  # ids below it are words of the tiny model; 0 is padding
+WORDS = 200  # the tiny model's ids below it are words; 0 is padding
 
 
 def backend(
@@ -32,7 +32,7 @@ def backend(
     device: str = "cpu",
     **options: object,
 ) -> object:
-    """The backend of conf/backend/<name>.yaml, loaded with two threads."""
+    """Return the loaded backend of conf/backend/<name>.yaml, with two threads."""
     config = OmegaConf.merge(node_of(name), options)
     deployment = Deployment(model, Quant(quant), device, 2, cache_dir)
     made = instantiate(config, _partial_=True)(deployment=deployment)
@@ -41,7 +41,7 @@ def backend(
 
 
 def node_of(name: str) -> DictConfig:
-    """conf/backend/<name>.yaml over those that it builds on."""
+    """Return conf/backend/<name>.yaml merged over the files in its defaults list."""
     node = OmegaConf.load(ROOT / "conf/backend" / f"{name}.yaml")
     assert isinstance(node, DictConfig)
     bases = [node_of(base) for base in node.pop("defaults", []) if isinstance(base, str)]
@@ -51,7 +51,7 @@ def node_of(name: str) -> DictConfig:
 
 
 def tiny_model(folder: Path, family: str = "bert", seed: int = 0) -> ModelFolder:
-    """A random two-layer cross-encoder in the Hugging Face layout, its weights wide."""
+    """Write a random two-layer cross-encoder with a large weight spread, in Hugging Face layout."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -104,14 +104,14 @@ def tiny_model(folder: Path, family: str = "bert", seed: int = 0) -> ModelFolder
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": "[PAD]",
     }
-    if family == "roberta":  # which has one type
+    if family == "roberta":  # it has only one token type
         settings["model_input_names"] = ["input_ids", "attention_mask"]
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return read_folder(folder, "tiny", 128)
 
 
 def tiny_batch(lengths: tuple[int, ...] = LENGTHS, types: bool = True) -> TokenBatch:
-    """Random sequences of these lengths; the second half of each has type 1."""
+    """Return random sequences of these lengths; the second half of each has type 1."""
     random = np.random.default_rng(len(lengths))
     ids = random.integers(4, WORDS, sum(lengths)).astype(np.int32)
     halves = [np.arange(length) >= length // 2 for length in lengths]
@@ -121,7 +121,7 @@ def tiny_batch(lengths: tuple[int, ...] = LENGTHS, types: bool = True) -> TokenB
 
 @cache
 def real_pairs(count: int = 6) -> list[Pair]:
-    """Pairs of MS MARCO text spread over the queries, good and bad; skips where they are absent."""
+    """Return MS MARCO pairs of all ranks, spread over the queries; skip the test without them."""
     if not REAL_MODEL.is_dir():
         pytest.skip(f"no real model and text: {SHARED} is absent")
     data = SHARED / "data/msmarco-dl19"
@@ -136,7 +136,7 @@ def real_pairs(count: int = 6) -> list[Pair]:
 
 @cache
 def real_batch(count: int = 12) -> TokenBatch:
-    """Pairs of MS MARCO text, tokenised whole; skips where they are absent."""
+    """Return tokenised MS MARCO pairs; skip the test if the data is absent."""
     tokenizer = PairTokenizer(real_model())
     return tokenizer.encode_pairs(real_pairs(count)).batch
 
@@ -148,7 +148,7 @@ def real_model() -> ModelFolder:
 
 
 def reference(model: ModelFolder, batch: TokenBatch) -> Float32Array:
-    """transformers' own fp32 forward over the padded batch, float32 (n,)."""
+    """Return the scores of transformers' fp32 forward pass on the padded batch, float32 (n,)."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -168,8 +168,8 @@ def pick(batch: TokenBatch, *indices: int) -> TokenBatch:
     return batch.select(np.array(indices, dtype=np.intp))
 
 
-def in_company(engine: object, batch: TokenBatch, index: int) -> list[float]:
-    """The score of one sequence alone, among the longest others, and among the shortest."""
+def scores_in_batches(engine: object, batch: TokenBatch, index: int) -> list[float]:
+    """Return a sequence's score alone, with the longest others, and with the shortest others."""
     infer = engine.infer  # type: ignore[attr-defined]
     others = [i for i in np.argsort(batch.lengths, kind="stable") if i != index]
     alone = infer(pick(batch, index)).values[0]

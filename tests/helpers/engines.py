@@ -1,4 +1,4 @@
-"""Loaded backends with the options of their YAML."""
+"""Load a backend with the options of its YAML file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.helpers.plans import plan_of
 
 
 def backend(name: str, model: ModelFolder, cache_dir: Path, quant: Quant = Quant.FP32) -> Backend:
-    """A loaded backend with the options of its YAML."""
+    """Return a loaded backend with the options of its YAML file."""
     plan = plan_of(f"backend={name}", cache_dir=cache_dir)
     made: Backend = plan.backend.build(deployment=Deployment(model, quant, "cpu", 2, cache_dir))
     made.load_model()

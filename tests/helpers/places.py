@@ -1,4 +1,4 @@
-"""Where the checkout and the data beside it are."""
+"""The paths of the checkout and of the data next to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans and configs composed from the real conf/, as a command line composes them."""
+"""Compose plans and configs from the real conf/, like a command line does."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from crossbench.settings.schema import register
 
 
 def config_of(*overrides: str) -> CellConfig:
-    """What these overrides compose."""
+    """Compose the config of these overrides."""
     register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return composed_config(compose("config", overrides=list(overrides)))
 
 
 def plan_with(settings: CellSettings, config: CellConfig | None = None) -> CellPlan:
-    """The default plan with these plain values, for parts that need no more of it."""
+    """Return the default plan with these plain values."""
     plan = plan_of(cache_dir=settings.cache_dir)
     return dataclasses.replace(plan, settings=settings, config=config or plan.config)
 
 
 def plan_of(*overrides: str, cache_dir: Path) -> CellPlan:
-    """The plan of what these overrides compose."""
+    """Return the plan of these overrides."""
     return make_plan(config_of(*overrides, f"cache_dir={cache_dir}"))
 
 
 def with_nodes(config: CellConfig, **nodes: Mapping[str, object]) -> CellConfig:
-    """The config with these root keys in place of its own."""
+    """Return the config with these root keys replaced."""
     return CellConfig({**config.document, **nodes})

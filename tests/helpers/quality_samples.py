@@ -1,4 +1,4 @@
-"""A small sample of judged lists and the settings of a cell that checks it."""
+"""A small sample of judged lists, and the settings of a cell that checks it."""
 
 from __future__ import annotations
 

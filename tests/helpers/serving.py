@@ -1,4 +1,4 @@
-"""A real server in the test's own process, for tests that talk gRPC to it."""
+"""A real server in the test process, for tests that send gRPC requests."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def in_process(backend: Backend, idle_seconds: float | None = None) -> Replica:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for what must come, for as long as a machine with much else to do may need."""
+    """Wait for a condition, with a timeout that suffices on a busy machine."""
     end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "the condition never came true"
@@ -83,7 +83,7 @@ async def serving(
     own_peak: PeakRss | None = None,
     **changes: object,
 ) -> AsyncIterator[str]:
-    """A started server over these replicas; yields HOST:PORT. `changes` are settings' fields."""
+    """Start a server with these replicas and yield HOST:PORT. `changes` are settings."""
     settings = dataclasses.replace(SETTINGS, **changes)  # type: ignore[arg-type]
     workers = [item if isinstance(item, Replica) else Replica(item, item) for item in replicas]
     for worker in workers:

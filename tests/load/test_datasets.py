@@ -1,4 +1,4 @@
-"""Data sets: MS MARCO's lengths, TREC files, the hub's schema, and what malformed ones say."""
+"""Data sets: lengths of synthetic text, TREC files, the MS MARCO schema, and malformed files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def any_tokenizer(
     return PairTokenizer(read_folder(path, "bert", 512))
 
 
-def test_synthetic_lengths_are_ms_marcos(any_tokenizer: PairTokenizer) -> None:
+def test_synthetic_lengths_follow_ms_marco(any_tokenizer: PairTokenizer) -> None:
     loaded: LoadedDataset = from_conf("synthetic").load(any_tokenizer, 42)
     queries = [item.query for item in loaded.lists]
     passages = [passage for item in loaded.lists for passage in item.passages]
@@ -61,7 +61,7 @@ def test_synthetic_lengths_are_ms_marcos(any_tokenizer: PairTokenizer) -> None:
     tokens = any_tokenizer.count(passages).sum()
     per_word = tokens / sum(len(passage.split()) for passage in passages)
     assert 1.15 < per_word < 1.45
-    # A measurement that ends early has sent the right lengths too.
+    # The lengths must also be representative if a measurement ends early
     early = summarise(any_tokenizer.count([p for item in loaded.lists[:5] for p in item.passages]))
     assert early.mean == pytest.approx(PASSAGES.mean, rel=0.05)
     assert not length_warnings(summarise(any_tokenizer.count(queries)), early)
@@ -89,7 +89,7 @@ def test_synthetic_passages_of_given_lengths(tokenizer: PairTokenizer) -> None:
             SyntheticDataset("synthetic", 3, 4, passage_tokens=wrong).load(tokenizer, 0)
 
 
-def test_synthetic_lengths_hold_for_a_tokenizer_that_counts_otherwise(
+def test_synthetic_lengths_are_exact_for_a_tokenizer_with_other_counts(
     seeded_model: ModelFolder, tmp_path: Path
 ) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -117,12 +117,12 @@ def test_synthetic_lengths_hold_for_a_tokenizer_that_counts_otherwise(
     assert sent.mean == pytest.approx(PASSAGES.mean, rel=0.1)
 
 
-def test_far_lengths_are_warned_of() -> None:
+def test_unusual_lengths_give_a_warning() -> None:
     usual = summarise([7] * 10), summarise([82] * 5 + [71] * 6)
     assert length_warnings(*usual) == []
     long = length_warnings(summarise([7]), summarise([300, 310]))
     assert len(long) == 1
-    assert "Passages are 305.0 tokens long" in long[0]
+    assert "Passages have 305.0 tokens on average" in long[0]
     with pytest.raises(ValueError, match="no lengths"):
         summarise([])
 
@@ -138,7 +138,7 @@ def trec(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_trec_in_the_runs_order_with_judgements(
+def test_trec_candidates_in_the_order_of_the_run_with_judgements(
     trec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = load_trec(trec).lists
@@ -152,7 +152,7 @@ def test_trec_in_the_runs_order_with_judgements(
     assert len(load_trec(trec, limit=1).lists) == 1
 
 
-def test_trec_with_judgements_only_or_a_run_only(trec: Path) -> None:
+def test_trec_with_only_judgements_or_only_a_run(trec: Path) -> None:
     (trec / "qrels.txt").rename(trec / "elsewhere")
     assert load_trec(trec).lists[0].relevance is None
     (trec / "elsewhere").rename(trec / "qrels.txt")
@@ -180,13 +180,13 @@ def test_trec_with_judgements_only_or_a_run_only(trec: Path) -> None:
         ("run.second.txt", "q1 Q0 d1 1 9.5 x\n", "several run files"),
     ],
 )
-def test_malformed_trec_files_are_named(trec: Path, name: str, text: str, message: str) -> None:
+def test_errors_name_malformed_trec_files(trec: Path, name: str, text: str, message: str) -> None:
     (trec / name).write_text(text)
     with pytest.raises(DatasetError, match=message):
         load_trec(trec)
 
 
-def test_missing_trec_files_are_named(trec: Path) -> None:
+def test_errors_name_missing_trec_files(trec: Path) -> None:
     with pytest.raises(DatasetError, match=r"give dataset\.path=DIR"):
         load_trec(None)
     with pytest.raises(DatasetError, match="does not exist"):
@@ -222,7 +222,7 @@ def test_ms_marco_from_parquet(tmp_path: Path) -> None:
     assert len(load_msmarco(tmp_path, limit=2).lists) == 2
 
 
-def test_malformed_ms_marco_is_named(tmp_path: Path) -> None:
+def test_errors_name_malformed_ms_marco_files(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no parquet file"):
         load_msmarco(tmp_path)
     path = tmp_path / "a.parquet"
@@ -237,14 +237,14 @@ def test_malformed_ms_marco_is_named(tmp_path: Path) -> None:
         load_msmarco(path)
 
 
-def test_ms_marco_without_a_network_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_of_a_failed_download_says_what_to_do(tmp_path: Path) -> None:
     code = (
         "from crossbench.load.datasets import MsMarcoDataset;"
         "MsMarcoDataset('msmarco', None, 'microsoft/ms_marco', 'v1.1', 'test', 1).load(None, 0)"
     )
     repo = str(REPO)
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "PYTHONPATH": repo}
-    offline = {"HF_HUB_OFFLINE": "1"}  # so that the library does not try for minutes
+    offline = {"HF_HUB_OFFLINE": "1"}  # prevents retries that take minutes
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **nowhere, **offline},
@@ -253,7 +253,7 @@ def test_ms_marco_without_a_network_says_what_to_do(tmp_path: Path) -> None:
         timeout=100,
     )
     last = done.stderr.strip().splitlines()[-1]
-    expected = "cannot fetch" if importlib.util.find_spec("datasets") else "crossbench[hub]"
+    expected = "cannot download" if importlib.util.find_spec("datasets") else "crossbench[hub]"
     assert "DatasetError" in last
     assert expected in last
     assert "dataset.path=FILE" in last
@@ -267,7 +267,7 @@ def test_real_data(shared: Path) -> None:
     assert [item.query for item in same.lists] == [item.query for item in real.lists]
 
 
-def test_datasets_are_values() -> None:
+def test_datasets_compare_by_value() -> None:
     trec = from_conf("trec", path="here")
     assert replace(trec, limit=3) == from_conf("trec", path="here", limit=3)
     assert isinstance(from_conf("msmarco"), MsMarcoDataset)

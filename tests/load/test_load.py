@@ -1,4 +1,4 @@
-"""Loads and the sender against a real server: what is due when, and what a cell is then called."""
+"""Loads and the sender with a real server: due times, stopping, and names of cells."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def make_sender(
 
 
 async def send_at(sender: Sender, times_s: list[float]) -> None:
-    """An open loop: each request at its time, whatever comes back."""
+    """An open loop, which sends requests at fixed times without waiting for replies."""
     async with asyncio.TaskGroup() as in_flight:
         for due_s in times_s:
             if not await sender.wait_until(due_s):
@@ -61,7 +61,7 @@ async def send_at(sender: Sender, times_s: list[float]) -> None:
 async def drive_slow(
     model: ModelFolder, drive: Callable[[Sender], Any], stop: Stop
 ) -> list[RequestRecord]:
-    """What `drive` does to a server that takes SLOW_S for each request, one after the other."""
+    """Run `drive` with a server that takes SLOW_S per request and handles one at a time."""
     async with (
         serving([Slow("slow", deployment(model, model.path))]) as address,
         InferenceClient(address) as client,
@@ -73,7 +73,7 @@ async def drive_slow(
 
 
 def test_latency_counts_from_when_a_request_was_due(seeded_model: ModelFolder) -> None:
-    """Four requests at once, one of them held back by its load; the last waits for three others."""
+    """Four requests at once, one of which is sent late. The last one waits for three others."""
 
     async def drive(sender: Sender) -> None:
         async with asyncio.TaskGroup() as in_flight:
@@ -106,8 +106,8 @@ def test_an_open_loop_does_not_wait_for_replies(seeded_model: ModelFolder) -> No
     ("stop", "sent"),
     [
         (Stop(2, 60), 2),
-        (Stop(100, 0.05), 3),  # those due in the first 50 ms
-        (Stop(100, 1e-9), 1),  # the first may always be sent
+        (Stop(100, 0.05), 3),  # the requests due in the first 50 ms
+        (Stop(100, 1e-9), 1),  # the first request may always be sent
     ],
 )
 def test_an_open_loop_stops(stop: Stop, sent: int, seeded_model: ModelFolder) -> None:
@@ -115,7 +115,9 @@ def test_an_open_loop_stops(stop: Stop, sent: int, seeded_model: ModelFolder) ->
     started_s = time.monotonic()
     records = asyncio.run(drive_slow(seeded_model, lambda sender: send_at(sender, times_s), stop))
     assert len(records) == sent
-    assert time.monotonic() - started_s < 20  # nobody waits for what will not be sent
+    assert (
+        time.monotonic() - started_s < 20
+    )  # the load does not wait for requests that it may not send
 
 
 def test_an_interruption_ends_a_wait(seeded_model: ModelFolder) -> None:
@@ -136,9 +138,9 @@ def test_an_interruption_ends_a_wait(seeded_model: ModelFolder) -> None:
 
 
 @pytest.mark.parametrize("loop", ["open", "closed"])
-def test_a_server_that_is_gone_ends_every_load(loop: str) -> None:
+def test_an_unreachable_server_ends_every_load(loop: str) -> None:
     async def run() -> Sender:
-        async with InferenceClient("127.0.0.1:9") as client:  # nobody listens on `discard`
+        async with InferenceClient("127.0.0.1:9") as client:  # no server listens on this port
             sender = make_sender(client, Stop(10**9, 600))
             if loop == "open":
                 await send_at(sender, [number / 5 for number in range(1000)])
@@ -151,7 +153,7 @@ def test_a_server_that_is_gone_ends_every_load(loop: str) -> None:
     assert 3 < sender.records[-1].received_s < 30
 
 
-def test_requests_of_other_sizes_go_on_where_the_last_ended() -> None:
+def test_a_request_of_another_size_continues_after_the_last_one() -> None:
     requests = Requests(LISTS, 2)
     whole, spanning, rest = requests.take(), requests.take(3), requests.take(1)
     assert (whole.query, list(whole.passages)) == ("which river", ["one", "two"])
@@ -176,15 +178,15 @@ def test_a_cell_is_named_after_its_own_load() -> None:
     assert label(faster, ["load.rate"]) == "rate=9.0"
 
 
-def test_results_from_before_loads_named_their_cells() -> None:
-    """They are of the closed loop, and join those of today's."""
+def test_names_of_old_results_without_load_labels() -> None:
+    """Old results used the closed loop, and are grouped with new results of it."""
     today = config_of("backend=noop")
     before = {key: value for key, value in today.section("load").items() if key != "labels"}
     old = with_nodes(today, load=before)
     assert old.cell_id == today.cell_id
     assert full_label(old) == full_label(today) == "noop fp32 batch=32 concurrency=1"
     assert varying([old, today]) == []
-    # As MLflow has it
+    # The form in which MLflow stores lists
     flat = {"backend": "noop", "load": "constant", "load.labels": '["load"]'}
     assert load_labels(CellConfig(flat)) == ("load",)
 
@@ -200,12 +202,12 @@ def test_results_from_before_loads_named_their_cells() -> None:
         ("+load.rate=3", "does not take"),
     ],
 )
-def test_a_load_is_refused_before_anything_is_loaded(override: str, words: str) -> None:
+def test_an_invalid_load_is_rejected_before_a_model_is_loaded(override: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         check_config(config_of("backend=noop", override))
 
 
-def test_turns_are_those_of_the_servers_models() -> None:
+def test_the_model_order_uses_the_servers_models() -> None:
     served = ["large", "small"]
     assert RequestOptions("score", 1.0, None).model_order(served) == []
     assert RequestOptions("score", 1.0, ["small", None]).model_order(served) == ["small", "large"]

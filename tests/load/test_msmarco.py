@@ -1,4 +1,4 @@
-"""Parquet files in the schema of microsoft/ms_marco, as other tools write them."""
+"""Parquet files with the schema of microsoft/ms_marco, as various tools write them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crossbench.errors import DatasetError
-from tests.helpers.datasets import ROWS, load_msmarco, tells
+from tests.helpers.datasets import ROWS, expect_notes, load_msmarco
 
 
 def a_row(
@@ -26,7 +26,7 @@ def write(path: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
-def test_what_is_null_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_null_values_are_skipped_and_counted(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.parquet",
         a_row(["one", None, "", "two"], [0, 1, 0, None]),
@@ -45,17 +45,17 @@ def test_what_is_null_is_left_out_and_counted(tmp_path: Path) -> None:
     assert first.passage_ids == ("1-0", "1-3")
     assert second.relevance == (None, None)
     assert "None" not in repr([entry.passages for entry in loaded.lists])
-    tells(
+    expect_notes(
         loaded,
-        r"^6 rows without a query, an identifier or any passage left out",
-        r"^4 passages left out \(null or blank\)",
-        r"^3 passages with is_selected null",
+        r"^Skipped 6 rows with a null or blank query, identifier or passage list",
+        r"^Skipped 4 passages with a null or blank text",
+        r"^Sent 3 passages with is_selected null",
     )
-    with pytest.raises(DatasetError, match=r"nothing to send\. 1 row without a query"):
+    with pytest.raises(DatasetError, match=r"nothing to send\. Skipped 1 row with a null"):
         load_msmarco(write(path, a_row(query=None)))
 
 
-def test_passages_as_a_list_of_structs_are_the_same(tmp_path: Path) -> None:
+def test_a_list_of_structs_equals_a_struct_of_lists(tmp_path: Path) -> None:
     lists = load_msmarco(write(tmp_path / "a.parquet", *ROWS))
     structs = []
     for row in ROWS:
@@ -67,16 +67,16 @@ def test_passages_as_a_list_of_structs_are_the_same(tmp_path: Path) -> None:
         structs.append({**row, "passages": [*items, None]})
     loaded = load_msmarco(write(tmp_path / "b.parquet", *structs))
     assert loaded.digest == lists.digest
-    tells(lists, "4 passages left out")
-    tells(loaded, "8 passages left out")  # the null structs too
+    expect_notes(lists, "Skipped 4 passages")
+    expect_notes(loaded, "Skipped 8 passages")  # this includes the null structs
     first, _, second = structs[0]["passages"][:3]
     row = {**structs[0], "passages": [first, None, {**second, "passage_text": "last"}]}
     assert load_msmarco(write(tmp_path / "c.parquet", row)).lists[0].passage_ids == ("0-0", "0-2")
 
 
-def test_numbers_are_written_as_they_were_meant(tmp_path: Path) -> None:
+def test_numeric_identifiers_keep_their_form(tmp_path: Path) -> None:
     whole = load_msmarco(write(tmp_path / "a.parquet", a_row(query_id=7))).digest
-    # pandas makes floats of integers beside a null, and True of 1
+    # pandas turns integers into floats in a column with nulls, and 1 into True
     frame = pd.DataFrame([a_row([b"one", b"two"], [0.0, 1.0], b"query", 7.0)])
     frame.to_parquet(tmp_path / "b.parquet")
     for path in (
@@ -86,13 +86,13 @@ def test_numbers_are_written_as_they_were_meant(tmp_path: Path) -> None:
     ):
         loaded = load_msmarco(path)
         assert loaded.digest == whole
-        tells(loaded)
+        expect_notes(loaded)
     nan = pa.array([float("nan"), 7.0])
     rows = pa.Table.from_pylist([a_row(), a_row(selected=[0, 1])])
     pq.write_table(rows.set_column(1, "query_id", nan), tmp_path / "e.parquet")
     loaded = load_msmarco(tmp_path / "e.parquet")
     assert loaded.digest == whole
-    tells(loaded, "1 row without")
+    expect_notes(loaded, "Skipped 1 row with a null")
 
 
 @pytest.mark.parametrize(
@@ -111,18 +111,18 @@ def test_numbers_are_written_as_they_were_meant(tmp_path: Path) -> None:
         {"query": "query", "query_id": 1, "passages": {"passage_text": ["one"]}},
     ],
 )
-def test_other_types_are_refused_by_file_and_row(tmp_path: Path, row: dict[str, Any]) -> None:
+def test_errors_for_other_types_name_file_and_row(tmp_path: Path, row: dict[str, Any]) -> None:
     path = write(tmp_path / "a.parquet", row)
-    with pytest.raises(DatasetError, match=r"a\.parquet, row 0: not the schema"):
+    with pytest.raises(DatasetError, match=r"a\.parquet, row 0: the row does not have the schema"):
         load_msmarco(path)
 
 
-def test_one_identifier_with_two_contents_is_refused(tmp_path: Path) -> None:
+def test_an_identifier_with_two_contents_is_rejected(tmp_path: Path) -> None:
     sound = load_msmarco(write(tmp_path / "a.parquet", a_row())).digest
     write(tmp_path / "b.parquet", a_row())
     loaded = load_msmarco(tmp_path)
     assert loaded.digest == sound
-    tells(loaded, "1 row repeated word for word, used once")
+    expect_notes(loaded, r"^Skipped 1 repeated row\.")
     for other in (a_row(query="other"), a_row(["one", "three"]), a_row(selected=[1, 0])):
         write(tmp_path / "b.parquet", a_row(query_id=9), other)
         with pytest.raises(
@@ -145,7 +145,7 @@ def test_a_copy_of_the_hubs_folder(tmp_path: Path) -> None:
     (tmp_path / "v2.1/validation-0.parquet").unlink()
     loaded = load_msmarco(tmp_path, config="v2.1", split="validation", limit=9)
     assert [entry.query for entry in loaded.lists] == ["v2.1 train"]
-    tells(loaded, r"No file is of the split asked for; read: train-0\.parquet")
+    expect_notes(loaded, r"No file belongs to the requested split; .* instead: train-0\.parquet")
 
 
 def test_configurations_are_not_mixed(tmp_path: Path) -> None:
@@ -157,10 +157,10 @@ def test_configurations_are_not_mixed(tmp_path: Path) -> None:
     assert [entry.query for entry in load_msmarco(tmp_path, config="b").lists] == ["b"]
     (tmp_path / "only/v2.1").mkdir(parents=True)
     write(tmp_path / "only/v2.1/validation-0.parquet", a_row(query="q"))
-    tells(load_msmarco(tmp_path / "only"), r"Read is v2\.1")
+    expect_notes(load_msmarco(tmp_path / "only"), r"The data is of the configuration v2\.1")
 
 
-def test_a_git_lfs_pointer_is_named(tmp_path: Path) -> None:
+def test_a_git_lfs_pointer_gives_its_own_error(tmp_path: Path) -> None:
     file = tmp_path / "validation-0.parquet"
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(DatasetError, match=r"is a Git LFS pointer.*git lfs pull"):

@@ -1,4 +1,4 @@
-"""Texts of no tokens are refused, and a score never depends on its company."""
+"""Texts without tokens are rejected, and a score does not depend on the rest of its batch."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from tests.helpers.engine_checks import backend
 from tests.helpers.serving import noop, serving
 from tests.helpers.tiny_seeded import tiny_seeded
 
-NOTHING = "\u200b"  # a zero-width space: the tokenizer cleans it away
+NOTHING = "\u200b"  # a zero-width space, which the tokenizer removes
 RIVER = "what is a river"
 
 
 async def refusal(call: object) -> str:
-    """The words of a call that is refused as invalid."""
+    """Return the error message of a call that the server rejects as invalid."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call  # type: ignore[misc]
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, caught.value.details()
@@ -48,24 +48,24 @@ def embedder(folder: Path, pooling: str) -> ModelFolder:
 
 
 @pytest.mark.parametrize("pooling", ["lasttoken", "mean"])
-def test_an_embedder_refuses_a_text_of_no_tokens(pooling: str, tmp_path: Path) -> None:
+def test_an_embedder_rejects_a_text_without_tokens(pooling: str, tmp_path: Path) -> None:
     model = embedder(tmp_path, pooling)
 
     async def run() -> None:
         engine: Any = backend("packed", model, "fp32", tmp_path)
         async with serving([engine]) as address, InferenceClient(address) as client:
-            words = await refusal(client.embed(["a", "b", NOTHING, "c"]))
-            assert words.startswith("text 2 of texts ('\\u200b') has no tokens")
-            assert "Send other text, or leave it out" in words
-            words = await refusal(client.score(RIVER, ["a", "b", "c", NOTHING]))
-            assert words.startswith("text 3 of passages ('\\u200b') has no tokens")
+            message = await refusal(client.embed(["a", "b", NOTHING, "c"]))
+            assert message.startswith("text 2 of texts ('\\u200b') has no tokens")
+            assert "Send other text, or omit it" in message
+            message = await refusal(client.score(RIVER, ["a", "b", "c", NOTHING]))
+            assert message.startswith("text 3 of passages ('\\u200b') has no tokens")
             assert (await refusal(client.score(NOTHING, ["a"]))).startswith("text 0 of query (")
             pairs = [Pair(RIVER, "a"), Pair(RIVER, "b"), Pair(NOTHING, "a")]
-            words = await refusal(client.score_pairs(pairs))
-            assert words.startswith("text 2 of queries of pairs (")
+            message = await refusal(client.score_pairs(pairs))
+            assert message.startswith("text 2 of queries of pairs (")
             pairs[2] = Pair("b", NOTHING)
-            words = await refusal(client.score_pairs(pairs))
-            assert words.startswith("text 2 of passages of pairs (")
+            message = await refusal(client.score_pairs(pairs))
+            assert message.startswith("text 2 of passages of pairs (")
             alone = (await client.embed(["a"])).vectors[0]
             np.testing.assert_allclose(
                 (await client.embed(["b", "a"])).vectors[1], alone, atol=1e-5
@@ -75,24 +75,26 @@ def test_an_embedder_refuses_a_text_of_no_tokens(pooling: str, tmp_path: Path) -
     asyncio.run(run())
 
 
-def test_a_cross_encoder_refuses_a_pair_of_no_tokens_and_no_other(tmp_path: Path) -> None:
+def test_a_cross_encoder_rejects_only_the_pair_without_tokens(tmp_path: Path) -> None:
     model = tiny_seeded(tmp_path, special_tokens=False)
 
     async def run() -> None:
         async with serving([noop(model)]) as address, InferenceClient(address) as client:
-            words = await refusal(client.score(NOTHING, ["a", NOTHING * 80]))
-            assert words.startswith("text 1 of passages ('" + "\\u200b" * 60 + "'…) has no tokens")
-            words = await refusal(client.score_pairs([Pair("a", "b"), Pair(NOTHING, NOTHING)]))
-            assert words.startswith("text 1 of passages of pairs (")
-            # A pair in which one text has tokens is a sequence of its own
+            message = await refusal(client.score(NOTHING, ["a", NOTHING * 80]))
+            assert message.startswith(
+                "text 1 of passages ('" + "\\u200b" * 60 + "'…) has no tokens"
+            )
+            message = await refusal(client.score_pairs([Pair("a", "b"), Pair(NOTHING, NOTHING)]))
+            assert message.startswith("text 1 of passages of pairs (")
+            # A pair is valid if one of its texts has tokens
             assert (await client.score(RIVER, [NOTHING])).tokens == 4
 
     asyncio.run(run())
 
 
-def test_special_tokens_are_tokens(tmp_path: Path) -> None:
+def test_special_tokens_count_as_tokens(tmp_path: Path) -> None:
     model = tiny_seeded(tmp_path)
-    cut = dataclasses.replace(model, max_length=3)  # as many as a pair's special tokens
+    cut = dataclasses.replace(model, max_length=3)  # the number of a pair's special tokens
 
     async def run(model: ModelFolder) -> int:
         async with serving([noop(model)]) as address, InferenceClient(address) as client:
@@ -102,8 +104,8 @@ def test_special_tokens_are_tokens(tmp_path: Path) -> None:
     assert asyncio.run(run(cut)) == 6
 
 
-def test_remembered_tokens_are_checked_too(tmp_path: Path) -> None:
-    """With pipeline=infer the tokens come from a memory, filled before or by the request."""
+def test_cached_tokens_are_checked_too(tmp_path: Path) -> None:
+    """With pipeline=infer tokens come from the cache, filled in advance or by the request."""
     model = embedder(tmp_path, "mean")
 
     async def run() -> None:
@@ -116,7 +118,7 @@ def test_remembered_tokens_are_checked_too(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_data_set_with_a_text_of_no_tokens_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+def test_a_data_set_with_a_text_without_tokens_is_rejected_before_sending(tmp_path: Path) -> None:
     plain = tiny_seeded(tmp_path / "plain")
     bare = tiny_seeded(tmp_path / "bare", special_tokens=False)
     vectors = embedder(tmp_path / "vectors", "mean")
@@ -125,20 +127,20 @@ def test_a_data_set_with_a_text_of_no_tokens_is_refused_before_it_is_sent(tmp_pa
     query = dataclasses.replace(whole, query=NOTHING)
     both = dataclasses.replace(passage, query=NOTHING)
     for model, entry, task in (
-        (plain, both, Task.SCORE),  # special tokens are tokens
-        (bare, passage, Task.SCORE),  # the query's tokens are left of the pair
+        (plain, both, Task.SCORE),  # special tokens count as tokens
+        (bare, passage, Task.SCORE),  # the pair still has the query's tokens
         (bare, query, Task.SCORE),
         (vectors, whole, Task.SCORE),
-        (vectors, query, Task.EMBED),  # which sends no query
+        (vectors, query, Task.EMBED),  # embedding sends no query
     ):
         refuse_no_tokens([whole, entry], model, task)
-    for model, entry, task, words in (
+    for model, entry, task, message in (
         (bare, both, Task.SCORE, "passage p2 of query q1"),
         (vectors, passage, Task.SCORE, "passage p2 of query q1"),
         (vectors, passage, Task.EMBED, "passage p2 of query q1"),
         (vectors, query, Task.SCORE, "query q1"),
     ):
-        with pytest.raises(DatasetError, match=rf"^{words} has no tokens \('\\u200b'\)"):
+        with pytest.raises(DatasetError, match=rf"^{message} has no tokens \('\\u200b'\)"):
             refuse_no_tokens([whole, entry], model, task)
 
 
@@ -146,7 +148,7 @@ def test_a_data_set_with_a_text_of_no_tokens_is_refused_before_it_is_sent(tmp_pa
 async def service_of(
     model: ModelFolder, cache_dir: Path, name: str, *, remember: bool = False
 ) -> AsyncIterator[ModelService]:
-    """A running service over one engine."""
+    """Run a service with one engine."""
     engine: Any = backend(name, model, "fp32", cache_dir)
     replica = Replica(engine, engine)
     replica.load()
@@ -179,7 +181,7 @@ ODD = [
 
 
 def odd_texts(count: int, seed: int) -> list[str]:
-    """Texts of odd pieces in any order: of one piece, of a few, of hundreds, of one kind alone."""
+    """Return texts composed of unusual pieces: one, a few, hundreds, or repetitions of one."""
     random = np.random.default_rng(seed)
     texts = []
     for number in range(count):
@@ -200,10 +202,10 @@ def odd_texts(count: int, seed: int) -> list[str]:
         ("onnx", None),
     ],
 )
-def test_odd_texts_score_alone_as_in_company(
+def test_unusual_texts_have_the_same_score_alone_and_in_a_batch(
     name: str, pooling: str | None, tmp_path: Path
 ) -> None:
-    """The embedders' tokenizer adds no special tokens, so some texts have none and are refused."""
+    """The embedder's tokenizer adds no special tokens, so some texts are empty and rejected."""
     for library in {"openvino": ["openvino"], "onnx": ["onnx", "onnxruntime"]}.get(name, []):
         pytest.importorskip(library)
     model = tiny_seeded(tmp_path, special_tokens=pooling is None, pooling=pooling)

@@ -1,4 +1,4 @@
-"""Data sets that are kept between cells: the same texts and lengths as made anew, or made anew."""
+"""Cached data sets: they equal newly generated ones, and an invalid cache is ignored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crossbench.system.json_cache import cache_path, load_cached, save_cached
 
 @dataclass(frozen=True)
 class Counting(SyntheticDataset):
-    """A synthetic data set that counts how often its texts are made."""
+    """A synthetic data set that counts how often its texts are generated."""
 
     made: list[int] = field(default_factory=list)
 
@@ -49,7 +49,7 @@ def test_second_cell_has_the_same_texts_and_lengths(
     assert kept.query_tokens.mean == np.mean(counts)
 
 
-def test_what_texts_follow_from_is_in_the_key(
+def test_the_cache_key_contains_all_inputs_of_the_texts(
     kept: PreparedDataset, seeded_model: ModelFolder, tmp_path: Path, cache_dir: Path
 ) -> None:
     tiny = SeededModel("tiny", 1, 1, 32, 2, 64, 8000, 512, None).fetch(cache_dir)
@@ -92,11 +92,11 @@ def _of_another_digest(path: Path) -> None:
 @pytest.mark.parametrize(
     "spoil", [_cut, _empty, _changed, _of_another_program, _of_another_kind, _of_another_digest]
 )
-def test_broken_or_foreign_file_is_as_good_as_none(
+def test_a_broken_or_foreign_cache_file_is_ignored(
     kept: PreparedDataset, seeded_model: ModelFolder, tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
     files = [*tmp_path.iterdir()]
-    assert len(files) == 2  # the texts, and their lengths
+    assert len(files) == 2  # one file for the texts, one for their lengths
     for file in files:
         spoil(file)
     second = dataset()
@@ -107,7 +107,7 @@ def test_broken_or_foreign_file_is_as_good_as_none(
     assert third.made == []
 
 
-def test_file_under_the_name_of_another_key_does_not_count(tmp_path: Path) -> None:
+def test_a_cache_file_of_another_key_is_ignored(tmp_path: Path) -> None:
     one, other = cache_path(tmp_path, 1), cache_path(tmp_path, 2)
     save_cached(one, {"a": "ü\ud800"})
     assert load_cached(one) == {"a": "ü\ud800"}
@@ -115,7 +115,7 @@ def test_file_under_the_name_of_another_key_does_not_count(tmp_path: Path) -> No
     assert load_cached(other) is None
 
 
-def test_folder_that_cannot_be_written_costs_the_cache_alone(
+def test_an_unwritable_cache_folder_only_disables_the_cache(
     kept: PreparedDataset, seeded_model: ModelFolder, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()

@@ -1,4 +1,4 @@
-"""The catalogue of metrics: whole, the only place that types their names, and easy to add to."""
+"""The catalogue of metrics is complete, the only place with metric names, and easy to extend."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.helpers.places import REPO
 
 KNOWN = catalogue.BY_NAME.keys()
 STORED = REPO / "tests" / "data" / "sweep_of_schema_1"
-# Where metrics are computed, and described
+# Files that compute or describe metrics
 DESCRIBED = [REPO / "crossbench" / "measure" / name for name in ("catalogue.py", "metric.py")]
 COMPUTED = [
     *(path for path in (REPO / "crossbench" / "measure").glob("*.py") if path not in DESCRIBED),
@@ -43,7 +43,7 @@ TYPED = re.compile(r"[a-z]+/[a-z0-9_]+")
 
 
 def records() -> list[RequestRecord]:
-    """Fifty requests over five seconds, of varying length, one of them failed."""
+    """Return fifty requests over five seconds with varying lengths, one of which failed."""
     rng = np.random.default_rng(0)
     times = [(number / 10, number / 10 + rng.uniform(0.05, 0.2)) for number in range(50)]
     return [
@@ -57,7 +57,7 @@ def records() -> list[RequestRecord]:
 
 
 def lists() -> list[ScoredList]:
-    """Twelve judged lists of a dozen passages, scored with some noise."""
+    """Return twelve judged lists of twelve passages, with noisy scores."""
     rng = np.random.default_rng(0)
     found = []
     for number in range(12):
@@ -69,7 +69,7 @@ def lists() -> list[ScoredList]:
     return found
 
 
-def test_what_is_computed_is_in_the_catalogue() -> None:
+def test_all_computed_metrics_are_in_the_catalogue() -> None:
     info = pb.ServerInfo(models=[pb.ModelInfo(model_mb=1.0)])
     after = pb.Metrics(
         batches=2, batch_pairs=8, batch_tokens=80, tokens_computed=100, device_memory_peak_mb=1.0
@@ -86,7 +86,7 @@ def test_what_is_computed_is_in_the_catalogue() -> None:
         series = windows(records()).series(task).keys() - {"time_s"}
         assert {catalogue.live_name(name) for name in series} <= KNOWN
     assert emitted <= KNOWN
-    # Nor does it have any that nothing emits; these three are runner/measure.py's own
+    # Every metric of the catalogue is emitted; runner/measure.py emits these three
     assert {metric.name for metric in catalogue.METRICS} - emitted == {
         "startup/warmup_s",
         "harness/cores_used",
@@ -94,7 +94,7 @@ def test_what_is_computed_is_in_the_catalogue() -> None:
     }
 
 
-def test_stored_results_have_metrics_of_the_catalogue() -> None:
+def test_all_metrics_of_stored_results_are_in_the_catalogue() -> None:
     results = [load_result(folder) for folder in cell_folders(STORED)]
     assert len(results) == 2
     for result in results:
@@ -107,8 +107,8 @@ def test_stored_results_have_metrics_of_the_catalogue() -> None:
     }
 
 
-def test_names_that_are_typed_where_metrics_are_computed_are_in_the_catalogue() -> None:
-    """Also those that this machine never emits: device memory, recompilations."""
+def test_metric_names_in_the_code_that_computes_them_are_in_the_catalogue() -> None:
+    """This includes metrics that this machine never emits: device memory, recompilations."""
     found = 0
     for path in COMPUTED:
         for line, template in templates(ast.parse(path.read_text("utf-8"))):
@@ -130,14 +130,14 @@ def test_the_catalogue_is_consistent() -> None:
         assert metric.title
     for view in View:
         assert catalogue.shown(view), f"nothing is shown in {view}"
-    # These two tables have a place for these alone
+    # These two tables show only these metrics
     assert set(catalogue.shown(View.CELL_STAGES)) == set(catalogue.STAGE.values())
     assert {m.family for m in catalogue.shown(View.CELL_LATENCY)} == {"latency", "service"}
     for metric in catalogue.shown(View.MLFLOW_BEST):
         assert metric.better is not Better.NEITHER
 
 
-def test_how_values_are_written() -> None:
+def test_formatting_of_values() -> None:
     p95, change = catalogue.P95_LATENCY, catalogue.NDCG_AT_10_CHANGE
     assert (p95.heading, p95.label) == ("p95 (ms)", "p95 latency (ms)")
     assert (catalogue.PAIRS_PER_S.heading, catalogue.PAIRS_PER_S.label) == (
@@ -160,7 +160,7 @@ def test_how_values_are_written() -> None:
     assert Better.HIGHER.pick([3.0, 2.0]) == 3.0
 
 
-def test_the_catalogue_is_light() -> None:
+def test_the_catalogue_imports_nothing_heavy() -> None:
     code = (
         "import sys; import crossbench.measure.catalogue; "
         "print(sorted({'numpy', 'pandas', 'scipy', 'hydra', 'grpc'} & sys.modules.keys()))"
@@ -170,20 +170,20 @@ def test_the_catalogue_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_page_of_metrics_is_current() -> None:
+def test_the_generated_page_of_metrics_is_up_to_date() -> None:
     page = (REPO / "docs" / "metrics.md").read_text("utf-8")
     assert page == metrics_doc(), "docs/metrics.md is not current: run make metrics-doc"
     for name in KNOWN:
         assert page.count(f"| `{name}` ") == 1
 
 
-# Names that are typed
+# Detection of metric names in string literals
 
-ANY = "\0"  # stands in a template for what an f-string fills in
+ANY = "\0"  # placeholder for the fields of an f-string
 
 
 def templates(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """(line, text) of every string but docstrings, with ANY for what an f-string fills in."""
+    """Yield (line, text) of all strings except docstrings, with ANY for f-string fields."""
     skipped: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -199,7 +199,7 @@ def templates(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def is_name(template: str) -> bool:
-    """Whether a string has a metric's name in it, begins or ends one, or builds one."""
+    """Return whether a string contains, starts, ends or builds the name of a metric."""
     literals = [part for part in template.split(ANY) if part]
     words = re.compile(r"(?<![\w/.])[a-z]+/[a-z0-9_]+(?![\w/])")
     if any(found in KNOWN for part in literals for found in words.findall(part)):
@@ -238,11 +238,11 @@ def is_name(template: str) -> bool:
         ('x = f"outputs/{name}_ms.png"', False),
     ],
 )
-def test_what_counts_as_a_typed_name(source: str, is_one: bool) -> None:
+def test_detection_of_metric_names(source: str, is_one: bool) -> None:
     assert any(is_name(text) for _, text in templates(ast.parse(source))) is is_one
 
 
-def test_no_name_is_typed_but_where_it_is_computed_and_described() -> None:
+def test_metric_names_occur_only_where_they_are_computed_and_described() -> None:
     files = [
         path
         for folder in ("crossbench", "benchmarks", "hydra_plugins")
@@ -278,7 +278,7 @@ print(json.dumps({{
 
 
 def apply(diff: str, root: Path) -> None:
-    """Put the lines with `+` behind those before them, which must stand in the file once."""
+    """Insert the lines marked with `+` after the line before them, which must be unique."""
     path, *lines = diff.removeprefix("--- ").splitlines()
     before = "".join(f"{line[1:]}\n" for line in lines if line.startswith(" "))
     added = "".join(f"{line[1:]}\n" for line in lines if line.startswith("+"))
@@ -321,7 +321,7 @@ def test_a_new_metric_takes_two_files_and_is_shown(
         "-m", "crossbench", "-m", "backend=noop", "batch=4", "max_seconds=1", "warmup_requests=1",
         "dashboard=none", "dataset.queries=4", f"outputs_dir={outputs}",
     )  # fmt: skip
-    assert "tokens per request" in told  # the table on the terminal
+    assert "tokens per request" in told  # the table in the terminal
     (csv,) = outputs.glob("*/results.csv")
     sweep = csv.parent
     value = json.loads((sweep / "0" / "result.json").read_text())["metrics"][EXAMPLE]

@@ -17,7 +17,7 @@ from crossbench.types import RequestRecord
 
 
 def closed_loop(latencies_s: list[float], tokens: list[int] | None = None) -> list[RequestRecord]:
-    """One request in flight, 32 pairs each."""
+    """Return consecutive requests with 32 pairs each, one in flight at a time."""
     records, now = [], 0.0
     for i, latency in enumerate(latencies_s):
         size = tokens[i] if tokens else 2600
@@ -43,11 +43,11 @@ def test_pearson_agrees_with_scipy_and_its_interval_with_fishers_formula() -> No
     ("x", "y"),
     [([], []), ([1, 2], [2, 1]), ([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [0.1 + 0.2, 0.3, 0.3])],
 )
-def test_undefined(x: list[float], y: list[float]) -> None:
+def test_undefined_correlations(x: list[float], y: list[float]) -> None:
     assert pearson(x, y) is None
 
 
-def test_three_points_have_no_interval_and_a_line_a_degenerate_one() -> None:
+def test_no_interval_for_three_points_and_a_degenerate_one_for_a_line() -> None:
     three, line = pearson([1, 2, 3], [3, 1, 2]), pearson([1, 2, 3, 4], [8, 6, 4, 2])
     assert three is not None
     assert (three.r, three.interval()) == (pytest.approx(-0.5), None)
@@ -66,7 +66,7 @@ def test_constant_batch_is_minus_one_by_construction() -> None:
     assert found["window"].n == 19  # 20 s, less the window in which the load drains
 
 
-def test_constant_latency_defines_nothing() -> None:
+def test_constant_latency_gives_no_correlation() -> None:
     assert correlation_metrics(closed_loop([0.125] * 100)) == {}
     assert correlation_metrics([]) == correlation_intervals([]) == {}
 

@@ -1,4 +1,4 @@
-"""Probes against this very process and machine."""
+"""Probes of this process and this machine."""
 
 import asyncio
 import json
@@ -45,11 +45,11 @@ def test_resident_set_follows_an_allocation_and_the_peak_resets(
         peak.stop()
 
 
-def test_linux_keeps_the_peak_itself() -> None:
+def test_linux_records_the_peak_itself() -> None:
     assert isinstance(peak_rss(), KernelPeak if sys.platform == "linux" else SampledPeak)
 
 
-def test_resets_leave_one_sampler_and_the_end_none() -> None:
+def test_resets_keep_a_single_sampler_and_stop_ends_it() -> None:
     telemetry = Telemetry(list, SampledPeak())
     for _ in range(3):
         telemetry.reset()
@@ -73,7 +73,7 @@ def test_a_server_that_ends_stops_its_sampler(seeded_model: ModelFolder) -> None
     assert samplers() == []
 
 
-def test_cpu_meter_tells_busy_from_idle() -> None:
+def test_cpu_meter_distinguishes_busy_and_idle() -> None:
     meter = CpuMeter()
     time.sleep(0.2)
     assert meter.cores_used() < 0.5

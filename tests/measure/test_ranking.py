@@ -1,4 +1,4 @@
-"""Quality's measures against values worked out by hand, the bootstrap's coverage, the verdict."""
+"""Ranking metrics compared with hand-computed values, coverage of the bootstrap, and verdicts."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def a_list(
     return ScoredList(query, ids, served, reference, relevance, elsewhere)
 
 
-def test_drift_by_hand() -> None:
+def test_drift_against_hand_computed_values() -> None:
     lists = [
         a_list(scores(3, 2, 1), scores(3, 2.5, 1)),  # the same order
-        a_list(scores(1, 2, 3), scores(1, 3, 2)),  # one pair of three turned round: tau 1/3
+        a_list(scores(1, 2, 3), scores(1, 3, 2)),  # one of three pairs is reversed: tau 1/3
     ]
     metrics = quality_metrics(lists, seed=0)
     assert metrics["quality/max_abs_diff"] == 1.0
     assert metrics["quality/mean_abs_diff"] == pytest.approx((0.5 + 1 + 1) / 6)
     assert metrics["quality/kendall_tau"] == pytest.approx((1 + 1 / 3) / 2)
     assert (metrics["quality/queries"], metrics["quality/pairs"]) == (2, 6)
-    # Nothing was judged, and lists of three have no top ten that could change
+    # There are no judgements, and the top ten of three passages cannot change
     assert not {"quality/ndcg_at_10", "quality/top10_overlap"} & metrics.keys()
     assert judge(metrics).verdict is Verdict.UNSURE
 
@@ -67,19 +67,19 @@ def test_top_ten_in_common() -> None:
     assert metrics["quality/top10_overlap"] == pytest.approx((0.9 + 1.0) / 2)
 
 
-def test_ndcg_and_mrr_by_hand() -> None:
+def test_ndcg_and_mrr_against_hand_computed_values() -> None:
     # Ranked p2 (grade 1), p0 (3), p1 (not judged), p3 (0); a grade 2 was never retrieved
     item = a_list(scores(2, 1, 3, 0), None, (3, None, 1, 0), (2,))
     gain = 1 / math.log2(2) + 3 / math.log2(3)
     ideal = 3 / math.log2(2) + 2 / math.log2(3) + 1 / math.log2(4)
     metrics = quality_metrics([item], seed=0)
     assert metrics["quality/ndcg_at_10"] == pytest.approx(gain / ideal)
-    assert metrics["quality/mrr_at_10"] == 0.5  # grade 1 is no relevant passage among 0 to 3
+    assert metrics["quality/mrr_at_10"] == 0.5  # with grades 0 to 3, grade 1 is not relevant
     assert "quality/ndcg_at_10_change" not in metrics  # no reference
-    assert "quality/ndcg_at_10_low" not in metrics  # one query has no interval
+    assert "quality/ndcg_at_10_low" not in metrics  # there is no interval for one query
 
 
-def test_binary_judgements_and_queries_without_any() -> None:
+def test_binary_judgements_and_queries_without_judgements() -> None:
     selected = a_list(scores(2, 3), None, (1, 0))
     nothing = a_list(scores(2, 3), None, (0, 0))
     metrics = quality_metrics([selected, nothing], seed=0)
@@ -104,8 +104,8 @@ def test_ties_do_not_depend_on_the_order_of_the_input() -> None:
     assert quality_metrics([one], 0) == quality_metrics([other], 0)
 
 
-def test_the_bootstrap_covers() -> None:
-    """A 95 % interval holds the true mean in about 95 % of samples, few and skewed as they are."""
+def test_the_bootstrap_interval_has_its_coverage() -> None:
+    """A 95 % interval contains the true mean in about 95 % of small, skewed samples."""
     rng, held, trials = np.random.default_rng(7), 0, 100
     for trial in range(trials):
         sample = rng.exponential(1.0, size=(30, 1))
@@ -115,7 +115,7 @@ def test_the_bootstrap_covers() -> None:
     assert 0.89 <= held / trials <= 0.98
 
 
-def test_the_bootstrap_is_seeded_and_pairs() -> None:
+def test_the_bootstrap_is_seeded_and_paired() -> None:
     sample = np.random.default_rng(1).normal(size=(20, 1))
     both = np.hstack([sample, sample + 1])
     means = bootstrap_means(both, 3)
@@ -125,7 +125,7 @@ def test_the_bootstrap_is_seeded_and_pairs() -> None:
 
 
 def judged_lists(noise: float, count: int = 40, seed: int = 0) -> list[ScoredList]:
-    """A reference that finds what is relevant, and a server whose scores are off by noise."""
+    """Return lists whose reference ranks well and whose served scores have noise."""
     rng = np.random.default_rng(seed)
     lists = []
     for _ in range(count):
@@ -139,26 +139,26 @@ def judged_lists(noise: float, count: int = 40, seed: int = 0) -> list[ScoredLis
 def test_verdicts() -> None:
     same = judge(quality_metrics(judged_lists(0.0), 0))
     assert same.verdict is Verdict.KEEPS
-    assert "100.0 % of fp32's" in same.reason
+    assert "100.0 % of the fp32 reference's" in same.reason
     assert judge(quality_metrics(judged_lists(0.01), 0)).verdict is Verdict.KEEPS
     lost = quality_metrics(judged_lists(2.0), 0)
     assert judge(lost).verdict is Verdict.CHANGES
     assert lost["quality/ndcg_at_10_change_high"] < -0.01
     few = judge(quality_metrics(judged_lists(2.0, count=9), 0))
     assert few.verdict is Verdict.UNSURE
-    assert "9 judged queries are too few" in few.reason
-    # A loss of about 1 % among a dozen queries can be either
+    assert "too few judged queries: 9" in few.reason
+    # With twelve queries, a loss of about 1 % allows both verdicts
     unsure = judge(quality_metrics(judged_lists(0.25, count=12, seed=3), 0))
     assert unsure.verdict is Verdict.UNSURE
-    assert "more queries would tell" in unsure.reason
+    assert "more queries are needed" in unsure.reason
 
 
-def test_a_reference_that_finds_nothing_decides_nothing() -> None:
+def test_no_verdict_if_the_reference_finds_nothing() -> None:
     nothing = [replace(item, relevance=(0,) * 20, other_grades=(3,)) for item in judged_lists(0.0)]
     metrics = quality_metrics(nothing, 0)
     assert metrics["quality/ndcg_at_10"] == 0
     assert judge(metrics).verdict is Verdict.UNSURE
 
 
-def test_no_lists_no_metrics() -> None:
+def test_no_metrics_without_lists() -> None:
     assert quality_metrics([], 0) == {}

@@ -1,4 +1,4 @@
-"""Numbers against hand-computed values and against numpy and scipy as independent oracles."""
+"""Statistics compared with hand-computed values and with numpy and scipy as oracles."""
 
 import math
 
@@ -82,7 +82,7 @@ def test_percentiles_are_type_7() -> None:
     values = np.random.default_rng(1).gamma(2.0, size=137)
     ordered = np.sort(values)
     for q in (50, 75, 90, 95, 99):
-        position = (len(values) - 1) * q / 100  # Hyndman and Fan's definition 7, written out
+        position = (len(values) - 1) * q / 100  # Hyndman and Fan's definition 7
         low = int(position)
         expected = ordered[low] + (position - low) * (ordered[low + 1] - ordered[low])
         assert percentile(values, q) == pytest.approx(expected)
@@ -100,7 +100,7 @@ def test_one_request() -> None:
 
 
 @pytest.mark.parametrize("records", [[], [record(0.0, 0.5, status="INTERNAL")] * 3])
-def test_nothing_succeeded(records: list[RequestRecord]) -> None:
+def test_no_successful_request(records: list[RequestRecord]) -> None:
     assert summarise(records) == {
         "requests/ok": 0,
         "requests/failed": len(records),
@@ -116,12 +116,12 @@ def test_instant_replies_stay_finite() -> None:
     assert len(windows(records)) == 0
 
 
-def test_support_needs_five_beyond() -> None:
+def test_a_percentile_needs_five_observations_beyond_it() -> None:
     least = {q: min(n for n in range(1, 600) if percentile_supported(q, n)) for q in (50, 90, 99)}
     assert least == {50: 10, 90: 50, 99: 500}
 
 
-def test_latency_ranges_by_hand() -> None:
+def test_latency_ranges_against_hand_computed_values() -> None:
     # Latencies 100..1000 ms: P50 = 550, P75 = 775, P90 = 910; throughput = 10 / latency.
     table = latency_range_table(back_to_back([0.1 * k for k in range(1, 11)]))
     assert [row.label for row in table] == ["< P50", "P50-P75", "P75-P90", ">= P90"]
@@ -132,7 +132,7 @@ def test_latency_ranges_by_hand() -> None:
     assert table[3].mean_pairs_per_s == pytest.approx(10)
 
 
-def test_windows_by_hand() -> None:
+def test_windows_against_hand_computed_values() -> None:
     # 0.4 s a request, so windows of five medians, 2 s; span 5.2 s: two windows and 1.2 s.
     cut = windows(back_to_back([0.4] * 13))
     assert cut.length_s == pytest.approx(2.0)
@@ -155,12 +155,12 @@ def test_a_request_across_windows_counts_by_its_share() -> None:
     assert cut.time_s == pytest.approx((1.0, 2.0, 2.5))
     assert cut.pairs_per_s == pytest.approx((50 + 2.5, 5.0, 2.5 / 0.5))
     assert cut.p50_ms == pytest.approx((100, 2000, 2000))
-    # Of the first window's 5.25 requests the long one is 4.8 %: just beyond its p95.
+    # The long request is 4.8 % of the first window's 5.25 requests, just beyond the p95
     assert cut.p95_ms == pytest.approx((100, 2000, 2000))
     assert cut.requests == (5, 0, 1)
 
 
-def test_windows_conserve_pairs_for_any_load() -> None:
+def test_windows_conserve_the_number_of_pairs() -> None:
     rng = np.random.default_rng(2)
     for n in (1, 2, 7, 300):
         sent = np.sort(rng.uniform(0, 20, n))
@@ -176,18 +176,18 @@ def test_windows_conserve_pairs_for_any_load() -> None:
         assert sum(cut.requests) == n
 
 
-def test_idle_window_has_no_latency_and_is_left_out_of_the_series() -> None:
+def test_an_idle_window_has_no_latency_and_is_not_in_the_series() -> None:
     cut = windows([*back_to_back([0.1] * 10), record(3.0, 3.1), record(3.1, 3.9)])
     assert cut.p50_ms[1:3] == (None, None)
     assert cut.pairs_per_s[1:3] == pytest.approx((0, 0))
     assert cut.series()["time_s"] == pytest.approx([1.0, 3.9])
 
 
-def test_percentile_interval_covers_as_promised() -> None:
+def test_the_percentile_interval_has_its_coverage() -> None:
     for n, q in ((100, 50), (60, 90), (500, 95), (1000, 99)):
         found = percentile_interval(list(range(1, n + 1)), q)
         assert found is not None
-        lower, upper = int(found.low), int(found.high)  # the values are their own ranks
+        lower, upper = int(found.low), int(found.high)  # the values equal their ranks
         below = stats.binom(n, q / 100)
         assert below.cdf(lower - 1) <= 0.025 < below.cdf(lower)
         assert below.sf(upper - 1) <= 0.025 < below.sf(upper - 2)
@@ -199,11 +199,11 @@ def test_percentile_interval_covers_as_promised() -> None:
     ("degrees", "printed"),
     [(1, 12.706), (2, 4.303), (4, 2.776), (10, 2.228), (30, 2.042), (60, 2.000), (120, 1.980)],
 )
-def test_t_is_that_of_printed_tables(degrees: int, printed: float) -> None:
+def test_t_equals_printed_tables(degrees: int, printed: float) -> None:
     assert round(t_95(degrees), 3) == printed
 
 
-def test_mean_interval_covers_and_widens() -> None:
+def test_the_mean_interval_has_its_coverage_and_widens() -> None:
     rng = np.random.default_rng(3)
     hits = 0
     for _ in range(400):

@@ -1,4 +1,4 @@
-"""Sentence-transformers: vectors equal the library's, scores are cosines, and cells that embed."""
+"""Tests of sentence-transformers: vectors, similarity scores, and cells that embed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TEXTS = [
 
 
 def library_vectors(folder: ModelFolder, texts: list[str]) -> Float32Array:
-    """SentenceTransformer.encode, one text at a time so that no padding is involved."""
+    """Return the vectors of SentenceTransformer.encode, one text at a time without padding."""
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(folder.path), device="cpu")
@@ -58,7 +58,7 @@ def minilm(shared: Path, cache_dir: Path) -> ModelFolder:
 
 
 def tiny_embedder(folder: Path, modes: Any, normalize: bool, **library: Any) -> ModelFolder:
-    """A random two-layer sentence-transformer, saved by the library itself."""
+    """Create a random two-layer sentence-transformer, saved by the library itself."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Normalize, Pooling, Transformer
 
@@ -88,7 +88,9 @@ def test_vectors_equal_the_librarys(name: str, minilm: ModelFolder, cache_dir: P
 
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("modes", [*POOLING_MODES, ("cls", "mean")], ids=str)
-def test_every_pooling_equals_the_librarys(modes: Any, normalize: bool, tmp_path: Path) -> None:
+def test_every_pooling_mode_equals_the_librarys(
+    modes: Any, normalize: bool, tmp_path: Path
+) -> None:
     model = tiny_embedder(tmp_path, modes, normalize)
     assert model.embedding is not None
     assert model.max_length == 100
@@ -100,7 +102,7 @@ def test_every_pooling_equals_the_librarys(modes: Any, normalize: bool, tmp_path
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnx"])
-def test_graphs_pool_by_what_they_have(name: str, tmp_path: Path) -> None:
+def test_graphs_pool_by_cls_and_mean_and_refuse_other_modes(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime" if name == "onnx" else name)
     (tmp_path / "a").mkdir()
     both = tiny_embedder(tmp_path / "a", ("cls", "mean"), normalize=False)
@@ -108,29 +110,29 @@ def test_graphs_pool_by_what_they_have(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, library_vectors(both, WORDS), atol=TOLERANCE, rtol=1e-4)
     (tmp_path / "b").mkdir()
     last = tiny_embedder(tmp_path / "b", "lasttoken", normalize=False)
-    with pytest.raises(ModelError, match="pools by cls or mean"):
+    with pytest.raises(ModelError, match="supports the pooling modes cls and mean"):
         backend(name, last, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["openvino", "onnx"])
-def test_int8_vectors_stay_close(name: str, minilm: ModelFolder, cache_dir: Path) -> None:
-    """Cosine 0.98 with fp32: int8's noise of about 1 % a product, over six layers of products."""
+def test_int8_vectors_are_close(name: str, minilm: ModelFolder, cache_dir: Path) -> None:
+    """The cosine with fp32 exceeds 0.98: int8 adds about 1 % noise per linear layer."""
     pytest.importorskip("onnxruntime" if name == "onnx" else name)
     engine = backend(name, minilm, cache_dir, Quant.INT8)
     found = vectors(engine, TEXTS)
     expected = library_vectors(minilm, TEXTS)
     both = np.concatenate([found, expected])
-    places = np.arange(len(TEXTS))
-    close = cosines(both, places, places + len(TEXTS))
-    assert close.min() > 0.98
-    assert close.min() < 0.99999  # it really is int8
+    indices = np.arange(len(TEXTS))
+    similarity = cosines(both, indices, indices + len(TEXTS))
+    assert similarity.min() > 0.98
+    assert similarity.min() < 0.99999  # it really is int8
     engine.close()
 
 
-def test_mlx_says_that_it_does_not_embed(minilm: ModelFolder, cache_dir: Path) -> None:
+def test_mlx_refuses_a_sentence_transformer(minilm: ModelFolder, cache_dir: Path) -> None:
     pytest.importorskip("mlx")
-    with pytest.raises(ModelError, match="does not embed"):
+    with pytest.raises(ModelError, match="does not support embeddings"):
         backend("mlx", minilm, cache_dir)
 
 
@@ -149,7 +151,7 @@ def test_the_server_embeds_and_scores_by_cosine(minilm: ModelFolder, cache_dir: 
             wanted = expected[1:] @ expected[0]
             np.testing.assert_allclose(scored.scores, wanted, atol=TOLERANCE, rtol=0)
             metrics = await client.metrics()
-            assert (metrics.pairs, metrics.batch_pairs) == (3, 4)  # the query once
+            assert (metrics.pairs, metrics.batch_pairs) == (3, 4)  # the query is embedded once
             pairs = [Pair(TEXTS[0], TEXTS[1]), Pair(TEXTS[3], TEXTS[2]), Pair(TEXTS[0], TEXTS[2])]
             spanning = await client.score_pairs(pairs)
             wanted = [expected[0] @ expected[1], expected[3] @ expected[2], scored.scores[1]]
@@ -158,21 +160,21 @@ def test_the_server_embeds_and_scores_by_cosine(minilm: ModelFolder, cache_dir: 
     asyncio.run(run())
 
 
-def test_what_cannot_be_embedded_is_refused_with_words(minilm: ModelFolder) -> None:
+def test_invalid_embed_requests_get_an_error_message(minilm: ModelFolder) -> None:
     async def run() -> None:
         engine = NoopBackend("noop", deployment(minilm, Path()))
         async with serving([engine]) as address, InferenceClient(address) as client:
-            for texts, words in (([], "holds no texts"), (["a", " "], "text 1 of texts is empty")):
-                with pytest.raises(grpc.aio.AioRpcError) as caught:
+            for texts, text in (([], "no texts"), (["a", " "], "text 1 of texts is empty")):
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
                     await client.embed(texts)
-                assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-                assert words in (caught.value.details() or "")
+                assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+                assert text in (raised.value.details() or "")
             assert (await client.embed(["a", "b"])).vectors.shape == (2, 384)
 
     asyncio.run(run())
 
 
-def test_prompts_are_put_before_texts(tmp_path: Path) -> None:
+def test_prompts_are_added_before_texts(tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     prompts = {"query": "aa ab ", "document": "ba ", "other": "ca da "}
@@ -196,7 +198,7 @@ def test_prompts_are_put_before_texts(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_unknown_modules_are_named(tmp_path: Path) -> None:
+def test_error_for_unsupported_modules_lists_them(tmp_path: Path) -> None:
     model = tiny_embedder(tmp_path, "mean", normalize=True)
     file = model.path / "modules.json"
     modules = json.loads(file.read_text())
@@ -205,11 +207,11 @@ def test_unknown_modules_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="Transformer, Pooling, Normalize, Dense"):
         read_folder(model.path, "dense", 100)
     file.unlink()
-    with pytest.raises(ModelError, match="neither a whole cross-encoder"):
+    with pytest.raises(ModelError, match="neither a complete cross-encoder"):
         read_folder(model.path, "bare", 100)
 
 
-def test_texts_go_round() -> None:
+def test_requests_cycle_through_the_texts() -> None:
     lists = [
         QueryPassages("1", "q", ("a", "b"), ("one", "two")),
         QueryPassages("2", "r", ("c",), ("three",)),
@@ -223,17 +225,17 @@ def test_texts_go_round() -> None:
 
 
 def ndcg_at_10(order: list[int], relevance: tuple[int | None, ...], judged: list[int]) -> float:
-    """nDCG@10 with gains 2^grade - 1 against every judged passage of the query."""
+    """Return nDCG@10 with gains 2^grade - 1; the ideal ranking uses all judged passages."""
 
     def dcg(grades: list[int]) -> float:
         return sum((2**grade - 1) / np.log2(rank + 2) for rank, grade in enumerate(grades[:10]))
 
-    return dcg([relevance[place] or 0 for place in order]) / dcg(sorted(judged, reverse=True))
+    return dcg([relevance[index] or 0 for index in order]) / dcg(sorted(judged, reverse=True))
 
 
 @pytest.mark.slow
 def test_reranking_beats_bm25(minilm: ModelFolder, shared: Path, cache_dir: Path) -> None:
-    """BM25's first 100 for 12 queries of TREC DL 2019, by cosine: a wrong pooling falls behind."""
+    """Rerank BM25's top 100 for 12 queries of TREC DL 2019; wrong pooling would lower nDCG."""
     folder = shared / "data/msmarco-dl19"
     dataset = TrecDataset("trec", str(folder), None, None, None, None, limit=12)
     lists = dataset.load(PairTokenizer(minilm), 0)
@@ -258,7 +260,7 @@ def test_reranking_beats_bm25(minilm: ModelFolder, shared: Path, cache_dir: Path
 
 
 def test_a_cell_that_embeds(shared: Path, outputs: Path, cache_dir: Path) -> None:
-    """Two cells: one drives Embed, and a cross-encoder is refused before anything is loaded."""
+    """Run two cells: one calls Embed; the other, a cross-encoder, is refused before loading."""
     path = shared / "models/all-minilm-l6-v2"
     environment = {**os.environ, "CROSSBENCH_CACHE": str(cache_dir)}
     small = (

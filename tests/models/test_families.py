@@ -1,4 +1,4 @@
-"""Every family of cross-encoders: tokens and scores equal the libraries', and whose forward ran."""
+"""Test tokens, scores and the forward pass in use for every family of cross-encoders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers.texts import LONG, PAIRS
 from tests.helpers.tiny_families import FAMILIES
 
 TOLERANCE = 1e-4
-# RoBERTa counts positions by the tokens that are no padding, wherever these stand
+# RoBERTa's position ids count all tokens that are not padding, wherever these are
 SPECIAL = [
     Pair("a river", "runs <pad> down [PAD] to the sea"),
     Pair("a <pad> river", "<mask> </s>"),
@@ -41,8 +41,8 @@ def model(family: str, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
 
 
 @pytest.fixture(scope="module")
-def published(model: ModelFolder) -> Float32Array:
-    """What sentence-transformers says, one pair at a time so that no padding is involved."""
+def expected_scores(model: ModelFolder) -> Float32Array:
+    """Return the scores of sentence-transformers, one pair at a time without padding."""
     encoder = CrossEncoder(str(model.path), device="cpu")
     texts = [(pair.query, pair.passage) for pair in TEXTS]
     return np.asarray(encoder.predict(texts, batch_size=1), dtype=np.float32)
@@ -56,22 +56,24 @@ def scores(engine: Backend, pairs: list[Pair]) -> Float32Array:
 
 @pytest.mark.parametrize("name", ["pytorch", "packed"])
 def test_scores_equal_sentence_transformers(
-    name: str, family: str, model: ModelFolder, published: Float32Array, cache_dir: Path
+    name: str, family: str, model: ModelFolder, expected_scores: Float32Array, cache_dir: Path
 ) -> None:
     engine = backend(name, model, cache_dir)
     assert engine.encoder == (FAMILIES[family].encoder if name == "packed" else "transformers")
     assert engine.layout == ("packed" if engine.encoder == "packed" else "padded")
     together = scores(engine, TEXTS)
-    np.testing.assert_allclose(together, published, atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(together, expected_scores, atol=TOLERANCE, rtol=0)
     for index in (0, 2, 6):
-        assert scores(engine, [PAIRS[index]])[0] == pytest.approx(published[index], abs=TOLERANCE)
-    assert published.std() > 0.01
+        assert scores(engine, [PAIRS[index]])[0] == pytest.approx(
+            expected_scores[index], abs=TOLERANCE
+        )
+    assert expected_scores.std() > 0.01
     engine.close()
 
 
 @pytest.mark.parametrize("name", OTHER_ENGINES)
-def test_other_engines_compute_it_or_say_that_they_do_not(
-    name: str, family: str, model: ModelFolder, published: Float32Array, cache_dir: Path
+def test_other_engines_compute_the_family_or_refuse_it(
+    name: str, family: str, model: ModelFolder, expected_scores: Float32Array, cache_dir: Path
 ) -> None:
     pytest.importorskip(OTHER_ENGINES[name])
     if family == "bert":
@@ -83,7 +85,7 @@ def test_other_engines_compute_it_or_say_that_they_do_not(
     engine = backend(name, model, cache_dir)
     short = [0, 5, 6, -2, -1]  # mlx is slow on a CPU
     found = scores(engine, [TEXTS[index] for index in short])
-    np.testing.assert_allclose(found, published[short], atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(found, expected_scores[short], atol=TOLERANCE, rtol=0)
     engine.close()
 
 
@@ -112,8 +114,8 @@ def test_tokens_equal_transformers(family: str, model: ModelFolder, max_length: 
     assert np.array_equal(tokenizer.encode_texts(texts).batch.input_ids, np.concatenate(alone))
 
 
-def test_small_electra_runs_by_the_library(tmp_path: Path) -> None:
-    """Its embeddings are narrower than its layers, which our encoder does not have."""
+def test_small_electra_runs_with_transformers(tmp_path: Path) -> None:
+    """Its embeddings are narrower than its layers, which our encoder does not support."""
     model = FAMILIES["electra"].make(tmp_path, embedding_size=16)
     engine = backend("packed", model, tmp_path)
     assert engine.encoder == "transformers"
@@ -121,21 +123,21 @@ def test_small_electra_runs_by_the_library(tmp_path: Path) -> None:
     assert scores(engine, [Pair("a river", "runs down")]) == pytest.approx(expected, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("where", ["config.json", "config_sentence_transformers.json"])
-def test_the_activation_is_the_models_own(where: str, tmp_path: Path) -> None:
-    """A sigmoid where nothing is stored; what sentence-transformers stored in either file."""
+@pytest.mark.parametrize("file", ["config.json", "config_sentence_transformers.json"])
+def test_the_activation_is_read_from_the_folder(file: str, tmp_path: Path) -> None:
+    """It is a sigmoid by default, else the one that sentence-transformers stored in `file`."""
     import json
 
     model = FAMILIES["distilbert"].make(tmp_path)
     assert activation_of(model) is sigmoid
     path = "torch.nn.modules.linear.Identity"
-    if where == "config.json":
-        config = {**json.loads((tmp_path / where).read_text())}
+    if file == "config.json":
+        config = {**json.loads((tmp_path / file).read_text())}
         config["sentence_transformers"] = {"activation_fn": path}
     else:
         CrossEncoder(str(tmp_path), device="cpu").save(str(tmp_path))
-        config = {**json.loads((tmp_path / where).read_text()), "activation_fn": path}
-    (tmp_path / where).write_text(json.dumps(config))
+        config = {**json.loads((tmp_path / file).read_text()), "activation_fn": path}
+    (tmp_path / file).write_text(json.dumps(config))
     again = read_folder(tmp_path, "again", 128)
     assert activation_of(again) is identity
     pairs = [Pair("a river", "runs down")]

@@ -1,4 +1,4 @@
-"""Generated folders: our scores are sentence-transformers' own on the same files, or a refusal."""
+"""For generated folders, scores equal sentence-transformers' scores, or the folder is refused."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def library_scores(folder: Path, form: str) -> Float32Array:
-    """One pair at a time, so that no padding is involved.
+    """Return the library's scores, one pair at a time without padding.
 
-    In float32, and of one label, whatever the files say: precision is not theirs to choose here,
-    and where no file counts the labels the library takes two, which its head then contradicts.
+    The precision is always float32 and the number of labels always one. If no file gives the
+    number of labels, the library's default is two, which the head would contradict.
     """
     options: Any = {"device": "cpu", "model_kwargs": {"dtype": torch.float32}}
     if form == EMBEDDER:
@@ -82,7 +82,7 @@ def our_scores(folder: Path, engine_name: str) -> Float32Array:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_scores_are_the_librarys_or_the_folder_is_refused(form: str, base: Path) -> None:
+def test_scores_equal_the_librarys_or_the_folder_is_refused(form: str, base: Path) -> None:
     served = 0
     refusals: list[str] = []
 
@@ -97,8 +97,8 @@ def test_scores_are_the_librarys_or_the_folder_is_refused(form: str, base: Path)
     @given(changes(form), st.sampled_from(["packed", "pytorch"]))
     def check(changed: dict[tuple[str, str], Any], engine_name: str) -> None:
         nonlocal served
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / "folder"
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "folder"
             make(base, folder, form, changed)
             try:
                 ours = our_scores(folder, engine_name)
@@ -110,5 +110,5 @@ def test_scores_are_the_librarys_or_the_folder_is_refused(form: str, base: Path)
             served += 1
 
     check()
-    assert all("/folder" in refusal for refusal in refusals), refusals  # each says where
-    assert served >= 12, refusals  # a reader that refuses everything shows nothing
+    assert all("/folder" in refusal for refusal in refusals), refusals  # each names the folder
+    assert served >= 12, refusals  # a test that refuses every folder would prove nothing

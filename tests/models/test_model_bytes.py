@@ -1,4 +1,4 @@
-"""`memory/model_mb`: the bytes that every backend holds its weights in, by precision."""
+"""Test `memory/model_mb`, the size of the weights, for every backend and precision."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from crossbench.serving.process_engine import ProcessEngine
 from tests.helpers.engine_checks import backend, tiny_batch, tiny_model
 from tests.helpers.serving import deployment, pytorch
 
-# Share of the fp32 weights. onnx and openvino keep the embeddings in fp32 at int8, which are two
-# fifths of the tiny model; mlx keeps a scale and an offset for every 64 weights.
-SHARES = [
+# Size relative to fp32. At int8, onnx and openvino keep the embeddings, two fifths of the tiny
+# model, in fp32; mlx stores a scale and an offset for every 64 weights.
+RELATIVE_SIZES = [
     ("pytorch", "fp32", 1.0),
     ("pytorch", "bf16", 0.5),
     ("packed", "fp32", 1.0),
@@ -38,15 +38,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     return tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.mark.parametrize(("name", "quant", "share"), SHARES)
-def test_weights_take_what_their_precision_promises(
-    name: str, quant: str, share: float, model: ModelFolder, cache_dir: Path
+@pytest.mark.parametrize(("name", "quant", "relative_size"), RELATIVE_SIZES)
+def test_the_size_of_the_weights_matches_the_precision(
+    name: str, quant: str, relative_size: float, model: ModelFolder, cache_dir: Path
 ) -> None:
     optional = {"openvino": "openvino", "onnx": "onnxruntime", "mlx": "mlx.core"}
     if name in optional:
         pytest.importorskip(optional[name])
     weights = load_file(model.path / "model.safetensors").values()
-    expected_mb = share * sum(tensor.nbytes for tensor in weights) / 1e6
+    expected_mb = relative_size * sum(tensor.nbytes for tensor in weights) / 1e6
     engine = backend(name, model, quant, cache_dir)
     assert engine.memory().model_mb == pytest.approx(expected_mb, rel=0.05)  # type: ignore[attr-defined]
     engine.close()  # type: ignore[attr-defined]
@@ -54,7 +54,7 @@ def test_weights_take_what_their_precision_promises(
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated")
-def test_quantised_modules_count_their_packed_weights_and_shared_ones_count_once() -> None:
+def test_stored_bytes_counts_packed_weights_and_counts_shared_weights_once() -> None:
     linear = nn.Linear(256, 128)
     tied = nn.Linear(256, 128)
     tied.weight = linear.weight
@@ -63,7 +63,7 @@ def test_quantised_modules_count_their_packed_weights_and_shared_ones_count_once
     assert stored_bytes(made) == pytest.approx(256 * 128 + 4 * 128, rel=0.01)
 
 
-def test_a_worker_process_tells_it_too(model: ModelFolder, cache_dir: Path) -> None:
+def test_a_worker_process_reports_its_model_size(model: ModelFolder, cache_dir: Path) -> None:
     engine = ProcessEngine(pytorch(model, cache_dir))
     engine.backend.close()
     engine.load_model()
@@ -76,5 +76,5 @@ def test_a_worker_process_tells_it_too(model: ModelFolder, cache_dir: Path) -> N
         engine.close()
 
 
-def test_no_model_has_no_bytes(model: ModelFolder) -> None:
+def test_noop_reports_no_model_size(model: ModelFolder) -> None:
     assert NoopBackend("noop", deployment(model, Path())).memory().model_mb is None

@@ -1,4 +1,4 @@
-"""Where models come from: made from a seed, a local folder, the hub."""
+"""Tests of model sources: a seed, a local folder and the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ TINY = SeededModel(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A small model's folder that a test may break."""
+    """Return a small model's folder, which a test may damage."""
     return TINY.fetch(tmp_path / "cache").path
 
 
-def test_seeded_model_is_the_architecture_of_minilm_l6(seeded_model: ModelFolder) -> None:
+def test_seeded_model_has_the_architecture_of_minilm_l6(seeded_model: ModelFolder) -> None:
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(seeded_model.path)
@@ -68,10 +68,10 @@ def test_seeded_model_is_the_architecture_of_minilm_l6(seeded_model: ModelFolder
     assert sum(parameter.numel() for parameter in model.parameters()) == 22_713_601
     assert seeded_model.max_length == 512
     assert seeded_model.caveat is not None
-    assert "means nothing" in seeded_model.caveat
+    assert "meaningless" in seeded_model.caveat
 
 
-def test_scores_spread_as_a_trained_models_and_calibration_knows_them(
+def test_seeded_scores_are_distributed_like_a_trained_models(
     seeded_model: ModelFolder,
 ) -> None:
     import torch
@@ -86,7 +86,7 @@ def test_scores_spread_as_a_trained_models_and_calibration_knows_them(
     scores = encoder.predict(pairs, batch_size=16, show_progress_bar=False)
     assert 1.2 < scores.std() < 1.8
     assert abs(scores.mean()) < 0.75
-    # One passage under several queries, and the same query over passages: both matter.
+    # Scores depend both on the query and on the passage
     passage = lists[0].passages[0]
     by_query = encoder.predict([(item.query, passage) for item in lists], show_progress_bar=False)
     assert by_query.std() > 0.1
@@ -98,7 +98,7 @@ def test_scores_spread_as_a_trained_models_and_calibration_knows_them(
     assert forward(weights, shape, batch) == pytest.approx(scores[:4], abs=0.05)
 
 
-def test_the_same_seed_gives_the_same_files_and_another_seed_others(tmp_path: Path) -> None:
+def test_a_seed_determines_the_files(tmp_path: Path) -> None:
     first, again = TINY.fetch(tmp_path / "a"), TINY.fetch(tmp_path / "b")
     other = replace(TINY, seed=8).fetch(tmp_path / "a")
     assert first.digest == again.digest
@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_files_and_another_seed_others(tmp_path: Pa
     assert other.digest != first.digest
 
 
-def test_vocabulary_has_exactly_the_size_asked_for() -> None:
+def test_vocabulary_has_exactly_the_requested_size() -> None:
     vocabulary = build_vocabulary(30522)
     assert sorted(vocabulary.values()) == list(range(30522))
     assert [vocabulary[token] for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]")] == [
@@ -121,7 +121,7 @@ def test_vocabulary_has_exactly_the_size_asked_for() -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncate", "delete", "manifest"])
-def test_a_broken_cached_folder_is_made_again(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_cached_folder_is_created_again(tmp_path: Path, damage: str) -> None:
     whole = TINY.fetch(tmp_path)
     weights = (whole.path / "model.safetensors").read_bytes()
     if damage == "truncate":
@@ -139,15 +139,15 @@ def _fetch_digest(cache_dir: Path) -> str:
     return TINY.fetch(cache_dir).digest
 
 
-def test_two_processes_may_fetch_at_once(tmp_path: Path) -> None:
+def test_two_processes_may_fetch_at_the_same_time(tmp_path: Path) -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         digests = list(pool.map(_fetch_digest, [tmp_path, tmp_path]))
     assert digests[0] == digests[1]
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_sizes_that_make_no_model_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="hidden 32 is not a multiple of heads 3"):
+def test_invalid_sizes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"hidden=32 is not a multiple of model\.heads=3"):
         replace(TINY, heads=3).fetch(tmp_path)
     with pytest.raises(ModelError, match=r"vocab_size.*too small"):
         replace(TINY, vocab_size=500).fetch(tmp_path)
@@ -164,50 +164,54 @@ def test_local_model(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @pytest.mark.parametrize("path", [None, "", "  "])
-def test_local_model_without_a_path_says_what_to_give(path: str | None, tmp_path: Path) -> None:
+def test_error_for_a_local_model_without_a_path_says_what_to_give(
+    path: str | None, tmp_path: Path
+) -> None:
     with pytest.raises(ModelError, match=r"give model\.path=DIR"):
         LocalModel(name=None, path=path, max_length=None).fetch(tmp_path)
 
 
-def test_broken_local_folders_are_named(folder: Path, tmp_path: Path) -> None:
+def test_each_kind_of_damaged_folder_has_its_own_error_message(
+    folder: Path, tmp_path: Path
+) -> None:
     def fetch() -> ModelFolder:
         return LocalModel(name=None, path=str(folder), max_length=None).fetch(tmp_path)
 
     with pytest.raises(ModelError, match="does not exist"):
         LocalModel(name=None, path=str(folder / "no"), max_length=None).fetch(tmp_path)
     weights = folder / "model.safetensors"
-    whole = weights.read_bytes()
-    for broken, message in (
-        (whole[:-1], "not a whole safetensors file"),
-        (whole + b"x", "not a whole safetensors file"),
-        (whole[:300], "not a whole safetensors file"),
-        (b"", "not a whole safetensors file"),
+    content = weights.read_bytes()
+    for damaged, message in (
+        (content[:-1], "not a complete safetensors file"),
+        (content + b"x", "not a complete safetensors file"),
+        (content[:300], "not a complete safetensors file"),
+        (b"", "not a complete safetensors file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
-        (whole[:8] + b"x" + whole[9:], "invalid JSON in header"),
-        ((2).to_bytes(8, "little") + b"{}", "holds no tensors"),
+        (content[:8] + b"x" + content[9:], "invalid JSON in header"),
+        ((2).to_bytes(8, "little") + b"{}", "contains no tensors"),
     ):
-        weights.write_bytes(broken)
+        weights.write_bytes(damaged)
         with pytest.raises(ModelError, match=message):
             fetch()
     weights.unlink()
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ModelError, match=r"model\.safetensors missing"):
         fetch()
-    weights.write_bytes(whole)
+    weights.write_bytes(content)
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be read as JSON"):
         fetch()
 
 
 def edit(file: Path, **changes: object) -> None:
-    """Change keys of a JSON file, which need not be there yet."""
+    """Change keys of a JSON file, and create the file if it does not exist."""
     document = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(json.dumps({**document, **changes}))
 
 
 def test_maximum_length(folder: Path, tmp_path: Path) -> None:
-    def maximum(asked: int | None = None) -> int:
-        return read_folder(folder, "m", asked).max_length
+    def maximum(requested: int | None = None) -> int:
+        return read_folder(folder, "m", requested).max_length
 
     assert maximum() == 128
     for wrong in (129, 0):
@@ -217,7 +221,7 @@ def test_maximum_length(folder: Path, tmp_path: Path) -> None:
     assert maximum() == 128
     edit(folder / "tokenizer_config.json", model_max_length=64)
     assert maximum() == 64
-    # The library reads this file beside modules.json only, and then it wins over the tokenizer's
+    # The library reads this file only with modules.json; it then overrides the tokenizer's limit
     edit(folder / "sentence_bert_config.json", max_seq_length=100)
     assert maximum() == 64
     saved_by_sentence_transformers(folder)
@@ -231,31 +235,30 @@ def test_maximum_length(folder: Path, tmp_path: Path) -> None:
 
 
 def saved_by_sentence_transformers(folder: Path) -> None:
-    """Write what version 6 writes beside a cross-encoder."""
+    """Add the files that version 6 of the library writes for a cross-encoder."""
     module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
     (folder / "modules.json").write_text(json.dumps([module]))
     edit(folder / "config_sentence_transformers.json", model_type="CrossEncoder")
     edit(folder / "sentence_bert_config.json", transformer_task="sequence-classification")
 
 
-def test_a_hub_that_cannot_be_reached_is_a_model_error(tmp_path: Path) -> None:
+def test_an_unreachable_hub_raises_model_error(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from crossbench.models.sources import HubModel;"
         "HubModel('m', 'cross-encoder/ms-marco-MiniLM-L-6-v2', 'main', None).fetch(Path('.'))"
     )
-    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    repo = str(REPO)
-    environment = {**os.environ, **nowhere, "PYTHONPATH": repo}
+    unreachable = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    environment = {**os.environ, **unreachable, "PYTHONPATH": str(REPO)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
-    assert "ModelError: cannot download cross-encoder/ms-marco-MiniLM-L-6-v2" in last
-    assert "model=local model.path=DIR" in last
+    last_line = done.stderr.strip().splitlines()[-1]
+    assert "ModelError: cannot download cross-encoder/ms-marco-MiniLM-L-6-v2" in last_line
+    assert "model=local model.path=DIR" in last_line
 
 
-def test_a_name_that_the_hub_does_not_allow(tmp_path: Path) -> None:
+def test_an_invalid_hub_name_raises_model_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot download no such/repo/name"):
         HubModel("m", "no such/repo/name", "main", None).fetch(tmp_path)
 
@@ -265,18 +268,18 @@ def test_real_models_are_read(shared: Path, tmp_path: Path) -> None:
     assert (cross.name, cross.max_length) == ("minilm-l6-dl19", 512)
     bi = LocalModel(None, str(shared / "models/all-minilm-l6-v2"), None).fetch(tmp_path)
     assert bi.max_length == 256
-    half = tmp_path / "half"
-    half.mkdir()
+    partial = tmp_path / "partial"
+    partial.mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(cross.path / name, half)
-    (half / "model.safetensors").write_bytes(
+        shutil.copy(cross.path / name, partial)
+    (partial / "model.safetensors").write_bytes(
         (cross.path / "model.safetensors").read_bytes()[: 1 << 20]
     )
-    with pytest.raises(ModelError, match="not a whole safetensors file"):
-        LocalModel(None, str(half), None).fetch(tmp_path)
+    with pytest.raises(ModelError, match="not a complete safetensors file"):
+        LocalModel(None, str(partial), None).fetch(tmp_path)
 
 
-def test_head_is_calibrated_for_other_sizes_too(tmp_path: Path) -> None:
+def test_the_head_is_scaled_for_other_sizes(tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
     model = TINY.fetch(tmp_path)
@@ -289,19 +292,19 @@ def test_head_is_calibrated_for_other_sizes_too(tmp_path: Path) -> None:
     assert 1.0 < scores.std() < 2.0
 
 
-def test_every_choice_of_a_model_composes_and_none_repeats_another(tmp_path: Path) -> None:
+def test_every_model_choice_composes_and_is_unique(tmp_path: Path) -> None:
     choices = sorted(file.stem for file in (conf_dir() / "model").glob("*.yaml"))
-    wanted = {"hub": ["model.repo=owner/name"], "local": [f"model.path={tmp_path}"]}
+    required = {"hub": ["model.repo=owner/name"], "local": [f"model.path={tmp_path}"]}
     sources = {}
     for choice in choices:
-        given = [f"model={choice}", *wanted.get(choice, ())]
-        sources[choice] = plan_of(*given, cache_dir=tmp_path).model.build()
+        overrides = [f"model={choice}", *required.get(choice, ())]
+        sources[choice] = plan_of(*overrides, cache_dir=tmp_path).model.build()
     repos = {name: made.repo for name, made in sources.items() if isinstance(made, HubModel)}
     assert repos.pop("hub") == "owner/name"
     assert len(set(repos.values())) == len(repos) == 9
     deeper, base = sources["minilm-l12-seeded"], sources["minilm-l6-seeded"]
     assert deeper == replace(base, name="minilm-l12-seeded", layers=12)
-    # What a server is to have beside its own model is composed by us, as Hydra does.
+    # crossbench composes the additional models of pool.models itself, with Hydra's rules
     tiny = (
         "{base: minilm-l12-seeded, layers: 1, hidden: 32, heads: 2, intermediate: 64, "
         "vocab_size: 8000, positions: 64}"
@@ -311,6 +314,6 @@ def test_every_choice_of_a_model_composes_and_none_repeats_another(tmp_path: Pat
     assert folder.name == "tiny"
 
 
-def test_a_hub_model_without_a_name_says_what_to_give(tmp_path: Path) -> None:
+def test_error_for_a_hub_model_without_a_repository_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"give model\.repo=OWNER/NAME"):
         HubModel(None, None, "main", None).fetch(tmp_path)

@@ -1,4 +1,4 @@
-"""Scores that others published for models of the hub: run wherever the hub can be reached."""
+"""Compare scores with published scores of models on the hub; skipped if it is unreachable."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tests.helpers.places import SHARED
 
 SCORES = SHARED / "reference_scores.json"
 TOLERANCE = 1e-4
-# Whose scores were taken from another export of the same weights.
+# Repositories with an export of the same weights as another repository
 SAME_WEIGHTS = {
     "Xenova/ms-marco-MiniLM-L-6-v2": "cross-encoder/ms-marco-MiniLM-L6-v2",
     "Xenova/ms-marco-MiniLM-L-12-v2": "cross-encoder/ms-marco-MiniLM-L12-v2",
 }
-ROUNDED = 0.005  # scores that were printed to two decimals
+ROUNDING_TOLERANCE = 0.005  # for scores that were published with two decimals
 
 
 def published() -> Iterator[Any]:
-    """(model, entry, query, passages, scores) of all that is float32."""
+    """Yield (model, entry, query, passages, scores) of all float32 entries."""
     if not SCORES.is_file():
         return
     for entry in json.loads(SCORES.read_text("utf-8")):
@@ -46,7 +46,7 @@ def published() -> Iterator[Any]:
 
 @cache
 def fetch(repo: str) -> ModelFolder:
-    """The model, or a skip with the reason why it cannot be had here."""
+    """Download the model, or skip the test if the hub is unreachable."""
     import huggingface_hub
 
     try:
@@ -70,17 +70,18 @@ def test_published_scores(
 ) -> None:
     model = fetch(repo)
     engine = backend(name, model, cache_dir)
-    said = entry.get("activation", "")
+    declared = entry.get("activation", "")
     activation = activation_of(model)
-    if said:
-        activation = sigmoid if said.startswith("sigmoid") else identity
+    if declared:
+        activation = sigmoid if declared.startswith("sigmoid") else identity
     batch = PairTokenizer(model).encode_pairs([Pair(query, text) for text in passages]).batch
     found = activation(engine.infer(batch).values)
-    tolerance = ROUNDED if "2 decimals" in said else max(TOLERANCE, entry.get("atol", 0.0))
+    atol = max(TOLERANCE, entry.get("atol", 0.0))
+    tolerance = ROUNDING_TOLERANCE if "2 decimals" in declared else atol
     np.testing.assert_allclose(found, scores, atol=tolerance, rtol=1e-5)
     engine.close()
 
 
-def test_there_are_published_scores_to_compare_with(shared: Path) -> None:
+def test_published_scores_exist(shared: Path) -> None:
     repos = {case.values[0] for case in published()}
     assert {"cross-encoder/ms-marco-MiniLM-L6-v2", "mixedbread-ai/mxbai-rerank-xsmall-v1"} <= repos

@@ -1,4 +1,4 @@
-"""Reading a model folder: the library's rules, sizes that fit each other, digests."""
+"""Tests of reading a model folder: the library's rules, consistent sizes, digests."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ SIZES = {"layers": 2, "hidden": 32, "heads": 2, "intermediate": 64}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The seeded model's folder at a small size, made once."""
+def seeded_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Create the folder of a small seeded model once."""
     node = OmegaConf.load(REPO / "conf/model/minilm-l6-seeded.yaml")
     source = instantiate(OmegaConf.merge(node, {"name": "tiny", **SIZES}))
     folder: ModelFolder = source.fetch(tmp_path_factory.mktemp("cache"))
@@ -45,15 +45,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
+def folder(seeded_folder: Path, tmp_path: Path) -> Path:
+    """Return a copy of the folder, which a test may change."""
     copy = tmp_path / "folder"
-    shutil.copytree(made, copy, ignore=shutil.ignore_patterns("manifest.json"))
+    shutil.copytree(seeded_folder, copy, ignore=shutil.ignore_patterns("manifest.json"))
     return copy
 
 
 def edit(file: Path, **changes: Any) -> None:
-    """Change keys of a JSON file, which need not be there yet; None of `...` drops one."""
+    """Change keys of a JSON file, and create the file if necessary; `...` removes a key."""
     file.parent.mkdir(exist_ok=True)
     document = json.loads(file.read_text("utf-8")) if file.exists() else {}
     document = {key: value for key, value in {**document, **changes}.items() if value is not ...}
@@ -61,7 +61,7 @@ def edit(file: Path, **changes: Any) -> None:
 
 
 def scores(path: Path, pairs: list[Pair]) -> Float32Array:
-    """By our reading, tokens, activation and similarity, and transformers' forward."""
+    """Return scores from our tokens, activation and similarity, and transformers' forward pass."""
     model = read_folder(path, "m")
     tokenizer, engine = PairTokenizer(model), pytorch(model, path)
     embedding = model.embedding
@@ -70,8 +70,8 @@ def scores(path: Path, pairs: list[Pair]) -> Float32Array:
     texts = [embedding.query_prompt + pair.query for pair in pairs]
     texts += [embedding.passage_prompt + pair.passage for pair in pairs]
     vectors = engine.infer(tokenizer.encode_texts(texts).batch).values
-    places = np.arange(len(pairs))
-    return embedding.score(embedding.truncate(vectors), places, places + len(pairs))
+    indices = np.arange(len(pairs))
+    return embedding.score(embedding.truncate(vectors), indices, indices + len(pairs))
 
 
 def as_cross_encoder(path: Path, **library: Any) -> None:
@@ -97,15 +97,15 @@ def as_embedder(path: Path, where: str = "", **library: Any) -> None:
     edit(path / LIBRARY_FILE, **library)
 
 
-# The right values are those of sentence-transformers 6.2 on the same folder
-def test_the_tokenizer_is_the_one_that_transformers_builds(folder: Path) -> None:
-    """For BERT, tokenizer_config.json wins over tokenizer.json."""
+# The expected values are those of sentence-transformers 6.2 on the same folder
+def test_the_tokenizer_is_built_as_transformers_does(folder: Path) -> None:
+    """For BERT, tokenizer_config.json takes precedence over tokenizer.json."""
     edit(folder / "tokenizer_config.json", strip_accents=False)
     pairs = [Pair("River Café", "The RIVER is naïve water"), Pair("River Café", "water river")]
     assert scores(folder, pairs) == pytest.approx([-2.5237, -4.7805], abs=1e-4)
 
 
-def test_a_cross_encoders_default_prompt_goes_before_the_query(folder: Path) -> None:
+def test_a_cross_encoders_default_prompt_is_added_before_the_query(folder: Path) -> None:
     from sentence_transformers import CrossEncoder
 
     prompts = {"web": "find what answers the question: "}
@@ -115,14 +115,13 @@ def test_a_cross_encoders_default_prompt_goes_before_the_query(folder: Path) -> 
     )
     assert scores(folder, RIVER) == pytest.approx(expected, abs=1e-4)
     plain = scores(folder, [replace(pair, query=prompts["web"] + pair.query) for pair in RIVER])
-    assert plain != pytest.approx(expected, abs=1e-4)  # once, not twice
-    # As a plain folder the library does not read that file, nor do we
+    assert plain != pytest.approx(expected, abs=1e-4)  # the prompt is added once, not twice
+    # Without modules.json, neither the library nor crossbench reads the prompts
     (folder / "modules.json").unlink()
     assert scores(folder, RIVER) == pytest.approx([-0.2447, -4.2529], abs=1e-4)
 
 
-def test_texts_are_lower_cased_where_the_folder_says_so(folder: Path) -> None:
-    """Also before a tokenizer that tells cases apart."""
+def test_do_lower_case_applies_to_a_case_sensitive_tokenizer(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", do_lower_case=False)
     as_embedder(folder)
 
@@ -146,19 +145,19 @@ def test_texts_are_lower_cased_where_the_folder_says_so(folder: Path) -> None:
         ("euclidean", [-3.076, -2.441]),
     ],
 )
-def test_similarity_is_the_folders(
+def test_the_folders_similarity_function_is_used(
     folder: Path, similarity: str | None, expected: list[float]
 ) -> None:
     as_embedder(folder, similarity_fn_name=similarity)
     assert scores(folder, RIVER) == pytest.approx(expected, abs=1e-3)
 
 
-def test_the_heads_shape_counts_labels_where_config_json_does_not(folder: Path) -> None:
+def test_the_head_gives_the_number_of_labels_if_config_json_does_not(folder: Path) -> None:
     edit(folder / "config.json", id2label=..., label2id=..., sentence_transformers=...)
     assert scores(folder, RIVER) == pytest.approx([0.4391, 0.0140], abs=1e-4)
 
 
-def test_an_older_folder_with_vocab_txt_alone(folder: Path) -> None:
+def test_an_older_folder_with_only_a_vocab_txt(folder: Path) -> None:
     vocabulary = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
     lines = "\n".join(sorted(vocabulary, key=vocabulary.get))
     (folder / "vocab.txt").write_text(lines, "utf-8")
@@ -170,8 +169,8 @@ def test_an_older_folder_with_vocab_txt_alone(folder: Path) -> None:
         read_folder(folder, "m")
 
 
-def test_a_decoder_pads_with_the_tokenizers_token(tmp_path: Path) -> None:
-    """Without a pad token in config.json transformers refuses batches, but takes single pairs."""
+def test_a_decoder_uses_the_tokenizers_pad_token(tmp_path: Path) -> None:
+    """Without a pad token in config.json, transformers accepts single pairs but no batches."""
     from tests.helpers.tiny_families import BERT_SPECIAL, TinyFamily, byte_level
 
     family = TinyFamily(
@@ -189,8 +188,8 @@ def test_a_decoder_pads_with_the_tokenizers_token(tmp_path: Path) -> None:
         read_folder(path, "m")
 
 
-def test_a_model_whose_tokenizer_gives_no_types_gets_none(tmp_path: Path) -> None:
-    """GPT-2 takes types, adds the embedding of their ids, and its tokenizer gives none."""
+def test_no_type_ids_are_passed_if_the_tokenizer_gives_none(tmp_path: Path) -> None:
+    """GPT-2 accepts type ids and would add their embeddings, but its tokenizer gives none."""
     from sentence_transformers import CrossEncoder
 
     from tests.helpers.tiny_families import BERT_SPECIAL, TinyFamily, byte_level
@@ -207,7 +206,7 @@ def test_a_model_whose_tokenizer_gives_no_types_gets_none(tmp_path: Path) -> Non
 
 
 def test_a_model_that_computes_over_padding_is_refused(tmp_path: Path) -> None:
-    """ConvBERT's convolutions know no mask, so a score would depend on its company."""
+    """ConvBERT's convolutions ignore the mask, so a score would depend on its batch."""
     from tests.helpers.tiny_families import TinyFamily, wordpiece
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -217,8 +216,8 @@ def test_a_model_that_computes_over_padding_is_refused(tmp_path: Path) -> None:
         pytorch(model, tmp_path)
 
 
-def test_what_a_head_lacks_is_never_made_up(tmp_path: Path) -> None:
-    """DeBERTa's pooler is a part of its head, and stands where an encoder's unused one does."""
+def test_a_missing_tensor_of_the_head_is_an_error(tmp_path: Path) -> None:
+    """DeBERTa's pooler is part of its head, but has the name of an encoder's unused pooler."""
     from safetensors.torch import load_file, save_file
 
     from tests.helpers.tiny_families import FAMILIES
@@ -228,11 +227,11 @@ def test_what_a_head_lacks_is_never_made_up(tmp_path: Path) -> None:
     kept = {name: tensor for name, tensor in weights.items() if not name.startswith("pooler.")}
     assert len(kept) < len(weights)
     save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"holds no pooler\.dense"):
+    with pytest.raises(ModelError, match=r"lacks the tensors pooler\.dense"):
         pytorch(model, tmp_path)
 
 
-def test_shards_are_read_by_their_index(folder: Path) -> None:
+def test_shards_are_read_with_their_index(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     expected = scores(folder, RIVER)
@@ -250,11 +249,11 @@ def test_shards_are_read_by_their_index(folder: Path) -> None:
 
     assert read_weights(read_folder(folder, "m")).word_embeddings.shape == (30522, 32)
     (folder / next(iter(halves))).unlink()
-    with pytest.raises(ModelError, match="names model-00001-of-00002"):
+    with pytest.raises(ModelError, match="lists model-00001-of-00002"):
         read_folder(folder, "m")
 
 
-def test_a_transformer_in_a_folder_of_its_own(folder: Path) -> None:
+def test_a_transformer_module_in_a_subfolder(folder: Path) -> None:
     as_embedder(folder)
     expected = scores(folder, RIVER)
     inner = folder / "0_Transformer"
@@ -269,14 +268,14 @@ def test_a_transformer_in_a_folder_of_its_own(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
-def test_git_lfs_pointers_are_named(folder: Path, name: str) -> None:
+def test_error_for_a_git_lfs_pointer_names_the_file(folder: Path, name: str) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     (folder / name).write_text(pointer)
     with pytest.raises(ModelError, match=f"{name} is a Git LFS pointer.*git lfs pull"):
         read_folder(folder, "m")
 
 
-def cut_words(path: Path) -> None:
+def cut_word_embeddings(path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     weights = load_file(path / "model.safetensors")
@@ -307,25 +306,28 @@ def add_a_token(path: Path) -> None:
     edit(path / "tokenizer_config.json", additional_special_tokens=["<new>"])
 
 
-def cut_words_and_say_so(path: Path) -> None:
-    cut_words(path)
+def cut_vocabulary(path: Path) -> None:
+    cut_word_embeddings(path)
     edit(path / "config.json", vocab_size=3000)
 
 
 @pytest.mark.parametrize(
-    ("break_it", "words"),
+    ("damage", "message"),
     [
-        (cut_words, "word_embeddings.weight has the shape 3000 x 32 where config.json asks"),
-        (cut_words_and_say_so, "ids up to 30521, and the model's table of words only 3000 rows"),
-        (add_a_token, "ids up to 30522, and the model's table of words only 30522 rows"),
+        (cut_word_embeddings, "has the shape 3000 x 32, but config.json requires 30522 x 32"),
+        (cut_vocabulary, "ids up to 30521, but the model's word embeddings have only 3000 rows"),
+        (add_a_token, "ids up to 30522, but the model's word embeddings have only 30522 rows"),
         (store_as_int8, "pooler.dense.weight is stored as I8"),
         (lambda path: edit(path / "config.json", num_attention_heads=3), "does not divide"),
-        (lambda path: edit(path / "config.json", num_attention_heads=0), "= 0 does not divide"),
-        (lambda path: edit(path / "config.json", num_hidden_layers=1), "holds 2 layers"),
-        (lambda path: edit(path / "config.json", num_hidden_layers=0), "holds 2 layers"),
+        (
+            lambda path: edit(path / "config.json", num_attention_heads=0),
+            "= 0 in config.json does not",
+        ),
+        (lambda path: edit(path / "config.json", num_hidden_layers=1), "has 2 layers, but"),
+        (lambda path: edit(path / "config.json", num_hidden_layers=0), "has 2 layers, but"),
         (lambda path: edit(path / "config.json", pad_token_id=30522), "pad_token_id is 30522"),
         (lambda path: edit(path / "config.json", pad_token_id=-1), "pad_token_id is -1"),
-        (lambda path: edit(path / "config.json", layer_norm_eps=float("nan")), "NaN is no number"),
+        (lambda path: edit(path / "config.json", layer_norm_eps=float("nan")), "NaN is not a JSON"),
         (lambda path: edit(path / "tokenizer_config.json", model_max_length="128"), "model_max_le"),
         (lambda path: (path / "modules.json").mkdir(), "modules.json cannot be read"),
         (store_two_encoders, "two encoders"),
@@ -337,29 +339,29 @@ def cut_words_and_say_so(path: Path) -> None:
         (lambda path: as_embedder(path, similarity_fn_name=["dot"]), "similarity_fn_name"),
         (lambda path: edit(path / "config.json", intermediate_size=32), "intermediate.dense"),
         (lambda path: edit(path / "config.json", max_position_embeddings=64), "position_embedd"),
-        (lambda path: edit(path / "adapter_config.json", r=8), "does not apply adapters"),
+        (lambda path: edit(path / "adapter_config.json", r=8), "does not support adapters"),
         (lambda path: edit(path / "config.json", quantization_config={"bits": 4}), "quantised"),
         (lambda path: edit(path / "tokenizer_config.json", padding_side="left"), "padding_side"),
     ],
 )
-def test_what_does_not_belong_together_is_refused_when_it_is_read(
-    folder: Path, break_it: Callable[[Path], None], words: str
+def test_inconsistent_or_unsupported_folders_are_refused_on_reading(
+    folder: Path, damage: Callable[[Path], None], message: str
 ) -> None:
-    """Before any engine is chosen, so it is the same in all."""
-    break_it(folder)
-    with pytest.raises(ModelError, match=words) as caught:
+    """No engine is involved, so all engines refuse the same folders."""
+    damage(folder)
+    with pytest.raises(ModelError, match=message) as raised:
         read_folder(folder, "m")
-    assert str(folder) in str(caught.value)
+    assert str(folder) in str(raised.value)
 
 
-def test_every_file_that_decides_is_in_the_digest(folder: Path) -> None:
+def test_the_digest_covers_every_file_that_affects_scores(folder: Path) -> None:
     as_cross_encoder(folder)
-    seen = {read_folder(folder, "m").digest}
+    digests = {read_folder(folder, "m").digest}
 
     def is_new() -> bool:
-        before = len(seen)
-        seen.add(read_folder(folder, "m").digest)
-        return len(seen) > before
+        before = len(digests)
+        digests.add(read_folder(folder, "m").digest)
+        return len(digests) > before
 
     edit(folder / LIBRARY_FILE, activation_fn="torch.nn.modules.activation.Sigmoid")
     assert is_new()
@@ -377,12 +379,14 @@ def test_every_file_that_decides_is_in_the_digest(folder: Path) -> None:
     assert is_new()
     edit(folder / "1_Pooling/config.json", pooling_mode="cls")
     assert is_new()
-    (folder / "README.md").write_text("which decides nothing")
+    (folder / "README.md").write_text("a file that does not affect scores")
     assert not is_new()
 
 
-def test_what_transformers_says_is_asked_apart_and_kept(folder: Path, tmp_path: Path) -> None:
-    """Importing transformers would cost a measured process 240 MB."""
+def test_transformers_is_run_in_a_child_process_and_its_answer_cached(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Importing transformers would cost the measured process 240 MB."""
     program = (
         "import sys; from pathlib import Path; from crossbench.models.reading import read_folder;"
         "folder = read_folder(Path(sys.argv[1]), 'm', None, Path(sys.argv[2]));"
@@ -390,21 +394,21 @@ def test_what_transformers_says_is_asked_apart_and_kept(folder: Path, tmp_path: 
     )
     cache = tmp_path / "cache"
 
-    def ask() -> subprocess.CompletedProcess[str]:
+    def read_in_new_process() -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", program, str(folder), str(cache)]
         environment = {**os.environ, "PYTHONPATH": str(REPO)}
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
-    first = ask()
+    first = read_in_new_process()
     assert first.returncode == 0, first.stderr
-    (kept,) = (cache / "folders").iterdir()
-    assert ask().stdout == first.stdout
-    here = read_folder(folder, "m")
-    assert read_folder(folder, "m", None, cache).facts == here.facts
-    kept.write_text(kept.read_text("utf-8")[:100], "utf-8")  # of a disk that was full
-    assert read_folder(folder, "m", None, cache).facts == here.facts
-    assert load_cached(kept) is not None
+    (cached,) = (cache / "folders").iterdir()
+    assert read_in_new_process().stdout == first.stdout
+    uncached = read_folder(folder, "m")
+    assert read_folder(folder, "m", None, cache).facts == uncached.facts
+    cached.write_text(cached.read_text("utf-8")[:100], "utf-8")  # truncated by a full disk
+    assert read_folder(folder, "m", None, cache).facts == uncached.facts
+    assert load_cached(cached) is not None
     (folder / "tokenizer.json").write_text("{}")
-    failed = ask()
+    failed = read_in_new_process()
     assert failed.returncode == 1
     assert "transformers cannot read the tokenizer" in failed.stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Ids, type ids and truncation equal those of transformers, on every kind of text."""
+"""Test that ids, type ids and truncation equal transformers', on many kinds of text."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TEXTS = (
 def folder(
     request: pytest.FixtureRequest, seeded_model: ModelFolder, tmp_path_factory: Any
 ) -> Iterator[ModelFolder]:
-    """A model folder under several tokenizers; only the seeded one needs nothing from outside."""
+    """Yield a model folder with each of several tokenizers."""
     if request.param == "seeded":
         yield seeded_model
         return
@@ -67,7 +67,7 @@ def folder(
 
 
 def _write_roberta(path: Path) -> None:
-    """A byte-level BPE tokenizer with RoBERTa's template, trained on our own texts."""
+    """Write a byte-level BPE tokenizer with RoBERTa's template, trained on our own texts."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -82,7 +82,7 @@ def _write_roberta(path: Path) -> None:
     tokenizer.post_processor = processors.RobertaProcessing(
         ("</s>", 2), ("<s>", 0), add_prefix_space=False
     )
-    # What whoever saved a tokenizer left in it must not count.
+    # Saved truncation and padding must be ignored
     tokenizer.enable_truncation(7)
     tokenizer.enable_padding(length=20)
     tokenizer.save(str(path / "tokenizer.json"))
@@ -116,16 +116,16 @@ def expected(reference: Any, *texts: list[str], max_length: int) -> list[tuple[A
 @pytest.mark.parametrize("max_length", [512, 128, 12, 11, 5, 4])
 def test_pairs_equal_transformers(folder: ModelFolder, reference: Any, max_length: int) -> None:
     tokenizer = PairTokenizer(replace(folder, max_length=max_length))
-    # transformers builds every combination of what it cut off: minutes for long texts cut to a few.
+    # For long texts and a small limit, transformers takes minutes to build all overflow pairs
     texts = [text if max_length > 100 else text[:70] for text in TEXTS]
     pairs = [(query, passage) for query in texts for passage in texts]
     wanted = expected(reference, *map(list, zip(*pairs, strict=True)), max_length=max_length)
     got = tokenizer.encode_pairs([Pair(*pair) for pair in pairs])
-    for pair, ours, theirs in zip(pairs, rows(got), wanted, strict=True):
-        assert ours == (list(theirs[0]), list(theirs[1])), pair
-    whole = {text: int(count) for text, count in zip(texts, tokenizer.count(texts), strict=True)}
+    for pair, row, (ids, types) in zip(pairs, rows(got), wanted, strict=True):
+        assert row == (list(ids), list(types)), pair
+    counts = {text: int(count) for text, count in zip(texts, tokenizer.count(texts), strict=True)}
     room = max_length - reference.num_special_tokens_to_add(pair=True)
-    assert got.truncated == sum(whole[query] + whole[passage] > room for query, passage in pairs)
+    assert got.truncated == sum(counts[query] + counts[passage] > room for query, passage in pairs)
     assert got.batch.input_ids.dtype == got.batch.type_ids.dtype == np.int32
     for start, query in enumerate(texts):
         single = tokenizer.encode_query(query, texts)
@@ -154,7 +154,7 @@ def test_a_real_collection_equals_transformers(shared: Path, seeded_model: Model
         assert rows(got) == [(list(ids), list(types)) for ids, types in wanted]
 
 
-def test_longest_first_is_the_librarys_rule(seeded_model: ModelFolder) -> None:
+def test_longest_first_equals_the_librarys_strategy(seeded_model: ModelFolder) -> None:
     from tokenizers import Tokenizer
 
     library = Tokenizer.from_file(str(seeded_model.path / "tokenizer.json"))
@@ -168,7 +168,7 @@ def test_longest_first_is_the_librarys_rule(seeded_model: ModelFolder) -> None:
         assert list(zip(*(part.tolist() for part in kept), strict=True)) == wanted
 
 
-def test_nothing_to_encode(seeded_model: ModelFolder) -> None:
+def test_empty_input_gives_an_empty_batch(seeded_model: ModelFolder) -> None:
     tokenizer = PairTokenizer(seeded_model)
     assert tokenizer.count([]).shape == (0,)
     for empty in (tokenizer.encode_query("a", []), tokenizer.encode_pairs([])):
@@ -186,7 +186,7 @@ def test_several_threads_get_the_same_ids(seeded_model: ModelFolder) -> None:
     assert all(rows(result) == wanted for result in results)
 
 
-def test_more_words_than_the_memo_holds(seeded_model: ModelFolder) -> None:
+def test_more_words_than_fit_into_the_memo(seeded_model: ModelFolder) -> None:
     tokenizer = PairTokenizer(seeded_model)
     first = tokenizer.count([" ".join(f"w{number}x" for number in range(66_000))])
     second = tokenizer.count([" ".join(f"w{number}x" for number in range(66_000))])
@@ -194,7 +194,9 @@ def test_more_words_than_the_memo_holds(seeded_model: ModelFolder) -> None:
     assert tokenizer.count(["the end"]) == [2]
 
 
-def test_broken_tokenizer_and_too_small_maximum(seeded_model: ModelFolder, tmp_path: Path) -> None:
+def test_errors_for_a_broken_tokenizer_and_a_too_small_max_length(
+    seeded_model: ModelFolder, tmp_path: Path
+) -> None:
     with pytest.raises(ModelError, match="less than the 3 special tokens"):
         PairTokenizer(replace(seeded_model, max_length=2))
     assert rows(PairTokenizer(replace(seeded_model, max_length=3)).encode_query("a", ["b"])) == [
@@ -207,25 +209,25 @@ def test_broken_tokenizer_and_too_small_maximum(seeded_model: ModelFolder, tmp_p
         read_folder(broken, "broken", 512)
 
 
-def test_a_cache_of_texts_changes_no_token_and_keeps_its_bound(seeded_model: ModelFolder) -> None:
+def test_the_text_cache_does_not_change_tokens(seeded_model: ModelFolder) -> None:
     texts = [text for text in TEXTS if text.strip()]
     wanted = rows(PairTokenizer(seeded_model).encode_query("a query", texts))
-    for cache_tokens in (1, 60, 1_000_000):  # holds nothing, a few, everything
+    for cache_tokens in (1, 60, 1_000_000):  # caches nothing, some texts, all texts
         tokenizer = PairTokenizer(seeded_model, cache_tokens)
         for order in (texts, texts[::-1], texts[::2], texts + texts):
             got = rows(tokenizer.encode_query("a query", order))
             assert got == [wanted[texts.index(text)] for text in order]
 
 
-def test_a_cache_forgets_what_was_used_longest_ago() -> None:
+def test_the_text_cache_evicts_the_least_recently_used_text() -> None:
     class Letters:
-        """One id per letter; remembers what it was asked."""
+        """Encodes one id per letter and records the texts."""
 
         def __init__(self) -> None:
-            self.asked: list[str] = []
+            self.encoded: list[str] = []
 
         def encode(self, texts: Sequence[str]) -> tuple[Int32Array, Int64Array]:
-            self.asked += texts
+            self.encoded += texts
             ids = np.array([ord(letter) for text in texts for letter in text], dtype=np.int32)
             return ids, np.array([len(text) for text in texts], dtype=np.int64)
 
@@ -233,4 +235,4 @@ def test_a_cache_forgets_what_was_used_longest_ago() -> None:
     cache = TextCache(encoder, max_tokens=4)
     for texts in (["aa"], ["bb"], ["aa"], ["cc"], ["aa"], ["bb"]):
         cache.encode(texts)
-    assert encoder.asked == ["aa", "bb", "cc", "bb"]
+    assert encoder.encoded == ["aa", "bb", "cc", "bb"]

@@ -1,4 +1,4 @@
-"""The quality check's parts with real servers, and a real cell from the command line to its end."""
+"""The parts of the quality check with real servers, and a complete cell from the command line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def no_server() -> Server:
     raise AssertionError("everything was in the cache, and the reference was computed again")
 
 
-def test_the_sample_is_the_same_whatever_the_order_and_starts_with_the_same_queries() -> None:
+def test_the_sample_ignores_the_order_and_a_smaller_one_is_its_start() -> None:
     judged = LISTS[1:]
     chosen = a_check(queries=3).choose(LISTS)
     assert len(chosen) == 3
@@ -54,25 +54,27 @@ def test_the_sample_is_the_same_whatever_the_order_and_starts_with_the_same_quer
     assert {entry.query_id for entry in a_check().choose(LISTS)} == {e.query_id for e in judged}
 
 
-def test_what_depth_cuts_off_still_counts_as_judged() -> None:
+def test_passages_below_the_depth_still_count_as_judged() -> None:
     (entry,) = a_check(depth=2).choose(LISTS[4:])
     assert entry.passage_ids == ("q4-0", "q4-1")
     assert (entry.relevance, entry.other_grades) == ((0, 1), (2, 0, 1, 2))
 
 
-def test_without_judgements_fewer_lists_are_taken_and_none_by_no_check() -> None:
+def test_the_sample_is_smaller_without_judgements_and_empty_without_a_check() -> None:
     unjudged = [dataclasses.replace(entry, relevance=None) for entry in LISTS]
     assert len(a_check(unjudged_queries=2).choose(unjudged)) == 2
     assert NoCheck("none").choose(LISTS) == ()
 
 
 @pytest.mark.parametrize("key", ["queries", "depth", "max_seconds", "timeout_s"])
-def test_a_check_of_nothing_is_refused(key: str) -> None:
+def test_an_empty_check_is_rejected(key: str) -> None:
     with pytest.raises(ConfigError, match=rf"quality\.{key}=0"):
         a_check(**{key: 0})
 
 
-def test_the_cache_knows_what_scores_follow_from(model: ModelFolder, tmp_path: Path) -> None:
+def test_the_cache_key_contains_all_inputs_of_the_scores(
+    model: ModelFolder, tmp_path: Path
+) -> None:
     cache, entry = ReferenceCache(tmp_path, model), LISTS[1]
     scores = np.array([0.1, -2.5, 1e-7], dtype=np.float32)
     assert cache.load(entry) is None
@@ -92,7 +94,7 @@ def test_the_cache_knows_what_scores_follow_from(model: ModelFolder, tmp_path: P
         assert cache.load(entry) is None
 
 
-def test_a_cache_that_cannot_be_written_costs_time_and_no_check(
+def test_an_unwritable_cache_does_not_prevent_the_check(
     model: ModelFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     in_the_way = tmp_path / "reference"
@@ -104,17 +106,17 @@ def test_a_cache_that_cannot_be_written_costs_time_and_no_check(
 
     found = asyncio.run(reference_scores(make, cache, a_check(), LISTS[:2]))
     assert [len(scores) for scores in found] == [len(entry.passages) for entry in LISTS[:2]]
-    assert "scores cannot be kept" in caplog.text
+    assert "scores cannot be cached" in caplog.text
 
 
-def test_another_model_is_another_reference(model: ModelFolder, tmp_path: Path) -> None:
+def test_another_model_has_its_own_reference(model: ModelFolder, tmp_path: Path) -> None:
     other = tiny_model(tmp_path / "other", seed=1)
     cache = tmp_path / "cache"
     ReferenceCache(cache, model).save(LISTS[0], np.zeros(2, dtype=np.float32))
     assert ReferenceCache(cache, other).load(LISTS[0]) is None
 
 
-def test_the_reference_is_transformers_forward_and_is_computed_once(
+def test_the_reference_is_the_transformers_forward_and_computed_once(
     model: ModelFolder, tmp_path: Path
 ) -> None:
     cache, check = ReferenceCache(tmp_path / "reference", model), a_check()
@@ -135,7 +137,7 @@ def test_the_reference_is_transformers_forward_and_is_computed_once(
     assert [scores.tolist() for scores in mended] == [scores.tolist() for scores in found]
 
 
-def test_lists_are_scored_whole_as_many_as_the_time_allows(seeded_model: ModelFolder) -> None:
+def test_lists_are_scored_completely_until_the_time_limit(seeded_model: ModelFolder) -> None:
     async def score(max_seconds: float) -> list[int]:
         async with serving([noop(seeded_model)]) as address, InferenceClient(address) as client:
             found = await score_lists(
@@ -153,33 +155,37 @@ def test_lists_are_scored_whole_as_many_as_the_time_allows(seeded_model: ModelFo
 
 
 @pytest.mark.parametrize(
-    ("fields", "pipeline", "words"),
+    ("fields", "pipeline", "message"),
     [
         ({"computes_scores": False}, Pipeline.FULL, "runs no model"),
-        ({"device": "none"}, Pipeline.FULL, "runs no model"),  # of a server that does not say so
-        ({"digest": "another"}, Pipeline.FULL, "is not the one that this config names"),
+        (
+            {"device": "none"},
+            Pipeline.FULL,
+            "runs no model",
+        ),  # an older server, which does not report computes_scores
+        ({"digest": "another"}, Pipeline.FULL, "is not the model of this config"),
         ({}, Pipeline.TOKENIZE, "pipeline=tokenize"),
     ],
 )
-def test_what_cannot_be_checked_says_why(
-    fields: dict[str, Any], pipeline: Pipeline, words: str, model: ModelFolder, tmp_path: Path
+def test_a_skipped_check_gives_its_reason(
+    fields: dict[str, Any], pipeline: Pipeline, message: str, model: ModelFolder, tmp_path: Path
 ) -> None:
     (served_model,) = info_of(model, **fields).models
-    why = reason_not_checked(a_check(), pipeline, served_model, model.digest)
-    assert why is not None
-    assert words in why
-    served = ServedScores("sample", skip_reason=why)
+    reason = reason_not_checked(a_check(), pipeline, served_model, model.digest)
+    assert reason is not None
+    assert message in reason
+    served = ServedScores("sample", skip_reason=reason)
     checked = compare(served, a_check(), ReferenceCache(tmp_path, model), no_server, 0, print)
     assert checked.summary["verdict"] == "not checked"
-    assert words in checked.summary["reason"]
+    assert message in checked.summary["reason"]
 
 
-def test_a_server_that_is_gone_costs_the_check_alone(model: ModelFolder, tmp_path: Path) -> None:
+def test_an_unreachable_server_fails_only_the_check(model: ModelFolder, tmp_path: Path) -> None:
     served = ask("127.0.0.1:1", info_of(model), tmp_path)
     assert "the server failed: UNAVAILABLE" in served.skip_reason
 
 
-def test_the_reference_itself_is_judged_and_compared_with_nothing(
+def test_the_reference_itself_is_judged_but_not_compared(
     seeded_model: ModelFolder, tmp_path: Path
 ) -> None:
     info = info_of(seeded_model, is_reference=True)
@@ -217,7 +223,7 @@ def ask(
     return asyncio.run(run())
 
 
-def test_a_real_cell_of_int8(shared: Path, outputs: Path, cache_dir: Path) -> None:
+def test_a_complete_cell_with_int8(shared: Path, outputs: Path, cache_dir: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     command = [sys.executable, "-m", "crossbench", "backend=onnx", "quant=int8", "model=local"]
@@ -243,7 +249,7 @@ def test_a_real_cell_of_int8(shared: Path, outputs: Path, cache_dir: Path) -> No
     assert -0.1 < metrics["quality/ndcg_at_10_change"] < 0.1
     assert metrics["memory/model_mb"] < 75  # 91 at fp32
     assert quality["verdict"] == "cannot say"
-    assert "4 judged queries are too few" in quality["reason"]
+    assert "too few judged queries: 4" in quality["reason"]
     pairs = load_quality(folder)
     assert len(pairs) == 48
     assert len({pair.query_id for pair in pairs}) == 4
@@ -252,7 +258,7 @@ def test_a_real_cell_of_int8(shared: Path, outputs: Path, cache_dir: Path) -> No
     assert {pair.relevance for pair in pairs} & {1, 2, 3}
     report = (folder / "report.md").read_text()
     assert "## Ranking quality" in report
-    assert "Whether the ranking is kept cannot be said" in report
+    assert "It is unclear whether the ranking is kept" in report
     client = MlflowClient(f"sqlite:///{outputs}/mlflow.db")
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert run.data.tags["quality"] == "cannot say"

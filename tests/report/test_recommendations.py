@@ -1,4 +1,4 @@
-"""Recommendations say what the data say: other numbers, other words; too little, that too."""
+"""Recommendations follow from the measurements, and say so if there are too few of them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run(
     pipeline: str = "full",
     **metrics: float,
 ) -> Run:
-    """A run with so many requests of one length, but for those that carry the p95."""
+    """A run of `n` requests with equal latencies, except those that determine the p95."""
     config: dict[str, Any] = {
         "batch": batch, "concurrency": concurrency, "repeat": repeat, "pipeline": pipeline,
         "backend": {"_target_": f"made.{backend}", "name": backend}, "quant": {"name": quant},
@@ -95,19 +95,19 @@ def test_best_under_the_bound() -> None:
     free = topic(recommend(runs, None), "Best throughput")
     assert free.advice is not None
     assert free.advice.startswith("batch=96 (")
-    assert "batch=96 is the largest tried" in text(free)
+    assert "batch=96 is the largest value tried" in text(free)
     assert "No latency bound was given" in text(free)
     bound = topic(recommend(runs, 100), "Best throughput with p95 up to 100 ms")
     assert bound.advice is not None
     assert bound.advice.startswith("batch=32 (")
     assert "2.0" in bound.evidence[0]  # times the next, batch=8
-    assert "1 over the bound, the fastest of them batch=96" in text(bound)
+    assert "Of the cells over the bound (1), the fastest is batch=96" in text(bound)
     tight = topic(recommend(runs, 20), "Best throughput")
     assert tight.advice is None
-    assert "the nearest is batch=8" in text(tight)
+    assert "the closest is batch=8" in text(tight)
 
 
-def test_the_bound_comes_with_the_cells() -> None:
+def test_latency_bound_comes_from_the_cells_config() -> None:
     runs = [run(100, 50, batch=8, bound_ms=60), run(300, 400, batch=96, bound_ms=60)]
     assert "**Best throughput with p95 up to 60.0 ms:** batch=8 " in recommendations(runs)
 
@@ -132,7 +132,7 @@ def test_knee_of_a_sweep() -> None:
     straight = [run(100 * k, 100 * k, batch=k) for k in (1, 2, 3, 4)]
     none = topic(recommend(straight, None), "Knee")
     assert none.advice is None
-    assert "in step with p95" in text(none)
+    assert "in proportion to p95" in text(none)
 
 
 def test_which_backend_is_faster() -> None:
@@ -141,12 +141,12 @@ def test_which_backend_is_faster() -> None:
         for name, rate in (("slow", 100), ("quick", 250), ("same", 101))
         for batch, size in ((32, 1.0), (96, 1.2))
     ]
-    # One run each: the windows of made-up requests hardly vary, so even 1 % is told apart
+    # One run each: the windows of synthetic requests hardly vary, so even 1 % is distinguishable
     found = topic(recommend(runs, None), "Which backend")
     assert found.advice == "quick > same > slow."
-    assert "2 of 2 settings" in text(found)
-    assert "how far a second run would differ is not known" in text(found)
-    # Repeats that differ by 10 %: the two slow ones cannot be told apart
+    assert "2 of 2 comparisons" in text(found)
+    assert "How much a second run would differ is unknown" in text(found)
+    # Repeats that differ by 10 %: the two slow backends are not distinguishable
     again = [
         run(rate * (1 + 0.1 * (repeat - 2)), backend=name, repeat=repeat)
         for name, rate in (("slow", 100), ("quick", 250), ("same", 101))
@@ -154,36 +154,37 @@ def test_which_backend_is_faster() -> None:
     ]
     found = topic(recommend(again, None), "Which backend")
     assert found.advice == "quick > same ≈ slow."
-    assert "that of 3 runs of each cell" in text(found)
+    assert "estimated from 3 runs of each cell" in text(found)
 
 
-def test_no_spread_no_verdict() -> None:
+def test_unknown_spread_gives_no_verdict() -> None:
     runs = [run(100, backend="a", n=2), run(150, backend="b", n=2)]
     found = recommend(runs, None)
     assert topic(found, "Which backend").advice == "b ? a."
-    assert "No spread is known" in text(topic(found, "Which backend"))
-    assert "Its p95 rests on 2 requests" in text(topic(found, "Best"))
-    assert "Whether it is really faster is unknown for: a" in text(topic(found, "Best"))
+    assert "The spread is unknown" in text(topic(found, "Which backend"))
+    assert "Its p95 is unreliable: it is based on 2 requests" in text(topic(found, "Best"))
+    assert "It is unknown whether it is faster than: a" in text(topic(found, "Best"))
 
 
 @pytest.mark.parametrize(
-    ("quality", "worth", "best"),
-    [(KEEPS, "Worth it: int8", "int8"), (CHANGES, "the ranking changes: int8", "fp32"),
-     ({}, "None that was measured", "fp32")],
+    ("quality", "advice", "best"),
+    [(KEEPS, "Faster, and the ranking is kept: int8", "int8"),
+     (CHANGES, "the ranking changes: int8", "fp32"),
+     ({}, "No measured lower precision", "fp32")],
 )  # fmt: skip
-def test_a_lower_precision(quality: Mapping[str, float], worth: str, best: str) -> None:
+def test_a_lower_precision(quality: Mapping[str, float], advice: str, best: str) -> None:
     memory = {"memory/model_mb": 90.0}
     runs = [run(100, quant="fp32", **memory), run(160, quant="int8", **{"memory/model_mb": 23.0},
             **quality), run(1, quant="int4", status=Status.UNSUPPORTED)]  # fmt: skip
     found = recommend(runs, None)
-    precision = topic(found, "What a lower precision")
-    assert worth in str(precision.advice)
+    precision = topic(found, "Gain and cost of lower precision")
+    assert advice in str(precision.advice)
     assert "1.60×" in text(precision)
     assert "0.26× the weights" in text(precision)
     assert "int4: unsupported" in text(precision)
     chosen = topic(found, "Best throughput")
     if best == "fp32":
-        assert chosen.advice is None  # int8 is not to be chosen, so there is no choice
+        assert chosen.advice is None  # int8 is excluded, so only one cell is left
         assert "int8" in text(chosen)
     else:
         assert str(chosen.advice).startswith("int8")
@@ -193,7 +194,7 @@ def test_a_lower_precision(quality: Mapping[str, float], worth: str, best: str) 
         )
 
 
-def test_what_changes_the_ranking_is_never_advised() -> None:
+def test_a_cell_that_changes_the_ranking_is_never_recommended() -> None:
     runs = [
         run(100, batch=32),
         run(110, batch=96),
@@ -202,60 +203,60 @@ def test_what_changes_the_ranking_is_never_advised() -> None:
     ]
     found = recommend(runs, None)
     assert str(topic(found, "Best").advice).startswith("fp32 batch=96")
-    assert "int8 batch=32 (changes the ranking (nDCG@10 -8.0 %" in text(topic(found, "Best"))
-    assert "int8 batch=96 (its ranking was not verified)" in text(topic(found, "Best"))
+    assert "int8 batch=32 (changes the ranking: nDCG@10 -8.0 %" in text(topic(found, "Best"))
+    assert "int8 batch=96 (ranking not verified)" in text(topic(found, "Best"))
     for item in found:
-        if not item.topic.startswith("What a lower"):
+        if not item.topic.startswith("Gain and cost"):
             assert "int8" not in str(item.advice)
 
 
-def test_where_concurrency_stops_paying() -> None:
+def test_useful_concurrency() -> None:
     rates = {1: 100, 2: 180, 4: 240, 8: 242, 16: 243}
     runs = [run(rate, concurrency=c) for c, rate in rates.items()]
-    found = topic(recommend(runs, None), "Where concurrency")
-    assert str(found.advice).startswith("at 4: 16 in flight bring 1.01×")
+    found = topic(recommend(runs, None), "Useful concurrency")
+    assert str(found.advice).startswith("up to 4. At 16, throughput is 1.01×")
     growing = [run(100 * c, concurrency=c) for c in (1, 2, 4)]
-    assert str(topic(recommend(growing, None), "Where concurrency").advice).startswith(
-        "not by 4, the most that was tried: it brings 2.00×"
+    assert str(topic(recommend(growing, None), "Useful concurrency").advice).startswith(
+        "at least 4, the highest value measured. Throughput is 2.00×"
     )
-    alone = topic(recommend([run(100), run(200, batch=96)], None), "Where concurrency")
+    alone = topic(recommend([run(100), run(200, batch=96)], None), "Useful concurrency")
     assert alone.advice is None
 
 
-def test_what_holds_it_back() -> None:
+def test_bottlenecks() -> None:
     runs = [
         run(100, backend="padded", **{"batching/padding_waste": 0.34}),
         run(140, backend="packed", **{"batching/padding_waste": 0.0}),
     ]
-    found = topic(recommend(runs, None), "What holds")
+    found = topic(recommend(runs, None), "Bottlenecks")
     assert found.advice == "Padding."
-    assert "34 % of the computed tokens are padding at padded" in text(found)
-    assert "With backend=packed instead it is 0 %, at 1.40× (± 0.00) the throughput" in text(found)
-    assert "tokenisation: at most 2 %" in text(found)
-    with_floor = topic(recommend([*runs, run(200, backend="noop")], None), "What holds")
-    assert with_floor.advice == "Padding, the harness."
-    assert "70 % of the throughput of backend=noop" in text(with_floor)
-    slow_words = run(100, **{"stage/tokenize_mean_ms": 80.0, "stage/infer_mean_ms": 100.0})
-    assert topic(recommend([slow_words], None), "What holds").advice == "Tokenisation."
+    assert "34 % of the computed tokens are padding (padded)" in text(found)
+    assert "With backend=packed it is 0 %, at 1.40× (± 0.00) the throughput" in text(found)
+    assert "tokenisation: up to 2 %" in text(found)
+    with_noop = topic(recommend([*runs, run(200, backend="noop")], None), "Bottlenecks")
+    assert with_noop.advice == "Padding, the harness."
+    assert "70 % of the throughput of backend=noop" in text(with_noop)
+    slow_tokenizer = run(100, **{"stage/tokenize_mean_ms": 80.0, "stage/infer_mean_ms": 100.0})
+    assert topic(recommend([slow_tokenizer], None), "Bottlenecks").advice == "Tokenisation."
 
 
-def test_noop_and_single_stages_are_never_advised() -> None:
+def test_noop_and_single_stages_are_never_recommended() -> None:
     runs = [run(9000, backend="noop"), run(800, pipeline="tokenize"), run(100), run(90, batch=8)]
     found = topic(recommend(runs, None), "Best")
     assert "noop" not in str(found.advice)
     assert "tokenize" not in str(found.advice)
     assert "100" in str(found.advice)
     assert "runs no model" in text(found)
-    assert "measures tokenize alone" in text(found)
+    assert "measures only tokenize" in text(found)
 
 
-def test_one_cell_none_and_twenty_four() -> None:
+def test_recommendations_for_one_zero_and_many_cells() -> None:
     assert recommendations([]) == ""
     one = recommendations([run(100)])
-    assert "What these data cannot say" in one
+    assert "Not answered by these measurements" in one
     assert "- Best throughput: only packed fp32 batch=32 concurrency=1" in one
     none = recommendations([run(1, status=Status.FAILED), run(1, batch=8, status=Status.FAILED)])
-    assert "no cell could be chosen. Left out: batch=32 (no numbers (failed)); batch=8" in none
+    assert "no cell qualifies. Excluded: batch=32 (not measured: failed); batch=8" in none
     assert "**" not in none
     many = [
         run(50 * (i + 1) * (1 - 0.5 ** (c + 1)) * batch / 8, backend=f"engine-{i}", batch=batch,
@@ -265,5 +266,5 @@ def test_one_cell_none_and_twenty_four() -> None:
     text_of_many = recommendations(many)
     assert "engine-3 batch=32 concurrency=3" in text_of_many
     assert "engine-3 > engine-2 > engine-1 > engine-0" in text_of_many
-    assert "And 3 slower series, not listed." in text_of_many
+    assert "3 slower series are not listed." in text_of_many
     assert len(text_of_many.splitlines()) < 45

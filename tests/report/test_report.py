@@ -1,4 +1,4 @@
-"""Reports of real result files: one cell, two, twenty-four, repeats, and what did not finish."""
+"""Reports of one, two and twenty-four cells, of repeats, and of cells that did not finish."""
 
 import csv
 import re
@@ -48,7 +48,7 @@ def config(backend: str = "pytorch", batch: int = 32, repeat: int = 1) -> dict[s
 
 
 def load(pairs_per_s: float, batch: int, seed: int = 0, n: int = 120) -> list[RequestRecord]:
-    """One request in flight whose latency scatters by 5 %."""
+    """Records of a closed loop with one request in flight, whose latency varies by 5 %."""
     rng, now, records = np.random.default_rng(seed), 0.0, []
     for index in range(n):
         latency = batch / pairs_per_s * float(rng.lognormal(0, 0.05))
@@ -88,7 +88,7 @@ def save(
 
 
 def linked(report: Path) -> list[Path]:
-    """The pictures a report shows; every one must be there and not be empty."""
+    """The plots that a report links; checks that their files exist and are not empty."""
     paths = [
         report.parent / found for found in re.findall(r"!\[.*?\]\((.*?)\)", report.read_text())
     ]
@@ -123,7 +123,7 @@ def test_cell_with_no_or_one_reply(tmp_path: Path, n: int) -> None:
     assert len(linked(report)) == (4 if n else 0)
 
 
-def test_requests_that_were_cut_short_cost_themselves_alone(tmp_path: Path) -> None:
+def test_broken_request_records_do_not_break_the_report(tmp_path: Path) -> None:
     saved = [save(tmp_path / str(n), config(batch=8 + n), load(400, 8, n)) for n in range(2)]
     rate = saved[0].metrics["throughput/pairs_per_s"]
     whole = (tmp_path / "0" / RECORDS_FILE).read_bytes()
@@ -148,7 +148,7 @@ def test_requests_that_were_cut_short_cost_themselves_alone(tmp_path: Path) -> N
         b'{"schema_version": 1, "status": "wonderful", "config": {}, "cell_id": ""}',
     ],
 )
-def test_a_result_that_is_none_is_a_failed_run(tmp_path: Path, document: bytes) -> None:
+def test_an_invalid_result_is_a_failed_run(tmp_path: Path, document: bytes) -> None:
     save(tmp_path / "0", config(), load(400, 32))
     save(tmp_path / "1", config("packed"), load(400, 32))
     (tmp_path / "0" / RESULT_FILE).write_bytes(document)
@@ -157,7 +157,7 @@ def test_a_result_that_is_none_is_a_failed_run(tmp_path: Path, document: bytes) 
     assert [run.result.status for run in read_runs(tmp_path)] == ["failed", "finished"]
 
 
-def test_two_cells_of_which_one_is_not_here(tmp_path: Path) -> None:
+def test_two_cells_of_which_one_is_unavailable(tmp_path: Path) -> None:
     reason = "backend=mps needs a Mac | here is Linux"
     here = save(tmp_path / "1", config("pytorch"), load(400, 32))
     gone = save(tmp_path / "0", config("mps"), (), Status.UNAVAILABLE, f"{reason}\nmore")
@@ -172,11 +172,11 @@ def test_two_cells_of_which_one_is_not_here(tmp_path: Path) -> None:
     assert "unavailable: backend=mps needs a Mac" in table
     assert len(set(map(len, table.splitlines()[:2]))) <= 2
     long = replace(gone, error="backend=mps needs a Mac " + "and " * 20 + "so: use backend=noop")
-    assert terminal_table([long, here]).endswith(f"\n\ncell 0 unavailable: {long.error}")
+    assert terminal_table([long, here]).endswith(f"\n\nmps: unavailable: {long.error}")
 
 
 def checked(verdict: str, change: float) -> tuple[dict[str, Any], dict[str, float]]:
-    """A quality check's summary and metrics; the change's interval reaches 0.5 % to each side."""
+    """A quality check's summary and metrics; the interval of the change is ± 0.5 %."""
     summary = {"check": "sample", "verdict": verdict, "reason": f"found to be {verdict}",
                "passages_a_query": 20, "queries_chosen": 43}  # fmt: skip
     metrics = {"quality/queries": 43.0, "quality/pairs": 860.0, "quality/ndcg_at_10": 0.7,
@@ -190,7 +190,7 @@ def checked(verdict: str, change: float) -> tuple[dict[str, Any], dict[str, floa
 
 
 def quality_sweep(folder: Path, verdicts: dict[str, tuple[str, float, int]]) -> list[RunResult]:
-    """A cell per backend: its verdict, its change of nDCG@10 and its speed in pairs/s."""
+    """A sweep with a cell per backend; values are verdict, change of nDCG@10 and pairs/s."""
     results = []
     for index, (backend, (verdict, change, speed)) in enumerate(verdicts.items()):
         cell = folder / str(index)
@@ -203,7 +203,7 @@ def quality_sweep(folder: Path, verdicts: dict[str, tuple[str, float, int]]) -> 
     return results
 
 
-def test_speed_that_changes_the_ranking_wins_nothing(tmp_path: Path) -> None:
+def test_a_cell_that_changes_the_ranking_is_never_the_best(tmp_path: Path) -> None:
     results = quality_sweep(
         tmp_path,
         {
@@ -216,12 +216,12 @@ def test_speed_that_changes_the_ranking_wins_nothing(tmp_path: Path) -> None:
     report = write_sweep_report(tmp_path)
     text = report.read_text()
     assert "Highest throughput: **onnx**" in text
-    assert "**wild** changes the ranking, so it does not count: found to be changes." in text
+    assert "**wild** changes the ranking, so it is excluded: found to be changes." in text
     table = text[text.index("## All cells") :]
     assert re.search(r"\| onnx .* \*\*\d{3}.* 70\.0 .* keeps \|", table)
     assert re.search(r"\| wild .* 50\.0 .* -8.0 % \(-8.5 % … -7.5 %\) \| +✗ changes \|", table)
     assert re.search(r"\| +reference \|", table)
-    assert "Crossed points change the ranking" in text
+    assert "Crossed-out points change the ranking" in text
     assert len(linked(report)) == 2
     svg = (tmp_path / "plots/frontier.svg").read_text()
     assert "changes the ranking: disqualified" in svg
@@ -235,15 +235,15 @@ def test_speed_that_changes_the_ranking_wins_nothing(tmp_path: Path) -> None:
     assert "**The ranking is changed**: found to be changes." in cell
 
 
-def test_a_sweep_whose_every_cell_changes_the_ranking_has_no_winner(tmp_path: Path) -> None:
+def test_no_best_cell_if_all_change_the_ranking(tmp_path: Path) -> None:
     cells_ = {name: ("changes", -0.08, speed) for name, speed in (("a", 500), ("b", 700))}
     quality_sweep(tmp_path, cells_)
     text = write_sweep_report(tmp_path).read_text()
-    assert "All 2 cells with numbers change the ranking" in text
+    assert "All 2 measured cells change the ranking" in text
     assert "**700" not in text
 
 
-def test_only_what_can_be_served_is_called_the_fastest(tmp_path: Path) -> None:
+def test_only_a_cell_that_can_be_served_is_the_fastest(tmp_path: Path) -> None:
     def cell(index: int, speed: float, **about: Any) -> RunResult:
         settings = {**config(), "pipeline": "full", **about}
         folder = tmp_path / str(index)
@@ -255,8 +255,11 @@ def test_only_what_can_be_served_is_called_the_fastest(tmp_path: Path) -> None:
     stages = [cell(0, 9000, pipeline="tokenize"), cell(1, 450, pipeline="infer"), cell(2, 400)]
     text = write_sweep_report(tmp_path).read_text()
     assert "**9," not in text[text.index("## All cells") :]
-    assert "Highest throughput" not in text  # nothing to compare the whole with
-    assert re.search(r"Not in the running: \*\*tokenize\*\*, .*, measures tokenize alone;", text)
+    assert "Highest throughput" not in text  # there is only one whole pipeline
+    assert re.search(
+        r"Excluded from the comparison: \*\*pipeline=tokenize\*\*, .* \(measures only tokenize\);",
+        text,
+    )
     assert "*" not in terminal_table(stages)
 
     noop = {"_target_": "made.noop", "name": "noop"}
@@ -265,7 +268,7 @@ def test_only_what_can_be_served_is_called_the_fastest(tmp_path: Path) -> None:
     unsure = replace(backends[2], quality=checked("cannot say", -0.01)[0])
     table = terminal_table([reference, backends[1], unsure])
     assert re.search(r"pytorch +fp32 +\* 400", table)
-    assert table.count("*") == 2  # and the legend's
+    assert table.count("*") == 2  # one in the table, one in the legend
 
 
 def test_twenty_four_cells(tmp_path: Path) -> None:
@@ -280,7 +283,7 @@ def test_twenty_four_cells(tmp_path: Path) -> None:
             results.append(save(folder, config(backend, batch), load(speed, batch, index, 60)))
     report = write_sweep_report(tmp_path)
     text = report.read_text()
-    assert "22 of 24 cells have numbers" in text
+    assert "22 of 24 cells were measured" in text
     assert f"Highest throughput: **{backends[7]} batch=96**" in text
     assert [path.name for path in linked(report)] == ["by_batch.png", "frontier.png"]
     rows = list(csv.DictReader((tmp_path / "results.csv").open(encoding="utf-8")))
@@ -293,7 +296,7 @@ def test_twenty_four_cells(tmp_path: Path) -> None:
     assert len(terminal_table(results).splitlines()) == 2 + 24 + 2
 
 
-def test_no_line_is_drawn_over_a_cell_without_numbers(tmp_path: Path) -> None:
+def test_lines_have_a_gap_at_cells_that_were_not_measured(tmp_path: Path) -> None:
     for index, batch in enumerate((8, 16, 32, 64)):
         if batch == 16:
             save(tmp_path / str(index), config("x", batch), (), Status.FAILED, "killed")
@@ -303,23 +306,23 @@ def test_no_line_is_drawn_over_a_cell_without_numbers(tmp_path: Path) -> None:
     svg = (tmp_path / "plots/by_batch.svg").read_text()
     drawn = f'style="fill: none; stroke: {PALETTE[0].lower()}; stroke-width: 1.6'
     line, _ = re.findall(rf'<path d="(M[^"]*)" clip-path="[^"]*" {drawn}', svg)  # in two panels
-    assert line.count("M") == 2  # lifted once: 8, gap, 32 to 64
+    assert line.count("M") == 2  # one gap: 8, then 32 to 64
     assert line.count("L") == 1
 
 
-def test_no_cell_finished_and_no_cell_at_all(tmp_path: Path) -> None:
+def test_sweep_without_finished_cells_and_without_cells(tmp_path: Path) -> None:
     result = save(tmp_path / "a" / "0", config(), (), Status.FAILED, "killed by signal 9")
     (tmp_path / "a" / "1").mkdir()
     text = write_sweep_report(tmp_path / "a").read_text()
-    assert "**No cell finished**" in text
+    assert "**No cell finished.**" in text
     assert "no result.json in" in text
     assert "killed by signal 9" in terminal_table([result])
     (tmp_path / "b").mkdir()
     assert "**No cell was run.**" in write_sweep_report(tmp_path / "b").read_text()
 
 
-def test_repeats_are_joined_and_their_spread_decides(tmp_path: Path) -> None:
-    # The two backends differ by less than each differs from repeat to repeat; the third by more.
+def test_repeats_are_averaged_and_their_spread_decides(tmp_path: Path) -> None:
+    # Two backends differ by less than their repeats do; the third differs by more.
     speeds = {"pytorch": (400, 440, 420), "compiled": (425, 405, 445), "fast": (800, 840, 880)}
     results = []
     for repeat in range(3):
@@ -348,7 +351,7 @@ def test_pooled_spread_by_hand() -> None:
     first, second = joined[0].throughput, joined[1].throughput
     assert first is not None
     assert second is not None
-    # Relative deviations -0.1 and 0.1: a standard deviation of sqrt(0.02) with one degree.
+    # Relative deviations -0.1 and 0.1: standard deviation sqrt(0.02), one degree of freedom.
     assert first.half_width == pytest.approx(12.7062047 * 0.02**0.5 * 100 / 2**0.5)
     assert second.half_width == pytest.approx(12.7062047 * 0.02**0.5 * 200)
 
@@ -363,7 +366,7 @@ def test_pareto() -> None:
     assert pareto([(10, 5), (8, 5), (20, 9), (15, 10), (5, 1)]) == [4, 0, 2]
 
 
-def test_axes_leave_out_repeats_and_what_a_choice_implies() -> None:
+def test_axes_leave_out_repeats_and_values_implied_by_a_choice() -> None:
     configs = [
         CellConfig(made)
         for made in (config("pytorch", 32, 1), config("x", 32, 2), config("x", 96, 1))

@@ -1,4 +1,4 @@
-"""What a cell's client brings home of a real server: the same requests, failures with words."""
+"""The measurement against a real server: equal requests for all cells, metrics, failures."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def result_of(found: Measured) -> RunResult:
 
 
 def test_every_cell_is_measured_on_the_same_requests(seeded_model: ModelFolder) -> None:
-    """However few requests of the warm-up its time allows, on a slow backend or a fast one."""
+    """The number of warm-up requests that fit into its time must not matter."""
 
     async def tokens(warmup_max_seconds: float) -> list[int]:
         async with serving([noop(seeded_model)]) as address:
@@ -105,7 +105,7 @@ class Counting(NoopBackend):
         return super().infer(batch)
 
 
-def test_the_warm_up_is_no_part_of_the_load(seeded_model: ModelFolder) -> None:
+def test_the_warm_up_is_not_part_of_the_load(seeded_model: ModelFolder) -> None:
     load, backend = Silent(), Counting("counting", deployment(seeded_model, Path()))
 
     async def run() -> Measured:
@@ -121,7 +121,7 @@ def test_the_warm_up_is_no_part_of_the_load(seeded_model: ModelFolder) -> None:
 
 
 def test_metrics_are_those_of_the_records(seeded_model: ModelFolder, tmp_path: Path) -> None:
-    """Computed again from the file by other means."""
+    """Compute the metrics again from the file, with pandas and NumPy."""
 
     async def run() -> Measured:
         async with serving([noop(seeded_model)]) as address:
@@ -150,7 +150,7 @@ def test_metrics_are_those_of_the_records(seeded_model: ModelFolder, tmp_path: P
     assert found.metrics["batching/pairs_per_batch"] == pytest.approx(1000 / batches)
 
 
-def test_what_the_server_refuses_is_told_in_its_words(seeded_model: ModelFolder) -> None:
+def test_a_refused_request_has_the_error_message_of_the_server(seeded_model: ModelFolder) -> None:
     async def run() -> Measured:
         async with serving([noop(seeded_model)]) as address:
             return await measured(address, asyncio.Event(), requests=3, batch=65)
@@ -162,7 +162,7 @@ def test_what_the_server_refuses_is_told_in_its_words(seeded_model: ModelFolder)
     assert "the limit is 64" in result.error
 
 
-def test_a_server_that_is_lost_midway_costs_no_record(seeded_model: ModelFolder) -> None:
+def test_records_are_kept_when_the_server_is_lost(seeded_model: ModelFolder) -> None:
     async def run() -> Measured:
         async with serving([noop(seeded_model)]) as address:
             task = asyncio.create_task(measured(address, asyncio.Event(), requests=10**9))
@@ -176,5 +176,5 @@ def test_a_server_that_is_lost_midway_costs_no_record(seeded_model: ModelFolder)
     result = result_of(found)
     assert result.status is Status.FAILED
     assert result.error is not None
-    assert result.error.startswith("the server went away (UNAVAILABLE) after ")
+    assert result.error.startswith("the connection to the server was lost (UNAVAILABLE) after ")
     assert result.metrics["throughput/pairs_per_s"] > 0

@@ -1,4 +1,4 @@
-"""target=process: a real server in a real process of its own."""
+"""target=process: a real server in its own process."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from crossbench.serving.client import InferenceClient
 from tests.helpers.plans import plan_of
 
 
-def recipe(cache_dir: Path, *overrides: str):
-    """What a cell hands to its target, of a small and quick server."""
+def server_factory(cache_dir: Path, *overrides: str):
+    """Return the function that builds a small server, as a cell passes it to its target."""
     plan = plan_of("backend=packed", "pool.workers=1", *overrides, cache_dir=cache_dir)
     return partial(build_server, plan, fetch_model(plan))
 
 
-def test_it_scores_as_the_server_in_process_does_and_ends(cache_dir: Path) -> None:
-    make_server = recipe(cache_dir)
+def test_the_server_process_gives_the_same_scores_and_ends(cache_dir: Path) -> None:
+    make_server = server_factory(cache_dir)
 
     async def scores(target: Target) -> list[float]:
         try:
@@ -35,16 +35,16 @@ def test_it_scores_as_the_server_in_process_does_and_ends(cache_dir: Path) -> No
         finally:
             await target.close()
 
-    apart = SeparateProcess("process")
-    found = asyncio.run(scores(apart))
+    separate = SeparateProcess("process")
+    found = asyncio.run(scores(separate))
     assert found == pytest.approx(asyncio.run(scores(InProcess("inprocess"))), abs=1e-5)
-    assert apart._process is not None
-    assert apart._process.pid != os.getpid()
-    assert apart._process.returncode == 0
-    assert not psutil.pid_exists(apart._process.pid)
+    assert separate._process is not None
+    assert separate._process.pid != os.getpid()
+    assert separate._process.returncode == 0
+    assert not psutil.pid_exists(separate._process.pid)
 
 
-def test_what_keeps_it_from_serving_is_told(cache_dir: Path) -> None:
+def test_the_error_that_prevents_the_start_is_raised(cache_dir: Path) -> None:
     async def opened(make_server) -> None:
         target = SeparateProcess("process")
         try:
@@ -53,12 +53,14 @@ def test_what_keeps_it_from_serving_is_told(cache_dir: Path) -> None:
             await target.close()
 
     with pytest.raises(ConfigError, match=r"pool\.models"):
-        asyncio.run(opened(recipe(cache_dir, "backend=noop", "pool.models=7")))
+        asyncio.run(opened(server_factory(cache_dir, "backend=noop", "pool.models=7")))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = f"server.port={taken.getsockname()[1]}"
-        with pytest.raises(ConfigError, match=f"{port} is taken"):
-            asyncio.run(opened(recipe(cache_dir, "backend=noop", port)))
-    with pytest.raises(TargetDied, match="the server process ended with status 3 before it served"):
+        with pytest.raises(ConfigError, match=f"{port} is already in use"):
+            asyncio.run(opened(server_factory(cache_dir, "backend=noop", port)))
+    with pytest.raises(
+        TargetDied, match="the server process ended with status 3 before it was ready"
+    ):
         asyncio.run(opened(partial(os._exit, 3)))
     with pytest.raises(TargetDied, match="the server process failed: ValueError: invalid literal"):
         asyncio.run(opened(partial(int, "not a number")))

@@ -1,4 +1,4 @@
-"""The length-aware policy: similar lengths together, budgets kept, nobody starved, nothing lost."""
+"""The length-aware scheduler: groups by length, respects budgets, starves and loses nothing."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_similar_lengths_of_several_requests_run_together() -> None:
     assert scheduler.take(0.0) == ()
 
 
-def test_a_packed_layout_takes_the_oldest_whatever_their_length() -> None:
+def test_a_packed_layout_ignores_lengths_and_takes_the_oldest() -> None:
     scheduler = make("packed", pairs=3)
     add(scheduler, 1, 20, 100)
     add(scheduler, 2, 100, 21)
     assert plan(scheduler.take(0.0)) == [(1, [0, 1]), (2, [0])]
 
 
-def test_an_idle_worker_takes_a_lone_pair_at_once_even_over_budget() -> None:
+def test_an_idle_worker_takes_a_single_pair_immediately_even_over_budget() -> None:
     scheduler = make(tokens=50)
     add(scheduler, 1, 400)
     assert plan(scheduler.take(0.0)) == [(1, [0])]
@@ -66,7 +66,7 @@ def test_budgets_hold_and_everything_runs_once(layout: str) -> None:
     assert scheduler.waiting == 0
 
 
-def test_an_odd_length_is_not_starved_by_a_stream_of_others() -> None:
+def test_an_unusual_length_does_not_starve() -> None:
     scheduler = make(pairs=4)
     add(scheduler, 0, 500)
     for request in range(1, 50):
@@ -86,6 +86,6 @@ def test_a_discarded_request_never_runs() -> None:
     assert plan(scheduler.take(0.0)) == [(2, [0])]
 
 
-def test_an_unknown_layout_is_refused() -> None:
+def test_an_unknown_layout_is_rejected() -> None:
     with pytest.raises(ConfigError, match="padded, packed"):
         make("sparse")

@@ -1,4 +1,4 @@
-"""Scores and vectors that are NaN or infinite: refused by server, client, statistics and cell."""
+"""NaN and infinite values are rejected by the server, the client, the statistics and the cell."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ NAN = math.nan
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    """A cross-encoder that makes NaN of every pair with the word `volcano`."""
+    """A cross-encoder that returns NaN for every pair with the word `volcano`."""
     return tiny_seeded(tmp_path_factory.mktemp("bad"), change=bad_volcano)
 
 
@@ -85,7 +85,7 @@ def scores(*values: float) -> Float32Array:
 
 
 async def failure(call: object) -> str:
-    """The words of a call that must fail for its values."""
+    """Return the error message of a call that fails because of non-finite values."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call  # type: ignore[misc]
     assert caught.value.code() is NON_FINITE, caught.value.details()
@@ -93,17 +93,17 @@ async def failure(call: object) -> str:
 
 
 @pytest.mark.parametrize("processes", [False, True], ids=["threads", "processes"])
-def test_a_request_with_a_score_that_is_not_finite_fails_with_words(
+def test_a_non_finite_score_fails_the_request_with_a_message(
     processes: bool, model: ModelFolder, tmp_path: Path
 ) -> None:
     async def run() -> None:
         engine = pytorch(model, tmp_path)
         replica = in_process(engine) if processes else Replica(engine, engine)
         async with serving([replica]) as address, InferenceClient(address) as client:
-            words = await failure(client.score("what is a river", [GOOD, BAD, GOOD]))
-            assert "1 of 3 scores of model tiny are NaN or infinite" in words
-            assert "backend=pytorch quant=fp32" in words
-            assert "check that the model's weights are whole" in words
+            message = await failure(client.score("what is a river", [GOOD, BAD, GOOD]))
+            assert "1 of 3 scores of model tiny are NaN or infinite" in message
+            assert "backend=pytorch quant=fp32" in message
+            assert "check that the weights are complete" in message
             reply = await client.score("what is a river", [GOOD])
             assert np.isfinite(reply.scores).all()
             metrics = await client.metrics()
@@ -118,15 +118,15 @@ def test_vectors_and_their_cosines_are_checked_too(tmp_path: Path) -> None:
     async def run() -> None:
         engine = pytorch(embedder, tmp_path)
         async with serving([engine]) as address, InferenceClient(address) as client:
-            words = await failure(client.embed([GOOD, BAD]))
-            assert "32 of 64 numbers in 1 of 2 vectors of model tiny" in words
+            message = await failure(client.embed([GOOD, BAD]))
+            assert "32 of 64 numbers in 1 of 2 vectors of model tiny" in message
             assert "1 of 2 vectors" in await failure(client.score(BAD, [GOOD]))
             assert np.isfinite((await client.score(GOOD, [GOOD])).scores).all()
 
     asyncio.run(run())
 
 
-def test_an_activation_does_not_make_a_score_of_an_infinite_logit(tmp_path: Path) -> None:
+def test_an_activation_does_not_hide_an_infinite_logit(tmp_path: Path) -> None:
     def infinite(weights: Weights) -> Weights:
         return {**weights, "classifier.bias": np.full(1, np.inf, dtype=np.float32)}
 
@@ -144,14 +144,14 @@ def test_an_activation_does_not_make_a_score_of_an_infinite_logit(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["pytorch", "packed"])
-def test_a_bad_text_fails_no_other_request_of_its_micro_batch(
+def test_a_bad_text_fails_only_its_own_request(
     name: str, model: ModelFolder, tmp_path: Path
 ) -> None:
     engine: Any = backend(name, model, "fp32", tmp_path)
     requests = [[GOOD], [GOOD + " and back", BAD], [GOOD * 3, "a"]]
 
     async def run(requests: Sequence[list[str]]) -> tuple[list[Answer | BaseException], int]:
-        """All of them wait before the pool starts, so they share a micro-batch."""
+        """Send all requests before the pool starts, so that they share a micro-batch."""
         telemetry = Telemetry(list)
         replica = Replica(engine, engine)
         replica.load()
@@ -182,8 +182,8 @@ def test_a_bad_text_fails_no_other_request_of_its_micro_batch(
 
 
 @pytest.mark.parametrize("bad", range(4))
-def test_padding_in_grouped_attention_brings_no_neighbours_nan(bad: int) -> None:
-    """Sequences of unequal length in one group; masked padding still multiplies its NaN by zero."""
+def test_grouped_attention_does_not_spread_nan_through_padding(bad: int) -> None:
+    """One group has sequences of unequal length, so masked padding multiplies NaN by zero."""
     lengths = [5, 6, 7, 8]
     ends = np.cumsum([0, *lengths])
     qkv = torch.randn(sum(lengths), 3 * 32, generator=torch.Generator().manual_seed(0))
@@ -196,7 +196,7 @@ def test_padding_in_grouped_attention_brings_no_neighbours_nan(bad: int) -> None
 
 
 class Foreign(pb_grpc.InferenceServicer):
-    """A server that is not ours, or of before it was checked: it sends what it has."""
+    """Another or an older server, which does not check its values."""
 
     def __init__(self, values: Sequence[float], infer_ms: float) -> None:
         self._values = values
@@ -209,7 +209,7 @@ class Foreign(pb_grpc.InferenceServicer):
         return pb.EmbedResponse(values=self._values, dim=2, timings=self._timings)
 
 
-def test_int8_refuses_weights_that_it_would_make_ordinary_numbers_of(tmp_path: Path) -> None:
+def test_int8_rejects_non_finite_weights(tmp_path: Path) -> None:
     model = tiny_seeded(tmp_path, change=bad_word(1000))
     with pytest.raises(ModelError, match=r"NaN or infinite numbers in .*word_embeddings"):
         pytorch(model, tmp_path, Quant.INT8)
@@ -220,10 +220,10 @@ def test_int8_refuses_weights_that_it_would_make_ordinary_numbers_of(tmp_path: P
     [
         ((1.0, NAN), 1.0, "1 of 2"),
         ((-math.inf, NAN), 1.0, "2 of 2"),
-        ((1.0, 2.0), NAN, "the stages' timings"),
+        ((1.0, 2.0), NAN, "the stage timings"),
     ],
 )
-def test_the_client_takes_no_such_numbers_from_any_server(
+def test_the_client_rejects_non_finite_values_of_any_server(
     values: tuple[float, float],
     infer_ms: float,
     wrong: str,
@@ -250,8 +250,8 @@ def test_the_client_takes_no_such_numbers_from_any_server(
 
 
 @pytest.mark.parametrize("values", [(), (1.0,), (1.0, 2.0, 3.0)])
-def test_the_client_takes_no_reply_of_another_size(values: tuple[float, ...]) -> None:
-    """Two scores and one vector of two numbers are asked for."""
+def test_the_client_rejects_a_reply_with_the_wrong_size(values: tuple[float, ...]) -> None:
+    """The test requests two scores, and one vector of two numbers."""
 
     async def run() -> None:
         server = grpc.aio.server()
@@ -288,7 +288,7 @@ async def sample(
     )
 
 
-def test_statistics_and_verdicts_refuse_them() -> None:
+def test_statistics_and_verdicts_reject_non_finite_values() -> None:
     good, bad = scores(3, 2, 1), scores(3, NAN, 1)
     ids = ("a", "b", "c")
     for served, reference in ((bad, good), (good, bad), (scores(math.inf, 2, 1), good)):
@@ -310,7 +310,7 @@ def test_statistics_and_verdicts_refuse_them() -> None:
     assert judge({**metrics, "quality/judged_queries": 20.0}).verdict is Verdict.UNSURE
 
 
-def test_scores_that_got_past_every_other_check_give_no_verdict() -> None:
+def test_non_finite_scores_give_no_verdict() -> None:
     entry = LISTS[1]
     served = ServedScores("sample", (entry,), (scores(1, NAN, 2),), 1)
     checked = evaluate_scores(served, [scores(1, 2, 3)], 0)
@@ -319,7 +319,9 @@ def test_scores_that_got_past_every_other_check_give_no_verdict() -> None:
     assert (checked.metrics, checked.pairs) == ({}, [])
 
 
-def test_the_cache_neither_keeps_nor_returns_them(model: ModelFolder, tmp_path: Path) -> None:
+def test_the_cache_neither_stores_nor_returns_non_finite_scores(
+    model: ModelFolder, tmp_path: Path
+) -> None:
     cache, entry = ReferenceCache(tmp_path, model), LISTS[1]
     bad = scores(1, NAN, 3)
     with pytest.raises(NonFiniteValues, match="query q1"):
@@ -332,7 +334,7 @@ def test_the_cache_neither_keeps_nor_returns_them(model: ModelFolder, tmp_path: 
     assert cache.load(entry) is None
 
 
-def test_another_tokenizers_library_is_another_reference(
+def test_another_version_of_tokenizers_has_its_own_reference(
     model: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = ReferenceCache(tmp_path / "cache", model)
@@ -345,7 +347,7 @@ def test_another_tokenizers_library_is_another_reference(
     assert cache.load(LISTS[0]) is None
 
 
-def test_a_reference_without_numbers_keeps_no_ranking(model: ModelFolder, tmp_path: Path) -> None:
+def test_a_non_finite_reference_gives_no_verdict(model: ModelFolder, tmp_path: Path) -> None:
     entry = dataclasses.replace(LISTS[1], passages=(GOOD, BAD, GOOD))
     served = ServedScores("sample", (entry,), (scores(1, 2, 3),), 1)
     cache = ReferenceCache(tmp_path, model)
@@ -373,10 +375,10 @@ def a_list(number: int, *passages: str) -> QueryPassages:
     ("bad_lists", "where"),
     [((0,), "the warm-up"), ((1,), "one of four requests"), ((4,), "the quality check's sample")],
 )
-def test_one_value_that_is_not_finite_fails_the_cell_wherever_it_is(
+def test_a_non_finite_value_in_any_phase_fails_the_cell(
     bad_lists: tuple[int, ...], where: str, model: ModelFolder, tmp_path: Path
 ) -> None:
-    """One list is sent in the warm-up, three while measured, and the sample has them all."""
+    """The warm-up sends one list, the measurement three, and the sample contains all of them."""
     lists = [a_list(i, GOOD, BAD if i in bad_lists else f"number {i}") for i in range(5)]
     lengths = summarise_lengths([4] * 10)
     data = CellData(LoadedDataset("made", "here", "0", tuple(lists)), lengths, lengths)
@@ -411,9 +413,7 @@ def test_one_value_that_is_not_finite_fails_the_cell_wherever_it_is(
     assert f"{failed} of 3 measured requests failed, their records are kept" in str(result.error)
 
 
-def test_figures_of_a_server_that_are_not_finite_are_left_out(
-    model: ModelFolder, tmp_path: Path
-) -> None:
+def test_non_finite_server_metrics_are_omitted(model: ModelFolder, tmp_path: Path) -> None:
     lengths = summarise_lengths([4])
     data = CellData(LoadedDataset("made", "here", "0", (a_list(0, GOOD),)), lengths, lengths)
     record = RequestRecord(0, 0.0, 0.0, 0.5, 1, 9, 0, 1.0, 1.0, 1.0, "OK")
@@ -428,7 +428,7 @@ def test_figures_of_a_server_that_are_not_finite_are_left_out(
 
 
 def trec_folder(folder: Path) -> Path:
-    """Twelve judged queries with four candidates each."""
+    """Return twelve judged queries with four candidates each."""
     folder.mkdir()
     queries, collection, run, qrels = [], [], [], []
     for query in range(12):
@@ -444,7 +444,7 @@ def trec_folder(folder: Path) -> Path:
     return folder
 
 
-def test_a_precision_that_overflows_fails_its_cell_and_the_sweep_goes_on(
+def test_an_overflowing_precision_fails_its_cell_and_the_sweep_continues(
     outputs: Path, tmp_path: Path
 ) -> None:
     large = tiny_seeded(tmp_path, change=overflowing)
@@ -470,7 +470,7 @@ def test_a_precision_that_overflows_fails_its_cell_and_the_sweep_goes_on(
     for report in (sweep / "report.md", sweep / "0/report.md"):
         text = report.read_text()
         assert "NaN or infinite" in text
-        assert "keeps" not in text.split("## Quality")[0]
+        assert "keeps" not in text.split("## Ranking quality")[0]
         assert "ranking is kept" not in text
     client = MlflowClient(f"sqlite:///{outputs}/mlflow.db")
     tracked = client.search_runs([item.experiment_id for item in client.search_experiments()])

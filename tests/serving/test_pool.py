@@ -1,4 +1,4 @@
-"""The pool over gRPC: rest and return, turns, several models, settings that cannot be."""
+"""The pool behind a real server: idle models, routing, several models, invalid settings."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ PASSAGES = ["a short one", "a passage that is quite a bit longer than the first"
 
 
 def pool(**changes: Any) -> PoolSettings:
-    """Pool settings with these changes, checked as a cell's are."""
+    """Return pool settings with these changes, checked like those of a cell."""
     made: PoolSettings = Component.of("pool", {**POOL, **changes}).build()
     return made
 
 
 @dataclass
 class CountingBackend(NoopBackend):
-    """Counts its lives and what it ran."""
+    """Counts how often it is loaded and which batches it ran."""
 
     loads: int = 0
     closes: int = 0
@@ -79,7 +79,7 @@ class CountingBackend(NoopBackend):
         self.closes += 1
 
 
-def test_who_rests_comes_back_on_demand_and_nobody_waits_in_vain(
+def test_an_idle_model_is_unloaded_and_loaded_again_on_demand(
     seeded_model: ModelFolder,
 ) -> None:
     async def run() -> None:
@@ -88,26 +88,26 @@ def test_who_rests_comes_back_on_demand_and_nobody_waits_in_vain(
         for replica in (thread, process):
             async with serving([replica]) as address, InferenceClient(address) as client:
                 cpu_s = (await client.metrics()).cpu_s
-                awake_mb = 0.0
+                loaded_mb = 0.0
                 for _ in range(2):
-                    await until(lambda replica=replica: replica.resting and replica.pid is None)
+                    await until(lambda replica=replica: replica.unloaded and replica.pid is None)
                     scored = [client.score("q", PASSAGES) for _ in range(8)]
                     assert all(len(reply.scores) == 3 for reply in await asyncio.gather(*scored))
-                    awake_mb = max(awake_mb, (await client.metrics()).rss_mb)
-                await until(lambda replica=replica: replica.resting and replica.pid is None)
+                    loaded_mb = max(loaded_mb, (await client.metrics()).rss_mb)
+                await until(lambda replica=replica: replica.unloaded and replica.pid is None)
                 metrics = await client.metrics()
                 if replica is process:
-                    assert metrics.rss_mb < awake_mb - 15  # an interpreter with NumPy
+                    assert metrics.rss_mb < loaded_mb - 15  # an interpreter with NumPy
                 assert metrics.cpu_s >= cpu_s
                 assert not metrics.requests_failed
-        # Once in the beginning and once for each return, or more where the machine was slow to ask
+        # One load at the start and one per reload, or more on a slow machine
         assert backend.loads >= 3
-        assert backend.closes == backend.loads + 1  # the last one by the end of the server
+        assert backend.closes == backend.loads + 1  # the last one when the server stops
 
     asyncio.run(run())
 
 
-def test_a_resting_model_frees_its_memory(cache_dir: Path) -> None:
+def test_unloading_a_model_frees_its_memory(cache_dir: Path) -> None:
     settings = ("backend=packed", "model.layers=24", "pool.idle_seconds=1", "batch=2")
 
     async def run() -> None:
@@ -116,11 +116,11 @@ def test_a_resting_model_frees_its_memory(cache_dir: Path) -> None:
             try:
                 before = (await client.score("q", PASSAGES)).scores
                 process = psutil.Process()
-                awake_mb = process.memory_info().rss / 1e6
+                loaded_mb = process.memory_info().rss / 1e6
                 (service,) = server._services.values()
-                await until(lambda: service.replicas[0].resting)
-                # Of 170 MB of layers, which are freed a moment later
-                await until(lambda: process.memory_info().rss / 1e6 < awake_mb - 100)
+                await until(lambda: service.replicas[0].unloaded)
+                # The layers take 170 MB and are freed a moment later
+                await until(lambda: process.memory_info().rss / 1e6 < loaded_mb - 100)
                 assert np.allclose((await client.score("q", PASSAGES)).scores, before, atol=1e-6)
             finally:
                 await server.stop()
@@ -130,10 +130,10 @@ def test_a_resting_model_frees_its_memory(cache_dir: Path) -> None:
 
 @dataclass
 class RestingWorker:
-    """Once it has computed, it takes its time over resting."""
+    """A worker that unloads slowly after its first batch."""
 
     released: threading.Event
-    resting: threading.Event = field(default_factory=threading.Event)
+    unloading: threading.Event = field(default_factory=threading.Event)
     idle_check_s: float | None = None
 
     def infer(self, batch: TokenBatch) -> Inference:
@@ -146,13 +146,13 @@ class RestingWorker:
     def replace(self) -> None:
         raise AssertionError("it never dies")
 
-    def rest(self) -> float | None:
-        self.resting.set()
+    def unload_if_idle(self) -> float | None:
+        self.unloading.set()
         assert self.released.wait(20)
         raise RuntimeError("the engine would not close")
 
 
-def test_who_is_about_to_rest_is_not_waited_for_and_may_fail_at_it() -> None:
+def test_a_worker_that_unloads_gets_no_work_and_may_fail() -> None:
     released = threading.Event()
     workers = [RestingWorker(released) for _ in range(2)]
     pool = Pool(DirectScheduler("direct"), workers, Telemetry(list), 8, "load")
@@ -167,8 +167,8 @@ def test_who_is_about_to_rest_is_not_waited_for_and_may_fail_at_it() -> None:
     try:
         compute()
         (first,) = (worker for worker in workers if worker.idle_check_s)
-        assert first.resting.wait(10)
-        compute()  # the other one does, while the first is still at it
+        assert first.unloading.wait(10)
+        compute()  # the other worker computes while the first one is unloading
         assert not released.is_set()
         released.set()
         for _ in range(4):
@@ -181,7 +181,7 @@ def test_who_is_about_to_rest_is_not_waited_for_and_may_fail_at_it() -> None:
 
 
 @pytest.mark.parametrize("routing", ["load", "round_robin"])
-def test_routing_by_load_or_by_turns(seeded_model: ModelFolder, routing: Any) -> None:
+def test_routing_by_load_or_round_robin(seeded_model: ModelFolder, routing: Any) -> None:
     async def run() -> None:
         backends = [CountingBackend("noop", deployment(seeded_model, Path())) for _ in range(3)]
         scheduler = DirectScheduler("direct")
@@ -201,7 +201,7 @@ def test_routing_by_load_or_by_turns(seeded_model: ModelFolder, routing: Any) ->
     asyncio.run(run())
 
 
-def test_a_dead_worker_loses_its_turn_until_it_is_replaced(seeded_model: ModelFolder) -> None:
+def test_a_dead_worker_gets_no_work_until_it_is_replaced(seeded_model: ModelFolder) -> None:
     async def run() -> None:
         replicas = [in_process(noop(seeded_model)) for _ in range(2)]
         async with (
@@ -244,7 +244,7 @@ def test_several_models_in_one_server(cache_dir: Path, seeded_model: ModelFolder
                 by_index = sorted(sender.records, key=lambda record: record.index)
                 assert [record.truncated for record in by_index] == [1, 1, 0] * 2
                 assert RequestOptions("score", 10.0, "all").model_order(names) == names
-                with pytest.raises(ConfigError, match="add what is missing to pool"):
+                with pytest.raises(ConfigError, match="add the missing models to pool"):
                     RequestOptions("score", 10.0, ["tall"]).model_order(names)
             finally:
                 await server.stop()
@@ -269,7 +269,7 @@ def plan_with_models(models: Any, cache_dir: Path) -> CellPlan:
         ({"a": {"layers": 2}}, "is not a choice of conf/model"),
     ],
 )
-def test_models_that_cannot_be_served_beside(cache_dir: Path, models: Any, words: str) -> None:
+def test_additional_models_that_cannot_be_served(cache_dir: Path, models: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         fetch_more_models(plan_with_models(models, cache_dir), "minilm-l6-seeded")
 
@@ -280,14 +280,14 @@ def test_models_that_cannot_be_served_beside(cache_dir: Path, models: Any, words
         ({"workers": 0}, "pool.workers must be a positive whole number or auto, got 0"),
         ({"workers": True}, "pool.workers must be a whole number or auto, got True"),
         ({"threads": [1, 2]}, r"pool.threads must be a whole number or auto, got \[1, 2\]"),
-        ({"threads": 64}, "more than the 4 cores"),
+        ({"threads": 64}, "exceeds the 4 cores"),
         ({"kind": "fork"}, "thread or process, got 'fork'"),
         ({"routing": "random"}, "load or round_robin"),
-        ({"idle_seconds": 0}, "give null for never"),
+        ({"idle_seconds": 0}, "give null to keep idle models loaded"),
         ({"tokenizers": 0}, "pool.tokenizers"),
     ],
 )
-def test_pool_settings_say_what_is_wrong(changes: Mapping[str, Any], words: str) -> None:
+def test_invalid_pool_settings_are_rejected(changes: Mapping[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         pool(**changes).resolve(4)
 
@@ -299,7 +299,7 @@ def test_threads_are_shared_by_all_replicas_of_all_models() -> None:
     assert pool(workers=4).resolve(2) == (4, 1)
 
 
-def test_one_stage_alone(cache_dir: Path, seeded_model: ModelFolder) -> None:
+def test_a_single_stage(cache_dir: Path, seeded_model: ModelFolder) -> None:
     passages = [*PASSAGES, "word " * 600]
     expected = PairTokenizer(seeded_model).encode_query("q", passages).batch.lengths
 
@@ -328,7 +328,7 @@ def test_one_stage_alone(cache_dir: Path, seeded_model: ModelFolder) -> None:
         asyncio.run(run(pipeline))
 
 
-def test_a_full_token_memory_still_answers(seeded_model: ModelFolder) -> None:
+def test_a_full_token_cache_still_returns_tokens(seeded_model: ModelFolder) -> None:
     tokenizer = PairTokenizer(seeded_model)
     cache = TokenCache(tokenizer.encode, max_tokens=5)
     texts = [("q", passage) for passage in PASSAGES]
@@ -341,6 +341,6 @@ def test_a_full_token_memory_still_answers(seeded_model: ModelFolder) -> None:
     assert cache.get(texts) is None
 
 
-def test_a_pipeline_that_is_none(cache_dir: Path) -> None:
+def test_an_unknown_pipeline_is_rejected(cache_dir: Path) -> None:
     with pytest.raises(ConfigError, match="one of full, tokenize, infer, got 'both'"):
         make_server(cache_dir, "pipeline=both")

@@ -1,4 +1,4 @@
-"""Worker processes behind a real server: same scores, same errors, deaths and orphans."""
+"""Worker processes behind a real server: scores, errors, crashes and orphans."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BATCH = TokenBatch.from_lengths(np.arange(9, dtype=np.int32), np.ones(9, dtype=n
 
 @dataclass
 class FailingBackend(NoopBackend):
-    """Fails as an engine may, here or in its process."""
+    """Raises an error of an inference engine, in this process or in a worker process."""
 
     def load_model(self) -> None:
         raise BackendUnavailable("libengine is missing here: pip install engine")
@@ -42,7 +42,7 @@ class FailingBackend(NoopBackend):
 
 @dataclass
 class FileBackend(NoopBackend):
-    """Loads while its model's file is there."""
+    """Loads only while its model file exists."""
 
     def load_model(self) -> None:
         if not (self.deployment.model.path / "model.safetensors").exists():
@@ -51,7 +51,7 @@ class FileBackend(NoopBackend):
 
 @dataclass
 class SlowBackend(NoopBackend):
-    """Never ends with one batch and fails on another; takes two callers, as OpenVINO does."""
+    """Hangs on one batch and fails on another. Supports two callers, as OpenVINO does."""
 
     @property
     def workers(self) -> int:
@@ -69,7 +69,7 @@ def slow(model: ModelFolder) -> SlowBackend:
     return SlowBackend("slow", deployment(model, Path()))
 
 
-def test_frames_bring_back_what_was_packed() -> None:
+def test_messages_survive_packing_and_unpacking() -> None:
     batch = unpack_request(pack_batch(BATCH))
     assert isinstance(batch, TokenBatch)
     for name in ("input_ids", "type_ids", "cu_seqlens"):
@@ -82,7 +82,7 @@ def test_frames_bring_back_what_was_packed() -> None:
         assert (answer[0].tokens_computed, answer[1]) == (17, DeviceMemory(None, 2.5))
 
 
-def test_processes_score_as_threads_do_and_count_as_the_servers(
+def test_processes_give_the_scores_of_threads_and_count_as_the_server(
     seeded_model: ModelFolder, cache_dir: Path
 ) -> None:
     backend = PyTorchBackend("pytorch", deployment(seeded_model, cache_dir))
@@ -101,11 +101,11 @@ def test_processes_score_as_threads_do_and_count_as_the_servers(
     in_child, rss_mb, cpu_s = asyncio.run(scores(in_process(backend)))
     here, _, _ = asyncio.run(scores(Replica(backend, backend)))
     assert np.allclose(in_child, here, atol=1e-6)
-    assert rss_mb > 100  # the child has torch and the model
+    assert rss_mb > 100  # the child process holds torch and the model
     assert cpu_s > 0.5
 
 
-def test_load_errors_come_back_as_themselves(seeded_model: ModelFolder, tmp_path: Path) -> None:
+def test_load_errors_keep_their_type(seeded_model: ModelFolder, tmp_path: Path) -> None:
     engine = ProcessEngine(FailingBackend("failing", deployment(seeded_model, Path())))
     with pytest.raises(BackendUnavailable, match="libengine is missing"):
         engine.load_model()
@@ -152,18 +152,18 @@ def test_a_killed_worker_fails_its_own_requests_and_is_replaced(
     assert all(replica.pid is None for replica in replicas)
 
 
-def test_a_worker_killed_in_its_sleep_is_replaced_and_no_request_fails(
+def test_a_worker_killed_while_idle_is_replaced_and_no_request_fails(
     seeded_model: ModelFolder,
 ) -> None:
     async def run() -> None:
         replica = in_process(noop(seeded_model))
         async with serving([replica]) as address, InferenceClient(address) as client:
-            for wait_for_the_watch in (False, True):
+            for wait_for_idle_check in (False, True):
                 assert replica.pid is not None
-                # Taken before the kill: the watch may reap the worker at any moment after it
+                # Read the pid first, since the idle check may replace a dead worker at any time
                 killed = psutil.Process(replica.pid)
                 killed.kill()
-                if wait_for_the_watch:
+                if wait_for_idle_check:
                     await until(lambda pid=killed.pid: replica.pid not in (None, pid))
                 else:
                     psutil.wait_procs([killed], timeout=0.1)
@@ -198,7 +198,7 @@ engine.infer(TokenBatch.from_lengths(ids, ids, [50]))  # never answers
     assert gone
 
 
-def test_a_process_that_cannot_be_replaced_says_why_and_comes_back_later(
+def test_a_failed_replacement_gives_the_reason_and_is_tried_again(
     seeded_model: ModelFolder, tmp_path: Path
 ) -> None:
     for name in ("config.json", "tokenizer.json", "model.safetensors"):

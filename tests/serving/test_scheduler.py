@@ -1,4 +1,4 @@
-"""The schedulers' policy, on a clock of the test's own."""
+"""The policies of the schedulers, with simulated time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_direct_runs_each_request_alone_in_order_of_arrival() -> None:
     assert scheduler.take(0.0) == ()
 
 
-def test_dynamic_joins_requests_and_splits_the_one_that_does_not_fit() -> None:
+def test_dynamic_joins_requests_and_splits_one_that_does_not_fit() -> None:
     scheduler = DynamicScheduler("dynamic", max_batch_pairs=4, timeout_ms=5.0)
     scheduler.add(1, lengths(3), 0.0)
     scheduler.add(2, lengths(3), 0.001)
@@ -66,6 +66,6 @@ def test_a_discarded_request_never_runs(
 
 
 @pytest.mark.parametrize(("pairs", "timeout_ms"), [(0, 5.0), (-1, 5.0), (8, -0.1)])
-def test_settings_that_cannot_be_are_refused(pairs: int, timeout_ms: float) -> None:
+def test_invalid_settings_are_rejected(pairs: int, timeout_ms: float) -> None:
     with pytest.raises(ConfigError, match="must be at least"):
         DynamicScheduler("dynamic", pairs, timeout_ms)

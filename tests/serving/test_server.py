@@ -1,4 +1,4 @@
-"""A real gRPC server on loopback: answers, limits, deadlines, failures, health, reflection."""
+"""A real gRPC server on loopback: replies, limits, deadlines, errors, health, reflection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PASSAGES = ["a short one", "a passage that is quite a bit longer than the first"
 
 @dataclass
 class GatedBackend(NoopBackend):
-    """A noop that waits for the test before it answers, and counts what it ran."""
+    """A noop backend that waits for the test's signal and records its batches."""
 
     gate: threading.Event = field(default_factory=threading.Event)
     ran: list[int] = field(default_factory=list)
@@ -41,7 +41,7 @@ class GatedBackend(NoopBackend):
 
 @dataclass
 class BrokenBackend(NoopBackend):
-    """Fails on sequences of more than `limit` tokens, as an engine may."""
+    """Fails on sequences of more than `limit` tokens, as an engine might."""
 
     limit: int = 12
 
@@ -57,7 +57,7 @@ def gated(model: ModelFolder) -> GatedBackend:
 
 @dataclass
 class ShortBackend(NoopBackend):
-    """Loses a score of long batches, as an engine of one's own may."""
+    """Returns too few scores for long batches, as a faulty engine might."""
 
     def infer(self, batch: TokenBatch) -> Inference:
         inference = super().infer(batch)
@@ -72,7 +72,7 @@ async def status_of(call: object) -> tuple[grpc.StatusCode, str]:
     return caught.value.code(), caught.value.details() or ""
 
 
-def test_scores_come_in_the_order_of_the_passages(seeded_model: ModelFolder) -> None:
+def test_scores_are_in_the_order_of_the_passages(seeded_model: ModelFolder) -> None:
     tokenizer = PairTokenizer(seeded_model)
     expected = tokenizer.encode_query("which one", PASSAGES).batch.lengths
 
@@ -90,33 +90,36 @@ def test_scores_come_in_the_order_of_the_passages(seeded_model: ModelFolder) -> 
 
 
 @pytest.mark.parametrize(
-    ("message", "words"),
+    ("message", "expected"),
     [
-        (pb.ScoreRequest(query="q"), "holds no passages"),
+        (pb.ScoreRequest(query="q"), "contains no passages"),
         (pb.ScoreRequest(query="", passages=["p"]), "query is empty"),
         (pb.ScoreRequest(query="q", passages=["p", " \n"]), "text 1 of passages is empty"),
         (pb.ScoreRequest(query="q", passages=["p"] * 65), "the limit is 64"),
         (pb.ScoreRequest(query="q", passages=["x" * 250_000]), "the limit is 200000"),
-        (pb.ScoreRequest(query="q", passages=["p"], model="other"), "no model 'other' here"),
-        (pb.ScorePairsRequest(), "holds no pairs"),
+        (
+            pb.ScoreRequest(query="q", passages=["p"], model="other"),
+            "this server has no model 'other'",
+        ),
+        (pb.ScorePairsRequest(), "contains no pairs"),
         (pb.ScorePairsRequest(pairs=[pb.Pair(query="q")]), "passages of pairs is empty"),
     ],
 )
-def test_what_cannot_be_scored_is_refused_with_words(
-    seeded_model: ModelFolder, message: pb.ScoreRequest | pb.ScorePairsRequest, words: str
+def test_invalid_requests_are_rejected_with_a_message(
+    seeded_model: ModelFolder, message: pb.ScoreRequest | pb.ScorePairsRequest, expected: str
 ) -> None:
     async def run() -> None:
         async with serving([noop(seeded_model)]) as address, InferenceClient(address) as client:
             code, details = await status_of(client.send(message))
             assert code == grpc.StatusCode.INVALID_ARGUMENT
-            assert words in details
+            assert expected in details
             assert len((await client.score("still", ["alive"])).scores) == 1
             assert (await client.metrics()).requests_failed == {"INVALID_ARGUMENT": 1}
 
     asyncio.run(run())
 
 
-def test_embed_says_that_a_cross_encoder_does_not(seeded_model: ModelFolder) -> None:
+def test_embed_is_rejected_by_a_cross_encoder(seeded_model: ModelFolder) -> None:
     async def run() -> None:
         async with (
             serving([noop(seeded_model)]) as address,
@@ -134,7 +137,7 @@ def test_embed_says_that_a_cross_encoder_does_not(seeded_model: ModelFolder) -> 
     asyncio.run(run())
 
 
-def test_a_full_queue_refuses_and_loses_nothing(seeded_model: ModelFolder) -> None:
+def test_a_full_queue_rejects_requests_and_loses_none(seeded_model: ModelFolder) -> None:
     async def run() -> None:
         backend = gated(seeded_model)
         async with (
@@ -199,7 +202,7 @@ def test_a_worker_that_raises_fails_its_own_requests_only(seeded_model: ModelFol
     asyncio.run(run())
 
 
-def test_a_backend_that_loses_a_score_fails_that_request_and_no_other(
+def test_a_missing_score_fails_only_its_own_request(
     seeded_model: ModelFolder,
 ) -> None:
     async def run() -> None:
@@ -208,7 +211,7 @@ def test_a_backend_that_loses_a_score_fails_that_request_and_no_other(
             message = pb.ScoreRequest(query="q", passages=["ok", "long " * 40])
             code, details = await status_of(client.send(message, timeout_s=10))
             assert code == grpc.StatusCode.INTERNAL
-            assert "answered 2 sequences with 1 values" in details
+            assert "returned 1 values for 2 sequences" in details
             reply = await client.send(pb.ScoreRequest(query="q", passages=["ok"]), timeout_s=10)
             assert len(reply.scores) == 1
 
@@ -216,7 +219,7 @@ def test_a_backend_that_loses_a_score_fails_that_request_and_no_other(
 
 
 @pytest.mark.parametrize("interval_s", [math.nan, math.inf, 1e300, 0.01, -1.0])
-def test_an_interval_that_no_clock_can_keep_stops_nobody(
+def test_an_invalid_watch_interval_is_rejected(
     seeded_model: ModelFolder, interval_s: float
 ) -> None:
     async def run() -> None:
@@ -224,15 +227,15 @@ def test_an_interval_that_no_clock_can_keep_stops_nobody(
             code, details = await status_of(anext(client.watch_metrics(interval_s)))
             assert code == grpc.StatusCode.INVALID_ARGUMENT
             assert "interval_s must be 0.05 to 3600" in details
-            await asyncio.sleep(0.01)  # the server's timers still run: they share this loop
+            await asyncio.sleep(0.01)  # the server's timers still work, since they share this loop
 
-    # A loop whose timers are broken would never end this, so it runs where it can be left behind
+    # With broken timers the loop would never end, so run it in a daemon thread
     ended = threading.Event()
     threading.Thread(target=lambda: (asyncio.run(run()), ended.set()), daemon=True).start()
     assert ended.wait(20)
 
 
-def test_a_reply_may_be_larger_than_grpc_takes_by_itself() -> None:
+def test_a_reply_may_exceed_the_default_limit_of_grpc() -> None:
     class Large(pb_grpc.InferenceServicer):
         async def Embed(self, request: object, context: object) -> pb.EmbedResponse:  # noqa: N802
             return pb.EmbedResponse(values=[0.5] * (1024 * 1100), dim=1024)
@@ -249,7 +252,7 @@ def test_a_reply_may_be_larger_than_grpc_takes_by_itself() -> None:
     asyncio.run(run())
 
 
-def test_health_reflection_and_a_taken_port(seeded_model: ModelFolder) -> None:
+def test_health_reflection_and_a_port_in_use(seeded_model: ModelFolder) -> None:
     async def run() -> None:
         async with serving([noop(seeded_model)]) as address:
             async with grpc.aio.insecure_channel(address) as channel:
@@ -262,14 +265,16 @@ def test_health_reflection_and_a_taken_port(seeded_model: ModelFolder) -> None:
                 async for reply in reflection.ServerReflectionInfo(iter([listing])):
                     names = {entry.name for entry in reply.list_services_response.service}
             assert "crossbench.v1.Inference" in names
-            with pytest.raises(Exception, match=r"server\.port=\d+ is taken on 127\.0\.0\.1"):
+            with pytest.raises(
+                Exception, match=r"server\.port=\d+ is already in use on 127\.0\.0\.1"
+            ):
                 async with serving([noop(seeded_model)], port=int(address.rsplit(":", 1)[1])):
                     pass
 
     asyncio.run(run())
 
 
-def test_metrics_count_batches_and_start_anew(seeded_model: ModelFolder) -> None:
+def test_metrics_count_batches_and_can_be_reset(seeded_model: ModelFolder) -> None:
     async def run() -> None:
         async with serving([noop(seeded_model)]) as address, InferenceClient(address) as client:
             for _ in range(3):

@@ -1,4 +1,4 @@
-"""Overrides as people type them, through Hydra's own grammar and a real shell."""
+"""Overrides as users type them, with Hydra's own grammar and a real shell."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def parse(override: str) -> Override:
     return OverridesParser.create().parse_override(override)
 
 
-def through_a_shell(words: str) -> list[str]:
-    """What a program gets of `words` that are typed in a shell."""
+def shell_arguments(line: str) -> list[str]:
+    """Return the arguments that a program gets if `line` is typed in a shell."""
     code = f"{shlex.quote(sys.executable)} -c 'import sys; print(*sys.argv[1:], sep=chr(0))' "
-    done = subprocess.run(["sh", "-c", code + words], capture_output=True, text=True, check=True)
+    done = subprocess.run(["sh", "-c", code + line], capture_output=True, text=True, check=True)
     return done.stdout.removesuffix("\n").split("\0")
 
 
@@ -53,7 +53,7 @@ def through_a_shell(words: str) -> list[str]:
         "2024", "1e5", "true", "100%", "a:b", "my dir", "`x`", "a!b^c", "tab\t#",
     ],
 )  # fmt: skip
-def test_a_bare_path_is_taken_as_it_is(path: str) -> None:
+def test_a_path_needs_no_quotes(path: str) -> None:
     override = readable(f"model.path={path}")
     assert parse(override).value() == path
     assert readable(override) == override
@@ -64,7 +64,7 @@ def test_a_bare_path_is_taken_as_it_is(path: str) -> None:
     ("override", "value"),
     [("batch=8", 8), ("model.path=null", None), ("a=[x]", ["x"]), ("a={b:1}", {"b": 1})],
 )
-def test_what_hydra_reads_stays_as_it_is(override: str, value: Any) -> None:
+def test_an_override_that_hydra_can_parse_is_unchanged(override: str, value: Any) -> None:
     assert readable(override) == override
     assert parse(override).value() == value
 
@@ -80,16 +80,16 @@ def test_what_hydra_reads_stays_as_it_is(override: str, value: Any) -> None:
         ("model.path='it's'", ["'it's'"]),
     ],
 )
-def test_what_may_mean_two_things_is_told_with_forms_that_work(
+def test_an_ambiguous_value_is_refused_with_forms_that_work(
     override: str, meanings: list[Any]
 ) -> None:
-    with pytest.raises(ConfigError, match="Hydra cannot read") as caught:
+    with pytest.raises(ConfigError, match="Hydra cannot parse") as caught:
         readable(override)
-    told = re.split(r"(?:; or )?(?:Give it )?(?:as one text|for a sweep with -m|as a list): ",
+    forms = re.split(r"(?:; or )?(?:Give it )?(?:as one text|for a sweep with -m|as a list): ",
                     str(caught.value))[1:]  # fmt: skip
     found = []
-    for form in told:
-        (word,) = through_a_shell(form)
+    for form in forms:
+        (word,) = shell_arguments(form)
         parsed = parse(word)
         is_sweep = parsed.is_sweep_override()
         values = [parse(f"x={text}").value() for text in parsed.sweep_string_iterator()] \
@@ -99,15 +99,15 @@ def test_what_may_mean_two_things_is_told_with_forms_that_work(
 
 
 @pytest.mark.parametrize(
-    ("word", "words"),
-    [("foo", "'foo' is no override: give KEY=VALUE"), ("mödel.path=x", "cannot be the name")],
+    ("argument", "message"),
+    [("foo", "'foo' is not an override: give KEY=VALUE"), ("mödel.path=x", "cannot be the name")],
 )
-def test_what_is_no_override_is_told(word: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(words)):
-        readable(word)
+def test_an_argument_that_is_not_an_override_is_refused(argument: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        readable(argument)
 
 
-def test_a_path_comes_through_the_shell_and_the_command(tmp_path: Path) -> None:
+def test_a_path_passes_through_the_shell_and_the_command(tmp_path: Path) -> None:
     typed = (
         f"{shlex.quote(sys.executable)} -m crossbench --cfg job model=local "
         'model.path=~/"it\'s # 模型 (1)" '
@@ -116,12 +116,12 @@ def test_a_path_comes_through_the_shell_and_the_command(tmp_path: Path) -> None:
         ["sh", "-c", typed], capture_output=True, text=True, env={**os.environ, "HOME": "/h"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "it''s # 模型 (1)" in done.stdout  # as YAML quotes it
+    assert "it''s # 模型 (1)" in done.stdout  # quoted for YAML
 
 
 @pytest.mark.usefixtures("hydra")
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "message"),
     [
         ([f"+experiment={A},{B}"], f"python -m crossbench.suite studies=[{A},{B}]"),
         ([f"+experiment=choice({A},{B})", "seed=1"], f"suite studies=[{A},{B}] seed=1"),
@@ -132,52 +132,52 @@ def test_a_path_comes_through_the_shell_and_the_command(tmp_path: Path) -> None:
         ),
         (["batch=32,32"], "cells 0 and 1 of this sweep are the same"),
         (["batch=8", "max_seconds=2,1,1.0"], "cells 1 and 2 of this sweep are the same"),
-        (["repeat=1,1"], "with repeat=1,2,3"),
-        (["quality=none,sample"], "differ in quality alone"),
+        (["repeat=1,1"], "give repeat=1,2,3"),
+        (["quality=none,sample"], "differ only in quality"),
         (
             ["model=local,minilm-l6-seeded", "++model.path=x", "backend.streems=1"],
             "no key backend.streems",
         ),
     ],
 )
-def test_cells_that_would_be_lost_or_mixed_are_refused(given: list[str], words: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(words)):
+def test_sweeps_with_lost_or_equal_cells_are_refused(given: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         check_points(sweep_points(given), lambda config: None, given, {})
 
 
 @pytest.mark.usefixtures("hydra")
-def test_repeats_and_swept_studies_without_axes_are_no_such_cells() -> None:
+def test_repeats_are_not_equal_cells() -> None:
     for given in (["repeat=1,2"], ["backend=noop", "batch=8,16"]):
         check_points(sweep_points(given), lambda config: None, given, {})
 
 
 @pytest.mark.usefixtures("hydra")
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "message"),
     [
         ([f"+experiment=[{A},{B}]"], f"python -m crossbench.suite studies=[{A},{B}]"),
         ([f"+experiment={A}"], f"give python -m crossbench -m +experiment={A}"),
     ],
 )
-def test_studies_whose_sweep_would_not_run_are_refused(given: list[str], words: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(words)):
+def test_studies_whose_sweep_would_be_ignored_are_refused(given: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         check_study(compose("config", overrides=given, return_hydra_config=True))
 
 
 @pytest.mark.usefixtures("hydra")
-def test_one_cell_of_a_study_may_be_asked_for() -> None:
+def test_one_cell_of_a_study_can_be_measured() -> None:
     given = [f"+experiment={A}", "batch=4"]
     check_study(compose("config", overrides=given, return_hydra_config=True))
 
 
 @pytest.mark.usefixtures("hydra")
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "message"),
     [
         (
             ["model=minilm-l6-seeded,local", "model.path=my dir"],
-            "model.path is no key of model=minilm-l6-seeded, which this sweep has beside "
-            "model=local. Make it two sweeps:\n"
+            "model=minilm-l6-seeded has no key model.path, but model=local has. "
+            "Run two sweeps:\n"
             "  python -m crossbench -m model=minilm-l6-seeded\n"
             "  python -m crossbench -m model=local 'model.path=my dir'",
         ),
@@ -188,16 +188,66 @@ def test_one_cell_of_a_study_may_be_asked_for() -> None:
         ),
         (["backend=onnx,openvino", "backend.streams=2"], "backend=onnx,openvino ++backend.streams"),
         (["backend=onnx,noop", "backend.streems=2"], "Did you mean streams?"),
-        (["model=local", "model.pth=x"], "Did you mean path? What exists under model: max_length"),
+        (
+            ["model=local", "model.pth=x"],
+            "Did you mean path? Available keys under model: max_length",
+        ),
     ],
 )
-def test_a_key_that_some_swept_choices_lack(given: list[str], words: str) -> None:
+def test_a_key_that_only_some_swept_choices_have_is_refused(given: list[str], message: str) -> None:
     with pytest.raises(HydraException, match="Could not override") as caught:
         compose("config", overrides=[word for word in given if "," not in word])
-    assert words in explain(caught.value, given, given)
+    assert message in explain(caught.value, given, given)
 
 
-def test_a_name_that_looks_like_a_number_keeps_its_letters() -> None:
+@pytest.mark.usefixtures("hydra")
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "backend=onx",
+            "there is no choice backend=onx. Did you mean onnx? Available choices of backend: "
+            "compiled, cuda, mlx, mps, noop, onnx, openvino, packed, pytorch",
+        ),
+        ("backend=tensorflow", "there is no choice backend=tensorflow. Available choices of"),
+        (
+            "+experiment=sweep/batchsize",
+            "no choice experiment=sweep/batchsize. Did you mean sweep/batch_size? "
+            "Available choices of experiment: sweep/batch_size, sweep/concurrency",
+        ),
+        ("backend=fast/onnx", "no choice backend=fast/onnx. Did you mean onnx? Available"),
+        ("model=[local,hubb]", "there is no choice model=hubb. Did you mean hub? Available"),
+        ("hydra/launcher=joblb", "no choice hydra/launcher=joblb. Available choices of hydra/"),
+        ("backend=32", "there is no choice backend=32. Available choices of backend: compiled"),
+        ("quant=null", "there is no choice quant=null. Available choices of quant: bf16, fp16"),
+    ],
+)
+def test_an_unknown_choice_is_refused_with_the_choices(override: str, message: str) -> None:
+    given = [readable(override)]
+    with pytest.raises(HydraException) as caught:
+        compose("config", overrides=given)
+    assert message in explain(caught.value, given, given)
+
+
+@pytest.mark.usefixtures("hydra")
+def test_an_unknown_choice_in_a_sweep_is_refused_before_any_cell_runs() -> None:
+    given = [readable("backend=noop,32")]
+    with pytest.raises(ConfigError, match="there is no choice backend=32"):
+        check_points(sweep_points(given), lambda config: None, given, {})
+
+
+def test_an_unknown_choice_in_a_study_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    study = "# @package _global_\ndefaults:\n  - /predecessor: mps_31\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(study)
+    command = [sys.executable, "-m", "crossbench", "--config-dir", str(tmp_path)]
+    done = subprocess.run([*command, "+experiment=mine"], capture_output=True, text=True)
+    assert done.returncode == 1
+    message = "experiment/mine: there is no choice predecessor=mps_31. Did you mean mps_32?"
+    assert message in done.stderr
+
+
+def test_a_name_that_looks_like_a_number_stays_text() -> None:
     for override in ("model.revision=12e5", "tracker.experiment=2024_11", "model.name=1e3"):
         key, _, value = override.partition("=")
         assert readable(override) == f'{key}="{value}"'

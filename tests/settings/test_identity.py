@@ -1,4 +1,4 @@
-"""What makes two cells the same, and results that were stored before that was decided so."""
+"""The identity of cells, also of results from older versions."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def changed(config: CellConfig, group: str, **values: Any) -> CellConfig:
     return CellConfig({**config.document, group: {**config.section(group), **values}})
 
 
-def test_a_class_that_moves_changes_no_identity() -> None:
+def test_moving_a_class_changes_no_identity() -> None:
     config = config_of("backend=noop")
     assert changed(config, "backend", _target_="elsewhere.Noop").cell_id == config.cell_id
 
 
-def test_a_new_key_that_is_null_or_known_by_its_old_value_changes_no_identity() -> None:
+def test_a_new_key_with_null_or_its_old_value_changes_no_identity() -> None:
     config = config_of("backend=noop")
     assert changed(config, "backend", new_key=None).cell_id == config.cell_id
     load = {key: value for key, value in config.section("load").items() if key != "task"}
@@ -47,7 +47,7 @@ def test_a_new_key_that_is_null_or_known_by_its_old_value_changes_no_identity() 
     assert changed(config, "backend", new_key=1).cell_id != config.cell_id
 
 
-def test_how_a_cell_is_watched_and_stored_is_no_part_of_it() -> None:
+def test_tracker_and_dashboard_change_no_identity() -> None:
     config = config_of("backend=noop")
     for override in ("tracker=none", "dashboard=none", "outputs_dir=x", "repeat=3", "quality=none"):
         assert config_of("backend=noop", override).cell_id == config.cell_id
@@ -55,7 +55,7 @@ def test_how_a_cell_is_watched_and_stored_is_no_part_of_it() -> None:
         assert config_of("backend=noop", override).cell_id != config.cell_id
 
 
-def test_equal_numbers_are_the_same() -> None:
+def test_equal_numbers_have_the_same_identity() -> None:
     whole, real = config_of("max_seconds=15"), config_of("max_seconds=15.0")
     assert whole.cell_id == real.cell_id
     assert whole.cell_id != config_of("max_seconds=15.5").cell_id
@@ -71,7 +71,7 @@ def test_old_results_join_new_ones_of_the_same_cell(old: Path) -> None:
     assert stored["schema_version"] == 1
     result = load_result(old / "0")
     assert result.cell_id == config_of("backend=noop", *AS_OLD).cell_id != stored["cell_id"]
-    # Measured again by today's crossbench, the two are repeats of one cell
+    # The old result and one measured today are repeats of one cell
     again = old / "2"
     again.mkdir()
     new = config_of("backend=noop", *AS_OLD, "repeat=1")
@@ -106,7 +106,7 @@ def test_old_results_are_uploaded_and_come_back_with_today_s_identity(
     assert list(stored["cell_id"]) == list(crossbench.load_sweep(old)["cell_id"])
 
 
-def test_runs_that_an_older_version_tracked_have_today_s_identity(
+def test_tracked_runs_of_an_older_version_have_today_s_identity(
     old: Path, tmp_path: Path, migrated_store: Path
 ) -> None:
     shutil.copy(migrated_store, tmp_path / "mlflow.db")

@@ -1,4 +1,4 @@
-"""A cell's plan: every value checked by the type of its field, each with a message that helps."""
+"""The plan of a cell: every value is checked against the type of its field."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Inner:
 
 @dataclass
 class Choice:
-    """A choice with a field of every kind that conf/ has."""
+    """A choice with a field of every type used in conf/."""
 
     name: str
     count: int
@@ -54,7 +54,7 @@ NODE: Mapping[str, Any] = {
 }
 
 
-def test_a_component_is_built_with_what_is_nested_in_it() -> None:
+def test_a_component_is_built_with_its_nested_components() -> None:
     built = Component.of("group", NODE).build(made=7)
     assert built.inner == Inner(3)
     assert (built.count, built.made, built.strengths) == (1, 7, {"a": 0.5, "b": 1})
@@ -71,7 +71,7 @@ def test_a_component_is_built_with_what_is_nested_in_it() -> None:
         ("kinds", "a", "group.kinds must be a list of texts, got 'a'"),
         ("kinds", [1], r"group.kinds must be a list of texts, got \[1\]"),
         ("strengths", {"a": "b"}, "group.strengths must be a mapping of texts to numbers"),
-        ("path", 2024, "group.path must be text or null, got 2024: where it is text, put it in"),
+        ("path", 2024, "group.path must be text or null, got 2024: if it is text, put it in"),
         ("threads", 1.5, "group.threads must be a whole number or text, got 1.5"),
         ("exact", "yes", "group.exact must be true or false, got 'yes'"),
         ("inner", 5, "group.inner must be Inner, got 5"),
@@ -80,12 +80,12 @@ def test_a_component_is_built_with_what_is_nested_in_it() -> None:
         ("_target_", None, "group must be a choice of conf/group"),
     ],
 )
-def test_a_mistyped_value_is_told(key: str, value: Any, message: str) -> None:
+def test_a_value_of_the_wrong_type_is_refused(key: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Component.of("group", {**NODE, key: value})
 
 
-def test_a_value_that_the_class_does_not_take() -> None:
+def test_a_value_that_the_class_does_not_accept_is_refused() -> None:
     with pytest.raises(ConfigError, match="does not take"):
         Component.of("group", {**NODE, "colour": "red"}).build()
 
@@ -102,18 +102,18 @@ def test_a_value_that_the_class_does_not_take() -> None:
         ("pool.models=[tall]", "pool.models: 'tall' is not a choice of conf/model"),
     ],
 )
-def test_a_value_of_conf_that_cannot_be_used_is_told(override: str, message: str) -> None:
+def test_a_bad_value_for_a_key_of_conf_is_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_plan(config_of(override))
 
 
-def test_the_child_reads_what_the_parent_planned(tmp_path: Path, cache_dir: Path) -> None:
+def test_the_cell_process_reads_the_plan_of_the_parent(tmp_path: Path, cache_dir: Path) -> None:
     plan = plan_of("backend=onnx", "quant=int8", "pool.models=[minilm-l6]", cache_dir=cache_dir)
     save_config(plan.config, tmp_path)
     assert make_plan(load_config(tmp_path)) == plan
 
 
-def test_a_plan_goes_to_another_process_whole(cache_dir: Path) -> None:
+def test_a_plan_can_be_pickled(cache_dir: Path) -> None:
     plan = plan_of("backend=noop", cache_dir=cache_dir)
     assert pickle.loads(pickle.dumps(plan)) == plan
 

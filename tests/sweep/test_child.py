@@ -1,4 +1,4 @@
-"""The next cell's process imports before its turn; it must change nothing that a cell measures."""
+"""The process for the next cell starts early; this must not change what a cell measures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOOP = ("backend=noop", "requests=20", "warmup_requests=1", "dataset.queries=4")
 
 
 @pytest.fixture(autouse=True)
-def nothing_waits() -> Iterator[None]:
+def no_process_waits() -> Iterator[None]:
     waiting_child.close()
     yield
     waiting_child.close()
@@ -38,7 +38,7 @@ def waiting_pid() -> int:
 
 
 def measured(folder: Path) -> tuple[int, RunResult]:
-    """A noop cell's process, and its result."""
+    """Measure a noop cell; return the id of its process and its result."""
     folder.mkdir()
     save_config(config_of(*NOOP, f"cache_dir={folder.parent / 'cache'}"), folder)
     with cell_child(folder) as child:
@@ -47,12 +47,12 @@ def measured(folder: Path) -> tuple[int, RunResult]:
     return child.pid, load_result(folder)
 
 
-def test_a_process_that_waits_measures_as_a_fresh_one_does(tmp_path: Path) -> None:
-    measured(tmp_path / "first")  # which prepares the data set, and takes more memory
+def test_a_waiting_process_measures_like_a_fresh_one(tmp_path: Path) -> None:
+    measured(tmp_path / "first")  # it prepares the data set, which takes more memory
     _, fresh = measured(tmp_path / "fresh")
     waiting_child.start(tmp_path)
     expected = waiting_pid()
-    waiting_child.start(tmp_path)  # there is one already
+    waiting_child.start(tmp_path)  # one is already waiting
     pid, result = measured(tmp_path / "waited for")
     assert pid == expected
     assert result.status is fresh.status is Status.FINISHED
@@ -63,7 +63,7 @@ def test_a_process_that_waits_measures_as_a_fresh_one_does(tmp_path: Path) -> No
     assert not (tmp_path / WAITING_LOG_FILE).exists()
 
 
-def test_a_cell_of_another_environment_gets_a_process_of_its_own(
+def test_a_cell_with_another_environment_gets_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting_child.start(tmp_path)
@@ -75,7 +75,7 @@ def test_a_cell_of_another_environment_gets_a_process_of_its_own(
     assert result.status is Status.FINISHED
 
 
-def test_a_process_that_died_while_it_waited_costs_no_cell(tmp_path: Path) -> None:
+def test_a_dead_waiting_process_does_not_fail_the_cell(tmp_path: Path) -> None:
     waiting_child.start(tmp_path)
     waited = waiting_pid()
     os.kill(waited, signal.SIGKILL)
@@ -86,7 +86,7 @@ def test_a_process_that_died_while_it_waited_costs_no_cell(tmp_path: Path) -> No
     assert result.status is Status.FINISHED
 
 
-def test_a_process_that_waits_ends_with_its_parent(tmp_path: Path) -> None:
+def test_a_waiting_process_ends_with_its_parent(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from crossbench.sweep.child import *;"
         "waiting_child.start(Path(sys.argv[1])); print('started', flush=True); time.sleep(60)"

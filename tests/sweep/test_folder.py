@@ -1,4 +1,4 @@
-"""Whose folder it is: runs that start at once, folders that are in use, left over or not empty."""
+"""Output folders: runs that start at once, folders in use, left over or not empty."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def batches(folder: Path) -> list[int]:
     return [json.loads((cell / "result.json").read_text())["config"]["batch"] for cell in cells]
 
 
-def test_runs_that_start_at_once_have_folders_of_their_own(
+def test_runs_that_start_at_once_get_different_folders(
     tmp_path: Path, seeded_model: ModelFolder
 ) -> None:
-    """Two sweeps of the same name, with relative paths and Hydra's own change of directory, and a
-    lone cell that is told to use the current one."""
+    """Start two sweeps of the same name, with relative paths and hydra.job.chdir, and a single cell
+    whose folder is the current directory."""
     work = tmp_path / "work"
     work.mkdir()
     (tmp_path / "model").symlink_to(seeded_model.path)
@@ -77,7 +77,7 @@ def test_runs_that_start_at_once_have_folders_of_their_own(
     assert sorted(path.stat().st_mtime_ns for path in first.rglob("*")) == before
 
 
-def test_a_name_from_the_time_gives_way(tmp_path: Path) -> None:
+def test_a_taken_name_from_the_time_gets_a_number(tmp_path: Path) -> None:
     taken = [take_new(tmp_path / "a" / "now") for _ in range(3)]
     assert [item.path.name for item in taken] == ["now", "now_2", "now_3"]
     assert all(is_held(item.path) for item in taken)
@@ -90,10 +90,10 @@ def test_a_folder_in_use_is_refused_and_free_afterwards(tmp_path: Path) -> None:
         take_named(folder, KEY)
     taken.release()
     assert not is_held(folder)
-    take_named(folder, KEY).release()  # no cell lies in it
+    take_named(folder, KEY).release()  # it has no cell
 
 
-def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+def test_a_killed_process_releases_its_folder(tmp_path: Path) -> None:
     code = (
         "import sys, time, pathlib\n"
         "from crossbench.sweep.folder import take_named\n"
@@ -110,13 +110,13 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
             hold(tmp_path / "x", "resume")
         other.kill()
     for name in (STATE_FILE, INTERRUPTED_FILE, "multirun.yaml", "events.jsonl"):
-        (tmp_path / "x" / name).write_text("of the one that was killed")
+        (tmp_path / "x" / name).write_text("of the killed run")
     take_named(tmp_path / "x", KEY)
     assert [path.name for path in (tmp_path / "x").iterdir()] == [LOCK_FILE]
 
 
 @pytest.mark.parametrize(
-    ("there", "words"),
+    ("file", "message"),
     [
         ("0/result.json", "has 1 cell of an earlier run"),
         ("3/cell.log", "has 1 cell of an earlier run"),  # it was killed in the middle of one
@@ -125,24 +125,24 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
         ("plots/mine.png", r"is not empty \(plots\)"),
     ],
 )
-def test_a_folder_that_holds_something_is_refused_untouched(
-    tmp_path: Path, there: str, words: str
+def test_a_folder_that_is_not_empty_is_refused_untouched(
+    tmp_path: Path, file: str, message: str
 ) -> None:
-    (tmp_path / there).parent.mkdir(exist_ok=True)
-    (tmp_path / there).write_text("mine")
-    with pytest.raises(ConfigError, match=words):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("mine")
+    with pytest.raises(ConfigError, match=message):
         take_named(tmp_path, KEY)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / there]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / file]
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for take in (take_new, lambda folder: take_named(folder, KEY)):
-        with pytest.raises(ConfigError, match=r"cannot be used .*: give one that can be written"):
+        with pytest.raises(ConfigError, match=r"cannot be used .*: give a writable folder"):
             take(tmp_path / "file" / "sweep")
 
 
-def test_where_a_lone_cell_belongs(tmp_path: Path) -> None:
+def test_the_sweep_and_number_of_a_single_cell(tmp_path: Path) -> None:
     inside = take_new(tmp_path / "now").path / "0"
     inside.mkdir()
     named = take_named(tmp_path / "mine", KEY).path

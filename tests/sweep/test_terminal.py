@@ -1,4 +1,4 @@
-"""What is printed in the terminal is what was said: square brackets are no markup there."""
+"""Text in the terminal is printed unchanged: square brackets are not markup."""
 
 from __future__ import annotations
 
@@ -35,11 +35,18 @@ def test_table_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert ADVICE in capsys.readouterr().err
 
 
-def test_table_of_a_lone_cell(tmp_path: Path) -> None:
-    """Its error names a folder that is not there."""
-    words = ["model=local", "model.path='models[new]'", "backend=noop", "tracker=none"]
+def test_table_of_a_single_cell(tmp_path: Path) -> None:
+    """The error message has the name of a missing folder."""
+    arguments = ["model=local", "model.path='models[new]'", "backend=noop", "tracker=none"]
     done = subprocess.run(
-        [sys.executable, "-m", "crossbench", *words, "dashboard=none", f"outputs_dir={tmp_path}"],
+        [
+            sys.executable,
+            "-m",
+            "crossbench",
+            *arguments,
+            "dashboard=none",
+            f"outputs_dir={tmp_path}",
+        ],
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""Runs written to a real MLflow store, read back with MLflow's own client."""
+"""The MLflow tracker: runs are written to a real store and read with MLflow's client."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from crossbench.settings.places import conf_dir
 from crossbench.tracking import mlflow_sqlite
 from crossbench.tracking.mlflow_format import MAX_PARAM, flatten_params, shorten
 from crossbench.tracking.mlflow_store import MlflowTracker
-from crossbench.tracking.protocol import NoTracker, Place
+from crossbench.tracking.protocol import CellRef, NoTracker
 
 RESULT = RunResult(
     status=Status.FINISHED,
@@ -69,7 +69,7 @@ RESULT = RunResult(
 
 @pytest.fixture
 def tracker(migrated_store: Path, tmp_path: Path) -> MlflowTracker:
-    outputs = tmp_path / "out puts"  # a space, as people's folders have them
+    outputs = tmp_path / "out puts"  # a path with a space
     outputs.mkdir()
     shutil.copy(migrated_store, outputs / "mlflow.db")
     node = OmegaConf.load(conf_dir() / "tracker" / "mlflow.yaml")
@@ -102,7 +102,7 @@ def environment_is_left_clean() -> Iterator[None]:
 
 
 def finished(tracker: MlflowTracker, client: MlflowClient, result: RunResult, cell: Path) -> Run:
-    run_id = tracker.start_cell("noop fp32 batch=32 concurrency=1", None, Place("sweep", 0))
+    run_id = tracker.start_cell("noop fp32 batch=32 concurrency=1", None, CellRef("sweep", 0))
     assert run_id is not None
     tracker.finish_cell(run_id, result, cell)
     return client.get_run(run_id)
@@ -149,7 +149,7 @@ def test_live_series_have_seconds_as_steps(
     assert "live/time_s" not in run.data.metrics
 
 
-def test_a_long_series_is_written_whole(
+def test_a_long_series_is_written_completely(
     tracker: MlflowTracker, client: MlflowClient, cell: Path
 ) -> None:
     seconds = [float(second) for second in range(1, 2502)]
@@ -193,7 +193,7 @@ def test_cells_nest_under_their_sweep(
     parent = tracker.start_sweep("2026-01-02_03-04-05", overrides)
     assert parent is not None
     children = [
-        tracker.start_cell(name, parent, Place("sweep", number))
+        tracker.start_cell(name, parent, CellRef("sweep", number))
         for number, name in enumerate(("first", "second"))
     ]
     for child in children:
@@ -231,7 +231,7 @@ def test_cells_nest_under_their_sweep(
     ("failed", "interrupted", "status"),
     [(True, False, "FAILED"), (False, True, "KILLED"), (True, True, "KILLED")],
 )
-def test_a_sweep_ends_as_its_cells_did(
+def test_the_status_of_a_sweep_follows_from_its_cells(
     tracker: MlflowTracker,
     client: MlflowClient,
     tmp_path: Path,
@@ -262,7 +262,7 @@ def test_a_cell_without_numbers_is_failed_with_its_error(
 def test_an_interrupted_cell_is_killed(
     tracker: MlflowTracker, client: MlflowClient, cell: Path
 ) -> None:
-    run_id = tracker.start_cell("cell", None, Place("sweep", 0))
+    run_id = tracker.start_cell("cell", None, CellRef("sweep", 0))
     assert run_id is not None
     result = replace(RESULT, status=Status.FAILED, error="interrupted")
     tracker.finish_cell(run_id, result, cell, interrupted=True)
@@ -303,8 +303,8 @@ def test_odd_and_many_config_values(
 
 def test_a_second_tracker_shares_the_store(tracker: MlflowTracker, client: MlflowClient) -> None:
     first, second = (
-        tracker.start_cell("a", None, Place("sweep", 0)),
-        replace(tracker).start_cell("b", None, Place("sweep", 0)),
+        tracker.start_cell("a", None, CellRef("sweep", 0)),
+        replace(tracker).start_cell("b", None, CellRef("sweep", 0)),
     )
     assert first is not None
     assert second is not None
@@ -315,7 +315,7 @@ def test_a_second_tracker_shares_the_store(tracker: MlflowTracker, client: Mlflo
 def test_a_failed_write_still_ends_the_run(
     tracker: MlflowTracker, client: MlflowClient, cell: Path, tmp_path: Path
 ) -> None:
-    run_id = tracker.start_cell("cell", None, Place("sweep", 0))
+    run_id = tracker.start_cell("cell", None, CellRef("sweep", 0))
     assert run_id is not None
     shutil.rmtree(tmp_path / "out puts" / "mlartifacts", ignore_errors=True)
     (tmp_path / "out puts" / "mlartifacts").write_text("a file where a folder should be", "utf-8")
@@ -326,17 +326,15 @@ def test_a_failed_write_still_ends_the_run(
     assert run.data.metrics["latency/p50_ms"] == 7.25
 
 
-def test_an_experiment_that_was_deleted_is_said(
-    tracker: MlflowTracker, client: MlflowClient
-) -> None:
-    run_id = tracker.start_cell("cell", None, Place("sweep", 0))
+def test_a_deleted_experiment_is_reported(tracker: MlflowTracker, client: MlflowClient) -> None:
+    run_id = tracker.start_cell("cell", None, CellRef("sweep", 0))
     assert run_id is not None
     client.delete_experiment(client.get_run(run_id).info.experiment_id)
     with pytest.raises(TrackingError, match=r"was deleted: restore it, or choose"):
-        replace(tracker).start_cell("cell", None, Place("sweep", 0))
+        replace(tracker).start_cell("cell", None, CellRef("sweep", 0))
 
 
-def test_a_server_out_of_reach_is_said_soon(tracker: MlflowTracker) -> None:
+def test_an_unreachable_server_is_reported_soon(tracker: MlflowTracker) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
@@ -350,9 +348,9 @@ def test_a_server_out_of_reach_is_said_soon(tracker: MlflowTracker) -> None:
 
 
 @pytest.mark.parametrize("uri", ["nowhere://x", "postgresql://me:secret@127.0.0.1:9/runs"])
-def test_a_uri_that_cannot_be_used_is_said(tracker: MlflowTracker, uri: str) -> None:
+def test_an_unusable_uri_is_reported(tracker: MlflowTracker, uri: str) -> None:
     with pytest.raises(TrackingError, match=r"tracker\.uri") as caught:
-        replace(tracker, uri=uri).start_cell("cell", None, Place("sweep", 0))
+        replace(tracker, uri=uri).start_cell("cell", None, CellRef("sweep", 0))
     assert "secret" not in str(caught.value)
 
 
@@ -360,7 +358,7 @@ def test_none_tracks_nothing(cell: Path) -> None:
     tracker = Component.choice("tracker", "none").build()
     assert isinstance(tracker, NoTracker)
     assert tracker.start_sweep("sweep", []) is None
-    assert tracker.start_cell("cell", None, Place("sweep", 0)) is None
+    assert tracker.start_cell("cell", None, CellRef("sweep", 0)) is None
     tracker.finish_cell("", RESULT, cell)
     tracker.finish_sweep("", [], cell, interrupted=False)
 
@@ -368,14 +366,14 @@ def test_none_tracks_nothing(cell: Path) -> None:
 CREATE = """
 import sys
 from crossbench.tracking.mlflow_store import MlflowTracker
-from crossbench.tracking.protocol import Place
+from crossbench.tracking.protocol import CellRef
 folder, number = sys.argv[1:]
 tracker = MlflowTracker("mlflow", f"sqlite:///{folder}/mlflow.db", "crossbench", folder, None, 30)
-print(tracker.start_cell("cell", None, Place("sweep", int(number))))
+print(tracker.start_cell("cell", None, CellRef("sweep", int(number))))
 """
 
 
-def test_processes_that_start_at_once_share_the_store_that_one_makes(tmp_path: Path) -> None:
+def test_processes_that_start_at_once_share_one_new_store(tmp_path: Path) -> None:
     draft = tmp_path / "mlflow.db.partial"
     draft.write_text("of a process that was ended while it made the store")
     processes = [
@@ -401,21 +399,21 @@ def test_processes_that_start_at_once_share_the_store_that_one_makes(tmp_path: P
 
 
 def run_in_shell(message: str) -> None:
-    """The command at the end of a message, as a user copies it."""
+    """The command at the end of an error message."""
     subprocess.run(["sh", "-c", message.rsplit(": ", 1)[1]], check=True)
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (["DROP TABLE metrics", "DELETE FROM alembic_version"], "is half made, .*holds 0 runs"),
-        (["ALTER TABLE runs DROP COLUMN source_name"], "is half made"),
+        (["DROP TABLE metrics", "DELETE FROM alembic_version"], "is incomplete: .*contains 0 runs"),
+        (["ALTER TABLE runs DROP COLUMN source_name"], "is incomplete"),
         (["UPDATE alembic_version SET version_num = 'cfd24bdc0731'"],
          r"another version of MLflow.* mlflow db upgrade 'sqlite:///\S+ puts/mlflow.db'"),
-        ([], "is damaged or no SQLite file"),
+        ([], "is damaged or not an SQLite file"),
     ],
 )  # fmt: skip
-def test_a_broken_store_is_told_with_what_mends_it(
+def test_a_broken_store_is_reported_with_the_repair_command(
     tracker: MlflowTracker, damage: list[str], words: str
 ) -> None:
     path = Path(tracker.uri.removeprefix("sqlite:///"))
@@ -426,19 +424,19 @@ def test_a_broken_store_is_told_with_what_mends_it(
         path.write_text("not a database, and longer than the header of one " * 10)
     path.with_name("mlflow.db-journal").write_text("")
     with pytest.raises(TrackingError, match=words) as caught:
-        tracker.start_cell("cell", None, Place("sweep", 0))
+        tracker.start_cell("cell", None, CellRef("sweep", 0))
     run_in_shell(str(caught.value))
     left = {item.name for item in path.parent.iterdir()} - {"mlflow.db.lock"}
     assert {name for name in left if not name.endswith(".broken")} == set()
 
 
-def test_a_store_that_cannot_be_opened_is_told_at_once(tracker: MlflowTracker) -> None:
-    """By SQLite itself: MLflow would try again and again, for over a minute a cell."""
+def test_a_store_that_cannot_be_opened_is_reported_at_once(tracker: MlflowTracker) -> None:
+    """SQLite opens it first, because MLflow would retry for over a minute per cell."""
     path = Path(tracker.uri.removeprefix("sqlite:///"))
 
     def refused(words: str) -> None:
         with pytest.raises(TrackingError, match=words) as caught:
-            replace(tracker).start_cell("cell", None, Place("sweep", 0))
+            replace(tracker).start_cell("cell", None, CellRef("sweep", 0))
         assert isinstance(caught.value.__cause__, sqlite3.OperationalError | OSError)
 
     with contextlib.closing(sqlite3.connect(path)) as database:
@@ -459,7 +457,7 @@ def test_a_draft_that_fails_leaves_no_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db.lock"]
 
 
-def test_paths_of_a_store_are_meant_from_home_and_from_here(
+def test_store_paths_are_expanded_from_home_and_the_current_directory(
     tracker: MlflowTracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outputs = Path(tracker.uri.removeprefix("sqlite:///")).parent
@@ -467,13 +465,13 @@ def test_paths_of_a_store_are_meant_from_home_and_from_here(
     monkeypatch.chdir(outputs.parent)
     for folder in ("~/out puts", "out puts"):
         here = replace(tracker, uri=f"sqlite:///{folder}/mlflow.db", artifact_location=folder)
-        assert here.start_cell("cell", None, Place("sweep", 0))
+        assert here.start_cell("cell", None, CellRef("sweep", 0))
         assert here.find("sweep")
     assert [path.name for path in outputs.parent.iterdir()] == ["out puts"]
 
 
 def test_a_long_message_keeps_its_end() -> None:
-    """Which says what to do about it."""
+    """The end says what to do."""
     text = shorten("why " * 300 + "do this about it", 600)
     assert len(text) == 600
     assert text.startswith("why why")

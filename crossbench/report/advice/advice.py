@@ -1,4 +1,4 @@
-"""What recommendations are made of: an advice, what it rests on, and how far it carries."""
+"""A recommendation with its evidence and limits, and the text fragments they share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossbench.settings.flatten import value_text
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """`advice` is None where the data do not support one; `evidence` then says why not."""
+    """`advice` is None if the data do not support any; `evidence` then says why."""
 
     topic: str
     advice: str | None
@@ -23,53 +23,53 @@ class Recommendation:
 
 
 def rate(cell: CellSummary) -> Estimate:
-    """The throughput of a cell that is known to have one."""
+    """The throughput of a measured cell."""
     assert cell.throughput is not None
     return cell.throughput
 
 
 def times_text(a: CellSummary, b: CellSummary) -> str:
-    """How many times b's throughput a's is, with the half-width of the ratio's interval."""
+    """Throughput of `a` over that of `b`, with the half-width of the ratio's 95 % interval."""
     found = ratio(rate(a), rate(b))
     return f"{found.value:.2f}×" + (f" (± {found.half_width:.2f})" if found.half_width else "")
 
 
 def speed_text(a: CellSummary, b: CellSummary) -> str:
-    """`times_text`, and whether the two are really apart."""
-    apart = distinguishable(rate(a), rate(b))
-    doubt = {True: "", False: ", not distinguishable", None: ", spread unknown"}[apart]
+    """`times_text`, and whether the difference is distinguishable from chance."""
+    differ = distinguishable(rate(a), rate(b))
+    doubt = {True: "", False: ", not distinguishable", None: ", spread unknown"}[differ]
     return f"{times_text(a, b)} the throughput{doubt}"
 
 
-def told(cell: CellSummary) -> str:
-    """A cell with its throughput and p95."""
+def description(cell: CellSummary) -> str:
+    """The cell's label with its throughput and p95."""
     p95 = f"{P95_LATENCY.short} {text_with_unit(P95_LATENCY, cell.metrics)}"
     return f"{cell.label} ({estimate_text(cell.throughput)} {cell.unit}/s, {p95})"
 
 
 def spread_limit(cells: Sequence[CellSummary]) -> str:
-    """How the intervals of these cells came about, which bounds what they can tell."""
+    """How the intervals of these cells were estimated, and what they do not cover."""
     measured = [cell for cell in cells if cell.throughput is not None]
     repeats = [cell.finished for cell in measured]
     if any(count > 1 for count in repeats):
         least, most = min(repeats), max(repeats)
         runs = f"{least} to {most}" if least < most else f"{most}"
-        return f"The spread is that of {runs} runs of each cell."
+        return f"The intervals are estimated from {runs} runs of each cell."
     if all(cell.throughput and cell.throughput.half_width is None for cell in measured):
         return (
-            "No spread is known: one run of each cell, and too few windows in it. Longer runs "
-            "(max_seconds) and repeat=1,2,3 tell it."
+            "The spread is unknown: each cell ran once, with too few time windows. Longer runs "
+            "(max_seconds) or repeats (repeat=1,2,3) measure it."
         )
     return (
-        "One run of each cell: the intervals are from window to window, and how far a second run "
-        "would differ is not known (repeat=1,2,3 tells)."
+        "Each cell ran once, so the intervals are estimated from the time windows within a run. "
+        "How much a second run would differ is unknown (repeat=1,2,3 measures it)."
     )
 
 
 def matched(
     cells: Sequence[CellSummary], axis: str, axes: Sequence[str]
 ) -> dict[tuple[str, ...], dict[str, CellSummary]]:
-    """Cells that differ in `axis` alone: {values of the other axes: {value of `axis`: cell}}."""
+    """Group cells that differ only in `axis`: {values of the others: {value of `axis`: cell}}."""
     groups: dict[tuple[str, ...], dict[str, CellSummary]] = {}
     others = [name for name in axes if name != axis and not follows(name, axis, cells)]
     for cell in cells:
@@ -79,6 +79,6 @@ def matched(
 
 
 def follows(name: str, axis: str, cells: Sequence[CellSummary]) -> bool:
-    """Whether `name`'s value is settled by `axis`'s, as a backend's own precision is by it."""
+    """Whether the value of `axis` determines that of `name`, as a backend may its precision."""
     pairs = {(cell.flat.get(axis), cell.flat.get(name)) for cell in cells}
     return name == "quant" and len(pairs) == len({first for first, _ in pairs})

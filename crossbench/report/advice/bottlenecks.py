@@ -1,4 +1,4 @@
-"""What holds cells back beside the model: padding, tokenisation, the harness."""
+"""Bottlenecks other than the model: padding, tokenisation, the harness."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from crossbench.wording import counted, percent
 
 @dataclass(frozen=True, slots=True)
 class _Cause:
-    """Something whose `share` of a cell (0..1, None: unknown) counts from `threshold` on."""
+    """A possible bottleneck; it counts if its `share` of a cell (0..1) is `threshold` or more.
+
+    `share` returns None if it is unknown.
+    """
 
     name: str
-    words: str
+    description: str
     threshold: float
     share: Callable[[CellSummary], float | None]
 
 
 def bottlenecks(cells: Sequence[CellSummary], axes: Sequence[str]) -> Recommendation:
-    topic = "What holds it back beside the model"
+    topic = "Bottlenecks other than the model"
     whole = [
         cell
         for cell in cells
@@ -32,14 +35,24 @@ def bottlenecks(cells: Sequence[CellSummary], axes: Sequence[str]) -> Recommenda
     ]
     served = [cell for cell in whole if cell.computes_scores]
     if not served:
-        return Recommendation(topic, None, ("no cell that ran a model has numbers.",))
-    floors = [cell for cell in whole if not cell.computes_scores]
+        return Recommendation(topic, None, ("no cell that runs a model was measured.",))
+    without_model = [cell for cell in whole if not cell.computes_scores]
     causes = (
         _Cause("padding", "of the computed tokens are padding", 0.1, _padding),
-        _Cause("tokenisation", "of tokenising and inference is tokenising", 0.15, _tokenising),
-        _floor(floors, axes)
-        if floors
-        else _Cause("the harness", "of the service time is outside the stages", 0.15, _overhead),
+        _Cause(
+            "tokenisation",
+            "of the time for tokenising and inference is tokenising",
+            0.15,
+            _tokenising,
+        ),
+        _harness_cause(without_model, axes)
+        if without_model
+        else _Cause(
+            "the harness",
+            "of the service time is outside tokenising, queueing and inference",
+            0.15,
+            _overhead,
+        ),
     )
     found, small, unknown = [], [], []
     for cause in causes:
@@ -48,22 +61,22 @@ def bottlenecks(cells: Sequence[CellSummary], axes: Sequence[str]) -> Recommenda
             unknown.append(cause.name)
             continue
         worst, cell = max(shares, key=lambda item: item[0])
-        text = f"{percent(worst)} {cause.words} at {cell.label}"
+        text = f"up to {percent(worst)} {cause.description} ({cell.label})"
         if worst < cause.threshold:
-            small.append(f"{cause.name}: at most {text}.")
+            small.append(f"{cause.name}: {text}.")
             continue
         count = sum(share >= cause.threshold for share, _ in shares)
-        line = f"{cause.name}: {text}, and {percent(cause.threshold)} or more in {count} of "
+        line = f"{cause.name}: {text}; {percent(cause.threshold)} or more in {count} of "
         line += f"{counted(len(shares), 'cell')}."
         found.append((cause.name, line + _remedy(cause, cell, served, axes)))
     if not found and unknown and not small:
-        return Recommendation(topic, None, (f"nothing was measured of {', '.join(unknown)}.",))
-    advice = ", ".join(name for name, _ in found).capitalize() + "." if found else "Nothing much."
-    limits = [f"Not measured here: {', '.join(unknown)}."] if unknown else []
-    if not floors:
+        return Recommendation(topic, None, (f"no data on {', '.join(unknown)}.",))
+    advice = ", ".join(name for name, _ in found).capitalize() + "." if found else "None found."
+    limits = [f"Not measured: {', '.join(unknown)}."] if unknown else []
+    if not without_model:
         limits.append(
-            "The harness's share is that of one request alone; backend=noop at the same batch and "
-            "load would give its floor."
+            "The harness's share is estimated from single requests. A cell with backend=noop at "
+            "the same batch and load would measure it directly."
         )
     return Recommendation(topic, advice, (*(line for _, line in found), *small), tuple(limits))
 
@@ -71,7 +84,7 @@ def bottlenecks(cells: Sequence[CellSummary], axes: Sequence[str]) -> Recommenda
 def _remedy(
     cause: _Cause, worst: CellSummary, served: Sequence[CellSummary], axes: Sequence[str]
 ) -> str:
-    """The choice of this sweep that lowers the share most, all else equal."""
+    """The setting in this sweep that lowers the share most, with all others equal."""
     best: tuple[float, str, CellSummary] | None = None
     for axis in axes:
         for group in matched(served, axis, axes).values():
@@ -85,7 +98,7 @@ def _remedy(
         return ""
     if rate(best[2]).value < rate(worst).value:
         return ""
-    return f" With {best[1]} instead it is {percent(best[0])}, at {speed_text(best[2], worst)}."
+    return f" With {best[1]} it is {percent(best[0])}, at {speed_text(best[2], worst)}."
 
 
 def _padding(cell: CellSummary) -> float | None:
@@ -105,18 +118,20 @@ def _overhead(cell: CellSummary) -> float | None:
     return None if overhead is None or not service else max(0.0, overhead / service)
 
 
-def _floor(floors: Sequence[CellSummary], axes: Sequence[str]) -> _Cause:
-    """How near a cell comes to what no model at all reaches with the same load."""
-    named = {"batch"}.union(*(cell.load_labels for cell in floors))
+def _harness_cause(without_model: Sequence[CellSummary], axes: Sequence[str]) -> _Cause:
+    """A cell's throughput as a share of that of a cell without a model under the same load."""
+    named = {"batch"}.union(*(cell.load_labels for cell in without_model))
     load = [axis for axis in axes if axis in named]
 
     def share(cell: CellSummary) -> float | None:
         same = [
-            floor.throughput.value
-            for floor in floors
-            if floor.throughput and all(floor.flat.get(k) == cell.flat.get(k) for k in load)
+            other.throughput.value
+            for other in without_model
+            if other.throughput and all(other.flat.get(k) == cell.flat.get(k) for k in load)
         ]
         return cell.throughput.value / max(same) if same and cell.throughput else None
 
-    names = " or ".join(dict.fromkeys(f"backend={floor.flat['backend']}" for floor in floors))
+    names = " or ".join(
+        dict.fromkeys(f"backend={other.flat['backend']}" for other in without_model)
+    )
     return _Cause("the harness", f"of the throughput of {names} is reached", 0.3, share)

@@ -1,4 +1,4 @@
-"""Which cells of a sweep are in the running: for the star, the frontier, what is recommended."""
+"""The cells of a sweep that can be marked as best, recommended, or lie on the frontier."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ class Candidates:
     cells: tuple[CellSummary, ...]
     comparable: int
     excluded: Mapping[str, str]
-    unverified: bool  # no cell is known to keep the ranking, so none was left out for that
+    unverified: bool  # no cell is known to keep the ranking, so none was excluded for that
 
     def contains(self, cell: CellSummary) -> bool:
         return any(cell is chosen for chosen in self.cells)
 
 
 def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
-    """Leave out what nobody would serve: no numbers, no model, a stage alone, another ranking.
+    """Exclude cells that nobody would serve: not measured, no model, one stage, another ranking.
 
-    A lower precision whose ranking was not verified is left out too where another cell is safe.
+    A lower precision whose ranking was not verified is excluded if another cell is at fp32 or known
+    to keep the ranking.
     """
     excluded: dict[str, str] = {}
     safe: list[CellSummary] = []
@@ -40,37 +41,37 @@ def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
     changed = 0
     for cell in cells:
         if cell.throughput is None or cell.p95 is None:
-            excluded[cell.label] = f"no numbers ({cell.status})"
+            excluded[cell.label] = f"not measured: {cell.status}"
         elif cell.flat.get("pipeline", Pipeline.FULL) != Pipeline.FULL:
-            excluded[cell.label] = f"measures {cell.flat['pipeline']} alone"
+            excluded[cell.label] = f"measures only {cell.flat['pipeline']}"
         elif not cell.computes_scores:
             excluded[cell.label] = "runs no model"
         elif (kept := keeps_ranking(cell)) is False:
-            excluded[cell.label] = f"changes the ranking ({ranking_text(cell)})"
+            excluded[cell.label] = f"changes the ranking: {ranking_text(cell)}"
             changed += 1
         else:
-            (safe if kept or is_full(cell) else unverified).append(cell)
+            (safe if kept or is_fp32(cell) else unverified).append(cell)
     if safe:
-        excluded |= {cell.label: "its ranking was not verified" for cell in unverified}
+        excluded |= {cell.label: "ranking not verified" for cell in unverified}
     order = {id(cell): index for index, cell in enumerate(cells)}
     chosen = sorted(safe or unverified, key=lambda cell: order[id(cell)])
     comparable = changed + len(safe) + len(unverified)
     return Candidates(tuple(chosen), comparable, excluded, unverified=not safe and bool(unverified))
 
 
-def is_full(cell: CellSummary) -> bool:
+def is_fp32(cell: CellSummary) -> bool:
     return cell.flat.get("quant", Quant.FP32) == Quant.FP32
 
 
 def keeps_ranking(cell: CellSummary) -> bool | None:
-    """The quality check's verdict on the cell; None: it cannot say, or nothing was checked."""
+    """Whether the cell keeps the ranking; None if the check cannot say or did not run."""
     if cell.verdict in (Verdict.KEEPS, Verdict.REFERENCE):
         return True
     return False if cell.disqualified else None
 
 
 def ranking_text(cell: CellSummary) -> str:
-    """What is known of the cell's ranking."""
+    """The cell's ranking metrics as text."""
     metrics, parts = cell.metrics, []
     change = metrics.get(NDCG_AT_10_CHANGE.name)
     if change is not None:
@@ -82,5 +83,5 @@ def ranking_text(cell: CellSummary) -> str:
     if (tau := metrics.get(KENDALL_TAU.name)) is not None:
         parts.append(f"Kendall's tau {tau:.3f}")
     if (drift := metrics.get(MAX_ABS_DIFF.name)) is not None:
-        parts.append(f"scores differ by at most {number(drift, 2)}")
+        parts.append(f"scores differ by up to {number(drift, 2)}")
     return "; ".join(parts) or "no quality metrics"

@@ -1,4 +1,4 @@
-"""Which choices of a sweep can be told apart, and what a lower precision bought and cost."""
+"""Comparisons along one axis: which value is faster, and what a lower precision gains and costs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from crossbench.settings.flatten import value_text
 from crossbench.types import Quant
 
 _PRECISIONS = tuple(Quant)  # from the highest to the lowest
-_NO_CHOICE = frozenset({"quant", "pipeline"})  # has a recommendation of its own; is a measurement
-_SMALLER = 0.9  # a memory that is less than this share of the other's is smaller
+# quant has its own recommendation; the values of pipeline are measurements, not alternatives
+_NOT_COMPARED = frozenset({"quant", "pipeline"})
+_SMALLER = 0.9  # memory below this share of the higher precision's counts as smaller
 _MEMORY = (MODEL_MB, DEVICE_PEAK_MB, RSS_PEAK_MB)
 
 
-def distinguishable_choices(
-    cells: Sequence[CellSummary], axes: Sequence[str]
-) -> list[Recommendation]:
-    """One for each axis whose values are no numbers: in which order of speed, and how surely."""
+def axis_comparisons(cells: Sequence[CellSummary], axes: Sequence[str]) -> list[Recommendation]:
+    """Order the values of each non-numeric axis by speed, with how certain the order is."""
     measured = [cell for cell in cells if cell.throughput is not None]
     flats = [cell.flat for cell in cells if cell.flat]
-    named = [axis for axis in axes if not numeric_axis([axis], flats) and axis not in _NO_CHOICE]
+    named = [axis for axis in axes if not numeric_axis([axis], flats) and axis not in _NOT_COMPARED]
     return [_order(measured, axis, axes) for axis in named]
 
 
@@ -34,7 +33,7 @@ def _order(measured: Sequence[CellSummary], axis: str, axes: Sequence[str]) -> R
     topic = f"Which {axis} is faster"
     groups = [group for group in matched(measured, axis, axes).values() if len(group) > 1]
     if not groups:
-        return Recommendation(topic, None, (f"no two measured cells differ in {axis} alone.",))
+        return Recommendation(topic, None, (f"no two measured cells differ only in {axis}.",))
     values = list(dict.fromkeys(value for group in groups for value in group))
     ranked = sorted(values, key=lambda value: -_mean_log(value, groups))
     chain, evidence = _value_name(axis, ranked[0]), []
@@ -42,7 +41,9 @@ def _order(measured: Sequence[CellSummary], axis: str, axes: Sequence[str]) -> R
         both = [group for group in groups if faster in group and slower in group]
         if not both:
             chain += f", {_value_name(axis, slower)}"
-            evidence.append(f"{faster} and {slower} were never measured at the same settings.")
+            evidence.append(
+                f"{faster} and {slower} were never measured with the same other settings."
+            )
             continue
         verdicts = [_are_distinguishable(group[faster], group[slower]) for group in both]
         sign = ">" if all(verdicts) else "≈" if not any(verdicts) and None not in verdicts else "≳"
@@ -53,49 +54,52 @@ def _order(measured: Sequence[CellSummary], axis: str, axes: Sequence[str]) -> R
         count = f"{sum(verdict is True for verdict in verdicts)} of {len(both)}"
         evidence.append(
             f"{_value_name(axis, faster)} has {span}× the throughput of "
-            f"{_value_name(axis, slower)}: distinguishable in {count} settings, "
+            f"{_value_name(axis, slower)}: distinguishable in {count} comparisons, "
             f"unknown in {verdicts.count(None)}."
         )
     limits = (
-        "`>` in every setting that both were measured at; `≳` in some, or not surely; `≈` in none; "
-        "`?` the spread is not known.",
+        "`>`: distinguishable in every comparison; `≳`: in some; `≈`: in none; `?`: the spread is "
+        "unknown.",
         spread_limit(measured),
     )
     return Recommendation(topic, f"{chain}.", tuple(evidence), limits)
 
 
 def lower_precision(cells: Sequence[CellSummary], axes: Sequence[str]) -> Recommendation:
-    topic = "What a lower precision bought and cost"
+    topic = "Gain and cost of lower precision"
     if "quant" not in axes:
         only = {cell.flat.get("quant", "") for cell in cells} - {""}
-        return Recommendation(topic, None, (f"every cell computes in {', '.join(only)}.",))
+        return Recommendation(topic, None, (f"every cell runs at {', '.join(only)}.",))
     measured = [cell for cell in cells if cell.throughput is not None]
     groups = matched(measured, "quant", [axis for axis in axes if axis != "quant"])
     pairs = [pair for group in groups.values() for pair in _steps(group)]
     missing = [f"{cell.label}: {cell.status}" for cell in cells if cell.throughput is None]
-    absent = (f"Without numbers: {'; '.join(missing)}.",) if missing else ()
+    absent = (f"Not measured: {'; '.join(missing)}.",) if missing else ()
     if not pairs:
-        reason = "no two measured cells differ in precision alone."
+        reason = "no two measured cells differ only in precision."
         return Recommendation(topic, None, (reason, *absent))
-    worth: dict[str, list[str]] = {}
+    labels_by_benefit: dict[str, list[str]] = {}
     for high, low in pairs:
         if keeps_ranking(low) and (why := _benefit(high, low)):
-            worth.setdefault(why, []).append(low.label)
+            labels_by_benefit.setdefault(why, []).append(low.label)
     lost = [low for _, low in pairs if keeps_ranking(low) is False]
     unsure = [low for _, low in pairs if keeps_ranking(low) is None]
-    advice = " ".join(f"{why}: {', '.join(dict.fromkeys(names))}." for why, names in worth.items())
-    advice = advice or "None that was measured is known to be worth it."
+    advice = " ".join(
+        f"{why}: {', '.join(dict.fromkeys(names))}." for why, names in labels_by_benefit.items()
+    )
+    advice = advice or "No measured lower precision is known to help."
     if lost:
-        advice += f" Not to be used, the ranking changes: {', '.join(c.label for c in lost)}."
+        advice += f" Do not use, because the ranking changes: {', '.join(c.label for c in lost)}."
     evidence = [_step_text(high, low) for high, low in pairs]
     limits = [spread_limit(measured), *absent]
     if unsure:
-        limits.append(f"Not known to keep the ranking: {', '.join(cell.label for cell in unsure)}.")
+        labels = ", ".join(cell.label for cell in unsure)
+        limits.append(f"It is unknown whether these keep the ranking: {labels}.")
     return Recommendation(topic, advice, tuple(evidence), tuple(limits))
 
 
 def _steps(group: Mapping[str, CellSummary]) -> list[tuple[CellSummary, CellSummary]]:
-    """The highest precision of a group, beside each lower one."""
+    """Pairs of the highest precision in a group and each lower one."""
     ordered = sorted(
         (item for item in group.items() if item[0] in set(Quant)),
         key=lambda item: _PRECISIONS.index(Quant(item[0])),
@@ -104,30 +108,30 @@ def _steps(group: Mapping[str, CellSummary]) -> list[tuple[CellSummary, CellSumm
 
 
 def _benefit(high: CellSummary, low: CellSummary) -> str | None:
-    """What a lower precision that keeps the ranking is good for; None: nothing that is known."""
-    apart, gain = _are_distinguishable(low, high), _ratio(low, high)
-    if apart is True and gain > 1:
-        return "Worth it"
+    """The known benefit of a lower precision that keeps the ranking; None if there is none."""
+    differ, gain = _are_distinguishable(low, high), _ratio(low, high)
+    if differ is True and gain > 1:
+        return "Faster, and the ranking is kept"
     memory = _memory(high, low)
     if memory is None or memory[1] >= _SMALLER:
         return None
-    if apart is None and gain > 1:
-        return f"Worth it for the {memory[0]}, and faster for all that one run can tell"
-    return f"Worth it for the {memory[0]} alone, not for speed"
+    if differ is None and gain > 1:
+        return f"Less {memory[0]}, and faster within what one run can show"
+    return f"Less {memory[0]}, but not faster"
 
 
 def _step_text(high: CellSummary, low: CellSummary) -> str:
     memory = _memory(high, low)
-    told = f"; {memory[1]:.2f}× the {memory[0]}" if memory else "; memory unknown"
+    memory_text = f"; {memory[1]:.2f}× the {memory[0]}" if memory else "; memory unknown"
     kept = {True: "keeps the ranking", False: "changes the ranking", None: "ranking not verified"}
     return (
-        f"{low.label} beside {high.flat['quant']}: {speed_text(low, high)}"
-        f"{told}; {kept[keeps_ranking(low)]} ({ranking_text(low)})."
+        f"{low.label} against {high.flat['quant']}: {speed_text(low, high)}"
+        f"{memory_text}; {kept[keeps_ranking(low)]} ({ranking_text(low)})."
     )
 
 
 def _memory(high: CellSummary, low: CellSummary) -> tuple[str, float] | None:
-    """What memory is called and low's share of high's, by the first measure that both have."""
+    """Title of the first memory metric that both cells have, and its ratio of low to high."""
     for metric in _MEMORY:
         name = metric.name
         if name in low.metrics and high.metrics.get(name):

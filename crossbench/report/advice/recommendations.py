@@ -1,4 +1,4 @@
-"""What a sweep's own numbers recommend, each with its evidence and its limits."""
+"""The recommendations that a sweep's measurements support, with evidence and limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from crossbench.report.advice.advice import Recommendation
 from crossbench.report.advice.bottlenecks import bottlenecks
 from crossbench.report.advice.candidates import select_candidates
-from crossbench.report.advice.comparisons import distinguishable_choices, lower_precision
+from crossbench.report.advice.comparisons import axis_comparisons, lower_precision
 from crossbench.report.advice.settings import best_settings, knee, useful_concurrency
 from crossbench.report.axes import varying
 from crossbench.report.compare import Run, summarise_cells
@@ -15,9 +15,9 @@ from crossbench.results import RunResult
 
 
 def recommend(runs: Sequence[Run], bound_ms: float | None) -> list[Recommendation]:
-    """From the runs of a sweep; `bound_ms` is the p95 that a recommended cell must keep.
+    """Derive recommendations from the runs of a sweep; `bound_ms` bounds a recommended cell's p95.
 
-    A cell that changes the ranking is never recommended. Empty where there is no cell.
+    A cell that changes the ranking is never recommended. Empty without cells.
     """
     cells, axes = summarise_cells(runs), varying([run.result.config for run in runs])
     if not cells:
@@ -26,7 +26,7 @@ def recommend(runs: Sequence[Run], bound_ms: float | None) -> list[Recommendatio
     return [
         best_settings(candidates, bound_ms),
         knee(candidates),
-        *distinguishable_choices(cells, axes),
+        *axis_comparisons(cells, axes),
         lower_precision(cells, axes),
         useful_concurrency(candidates, axes),
         bottlenecks(cells, axes),
@@ -34,7 +34,7 @@ def recommend(runs: Sequence[Run], bound_ms: float | None) -> list[Recommendatio
 
 
 def recommendations(runs: Sequence[Run]) -> str:
-    """The section of a report, with the bound that the cells' configuration gives."""
+    """The recommendations section of a report, under the latency bound of the cells' configs."""
     found = recommend(runs, latency_bound_ms([run.result for run in runs]))
     if not found:
         return ""
@@ -42,12 +42,12 @@ def recommendations(runs: Sequence[Run]) -> str:
     rest = [f"- {item.topic}: {' '.join(item.evidence)}" for item in found if item.advice is None]
     parts = ["## Recommendations", *supported]
     if rest:
-        parts.append("What these data cannot say:\n\n" + "\n".join(rest))
+        parts.append("Not answered by these measurements:\n\n" + "\n".join(rest))
     return "\n\n".join(parts)
 
 
 def latency_bound_ms(results: Sequence[RunResult]) -> float | None:
-    """The tightest bound that the cells' configurations give (`report.latency_bound_ms`)."""
+    """The tightest `report.latency_bound_ms` of the cells' configurations; None without any."""
     bounds = [result.config.value("report.latency_bound_ms") for result in results]
     return min((float(bound) for bound in bounds if bound is not None), default=None)
 

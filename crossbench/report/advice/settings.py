@@ -1,4 +1,4 @@
-"""Which settings to serve with: the best under the latency bound, the knee, useful concurrency."""
+"""Recommended settings: best throughput under the latency bound, knee, useful concurrency."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from crossbench.measure.catalogue import REQUESTS_FAILED
 from crossbench.measure.statistics import percentile_supported
 from crossbench.report.advice.advice import (
     Recommendation,
+    description,
     matched,
     rate,
     spread_limit,
     times_text,
-    told,
 )
 from crossbench.report.advice.candidates import Candidates
 from crossbench.report.axes import numeric_axis
@@ -23,46 +23,47 @@ from crossbench.report.compare import CellSummary, distinguishable, pareto
 from crossbench.report.knee import LEAST_HEIGHT, find_knee
 from crossbench.wording import counted, number, percent
 
-MIN_GAIN = (
-    1.05  # more requests in flight pay where they bring at least so many times the throughput
-)
-_NAMED = 5  # series or cells that a sentence names; further ones are counted
+MIN_GAIN = 1.05  # smallest ratio of throughputs for which more concurrency is worthwhile
+_LISTED = 5  # series or cells listed in a sentence; further ones are only counted
 
 
 def best_settings(candidates: Candidates, bound_ms: float | None) -> Recommendation:
     topic = "Best throughput" + (f" with p95 up to {number(bound_ms)} ms" if bound_ms else "")
-    excluded = [f"Left out: {join_first([f'{k} ({v})' for k, v in candidates.excluded.items()])}."]
+    excluded = [f"Excluded: {join_first([f'{k} ({v})' for k, v in candidates.excluded.items()])}."]
     excluded = excluded if candidates.excluded else []
     if len(candidates.cells) < 2:
-        here = f"only {told(candidates.cells[0])}" if candidates.cells else "no cell"
-        return Recommendation(topic, None, (f"{here} could be chosen.", *excluded))
+        found = f"only {description(candidates.cells[0])}" if candidates.cells else "no cell"
+        return Recommendation(topic, None, (f"{found} qualifies.", *excluded))
     within = [cell for cell in candidates.cells if bound_ms is None or _p95(cell) <= bound_ms]
     over = [cell for cell in candidates.cells if cell not in within]
     if not within:
         nearest = min(over, key=_p95)
         return Recommendation(
-            topic, None, (f"no cell keeps it; the nearest is {told(nearest)}.", *excluded)
+            topic,
+            None,
+            (f"no cell is within the bound; the closest is {description(nearest)}.", *excluded),
         )
     best = max(within, key=_rate)
     evidence = [*_comparisons(best, within)]
     if over:
         fastest = max(over, key=_rate)
-        gained = "the fastest of them" if _rate(fastest) > _rate(best) else "at best"
-        evidence.append(f"{len(over)} over the bound, {gained} {told(fastest)}.")
+        evidence.append(
+            f"Of the cells over the bound ({len(over)}), the fastest is {description(fastest)}."
+        )
     limits = [spread_limit(within), *_range_limits(best, candidates.cells), *excluded]
     n = requests_ok(best.metrics)
     if not percentile_supported(95, n):
-        limits.append(f"Its p95 rests on {counted(n, 'request')}.")
+        limits.append(f"Its p95 is unreliable: it is based on {counted(n, 'request')}.")
     above = best.p95.above if best.p95 else None
     if bound_ms and above is not None and _p95(best) + above > bound_ms:
-        limits.append(f"The interval of its p95 reaches {number(_p95(best) + above)} ms.")
+        limits.append(f"The 95 % interval of its p95 reaches {number(_p95(best) + above)} ms.")
     if failed := best.metrics.get(REQUESTS_FAILED.name):
         limits.append(f"{number(failed)} of its requests failed.")
     if candidates.unverified:
-        limits.append("Whether it keeps the ranking was not verified.")
+        limits.append("It was not verified that the cell keeps the ranking.")
     if bound_ms is None:
         limits.append("No latency bound was given (report.latency_bound_ms=…).")
-    return Recommendation(topic, f"{told(best)}.", tuple(evidence), tuple(limits))
+    return Recommendation(topic, f"{description(best)}.", tuple(evidence), tuple(limits))
 
 
 def knee(candidates: Candidates) -> Recommendation:
@@ -72,83 +73,92 @@ def knee(candidates: Candidates) -> Recommendation:
     if len(front) < 3:
         return Recommendation(
             topic, None,
-            (f"the frontier has {counted(len(front), 'cell')}, a knee needs three.",),
+            (f"the frontier has {counted(len(front), 'cell')}, but a knee needs three.",),
         )  # fmt: skip
     points = [(_p95(cell), _rate(cell)) for cell in front]
     found = find_knee(points)
     if found is None:
         return Recommendation(
             topic, None,
-            (f"along {len(front)} cells from {told(front[0])} to {told(front[-1])} throughput "
-             f"rises about in step with p95: none lies {percent(LEAST_HEIGHT)} of the range above "
-             "the straight line between the two.",),
+            (f"throughput rises in proportion to p95 along {len(front)} cells from "
+             f"{description(front[0])} to {description(front[-1])}: none lies "
+             f"{percent(LEAST_HEIGHT)} of the range above the straight line between the two.",),
         )  # fmt: skip
     cell, last, first = front[found.index], front[-1], front[0]
     evidence = [
-        f"Up to it throughput rises {times_text(cell, first)} for {_p95(cell) / _p95(first):.2f}× "
-        f"the p95 of {first.label}; from it to {last.label} {times_text(last, cell)} "
-        f"for {_p95(last) / _p95(cell):.2f}×."
+        f"From {first.label} to the knee, throughput rises to {times_text(cell, first)} and p95 to "
+        f"{_p95(cell) / _p95(first):.2f}×. From the knee to {last.label}, throughput rises to "
+        f"{times_text(last, cell)} and p95 to {_p95(last) / _p95(cell):.2f}×."
     ]
-    limits = [f"The highest of {len(front)} cells on the frontier above its chord (Kneedle)."]
-    halves = [item.throughput.half_width if item.throughput else None for item in front]
-    known = [half for half in halves if half is not None]
+    limits = [
+        f"Kneedle: of the {len(front)} cells on the frontier, it lies highest above the chord."
+    ]
+    half_widths = [item.throughput.half_width if item.throughput else None for item in front]
+    known = [half for half in half_widths if half is not None]
     span = points[-1][1] - points[0][1]
-    if len(known) < len(halves):
-        limits.append("Some intervals are not known, so a neighbour may be the knee as well.")
+    if len(known) < len(half_widths):
+        limits.append("Some intervals are unknown, so a neighbouring cell may be the knee instead.")
     elif found.lead < math.hypot(*sorted(known)[-2:]) / span:
-        limits.append("Its lead is within the intervals: a neighbour may be the knee as well.")
-    return Recommendation(topic, f"{told(cell)}.", tuple(evidence), tuple(limits))
+        limits.append(
+            "Its lead is within the 95 % intervals, so a neighbouring cell may be the knee instead."
+        )
+    return Recommendation(topic, f"{description(cell)}.", tuple(evidence), tuple(limits))
 
 
 def useful_concurrency(candidates: Candidates, axes: Sequence[str]) -> Recommendation:
-    topic = "Where concurrency stops paying"
+    topic = "Useful concurrency"
     closed = [cell for cell in candidates.cells if CONCURRENCY_KEY in cell.load_labels]
     if candidates.cells and not closed:
-        reason = "no cell's load keeps a set number of requests in flight."
+        reason = "no cell has a closed-loop load, which keeps a fixed number of requests in flight."
         return Recommendation(topic, None, (reason,))
     if CONCURRENCY_KEY not in axes:
-        return Recommendation(topic, None, ("every cell has the same number in flight.",))
+        return Recommendation(topic, None, ("all cells have the same concurrency.",))
     groups = matched(closed, CONCURRENCY_KEY, axes)
     series = {key: by_value for key, by_value in groups.items() if len(by_value) > 1}
     if not series:
-        return Recommendation(topic, None, ("no two cells differ in concurrency alone.",))
+        return Recommendation(topic, None, ("no two cells differ only in concurrency.",))
     ranked = sorted(series.items(), key=lambda item: -max(map(_rate, item[1].values())))
     lines = [_concurrency_text(" ".join(key), by_value) for key, by_value in ranked]
-    rest = len(lines) - _NAMED
-    more = (f"And {rest} slower series, not listed.",) if rest > 0 else ()
+    rest = len(lines) - _LISTED
+    more = (f"{rest} slower series are not listed.",) if rest > 0 else ()
     limits = (
-        f"A step pays where it brings at least {percent(MIN_GAIN - 1)} and more than the intervals "
-        "explain.",
+        f"More concurrency is worthwhile if it adds at least {percent(MIN_GAIN - 1)} throughput "
+        "and the difference is larger than the 95 % intervals explain.",
         spread_limit(closed),
     )
-    return Recommendation(topic, lines[0], (*lines[1:_NAMED], *more), limits)
+    return Recommendation(topic, lines[0], (*lines[1:_LISTED], *more), limits)
 
 
 def join_first(texts: Sequence[str]) -> str:
-    rest = len(texts) - _NAMED
-    return "; ".join(texts[:_NAMED]) + (f"; and {rest} more" if rest > 0 else "")
+    """Join the first few texts and count the rest."""
+    rest = len(texts) - _LISTED
+    return "; ".join(texts[:_LISTED]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def _concurrency_text(name: str, by_value: Mapping[str, CellSummary]) -> str:
+    """The concurrency up to which throughput of one series rises; `by_value` by concurrency."""
     ordered = sorted(by_value.items(), key=lambda item: float(item[0]))
     cells = [cell for _, cell in ordered]
-    stop = next(i for i in range(len(cells)) if not any(_pays(cells[i], c) for c in cells[i + 1 :]))
+    stop = next(
+        i for i in range(len(cells)) if not any(_is_worthwhile(cells[i], c) for c in cells[i + 1 :])
+    )
     start = f"{name}: " if name else ""
     value, best = ordered[stop][0], cells[stop]
     if stop == len(cells) - 1:
         before = cells[stop - 1]
         return (
-            f"{start}not by {value}, the most that was tried: it brings {times_text(best, before)} "
-            f"over {ordered[stop - 1][0]}, for {_p95(best) / _p95(before):.2f}× the p95."
+            f"{start}at least {value}, the highest value measured. Throughput is "
+            f"{times_text(best, before)} and p95 {_p95(best) / _p95(before):.2f}× that at "
+            f"{ordered[stop - 1][0]}."
         )
     last = cells[-1]
     return (
-        f"{start}at {value}: {ordered[-1][0]} in flight bring {times_text(last, best)} the "
-        f"throughput for {_p95(last) / _p95(best):.2f}× the p95."
+        f"{start}up to {value}. At {ordered[-1][0]}, throughput is {times_text(last, best)} and "
+        f"p95 {_p95(last) / _p95(best):.2f}× that at {value}."
     )
 
 
-def _pays(fewer: CellSummary, more: CellSummary) -> bool:
+def _is_worthwhile(fewer: CellSummary, more: CellSummary) -> bool:
     enough = _rate(more) >= MIN_GAIN * _rate(fewer)
     return enough and distinguishable(rate(fewer), rate(more)) is not False
 
@@ -156,29 +166,29 @@ def _pays(fewer: CellSummary, more: CellSummary) -> bool:
 def _comparisons(best: CellSummary, within: Sequence[CellSummary]) -> list[str]:
     others = sorted((cell for cell in within if cell is not best), key=_rate, reverse=True)
     if not others:
-        return ["No other cell keeps the bound."]
-    lines = [f"{times_text(best, others[0])} the next, {told(others[0])}."]
+        return ["No other cell is within the bound."]
+    lines = [f"{times_text(best, others[0])} the throughput of the next, {description(others[0])}."]
     verdicts = {cell.label: distinguishable(rate(best), rate(cell)) for cell in others}
     if tied := [name for name, apart in verdicts.items() if apart is False]:
         lines.append(f"Not distinguishable from it: {join_first(tied)}.")
     if unknown := [name for name, apart in verdicts.items() if apart is None]:
-        lines.append(f"Whether it is really faster is unknown for: {join_first(unknown)}.")
+        lines.append(f"It is unknown whether it is faster than: {join_first(unknown)}.")
     return lines
 
 
 def _range_limits(best: CellSummary, cells: Sequence[CellSummary]) -> list[str]:
-    """Where the best lies at the end of what was tried, more of it might be better still."""
-    edges = []
+    """Notes where the best cell has the largest value tried, so a larger one may be better."""
+    notes = []
     same = [cell for cell in cells if cell.load_labels == best.load_labels]
     for axis in ("batch", *best.load_labels):
         if numeric_axis([axis], [cell.flat for cell in same]) is None:
             continue
         values = {float(cell.flat[axis]) for cell in same}
         if len(values) > 1 and float(best.flat[axis]) == max(values):
-            edges.append(
-                f"{axis}={best.flat[axis]} is the largest tried; more may be better still."
+            notes.append(
+                f"{axis}={best.flat[axis]} is the largest value tried: a larger one may be better."
             )
-    return edges
+    return notes
 
 
 def _rate(cell: CellSummary) -> float:
