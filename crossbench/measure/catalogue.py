@@ -46,8 +46,9 @@ def _best(metric: Metric) -> Metric:
 
 
 PAIRS_PER_S = _rate(
-    "pairs", "Scored pairs per second while the load is complete (from the first to the last send), "
-    "by Little's law: the mean number of requests in the model / their mean time in the model.",
+    "pairs",
+    "Scored pairs per second while the load is complete (from the first to the last send), by "
+    "Little's law: the mean number of requests in the model / their mean time in the model.",
     *_HEADLINE, View.CELL_SUMMARY, View.MLFLOW_BEST,
 )  # fmt: skip
 TEXTS_PER_S = _rate(

@@ -51,8 +51,8 @@ def back_to_back(latencies_s: list[float], pairs: int = 10) -> list[RequestRecor
     ]
 
 
-def test_summary_of_three_requests_by_hand() -> None:
-    # One is due half a second before it is sent; one fails: the last send is at 3 s, the end at 4 s.
+def test_summary_of_three_requests_against_hand_computed_values() -> None:
+    # One is due half a second before it is sent. The last one is sent at 3 s and fails at 4 s
     records = [
         record(0.0, 1.0),
         record(1.0, 3.0, due_s=0.5),
