@@ -47,7 +47,7 @@ SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
 
 
 def values_of(hint: Any) -> st.SearchStrategy[Any]:
-    """Return a strategy for the values of an event's field."""
+    """Values of an event's field by its type."""
     if get_origin(hint) is types.UnionType:
         return st.one_of(*map(values_of, get_args(hint)))
     if get_origin(hint) is Mapping:
@@ -60,7 +60,7 @@ def events_of(kind: type[Event]) -> st.SearchStrategy[Event]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_survives_a_round_trip(kind: type[Event]) -> None:
+def test_every_kind_makes_the_round_trip(kind: type[Event]) -> None:
     @settings(deadline=None)
     @given(events_of(kind), NUMBERS, st.none() | st.integers())
     def round_trip(event: Event, time_s: float, cell: int | None) -> None:
@@ -126,11 +126,11 @@ def without(key: str) -> str:
         without("metrics"),
     ],
 )
-def test_a_line_without_a_known_event_is_none(line: str | bytes) -> None:
+def test_a_line_without_an_event_that_is_known_is_none(line: str | bytes) -> None:
     assert decode(line) is None
 
 
-def test_a_truncated_line_is_none() -> None:
+def test_a_line_that_is_cut_off_is_none() -> None:
     line = encode(WindowMeasured(3, {"UNAVAILABLE": 1}, 30.0, 5.0, 6.0, None), 1.5, 2).rstrip()
     assert decode(line) is not None
     assert [decode(line[:end]) for end in range(len(line))] == [None] * len(line)

@@ -64,8 +64,8 @@ def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
     }
     assert "crossbench/conf/config.yaml" in configuration
     assert package | configuration <= names
-    beside = {name for name in names if not name.startswith(("crossbench/", "crossbench-"))}
-    assert not beside
+    unexpected = {name for name in names if not name.startswith(("crossbench/", "crossbench-"))}
+    assert not unexpected
 
 
 def test_the_wheel_carries_its_licence_and_its_types(wheel: Path) -> None:

@@ -89,9 +89,9 @@ def points(study: str, *given: str) -> list[list[str]]:
 def test_repeats_are_blocks_at_any_position() -> None:
     for given in (("scheduler=direct,dynamic", "repeat=1,2"), ("++repeat=1,2", "batch=4")):
         found = points("08a_dynamic_batch", *given)
-        words = [[word.lstrip("+") for word in point] for point in found]
-        assert ["repeat=1" in point for point in words] == [True, True, False, False]
-        assert ["scheduler=direct" in point for point in words] == [True, False, True, False]
+        stripped = [[word.lstrip("+") for word in point] for point in found]
+        assert ["repeat=1" in point for point in stripped] == [True, True, False, False]
+        assert ["scheduler=direct" in point for point in stripped] == [True, False, True, False]
 
 
 @pytest.mark.usefixtures("hydra")

@@ -9,7 +9,7 @@ from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
 from crossbench.measure.metric import View
 from crossbench.measure.ranking import Verdict
 from crossbench.report.advice.candidates import Candidates, select_candidates
-from crossbench.report.axes import varying
+from crossbench.report.axes import label, varying
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.columns import columns, metric_text
 from crossbench.report.compare import (
@@ -120,13 +120,15 @@ def _best_text(results: Sequence[RunResult]) -> str:
 
 
 def _cut_reasons(results: Sequence[RunResult]) -> list[str]:
-    """The error messages that the table had to cut, each once and in full."""
+    """The error messages that the table had to cut, each once, in full and with its cells."""
+    axes = varying([result.config for result in results])
     cells_by_reason: dict[str, list[str]] = {}
-    for index, result in enumerate(results):
+    for result in results:
         reason = " ".join((result.error or "").split())
         if result.status is not Status.FINISHED and len(reason) > _TERMINAL_REASON - 2:
-            cells_by_reason.setdefault(f"{result.status}: {reason}", []).append(str(index))
-    return [f"cell {', '.join(names)} {reason}" for reason, names in cells_by_reason.items()]
+            names = cells_by_reason.setdefault(f"{result.status}: {reason}", [])
+            names.append(label(result.config, axes))
+    return [f"{', '.join(names)}: {reason}" for reason, names in cells_by_reason.items()]
 
 
 def all_cells(cells: Sequence[CellSummary], axes: Sequence[str], folder: Path) -> str:

@@ -23,13 +23,13 @@ def test_the_script_is_installed() -> None:
     assert entry.value == "crossbench.cli:main"
 
 
-@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)], ids=" ".join)
-def test_every_command_is_a_subcommand(words: list[str]) -> None:
-    module = ".".join(["crossbench", *words])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
+def test_every_command_is_a_subcommand(command: list[str]) -> None:
+    module = ".".join(["crossbench", *command])
     as_module = subprocess.run(
         [sys.executable, "-m", module, "--help"], capture_output=True, text=True, timeout=60
     )
-    done = script(*words, "--help")
+    done = script(*command, "--help")
     assert (done.returncode, done.stdout) == (0, as_module.stdout)
     assert module in done.stdout or f"python -m {module}" in done.stdout
 

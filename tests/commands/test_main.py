@@ -110,7 +110,7 @@ def test_an_unsupported_cell_is_not_a_failure(outputs: Path, environment: dict[s
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "texts"),
     [
         (["batchh=3"], ["no key batchh", "Did you mean batch?", "concurrency"]),
         (["scheduler.max_batch=3"], ["max_batch", "max_batch_pairs", "timeout_ms"]),
@@ -132,18 +132,18 @@ def test_an_unsupported_cell_is_not_a_failure(outputs: Path, environment: dict[s
     ],
 )
 def test_a_config_that_does_not_compose_is_refused_with_what_exists(
-    tmp_path: Path, environment: dict[str, str], overrides: Sequence[str], words: Sequence[str]
+    tmp_path: Path, environment: dict[str, str], overrides: Sequence[str], texts: Sequence[str]
 ) -> None:
     done = crossbench(*overrides, outputs=tmp_path, environment=environment)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in done.stderr
+    for text in texts:
+        assert text in done.stderr
     assert not list(tmp_path.glob("*/*"))  # nothing was started
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("override", "message"),
     [
         ("batch=1.5", "batch must be a positive whole number, got 1.5"),
         ("concurrency=-1", "concurrency must be a positive whole number, got -1"),
@@ -157,13 +157,13 @@ def test_a_config_that_does_not_compose_is_refused_with_what_exists(
     ],
 )
 def test_a_single_cell_with_a_bad_value_is_refused(
-    tmp_path: Path, environment: dict[str, str], override: str, words: str
+    tmp_path: Path, environment: dict[str, str], override: str, message: str
 ) -> None:
     arguments = ["backend=noop", "tracker=none", override]
     done = crossbench(*arguments, outputs=tmp_path, environment=environment)
     assert done.returncode == 1
     assert done.stderr.startswith("crossbench: ")  # and not a word of Hydra's
-    assert words in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())  # nothing was started
 

@@ -349,12 +349,12 @@ def kill(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
-def read_until(process: subprocess.Popen[str], words: Sequence[str]) -> None:
+def read_until(process: subprocess.Popen[str], texts: Sequence[str]) -> None:
     assert process.stderr is not None
     for line in process.stderr:
-        if all(word in line for word in words):
+        if all(text in line for text in texts):
             return
-    raise AssertionError(f"{words} never came")
+    raise AssertionError(f"{texts} was not printed")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Model folders as people have them: a small one, and settings of its files switched on and off.
+"""Generate small model folders with different settings in their files.
 
 `changes(form)` draws a few settings of one form of folder; `make` writes the folder.
 """
@@ -79,7 +79,7 @@ _PLAIN: Settings = {
         {"strategy": {"Fixed": 20}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
          "pad_type_id": 0, "pad_token": "[PAD]"}
     ],
-    ("tokenizer.json", "*"): [ABSENT],  # an older folder, with vocab.txt alone
+    ("tokenizer.json", "*"): [ABSENT],  # an older folder, with only vocab.txt
     ("tokenizer_config.json", "*"): [ABSENT],
     # Without modules.json the library reads neither of these
     ("sentence_bert_config.json", "max_seq_length"): [12],
@@ -131,7 +131,7 @@ _SETTINGS = {
 
 @st.composite
 def changes(draw: st.DrawFn, form: str) -> dict[tuple[str, str], Any]:
-    """Up to three settings of a form; half of them in sentence-transformers' own files."""
+    """Draw up to three settings of a form; half of them in sentence-transformers' own files."""
     own = {**_MODULES, **(_POOLING if form == EMBEDDER else {})} if form != PLAIN else _PLAIN
     keys = st.one_of(st.sampled_from(list(own)), st.sampled_from(list(_SETTINGS[form])))
     chosen = draw(st.lists(keys, min_size=1, max_size=3, unique=True))
@@ -139,7 +139,7 @@ def changes(draw: st.DrawFn, form: str) -> dict[tuple[str, str], Any]:
 
 
 def make(base: Path, folder: Path, form: str, changed: Mapping[tuple[str, str], Any]) -> None:
-    """Write the folder; its weights are those of `base`."""
+    """Write the folder, with the weights of `base`."""
     folder.mkdir()
     (folder / "model.safetensors").symlink_to(base / "model.safetensors")
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):

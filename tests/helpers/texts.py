@@ -1,4 +1,4 @@
-"""Pairs that a server meets: short, long, very long, not ASCII, odd."""
+"""Pairs of different kinds: short, long, very long, non-ASCII, unusual."""
 
 from __future__ import annotations
 

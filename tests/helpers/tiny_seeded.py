@@ -30,9 +30,10 @@ def tiny_seeded(
     special_tokens: bool = True,
     pooling: str | None = None,
 ) -> ModelFolder:
-    """Two layers of 32 at `folder`/tiny, with these changes to its weights and its config.json.
+    """Write a model with two layers of width 32 to `folder`/tiny, with these changes.
 
-    Without `special_tokens` the tokenizer adds none. With `pooling` it is a sentence-transformer.
+    `change` changes the weights, `config` the config.json. Without `special_tokens` the tokenizer
+    adds none. With `pooling` the model is a sentence-transformer.
     """
     path = folder / "tiny"
     shutil.copytree(_made(), path, ignore=shutil.ignore_patterns("manifest.json"))
@@ -59,13 +60,13 @@ def tiny_seeded(
 
 @cache
 def _made() -> Path:
-    """The unchanged folder, made once for all tests of this process."""
+    """Return the unchanged folder, generated once per process."""
     place = Path(_PLACE.name)
     return SeededModel("tiny", 0, 2, 32, 2, 64, 30_522, 512, None).fetch(place).path
 
 
 def bad_word(word_id: int) -> Callable[[Weights], Weights]:
-    """Weights that make NaN of every text with the word of this id, and of no other."""
+    """Return a change of weights that gives NaN for texts with this word, and only for them."""
 
     def change(weights: Weights) -> Weights:
         words = weights[WORDS].copy()
@@ -76,7 +77,7 @@ def bad_word(word_id: int) -> Callable[[Weights], Weights]:
 
 
 def overflowing(weights: Weights) -> Weights:
-    """Weights in float16 whose first feed-forward layer passes float16's largest number."""
+    """Return float16 weights whose first feed-forward layer overflows float16."""
     dense = ("intermediate.dense.weight", "output.dense.weight")
     large = {f"bert.encoder.layer.0.{name}" for name in dense}
     return {

@@ -172,7 +172,7 @@ def test_two_cells_of_which_one_is_unavailable(tmp_path: Path) -> None:
     assert "unavailable: backend=mps needs a Mac" in table
     assert len(set(map(len, table.splitlines()[:2]))) <= 2
     long = replace(gone, error="backend=mps needs a Mac " + "and " * 20 + "so: use backend=noop")
-    assert terminal_table([long, here]).endswith(f"\n\ncell 0 unavailable: {long.error}")
+    assert terminal_table([long, here]).endswith(f"\n\nmps: unavailable: {long.error}")
 
 
 def checked(verdict: str, change: float) -> tuple[dict[str, Any], dict[str, float]]:

@@ -99,12 +99,12 @@ def test_an_ambiguous_value_is_refused_with_forms_that_work(
 
 
 @pytest.mark.parametrize(
-    ("word", "words"),
+    ("argument", "message"),
     [("foo", "'foo' is not an override: give KEY=VALUE"), ("mödel.path=x", "cannot be the name")],
 )
-def test_an_argument_that_is_not_an_override_is_refused(word: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(words)):
-        readable(word)
+def test_an_argument_that_is_not_an_override_is_refused(argument: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        readable(argument)
 
 
 def test_a_path_passes_through_the_shell_and_the_command(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_path_passes_through_the_shell_and_the_command(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("hydra")
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "message"),
     [
         ([f"+experiment={A},{B}"], f"python -m crossbench.suite studies=[{A},{B}]"),
         ([f"+experiment=choice({A},{B})", "seed=1"], f"suite studies=[{A},{B}] seed=1"),
@@ -140,8 +140,8 @@ def test_a_path_passes_through_the_shell_and_the_command(tmp_path: Path) -> None
         ),
     ],
 )
-def test_sweeps_with_lost_or_equal_cells_are_refused(given: list[str], words: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(words)):
+def test_sweeps_with_lost_or_equal_cells_are_refused(given: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         check_points(sweep_points(given), lambda config: None, given, {})
 
 
@@ -153,14 +153,14 @@ def test_repeats_are_not_equal_cells() -> None:
 
 @pytest.mark.usefixtures("hydra")
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "message"),
     [
         ([f"+experiment=[{A},{B}]"], f"python -m crossbench.suite studies=[{A},{B}]"),
         ([f"+experiment={A}"], f"give python -m crossbench -m +experiment={A}"),
     ],
 )
-def test_studies_whose_sweep_would_be_ignored_are_refused(given: list[str], words: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(words)):
+def test_studies_whose_sweep_would_be_ignored_are_refused(given: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         check_study(compose("config", overrides=given, return_hydra_config=True))
 
 
@@ -172,7 +172,7 @@ def test_one_cell_of_a_study_can_be_measured() -> None:
 
 @pytest.mark.usefixtures("hydra")
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "message"),
     [
         (
             ["model=minilm-l6-seeded,local", "model.path=my dir"],
@@ -194,10 +194,10 @@ def test_one_cell_of_a_study_can_be_measured() -> None:
         ),
     ],
 )
-def test_a_key_that_only_some_swept_choices_have_is_refused(given: list[str], words: str) -> None:
+def test_a_key_that_only_some_swept_choices_have_is_refused(given: list[str], message: str) -> None:
     with pytest.raises(HydraException, match="Could not override") as caught:
         compose("config", overrides=[word for word in given if "," not in word])
-    assert words in explain(caught.value, given, given)
+    assert message in explain(caught.value, given, given)
 
 
 @pytest.mark.usefixtures("hydra")
