@@ -106,7 +106,7 @@ def terminal_table(results: Sequence[RunResult]) -> str:
 
 
 def _best_text(results: Sequence[RunResult]) -> str:
-    """What `*` means: of which cells the marked one is the best, if an excluded one has no `✗`."""
+    """What `*` means. Gives the reasons if there are excluded cells that have no `✗`."""
     cells = summarise_cells([Run(str(index), result) for index, result in enumerate(results)])
     excluded = select_candidates(cells).excluded
     reasons = dict.fromkeys(
@@ -116,7 +116,7 @@ def _best_text(results: Sequence[RunResult]) -> str:
     )
     if not reasons:
         return "* highest throughput"
-    return f"* highest throughput, without excluded cells ({', '.join(reasons)})"
+    return f"* highest throughput of the compared cells (others excluded: {', '.join(reasons)})"
 
 
 def _cut_reasons(results: Sequence[RunResult]) -> list[str]:
