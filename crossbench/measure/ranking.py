@@ -138,7 +138,11 @@ def judge(metrics: dict[str, float]) -> Judgement:
     """
     n = int(metrics.get("quality/judged_queries", 0))
     if not n:
-        return Judgement(Verdict.UNSURE, "no query has a relevant passage, so only drift is known")
+        return Judgement(
+            Verdict.UNSURE,
+            "no query has a passage judged relevant, so only the drift of the scores is known "
+            "(for a verdict, use a data set with relevance judgements: dataset=trec with qrels)",
+        )
     if n < MIN_QUERIES:
         return Judgement(
             Verdict.UNSURE, f"too few judged queries: {n}, but at least {MIN_QUERIES} are needed"

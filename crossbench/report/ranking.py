@@ -29,6 +29,10 @@ _METHOD = (
     "contains 99 %. nDCG@10 counts every passage that was judged for a query, also those that were "
     "not among its candidates."
 )
+_TAU = (
+    " tau is Kendall's rank correlation with the reference's order, mean over the queries: 1 means "
+    "the same order."
+)
 
 
 def cell_quality(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
@@ -79,7 +83,7 @@ def sweep_quality(cells: Sequence[CellSummary]) -> str:
         int(run.result.quality.get("passages_a_query", 0)) for cell in checked for run in cell.runs
     } - {0}
     sample = f" The first {max(depths)} passages of each query were ranked." if depths else ""
-    notes = f"{_METHOD}{sample}{_query_count_warning(checked)}"
+    notes = f"{_METHOD}{_TAU}{sample}{_query_count_warning(checked)}"
     return f"## Ranking quality\n\n{table}\n\n{reasons}\n\n{notes}"
 
 

@@ -173,7 +173,7 @@ def _description(cell: CellSummary) -> str:
 
 def _speedup(cell: CellSummary, first: CellSummary) -> str:
     if cell is first or cell.throughput is None or first.throughput is None:
-        return ", the first cell" if cell is first else ""
+        return " (the first cell)" if cell is first else ""
     times = number(ratio(cell.throughput, first.throughput).value)
     return f", {times} times the throughput of the first cell ({first.label})"
 

@@ -89,7 +89,7 @@ def terminal_table(results: Sequence[RunResult]) -> str:
     lines = [plain_table(headers, rows, align)]
     throughput = " ".join(row[rate_column] for row in rows)
     legend = {
-        "*": "* highest throughput",
+        "*": _best_text(results),
         "✗": "✗ changes the ranking, so it is excluded",
         _SAME_MARK.strip(): "≈ not distinguishable from the highest",
         "±": "± 95 % interval",
@@ -103,6 +103,20 @@ def terminal_table(results: Sequence[RunResult]) -> str:
     if len(results) > 1 and (why := _cut_reasons(results)):
         lines += ["", *why]
     return "\n".join(lines)
+
+
+def _best_text(results: Sequence[RunResult]) -> str:
+    """What `*` means. Gives the reasons if there are excluded cells that have no `✗`."""
+    cells = summarise_cells([Run(str(index), result) for index, result in enumerate(results)])
+    excluded = select_candidates(cells).excluded
+    reasons = dict.fromkeys(
+        excluded[cell.label]
+        for cell in cells
+        if cell.throughput is not None and cell.label in excluded and not cell.disqualified
+    )
+    if not reasons:
+        return "* highest throughput"
+    return f"* highest throughput of the compared cells (others excluded: {', '.join(reasons)})"
 
 
 def _cut_reasons(results: Sequence[RunResult]) -> list[str]:
@@ -217,8 +231,8 @@ def _legend(cells: Sequence[CellSummary], candidates: Candidates) -> str:
     notes.append("`~` marks an unreliable percentile: fewer than five requests lie beyond it.")
     if any(cell.verdict not in (None, Verdict.UNCHECKED) for cell in cells):
         notes.append(
-            "The ranking column is explained under Ranking quality below. A cell that changes the "
-            "ranking (`✗`) is never the best."
+            "The columns tau and ranking are explained under Ranking quality below. A cell that "
+            "changes the ranking (`✗`) is never the best."
         )
     return " ".join(notes)
 

@@ -269,6 +269,7 @@ def test_only_a_cell_that_can_be_served_is_the_fastest(tmp_path: Path) -> None:
     table = terminal_table([reference, backends[1], unsure])
     assert re.search(r"pytorch +fp32 +\* 400", table)
     assert table.count("*") == 2  # one in the table, one in the legend
+    assert "(others excluded: runs no model, ranking not verified)" in table
 
 
 def test_twenty_four_cells(tmp_path: Path) -> None:

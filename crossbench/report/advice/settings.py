@@ -73,7 +73,7 @@ def knee(candidates: Candidates) -> Recommendation:
     if len(front) < 3:
         return Recommendation(
             topic, None,
-            (f"the frontier has {counted(len(front), 'cell')}, but a knee needs three.",),
+            (f"the Pareto frontier has {counted(len(front), 'cell')}, but a knee needs three.",),
         )  # fmt: skip
     points = [(_p95(cell), _rate(cell)) for cell in front]
     found = find_knee(points)
