@@ -60,6 +60,12 @@ class Status(StrEnum):
         return self not in (Status.FINISHED, Status.UNSUPPORTED)
 
 
+class Flag(StrEnum):
+    """Something that limits what a finished cell's numbers say."""
+
+    OVER_SATURATED = "over-saturated"  # requests were due faster than the server could answer
+
+
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """The result of one cell, without the raw records.
@@ -69,7 +75,7 @@ class RunResult:
     holds the windows' ends in seconds since the start of the measurement. `model`, `dataset` and
     `environment` describe the served model, the data set and the machine. `quality` describes the
     quality check, its verdict (`measure.ranking.Verdict`) and the reason. `warnings` are sentences
-    about anything that affects how to read the numbers.
+    about anything that affects how to read the numbers. `flags` maps each `Flag` to its reason.
     """
 
     status: Status
@@ -83,6 +89,7 @@ class RunResult:
     dataset: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    flags: Mapping[str, str] = field(default_factory=dict)
     started_at: str = ""  # ISO 8601, UTC
 
     @property

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from crossbench.load.schedule import Schedule
 from crossbench.load.sender import Sender, Stop
 
 
@@ -38,4 +39,14 @@ class Load(Protocol):
 
     async def drive(self, sender: Sender) -> None:
         """Send requests until the sender allows no more, then wait for all replies."""
+        ...
+
+
+@runtime_checkable
+class HasSchedule(Protocol):
+    """A load that knows before the measurement when its requests are due."""
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The schedule, which is stored with the records; None if there is none."""
         ...

@@ -116,6 +116,11 @@ REQUESTS_FAILED = Metric(
     "Requests that ended with an error. All other metrics exclude them.",
     (View.CELL_SUMMARY,), kind=COUNT, in_every_cell=True,
 )  # fmt: skip
+STALLS = Metric(
+    "requests/stalls", "stalls", "", LOWER,
+    "Times without a reply while requests were in flight, longer than half a second and than five "
+    "median service times.", (View.CELL_WORK,), kind=COUNT,
+)  # fmt: skip
 
 MAX_ABS_DIFF = Metric(
     "quality/max_abs_diff", "largest score difference", "", LOWER,
@@ -199,8 +204,12 @@ METRICS: tuple[Metric, ...] = (
     Metric("compile/recompilations", "graphs compiled while measuring", "", LOWER,
            "Graphs that torch.compile compiled during the measurement. They distort the latencies.",
            kind=COUNT),
+    Metric("harness/schedule_lag_p99_ms", "p99 of the delay before sending", "ms", LOWER,
+           "99th percentile of the time from when a request was due until the client sent it.",
+           (View.CELL_WORK,)),
     REQUESTS_OK,
     REQUESTS_FAILED,
+    STALLS,
     *(Metric(f"requests/truncated_{unit}", f"truncated {unit}", "", NEITHER,
              f"{unit.capitalize()} that were truncated to the model's maximum length.",
              (View.CELL_WORK,), kind=COUNT)

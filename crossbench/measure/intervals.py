@@ -1,4 +1,9 @@
-"""95 % confidence intervals.
+"""95 % confidence intervals of what one run shows, for observations that depend on each other.
+
+Consecutive windows and consecutive requests of a run resemble each other, so they say less than as
+many independent observations would. Each function estimates how many independent ones they are
+worth, and returns None if that is too few for an interval that holds. All these intervals are about
+*this run*: how much another run of the same configuration would differ, only repeats can show.
 
 Importing SciPy's statistics takes most of a second and 70 MB. The functions import it when called,
 and they are called only after the measurement.
@@ -11,8 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
+MIN_EFFECTIVE = 5  # independent windows that a mean's interval needs
+MIN_TAIL = 4  # independent requests beyond a percentile that its interval needs
+# Standard errors that are added to an estimated autocorrelation, since an estimate from few
+# observations is often too low: before it decides that there are enough, and before it is used
+_DECIDING_ERRORS, _USED_ERRORS = 1.65, 0.5
+
+Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +36,7 @@ class Interval:
     high: float
 
 
-def t_95(degrees: int) -> float:
+def t_95(degrees: float) -> float:
     """Return the two-sided 95 % quantile of Student's t distribution."""
     from scipy.stats import t
 
@@ -33,45 +46,91 @@ def t_95(degrees: int) -> float:
 def mean_interval(values: Sequence[float]) -> Interval | None:
     """Return the interval of the mean of the values of consecutive windows.
 
-    Returns None for fewer than five values, or if one is NaN or infinite.
+    Returns None if there are too few windows for their autocorrelation, or if one is NaN or
+    infinite.
 
-    This is the method of batch means (Law and Kelton, Simulation Modeling and Analysis). The
-    standard error is widened for correlated windows (lag-1 autocorrelation, as in an AR(1)
-    process). The interval covers the variation within a run, not the variation between runs.
+    The windows are taken as an AR(1) process. The lag-1 autocorrelation is corrected for its bias
+    (Marriott and Pope, Biometrika 41, 1954) and gives the equivalent number of independent windows
+    (von Storch and Zwiers, Statistical Analysis in Climate Research, section 6.6), from which
+    Student's t gives the interval. `python -m benchmarks.statistics` prints its coverage.
     """
     n = len(values)
-    if n < 5:
+    if n < MIN_EFFECTIVE:
         return None
     array = np.asarray(values, dtype=float)
     if not np.isfinite(array).all():
         return None
     centred = array - array.mean()
-    variance = float(centred @ centred) / (n - 1)
-    if variance == 0:
+    squares = float(centred @ centred)
+    if squares == 0:
         return Interval(float(array.mean()), float(array.mean()))
-    lag_1 = float(centred[:-1] @ centred[1:]) / float(centred @ centred)
-    # A negative estimate from a few windows is not reliable enough to narrow the interval. An
-    # estimate that leaves fewer than two independent windows shows a trend and not noise.
-    inflation = min((1 + max(lag_1, 0.0)) / max(1 - lag_1, 1e-9), n / 2)
-    half = t_95(n - 1) * math.sqrt(variance * inflation / n)
+    lag_1 = float(centred[:-1] @ centred[1:]) / squares
+    lag_1 = min((n * lag_1 + 1) / (n - 4), 0.995)
+    error = math.sqrt(max(1 - lag_1**2, 0.02) / n)
+    if _effective(n, lag_1 + _DECIDING_ERRORS * error) < MIN_EFFECTIVE:
+        return None
+    effective = _effective(n, lag_1 + _USED_ERRORS * error)
+    variance = squares / n * effective / (effective - 1)
+    half = t_95(effective - 1) * math.sqrt(variance / effective)
     return Interval(float(array.mean()) - half, float(array.mean()) + half)
 
 
 def percentile_interval(values: Sequence[float], q: float) -> Interval | None:
-    """Return a distribution-free interval of the percentile `q` (0..100).
+    """Return a distribution-free interval of the percentile `q` (0..100) of consecutive requests.
 
-    Returns None if there are too few values, or if one is NaN or infinite.
+    Returns None if there are too few values for their autocorrelation, or if one is NaN or
+    infinite.
 
-    The ends are order statistics, whose coverage is binomial for any distribution (David and
-    Nagaraja, Order Statistics, 3rd ed., section 7.1). Each tail has at most 2.5 %, so the coverage
-    is at least 95 %. This assumes independent observations. Requests that wait for each other are
-    correlated, which makes the interval too narrow.
+    The ends are order statistics, whose coverage is binomial for any distribution (Clopper and
+    Pearson; David and Nagaraja, Order Statistics, 3rd ed., section 7.1), at the equivalent number
+    of independent requests. That comes from the autocorrelation of the indicator of being at most
+    the percentile, summed up by Geyer's initial monotone sequence (Statistical Science 7, 1992).
     """
     if not len(values) or not 0 < q < 100 or not np.isfinite(values).all():
         return None
-    from scipy.stats import quantile_test
+    from scipy.stats import beta
 
-    found = quantile_test(values, p=q / 100).confidence_interval(CONFIDENCE)
-    if not (np.isfinite(found.low) and np.isfinite(found.high)):
+    array, p = np.asarray(values, dtype=float), q / 100
+    n, tail = len(array), min(p, 1 - p)
+    # Most requests tell about the dependence at the median, few about that in the tail
+    at_median = correlation_time(array <= np.quantile(array, 0.5))
+    if n / at_median * tail < MIN_TAIL * 0.75:
         return None
-    return Interval(float(found.low), float(found.high))
+    effective = n / max(correlation_time(array <= np.quantile(array, p)), at_median / 2)
+    if effective * tail < MIN_TAIL:
+        return None
+    out = (1 - CONFIDENCE) / 2
+    low = beta.ppf(out, effective * p, effective * (1 - p) + 1)
+    high = beta.ppf(1 - out, effective * p + 1, effective * (1 - p))
+    first, last = math.floor(low * n) - 1, math.ceil(high * n)
+    if first < 0 or last >= n:
+        return None
+    ordered = np.sort(array)
+    return Interval(float(ordered[first]), float(ordered[last]))
+
+
+def correlation_time(values: Sequence[float] | Float64Array) -> float:
+    """Return how many consecutive values are worth one independent value: 1 or more.
+
+    It is 1 + 2 times the sum of the autocorrelations, by Geyer's initial monotone sequence, and
+    raised by its own relative error, about the square root of it over the number of values.
+    """
+    array = np.asarray(values, dtype=float)
+    n = len(array)
+    centred = array - array.mean()
+    if n < 4 or not centred.any():
+        return 1.0
+    spectrum = np.fft.rfft(centred, 2 * n)
+    covariance = np.fft.irfft(spectrum * np.conj(spectrum))[: n // 3 + 1]
+    correlation = covariance / covariance[0]
+    pairs = correlation[0 : len(correlation) // 2 * 2].reshape(-1, 2).sum(axis=1)
+    positive = np.minimum.accumulate(pairs)
+    total = float(positive[: int(np.argmax(positive <= 0)) or len(positive)].sum())
+    time = max(2 * total - 1, 1.0)
+    return time * (1 + math.sqrt(time / n))
+
+
+def _effective(n: int, lag_1: float) -> float:
+    """Return how many independent values `n` values of an AR(1) process are worth."""
+    lag_1 = min(max(lag_1, 0.0), 0.995)
+    return n * (1 - lag_1) / (1 + lag_1)

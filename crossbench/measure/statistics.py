@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossbench.measure.catalogue import PERCENTILES
+from crossbench.measure.stalls import stalls_s
 from crossbench.types import RequestRecord, Task
 
 WINDOW_S = 1.0
@@ -89,6 +90,9 @@ def summarise(records: Sequence[RequestRecord], task: Task = Task.SCORE) -> dict
     span_s = max(r.received_s for r in records) - min(r.sent_s for r in records)
     if span_s > 0:
         metrics[f"throughput/span_{task.unit}_per_s"] = sum(r.pairs for r in good) / span_s
+    lag_ms = _values(records, lambda r: (r.sent_s - r.due_s) * 1e3)
+    metrics["harness/schedule_lag_p99_ms"] = percentile(lag_ms, 99)
+    metrics["requests/stalls"] = float(len(stalls_s(records)))
     metrics |= _distribution("latency", _values(good, lambda r: r.latency_ms))
     metrics |= _distribution("service", _values(good, lambda r: r.service_ms))
     for name, values in stage_ms(good).items():

@@ -12,7 +12,7 @@ from crossbench.measure.intervals import mean_interval, percentile_interval, t_9
 from crossbench.measure.metric import Metric
 from crossbench.measure.ranking import Verdict
 from crossbench.report.axes import flatten, label, varying
-from crossbench.results import RunResult, Status
+from crossbench.results import Flag, RunResult, Status
 from crossbench.types import RequestRecord
 
 _WORST_FIRST = (
@@ -48,7 +48,8 @@ class CellSummary:
     """One point of the sweep: its runs (repeats) and their mean metrics.
 
     `throughput` is in `unit` (pairs or texts) per second, `p95` in ms. Both are None if no run
-    finished. `flat` maps the dotted keys of the configuration to their values as text.
+    finished; `p95` is also None if a run was over-saturated. `flat` maps the dotted keys of the
+    configuration to their values as text.
     """
 
     name: str
@@ -94,9 +95,14 @@ class CellSummary:
         return self.verdict is Verdict.CHANGES
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags of the runs, each once."""
+        return tuple(dict.fromkeys(flag for run in self.runs for flag in run.result.flags))
+
+    @property
     def status(self) -> str:
         if not self.failures:
-            return str(Status.FINISHED)
+            return " ".join(filter(None, [Status.FINISHED, ", ".join(self.flags)]))
         if not self.finished:
             return str(self.failures[0].result.status)
         return f"{self.finished} of {len(self.runs)} finished"
@@ -232,6 +238,8 @@ def _throughput(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate 
 
 
 def _p95(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate | None:
+    if any(Flag.OVER_SATURATED in run.result.flags for run in group):
+        return None  # it grows for as long as the run lasts
     if sd is not None:
         return _repeated(P95_LATENCY.name, group, sd)
     values = _finished_values(P95_LATENCY.name, group)

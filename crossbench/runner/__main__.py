@@ -44,6 +44,8 @@ def main(folder: Path) -> None:
     result = outcome.result
     if outcome.records:
         result = saved(result, lambda: save_records(outcome.records, folder))
+    if (schedule := outcome.schedule) is not None:
+        result = saved(result, lambda: schedule.save(folder))
     save_result(result, folder)
     if outcome.check_quality is not None:
         checked = outcome.check_quality()

@@ -22,6 +22,7 @@ from crossbench.events import ServerListens, ServerStops
 from crossbench.load.no_tokens import refuse_no_tokens
 from crossbench.load.prepared import prepare
 from crossbench.load.requests import first_pairs
+from crossbench.load.schedule import Schedule
 from crossbench.measure.probes import environment
 from crossbench.models.folder import ModelFolder
 from crossbench.quality.check import (
@@ -55,6 +56,7 @@ class Outcome:
 
     result: RunResult
     records: Sequence[RequestRecord] = ()
+    schedule: Schedule | None = None
     check_quality: Callable[[], QualityResult] | None = None
 
 
@@ -105,7 +107,7 @@ def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
         else:
             why = measured.cut_short or "no request succeeded"
         checked = unchecked(why, check.name)
-        return Outcome(with_quality(result, checked), measured.records)
+        return Outcome(with_quality(result, checked), measured.records, measured.schedule)
 
     def finish() -> QualityResult:
         cache = ReferenceCache(plan.settings.cache_dir / "reference", model)
@@ -114,7 +116,7 @@ def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
 
     # The quality in the result until the check has finished
     pending = unchecked("the check did not finish", served.check)
-    return Outcome(with_quality(result, pending), measured.records, finish)
+    return Outcome(with_quality(result, pending), measured.records, measured.schedule, finish)
 
 
 def with_quality(result: RunResult, checked: QualityResult) -> RunResult:

@@ -9,12 +9,13 @@ import grpc
 
 from crossbench.backends.compilations import compilation_count
 from crossbench.load.closed import keep_in_flight
-from crossbench.load.protocol import Load
+from crossbench.load.protocol import HasSchedule, Load
 from crossbench.load.requests import Requests
 from crossbench.load.sender import Observer, Sender, Stop
 from crossbench.measure.correlation import correlation_metrics
 from crossbench.measure.probes import CpuMeter
-from crossbench.measure.statistics import summarise
+from crossbench.measure.statistics import steady_rate, summarise
+from crossbench.results import Flag
 from crossbench.runner.event_stream import EventStream, ProgressReporter
 from crossbench.runner.load import Traffic
 from crossbench.runner.result import CellData, Measured, server_metrics
@@ -23,6 +24,7 @@ from crossbench.serving.client import InferenceClient
 from crossbench.serving.finite import NON_FINITE
 from crossbench.settings.plan import CellPlan
 from crossbench.types import Task
+from crossbench.wording import counted
 
 
 async def measure(
@@ -72,7 +74,33 @@ async def measure(
         cut_short = cut_short or "interrupted"
     metrics["startup/warmup_s"] = warmup_s
     non_finite = {**errors, **warmup_errors}.get(NON_FINITE.name, "")
-    return Measured(measured.records, metrics, info, errors, cut_short, reset_midway, non_finite)
+    return Measured(
+        measured.records,
+        metrics,
+        info,
+        errors,
+        cut_short,
+        reset_midway,
+        non_finite,
+        flags_of(measured),
+        traffic.load.schedule if isinstance(traffic.load, HasSchedule) else None,
+    )
+
+
+def flags_of(sender: Sender) -> dict[str, str]:
+    """Return the flags of the load that this sender was given, each with its reason."""
+    if not sender.over_saturated:
+        return {}
+    records = sender.records
+    last_s = max(record.sent_s for record in records)
+    due = sum(record.due_s <= last_s for record in records) / max(last_s, 1e-9)
+    rate = steady_rate(records) or 0.0
+    return {
+        Flag.OVER_SATURATED: (
+            f"requests were due at {due:.3g} per second, and the server answered {rate:.3g} per "
+            f"second. The load ended early, after {counted(len(records), 'request')}."
+        )
+    }
 
 
 async def _drive(

@@ -9,11 +9,13 @@ from typing import Any
 
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
+from crossbench.load.schedule import Schedule
 from crossbench.measure.correlation import correlation_intervals
 from crossbench.measure.probes import environment
+from crossbench.measure.stalls import stalls_s
 from crossbench.measure.statistics import windows
 from crossbench.quality.check import ServedScores
-from crossbench.results import RunResult, Status
+from crossbench.results import Flag, RunResult, Status
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.info import computes_scores
 from crossbench.settings.cell_config import CellConfig
@@ -38,6 +40,8 @@ class Measured:
     cut_short: str  # why it ended early, such as "interrupted"; empty if it did not
     reset_midway: bool  # another client reset the server's counters
     non_finite: str
+    flags: Mapping[str, str]  # `results.Flag` and its reason
+    schedule: Schedule | None  # when requests were due, if that was known beforehand
     served: ServedScores | None = None  # the scores for the quality check; None: nothing to check
 
 
@@ -120,7 +124,9 @@ def to_result(
             *length_warnings(data.query_tokens, data.passage_tokens),
             *_server_warnings(differences, measured, dropped),
             *([] if error else _failure_warnings(measured)),
+            *_load_warnings(measured),
         ],
+        flags=measured.flags,
         started_at=started_at,
     )
 
@@ -174,6 +180,21 @@ def _failure_warnings(measured: Measured) -> Iterator[str]:
         yield (
             f"{len(failed)} of {len(measured.records)} requests failed ({reasons}); the metrics "
             "are of the other requests"
+        )
+
+
+def _load_warnings(measured: Measured) -> Iterator[str]:
+    """Yield warnings about how the server kept up with the load."""
+    if reason := measured.flags.get(Flag.OVER_SATURATED):
+        yield (
+            f"Over-saturated: {reason} The latencies grow for as long as such a run lasts, so its "
+            "p95 is not compared with others: give a lower load.rate"
+        )
+    stalls = stalls_s(measured.records)
+    if len(stalls):
+        yield (
+            f"The server stalled {counted(len(stalls), 'time')}, for up to {stalls.max():.1f} s. It "
+            "answered nothing while requests were in flight. Check what else ran on the machine"
         )
 
 

@@ -26,6 +26,8 @@ VALUE_BEFORE_THE_KEY_EXISTED: Mapping[str, Any] = {
     "pipeline": "full",
     "load.task": "score",
     "load.labels": ["concurrency"],
+    "backend.service_us_per_pair": 0,
+    "backend.service_kind": "sleep",
     "pool.kind": "thread",
     "pool.cache_tokens": 0,
     "pool.routing": "load",
