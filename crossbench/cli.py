@@ -6,7 +6,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-COMMANDS = ("client", "dashboard", "doctor", "serve", "suite", "sync")
+COMMANDS = ("client", "dashboard", "doctor", "serve", "suite", "sync", "trace")
 
 
 def main() -> None:

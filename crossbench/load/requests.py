@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, cycle, islice
+from itertools import chain, cycle, islice, repeat
 from typing import Any
 
 from crossbench.errors import ConfigError
+from crossbench.load.sizes import Sizes
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import Message, pairs_message
 from crossbench.types import Pair, QueryPassages, Task
@@ -19,7 +20,8 @@ class RequestOptions:
 
     `task` is one of types.Task. `timeout_s` is the deadline of each request. `models` selects the
     model of each request: None for the server's first one, `all` for every model in turn, or a list
-    of names that is repeated.
+    of names that is repeated. `sizes` is a distribution of pairs per request (see `Sizes.of`), or
+    None if all requests have the cell's batch.
 
     Raises:
         ConfigError: a value is invalid.
@@ -28,8 +30,10 @@ class RequestOptions:
     task: str
     timeout_s: float
     models: Any
+    sizes: Any
 
     def __post_init__(self) -> None:
+        Sizes.of(self.sizes)  # raises if it is invalid
         if self.task not in set(Task):
             raise ConfigError(f"load.task must be one of {', '.join(Task)}, got {self.task!r}")
         if not self.timeout_s > 0:
@@ -69,20 +73,26 @@ class RequestOptions:
 class Requests:
     """An endless sequence of requests, which starts again with the first list after the last one.
 
-    A request contains `batch` pairs (or texts if it embeds) unless the load asks for another size.
-    It is a Score request if all its pairs have the same query, and otherwise a ScorePairs request.
+    The pairs of each request (or texts if it embeds) come from `sizes`, one number for all or one
+    for each, unless the load asks for another size. It is a Score request if all its pairs have the
+    same query, and otherwise a ScorePairs request.
     """
 
-    def __init__(self, lists: Sequence[QueryPassages], batch: int, task: Task = Task.SCORE) -> None:
-        self._batch = batch
+    def __init__(
+        self,
+        lists: Sequence[QueryPassages],
+        sizes: int | Iterator[int],
+        task: Task = Task.SCORE,
+    ) -> None:
+        self._sizes = repeat(sizes) if isinstance(sizes, int) else sizes
         self._lists = cycle(lists)
         self._list, self._start = next(self._lists), 0
         self._texts = cycle(chain.from_iterable(entry.passages for entry in lists))
         self._make = self._embed if task is Task.EMBED else self._score
 
     def take(self, size: int | None = None) -> Message:
-        """Return the next request, with `size` pairs or texts (None: the cell's batch)."""
-        return self._make(self._batch if size is None else size)
+        """Return the next request, with `size` pairs or texts (None: the next of `sizes`)."""
+        return self._make(next(self._sizes) if size is None else size)
 
     def _embed(self, size: int) -> Message:
         return pb.EmbedRequest(texts=islice(self._texts, size))

@@ -12,6 +12,7 @@ from crossbench.load.closed import keep_in_flight
 from crossbench.load.protocol import HasSchedule, Load
 from crossbench.load.requests import Requests
 from crossbench.load.sender import Observer, Sender, Stop
+from crossbench.load.sizes import Sizes
 from crossbench.measure.correlation import correlation_metrics
 from crossbench.measure.probes import CpuMeter
 from crossbench.measure.statistics import steady_rate, summarise
@@ -55,7 +56,11 @@ async def measure(
             client, requests, timeout_s, stop, interrupted, models, observe, into.setdefault
         )
 
-    first, requests = (Requests(data.dataset.lists, settings.batch, task) for _ in range(2))
+    sizes = Sizes.of(traffic.options.sizes)
+    first, requests = (
+        Requests(data.dataset.lists, sizes.draw(settings.seed) if sizes else settings.batch, task)
+        for _ in range(2)
+    )
     for _ in range(settings.warmup_requests):
         requests.take()
     events.stage("warming up")

@@ -193,7 +193,7 @@ def _load_warnings(measured: Measured) -> Iterator[str]:
     stalls = stalls_s(measured.records)
     if len(stalls):
         yield (
-            f"The server stalled {counted(len(stalls), 'time')}, for up to {stalls.max():.1f} s. It "
+            f"The server stalled {counted(len(stalls), 'time')} (at most {stalls.max():.1f} s). It "
             "answered nothing while requests were in flight. Check what else ran on the machine"
         )
 

@@ -209,5 +209,8 @@ def test_an_invalid_load_is_rejected_before_a_model_is_loaded(override: str, wor
 
 def test_the_model_order_uses_the_servers_models() -> None:
     served = ["large", "small"]
-    assert RequestOptions("score", 1.0, None).model_order(served) == []
-    assert RequestOptions("score", 1.0, ["small", None]).model_order(served) == ["small", "large"]
+    assert RequestOptions("score", 1.0, None, None).model_order(served) == []
+    assert RequestOptions("score", 1.0, ["small", None], None).model_order(served) == [
+        "small",
+        "large",
+    ]

@@ -53,7 +53,7 @@ async def measured(
     address: str, interrupted: asyncio.Event, load: Load | None = None, **changes: Any
 ) -> Measured:
     plain = dataclasses.replace(settings(Path()), max_seconds=600.0, **changes)
-    traffic = Traffic(load or closed_loop(plain), RequestOptions("score", 20.0, None))
+    traffic = Traffic(load or closed_loop(plain), RequestOptions("score", 20.0, None, None))
     events = EventStream(io.StringIO())
     async with InferenceClient(address) as client:
         info = await client.info()

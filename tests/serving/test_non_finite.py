@@ -383,7 +383,7 @@ def test_a_non_finite_value_in_any_phase_fails_the_cell(
     lengths = summarise_lengths([4] * 10)
     data = CellData(LoadedDataset("made", "here", "0", tuple(lists)), lengths, lengths)
     values = dataclasses.replace(settings(tmp_path), requests=3, warmup_requests=1, concurrency=1)
-    traffic = Traffic(closed_loop(values), RequestOptions("score", 30.0, None))
+    traffic = Traffic(closed_loop(values), RequestOptions("score", 30.0, None, None))
     info = info_of(model)
     events, interrupted = EventStream(io.StringIO()), asyncio.Event()
 

@@ -237,15 +237,17 @@ def test_several_models_in_one_server(cache_dir: Path, seeded_model: ModelFolder
                 cut = await client.score("q", [passage], model="short")
                 assert whole.scores[0] > 40
                 assert cut.scores[0] == 16
-                models = RequestOptions("score", 10.0, ["short", "short", None]).model_order(names)
+                models = RequestOptions("score", 10.0, ["short", "short", None], None).model_order(
+                    names
+                )
                 requests = Requests([QueryPassages("1", "q", ("p",), (passage,))], 1)
                 sender = Sender(client, requests, 10.0, Stop(6, 10.0), asyncio.Event(), models)
                 await keep_in_flight(sender, 2)
                 by_index = sorted(sender.records, key=lambda record: record.index)
                 assert [record.truncated for record in by_index] == [1, 1, 0] * 2
-                assert RequestOptions("score", 10.0, "all").model_order(names) == names
+                assert RequestOptions("score", 10.0, "all", None).model_order(names) == names
                 with pytest.raises(ConfigError, match="add the missing models to pool"):
-                    RequestOptions("score", 10.0, ["tall"]).model_order(names)
+                    RequestOptions("score", 10.0, ["tall"], None).model_order(names)
             finally:
                 await server.stop()
 
