@@ -76,6 +76,7 @@ class RunResult:
     `environment` describe the served model, the data set and the machine. `quality` describes the
     quality check, its verdict (`measure.ranking.Verdict`) and the reason. `warnings` are sentences
     about anything that affects how to read the numbers. `flags` maps each `Flag` to its reason.
+    `steps` are those of a ramp, each with its `label`, `start_s` and `end_s`.
     """
 
     status: Status
@@ -90,6 +91,7 @@ class RunResult:
     quality: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     flags: Mapping[str, str] = field(default_factory=dict)
+    steps: Sequence[Mapping[str, Any]] = ()
     started_at: str = ""  # ISO 8601, UTC
 
     @property

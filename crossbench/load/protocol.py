@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from crossbench.load.schedule import Schedule
 from crossbench.load.sender import Sender, Stop
+from crossbench.measure.steps import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +50,14 @@ class HasSchedule(Protocol):
     @property
     def schedule(self) -> Schedule | None:
         """The schedule, which is stored with the records; None if there is none."""
+        ...
+
+
+@runtime_checkable
+class HasSteps(Protocol):
+    """A load that changes in steps."""
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """The steps in order; results and reports show each of them."""
         ...

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from crossbench.measure.statistics import summarise
+from crossbench.types import RequestRecord, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,3 +16,14 @@ class Step:
     label: str
     start_s: float
     end_s: float
+
+
+def step_metrics(
+    steps: Sequence[Step], records: Sequence[RequestRecord], task: Task
+) -> list[Mapping[str, float]]:
+    """Return the metrics of the requests that were due in each step; empty if there were none."""
+    found: list[Mapping[str, float]] = []
+    for step in steps:
+        inside = [record for record in records if step.start_s <= record.due_s < step.end_s]
+        found.append(summarise(inside, task) if inside else {})
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from crossbench.load.schedule import SCHEDULE_FILE
 from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_FAILED, throughput
 from crossbench.measure.statistics import summarise
 from crossbench.report import sections
@@ -14,7 +15,7 @@ from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, MODEL, facts
 from crossbench.report.predecessor import predecessor_section
 from crossbench.report.ranking import cell_quality
-from crossbench.results import RunResult, Status, load_cell
+from crossbench.results import Flag, RunResult, Status, load_cell
 from crossbench.system.files import atomic_write
 from crossbench.types import RequestRecord
 from crossbench.wording import counted
@@ -38,7 +39,8 @@ def write_cell_report(folder: Path) -> Path:
         _head(result, records, metrics),
         _failure(result),
         sections.summary(records, metrics, unit),
-        sections.latency(records, metrics),
+        sections.steps(result, records),
+        sections.latency(records, metrics, has_schedule=(folder / SCHEDULE_FILE).is_file()),
         *plots.markdown(folder),
         sections.ranges(records, unit),
         sections.correlations(records, unit),
@@ -88,6 +90,11 @@ def _answer(
         return "**No request succeeded**, so no speed was measured."
     sizes = sorted({record.pairs for record in records if record.ok})
     size = f" of {counted(sizes[0], unit.removesuffix('s'))}" if len(sizes) == 1 else ""
+    if Flag.OVER_SATURATED in result.flags:
+        return (
+            f"**Over-saturated**: {result.flags[Flag.OVER_SATURATED]} It sustained "
+            f"{text_with_unit(rate, metrics)}."
+        )
     return (
         f"**{text_with_unit(rate, metrics)} at a {P95_LATENCY.title} of "
         f"{text_with_unit(P95_LATENCY, metrics)}**, over {counted(ok, 'request')}{size}."

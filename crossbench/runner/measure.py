@@ -9,7 +9,7 @@ import grpc
 
 from crossbench.backends.compilations import compilation_count
 from crossbench.load.closed import keep_in_flight
-from crossbench.load.protocol import HasSchedule, Load
+from crossbench.load.protocol import HasSchedule, HasSteps, Load
 from crossbench.load.requests import Requests
 from crossbench.load.sender import Observer, Sender, Stop
 from crossbench.load.sizes import Sizes
@@ -89,6 +89,7 @@ async def measure(
         non_finite,
         flags_of(measured),
         traffic.load.schedule if isinstance(traffic.load, HasSchedule) else None,
+        traffic.load.steps if isinstance(traffic.load, HasSteps) else (),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from crossbench.load.datasets import LoadedDataset
@@ -14,6 +14,7 @@ from crossbench.measure.correlation import correlation_intervals
 from crossbench.measure.probes import environment
 from crossbench.measure.stalls import stalls_s
 from crossbench.measure.statistics import windows
+from crossbench.measure.steps import Step
 from crossbench.quality.check import ServedScores
 from crossbench.results import Flag, RunResult, Status
 from crossbench.serving import inference_pb2 as pb
@@ -42,6 +43,7 @@ class Measured:
     non_finite: str
     flags: Mapping[str, str]  # `results.Flag` and its reason
     schedule: Schedule | None  # when requests were due, if that was known beforehand
+    steps: Sequence[Step]  # of a ramp
     served: ServedScores | None = None  # the scores for the quality check; None: nothing to check
 
 
@@ -127,6 +129,7 @@ def to_result(
             *_load_warnings(measured),
         ],
         flags=measured.flags,
+        steps=[asdict(step) for step in measured.steps],
         started_at=started_at,
     )
 
