@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crossbench.measure.intervals import CONFIDENCE, Interval
+from crossbench.measure.intervals import CONFIDENCE, Interval, cross_correlation_time
 from crossbench.measure.statistics import request_throughput, windows
 from crossbench.types import RequestRecord
 
@@ -32,17 +32,20 @@ class Correlation:
         return len(self.x)
 
     def interval(self) -> Interval | None:
-        """Return Fisher's 95 % interval of r, or None for fewer than four observations.
+        """Return Fisher's 95 % interval of r, or None for too few independent observations.
 
-        It assumes independent, normally distributed observations. Neighbouring windows are
-        correlated and latencies have a long tail, so the true uncertainty is larger.
+        The number of independent observations follows from the autocorrelations of both sequences
+        (`intervals.cross_correlation_time`). The interval assumes normally distributed values.
         """
         if self.n <= MIN_OBSERVATIONS:
             return None
         if abs(self.r) == 1:
             return Interval(self.r, self.r)
+        independent = self.n / cross_correlation_time(self.x, self.y)
+        if independent <= MIN_OBSERVATIONS:
+            return None
         # The formula of `scipy.stats.pearsonr`, whose import would cost every cell a second
-        half = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) / math.sqrt(self.n - 3)
+        half = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) / math.sqrt(independent - 3)
         z = math.atanh(self.r)
         return Interval(math.tanh(z - half), math.tanh(z + half))
 

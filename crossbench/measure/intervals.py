@@ -115,18 +115,40 @@ def correlation_time(values: Sequence[float] | Float64Array) -> float:
     It is 1 + 2 times the sum of the autocorrelations, by Geyer's initial monotone sequence, and
     raised by its own relative error, about the square root of it over the number of values.
     """
+    correlation = _autocorrelation(values)
+    pairs = correlation[: len(correlation) // 2 * 2].reshape(-1, 2).sum(axis=1)
+    monotone = np.minimum.accumulate(pairs)
+    return _raised(2 * float(monotone[: _positive(monotone)].sum()) - 1, len(values))
+
+
+def cross_correlation_time(x: Float64Array, y: Float64Array) -> float:
+    """Return how many consecutive pairs are worth one independent pair, for their correlation.
+
+    By Bartlett's formula (Journal of the Royal Statistical Society 98, 1935) it is 1 + 2 times the
+    sum of the products of both autocorrelations, here up to the first that is not positive.
+    """
+    products = _autocorrelation(x) * _autocorrelation(y)
+    return _raised(2 * float(products[: _positive(products)].sum()) - 1, len(x))
+
+
+def _autocorrelation(values: Sequence[float] | Float64Array) -> Float64Array:
+    """Return the autocorrelations up to a third of the values; 1 alone if they do not vary."""
     array = np.asarray(values, dtype=float)
-    n = len(array)
-    centred = array - array.mean()
-    if n < 4 or not centred.any():
-        return 1.0
+    n, centred = len(array), array - array.mean()
+    if n < 6 or not centred.any():
+        return np.array([1.0, 0.0])
     spectrum = np.fft.rfft(centred, 2 * n)
     covariance = np.fft.irfft(spectrum * np.conj(spectrum))[: n // 3 + 1]
-    correlation = covariance / covariance[0]
-    pairs = correlation[0 : len(correlation) // 2 * 2].reshape(-1, 2).sum(axis=1)
-    positive = np.minimum.accumulate(pairs)
-    total = float(positive[: int(np.argmax(positive <= 0)) or len(positive)].sum())
-    time = max(2 * total - 1, 1.0)
+    return np.asarray(covariance / covariance[0], dtype=np.float64)
+
+
+def _positive(values: Float64Array) -> int:
+    """Return how many values there are before the first that is not positive."""
+    return int(np.argmax(values <= 0)) if (values <= 0).any() else len(values)
+
+
+def _raised(time: float, n: int) -> float:
+    time = max(time, 1.0)
     return time * (1 + math.sqrt(time / n))
 
 

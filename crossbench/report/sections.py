@@ -51,7 +51,7 @@ def summary(records: Sequence[RequestRecord], metrics: Mapping[str, float], unit
     note = "The run had too few time windows to estimate how steady the throughput was."
     if half:
         note = (
-            "± is the 95 % interval, estimated from the time windows of this run (batch means). It "
+            "± is the 95 % interval, estimated from the time windows of this run. It "
             "does not show how much another run would differ: repeat the cell to measure that."
         )
     return f"## Summary\n\n{markdown_table(['', 'value', 'unit'], rows, 'lrl')}\n\n{note}"
@@ -84,7 +84,8 @@ def latency(
     notes = (
         "Latency starts when a request was due, service time when it was sent. Percentiles are "
         "interpolated linearly between order statistics (Hyndman and Fan's type 7). Their "
-        "intervals assume that requests are independent, but nothing about the distribution."
+        "intervals allow for the dependence between consecutive requests and assume nothing about "
+        "the distribution; – means that there are too few independent requests for one."
     )
     if not has_schedule:
         notes += (
@@ -177,9 +178,7 @@ def correlations(records: Sequence[RequestRecord], unit: str) -> str:
         )
     if "tokens" in found:
         notes.append("The last row shows how far the length of the texts explains the latency.")
-    notes.append(
-        "Intervals are Fisher's. They are too narrow if consecutive values are correlated."
-    )
+    notes.append("Intervals are Fisher's, at the number of independent observations.")
     table = markdown_table(["correlation of", "r", "95 % interval", "n"], rows, "lrrr")
     return f"## Correlation of throughput and latency\n\n{table}\n\n{' '.join(notes)}"
 
