@@ -15,10 +15,10 @@ class SaturationWatch:
     """Watches the backlog of an open loop: the requests that are due and not yet answered.
 
     Above capacity the backlog grows steadily. The loop counts as over-saturated once, over the
-    requests so far, the backlog is larger at the end of each quarter than of the one before, has
-    grown in the second half by at least a tenth of that half's requests, and is at least 2.5 times
-    the square root of all requests, which chance alone seldom reaches. In 100 simulated runs
-    each (`python -m benchmarks.statistics`) ...
+    requests so far, (1) the backlog at the end of each quarter is larger than at the end of the
+    quarter before, (2) in the second half it has grown by at least a tenth of that half's requests,
+    and (3) it is at least 2.5 times the square root of all requests, which chance seldom reaches.
+    `python -m benchmarks.statistics` prints how often that is right.
     """
 
     _backlogs: list[int] = field(default_factory=list)
