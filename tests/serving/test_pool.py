@@ -263,9 +263,9 @@ def plan_with_models(models: Any, cache_dir: Path) -> CellPlan:
     [
         ("minilm-l6", "must be a list of choices"),
         (["tall"], "give one of all-minilm-l6, bge-reranker-base"),
-        (["minilm-l6-seeded"], "already as model=minilm-l6-seeded"),
+        (["minilm-l6-seeded"], "already has model=minilm-l6-seeded"),
         (["minilm-l6", "minilm-l6"], "has minilm-l6 twice"),
-        ({"a": {"base": "minilm-l6-seeded", "depth": 2}}, "has no depth"),
+        ({"a": {"base": "minilm-l6-seeded", "depth": 2}}, "has no key depth"),
         ({"a": {"layers": 2}}, "is not a choice of conf/model"),
     ],
 )
