@@ -153,7 +153,7 @@ def test_replicas_are_assigned_to_the_devices_in_turn() -> None:
     for wrong in ([], [0, 0], ["a"], 3, [True]):
         with pytest.raises(ConfigError, match=r"backend\.devices must be"):
             replica_devices(wrong, "auto")
-    with pytest.raises(ConfigError, match="different things"):
+    with pytest.raises(ConfigError, match="contradict each other"):
         replica_devices([0, 1], "cuda:1")
 
 

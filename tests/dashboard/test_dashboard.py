@@ -370,7 +370,8 @@ def test_a_taken_port_is_replaced_and_the_process_ends_with_its_parent(tmp_path:
 def test_a_dashboard_that_cannot_start_reports_the_reason(tmp_path: Path) -> None:
     dashboard = WebDashboard("web", "203.0.113.1", 8080, False)  # not an address of this machine
     dashboard.start(tmp_path / JOURNAL_FILE)
-    with pytest.raises(DashboardError, match=r"dashboard\.host=203\.0\.113\.1 is no address"):
+    reason = r"dashboard\.host=203\.0\.113\.1 is not an address of this machine"
+    with pytest.raises(DashboardError, match=reason):
         dashboard.ready()
 
 

@@ -211,7 +211,7 @@ class Foreign(pb_grpc.InferenceServicer):
 
 def test_int8_rejects_non_finite_weights(tmp_path: Path) -> None:
     model = tiny_seeded(tmp_path, change=bad_word(1000))
-    with pytest.raises(ModelError, match=r"NaN or infinite numbers in .*word_embeddings"):
+    with pytest.raises(ModelError, match=r"NaN or infinite values in .*word_embeddings"):
         pytorch(model, tmp_path, Quant.INT8)
 
 

@@ -115,7 +115,7 @@ def test_load_errors_keep_their_type(seeded_model: ModelFolder, tmp_path: Path) 
     (tmp_path / "model.safetensors").write_bytes(b"broken")
     broken = replace(seeded_model, path=tmp_path)
     engine = ProcessEngine(PyTorchBackend("pytorch", deployment(broken, Path())))
-    with pytest.raises(ModelError, match="check that its files are whole"):
+    with pytest.raises(ModelError, match="check that its files are complete"):
         engine.load_model()
 
 

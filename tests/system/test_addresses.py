@@ -203,7 +203,7 @@ def test_brackets_around_an_ipv6_host_are_optional() -> None:
 def test_error_for_an_absent_local_server_does_not_mention_the_proxy(proxy: Proxy) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    message = f"no crossbench server answers at {address}"
+    message = f"no crossbench server answered at {address}"
     with pytest.raises(TargetUnreachable, match=message) as raised:
         asyncio.run(Remote("remote", address, 0.5).open(lambda: None))  # type: ignore[arg-type, return-value]
     assert "proxy" not in str(raised.value)
