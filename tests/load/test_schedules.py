@@ -130,7 +130,7 @@ def over_saturated(
 @pytest.mark.parametrize("cv", [0.0, 1.0, 3.0])
 def test_only_a_load_above_capacity_is_over_saturated(cv: float) -> None:
     """A burst of requests and a stall of the server also make a backlog, but not for long."""
-    loads = [arrivals(100.0, cv, 10.0, None, np.random.default_rng(seed)) for seed in range(20)]
+    loads = [arrivals(100.0, cv, 10.0, 10**6, np.random.default_rng(seed)) for seed in range(20)]
     assert sum(over_saturated(due_s, 0.020) for due_s in loads) == 20
     assert sum(over_saturated(due_s, 0.005) for due_s in loads) == 0
     assert sum(over_saturated(due_s, 0.005, stall_s=(3.0, 4.0)) for due_s in loads) == 0
