@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from crossbench.load.open_loop import check_max_in_flight, follow
+from crossbench.load.open_loop import check_max_in_flight
 from crossbench.load.protocol import LoadContext
 from crossbench.load.schedule import Schedule
 from crossbench.load.sender import Sender
@@ -33,4 +34,10 @@ class Offline:
         object.__setattr__(self, "schedule", Schedule(due_s))
 
     async def drive(self, sender: Sender) -> None:
-        await follow(self.schedule, sender, self.max_in_flight)
+        async def slot() -> None:
+            while sender.may_send():  # until max_seconds: every request is due before that
+                await sender.send(0.0)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.max_in_flight or len(self.schedule)):
+                group.create_task(slot())

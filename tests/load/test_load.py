@@ -14,6 +14,8 @@ from crossbench.backends.noop import NoopBackend
 from crossbench.errors import ConfigError
 from crossbench.load.closed import keep_in_flight
 from crossbench.load.labels import load_description, load_labels
+from crossbench.load.offline import Offline
+from crossbench.load.protocol import LoadContext
 from crossbench.load.requests import RequestOptions, Requests
 from crossbench.load.sender import UNREACHABLE, Sender, Stop
 from crossbench.models.folder import ModelFolder
@@ -118,6 +120,15 @@ def test_an_open_loop_stops(stop: Stop, sent: int, seeded_model: ModelFolder) ->
     assert (
         time.monotonic() - started_s < 20
     )  # the load does not wait for requests that it may not send
+
+
+def test_offline_requests_end_with_the_time_of_the_cell(seeded_model: ModelFolder) -> None:
+    """All are due at the start, which does not allow the client to send them for ever."""
+    stop = Stop(100, 3 * SLOW_S)
+    load = Offline("offline", ["load"], LoadContext(1, 0, stop), 2)
+    records = asyncio.run(drive_slow(seeded_model, load.drive, stop))
+    assert 2 <= len(records) <= 10
+    assert {record.due_s for record in records} == {0.0}
 
 
 def test_an_interruption_ends_a_wait(seeded_model: ModelFolder) -> None:
