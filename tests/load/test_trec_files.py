@@ -535,7 +535,7 @@ def test_notes_about_skipped_data_appear_in_the_report(tmp_path: Path) -> None:
     info = pb.ServerInfo(models=[pb.ModelInfo(name="m", backend="noop", quant="fp32")])
     config = CellConfig({"backend": {"name": "noop"}, "quant": {"name": "fp32"}, "load": {}})
     plan = dataclasses.replace(plan_of(cache_dir=tmp_path), config=config)
-    measured = Measured([], {}, info, {}, "interrupted", reset_midway=False, non_finite="")
+    measured = Measured([], {}, info, {}, "interrupted", False, "", {}, None, ())
     result = to_result(plan, "now", "", CellData(loaded, lengths, lengths), measured)
     save_result(result, tmp_path)
     report = write_cell_report(tmp_path).read_text()

@@ -260,7 +260,7 @@ def test_recommendations_for_one_zero_and_many_cells() -> None:
     assert "**" not in none
     many = [
         run(50 * (i + 1) * (1 - 0.5 ** (c + 1)) * batch / 8, backend=f"engine-{i}", batch=batch,
-            concurrency=c + 1)
+            concurrency=c + 1, n=2000)
         for i in range(4) for batch in (8, 32) for c in range(3)
     ]  # fmt: skip
     text_of_many = recommendations(many)

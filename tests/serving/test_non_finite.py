@@ -418,7 +418,7 @@ def test_non_finite_server_metrics_are_omitted(model: ModelFolder, tmp_path: Pat
     data = CellData(LoadedDataset("made", "here", "0", (a_list(0, GOOD),)), lengths, lengths)
     record = RequestRecord(0, 0.0, 0.0, 0.5, 1, 9, 0, 1.0, 1.0, 1.0, "OK")
     metrics = {"memory/rss_peak_mb": NAN, "throughput/pairs_per_s": 2.0}
-    measured = Measured([record], metrics, info_of(model), {}, "", False, "")
+    measured = Measured([record], metrics, info_of(model), {}, "", False, "", {}, None, ())
     config = CellConfig(
         {"backend": {"name": "onnx"}, "quant": {"name": "int8"}, "model": {"name": "tiny"}}
     )
