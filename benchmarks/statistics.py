@@ -11,15 +11,16 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
 from benchmarks.queues import closed_queue, open_queue
-from crossbench.load.saturation import MIN_REQUESTS, SaturationWatch
+from crossbench.load.saturation import SaturationWatch
 from crossbench.measure.catalogue import PAIRS_PER_S, SPAN_RATES
-from crossbench.measure.intervals import Interval, mean_interval, percentile_interval
+from crossbench.measure.intervals import CONFIDENCE, Interval, mean_interval, percentile_interval
 from crossbench.measure.statistics import summarise
 from crossbench.report.tables import markdown_table
 from crossbench.settings.places import outputs_dir
@@ -27,7 +28,7 @@ from crossbench.settings.places import outputs_dir
 PHIS = (0.0, 0.3, 0.6, 0.9)
 WINDOWS = (10, 15, 30, 60, 120, 240)
 REQUESTS = (500, 1000, 3000)
-Z_95 = 1.959964
+Z_95 = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 Float64Array = NDArray[np.float64]
 
 
@@ -146,7 +147,7 @@ def recognised(gaps_s: Float64Array, workers: int, draw: Callable[[], float]) ->
     for index, now_s in enumerate(due_s):
         answered = int(np.searchsorted(ends_s, now_s, side="right"))
         if watch.is_over_saturated(index + 1, answered):
-            return max(index + 1, MIN_REQUESTS)
+            return index + 1
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, cycle, islice, repeat
 from typing import Any
 
@@ -33,7 +34,7 @@ class RequestOptions:
     sizes: Any
 
     def __post_init__(self) -> None:
-        Sizes.of(self.sizes)  # raises if it is invalid
+        _ = self.distribution  # raises if it is invalid
         if self.task not in set(Task):
             raise ConfigError(f"load.task must be one of {', '.join(Task)}, got {self.task!r}")
         if not self.timeout_s > 0:
@@ -48,6 +49,11 @@ class RequestOptions:
                 f"load.models must be null, all or a list of names, got {chosen!r}: give for "
                 "example load.models=all"
             )
+
+    @cached_property
+    def distribution(self) -> Sizes | None:
+        """The distribution of the sizes, or None if all requests have the cell's batch."""
+        return Sizes.of(self.sizes)
 
     def model_order(self, served: Sequence[str]) -> list[str]:
         """Return the models of consecutive requests. An empty list means the first model.

@@ -102,7 +102,7 @@ class CellSummary:
     @property
     def status(self) -> str:
         if not self.failures:
-            return " ".join(filter(None, [Status.FINISHED, ", ".join(self.flags)]))
+            return ", ".join([Status.FINISHED, *self.flags])
         if not self.finished:
             return str(self.failures[0].result.status)
         return f"{self.finished} of {len(self.runs)} finished"

@@ -28,7 +28,7 @@ from crossbench.report.tables import (
     plus_minus,
     shorten,
 )
-from crossbench.results import RunResult, Status
+from crossbench.results import Flag, RunResult, Status
 from crossbench.wording import ABSENT, number
 
 _SAME_MARK = "≈ "
@@ -45,8 +45,9 @@ def summary_rows(
 
     The throughput column is the first right-aligned one. `*` marks the highest throughput and `≈`
     those that are not distinguishable from it. Cells that are excluded (see `select_candidates`)
-    have no mark, or `✗` if they change the ranking. With `reasons`, the status of a cell that did
-    not finish is followed by the start of its error message.
+    have no mark, or `✗` if they change the ranking, or `!` if they were over-saturated. With
+    `reasons`, the status of a cell that did not finish is followed by the start of its error
+    message.
     """
     cells = summarise_cells([Run(str(index), result) for index, result in enumerate(results)])
     axes = varying([result.config for result in results])
@@ -61,6 +62,8 @@ def summary_rows(
         mark = ""
         if cell.disqualified and cell.throughput is not None:
             mark = "✗ "
+        elif Flag.OVER_SATURATED in cell.flags:
+            mark = "! "
         elif best is not None and candidates.contains(cell):
             mark = "* " if cell is best else same_mark(cell.throughput, best.throughput)
         width = _TERMINAL_VALUE if axes else _TERMINAL_REASON
@@ -91,6 +94,7 @@ def terminal_table(results: Sequence[RunResult]) -> str:
     legend = {
         "*": _best_text(results),
         "✗": "✗ changes the ranking, so it is excluded",
+        "!": "! over-saturated, so it is excluded: this is what the server sustained",
         _SAME_MARK.strip(): "≈ not distinguishable from the highest",
         "±": "± 95 % interval",
     }
@@ -106,13 +110,16 @@ def terminal_table(results: Sequence[RunResult]) -> str:
 
 
 def _best_text(results: Sequence[RunResult]) -> str:
-    """What `*` means. Gives the reasons if there are excluded cells that have no `✗`."""
+    """What `*` means. Gives the reasons if there are excluded cells that have no mark."""
     cells = summarise_cells([Run(str(index), result) for index, result in enumerate(results)])
     excluded = select_candidates(cells).excluded
     reasons = dict.fromkeys(
         excluded[cell.label]
         for cell in cells
-        if cell.throughput is not None and cell.label in excluded and not cell.disqualified
+        if cell.throughput is not None
+        and cell.label in excluded
+        and not cell.disqualified
+        and Flag.OVER_SATURATED not in cell.flags
     )
     if not reasons:
         return "* highest throughput"

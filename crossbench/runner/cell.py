@@ -23,7 +23,6 @@ from crossbench.load.no_tokens import refuse_no_tokens
 from crossbench.load.prepared import prepare
 from crossbench.load.requests import first_pairs
 from crossbench.load.schedule import Schedule
-from crossbench.load.sizes import Sizes
 from crossbench.measure.probes import environment
 from crossbench.models.folder import ModelFolder
 from crossbench.quality.check import (
@@ -150,7 +149,7 @@ async def _drive(
     traffic = build_traffic(plan)
     known: Sequence[tuple[str, str]] = ()
     if settings.pipeline is Pipeline.INFER:
-        sizes = Sizes.of(traffic.options.sizes)
+        sizes = traffic.options.distribution
         largest = max(sizes.pairs) if sizes else settings.batch
         sent = (settings.warmup_requests + settings.requests) * largest
         known = list(first_pairs(data.dataset.lists, sent))

@@ -12,7 +12,6 @@ from crossbench.load.closed import keep_in_flight
 from crossbench.load.protocol import HasSchedule, HasSteps, Load
 from crossbench.load.requests import Requests
 from crossbench.load.sender import Observer, Sender, Stop
-from crossbench.load.sizes import Sizes
 from crossbench.measure.correlation import correlation_metrics
 from crossbench.measure.probes import CpuMeter
 from crossbench.measure.statistics import steady_rate, summarise
@@ -56,7 +55,7 @@ async def measure(
             client, requests, timeout_s, stop, interrupted, models, observe, into.setdefault
         )
 
-    sizes = Sizes.of(traffic.options.sizes)
+    sizes = traffic.options.distribution
     first, requests = (
         Requests(data.dataset.lists, sizes.draw(settings.seed) if sizes else settings.batch, task)
         for _ in range(2)

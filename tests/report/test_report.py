@@ -23,6 +23,7 @@ from crossbench.report.tables import interval_text, markdown_table, plain_table,
 from crossbench.results import (
     RECORDS_FILE,
     RESULT_FILE,
+    Flag,
     RunResult,
     Status,
     load_records,
@@ -270,6 +271,25 @@ def test_only_a_cell_that_can_be_served_is_the_fastest(tmp_path: Path) -> None:
     assert re.search(r"pytorch +fp32 +\* 400", table)
     assert table.count("*") == 2  # one in the table, one in the legend
     assert "(others excluded: runs no model, ranking not verified)" in table
+
+
+def test_an_over_saturated_cell_is_marked_and_not_compared(tmp_path: Path) -> None:
+    results = []
+    for index, batch in enumerate((8, 32, 96)):
+        result = save(tmp_path / str(index), config(batch=batch), load(400 + 50 * index, batch))
+        if batch == 96:
+            reason = "requests were due at 9 per second, and the server answered 5 per second."
+            result = replace(result, flags={Flag.OVER_SATURATED: reason})
+            save_result(result, tmp_path / str(index))
+        results.append(result)
+    table = terminal_table(results)
+    assert re.search(r"^96 +! 499", table, re.MULTILINE)
+    assert "! over-saturated, so it is excluded: this is what the server sustained" in table
+    assert max(map(len, table.splitlines()[:5])) <= 80
+    text = write_sweep_report(tmp_path).read_text()
+    assert re.search(r"Excluded from the comparison: \*\*batch=96\*\*, .* \(over-saturated: ", text)
+    assert "not measured" not in text
+    assert "Highest throughput: **batch=32**" in text
 
 
 def test_twenty_four_cells(tmp_path: Path) -> None:
