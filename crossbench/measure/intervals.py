@@ -2,8 +2,10 @@
 
 Consecutive windows and consecutive requests of a run resemble each other, so they say less than as
 many independent observations would. Each function estimates how many independent ones they are
-worth, and returns None if that is too few for an interval that holds. All these intervals are about
-*this run*: how much another run of the same configuration would differ, only repeats can show.
+worth, and returns None if that seems too few. Short runs of strongly correlated values that do get
+an interval get one that is too narrow: `python -m benchmarks.statistics` prints how often. All
+these intervals are about *this run*: how much another run of the same configuration would differ,
+only repeats can show.
 
 Importing SciPy's special functions takes a tenth of a second: the functions import them when they
 are first called.
