@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +20,11 @@ OnFailure = Callable[[str, str], object]  # receives a request's status and erro
 UNREACHABLE = grpc.StatusCode.UNAVAILABLE.name  # the status if no server answers
 RETRY_PAUSE_S = 0.1  # pause after a request that did not reach the server
 UNREACHABLE_LIMIT_S = 3.0  # stop sending after the server was unreachable for this time
+
+
+def loop_time_s() -> float:
+    """Return the clock of the running event loop, which also decides when its timers end."""
+    return asyncio.get_running_loop().time()
 
 
 @dataclass
@@ -47,7 +51,7 @@ class Sender:
     on_failure: OnFailure = lambda status, message: None
     records: list[RequestRecord] = field(default_factory=list, init=False)
     _end: End | None = field(default=None, init=False)
-    _started_s: float = field(default_factory=time.perf_counter, init=False)
+    _started_s: float = field(default_factory=loop_time_s, init=False)
     _sent: int = field(default=0, init=False)
     _unreachable_since_s: float | None = field(default=None, init=False)
 
@@ -57,7 +61,7 @@ class Sender:
         return self._end or End.SCHEDULE
 
     def now_s(self) -> float:
-        return time.perf_counter() - self._started_s
+        return loop_time_s() - self._started_s
 
     def may_send(self, due_s: float | None = None) -> bool:
         """Return whether another request, due at `due_s` (None: now), may be sent.

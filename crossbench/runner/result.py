@@ -74,6 +74,8 @@ def server_metrics(
         metrics[f"batching/{task.unit}_per_batch"] = after.batch_pairs / after.batches
     if after.tokens_computed:
         metrics["batching/padding_waste"] = 1.0 - after.batch_tokens / after.tokens_computed
+    if startup.HasField("rss_load_peak_mb"):
+        metrics["memory/rss_load_peak_mb"] = startup.rss_load_peak_mb
     if info.models[0].HasField("model_mb"):
         metrics["memory/model_mb"] = info.models[0].model_mb
     if after.HasField("device_memory_peak_mb"):

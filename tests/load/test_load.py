@@ -23,7 +23,7 @@ from crossbench.serving.client import InferenceClient
 from crossbench.settings.cell_config import CellConfig
 from crossbench.types import Inference, QueryPassages, RequestRecord, TokenBatch
 from tests.helpers.plans import config_of, with_nodes
-from tests.helpers.serving import deployment, serving, until
+from tests.helpers.serving import noop, noop_of, serving, until
 
 LISTS = (
     QueryPassages("1", "which river", ("a", "b", "c"), ("one", "two", "three")),
@@ -63,7 +63,7 @@ async def drive_slow(
 ) -> list[RequestRecord]:
     """Run `drive` with a server that takes SLOW_S per request and handles one at a time."""
     async with (
-        serving([Slow("slow", deployment(model, model.path))]) as address,
+        serving([noop_of(Slow, model)]) as address,
         InferenceClient(address) as client,
     ):
         await client.ready(10)
@@ -124,7 +124,7 @@ def test_an_interruption_ends_a_wait(seeded_model: ModelFolder) -> None:
     async def run() -> list[RequestRecord]:
         interrupted = asyncio.Event()
         async with (
-            serving([NoopBackend("noop", deployment(seeded_model, seeded_model.path))]) as address,
+            serving([noop(seeded_model)]) as address,
             InferenceClient(address) as client,
         ):
             sender = make_sender(client, Stop(100, 600), interrupted)

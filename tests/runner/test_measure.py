@@ -30,7 +30,7 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.types import Inference, QueryPassages, TokenBatch
 from tests.helpers.plans import plan_with
 from tests.helpers.quality_samples import settings
-from tests.helpers.serving import closed_loop, deployment, noop, serving
+from tests.helpers.serving import closed_loop, noop, noop_of, serving
 
 LISTS = tuple(
     QueryPassages(
@@ -106,7 +106,7 @@ class Counting(NoopBackend):
 
 
 def test_the_warm_up_is_not_part_of_the_load(seeded_model: ModelFolder) -> None:
-    load, backend = Silent(), Counting("counting", deployment(seeded_model, Path()))
+    load, backend = Silent(), noop_of(Counting, seeded_model)
 
     async def run() -> Measured:
         async with serving([backend]) as address:

@@ -37,7 +37,7 @@ from crossbench.settings.component import Component
 from crossbench.settings.plan import CellPlan, make_plan
 from crossbench.types import Inference, Pair, QueryPassages, TokenBatch
 from tests.helpers.plans import config_of, plan_of
-from tests.helpers.serving import deployment, in_process, noop, serving, until
+from tests.helpers.serving import in_process, noop, noop_of, serving, until
 
 POOL: dict[str, Any] = {
     "_target_": "crossbench.serving.pool_settings.PoolSettings",
@@ -83,7 +83,7 @@ def test_an_idle_model_is_unloaded_and_loaded_again_on_demand(
     seeded_model: ModelFolder,
 ) -> None:
     async def run() -> None:
-        backend = CountingBackend("noop", deployment(seeded_model, Path()))
+        backend = noop_of(CountingBackend, seeded_model)
         thread, process = Replica(backend, backend, 0.3), in_process(noop(seeded_model), 0.3)
         for replica in (thread, process):
             async with serving([replica]) as address, InferenceClient(address) as client:
@@ -183,7 +183,7 @@ def test_a_worker_that_unloads_gets_no_work_and_may_fail() -> None:
 @pytest.mark.parametrize("routing", ["load", "round_robin"])
 def test_routing_by_load_or_round_robin(seeded_model: ModelFolder, routing: Any) -> None:
     async def run() -> None:
-        backends = [CountingBackend("noop", deployment(seeded_model, Path())) for _ in range(3)]
+        backends = [noop_of(CountingBackend, seeded_model) for _ in range(3)]
         scheduler = DirectScheduler("direct")
         async with (
             serving(backends, scheduler, routing) as address,
