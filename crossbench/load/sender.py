@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from crossbench.load.requests import Requests
+from crossbench.load.requests import RequestSource
 from crossbench.load.stop import End, Watch
 from crossbench.serving.client import InferenceClient, Message, error_message, message_size
 from crossbench.types import RequestRecord
@@ -42,7 +42,7 @@ class Sender:
     """
 
     client: InferenceClient
-    requests: Requests
+    requests: RequestSource
     timeout_s: float
     watch: Watch
     interrupted: asyncio.Event

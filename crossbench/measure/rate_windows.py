@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossbench.measure.intervals import Interval, half_width, mean_interval
+from crossbench.measure.intervals import half_width, mean_interval
+from crossbench.measure.metric import Metric
 from crossbench.types import RequestRecord
 
 _STEP_S = 0.05  # windows are made of whole steps
@@ -78,15 +79,19 @@ class RateWindows:
         first, last = math.ceil(self._first_send_s / _STEP_S), int(until_s / _STEP_S)
         count = max(0, min(last, len(self._work)) - first) // steps
         work = np.asarray(self._work[first : first + count * steps], dtype=np.float64)
-        return work.reshape(count, steps).sum(axis=1) / (steps * _STEP_S)
+        rates: NDArray[np.float64] = work.reshape(count, steps).sum(axis=1) / (steps * _STEP_S)
+        return rates
 
 
 def throughput_interval(
-    records: Iterable[RequestRecord], throughput: float
-) -> Interval | None:
-    """Return the 95 % interval of a run's `throughput`, in its unit; None for too few windows.
+    records: Iterable[RequestRecord], rate: Metric, metrics: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the ends of the 95 % interval of a run's throughput `rate`, as metrics.
 
-    Its relative width is that of the mean over the windows.
+    Its relative width is that of the mean over the windows. Empty for too few windows.
     """
+    value = metrics.get(rate.name)
     half = half_width(mean_interval(RateWindows(records).rates()))
-    return None if half is None else Interval(throughput * (1 - half), throughput * (1 + half))
+    if value is None or half is None:
+        return {}
+    return {rate.low: value * (1 - half), rate.high: value * (1 + half)}
