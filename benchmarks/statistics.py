@@ -141,10 +141,10 @@ def recognised(gaps_s: Float64Array, workers: int, draw: Callable[[], float]) ->
     """Return after how many requests an open loop ends as over-saturated, or None."""
     due_s = np.cumsum(gaps_s)
     ends_s = np.sort([r.received_s for r in open_queue(due_s.tolist(), workers, draw)])
-    watch = SaturationWatch()
+    watch = SaturationWatch(1.0)
     for index, now_s in enumerate(due_s):
-        backlog = index + 1 - int(np.searchsorted(ends_s, now_s, side="right"))
-        if watch.is_over_saturated(backlog):
+        answered = int(np.searchsorted(ends_s, now_s, side="right"))
+        if watch.is_over_saturated(index + 1, answered):
             return max(index + 1, MIN_REQUESTS)
     return None
 

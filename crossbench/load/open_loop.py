@@ -38,7 +38,7 @@ class OpenLoop:
         object.__setattr__(self, "schedule", Schedule(due_s))
 
     async def drive(self, sender: Sender) -> None:
-        await follow(self.schedule, sender, self.max_in_flight, SaturationWatch())
+        await follow(self.schedule, sender, self.max_in_flight)
 
 
 def check_max_in_flight(value: int | None) -> None:
@@ -52,16 +52,12 @@ def check_max_in_flight(value: int | None) -> None:
         )
 
 
-async def follow(
-    schedule: Schedule,
-    sender: Sender,
-    max_in_flight: int | None,
-    watch: SaturationWatch | None = None,
-) -> None:
+async def follow(schedule: Schedule, sender: Sender, max_in_flight: int | None) -> None:
     """Send each request when it is due, and wait for all replies.
 
-    With a `watch`, sending ends early once the server is over-saturated.
+    Sending ends early once the server is over-saturated.
     """
+    watch = SaturationWatch(schedule.variation)
     slots = asyncio.Semaphore(max_in_flight or len(schedule) or 1)
     async with asyncio.TaskGroup() as in_flight:
         for due_s, size in schedule:
@@ -69,7 +65,7 @@ async def follow(
                 break
             await slots.acquire()
             due = int(np.searchsorted(schedule.due_s, sender.now_s(), side="right"))
-            if watch is not None and watch.is_over_saturated(due - len(sender.records)):
+            if watch.is_over_saturated(due, len(sender.records)):
                 sender.end_over_saturated()
                 break
             task = in_flight.create_task(sender.send(due_s, size))

@@ -12,7 +12,6 @@ import numpy as np
 from crossbench.errors import ConfigError
 from crossbench.load.open_loop import check_max_in_flight, follow
 from crossbench.load.protocol import LoadContext
-from crossbench.load.saturation import SaturationWatch
 from crossbench.load.schedule import Schedule, arrivals
 from crossbench.load.sender import Sender
 from crossbench.measure.steps import Step
@@ -69,7 +68,7 @@ class Ramp:
 
     async def drive(self, sender: Sender) -> None:
         if self.schedule is not None:
-            await follow(self.schedule, sender, self.max_in_flight, SaturationWatch())
+            await follow(self.schedule, sender, self.max_in_flight)
             return
         async with asyncio.TaskGroup() as group:
             for number in range(int(max(self.levels))):

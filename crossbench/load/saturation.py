@@ -4,35 +4,50 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 MIN_REQUESTS = 20  # before which nothing is said
 GROWTH = 0.1  # of the second half's requests, by which the backlog must have grown in it
-DEVIATIONS = 2.5  # of a Poisson process, by which the backlog must exceed an empty queue
+DEVIATIONS = 2.5  # of the number of arrivals, by which the backlog must exceed an empty queue
+STEADY = 0.5  # of the mean, which the growth and the replies of each quarter must reach
 
 
 @dataclass
 class SaturationWatch:
     """Watches the backlog of an open loop: the requests that are due and not yet answered.
 
-    Above capacity the backlog grows steadily. The loop counts as over-saturated once, over the
-    requests so far, (1) the backlog at the end of each quarter is larger than at the end of the
-    quarter before, (2) in the second half it has grown by at least a tenth of that half's requests,
-    and (3) it is at least 2.5 times the square root of all requests, which chance seldom reaches.
+    `variation` is the coefficient of variation of the times between requests. Above capacity the
+    backlog grows steadily while the server answers steadily. The loop counts as over-saturated
+    once, over the requests so far,
+
+    1. the backlog at the end of each quarter is larger than at the end of the quarter before, and
+       at least half of what it would be if it had grown at a constant speed,
+    2. in the second half it has grown by at least a tenth of that half's requests,
+    3. it is at least 2.5 times `variation` (at least 1) times the square root of the number of
+       requests that were due, which a burst of requests seldom reaches, and
+    4. each quarter but the first had at least half of its share of the replies: a server that
+       stalls for a while is not over-saturated.
+
     `python -m benchmarks.statistics` prints how often that is right.
     """
 
-    _backlogs: list[int] = field(default_factory=list)
+    variation: float
+    _seen: list[tuple[int, int]] = field(default_factory=list, init=False)  # due, answered
 
-    def is_over_saturated(self, backlog: int) -> bool:
-        """Note the backlog at the moment the next request is due."""
-        self._backlogs.append(backlog)
-        count = len(self._backlogs)
-        if count < MIN_REQUESTS:
+    def is_over_saturated(self, due: int, answered: int) -> bool:
+        """Note, just before a request is sent, how many were due so far, and how many answered."""
+        self._seen.append((due, answered))
+        if len(self._seen) < MIN_REQUESTS:
             return False
-        last = count - 1
-        first, half, third, end = (self._backlogs[last * k // 4] for k in (1, 2, 3, 4))
+        last = len(self._seen) - 1
+        at = [self._seen[last * quarter // 4] for quarter in range(5)]
+        backlog = [due - answered for due, answered in at]
+        replies = [later[1] - before[1] for before, later in pairwise(at)]
+        deviation = max(1.0, self.variation) * math.sqrt(due)
         return (
-            first < half < third < end
-            and end - half >= GROWTH * (last - last // 2)
-            and end >= DEVIATIONS * math.sqrt(count)
+            backlog[1] < backlog[2] < backlog[3] < backlog[4]
+            and all(backlog[k] >= STEADY * backlog[4] * k / 4 for k in (1, 2, 3))
+            and backlog[4] - backlog[2] >= GROWTH * (due - at[2][0])
+            and backlog[4] >= DEVIATIONS * deviation
+            and min(replies[1:]) >= STEADY * sum(replies) / 4 > 0
         )

@@ -35,6 +35,12 @@ class Schedule:
         sizes = [None] * len(self) if self.sizes is None else self.sizes.tolist()
         return zip(self.due_s.tolist(), sizes, strict=True)
 
+    @property
+    def variation(self) -> float:
+        """The coefficient of variation of the times between requests; 1 if there are too few."""
+        gaps_s = np.diff(self.due_s)
+        return float(gaps_s.std() / gaps_s.mean()) if len(gaps_s) > 1 and gaps_s.any() else 1.0
+
     def save(self, folder: Path) -> Path:
         """Write it to `schedule.parquet` in this folder.
 

@@ -15,7 +15,6 @@ import numpy as np
 from crossbench.errors import ConfigError
 from crossbench.load.open_loop import check_max_in_flight, follow
 from crossbench.load.protocol import LoadContext
-from crossbench.load.saturation import SaturationWatch
 from crossbench.load.schedule import Schedule
 from crossbench.load.sender import Sender
 from crossbench.types import RequestRecord
@@ -56,7 +55,7 @@ class Trace:
         object.__setattr__(self, "schedule", Schedule(trace.due_s / self.speed, trace.sizes))
 
     async def drive(self, sender: Sender) -> None:
-        await follow(self.schedule, sender, self.max_in_flight, SaturationWatch())
+        await follow(self.schedule, sender, self.max_in_flight)
 
 
 def read_trace(path: Path) -> Schedule:

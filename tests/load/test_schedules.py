@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from crossbench.errors import ConfigError
 from crossbench.load.protocol import LoadContext
@@ -112,11 +113,32 @@ def test_a_broken_trace_is_refused_with_its_line(text: str, message: str, tmp_pa
         read_trace(file)
 
 
-def test_a_growing_backlog_is_recognised_and_a_steady_one_is_not() -> None:
-    growing, steady = SaturationWatch(), SaturationWatch()
-    assert any(growing.is_over_saturated(backlog) for backlog in range(40))
-    backlogs = rng().poisson(3, 2000)
-    assert not any(steady.is_over_saturated(int(backlog)) for backlog in backlogs)
+def over_saturated(
+    due_s: NDArray[np.float64], service_s: float, stall_s: tuple[float, float] = (0, 0)
+) -> bool:
+    """Whether the watch would end this load of one worker, which stalls at `stall_s`."""
+    ends_s: list[float] = []
+    for due in due_s.tolist():
+        start_s = max(due, ends_s[-1] if ends_s else 0.0)
+        stalls = stall_s[0] <= start_s < stall_s[1]
+        ends_s.append((stall_s[1] if stalls else start_s) + service_s)
+    answered = np.searchsorted(ends_s, due_s, side="right").tolist()
+    watch = SaturationWatch(Schedule(due_s).variation)
+    return any(watch.is_over_saturated(n + 1, done) for n, done in enumerate(answered))
+
+
+@pytest.mark.parametrize("cv", [0.0, 1.0, 3.0])
+def test_only_a_load_above_capacity_is_over_saturated(cv: float) -> None:
+    """A burst of requests and a stall of the server also make a backlog, but not for long."""
+    loads = [arrivals(100.0, cv, 10.0, None, np.random.default_rng(seed)) for seed in range(20)]
+    assert sum(over_saturated(due_s, 0.020) for due_s in loads) == 20
+    assert sum(over_saturated(due_s, 0.005) for due_s in loads) == 0
+    assert sum(over_saturated(due_s, 0.005, stall_s=(3.0, 4.0)) for due_s in loads) == 0
+
+
+def test_a_server_that_has_not_answered_yet_is_not_over_saturated() -> None:
+    watch = SaturationWatch(1.0)
+    assert not any(watch.is_over_saturated(due, 0) for due in range(1, 200))
 
 
 def test_a_ramp_has_equal_steps_over_the_time_of_the_cell() -> None:

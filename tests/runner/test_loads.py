@@ -22,7 +22,8 @@ from tests.helpers.plans import config_of
 
 QUICK = (
     "backend=noop", "quality=none", "tracker=none", "dashboard=none", "scheduler=direct",
-    "dataset.queries=4", "dataset.passages_per_query=40", "max_seconds=20", "warmup_requests=4", "stop=fixed",
+    "dataset.queries=4", "dataset.passages_per_query=40", "max_seconds=20", "warmup_requests=4",
+    "stop=fixed",
 )  # fmt: skip
 WARMED_UP = 4
 SEED = 7
