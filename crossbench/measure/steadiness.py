@@ -1,37 +1,42 @@
-"""Whether a server has become steady: a trend test on its first replies.
+"""Whether a server has become steady: a trend test on the first replies.
 
-The test is MSER (White, An effective truncation heuristic for bias reduction in simulation output,
-Simulation 69, 1997) on the mean service times of short windows.
+The test is Mann and Kendall's (Mann, Nonparametric tests against trend, Econometrica 13, 1945) on
+the mean service times of short windows.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossbench.types import RequestRecord
 
-WINDOW_S = 0.05
+WINDOW_S = 0.1
 MIN_WINDOWS = 10  # windows with a reply that the test needs
+# Standard deviations by which the order of the windows may deviate from a random one. This is less
+# than usual in a test: a trend that is missed costs more than a longer warm-up.
+MAX_DEVIATION = 1.0
 
 
-def truncation(values: NDArray[np.float64]) -> int:
-    """Return how many of the first values MSER leaves out, at most half of them.
+def trend(values: NDArray[np.float64]) -> float:
+    """Return Mann and Kendall's statistic z of at least two values, shape (n,).
 
-    It is the number for which the standard error of the mean of the rest is smallest.
+    It is the number of later values that are larger than an earlier one, less those that are
+    smaller, in standard deviations of a random order: negative for a falling trend.
     """
     n = len(values)
-    kept = np.arange(n, 0, -1)[: n // 2 + 1]
-    sums = np.cumsum(values[::-1])[::-1][: len(kept)]
-    squares = np.cumsum(values[::-1] ** 2)[::-1][: len(kept)]
-    return int(np.argmin((squares - sums**2 / kept) / kept**2))
+    signs = float(np.sign(np.subtract.outer(values, values))[np.tril_indices(n, -1)].sum())
+    deviation = math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    return float(signs - np.sign(signs)) / deviation
 
 
 class Steadiness:
     """Watches the replies of a warm-up.
 
-    It is steady once MSER would leave out less than half of the windows: then there is no trend in
-    the second half. A window is at least 50 ms long and has at least one reply.
+    It is steady once there is no trend in the last third of the windows, at least ten of them. A
+    window is at least 0.1 s long and has at least one reply.
     """
 
     def __init__(self) -> None:
@@ -48,9 +53,8 @@ class Steadiness:
         """Return whether there is no trend; None if there are too few windows to test."""
         if self.windows < MIN_WINDOWS:
             return None
-        values = np.asarray(self._windows_s)
-        # The mean is subtracted first, since squares of large values would be rounded
-        return truncation(values - values.mean()) < len(values) // 2
+        last = np.asarray(self._windows_s[-max(MIN_WINDOWS, self.windows // 3) :])
+        return abs(trend(last)) < MAX_DEVIATION
 
     def add(self, record: RequestRecord) -> None:
         """Add a reply, in the order of the replies. Failed requests do not count."""
