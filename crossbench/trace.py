@@ -13,6 +13,7 @@ from pathlib import Path
 from crossbench.errors import ResultError
 from crossbench.load.trace import trace_lines
 from crossbench.results import RECORDS_FILE, load_records
+from crossbench.system.command import command, exit_with_version
 
 _USAGE = (
     "usage: python -m crossbench.trace outputs/SWEEP/CELL > FILE; then load=trace load.path=FILE"
@@ -37,7 +38,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ResultError as error:
-        sys.exit(f"crossbench: {error}")
+    exit_with_version(sys.argv[1:])
+    with command():
+        try:
+            main(sys.argv[1:])
+        except ResultError as error:
+            sys.exit(f"crossbench: {error}")

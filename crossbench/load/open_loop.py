@@ -14,6 +14,8 @@ from crossbench.load.saturation import SaturationWatch
 from crossbench.load.schedule import Schedule, arrivals
 from crossbench.load.sender import Sender
 
+MAX_IN_FLIGHT = 100_000  # requests; more would only fill the client's memory
+
 
 @dataclass(frozen=True)
 class OpenLoop:
@@ -43,12 +45,12 @@ class OpenLoop:
 
 def check_max_in_flight(value: int | None) -> None:
     """Raises:
-    ConfigError: it is not None and not a positive whole number.
+    ConfigError: it is neither None nor between 1 and MAX_IN_FLIGHT.
     """
-    if value is not None and value < 1:
+    if value is not None and not 1 <= value <= MAX_IN_FLIGHT:
         raise ConfigError(
-            f"load.max_in_flight must be null or a positive whole number, got {value}: give for "
-            "example load.max_in_flight=1000"
+            f"load.max_in_flight must be a whole number from 1 to {MAX_IN_FLIGHT}, got {value}: "
+            "give for example load.max_in_flight=1000"
         )
 
 

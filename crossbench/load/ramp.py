@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from typing import Literal
 
 import numpy as np
 
 from crossbench.errors import ConfigError
-from crossbench.load.open_loop import check_max_in_flight, follow
+from crossbench.load.open_loop import MAX_IN_FLIGHT, check_max_in_flight, follow
 from crossbench.load.protocol import LoadContext
 from crossbench.load.schedule import Schedule, arrivals
 from crossbench.load.sender import Sender
 from crossbench.measure.steps import Step
-
-
-class Rises(StrEnum):
-    """What a ramp raises."""
-
-    RATE = "rate"
-    CONCURRENCY = "concurrency"
 
 
 @dataclass(frozen=True)
@@ -36,24 +30,25 @@ class Ramp:
     name: str
     labels: Sequence[str]
     context: LoadContext
-    of: str
+    of: Literal["concurrency", "rate"]
     levels: Sequence[float]
     max_in_flight: int | None
     schedule: Schedule | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_max_in_flight(self.max_in_flight)
-        if self.of not in set(Rises):
-            raise ConfigError(f"load.of must be one of {', '.join(Rises)}, got {self.of!r}")
-        if not self.levels or not all(level > 0 for level in self.levels):
+        if not self.levels or not all(0 < level < math.inf for level in self.levels):
             raise ConfigError(
                 f"load.levels must be positive numbers, got {list(self.levels)}: give for example "
                 "load.levels=[1,2,4]"
             )
-        if self.of == Rises.CONCURRENCY and any(int(level) != level for level in self.levels):
+        if self.of == "concurrency" and any(
+            level > MAX_IN_FLIGHT or int(level) != level for level in self.levels
+        ):
             raise ConfigError(
-                f"load.levels must be whole numbers with load.of=concurrency, got "
-                f"{list(self.levels)}"
+                f"load.levels must be whole numbers up to {MAX_IN_FLIGHT} with "
+                f"load.of=concurrency, got {list(self.levels)}: give for example "
+                "load.levels=[1,2,4], or load.of=rate"
             )
         object.__setattr__(self, "schedule", self._schedule())
 
@@ -88,7 +83,7 @@ class Ramp:
                 return
 
     def _schedule(self) -> Schedule | None:
-        if self.of != Rises.RATE:
+        if self.of != "rate":
             return None
         rng, most = np.random.default_rng(self.context.seed), self.context.limits.requests
         parts = [

@@ -13,6 +13,7 @@ from crossbench.errors import ConfigError
 from crossbench.system.rows import save_rows
 
 SCHEDULE_FILE = "schedule.parquet"
+MAX_CV = 10  # with more, so few bursts carry all requests that the rate is a matter of luck
 MAX_REQUESTS = 5_000_000  # 80 MB of schedule; more is a mistyped rate
 
 
@@ -69,24 +70,25 @@ def arrivals(
     A constant rate begins at once, another with its first gap.
 
     Raises:
-        ConfigError: `rate` is not positive, `cv` is negative, or the schedule would be too long.
+        ConfigError: `rate` or `cv` is out of range, or the schedule would be too long.
     """
     if not 0 < rate < np.inf:
         raise ConfigError(
             f"load.rate must be a positive number of requests per second, got {rate}: give for "
             "example load.rate=2"
         )
-    if not 0 <= cv < np.inf:
+    if not 0 <= cv <= MAX_CV:
         raise ConfigError(
-            f"load.cv must be 0 or more, got {cv}: 0 is a constant rate, 1 is load=poisson"
+            f"load.cv must be from 0 to {MAX_CV}, got {cv}: 0 is a constant rate, 1 is "
+            "load=poisson, and 2 has clear bursts"
         )
-    most = most or MAX_REQUESTS + 1
-    expected = min(rate * seconds, most)
+    expected = rate * seconds if most is None else min(rate * seconds, most)
     if expected > MAX_REQUESTS:
         raise ConfigError(
-            f"load.rate={rate:g} for {seconds:g} s is {expected:.0f} requests, more than "
-            f"{MAX_REQUESTS}: give a lower rate, or an end with requests=N"
+            f"the load needs {expected:.3g} requests ({rate:g} per second for {seconds:g} s), more "
+            f"than {MAX_REQUESTS}: give a lower rate, or requests=N"
         )
+    most = MAX_REQUESTS if most is None else most
     if cv == 0:
         due_s = np.arange(int(np.ceil(expected))) / rate
         return due_s[due_s < seconds]

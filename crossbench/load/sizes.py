@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from crossbench.errors import ConfigError
 
+MAX_PAIRS = 100_000  # per request
 _DRAWN_AT_ONCE = 1024
 
 
@@ -25,15 +27,15 @@ class Sizes:
         """Read `load.sizes`, such as [[10,0.5],[100,0.5]]; None if all requests have one size.
 
         Raises:
-            ConfigError: it is not a list of whole numbers with their shares.
+            ConfigError: it is not a list of numbers of pairs and their shares.
         """
         if value is None:
             return None
         rows = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
-        if not rows or not all(map(_is_row, rows)):
+        if not (rows and all(map(_is_row, rows)) and sum(row[1] for row in rows) < math.inf):
             raise ConfigError(
-                f"load.sizes must be a list of [pairs, share], got {value!r}: give for example "
-                "load.sizes=[[10,0.5],[100,0.5]]"
+                f"load.sizes must be a list of [pairs, share], with 1 to {MAX_PAIRS} pairs and a "
+                f"share above 0, got {value!r}: give for example load.sizes=[[10,0.5],[100,0.5]]"
             )
         total = sum(float(share) for _, share in rows)
         return cls(tuple(int(n) for n, _ in rows), tuple(float(s) / total for _, s in rows))
@@ -50,4 +52,4 @@ def _is_row(row: Any) -> bool:
         return False
     pairs, share = row
     numbers = not any(isinstance(x, bool) or not isinstance(x, int | float) for x in row)
-    return numbers and pairs >= 1 and int(pairs) == pairs and 0 < share < float("inf")
+    return numbers and 1 <= pairs <= MAX_PAIRS and int(pairs) == pairs and 0 < share < math.inf

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from crossbench.backends.base import Backend, Deployment
 from crossbench.backends.noop import NoopBackend
@@ -50,7 +50,9 @@ def deployment(model: ModelFolder, cache_dir: Path, quant: Quant = Quant.FP32) -
     return Deployment(model, quant, "cpu", 2, cache_dir)
 
 
-def noop(model: ModelFolder, us_per_pair: float = 0.0, kind: str = "sleep") -> NoopBackend:
+def noop(
+    model: ModelFolder, us_per_pair: float = 0.0, kind: Literal["sleep", "busy"] = "sleep"
+) -> NoopBackend:
     return NoopBackend("noop", deployment(model, Path()), us_per_pair, kind)
 
 

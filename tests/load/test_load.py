@@ -202,11 +202,24 @@ def test_names_of_old_results_without_load_labels() -> None:
         ("load.models=tall", "load.models must be null, all or a list of names, got 'tall'"),
         ("load.labels=concurrency", "load.labels must be a list of texts, got 'concurrency'"),
         ("+load.rate=3", "does not take"),
+        ("load.sizes=10", "load.sizes must be a list of .pairs, share.*, got 10: give for example"),
+        ("load=constant load.rate=null", "load.rate must be a number, got None"),
+        ("load=constant load.rate=-1", "load.rate must be a positive number .* give for example"),
+        ("load=constant load.max_in_flight=0", "load.max_in_flight must be .* got 0: give"),
+        ("load=constant load.max_in_flight=1.5", "load.max_in_flight must be a whole number or"),
+        ("load=offline load.max_in_flight=1000000", "from 1 to 100000, got 1000000: give"),
+        ("load=gamma load.cv=many", "load.cv must be a number, got 'many'"),
+        ("load=ramp load.of=speed", "load.of must be concurrency or rate, got 'speed'"),
+        ("load=ramp load.levels=[a]", "load.levels must be a list of numbers, got .'a'."),
+        ("load=trace", "load=trace needs a file: give load.path=FILE"),
+        ("load=trace load.path=/nowhere", "load.path=/nowhere cannot be read .*: check the path"),
+        ("load=trace load.path=/nowhere load.speed=0", "load.speed must be a positive number"),
+        ("backend.service_kind=nap", "backend.service_kind must be sleep or busy, got 'nap'"),
     ],
 )
 def test_an_invalid_load_is_rejected_before_a_model_is_loaded(override: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        check_config(config_of("backend=noop", override))
+        check_config(config_of("backend=noop", *override.split()))
 
 
 def test_the_model_order_uses_the_servers_models() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,9 @@ def test_a_schedule_is_the_same_for_a_seed_and_survives_its_file(tmp_path: Path)
     [
         (0.0, 0.0, r"load\.rate must be a positive number"),
         (float("nan"), 0.0, r"load\.rate must be a positive number"),
-        (1.0, -1.0, r"load\.cv must be 0 or more"),
-        (1e9, 0.0, "give a lower rate"),
+        (1.0, -1.0, r"load\.cv must be from 0 to 10, got -1"),
+        (1.0, 1e6, r"load\.cv must be from 0 to 10, got 1000000"),
+        (1e9, 0.0, r"needs 6e\+10 requests .* give a lower rate"),
     ],
 )
 def test_an_impossible_schedule_is_refused(rate: float, cv: float, message: str) -> None:
@@ -71,7 +73,19 @@ def test_sizes_follow_their_shares() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [[], "10", [10, 0.5], [[0, 1]], [[1.5, 1]], [[10, 0]], [[True, 1]]]
+    "value",
+    [
+        [],
+        "10",
+        [10, 0.5],
+        [[0, 1]],
+        [[1.5, 1]],
+        [[10, 0]],
+        [[True, 1]],
+        [[10, math.nan]],
+        [[10**12, 1]],
+        [[1, 1e308]] * 2,
+    ],
 )
 def test_invalid_sizes_are_refused(value: object) -> None:
     with pytest.raises(ConfigError, match=r"load\.sizes must be a list of \[pairs, share\]"):
@@ -97,13 +111,32 @@ def test_the_records_of_a_cell_become_a_trace(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no column arrival_s"),
-        ("arrival_s\n", "holds no request"),
+        ("", "first line of .* must name the columns, with arrival_s once: a trace is CSV"),
+        ("1,2\n2,3\n", "must name the columns, with arrival_s once"),
+        ("arrival_s,arrival_s\n1,2\n", "must name the columns, with arrival_s once"),
+        ("arrival_s;pairs\n1;2\n", "must name the columns, with arrival_s once"),
+        ("arrival_s\n", "has no request"),
         ("arrival_s\n1\nx\n", "line 3: arrival_s is 'x', not a number"),
-        ("arrival_s,pairs\n1,2\n2,\n", "line 3: pairs is missing"),
-        ("arrival_s,pairs\n1,0\n", "line 2: pairs is 0"),
+        ("arrival_s\n1_0\n", "line 2: arrival_s is '1_0', not a number"),
+        ("arrival_s\n2024-01-01T00:00:00\n", "line 2: arrival_s is '2024-01-01T00:00:00', not a"),
+        ("arrival_s\n1700000000000\n", r"line 2: arrival_s is '1700000000000', .* up to 1e\+12"),
+        ("arrival_s\n-1e400\n", "line 2: arrival_s is '-1e400', not a number"),
+        ("arrival_s\n" + "9" * 5000, "line 2: arrival_s is '9{59}, not a number"),
+        ("arrival_s\n" + "9" * 200_000, "line 2 is not CSV"),
+        ("pairs,arrival_s\n1\n", "line 2 has no arrival_s"),
+        ("arrival_s\n1,5\n", "line 2 has 2 values, but the first line has 1"),
+        ('arrival_s\n"1\n2\n', "is not CSV"),
+        ("arrival_s,pairs\n1,2\n2,\n", "line 3: some lines have pairs and others do not"),
+        ("arrival_s,pairs\n1,\n2,4\n", "line 3: some lines have pairs and others do not"),
+        ("arrival_s,pairs\n1,0\n", "line 2: pairs is 0, but a request has"),
+        ("arrival_s,pairs\n1,1.5\n", "line 2: pairs is 1.5, but a request has"),
         ("arrival_s\nnan\n", "line 2: arrival_s is 'nan'"),
         ('{"arrival_s": 1}\n{"x"\n', "line 2 is not JSON"),
+        ('{"arrival_s": 1}\n5\n', "line 2 is not a JSON object"),
+        ('{"arrival_s": {"s": 1}}\n', "line 1: arrival_s is {'s': 1}, not a number"),
+        ('{"arrival_s": true}\n', "line 1: arrival_s is True, not a number"),
+        ('{"time": 1}\n', "line 1 has no arrival_s"),
+        ('{"arrival_s": ' + "[" * 100_000, "line 1 is not JSON"),
     ],
 )
 def test_a_broken_trace_is_refused_with_its_line(text: str, message: str, tmp_path: Path) -> None:
@@ -111,6 +144,31 @@ def test_a_broken_trace_is_refused_with_its_line(text: str, message: str, tmp_pa
     file.write_text(text, "utf-8")
     with pytest.raises(ConfigError, match=message):
         read_trace(file)
+
+
+def test_a_trace_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Is a directory.: check the path"):
+        read_trace(tmp_path)
+    with pytest.raises(ConfigError, match="No such file or directory.: check the path"):
+        read_trace(tmp_path / "nowhere")
+    file = tmp_path / "trace"
+    file.write_text("arrival_s\n1\n", "utf-16")
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
+        read_trace(file)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffarrival_s,pairs\r\n-3,4\r\n-2.5,5\r\n",
+        'pairs, arrival_s, note\n5, 9.5, "a, b"\n\n4, 9\n',
+        '\ufeff{"arrival_s": "1", "pairs": 4, "note": "a\u2028b"}\r\n\r\n{"arrival_s": 1.5, "pairs": 5}',
+    ],
+)
+def test_forms_of_a_trace_that_can_be_read(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "trace"
+    file.write_bytes(text.encode())
+    assert list(read_trace(file)) == [(0.0, 4), (0.5, 5)]
 
 
 def over_saturated(
@@ -160,7 +218,8 @@ def test_a_ramp_has_equal_steps_over_the_time_of_the_cell() -> None:
 @pytest.mark.parametrize(
     ("of", "levels", "message"),
     [
-        ("speed", [1], "load.of must be one of rate, concurrency"),
+        ("rate", [math.inf], "load.levels must be positive numbers"),
+        ("concurrency", [1e9], "load.levels must be whole numbers up to 100000"),
         ("rate", [], "load.levels must be positive numbers"),
         ("concurrency", [1.5], "load.levels must be whole numbers"),
     ],

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Literal
 
 import grpc
 import pytest
@@ -294,7 +295,9 @@ def test_metrics_count_batches_and_can_be_reset(seeded_model: ModelFolder) -> No
 
 
 @pytest.mark.parametrize("kind", ["sleep", "busy"])
-def test_noop_is_a_server_of_known_speed(kind: str, seeded_model: ModelFolder) -> None:
+def test_noop_is_a_server_of_known_speed(
+    kind: Literal["sleep", "busy"], seeded_model: ModelFolder
+) -> None:
     """It is never faster than its setting, and on any machine at least half as fast."""
     pairs, us_per_pair = 50, 4000.0
 
