@@ -147,9 +147,9 @@ def test_a_broken_trace_is_refused_with_its_line(text: str, message: str, tmp_pa
 
 
 def test_a_trace_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Is a directory.: check the path"):
+    with pytest.raises(ConfigError, match=r"Is a directory\): check the path"):
         read_trace(tmp_path)
-    with pytest.raises(ConfigError, match="No such file or directory.: check the path"):
+    with pytest.raises(ConfigError, match=r"No such file or directory\): check the path"):
         read_trace(tmp_path / "nowhere")
     file = tmp_path / "trace"
     file.write_text("arrival_s\n1\n", "utf-16")
@@ -162,7 +162,8 @@ def test_a_trace_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     [
         "\ufeffarrival_s,pairs\r\n-3,4\r\n-2.5,5\r\n",
         'pairs, arrival_s, note\n5, 9.5, "a, b"\n\n4, 9\n',
-        '\ufeff{"arrival_s": "1", "pairs": 4, "note": "a\u2028b"}\r\n\r\n{"arrival_s": 1.5, "pairs": 5}',
+        '\ufeff{"arrival_s": "1", "pairs": 4, "note": "a\u2028b"}\r\n\r\n'
+        '{"arrival_s": 1.5, "pairs": 5}',
     ],
 )
 def test_forms_of_a_trace_that_can_be_read(text: str, tmp_path: Path) -> None:
