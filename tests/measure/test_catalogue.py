@@ -86,7 +86,8 @@ def lists() -> list[ScoredList]:
 
 
 def test_all_computed_metrics_are_in_the_catalogue() -> None:
-    info = pb.ServerInfo(models=[pb.ModelInfo(model_mb=1.0)])
+    startup = pb.Startup(rss_load_peak_mb=1.0)
+    info = pb.ServerInfo(models=[pb.ModelInfo(model_mb=1.0)], startup=startup)
     after = pb.Metrics(
         batches=2, batch_pairs=8, batch_tokens=80, tokens_computed=100, device_memory_peak_mb=1.0
     )

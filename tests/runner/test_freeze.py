@@ -27,7 +27,7 @@ FROZEN_S = 1.0
 CELL = (
     "backend=noop", "backend.service_us_per_pair=2000", "target=process", "quality=none",
     "tracker=none", "dataset.queries=4", "dataset.passages_per_query=40", "warmup_requests=4",
-    "batch=2", "stop=fixed", "max_seconds=4",
+    "batch=2", "stop=fixed", "max_seconds=4", "warmup_max_seconds=1",
 )  # fmt: skip
 
 
