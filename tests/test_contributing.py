@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from crossbench.load.schedule import SCHEDULE_FILE
 from crossbench.models.folder import ModelFolder
 from crossbench.results import RunResult, load_cell
 from crossbench.types import RequestRecord
@@ -74,13 +75,14 @@ def example_load(
 def test_the_example_load_follows_its_schedule(
     example_load: tuple[Path, RunResult, list[RequestRecord]],
 ) -> None:
-    _, result, records = example_load
+    cell, result, records = example_load
     assert result.status == "finished", result.error
-    assert result.metrics["requests/ok"] == 50  # 50 requests/s for one second
-    assert [record.due_s for record in sorted(records, key=lambda r: r.index)] == [
-        number / 50 for number in range(50)
-    ]
+    assert result.metrics["requests/ok"] == 50  # five requests ten times in one second
+    assert sorted(record.due_s for record in records) == pytest.approx(
+        [number // 5 * 0.1 for number in range(50)]
+    )
     assert all(record.sent_s >= record.due_s for record in records)
+    assert (cell / SCHEDULE_FILE).is_file()
 
 
 def test_a_cell_of_the_example_load_is_not_named_after_a_concurrency(
@@ -89,4 +91,4 @@ def test_a_cell_of_the_example_load_is_not_named_after_a_concurrency(
     cell, result, _ = example_load
     assert result.config.value("concurrency") == 1
     text = (cell / "report.md").read_text("utf-8")
-    assert text.splitlines()[0] == "# noop fp32 batch=4 constant rate=50"
+    assert text.splitlines()[0] == "# noop fp32 batch=4 bursts size=5 period_s=0.1"

@@ -55,7 +55,7 @@ class Ramp:
     @property
     def steps(self) -> tuple[Step, ...]:
         """When each level begins and ends, in seconds since the start of the measurement."""
-        length_s = self.context.stop.max_seconds / len(self.levels)
+        length_s = self.context.limits.max_seconds / len(self.levels)
         return tuple(
             Step(f"{self.of}={level:g}", number * length_s, (number + 1) * length_s)
             for number, level in enumerate(self.levels)
@@ -66,30 +66,26 @@ class Ramp:
             await follow(self.schedule, sender, self.max_in_flight)
             return
         async with asyncio.TaskGroup() as group:
-            users = 0
-            for step, level in zip(self.steps, map(int, self.levels), strict=True):
-                if not await sender.wait_until(step.start_s):
-                    break
-                for user in range(users, level):
-                    group.create_task(self._user(sender, user))
-                users = max(users, level)
+            for number in range(int(max(self.levels))):
+                group.create_task(self._user(sender, number))
 
     async def _user(self, sender: Sender, number: int) -> None:
         """Send one request after the other in every step that has more users than `number`."""
+        levels = zip(self.steps, self.levels, strict=True)
+        mine = [step for step, level in levels if number < level]
         while sender.may_send():
             now_s = sender.now_s()
-            step = next((i for i, step in enumerate(self.steps) if now_s < step.end_s), None)
-            if step is None:
+            if (step := next((step for step in mine if now_s < step.end_s), None)) is None:
                 return
-            if number < self.levels[step]:
+            if now_s >= step.start_s:
                 await sender.send(now_s)
-            elif not await sender.wait_until(self.steps[step].end_s):
+            elif not await sender.wait_until(step.start_s):
                 return
 
     def _schedule(self) -> Schedule | None:
         if self.of != "rate":
             return None
-        rng, most = np.random.default_rng(self.context.seed), self.context.stop.requests
+        rng, most = np.random.default_rng(self.context.seed), self.context.limits.requests
         parts = [
             step.start_s + arrivals(level, 1.0, step.end_s - step.start_s, most, rng)
             for step, level in zip(self.steps, self.levels, strict=True)

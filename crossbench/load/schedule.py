@@ -59,9 +59,11 @@ class _Due:
 
 
 def arrivals(
-    rate: float, cv: float, seconds: float, most: int, rng: np.random.Generator
+    rate: float, cv: float, seconds: float, most: int | None, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Due times of at most `most` requests at `rate` requests/s before `seconds`, float64 (n,).
+    """Return due times before `seconds` of at most `most` requests (None: no limit), float64 (n,).
+
+    Requests are due at `rate` per second.
 
     The times between requests are independent and follow a gamma distribution with coefficient of
     variation `cv`: 0 is a constant rate, 1 a Poisson process, and above 1 requests come in bursts.
@@ -80,12 +82,13 @@ def arrivals(
             f"load.cv must be from 0 to {MAX_CV}, got {cv}: 0 is a constant rate, 1 is "
             "load=poisson, and 2 has clear bursts"
         )
-    expected = min(rate * seconds, most)
+    expected = rate * seconds if most is None else min(rate * seconds, most)
     if expected > MAX_REQUESTS:
         raise ConfigError(
             f"the load needs {expected:.3g} requests ({rate:g} per second for {seconds:g} s), more "
             f"than {MAX_REQUESTS}: give a lower rate, or requests=N"
         )
+    most = MAX_REQUESTS if most is None else most
     if cv == 0:
         due_s = np.arange(int(np.ceil(expected))) / rate
         return due_s[due_s < seconds]

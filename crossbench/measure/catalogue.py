@@ -178,8 +178,8 @@ CORRELATION = {
 }  # fmt: skip
 
 METRICS: tuple[Metric, ...] = (
-    PAIRS_PER_S,
-    TEXTS_PER_S,
+    *with_interval(PAIRS_PER_S),
+    *with_interval(TEXTS_PER_S),
     _rate("requests", "Successful requests per second, by the same method.", View.CELL_SUMMARY),
     TOKENS_PER_S,
     *SPAN_RATES,

@@ -7,8 +7,8 @@ an interval get one that is too narrow: `python -m benchmarks.statistics` prints
 these intervals are about *this run*: how much another run of the same configuration would differ,
 only repeats can show.
 
-Importing SciPy's special functions takes a tenth of a second: the functions import them when they
-are first called.
+Importing SciPy's special functions takes a tenth of a second. The functions import them when they
+are first called, `load_special_functions` in advance.
 """
 
 from __future__ import annotations
@@ -45,10 +45,25 @@ def t_95(degrees: float) -> float:
     return float(stdtrit(degrees, 0.5 + CONFIDENCE / 2))
 
 
-def mean_interval(values: Sequence[float] | Float64Array) -> Interval | None:
+def load_special_functions() -> None:
+    """Import what the intervals need, so that the first one during a measurement is not slow."""
+    t_95(1)
+
+
+def half_width(interval: Interval | None) -> float | None:
+    """Return half the width of an interval as a share of its middle; None if there is none."""
+    if interval is None:
+        return None
+    middle = abs(interval.high + interval.low) / 2
+    return (interval.high - interval.low) / 2 / middle if middle else None
+
+
+def mean_interval(
+    values: Sequence[float] | Float64Array, min_effective: float = MIN_EFFECTIVE
+) -> Interval | None:
     """Return the interval of the mean of the values of consecutive windows.
 
-    Returns None if they are worth fewer than five independent windows, or if one is NaN
+    Returns None if they are worth fewer than `min_effective` independent windows, or if one is NaN
     or infinite.
 
     The windows are taken as an AR(1) process. The lag-1 autocorrelation is corrected for its bias
@@ -57,7 +72,7 @@ def mean_interval(values: Sequence[float] | Float64Array) -> Interval | None:
     Student's t gives the interval. `python -m benchmarks.statistics` prints its coverage.
     """
     n = len(values)
-    if n < MIN_EFFECTIVE:
+    if n < min_effective:
         return None
     array = np.asarray(values, dtype=float)
     if not np.isfinite(array).all():
@@ -69,7 +84,7 @@ def mean_interval(values: Sequence[float] | Float64Array) -> Interval | None:
     lag_1 = float(centred[:-1] @ centred[1:]) / squares
     lag_1 = min((n * lag_1 + 1) / (n - 4), 0.995)
     error = math.sqrt(max(1 - lag_1**2, 0.02) / n)
-    if _effective(n, lag_1 + _DECIDING_ERRORS * error) < MIN_EFFECTIVE:
+    if _effective(n, lag_1 + _DECIDING_ERRORS * error) < min_effective:
         return None
     effective = _effective(n, lag_1 + _USED_ERRORS * error)
     variance = squares / n * effective / (effective - 1)

@@ -16,7 +16,7 @@ from crossbench.backends.noop import NoopBackend
 from crossbench.backends.pytorch import PyTorchBackend
 from crossbench.load.closed import ClosedLoop
 from crossbench.load.protocol import LoadContext
-from crossbench.load.sender import Stop
+from crossbench.load.stop import Limits
 from crossbench.measure.memory import PeakRss
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
@@ -62,8 +62,8 @@ def noop_of(variant: type[NoopT], model: ModelFolder) -> NoopT:
 
 
 def closed_loop(settings: CellSettings) -> ClosedLoop:
-    stop = Stop(settings.requests, settings.max_seconds)
-    context = LoadContext(settings.concurrency, settings.seed, stop)
+    limits = Limits(settings.requests, settings.max_seconds)
+    context = LoadContext(settings.concurrency, settings.seed, limits, settings.max_seconds)
     return ClosedLoop("closed", ["concurrency"], context)
 
 

@@ -17,7 +17,8 @@ from crossbench.load.labels import load_description, load_labels
 from crossbench.load.offline import Offline
 from crossbench.load.protocol import LoadContext
 from crossbench.load.requests import RequestOptions, Requests
-from crossbench.load.sender import UNREACHABLE, Sender, Stop
+from crossbench.load.sender import UNREACHABLE, Sender
+from crossbench.load.stop import Limits, LimitWatch
 from crossbench.models.folder import ModelFolder
 from crossbench.report.axes import full_label, label, varying
 from crossbench.runner.checks import check_config
@@ -43,12 +44,13 @@ class Slow(NoopBackend):
 
 def make_sender(
     client: InferenceClient,
-    stop: Stop,
+    limits: Limits,
     interrupted: asyncio.Event | None = None,
     on_record: Callable[[RequestRecord], None] = lambda record: None,
 ) -> Sender:
     interrupted = interrupted or asyncio.Event()
-    return Sender(client, Requests(LISTS, 1), 20.0, stop, interrupted, on_record=on_record)
+    watch = LimitWatch(limits)
+    return Sender(client, Requests(LISTS, 1), 20.0, watch, interrupted, on_record=on_record)
 
 
 async def send_at(sender: Sender, times_s: list[float]) -> None:
@@ -61,7 +63,7 @@ async def send_at(sender: Sender, times_s: list[float]) -> None:
 
 
 async def drive_slow(
-    model: ModelFolder, drive: Callable[[Sender], Any], stop: Stop
+    model: ModelFolder, drive: Callable[[Sender], Any], limits: Limits
 ) -> list[RequestRecord]:
     """Run `drive` with a server that takes SLOW_S per request and handles one at a time."""
     async with (
@@ -69,7 +71,7 @@ async def drive_slow(
         InferenceClient(address) as client,
     ):
         await client.ready(10)
-        sender = make_sender(client, stop)
+        sender = make_sender(client, limits)
         await drive(sender)
         return sorted(sender.records, key=lambda record: record.index)
 
@@ -84,7 +86,7 @@ def test_latency_counts_from_when_a_request_was_due(seeded_model: ModelFolder) -
             await asyncio.sleep(0.1)
             in_flight.create_task(sender.send(0.0))
 
-    records = asyncio.run(drive_slow(seeded_model, drive, Stop(100, 60)))
+    records = asyncio.run(drive_slow(seeded_model, drive, Limits(100, 60)))
     assert [record.due_s for record in records] == [0.0] * 4
     late = records[3]
     assert late.sent_s >= 0.1
@@ -95,7 +97,7 @@ def test_latency_counts_from_when_a_request_was_due(seeded_model: ModelFolder) -
 def test_an_open_loop_does_not_wait_for_replies(seeded_model: ModelFolder) -> None:
     times_s = [0.0, 0.02, 0.04, 0.06]
     records = asyncio.run(
-        drive_slow(seeded_model, lambda sender: send_at(sender, times_s), Stop(100, 60))
+        drive_slow(seeded_model, lambda sender: send_at(sender, times_s), Limits(100, 60))
     )
     assert [record.due_s for record in records] == times_s
     assert all(record.sent_s >= record.due_s for record in records)
@@ -105,17 +107,17 @@ def test_an_open_loop_does_not_wait_for_replies(seeded_model: ModelFolder) -> No
 
 
 @pytest.mark.parametrize(
-    ("stop", "sent"),
+    ("limits", "sent"),
     [
-        (Stop(2, 60), 2),
-        (Stop(100, 0.05), 3),  # the requests due in the first 50 ms
-        (Stop(100, 1e-9), 1),  # the first request may always be sent
+        (Limits(2, 60), 2),
+        (Limits(100, 0.05), 3),  # the requests due in the first 50 ms
+        (Limits(100, 1e-9), 1),  # the first request may always be sent
     ],
 )
-def test_an_open_loop_stops(stop: Stop, sent: int, seeded_model: ModelFolder) -> None:
+def test_an_open_loop_stops(limits: Limits, sent: int, seeded_model: ModelFolder) -> None:
     times_s = [0.0, 0.02, 0.04, 30.0, 31.0]
     started_s = time.monotonic()
-    records = asyncio.run(drive_slow(seeded_model, lambda sender: send_at(sender, times_s), stop))
+    records = asyncio.run(drive_slow(seeded_model, lambda sender: send_at(sender, times_s), limits))
     assert len(records) == sent
     assert (
         time.monotonic() - started_s < 20
@@ -124,9 +126,9 @@ def test_an_open_loop_stops(stop: Stop, sent: int, seeded_model: ModelFolder) ->
 
 def test_offline_requests_end_with_the_time_of_the_cell(seeded_model: ModelFolder) -> None:
     """All are due at the start, which does not allow the client to send them for ever."""
-    stop = Stop(100, 3 * SLOW_S)
-    load = Offline("offline", ["load"], LoadContext(1, 0, stop), 2)
-    records = asyncio.run(drive_slow(seeded_model, load.drive, stop))
+    limits = Limits(100, 3 * SLOW_S)
+    load = Offline("offline", ["load"], LoadContext(1, 0, limits, limits.max_seconds), 2)
+    records = asyncio.run(drive_slow(seeded_model, load.drive, limits))
     assert 2 <= len(records) <= 10
     assert {record.due_s for record in records} == {0.0}
 
@@ -138,7 +140,7 @@ def test_an_interruption_ends_a_wait(seeded_model: ModelFolder) -> None:
             serving([noop(seeded_model)]) as address,
             InferenceClient(address) as client,
         ):
-            sender = make_sender(client, Stop(100, 600), interrupted)
+            sender = make_sender(client, Limits(100, 600), interrupted)
             driving = asyncio.create_task(send_at(sender, [0.0, 500.0]))
             await until(lambda: sender.records)
             interrupted.set()
@@ -152,7 +154,7 @@ def test_an_interruption_ends_a_wait(seeded_model: ModelFolder) -> None:
 def test_an_unreachable_server_ends_every_load(loop: str) -> None:
     async def run() -> Sender:
         async with InferenceClient("127.0.0.1:9") as client:  # no server listens on this port
-            sender = make_sender(client, Stop(10**9, 600))
+            sender = make_sender(client, Limits(10**9, 600))
             if loop == "open":
                 await send_at(sender, [number / 5 for number in range(1000)])
             else:

@@ -13,10 +13,11 @@ from benchmarks.queues import open_queue
 from crossbench.load.closed import ClosedLoop
 from crossbench.load.offline import Offline
 from crossbench.load.open_loop import OpenLoop
-from crossbench.load.protocol import Load, LoadContext
+from crossbench.load.protocol import LoadContext
 from crossbench.load.ramp import Ramp
 from crossbench.load.requests import Requests
-from crossbench.load.sender import Sender, Stop
+from crossbench.load.sender import Sender
+from crossbench.load.stop import End, Limits, LimitWatch
 from crossbench.measure.statistics import steady_rate, summarise
 from crossbench.measure.steps import step_metrics
 from crossbench.serving.scheduler import DirectScheduler, DynamicScheduler, Scheduler
@@ -26,18 +27,24 @@ from tests.helpers.virtual_time import run_virtual
 
 LISTS = (QueryPassages("1", "which river", ("a",), ("one",)),)
 Service = Callable[[], float]
+Loaded = OpenLoop | ClosedLoop | Offline | Ramp
 DAY_S = 86400.0
 
 
-def drive(
-    load: Load, stop: Stop, service_s: Service, scheduler: Scheduler, workers: int = 1
-) -> Sender:
+def context(
+    requests: int, max_seconds: float = DAY_S, concurrency: int = 1, seed: int = 0
+) -> LoadContext:
+    return LoadContext(concurrency, seed, Limits(requests, max_seconds), max_seconds)
+
+
+def drive(load: Loaded, service_s: Service, scheduler: Scheduler, workers: int = 1) -> Sender:
     """Drive a load against a server in virtual time; return its sender, with the records."""
+    watch = LimitWatch(load.context.limits)
 
     async def main() -> Sender:
         async with VirtualServer(scheduler, service_s, workers) as server:
             requests = Requests(LISTS, 1)
-            sender = Sender(server, requests, DAY_S, stop, asyncio.Event())  # type: ignore[arg-type]
+            sender = Sender(server, requests, DAY_S, watch, asyncio.Event())  # type: ignore[arg-type]
             await load.drive(sender)
             return sender
 
@@ -88,37 +95,42 @@ def test_the_mean_waiting_time_is_that_of_queueing_theory(
     The mean over 12,000 requests still has a standard error of 5 % (M/M/1), so this seed is one of
     those within 3 %. 400,000 requests of the same schedule and the recursion do not need such luck.
     """
-    seed, stop = 0, Stop(12_000, DAY_S)
-    load = OpenLoop("poisson", [], LoadContext(1, seed, stop), 0.5, 1.0, None)
-    sender = drive(load, stop, make_service(seed + 1), scheduler)
+    seed = 0
+    load = OpenLoop("poisson", [], context(12_000), 0.5, 1.0, None)
+    sender = drive(load, make_service(seed + 1), scheduler)
     records = records_of(sender)
-    assert not sender.over_saturated
+    assert sender.end is not End.OVER_SATURATED
     assert [record.due_s for record in records] == load.schedule.due_s.tolist()
     assert [record.sent_s for record in records] == load.schedule.due_s.tolist()
     waited_s = np.array([record.queue_ms for record in records]) / 1e3
     assert waited_s == pytest.approx(waiting_s(load.schedule.due_s, make_service(seed + 1)))
     assert waited_s.mean() == pytest.approx(theory_s, rel=0.03)
-    long = OpenLoop("poisson", [], LoadContext(1, seed, Stop(400_000, 10 * DAY_S)), 0.5, 1.0, None)
+    long = OpenLoop("poisson", [], context(400_000, 10 * DAY_S), 0.5, 1.0, None)
     long_s = waiting_s(long.schedule.due_s, make_service(seed + 1))
     assert len(long_s) == 400_000
     assert long_s.mean() == pytest.approx(theory_s, rel=0.03)
 
 
 @pytest.mark.slow
-def test_the_mean_waiting_time_of_many_requests_through_the_driver() -> None:
-    """M/M/1 with enough requests for a standard error of 1.2 %, so that no seed must be chosen."""
-    stop = Stop(200_000, 10 * DAY_S)
-    load = OpenLoop("poisson", [], LoadContext(1, 2026, stop), 0.5, 1.0, None)
-    records = records_of(drive(load, stop, exponential(1.0)(2027), one_by_one()))
+@pytest.mark.parametrize(
+    ("make_service", "theory_s", "scheduler"),
+    [(exponential(1.0), 1.0, one_by_one()), (constant(1.0), 0.5, DirectScheduler("direct"))],
+    ids=["M/M/1", "M/D/1"],
+)
+def test_the_mean_waiting_time_of_many_requests_through_the_driver(
+    make_service: Callable[[int], Service], theory_s: float, scheduler: Scheduler
+) -> None:
+    """With enough requests (M/M/1: a standard error of 1.2 %) that no seed must be chosen."""
+    load = OpenLoop("poisson", [], context(200_000, 10 * DAY_S, seed=2026), 0.5, 1.0, None)
+    records = records_of(drive(load, make_service(2027), scheduler))
     assert len(records) == 200_000
     waited_s = np.array([record.queue_ms for record in records]) / 1e3
-    assert waited_s.mean() == pytest.approx(1.0, rel=0.03)
+    assert waited_s.mean() == pytest.approx(theory_s, rel=0.03)
 
 
 def test_four_workers_share_one_queue() -> None:
-    stop = Stop(2000, DAY_S)
-    load = OpenLoop("gamma", [], LoadContext(1, 3, stop), 3.0, 2.0, None)
-    records = records_of(drive(load, stop, exponential(1.0)(4), one_by_one(), workers=4))
+    load = OpenLoop("gamma", [], context(2000, seed=3), 3.0, 2.0, None)
+    records = records_of(drive(load, exponential(1.0)(4), one_by_one(), workers=4))
     expected = open_queue(load.schedule.due_s.tolist(), 4, exponential(1.0)(4))
     assert len(records) == 2000
     assert [r.received_s for r in records] == pytest.approx([r.received_s for r in expected])
@@ -126,9 +138,8 @@ def test_four_workers_share_one_queue() -> None:
 
 def test_a_closed_loop_keeps_the_worker_busy_and_four_requests_in_flight() -> None:
     """Four users and one worker that takes 0.1 s: 10 requests/s, and each takes 0.4 s."""
-    stop = Stop(400, DAY_S)
-    load = ClosedLoop("closed", [], LoadContext(4, 0, stop))
-    records = records_of(drive(load, stop, lambda: 0.1, one_by_one()))
+    load = ClosedLoop("closed", [], context(400, concurrency=4))
+    records = records_of(drive(load, lambda: 0.1, one_by_one()))
     assert [r.received_s for r in records] == pytest.approx([0.1 * n for n in range(1, 401)])
     metrics = summarise(records, Task.SCORE)
     assert metrics["throughput/span_pairs_per_s"] == pytest.approx(10.0)
@@ -139,9 +150,8 @@ def test_a_closed_loop_keeps_the_worker_busy_and_four_requests_in_flight() -> No
 
 
 def test_what_max_in_flight_holds_back_is_late_and_not_dropped() -> None:
-    stop = Stop(50, DAY_S)
-    load = Offline("offline", [], LoadContext(1, 0, stop), 3)
-    records = records_of(drive(load, stop, lambda: 1.0, one_by_one()))
+    load = Offline("offline", [], context(50), 3)
+    records = records_of(drive(load, lambda: 1.0, one_by_one()))
     assert [r.due_s for r in records] == [0.0] * 50
     # The fourth request is sent when the first is answered, and so on
     assert [r.sent_s for r in records] == pytest.approx([max(0.0, n - 2.0) for n in range(50)])
@@ -150,18 +160,16 @@ def test_what_max_in_flight_holds_back_is_late_and_not_dropped() -> None:
 
 @pytest.mark.parametrize("cv", [0.0, 1.0])
 def test_an_open_loop_above_capacity_ends_early_and_knows_what_was_sustained(cv: float) -> None:
-    stop = Stop(10_000, DAY_S)
-    load = OpenLoop("open", [], LoadContext(1, 0, stop), 1.5, cv, None)
-    sender = drive(load, stop, lambda: 1.0, one_by_one())
-    assert sender.over_saturated
+    load = OpenLoop("open", [], context(10_000), 1.5, cv, None)
+    sender = drive(load, lambda: 1.0, one_by_one())
+    assert sender.end is End.OVER_SATURATED
     assert len(sender.records) < 300
     assert steady_rate(sender.records) == pytest.approx(1.0, rel=0.05)
 
 
 def test_a_ramp_of_concurrency_changes_its_users_at_each_step() -> None:
-    stop = Stop(10_000, 30.0)
-    load = Ramp("ramp", [], LoadContext(1, 0, stop), "concurrency", [1, 3, 2], None)
-    records = records_of(drive(load, stop, lambda: 0.5, one_by_one()))
+    load = Ramp("ramp", [], context(10_000, 30.0), "concurrency", [1, 3, 2], None)
+    records = records_of(drive(load, lambda: 0.5, one_by_one()))
     p50_ms = [found["latency/p50_ms"] for found in step_metrics(load.steps, records, Task.SCORE)]
     assert p50_ms == pytest.approx([500.0, 1500.0, 1000.0])
     assert [r.received_s for r in records] == pytest.approx(

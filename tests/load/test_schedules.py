@@ -15,8 +15,8 @@ from crossbench.load.protocol import LoadContext
 from crossbench.load.ramp import Ramp
 from crossbench.load.saturation import SaturationWatch
 from crossbench.load.schedule import Schedule, arrivals
-from crossbench.load.sender import Stop
 from crossbench.load.sizes import Sizes
+from crossbench.load.stop import Limits
 from crossbench.load.trace import read_trace, trace_lines
 from crossbench.system.rows import load_rows
 from tests.helpers.records import record
@@ -189,7 +189,7 @@ def over_saturated(
 @pytest.mark.parametrize("cv", [0.0, 1.0, 3.0])
 def test_only_a_load_above_capacity_is_over_saturated(cv: float) -> None:
     """A burst of requests and a stall of the server also make a backlog, but not for long."""
-    loads = [arrivals(100.0, cv, 10.0, 10**6, np.random.default_rng(seed)) for seed in range(20)]
+    loads = [arrivals(100.0, cv, 10.0, None, np.random.default_rng(seed)) for seed in range(20)]
     assert sum(over_saturated(due_s, 0.020) for due_s in loads) == 20
     assert sum(over_saturated(due_s, 0.005) for due_s in loads) == 0
     assert sum(over_saturated(due_s, 0.005, stall_s=(3.0, 4.0)) for due_s in loads) == 0
@@ -201,7 +201,7 @@ def test_a_server_that_has_not_answered_yet_is_not_over_saturated() -> None:
 
 
 def test_a_ramp_has_equal_steps_over_the_time_of_the_cell() -> None:
-    context = LoadContext(1, 0, Stop(10_000, 8.0))
+    context = LoadContext(1, 0, Limits(10_000, 8.0), 8.0)
     ramp = Ramp("ramp", [], context, "rate", [10, 20], None)
     assert [(step.label, step.start_s, step.end_s) for step in ramp.steps] == [
         ("rate=10", 0.0, 4.0),
@@ -227,4 +227,4 @@ def test_a_ramp_has_equal_steps_over_the_time_of_the_cell() -> None:
 )
 def test_an_invalid_ramp_is_refused(of: str, levels: list[float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Ramp("ramp", [], LoadContext(1, 0, Stop(10, 1.0)), of, levels, None)
+        Ramp("ramp", [], LoadContext(1, 0, Limits(10, 1.0), 1.0), of, levels, None)

@@ -20,6 +20,7 @@ from crossbench.measure import catalogue
 from crossbench.measure.correlation import correlation_intervals, correlation_metrics
 from crossbench.measure.metric import Better, Kind, View
 from crossbench.measure.ranking import ScoredList, quality_metrics
+from crossbench.measure.rate_windows import throughput_interval
 from crossbench.measure.statistics import summarise, windows
 from crossbench.models.folder import ModelFolder
 from crossbench.report.columns import metric_text, text_with_unit
@@ -96,6 +97,9 @@ def test_all_computed_metrics_are_in_the_catalogue() -> None:
             *summarise(records(), task),
             *correlation_metrics(records()),
             *correlation_intervals(many_records()),
+            *throughput_interval(
+                many_records(), catalogue.throughput(task.unit), summarise(many_records(), task)
+            ),
             *quality_metrics(lists(), seed=0),
             *server_metrics(info, pb.Metrics(), after, 1.0, task),
         }

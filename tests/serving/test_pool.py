@@ -19,7 +19,8 @@ from crossbench.backends.noop import NoopBackend
 from crossbench.errors import ConfigError, WorkerDied
 from crossbench.load.closed import keep_in_flight
 from crossbench.load.requests import RequestOptions, Requests
-from crossbench.load.sender import Sender, Stop
+from crossbench.load.sender import Sender
+from crossbench.load.stop import Limits, LimitWatch
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.runner.compose import build_server
@@ -244,7 +245,8 @@ def test_several_models_in_one_server(cache_dir: Path, seeded_model: ModelFolder
                     names
                 )
                 requests = Requests([QueryPassages("1", "q", ("p",), (passage,))], 1)
-                sender = Sender(client, requests, 10.0, Stop(6, 10.0), asyncio.Event(), models)
+                watch = LimitWatch(Limits(6, 10.0))
+                sender = Sender(client, requests, 10.0, watch, asyncio.Event(), models)
                 await keep_in_flight(sender, 2)
                 by_index = sorted(sender.records, key=lambda record: record.index)
                 assert [record.truncated for record in by_index] == [1, 1, 0] * 2
