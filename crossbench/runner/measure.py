@@ -14,9 +14,11 @@ from crossbench.load.requests import Requests
 from crossbench.load.sender import Observer, Sender, Stop
 from crossbench.load.sizes import Sizes
 from crossbench.measure.correlation import correlation_metrics
+from crossbench.measure.harness import HarnessMeter
 from crossbench.measure.probes import CpuMeter
 from crossbench.measure.statistics import steady_rate, summarise
 from crossbench.results import Flag
+from crossbench.runner.audit import harness_meter
 from crossbench.runner.event_stream import EventStream, ProgressReporter
 from crossbench.runner.load import Traffic
 from crossbench.runner.result import CellData, Measured, server_metrics
@@ -72,9 +74,12 @@ async def measure(
     warmup_s = time.perf_counter() - warming_s
 
     events.stage("measuring")
+    harness = harness_meter(client, plan, events)
     stop = Stop(settings.requests, settings.max_seconds)
     measured = sender(requests, stop, ProgressReporter(events, stop), errors)
-    cut_short, reset_midway, metrics = await _drive(client, traffic.load, measured, info, task)
+    cut_short, reset_midway, metrics = await _drive(
+        client, traffic.load, measured, info, task, harness
+    )
     if interrupted.is_set():
         cut_short = cut_short or "interrupted"
     metrics["startup/warmup_s"] = warmup_s
@@ -87,7 +92,7 @@ async def measure(
         cut_short,
         reset_midway,
         non_finite,
-        flags_of(measured),
+        {**flags_of(measured), **harness.flags()},
         traffic.load.schedule if isinstance(traffic.load, HasSchedule) else None,
         traffic.load.steps if isinstance(traffic.load, HasSteps) else (),
     )
@@ -110,7 +115,12 @@ def flags_of(sender: Sender) -> dict[str, str]:
 
 
 async def _drive(
-    client: InferenceClient, load: Load, sender: Sender, info: pb.ServerInfo, task: Task
+    client: InferenceClient,
+    load: Load,
+    sender: Sender,
+    info: pb.ServerInfo,
+    task: Task,
+    harness: HarnessMeter,
 ) -> tuple[str, bool, dict[str, float]]:
     """Drive the load between two readings of the server's counters.
 
@@ -120,9 +130,10 @@ async def _drive(
     await client.reset_metrics()
     before = await client.metrics()
     compiled_before = compilation_count()
-    cpu, started_s = CpuMeter(), time.perf_counter()
-    await load.drive(sender)
-    wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
+    async with harness.watch(sender.records):
+        cpu, started_s = CpuMeter(), time.perf_counter()
+        await load.drive(sender)
+        wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
     compiled = compilation_count()
 
     cut_short, reset_midway = "", False
@@ -135,7 +146,7 @@ async def _drive(
         metrics |= server_metrics(info, before, after, wall_s, task)
         reset_midway = after.since_reset_s < wall_s
     # With target=inprocess, the server is included
-    metrics["harness/cores_used"] = cores_used
+    metrics |= {**harness.metrics(), "harness/cores_used": cores_used}
     if compiled is not None:  # worker processes are not counted
         metrics["compile/recompilations"] = float(compiled - (compiled_before or 0))
     return cut_short, reset_midway, metrics

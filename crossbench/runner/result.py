@@ -17,6 +17,7 @@ from crossbench.measure.statistics import windows
 from crossbench.measure.steps import Step
 from crossbench.quality.check import ServedScores
 from crossbench.results import Flag, RunResult, Status
+from crossbench.runner.targets import InProcess
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.info import computes_scores
 from crossbench.settings.cell_config import CellConfig
@@ -127,6 +128,7 @@ def to_result(
             *_server_warnings(differences, measured, dropped),
             *([] if error else _failure_warnings(measured)),
             *_load_warnings(measured),
+            *_audit_warnings(measured, plan),
         ],
         flags=measured.flags,
         steps=[asdict(step) for step in measured.steps],
@@ -198,6 +200,22 @@ def _load_warnings(measured: Measured) -> Iterator[str]:
         yield (
             f"The server stalled {counted(len(stalls), 'time')} (at most {stalls.max():.1f} s). It "
             "answered nothing while requests were in flight. Check what else ran on the machine"
+        )
+
+
+def _audit_warnings(measured: Measured, plan: CellPlan) -> Iterator[str]:
+    """Yield warnings about what limited the cell besides the server."""
+    if reason := measured.flags.get(Flag.DISTURBED):
+        yield (
+            f"Disturbed: {reason} The cell would be faster on its own: end the other work, and run "
+            "the cell again"
+        )
+    if reason := measured.flags.get(Flag.CLIENT_BOUND):
+        yield f"Client-bound: {reason} " + (
+            "The server uses this loop too: give target=process, or larger requests (batch)"
+            if plan.target.type is InProcess
+            else "The server may be able to answer more: give larger requests (batch), or fewer at "
+            "a time (concurrency)"
         )
 
 
