@@ -58,8 +58,8 @@ class CpuUse:
     def between(cls, first: CpuCounters, last: CpuCounters, cores: int) -> CpuUse | None:
         """Return the use between two readings, None if the machine's counters do not advance.
 
-        Sandboxes may hide these counters. The kernel counts the machine's time in ticks and that of a process more exactly, so the
-        difference may be slightly below 0 if nobody else runs. It is then 0.
+        Sandboxes may hide these counters. The kernel counts the machine's time in ticks and that
+        of a process exactly, so `others` may come out slightly below 0; it is then 0.
         """
         period_s = last.time_s - first.time_s
         busy_s, idle_s = last.busy_s - first.busy_s, last.idle_s - first.idle_s

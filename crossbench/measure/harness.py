@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import median
 
 from crossbench.measure.audit import flags_of
@@ -98,8 +99,7 @@ class HarnessMeter:
         self, readings: Sequence[_Reading], records: Sequence[RequestRecord]
     ) -> dict[str, str]:
         first, last = readings[0], readings[-1]
-        pairs = zip(readings, readings[1:], strict=False)
-        spans = [use for pair in pairs if (use := self._use(*pair))]
+        spans = [use for pair in pairwise(readings) if (use := self._use(*pair))]
         latencies_ms = [record.latency_ms for record in records if record.ok]
         return flags_of(
             spans,
@@ -119,9 +119,12 @@ class HarnessMeter:
             if len(recent) <= RECENT:
                 continue
             flags = self._flags(recent, self._records[-RECENT_REQUESTS:])
-            # A new process of the run counts as somebody else's until it is found
-            if not (flags and await asyncio.to_thread(self._cpu.find_processes)):
-                self._report(flags)
+            if flags:
+                # A new process of the run counts as somebody else's until it is found
+                found_new = await asyncio.to_thread(self._cpu.find_processes)
+                if found_new:
+                    continue
+            self._report(flags)
 
     async def _read(self) -> None:
         # In a thread, because the system's files take milliseconds on a machine with many cores
