@@ -92,7 +92,7 @@ class Board:
             case ServerConfigured():
                 self.settings = event.config
             case StageStarted():
-                self.stage = event.stage
+                self.stage, self.flags = event.stage, {}
             case ServerListens():
                 self.address, self.lost = event.address, False
             case ServerStops():
