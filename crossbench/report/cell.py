@@ -12,6 +12,7 @@ from crossbench.report import sections
 from crossbench.report.axes import flatten, label
 from crossbench.report.columns import requests_ok, text_with_unit
 from crossbench.report.drawing import Draw, draw
+from crossbench.report.ending import ending
 from crossbench.report.facts import MACHINE, MODEL, facts
 from crossbench.report.predecessor import predecessor_section
 from crossbench.report.ranking import cell_quality
@@ -38,6 +39,7 @@ def write_cell_report(folder: Path) -> Path:
     parts = [
         _head(result, records, metrics),
         _failure(result),
+        ending(result, records, metrics),
         sections.summary(records, metrics, unit),
         sections.steps(result, records),
         sections.latency(records, metrics, has_schedule=(folder / SCHEDULE_FILE).is_file()),

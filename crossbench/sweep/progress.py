@@ -50,7 +50,8 @@ class _Bar:
 
     def __init__(self, bar: Progress, task: TaskID, label: str, config: CellConfig) -> None:
         self._bar, self._task, self._label = bar, task, label
-        self._requests = config.value("requests")
+        requests = config.value("requests")
+        self._of = f"/{requests}" if requests else ""
         self._unit = config.task.unit
         self._flags: Mapping[str, str] = {}
         self._told: set[str] = set()
@@ -62,7 +63,7 @@ class _Bar:
 
     def advance(self, made: ProgressMade) -> None:
         # A flag takes the place of the counter, so that the line still fits
-        counter = ", ".join(self._flags) or f"{made.done}/{self._requests} req"
+        counter = ", ".join(self._flags) or f"{made.done}{self._of} req"
         status = f"{counter}, {made.pairs_per_s:,.1f} {self._unit}/s, p50 {made.p50_ms:,.1f} ms"
         self._bar.update(self._task, completed=made.share, status=status)
         self._bar.refresh()
