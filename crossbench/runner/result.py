@@ -20,6 +20,7 @@ from crossbench.measure.statistics import windows
 from crossbench.measure.steps import Step
 from crossbench.quality.check import ServedScores
 from crossbench.results import Flag, RunResult, Status
+from crossbench.runner.pinning import Cores
 from crossbench.runner.targets import InProcess
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.info import computes_scores
@@ -51,6 +52,7 @@ class Measured:
     schedule: Schedule | None  # when requests were due, if that was known beforehand
     steps: Sequence[Step]  # of a ramp
     served: ServedScores | None = None  # the scores for the quality check; None: nothing to check
+    cores: Cores | None = None  # of client and server, if each has its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ def to_result(
         cell_id=config.cell_id,
         error=error,
         metrics=metrics,
-        environment=environment(),
+        environment=environment() | _core_facts(measured.cores),
         series=windows(measured.records).series(plan.task) if not error else {},
         model=_model_facts(measured.info),
         dataset=_dataset_facts(data),
@@ -231,6 +233,13 @@ def _audit_warnings(measured: Measured, plan: CellPlan) -> Iterator[str]:
             else "The server may be able to answer more: give larger requests (batch), or fewer at "
             "a time (concurrency)"
         )
+
+
+def _core_facts(cores: Cores | None) -> dict[str, Any]:
+    """Return the logical CPUs of client and server for result.json, if each has its own."""
+    if cores is None:
+        return {}
+    return {"cores_client": list(cores.client), "cores_server": list(cores.server)}
 
 
 def _model_facts(info: pb.ServerInfo) -> dict[str, Any]:
