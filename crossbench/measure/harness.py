@@ -45,10 +45,12 @@ class HarnessMeter:
         parent_pid: int | None,
         report: ReportFlags = lambda flags: None,
         server_cpu_s: CpuSeconds | None = None,
+        frequency: FrequencyRange | None = None,
     ) -> None:
         self._cpu = CpuLoad(parent_pid or os.getpid())
         self._report, self._server_cpu_s = report, server_cpu_s
-        self._loop, self._pauses, self._frequency = LoopMonitor(), Pauses(), FrequencyRange()
+        self._loop, self._pauses = LoopMonitor(), Pauses()
+        self._frequency = frequency or FrequencyRange()
         self._readings: list[_Reading] = []
         self._records: Sequence[RequestRecord] = ()
 

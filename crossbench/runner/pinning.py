@@ -58,6 +58,17 @@ def own_cores() -> list[list[int]]:
     return list(cores.values())
 
 
+def cpu_list(cpus: Sequence[int]) -> str:
+    """Write ascending CPU numbers as Linux does: `0-3,8`."""
+    ranges: list[list[int]] = []
+    for cpu in cpus:
+        if ranges and cpu == ranges[-1][-1] + 1:
+            ranges[-1] = [ranges[-1][0], cpu]
+        else:
+            ranges.append([cpu])
+    return ",".join("-".join(map(str, ends)) for ends in ranges)
+
+
 @contextlib.contextmanager
 def children_on(cpus: Collection[int]) -> Iterator[None]:
     """Start child processes on these CPUs while the context is entered, from this thread only."""

@@ -20,7 +20,7 @@ from crossbench.measure.statistics import windows
 from crossbench.measure.steps import Step
 from crossbench.quality.check import ServedScores
 from crossbench.results import Flag, RunResult, Status
-from crossbench.runner.pinning import Cores
+from crossbench.runner.pinning import Cores, cpu_list
 from crossbench.runner.targets import InProcess
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.info import computes_scores
@@ -239,7 +239,7 @@ def _core_facts(cores: Cores | None) -> dict[str, Any]:
     """Return the logical CPUs of client and server for result.json, if each has its own."""
     if cores is None:
         return {}
-    return {"cores_client": list(cores.client), "cores_server": list(cores.server)}
+    return {"cores_client": cpu_list(cores.client), "cores_server": cpu_list(cores.server)}
 
 
 def _model_facts(info: pb.ServerInfo) -> dict[str, Any]:
