@@ -31,8 +31,10 @@ class BusyCores:
         self._loops: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
+        """Start the processes, unless they run already."""
         command = [sys.executable, "-c", "while True: pass"]
-        self._loops = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)]
+        if not self._loops:
+            self._loops = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)]
 
     def stop(self) -> None:
         for loop in self._loops:
