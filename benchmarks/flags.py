@@ -32,6 +32,7 @@ from crossbench.settings.places import outputs_dir
 from crossbench.wording import number, percent
 
 BACKENDS = ("noop", "onnx")
+FLAGS = (Flag.DISTURBED, Flag.CLIENT_BOUND)
 BUSY_LOOPS = 2
 # Others use less of a quiet machine during a cell, its start included. This is the share of one
 # core above which a cell is not counted as quiet.
@@ -99,20 +100,18 @@ def table(cells: Sequence[Cell]) -> str:
         ):
             if group:
                 rows.append((backend, kind, str(len(group)), *_rates(group), *_ranges(group)))
-    headings = ("backend", "cells", "n", *Flag, "others (cores)", "steal (%)", "pairs/s")
+    headings = ("backend", "cells", "n", *FLAGS, "others (cores)", "steal (%)", "pairs/s")
     return markdown_table(headings, rows, "llr" + "r" * (len(headings) - 3))
 
 
 def _rates(group: Sequence[Cell]) -> list[str]:
-    return [percent(sum(flag in c.result.flags for c in group) / len(group), 1) for flag in Flag]
+    return [percent(sum(flag in c.result.flags for c in group) / len(group), 1) for flag in FLAGS]
 
 
 def _ranges(group: Sequence[Cell]) -> list[str]:
     """Return the medians and ranges of the columns after the flags."""
-    names = ("harness/cores_used_by_others", "harness/cpu_steal", catalogue.PAIRS_PER_S.name)
-    metrics = [catalogue.BY_NAME[name] for name in names]
     texts = []
-    for metric in metrics:
+    for metric in (catalogue.CORES_USED_BY_OTHERS, catalogue.CPU_STEAL, catalogue.PAIRS_PER_S):
         values = [c.result.metrics[metric.name] for c in group if metric.name in c.result.metrics]
         texts.append(
             f"{metric.text(median(values))} ({metric.text(min(values))} to "
