@@ -1,8 +1,10 @@
-"""A real cell beside busy loops, in a terminal of 80 columns."""
+"""A real cell beside busy loops, in a terminal of 80 columns; whose processes are the run's."""
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import io
 import os
 import pty
 import re
@@ -10,11 +12,20 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
+from crossbench.measure.harness import HarnessMeter
+from crossbench.measure.probes import CpuMeter
+from crossbench.models.folder import ModelFolder
 from crossbench.results import Flag, Status, load_result
+from crossbench.runner.audit import harness_meter
+from crossbench.runner.event_stream import EventStream
+from crossbench.serving.client import InferenceClient
 from crossbench.tracking.mlflow_format import cell_tags
 from tests.helpers.commands import the_sweep
+from tests.helpers.plans import plan_of
+from tests.helpers.serving import noop, serving
 
 COLUMNS = 80
 CELL = (
@@ -94,3 +105,30 @@ def test_a_disturbed_cell_says_so(tmp_path: Path, environment: dict[str, str]) -
     bars = [line for line in lines if progress.search(line)]
     assert bars
     assert max(map(len, bars)) <= COLUMNS
+
+
+def test_a_server_on_this_machine_that_ran_before_does_not_disturb_its_cell(
+    seeded_model: ModelFolder, tmp_path: Path
+) -> None:
+    """This process has the server and works; the run is a process that does nothing."""
+    plan = plan_of("target=remote", "server=remote", "server.address=here:1", cache_dir=tmp_path)
+
+    async def others(run: int) -> tuple[float, float, float]:
+        """Return the cores used by others with and without the audit of the server, and by us."""
+        async with serving([noop(seeded_model)]) as address, InferenceClient(address) as client:
+            audited = harness_meter(client, plan, EventStream(io.StringIO(), run))
+            plain, cpu = HarnessMeter(run), CpuMeter()
+            async with plain.watch([]), audited.watch([]):
+                cpu.start()
+                end_s = time.perf_counter() + 0.7
+                while time.perf_counter() < end_s:
+                    sum(range(1000))
+                own = cpu.cores_used()
+        found = (meter.metrics()["harness/cores_used_by_others"] for meter in (audited, plain))
+        return (*found, own)
+
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as run:
+        audited, plain, own = asyncio.run(others(run.pid))
+        run.kill()
+    assert own > 0.3  # on a busy machine, this process gets only a part of a core
+    assert plain - audited > 0.7 * own
