@@ -87,6 +87,16 @@ class WindowMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class FlagsChanged:
+    """Other flags than before would describe the last seconds of the measurement.
+
+    `flags` maps each `results.Flag` to its reason; it is empty if they need none.
+    """
+
+    flags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class CellEnded:
     """A cell has ended, with a status of `results.Status` and its metrics."""
 
@@ -126,6 +136,7 @@ Event: TypeAlias = (
     | ServerStops
     | ProgressMade
     | WindowMeasured
+    | FlagsChanged
     | CellEnded
     | RunEnded
     | DashboardListens

@@ -64,6 +64,8 @@ class Flag(StrEnum):
     """Something that limits what a finished cell's numbers say."""
 
     OVER_SATURATED = "over-saturated"  # requests were due faster than the server could answer
+    CLIENT_BOUND = "client-bound"  # the client was busy, so its own speed was measured
+    DISTURBED = "disturbed"  # other work on the machine slowed the cell down
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from crossbench.events import (
     CellStarted,
     DashboardListens,
     DashboardRefused,
+    FlagsChanged,
     ProgressMade,
     Recorded,
     RunEnded,
@@ -64,6 +65,7 @@ class Board:
         self.ended = ""
         self.settings: Mapping[str, str] = {}
         self.progress: ProgressMade | None = None
+        self.flags: Mapping[str, str] = {}  # of the last seconds of the running cell
         self.client_failed: Counter[str] = Counter()
         self.samples: deque[Sample] = deque(maxlen=HISTORY)
         self.windows: deque[ClientWindow] = deque(maxlen=HISTORY)
@@ -90,7 +92,7 @@ class Board:
             case ServerConfigured():
                 self.settings = event.config
             case StageStarted():
-                self.stage = event.stage
+                self.stage, self.flags = event.stage, {}
             case ServerListens():
                 self.address, self.lost = event.address, False
             case ServerStops():
@@ -99,6 +101,8 @@ class Board:
                 self.progress = event
             case WindowMeasured():
                 self._add_window(event, time_s)
+            case FlagsChanged():
+                self.flags = event.flags
             case RunEnded():
                 self.ended, self.address = event.message, None
             case CellStarted() | CellEnded() | DashboardListens() | DashboardRefused():
@@ -111,7 +115,7 @@ class Board:
         self.cells_planned = max(self.cells_planned, number + 1)
         self.current, self.stage, self.address = number, "starting", None
         self.settings = event.config
-        self.progress = None
+        self.progress, self.flags = None, {}
         self.client_failed.clear()
         self.cell_starts.append((time_s, f"cell {number + 1}"))
 
@@ -119,7 +123,7 @@ class Board:
         row.status, row.error = event.status, event.error
         row.figures, row.ended_s = event.metrics, time_s
         if self.current == row.number:
-            self.current, self.stage, self.address = None, "", None
+            self.current, self.stage, self.address, self.flags = None, "", None, {}
 
     def _add_window(self, event: WindowMeasured, time_s: float) -> None:
         self.client_failed.update(event.failed)

@@ -93,7 +93,8 @@ def status_text(board: Board) -> str:
         if board.address:
             return f"connecting to {board.address}"
         return "waiting for the next cell" if board.cells else "waiting for the server"
-    return cell + status
+    flags = "; ".join(f"{flag}: {reason}" for flag, reason in board.flags.items())
+    return f"{cell}{status}; {flags}" if flags else cell + status
 
 
 def subtitle(board: Board) -> str:

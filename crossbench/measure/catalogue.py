@@ -128,6 +128,17 @@ STALLS = Metric(
     "median service times.", (View.CELL_WORK,), kind=COUNT,
 )  # fmt: skip
 
+CORES_USED_BY_OTHERS = Metric(
+    "harness/cores_used_by_others", "CPU cores used by other processes", "", LOWER,
+    "CPU seconds per second of processes that do not belong to the run, on the cores that "
+    "the run may use.", (View.CELL_HARNESS,),
+)  # fmt: skip
+CPU_STEAL = Metric(
+    "harness/cpu_steal", "stolen CPU time", "%", LOWER,
+    "Share of the wanted CPU time that the hypervisor gave to others.",
+    (View.CELL_HARNESS,), kind=SHARE,
+)  # fmt: skip
+
 MAX_ABS_DIFF = Metric(
     "quality/max_abs_diff", "largest score difference", "", LOWER,
     "Largest absolute difference between a score and the fp32 reference's, in units of the score.",
@@ -211,9 +222,37 @@ METRICS: tuple[Metric, ...] = (
     Metric("compile/recompilations", "graphs compiled while measuring", "", LOWER,
            "Graphs that torch.compile compiled during the measurement. They distort the latencies.",
            kind=COUNT),
+    Metric("harness/client_cpu_share", "event loop busy", "%", NEITHER,
+           "Share of the measurement during which the client's event loop used the CPU. With "
+           "target=inprocess the server uses the same loop.", (View.CELL_HARNESS,), kind=SHARE),
+    Metric("harness/loop_lag_p99_ms", "p99 of the event loop's lag", "ms", LOWER,
+           "99th percentile of the time by which the client's event loop runs late what is due.",
+           (View.CELL_HARNESS,)),
     Metric("harness/schedule_lag_p99_ms", "p99 of the delay before sending", "ms", LOWER,
            "99th percentile of the time from when a request was due until the client sent it.",
-           (View.CELL_WORK,)),
+           (View.CELL_HARNESS,)),
+    CORES_USED_BY_OTHERS,
+    Metric("harness/cores_idle", "idle CPU cores", "", NEITHER,
+           "Idle seconds per second, of the cores that the run may use.", (View.CELL_HARNESS,)),
+    Metric("harness/cpu_pressure", "CPU pressure", "%", NEITHER,
+           "Share of the measurement during which some thread of the machine waited for a core "
+           "(Linux PSI, `some`). The threads of the run count too.",
+           (View.CELL_HARNESS,), kind=SHARE),
+    CPU_STEAL,
+    Metric("harness/cpu_mhz_min", "lowest CPU frequency", "MHz", NEITHER,
+           "Lowest frequency of any core, read once per second; absent on most virtual machines.",
+           (View.CELL_HARNESS,), digits=4),
+    Metric("harness/cpu_mhz_max", "highest CPU frequency", "MHz", NEITHER,
+           "Highest frequency of any core, read once per second.", (View.CELL_HARNESS,), digits=4),
+    Metric("harness/throttle_events", "times a core was throttled", "", LOWER,
+           "How often heat throttled a core; absent on most virtual machines.",
+           (View.CELL_HARNESS,), kind=COUNT),
+    Metric("harness/major_page_faults", "major page faults", "", LOWER,
+           "Page faults of the client process that waited for a disk.",
+           (View.CELL_HARNESS,), kind=COUNT),
+    Metric("harness/gc_ms", "garbage collection", "ms", LOWER,
+           "Time of all garbage collections of the client process, in which its threads stop.",
+           (View.CELL_HARNESS,)),
     REQUESTS_OK,
     REQUESTS_FAILED,
     STALLS,

@@ -58,6 +58,7 @@ class View(StrEnum):
     CELL_STAGES = "cell report (stages)"
     CELL_MEMORY = "cell report (memory)"
     CELL_WORK = "cell report (batching and CPU)"
+    CELL_HARNESS = "cell report (harness)"
     CELL_STARTUP = "cell report (start-up)"
     QUALITY = "quality tables"  # in the reports of cells and sweeps
     COMPARISON = "comparisons"  # baseline against best cell: suite's report, notebooks

@@ -18,6 +18,8 @@ MACHINE = {
     "cores_physical": "physical cores",
     "cores_logical": "logical cores",
     "cores_usable": "usable cores",
+    "cores_client": "cores of the client",
+    "cores_server": "cores of the server",
     "memory_total_mb": "memory (MB)",
     "gpus": "GPUs",
     "git_commit": "crossbench's commit",

@@ -29,7 +29,8 @@ _ABOUT = {
     "memory": "Memory of the server's processes and of its device.",
     "batching": "Micro-batches that the scheduler formed from the requests.",
     "cpu": "CPU time of the server.",
-    "harness": "CPU time of the client, which should never be the bottleneck.",
+    "harness": "The client and the machine, neither of which should be the bottleneck. A metric is "
+    "absent if the operating system does not tell it.",
     "compile": "Compilation by the backend during the measurement.",
     "requests": "Number of requests on which the other metrics are based.",
     "startup": "Time spent before the measurement.",

@@ -25,6 +25,7 @@ from crossbench.wording import ABSENT, number
 RESOURCES = {
     "Memory": View.CELL_MEMORY,
     "Batching and CPU": View.CELL_WORK,
+    "Harness": View.CELL_HARNESS,
     "Start-up": View.CELL_STARTUP,
 }
 

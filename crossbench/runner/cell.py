@@ -164,6 +164,7 @@ async def _drive(
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
             info = await client.info()
             measured = await measure(client, traffic, info, plan, data, interrupted, events)
+            measured = replace(measured, cores=target.cores)
             if (
                 measured.cut_short
                 or measured.non_finite

@@ -22,10 +22,13 @@ RECENT_REQUESTS = 100
 
 
 class EventStream:
-    """Writes events. A closed pipe is no error: the watch on standard input ends the process."""
+    """Writes events. A closed pipe is no error: the watch on standard input ends the process.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    `parent_pid` is the process that reads them, None if it is this one.
+    """
+
+    def __init__(self, stream: TextIO, parent_pid: int | None = None) -> None:
+        self._stream, self.parent_pid = stream, parent_pid
         self._lock = threading.Lock()
 
     @classmethod
@@ -34,7 +37,7 @@ class EventStream:
         pipe = os.dup(1)
         os.dup2(2, 1)
         sys.stdout = sys.stderr
-        return cls(os.fdopen(pipe, "w", encoding="utf-8"))
+        return cls(os.fdopen(pipe, "w", encoding="utf-8"), os.getppid())
 
     def stage(self, stage: str) -> None:
         """Send that a stage starts, for example `loading and compiling`."""

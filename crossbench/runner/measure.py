@@ -15,10 +15,12 @@ from crossbench.load.sender import Observer, Sender
 from crossbench.load.stop import End, Watch
 from crossbench.load.warmup import WarmUp
 from crossbench.measure.correlation import correlation_metrics
+from crossbench.measure.harness import HarnessMeter
 from crossbench.measure.intervals import load_special_functions
 from crossbench.measure.probes import CpuMeter
 from crossbench.measure.statistics import steady_rate, summarise
 from crossbench.results import Flag
+from crossbench.runner.audit import harness_meter
 from crossbench.runner.event_stream import EventStream, ProgressReporter
 from crossbench.runner.load import Traffic
 from crossbench.runner.result import CellData, Measured, server_metrics
@@ -76,10 +78,13 @@ async def measure(
 
     load_special_functions()
     events.stage("measuring")
+    harness = harness_meter(client, plan, events)
     scheduled = isinstance(traffic.load, HasSchedule | HasSteps)
     watch = traffic.stop.watch(scheduled=scheduled)
     measured = sender(requests, watch, ProgressReporter(events, watch), errors)
-    cut_short, reset_midway, metrics = await _drive(client, traffic.load, measured, info, task)
+    cut_short, reset_midway, metrics = await _drive(
+        client, traffic.load, measured, info, task, harness
+    )
     if interrupted.is_set():
         cut_short = cut_short or "interrupted"
     metrics["startup/warmup_s"] = warmup_s
@@ -92,7 +97,7 @@ async def measure(
         cut_short,
         reset_midway,
         non_finite,
-        flags_of(measured),
+        {**flags_of(measured), **harness.flags()},
         measured.end,
         warmup.warning() if reserved else "",
         traffic.load.schedule if isinstance(traffic.load, HasSchedule) else None,
@@ -117,7 +122,12 @@ def flags_of(sender: Sender) -> dict[str, str]:
 
 
 async def _drive(
-    client: InferenceClient, load: Load, sender: Sender, info: pb.ServerInfo, task: Task
+    client: InferenceClient,
+    load: Load,
+    sender: Sender,
+    info: pb.ServerInfo,
+    task: Task,
+    harness: HarnessMeter,
 ) -> tuple[str, bool, dict[str, float]]:
     """Drive the load between two readings of the server's counters.
 
@@ -127,9 +137,10 @@ async def _drive(
     await client.reset_metrics()
     before = await client.metrics()
     compiled_before = compilation_count()
-    cpu, started_s = CpuMeter(), time.perf_counter()
-    await load.drive(sender)
-    wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
+    async with harness.watch(sender.records):
+        cpu, started_s = CpuMeter(), time.perf_counter()
+        await load.drive(sender)
+        wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
     compiled = compilation_count()
 
     cut_short, reset_midway = "", False
@@ -142,7 +153,7 @@ async def _drive(
         metrics |= server_metrics(info, before, after, wall_s, task)
         reset_midway = after.since_reset_s < wall_s
     # With target=inprocess, the server is included
-    metrics["harness/cores_used"] = cores_used
+    metrics |= {**harness.metrics(), "harness/cores_used": cores_used}
     if compiled is not None:  # worker processes are not counted
         metrics["compile/recompilations"] = float(compiled - (compiled_before or 0))
     return cut_short, reset_midway, metrics

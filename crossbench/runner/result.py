@@ -20,6 +20,8 @@ from crossbench.measure.statistics import windows
 from crossbench.measure.steps import Step
 from crossbench.quality.check import ServedScores
 from crossbench.results import Flag, RunResult, Status
+from crossbench.runner.pinning import Cores, cpu_list
+from crossbench.runner.targets import InProcess
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.info import computes_scores
 from crossbench.settings.cell_config import CellConfig
@@ -50,6 +52,7 @@ class Measured:
     schedule: Schedule | None  # when requests were due, if that was known beforehand
     steps: Sequence[Step]  # of a ramp
     served: ServedScores | None = None  # the scores for the quality check; None: nothing to check
+    cores: Cores | None = None  # of client and server, if each has its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,7 @@ def to_result(
         cell_id=config.cell_id,
         error=error,
         metrics=metrics,
-        environment=environment(),
+        environment=environment() | _core_facts(measured.cores),
         series=windows(measured.records).series(plan.task) if not error else {},
         model=_model_facts(measured.info),
         dataset=_dataset_facts(data),
@@ -140,6 +143,7 @@ def to_result(
             *([] if error else _failure_warnings(measured)),
             *([measured.warmup_warning] if measured.warmup_warning else []),
             *_load_warnings(measured),
+            *_audit_warnings(measured, plan),
         ],
         end=str(measured.end),
         flags=measured.flags,
@@ -213,6 +217,29 @@ def _load_warnings(measured: Measured) -> Iterator[str]:
             f"The server stalled {counted(len(stalls), 'time')} (at most {stalls.max():.1f} s). It "
             "answered nothing while requests were in flight. Check what else ran on the machine"
         )
+
+
+def _audit_warnings(measured: Measured, plan: CellPlan) -> Iterator[str]:
+    """Yield warnings about what limited the cell besides the server."""
+    if reason := measured.flags.get(Flag.DISTURBED):
+        yield (
+            f"Disturbed: {reason} The cell would be faster on its own: end the other work, and run "
+            "the cell again"
+        )
+    if reason := measured.flags.get(Flag.CLIENT_BOUND):
+        yield f"Client-bound: {reason} " + (
+            "The server uses this loop too: give target=process, or larger requests (batch)"
+            if plan.target.type is InProcess
+            else "The server may be able to answer more: give larger requests (batch), or fewer at "
+            "a time (concurrency)"
+        )
+
+
+def _core_facts(cores: Cores | None) -> dict[str, Any]:
+    """Return the logical CPUs of client and server for result.json, if each has its own."""
+    if cores is None:
+        return {}
+    return {"cores_client": cpu_list(cores.client), "cores_server": cpu_list(cores.server)}
 
 
 def _model_facts(info: pb.ServerInfo) -> dict[str, Any]:

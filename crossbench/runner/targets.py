@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Protocol
@@ -15,6 +17,13 @@ from typing import Protocol
 import grpc
 
 from crossbench.errors import CrossbenchError, TargetDied, TargetUnreachable
+from crossbench.runner.pinning import (
+    Cores,
+    children_on,
+    own_cores,
+    pin_this_process,
+    split_cores,
+)
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.server import Server
 from crossbench.system.addresses import is_this_machine, proxy_in_use, split_address
@@ -27,7 +36,12 @@ END_S = 10.0
 
 
 class Target(Protocol):
-    """Opened once before the measurement, closed once after it."""
+    """Opened once before the measurement, closed once after it.
+
+    `cores` are those of client and server if each has its own.
+    """
+
+    cores: Cores | None
 
     async def open(self, make_server: Callable[[], Server]) -> str:
         """Make the server reachable and return its HOST:PORT.
@@ -44,6 +58,7 @@ class InProcess:
     """Our server on the client's own event loop, on a free loopback port."""
 
     name: str
+    cores: Cores | None = field(default=None, init=False)
     _server: Server | None = field(default=None, init=False)
 
     async def open(self, make_server: Callable[[], Server]) -> str:
@@ -60,10 +75,13 @@ class InProcess:
 class SeparateProcess:
     """Our server in its own process, so that client and server do not share an interpreter.
 
-    It is started afresh, not forked: the threads and locks of engines do not survive a fork.
+    It is started afresh, not forked: the threads and locks of engines do not survive a fork. If
+    this machine has enough cores, client and server get cores of their own until close().
     """
 
     name: str
+    cores: Cores | None = field(default_factory=lambda: split_cores(own_cores()), init=False)
+    _cores_before: set[int] = field(default_factory=set, init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _channel: Connection | None = field(default=None, init=False)
 
@@ -76,13 +94,16 @@ class SeparateProcess:
     def _start(self, make_server: Callable[[], Server]) -> str:
         client_end, server_end = socket.socketpair()
         self._channel = Connection(client_end.detach())
-        with server_end:
+        with server_end, children_on(self.cores.server) if self.cores else nullcontext():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "crossbench.runner.target_child", str(server_end.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[server_end.fileno()],
                 env=child_environment(),
             )
+        if self.cores:
+            self._cores_before = os.sched_getaffinity(os.getpid())
+            pin_this_process(self.cores.client)
         try:
             self._channel.send(make_server)
             answer = self._channel.recv()
@@ -97,6 +118,8 @@ class SeparateProcess:
         return answer
 
     def _end(self) -> None:
+        if self._cores_before:
+            pin_this_process(self._cores_before)
         if self._channel is not None:
             self._channel.close()
         if self._process is None:
@@ -118,6 +141,7 @@ class Remote:
     name: str
     address: str
     connect_timeout_s: float
+    cores: Cores | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         split_address(self.address, "server.address")

@@ -45,7 +45,8 @@ class Vectors:
 class InferenceClient:
     """A connection to the server at `address` (HOST:PORT), to be used on one event loop.
 
-    A proxy of the environment (http_proxy, no_proxy) is used only for other machines.
+    A proxy of the environment (http_proxy, no_proxy) is used only for other machines. `is_local`
+    tells whether the server is on this machine.
 
     Calls raise grpc.aio.AioRpcError: with the server's status code and message if the server
     fails, with NON_FINITE if the reply contains NaN or infinite values or timings, and with
@@ -57,6 +58,7 @@ class InferenceClient:
 
     def __init__(self, address: str) -> None:
         host, port = split_address(address, "server.address")
+        self.is_local = is_this_machine(host)
         options = [
             # Do not share connections with other clients of this process
             ("grpc.use_local_subchannel_pool", 1),
@@ -64,7 +66,7 @@ class InferenceClient:
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
             # gRPC would send loopback requests through the proxy too, which cannot reach the server
-            ("grpc.enable_http_proxy", 0 if is_this_machine(host) else 1),
+            ("grpc.enable_http_proxy", 0 if self.is_local else 1),
         ]
         target = join_address(reachable_host(host), port)
         self._channel = grpc.aio.insecure_channel(target, options=options)

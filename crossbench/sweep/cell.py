@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crossbench.dashboard.journal import Journal
 from crossbench.errors import CrossbenchError, ResultError
-from crossbench.events import ProgressMade, StageStarted, decode
+from crossbench.events import FlagsChanged, ProgressMade, StageStarted, decode
 from crossbench.measure.probes import environment
 from crossbench.results import RunResult, Status, load_result, save_result
 from crossbench.runner.checks import check_config
@@ -71,6 +71,8 @@ def _follow(child: subprocess.Popen[str], progress: CellProgress, journal: Journ
                 progress.stage(stage)
             case ProgressMade():
                 progress.advance(recorded.event)
+            case FlagsChanged(flags):
+                progress.flag(flags)
 
 
 def _end(child: subprocess.Popen[str]) -> None:

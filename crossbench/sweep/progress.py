@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -40,27 +40,37 @@ class CellProgress(Protocol):
 
     def advance(self, made: ProgressMade) -> None: ...
 
+    def flag(self, flags: Mapping[str, str]) -> None:
+        """Show the flags of the last seconds (`results.Flag`) with their reasons; none if empty."""
+        ...
+
 
 class _Bar:
     """Draws only on events: a refresh thread would take CPU time from the measurement."""
 
-    def __init__(self, bar: Progress, task: TaskID, config: CellConfig) -> None:
-        self._bar, self._task = bar, task
+    def __init__(self, bar: Progress, task: TaskID, label: str, config: CellConfig) -> None:
+        self._bar, self._task, self._label = bar, task, label
         requests = config.value("requests")
         self._of = f"/{requests}" if requests else ""
         self._unit = config.task.unit
+        self._flags: Mapping[str, str] = {}
+        self._told: set[str] = set()
 
     def stage(self, stage: str) -> None:
+        self._flags = {}
         self._bar.update(self._task, status=stage)
         self._bar.refresh()
 
     def advance(self, made: ProgressMade) -> None:
-        status = (
-            f"{made.done}{self._of} req, {made.pairs_per_s:,.1f} {self._unit}/s, "
-            f"p50 {made.p50_ms:,.1f} ms"
-        )
+        # A flag takes the place of the counter, so that the line still fits
+        counter = ", ".join(self._flags) or f"{made.done}{self._of} req"
+        status = f"{counter}, {made.pairs_per_s:,.1f} {self._unit}/s, p50 {made.p50_ms:,.1f} ms"
         self._bar.update(self._task, completed=made.share, status=status)
         self._bar.refresh()
+
+    def flag(self, flags: Mapping[str, str]) -> None:
+        self._flags = flags
+        _print_new(self._bar.console, self._label, flags, self._told)
 
 
 class _Lines:
@@ -68,13 +78,27 @@ class _Lines:
 
     def __init__(self, console: Console, label: str) -> None:
         self._console, self._label = console, label
+        self._told: set[str] = set()
 
     def stage(self, stage: str) -> None:
-        text = f"{self._label}: {stage}"
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        _print_line(self._console, f"{self._label}: {stage}")
 
     def advance(self, made: ProgressMade) -> None:
         """Print nothing: a log needs no line every half second."""
+
+    def flag(self, flags: Mapping[str, str]) -> None:
+        _print_new(self._console, self._label, flags, self._told)
+
+
+def _print_new(console: Console, label: str, flags: Mapping[str, str], told: set[str]) -> None:
+    """Print a line for each flag that is not in `told`, and add it: once per cell is enough."""
+    for flag in (flag for flag in flags if flag not in told):
+        _print_line(console, f"{label}: {flag}: {flags[flag]}")
+    told.update(flags)
+
+
+def _print_line(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 @contextlib.contextmanager
@@ -93,4 +117,4 @@ def cell_progress(label: str, config: CellConfig) -> Iterator[CellProgress]:
         TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True), markup=False),
     )
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
-        yield _Bar(bar, bar.add_task(label, total=1.0, status="starting"), config)
+        yield _Bar(bar, bar.add_task(label, total=1.0, status="starting"), label, config)

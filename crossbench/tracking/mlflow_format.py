@@ -33,7 +33,7 @@ PARAMS_PER_CALL = 25  # 100 are allowed, but 100 long ones would exceed the API'
 # Tags that identify a run. The last one is written after everything else: a run without it is
 # incomplete, and `python -m crossbench.sync` completes it.
 SWEEP_TAG, CELL_TAG, COMPLETE_TAG = "crossbench.sweep", "crossbench.cell", "crossbench.complete"
-DIGEST_TAG = "crossbench.model_digest"
+DIGEST_TAG, FLAGS_TAG = "crossbench.model_digest", "crossbench.flags"
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
 
 # Written first, as MLflow's charts and its compare page show metrics in the order of writing
@@ -101,6 +101,8 @@ def cell_tags(result: RunResult) -> dict[str, str]:
     if result.quality:
         tags["quality"] = str(result.quality["verdict"])
         tags["quality.reason"] = str(result.quality["reason"])
+    if result.flags:
+        tags[FLAGS_TAG] = ",".join(result.flags)
     if digest := result.model.get("digest"):
         tags |= {DIGEST_TAG: str(digest), "model": str(result.model.get("name", ""))}
     return tags

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.charts import CHARTS
-from crossbench.dashboard.content import tiles
+from crossbench.dashboard.content import status_text, tiles
 from crossbench.dashboard.document import document
 from crossbench.dashboard.figures import GpuUse
 from crossbench.dashboard.journal import FileJournal, JournalReader
@@ -35,6 +35,7 @@ from crossbench.events import (
     CellEnded,
     CellStarted,
     Event,
+    FlagsChanged,
     ProgressMade,
     Recorded,
     RunEnded,
@@ -212,6 +213,18 @@ def test_pages_of_other_sites_can_neither_reset_nor_read(server: LiveServer, url
 
 def tell(board: Board, event: Event, time_s: float = 0.0, cell: int | None = None) -> None:
     board.apply(Recorded(event, time_s, cell))
+
+
+def test_the_status_tells_the_flags_of_the_last_seconds() -> None:
+    board = filled_board()
+    disturbed = FlagsChanged({"disturbed": "others used 1.2 cores."})
+    tell(board, disturbed)
+    assert status_text(board) == "cell 3 of 4: measuring; disturbed: others used 1.2 cores."
+    tell(board, FlagsChanged({}))
+    assert status_text(board) == "cell 3 of 4: measuring"
+    tell(board, disturbed)
+    tell(board, StageStarted("checking"))
+    assert status_text(board) == "cell 3 of 4: checking"
 
 
 def filled_board() -> Board:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from mlflow.tracking import MlflowClient
 
 from crossbench.measure import catalogue
 from crossbench.measure.correlation import correlation_intervals, correlation_metrics
+from crossbench.measure.frequency import FrequencyRange
+from crossbench.measure.harness import HarnessMeter
 from crossbench.measure.metric import Better, Kind, View
 from crossbench.measure.ranking import ScoredList, quality_metrics
 from crossbench.measure.rate_windows import throughput_interval
@@ -85,13 +88,29 @@ def lists() -> list[ScoredList]:
     return found
 
 
-def test_all_computed_metrics_are_in_the_catalogue() -> None:
+def harness_metrics(cpus: Path) -> dict[str, float]:
+    """Return what the meter measures on this system with a folder `cpus` like that of Linux."""
+    for name in ("cpufreq/scaling_cur_freq", "thermal_throttle/core_throttle_count"):
+        path = cpus / "cpu0" / name
+        path.parent.mkdir(parents=True)
+        path.write_text("1000\n", "ascii")
+
+    async def measured() -> dict[str, float]:
+        meter = HarnessMeter(None, frequency=FrequencyRange(cpus))
+        async with meter.watch([]):
+            await asyncio.sleep(0.1)
+        return meter.metrics()
+
+    return asyncio.run(measured())
+
+
+def test_all_computed_metrics_are_in_the_catalogue(tmp_path: Path) -> None:
     startup = pb.Startup(rss_load_peak_mb=1.0)
     info = pb.ServerInfo(models=[pb.ModelInfo(model_mb=1.0)], startup=startup)
     after = pb.Metrics(
         batches=2, batch_pairs=8, batch_tokens=80, tokens_computed=100, device_memory_peak_mb=1.0
     )
-    emitted: set[str] = set()
+    emitted = {*harness_metrics(tmp_path)}
     for task in Task:
         emitted |= {
             *summarise(records(), task),
@@ -111,6 +130,7 @@ def test_all_computed_metrics_are_in_the_catalogue() -> None:
         "startup/warmup_s",
         "harness/cores_used",
         "compile/recompilations",
+        *(() if sys.platform == "linux" else ("harness/cpu_pressure", "harness/cpu_steal")),
     }
 
 

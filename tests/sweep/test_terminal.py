@@ -60,4 +60,10 @@ def test_table_of_a_single_cell(tmp_path: Path) -> None:
 def test_lines_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
     with cell_progress("cell 1/2 model=my[bold]", CellConfig()) as progress:
         progress.stage("loading [x] :warning:")
-    assert capsys.readouterr().err == "cell 1/2 model=my[bold]: loading [x] :warning:\n"
+        for reason in ("others used 1.2 cores.", "others used 1.3 cores."):
+            progress.flag({"disturbed": reason})
+            progress.flag({})
+    assert capsys.readouterr().err == (
+        "cell 1/2 model=my[bold]: loading [x] :warning:\n"
+        "cell 1/2 model=my[bold]: disturbed: others used 1.2 cores.\n"
+    )

@@ -63,6 +63,7 @@ RESULT = RunResult(
         "pairs": 1000,
     },
     warnings=["a thing to know"],
+    flags={"client-bound": "the loop was busy.", "disturbed": "others were busy."},
     started_at="2026-01-02T03:04:05+00:00",
 )
 
@@ -134,6 +135,7 @@ def test_a_finished_cell_has_params_metrics_and_tags(
     assert tags["cpu"] == "Some CPU"
     assert tags["version.torch"] == "2.13.0"
     assert "error" not in tags
+    assert tags["crossbench.flags"] == "client-bound,disturbed"
     assert "| pairs/s | 123.5 |" in tags["mlflow.note.content"]
     assert "a thing to know" in tags["mlflow.note.content"]
 
