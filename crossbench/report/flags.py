@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from crossbench.measure.metric import Metric
 from crossbench.report.columns import metric_text
@@ -33,10 +33,26 @@ def marks(cell: CellSummary) -> str:
     return "".join(mark for flag, mark in MARK.items() if flag in cell.flags)
 
 
-def legend(cells: Iterable[CellSummary]) -> list[str]:
-    """What the marks of these cells mean, one sentence part for each flag that occurs."""
+def legend(cells: Sequence[CellSummary]) -> list[str]:
+    """What the marks of these cells mean, one sentence for each flag that occurs."""
     found = {flag for cell in cells for flag in cell.flags}
     return [f"{mark} {flag}: {MEANING[flag]}" for flag, mark in MARK.items() if flag in found]
+
+
+def legend_with_reasons(cells: Sequence[CellSummary]) -> list[str]:
+    """`legend`, each flag followed by its reasons, for the terminal."""
+    lines = []
+    for flag, mark in MARK.items():
+        found = [
+            f"  {cell.label}: {run.result.flags[flag]}"
+            for cell in cells
+            for run in cell.runs
+            if flag in run.result.flags
+        ]
+        lines += [f"{mark} {flag}: {MEANING[flag]}"] if found else []
+        rest = len(found) - _LISTED
+        lines += found[:_LISTED] + ([f"  and {rest} more: see the report"] if rest > 0 else [])
+    return lines
 
 
 def flagged(cell: CellSummary) -> str:

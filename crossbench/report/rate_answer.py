@@ -9,7 +9,7 @@ from crossbench.measure.catalogue import P95_LATENCY
 from crossbench.report.compare import CellSummary
 from crossbench.report.rates import P95_REQUESTS, Holds, Level, Series, rate_series
 from crossbench.report.tables import interval_text, percentile_text
-from crossbench.results import Flag
+from crossbench.results import Flag, RunResult
 from crossbench.wording import counted, number
 
 _ASK = "For the highest rate with a p95 under a bound, give report.latency_bound_ms=…"
@@ -27,6 +27,12 @@ def series_answers(series: Sequence[Series], bound_ms: float | None) -> list[str
     if bound_ms is None:
         return [_without_bound(item) for item in series] + ([_ASK] if series else [])
     return [_under_bound(item, bound_ms) for item in series]
+
+
+def latency_bound_ms(results: Sequence[RunResult]) -> float | None:
+    """The tightest `report.latency_bound_ms` of the cells' configurations; None without any."""
+    bounds = [result.config.value("report.latency_bound_ms") for result in results]
+    return min((float(bound) for bound in bounds if bound is not None), default=None)
 
 
 def rate_text(rate: float) -> str:

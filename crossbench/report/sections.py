@@ -13,11 +13,9 @@ from crossbench.measure.correlation import correlations as correlations_of
 from crossbench.measure.intervals import mean_interval, percentile_interval
 from crossbench.measure.metric import Metric, View
 from crossbench.measure.statistics import latency_range_table, percentile_supported, windows
-from crossbench.measure.steps import Step, step_metrics
 from crossbench.report.columns import metric_text, requests_ok
 from crossbench.report.facts import DATASET, facts
 from crossbench.report.tables import interval_text, markdown_table, plus_minus
-from crossbench.results import RunResult
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, number
 
@@ -126,27 +124,6 @@ def ranges_table(records: Sequence[RequestRecord], unit: str) -> str:
     ]
     rates = [f"{kind} ({unit}/s)" for kind in ("average", "min", "max")]
     return markdown_table(["latency", *rates, "requests"], rows, "lrrrr") if rows else ""
-
-
-def steps(result: RunResult, records: Sequence[RequestRecord]) -> str:
-    """The table of a ramp's steps; empty for another load."""
-    task = result.task
-    ramp = [Step(**step) for step in result.steps]
-    shown = (catalogue.throughput(task.unit), *(catalogue.latency(q) for q in (50, 95, 99)))
-    rows = [
-        [step.label, *(metric_text(metric, metrics) for metric in shown),
-         str(requests_ok(metrics)), str(int(metrics.get(catalogue.REQUESTS_FAILED.name, 0)))]
-        for step, metrics in zip(ramp, step_metrics(ramp, records, task), strict=True)
-    ]  # fmt: skip
-    if not rows:
-        return ""
-    headers = ["step", *(metric.heading for metric in shown), "requests", "failed"]
-    length_s = number(ramp[0].end_s - ramp[0].start_s)
-    return (
-        f"## Steps of the ramp\n\n{markdown_table(headers, rows, 'l' + 'r' * (len(headers) - 1))}"
-        f"\n\nEach step lasted {length_s} s. A request belongs to the step in which it was due. "
-        "The numbers above this table are of all steps together."
-    )
 
 
 def correlations(records: Sequence[RequestRecord], unit: str) -> str:

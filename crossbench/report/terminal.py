@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from crossbench.measure.catalogue import PAIRS_PER_S
@@ -11,8 +12,9 @@ from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.axes import axis_headings, label, varying
 from crossbench.report.best import SAME_MARK, fastest_cell, same_mark
 from crossbench.report.columns import columns
-from crossbench.report.compare import Run, rate_unit, summarise_cells
-from crossbench.report.flags import COLUMN, GROWING, latency_text, legend, marks
+from crossbench.report.compare import CellSummary, Run, rate_unit, summarise_cells
+from crossbench.report.flags import COLUMN, GROWING, latency_text, legend_with_reasons, marks
+from crossbench.report.rate_answer import latency_bound_ms, rate_answers
 from crossbench.report.scope import interval_scope
 from crossbench.report.sweep_tables import axis_values, estimate_text, reason_of, verdict_text
 from crossbench.report.tables import cut, plain_table, shorten, text_width
@@ -33,29 +35,31 @@ def summary_rows(
 
     The throughput column is the first right-aligned one. `*` marks the highest throughput and `≈`
     those that are not distinguishable from it. Cells that are excluded (see `select_candidates`)
-    have no mark, or `✗` if they change the ranking. With `reasons`, the status of a cell that did
-    not finish is followed by the start of its error message.
+    and open loops have no mark, or `✗` if they change the ranking. If a cell has a flag, a column
+    has the flags' marks (`report.flags.MARK`). With `reasons`, the status of a cell that did not
+    finish is followed by the start of its error message.
     """
-    cells = summarise_cells([Run(str(index), result) for index, result in enumerate(results)])
-    axes = varying([result.config for result in results])
+    cells, axes = _cells(results), varying([result.config for result in results])
     candidates = select_candidates(cells)
-    best = best_of(contenders(candidates), lambda cell: cell.throughput, max)
+    best = fastest_cell(candidates)
     metrics = columns(View.TERMINAL, [cell.metrics for cell in cells])
-    headers = [*_axis_names(axes), rate_unit(cells), *(metric.heading for metric in metrics)]
-    align = "l" * (len(headers) - len(metrics) - 1) + PAIRS_PER_S.align
-    align += "".join(metric.align for metric in metrics)
+    any_flag = any(marks(cell) for cell in cells)
+    headers = [*(axis_headings(axes) or ["name"]), *[COLUMN] * any_flag]
+    align = "l" * len(headers) + PAIRS_PER_S.align + "".join(metric.align for metric in metrics)
+    headers += [rate_unit(cells), *(metric.heading for metric in metrics)]
     rows = []
     for cell in cells:
         mark = ""
         if cell.disqualified and cell.throughput is not None:
             mark = "✗ "
-        elif best is not None and candidates.contains(cell):
+        elif best is not None and not cell.is_paced and candidates.contains(cell):
             mark = "* " if cell is best else same_mark(cell.throughput, best.throughput)
-        width = _TERMINAL_VALUE if axes else _TERMINAL_REASON
+        width = _VALUE if axes else _REASON
         rows.append([
-            *(shorten(text, width) for text in _axis_values(cell, axes)),
+            *(shorten(text, width) for text in axis_values(cell, axes)),
+            *[marks(cell)] * any_flag,
             mark + estimate_text(cell.throughput),
-            *(metric_text(metric, cell.metrics) for metric in metrics),
+            *(latency_text(metric, cell, short=True) for metric in metrics),
         ])  # fmt: skip
     compared = [cell for cell in cells if cell.verdict is not Verdict.REFERENCE]
     if any(verdict_text(cell) != ABSENT for cell in compared):
@@ -66,36 +70,80 @@ def summary_rows(
         headers.append("status")
         for row, cell in zip(rows, cells, strict=True):
             why = f": {reason_of(cell.failures[0])}" if cell.failures and reasons else ""
-            row.append(cell.status + cut(why, _TERMINAL_REASON))
+            row.append((cell.status if cell.failures else Status.FINISHED) + cut(why, _REASON))
     return headers, rows, align.ljust(len(headers), "l")
 
 
 def terminal_table(results: Sequence[RunResult]) -> str:
-    """The short table as text, with a legend of the marks that it uses."""
+    """The short table as text, with a legend of the marks that it uses.
+
+    It fits a terminal of 80 columns if its settings can be shortened enough.
+    """
     headers, rows, align = summary_rows(results, reasons=True)
     rate_column = align.index("r")
-    lines = [plain_table(headers, rows, align)]
+    shown = _fitted(headers, rows, rate_column)
+    lines = [plain_table(headers, shown, align)]
     throughput = " ".join(row[rate_column] for row in rows)
-    legend = {
+    cells = _cells(results)
+    texts = {
         "*": _best_text(results),
         "✗": "✗ changes the ranking, so it is excluded",
-        _SAME_MARK.strip(): "≈ not distinguishable from the highest",
-        "±": "± 95 % interval",
+        SAME_MARK.strip(): "≈ not distinguishable from it",
+        "±": f"± 95 % interval {interval_scope(cells)}",
     }
-    used = [text for mark, text in legend.items() if mark in throughput]
+    used = [text for mark, text in texts.items() if mark in throughput]
     if any("±" not in row[rate_column] != ABSENT for row in rows):
         used.append("no ±: spread unknown")
-    if any("~" in cell for row in rows for cell in row[rate_column:]):
+    numbers = [cell for row in rows for cell in row[rate_column:]]
+    if any("~" in cell for cell in numbers):
         used.append("~ unreliable: fewer than five requests lie beyond this percentile")
-    lines += ["", "; ".join(used)] if used else []
+    if any(GROWING in cell for cell in numbers):
+        used.append(f"{GROWING} grew for as long as the run lasted")
+    lines += ["", *textwrap.wrap("; ".join(used), WIDTH)] if used else []
+    for text in legend_with_reasons(cells):
+        indent = "    " if text.startswith(" ") else "  "
+        lines += textwrap.wrap(text, WIDTH, subsequent_indent=indent)
     if len(results) > 1 and (why := _cut_reasons(results)):
         lines += ["", *why]
     return "\n".join(lines)
 
 
+def terminal_answer(runs: Sequence[Run]) -> str:
+    """The rates that the servers hold, for the last lines of the terminal; empty without rates."""
+    cells, axes = summarise_cells(runs), varying([run.result.config for run in runs])
+    bound_ms = latency_bound_ms([run.result for run in runs])
+    lines = [line.replace("**", "") for line in rate_answers(cells, axes, bound_ms)]
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, WIDTH))
+
+
+def _cells(results: Sequence[RunResult]) -> list[CellSummary]:
+    return summarise_cells([Run(str(index), result) for index, result in enumerate(results)])
+
+
+def _fitted(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], settings: int
+) -> list[Sequence[str]]:
+    """The rows with the first `settings` columns shortened, the widest first, to fit `WIDTH`.
+
+    The last column may be longer if it has the reasons of failed cells.
+    """
+    shown = [list(row) for row in rows]
+    last = len(headers) - (headers[-1] == "status")
+    while shown:
+        widths = [max(map(text_width, column)) for column in zip(headers, *shown, strict=True)]
+        excess = sum(widths[:last]) + 2 * (last - 1) - WIDTH
+        widest = max(range(settings), key=lambda column: widths[column])
+        least = max(_SHORTEST, text_width(headers[widest]))
+        if excess <= 0 or widths[widest] <= least:
+            break
+        for row in shown:
+            row[widest] = shorten(row[widest], max(least, widths[widest] - excess))
+    return list(shown)
+
+
 def _best_text(results: Sequence[RunResult]) -> str:
     """What `*` means. Gives the reasons if there are excluded cells that have no `✗`."""
-    cells = summarise_cells([Run(str(index), result) for index, result in enumerate(results)])
+    cells = _cells(results)
     excluded = select_candidates(cells).excluded
     reasons = dict.fromkeys(
         excluded[cell.label]
@@ -113,7 +161,7 @@ def _cut_reasons(results: Sequence[RunResult]) -> list[str]:
     cells_by_reason: dict[str, list[str]] = {}
     for result in results:
         reason = " ".join((result.error or "").split())
-        if result.status is not Status.FINISHED and len(reason) > _TERMINAL_REASON - 2:
+        if result.status is not Status.FINISHED and len(reason) > _REASON - 2:
             names = cells_by_reason.setdefault(f"{result.status}: {reason}", [])
             names.append(label(result.config, axes))
     return [f"{', '.join(names)}: {reason}" for reason, names in cells_by_reason.items()]

@@ -11,7 +11,7 @@ from crossbench.report.advice.comparisons import axis_comparisons, lower_precisi
 from crossbench.report.advice.settings import best_settings, knee, useful_concurrency
 from crossbench.report.axes import varying
 from crossbench.report.compare import Run, summarise_cells
-from crossbench.results import RunResult
+from crossbench.report.rate_answer import latency_bound_ms
 
 
 def recommend(runs: Sequence[Run], bound_ms: float | None) -> list[Recommendation]:
@@ -44,12 +44,6 @@ def recommendations(runs: Sequence[Run]) -> str:
     if rest:
         parts.append("Not answered by these measurements:\n\n" + "\n".join(rest))
     return "\n\n".join(parts)
-
-
-def latency_bound_ms(results: Sequence[RunResult]) -> float | None:
-    """The tightest `report.latency_bound_ms` of the cells' configurations; None without any."""
-    bounds = [result.config.value("report.latency_bound_ms") for result in results]
-    return min((float(bound) for bound in bounds if bound is not None), default=None)
 
 
 def _paragraph(item: Recommendation) -> str:
