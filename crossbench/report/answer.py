@@ -62,7 +62,9 @@ def _best_lines(candidates: Candidates, first: CellSummary) -> list[str]:
     lines = []
     if fastest is not None:
         ties = _ties(fastest, candidates.cells, throughput_of)
-        lines.append(f"Highest throughput: {_description(fastest)}{_speedup(fastest, first)}.{ties}")
+        lines.append(
+            f"Highest throughput: {_description(fastest)}{_speedup(fastest, first)}.{ties}"
+        )
     if lowest_p95 is not None:
         ties = _ties(lowest_p95, candidates.cells, ranked_p95_of)
         lines.append(f"Lowest {P95_LATENCY.title}: {_description(lowest_p95)}.{ties}")

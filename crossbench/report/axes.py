@@ -108,9 +108,7 @@ def _implied(key: str, differing: Sequence[str], flats: Sequence[Mapping[str, st
     return len({(flat.get(group), flat.get(key)) for flat in flats}) == len(choices)
 
 
-def _repeats_another(
-    key: str, axes: Sequence[str], flats: Sequence[Mapping[str, str]]
-) -> bool:
+def _repeats_another(key: str, axes: Sequence[str], flats: Sequence[Mapping[str, str]]) -> bool:
     """Whether a key of the load distinguishes the same cells as one before it."""
     if not key.startswith("load."):
         return False

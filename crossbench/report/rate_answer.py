@@ -50,7 +50,8 @@ def _under_bound(series: Series, bound_ms: float) -> str:
     unsure = [level for level in above if level.holds(bound_ms) is Holds.UNSURE]
     failed = next((level for level in above if level.holds(bound_ms) is Holds.NO), None)
     known = "Highest rate with a" if not unsure else "Highest rate that is sure to have a"
-    parts = [f"**{known} {bound}: {rate_text(best.rate)}** ({_p95_text(best)}{_flags(best)})"]
+    inside = ", ".join(filter(None, [_p95_text(best), _interval(best)]))
+    parts = [f"**{known} {bound}: {rate_text(best.rate)}** ({inside}{_flags(best)})"]
     parts += [f"at {rate_text(level.rate)} it cannot be said: {_unsure(level)}" for level in unsure]
     if failed is not None:
         parts.append(_failed(failed))
@@ -84,15 +85,16 @@ def _none_held(series: Series, bound: str, bound_ms: float) -> str:
 
 def _without_bound(series: Series) -> str:
     sustained = [level for level in series.levels if not level.over_saturated]
+    known = "Highest rate that the server sustained:" if len(series.levels) > 1 else "Sustained:"
     head = (
-        f"**Highest rate that the server sustained: {rate_text(sustained[-1].rate)}**"
+        f"**{known} {rate_text(sustained[-1].rate)}**"
         if sustained
         else "**The server sustained none of the rates**"
     )
     levels = "; ".join(
         _failed(level)
         if level.over_saturated
-        else f"{_p95_text(level)} at {rate_text(level.rate)}{_flags(level)}"
+        else f"at {rate_text(level.rate)}, {_with_interval(level)}{_flags(level)}"
         for level in series.levels
     )
     return _named(series, f"{head}: {levels}.")
@@ -106,8 +108,9 @@ def _named(series: Series, text: str) -> str:
 def _failed(level: Level) -> str:
     """Why a rate does not keep p95 under the bound, as a clause."""
     if not level.over_saturated:
-        return f"at {rate_text(level.rate)}, {_p95_text(level)}{_flags(level)}"
-    sustained = "" if level.sustained is None else f" and sustained {rate_text(level.sustained)}"
+        return f"at {rate_text(level.rate)}, {_with_interval(level)}{_flags(level)}"
+    answered = level.sustained
+    sustained = "" if answered is None else f" and sustained {number(answered)} requests/s"
     return f"at {rate_text(level.rate)} the server is over-saturated{sustained}"
 
 
@@ -126,19 +129,29 @@ def _unsure(level: Level) -> str:
             f"{_p95_text(level)}, whose interval is n/a, because the latencies depend on each "
             "other too much: a longer run is needed"
         )
-    return f"{_p95_text(level)}, which contains the bound: a longer run narrows it"
+    return f"{_p95_text(level)}, and its {_interval(level)} contains the bound: a longer run narrows it"
+
+
+def _with_interval(level: Level) -> str:
+    interval = _interval(level)
+    return _p95_text(level) + (f" ({interval})" if interval else "")
 
 
 def _p95_text(level: Level) -> str:
-    """`p95 2,310 ms, 95 % interval of this run 2,100 … 2,500 ms`, or without the interval."""
+    """`p95 2,310 ms`, or `p95 ~2,310 ms` if the requests are too few."""
     if level.p95 is None:
         return "no p95"
     value = percentile_text(level.p95.value, 95, level.n).partition(" (n=")[0]
-    text = f"{P95_LATENCY.short} {value} ms"
-    if level.p95.below is None or level.p95.above is None:
-        return text
-    low, high = level.p95.value - level.p95.below, level.p95.value + level.p95.above
-    return f"{text}, 95 % interval {level.scope} {interval_text(low, high)} ms"
+    return f"{P95_LATENCY.short} {value} ms"
+
+
+def _interval(level: Level) -> str:
+    """`95 % interval of this run 2,100 … 2,500 ms`; empty if it is unknown."""
+    p95 = level.p95
+    if p95 is None or p95.below is None or p95.above is None:
+        return ""
+    ends = interval_text(p95.value - p95.below, p95.value + p95.above)
+    return f"95 % interval {level.scope} {ends} ms"
 
 
 def _flags(level: Level) -> str:

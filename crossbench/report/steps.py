@@ -52,7 +52,7 @@ def steps_section(result: RunResult, records: Sequence[RequestRecord]) -> str:
         else ""
     )
     return (
-        f"## Steps of the ramp\n\n{markdown_table(headers, rows, align[:len(headers)])}"
+        f"## Steps of the ramp\n\n{markdown_table(headers, rows, align[: len(headers)])}"
         f"\n\nEach step was planned to last {length_s} s. A request belongs to the step in which "
         f"it was due.{grown} All other numbers of this report are of all steps together."
     )

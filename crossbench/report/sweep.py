@@ -31,20 +31,20 @@ _ENVIRONMENT_KEYS = ("host", "cpu", "cores_usable", "os", "git_commit", "git_dir
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Read every run of the sweep from its numbered subfolders, in their order.
+    """Read every run of the sweep from its numbered subfolders, in their order."""
+    return [read_run(path) for path in cell_folders(folder)]
+
+
+def read_run(folder: Path) -> Run:
+    """Read the run of one cell from its folder.
 
     A folder without a readable result becomes a failed run whose error says why. A run whose
     request records cannot be read keeps its metrics and has a warning.
     """
-    runs = []
-    for path in cell_folders(folder):
-        try:
-            runs.append(Run(path.name, *load_cell(path)))
-        except ResultError as error:
-            runs.append(
-                Run(path.name, RunResult(Status.FAILED, CellConfig(), "", error=str(error)))
-            )
-    return runs
+    try:
+        return Run(folder.name, *load_cell(folder))
+    except ResultError as error:
+        return Run(folder.name, RunResult(Status.FAILED, CellConfig(), "", error=str(error)))
 
 
 def write_sweep_report(folder: Path) -> Path:
@@ -52,11 +52,12 @@ def write_sweep_report(folder: Path) -> Path:
     runs = read_runs(folder)
     cells, axes = summarise_cells(runs), varying([run.result.config for run in runs])
     write_csv(runs, folder / CSV_FILE)
-    plots = draw(lambda: _plots(cells, axes, folder / PLOTS_FOLDER))
+    bound_ms = latency_bound_ms([run.result for run in runs])
+    plots = draw(lambda: _plots(cells, axes, folder / PLOTS_FOLDER, bound_ms))
     sections = [
         f"# Sweep {folder.resolve().name}",
         question(runs),
-        answer(cells, axes, latency_bound_ms([run.result for run in runs])),
+        answer(cells, axes, bound_ms),
         _notes(runs, cells),
         _varied(axes, cells),
         all_cells(cells, axes, folder),
@@ -76,10 +77,12 @@ def write_sweep_report(folder: Path) -> Path:
     return path
 
 
-def _plots(cells: Sequence[CellSummary], axes: Sequence[str], folder: Path) -> Mapping[str, Draw]:
+def _plots(
+    cells: Sequence[CellSummary], axes: Sequence[str], folder: Path, bound_ms: float | None
+) -> Mapping[str, Draw]:
     from crossbench.report.sweep_plots import sweep_plots
 
-    return sweep_plots(cells, axes, folder)
+    return sweep_plots(cells, axes, folder, bound_ms)
 
 
 def write_csv(runs: Sequence[Run], path: Path) -> None:
@@ -89,7 +92,9 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
     metrics = sorted({name for run in runs for name in run.result.metrics})
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["folder", "cell_id", "status", "flags", "error", "started_at", *settings, *metrics])
+        writer.writerow(
+            ["folder", "cell_id", "status", "flags", "error", "started_at", *settings, *metrics]
+        )
         for run, flat in zip(runs, flats, strict=True):
             result = run.result
             writer.writerow(

@@ -85,6 +85,6 @@ def _pad(cell: str, width: int, side: str) -> str:
 def text_width(text: str) -> int:
     """Width on a terminal: East Asian wide characters take two columns, combining ones none."""
     return sum(
-        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asiantext_width(char) in "WF")
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
         for char in text
     )

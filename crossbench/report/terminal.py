@@ -81,8 +81,10 @@ def terminal_table(results: Sequence[RunResult]) -> str:
     """
     headers, rows, align = summary_rows(results, reasons=True)
     rate_column = align.index("r")
-    shown = _fitted(headers, rows, rate_column)
-    lines = [plain_table(headers, shown, align)]
+    table = plain_table(headers, _fitted(headers, rows, rate_column), align)
+    if headers[0] == "name" and len(rows) == 1 and "…" in table:  # the name has a line of its own
+        table = "\n".join([rows[0][0], plain_table(headers[1:], [rows[0][1:]], align[1:])])
+    lines = [table]
     throughput = " ".join(row[rate_column] for row in rows)
     cells = _cells(results)
     texts = {
@@ -165,5 +167,3 @@ def _cut_reasons(results: Sequence[RunResult]) -> list[str]:
             names = cells_by_reason.setdefault(f"{result.status}: {reason}", [])
             names.append(label(result.config, axes))
     return [f"{', '.join(names)}: {reason}" for reason, names in cells_by_reason.items()]
-
-
