@@ -102,7 +102,7 @@ def sweep_notes(runs: Sequence[Run], labels: Mapping[str, str]) -> list[str]:
         if found:
             rest = len(found) - _LISTED
             more = f" {rest} more are marked in the table." if rest > 0 else ""
-            cells = " ".join(_sentence(text) for text in found[:_LISTED])
+            cells = " ".join(f"{text.rstrip('.')}." for text in found[:_LISTED])
             notes.append(f"**{str(flag).capitalize()}:** {cells}{more} {_CONSEQUENCE[flag]}")
     return notes
 

@@ -51,9 +51,9 @@ def frontier_plot(
 ) -> Path:
     """Plot throughput against p95; a line joins the Pareto-optimal cells.
 
-    All of them have a p95. Excluded cells (see `select_candidates`), and those whose p95 has too few
-    requests, are pale and not on the frontier; those that change the ranking are crossed out. Error
-    bars are 95 % intervals.
+    All of them have a p95. Excluded cells (see `select_candidates`), and those whose p95 has too
+    few requests, are pale and not on the frontier; those that change the ranking are crossed out.
+    Error bars are 95 % intervals.
     """
     candidates = select_candidates([cell for cell, *_ in measured])
     fit = [index for index, (cell, *_) in enumerate(measured) if _is_ranked(cell, candidates)]

@@ -129,7 +129,8 @@ def _unsure(level: Level) -> str:
             f"{_p95_text(level)}, whose interval is n/a, because the latencies depend on each "
             "other too much: a longer run is needed"
         )
-    return f"{_p95_text(level)}, and its {_interval(level)} contains the bound: a longer run narrows it"
+    interval = _interval(level)
+    return f"{_p95_text(level)}, and its {interval} contains the bound: a longer run narrows it"
 
 
 def _with_interval(level: Level) -> str:

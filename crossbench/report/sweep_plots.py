@@ -102,9 +102,9 @@ def _bars(measured: Sequence[Measured], folder: Path) -> Path:
                                textcoords="offset points", fontsize=8.5)  # fmt: skip
             for place in disqualified:
                 panel.plot(lengths[place] / 2, place, **CROSS_STYLE)
-            for row, (cell, *_) in enumerate(measured):
+            for place, (cell, *_) in enumerate(measured):
                 if column == 0:
-                    draw_flags(panel, cell, lengths[row] / 2, row)
+                    draw_flags(panel, cell, lengths[place] / 2, place)
             panel.set(xlabel=title, xlim=(0, (max(ends) or 1.0) * 1.28))
             panel.locator_params(axis="x", nbins=4, prune="upper")
             panel.grid(visible=False, axis="y")

@@ -107,16 +107,16 @@ def _legend(cells: Sequence[CellSummary], candidates: Candidates) -> str:
     if not measured:
         return "No cell was measured."
     notes = []
-    if len(measured) > 1:
+    if contenders(candidates):
         best = "cell" if len(candidates.cells) == len(measured) else "of the compared cells"
         at_rate = " (of an open loop: the lowest p95 at its rate)" if any(
             cell.is_paced for cell in candidates.cells
         ) else ""  # fmt: skip
-        bold = f"Bold marks the best {best}{at_rate}. " if contenders(candidates) else ""
-        speedup = "in the speed-up column, from the first measured cell"
+        speedup = " (in the speed-up column, from the first measured cell)"
         notes.append(
-            f"{bold}`≈`: the difference from the best cell ({speedup}) is within the 95 % "
-            "intervals, so it may be chance."
+            f"Bold marks the best {best}{at_rate}. `≈`: the difference from the best cell"
+            f"{speedup if by_throughput(measured) else ''} is within the 95 % intervals, so it may "
+            "be chance."
         )
     notes += _interval_notes(cells, measured)
     notes.append(
