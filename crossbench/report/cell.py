@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crossbench.load.labels import is_ramp
+from crossbench.load.saturation import rejected_share
 from crossbench.load.schedule import SCHEDULE_FILE
 from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_FAILED, throughput
 from crossbench.measure.statistics import summarise
@@ -90,11 +90,13 @@ def _head(result: RunResult, records: Sequence[RequestRecord], metrics: Mapping[
     notes = [str(note) for note in (result.model.get("caveat"), *cell_notes(result)) if note]
     if failed := int(metrics.get(REQUESTS_FAILED.name, 0)):
         total = failed + requests_ok(metrics)
-        counts = Counter(record.status for record in records if not record.ok)
-        codes = ", ".join(f"{code}: {percent(n / total, 1)}" for code, n in sorted(counts.items()))
+        codes = sorted({record.status for record in records if not record.ok})
+        rejected = rejected_share(records)
+        why = ", because its queue was full"
         notes.append(
-            f"{failed} of {total} requests failed ({codes or 'status unknown'}). All other numbers "
-            "are of the requests that succeeded."
+            f"{failed} of {total} requests failed ({', '.join(codes) or 'status unknown'})."
+            + (f" The server rejected {percent(rejected, 1)} of all{why}." if rejected else "")
+            + " All other numbers are of the requests that succeeded."
         )
     marked = [note if note.startswith("**") else f"**Note:** {note}" for note in notes]
     return "\n\n".join([*lines, *(f"> {' '.join(note.split())}" for note in marked)])

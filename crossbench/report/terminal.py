@@ -25,7 +25,7 @@ WIDTH = 80  # columns of a usual terminal
 # Most characters in one column
 _VALUE = 28
 _REASON = 60
-_SHORTEST = 12  # the fewest characters to which a column of settings is shortened
+_SHORTEST = 16  # the fewest characters to which a column of settings is shortened
 
 
 def summary_rows(
@@ -101,7 +101,7 @@ def terminal_table(results: Sequence[RunResult]) -> str:
         used.append("~ unreliable: fewer than five requests lie beyond this percentile")
     if any(GROWING in cell for cell in numbers):
         used.append(f"{GROWING} grew for as long as the run lasted")
-    lines += ["", *textwrap.wrap("; ".join(used), WIDTH)] if used else []
+    lines += ["", *_packed(used)] if used else []
     for text in legend_with_reasons(cells):
         indent = "    " if text.startswith(" ") else "  "
         lines += textwrap.wrap(text, WIDTH, subsequent_indent=indent)
@@ -118,6 +118,18 @@ def terminal_answer(runs: Sequence[Run]) -> str:
     return "\n".join(part for line in lines for part in textwrap.wrap(line, WIDTH))
 
 
+def _packed(texts: Sequence[str]) -> list[str]:
+    """The texts on as few lines as possible, with no line break inside a text."""
+    lines: list[str] = []
+    for text in texts:
+        longer = f"{lines[-1]}; {text}" if lines else text
+        if lines and text_width(longer) < WIDTH:
+            lines[-1] = longer
+        else:
+            lines.append(text)
+    return lines
+
+
 def _cells(results: Sequence[RunResult]) -> list[CellSummary]:
     return summarise_cells([Run(str(index), result) for index, result in enumerate(results)])
 
@@ -127,13 +139,14 @@ def _fitted(
 ) -> list[Sequence[str]]:
     """The rows with the first `settings` columns shortened, the widest first, to fit `WIDTH`.
 
-    The last column may be longer if it has the reasons of failed cells.
+    The reasons of failed cells, in the last column, may be longer.
     """
     shown = [list(row) for row in rows]
-    last = len(headers) - (headers[-1] == "status")
     while shown:
         widths = [max(map(text_width, column)) for column in zip(headers, *shown, strict=True)]
-        excess = sum(widths[:last]) + 2 * (last - 1) - WIDTH
+        if headers[-1] == "status":
+            widths[-1] = min(widths[-1], len(Status.FINISHED))
+        excess = sum(widths) + 2 * (len(widths) - 1) - WIDTH
         widest = max(range(settings), key=lambda column: widths[column])
         least = max(_SHORTEST, text_width(headers[widest]))
         if excess <= 0 or widths[widest] <= least:

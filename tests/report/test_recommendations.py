@@ -154,7 +154,7 @@ def test_which_backend_is_faster() -> None:
     ]
     found = topic(recommend(again, None), "Which backend")
     assert found.advice == "quick > same ≈ slow."
-    assert "estimated from 3 runs of each cell" in text(found)
+    assert "of these configurations, estimated from 3 repeats" in text(found)
 
 
 def test_unknown_spread_gives_no_verdict() -> None:
@@ -260,7 +260,7 @@ def test_recommendations_for_one_zero_and_many_cells() -> None:
     assert "**" not in none
     many = [
         run(50 * (i + 1) * (1 - 0.5 ** (c + 1)) * batch / 8, backend=f"engine-{i}", batch=batch,
-            concurrency=c + 1)
+            concurrency=c + 1, n=1000)
         for i in range(4) for batch in (8, 32) for c in range(3)
     ]  # fmt: skip
     text_of_many = recommendations(many)

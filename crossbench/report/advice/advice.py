@@ -84,7 +84,7 @@ def spread_limit(cells: Sequence[CellSummary]) -> str:
         )
     return (
         "Each cell ran once, so the intervals are of this run, estimated from its time windows. "
-        "How much another run would differ is unknown (repeat=1,2,3 measures it)."
+        "How much a second run would differ is unknown (repeat=1,2,3 measures it)."
     )
 
 

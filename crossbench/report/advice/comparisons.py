@@ -35,8 +35,8 @@ def _order(measured: Sequence[CellSummary], axis: str, axes: Sequence[str]) -> R
     groups = [group for group in matched(of_server, axis, axes).values() if len(group) > 1]
     if not groups and len(of_server) < len(measured):
         why = (
-            "in an open loop below capacity, throughput is that of the load. Compare the rates that "
-            "the cells hold, or their p95 at the same rate."
+            "in an open loop below capacity, throughput is that of the load. Compare the rates "
+            "that the cells hold, or their p95 at the same rate."
         )
         return Recommendation(topic, None, (why,))
     if not groups:
