@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -38,7 +39,6 @@ from crossbench.report.style import (
     legend_rows,
     save,
 )
-from crossbench.wording import number
 
 _BOUND_COLOUR = "#B00020"
 
@@ -95,9 +95,11 @@ def by_axis(
             _set_places(panel, values)
             panel.set(xlabel=axis_title(along, unit_of_rate(measured).removesuffix("/s")))
         if offered:
-            panels[0].plot(values, values, color=GREY, linewidth=1, linestyle=":", zorder=1)
+            line = np.linspace(values[0], values[-1], 200)  # curved on a logarithmic axis
+            panels[0].plot(line, line, color=GREY, linewidth=1, linestyle=":", zorder=1)
         if bound_ms is not None:
             panels[1].axhline(bound_ms, color=_BOUND_COLOUR, linewidth=1, linestyle="--")
+        panels[1].set_xlim(panels[0].get_xlim())  # also where p95 is not shown
         for panel in panels:
             panel.set_ylim(bottom=0)
         for cell, *estimates in measured:
@@ -133,7 +135,7 @@ def _entries(
     if bound_ms is not None:
         made.append(
             Line2D([], [], color=_BOUND_COLOUR, linewidth=1, linestyle="--",
-                   label=f"bound of p95: {number(bound_ms)} ms")
+                   label=f"bound of p95: {bound_ms:,.4g} ms")
         )  # fmt: skip
     if any(cell.disqualified for cell, *_ in measured):
         made.append(disqualified_entry())

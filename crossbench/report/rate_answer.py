@@ -41,7 +41,7 @@ def rate_text(rate: float) -> str:
 
 
 def _under_bound(series: Series, bound_ms: float) -> str:
-    bound = f"{P95_LATENCY.short} under {_ms(bound_ms)}"
+    bound = f"{P95_LATENCY.short} under {bound_ms:,.6g} ms"
     held = [level for level in series.levels if level.holds(bound_ms) is Holds.YES]
     if not held:
         return _named(series, _none_held(series, bound, bound_ms))
@@ -158,7 +158,3 @@ def _interval(level: Level) -> str:
 def _flags(level: Level) -> str:
     found = [flag for flag in level.flags if flag != Flag.OVER_SATURATED]
     return f", {', '.join(found)}" if found else ""
-
-
-def _ms(value: float) -> str:
-    return f"{value:,.0f} ms" if value >= 1 and value == int(value) else f"{number(value)} ms"

@@ -19,8 +19,8 @@ from crossbench.report.cell import write_cell_report
 from crossbench.report.compare import Estimate, Run, distinguishable, pareto, summarise_cells
 from crossbench.report.style import PALETTE, figure, place_labels
 from crossbench.report.sweep import read_runs, write_sweep_report
-from crossbench.report.terminal import terminal_table
 from crossbench.report.tables import interval_text, markdown_table, plain_table, plus_minus
+from crossbench.report.terminal import terminal_table
 from crossbench.results import (
     RECORDS_FILE,
     RESULT_FILE,

@@ -123,7 +123,7 @@ def highest_rate(
     cells: Sequence[CellSummary], axes: Sequence[str], bound_ms: float | None
 ) -> Recommendation:
     """The highest rate of each series of open loops, under the bound if there is one."""
-    topic = "Highest rate" + (f" with p95 up to {number(bound_ms)} ms" if bound_ms else "")
+    topic = "Highest rate" + (f" with p95 under {bound_ms:,.6g} ms" if bound_ms else "")
     lines = [line.replace("**", "") for line in rate_answers(cells, axes, bound_ms)]
     if not lines:
         return Recommendation(topic, None, ("no open loop with a rate was measured.",))
