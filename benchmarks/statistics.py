@@ -18,6 +18,7 @@ from rich.progress import track
 
 from benchmarks.queues import closed_queue, open_queue
 from crossbench.load.saturation import MIN_REQUESTS, SaturationWatch
+from crossbench.measure.catalogue import PAIRS_PER_S, SPAN_RATES
 from crossbench.measure.intervals import Interval, mean_interval, percentile_interval
 from crossbench.measure.statistics import summarise
 from crossbench.report.tables import markdown_table
@@ -110,8 +111,8 @@ def throughput_table(runs: int) -> str:
                 for run in range(runs):
                     metrics = summarise(closed_queue(requests, max(4, workers), workers, draw))
                     found[:, run] = (
-                        metrics["throughput/pairs_per_s"],
-                        metrics["throughput/span_pairs_per_s"],
+                        metrics[PAIRS_PER_S.name],
+                        metrics[SPAN_RATES[0].name],
                     )
                 errors = (f"{error:+.1%}" for error in found.mean(axis=1) / workers - 1)
                 rows.append([str(workers), str(requests), str(cv), *errors])

@@ -77,7 +77,8 @@ class RunResult:
     holds the windows' ends in seconds since the start of the measurement. `model`, `dataset` and
     `environment` describe the served model, the data set and the machine. `quality` describes the
     quality check, its verdict (`measure.ranking.Verdict`) and the reason. `warnings` are sentences
-    about anything that affects how to read the numbers. `flags` maps each `Flag` to its reason.
+    about anything that affects how to read the numbers. `end` says why the measurement ended (one
+    of `load.stop.End`; empty in old results). `flags` maps each `Flag` to its reason.
     `steps` are those of a ramp, each with its `label`, `start_s` and `end_s`.
     """
 
@@ -92,6 +93,7 @@ class RunResult:
     dataset: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    end: str = ""
     flags: Mapping[str, str] = field(default_factory=dict)
     steps: Sequence[Mapping[str, Any]] = ()
     started_at: str = ""  # ISO 8601, UTC

@@ -33,7 +33,7 @@ from crossbench.events import (
     decode,
     encode,
 )
-from crossbench.load.sender import Stop
+from crossbench.load.stop import Limits, LimitWatch
 from crossbench.models.folder import ModelFolder
 from crossbench.runner.event_stream import EventStream, ProgressReporter
 from crossbench.sweep.cell import _follow
@@ -212,8 +212,8 @@ def record(index: int, status: str = "OK") -> RequestRecord:
 
 def test_a_measurement_reports_its_windows_and_its_progress() -> None:
     now_s = 100.0
-    stream, stop = io.StringIO(), Stop(requests=8, max_seconds=10.0)
-    reporter = ProgressReporter(EventStream(stream), stop, lambda: now_s)
+    stream, watch = io.StringIO(), LimitWatch(Limits(requests=8, max_seconds=10.0))
+    reporter = ProgressReporter(EventStream(stream), watch, lambda: now_s)
     for index, status in enumerate(("OK", "UNAVAILABLE", "OK", "OK")):
         now_s += 0.25
         reporter(record(index, status))

@@ -11,7 +11,8 @@ import sys
 from benchmarks.contestants.cell import open_cell
 from benchmarks.contestants.protocol import answer_requests
 from crossbench.load.requests import Requests
-from crossbench.load.sender import Sender, Stop
+from crossbench.load.sender import Sender
+from crossbench.load.stop import Limits, LimitWatch
 from crossbench.measure import catalogue
 from crossbench.measure.statistics import summarise
 from crossbench.runner.compose import build_server
@@ -38,8 +39,8 @@ def main(overrides: list[str]) -> None:
     requests = Requests(cell.lists, cell.plan.settings.batch)
 
     def measure(seconds: float) -> dict[str, float]:
-        stop = Stop(requests=sys.maxsize, max_seconds=seconds)
-        sender = Sender(client, requests, options.timeout_s, stop, asyncio.Event())
+        watch = LimitWatch(Limits(requests=None, max_seconds=seconds))
+        sender = Sender(client, requests, options.timeout_s, watch, asyncio.Event())
         loop.run_until_complete(load.drive(sender))
         metrics = summarise(sender.records, Task.SCORE)
         answer = {key: metrics[name] for key, name in METRICS.items()}

@@ -35,19 +35,19 @@ class NoopBackend:
 
     name: str
     deployment: Deployment
-    service_us_per_pair: float = 0.0
-    service_kind: str = "sleep"
+    service_us_per_pair: float
+    service_kind: str
 
     def __post_init__(self) -> None:
         if not 0 <= self.service_us_per_pair < float("inf"):
             raise ConfigError(
                 f"backend.service_us_per_pair must be 0 or more microseconds, got "
-                f"{self.service_us_per_pair}"
+                f"{self.service_us_per_pair}: give for example backend.service_us_per_pair=1000"
             )
         if self.service_kind not in SERVICE_KINDS:
             raise ConfigError(
                 f"backend.service_kind must be one of {', '.join(SERVICE_KINDS)}, got "
-                f"{self.service_kind!r}"
+                f"{self.service_kind!r}: give backend.service_kind=sleep"
             )
 
     @classmethod

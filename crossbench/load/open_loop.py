@@ -33,8 +33,8 @@ class OpenLoop:
 
     def __post_init__(self) -> None:
         check_max_in_flight(self.max_in_flight)
-        stop, rng = self.context.stop, np.random.default_rng(self.context.seed)
-        due_s = arrivals(self.rate, self.cv, stop.max_seconds, stop.requests, rng)
+        context, rng = self.context, np.random.default_rng(self.context.seed)
+        due_s = arrivals(self.rate, self.cv, context.longest_s, context.limits.requests, rng)
         object.__setattr__(self, "schedule", Schedule(due_s))
 
     async def drive(self, sender: Sender) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from crossbench.load.schedule import Schedule
-from crossbench.load.sender import Sender, Stop
+from crossbench.load.sender import Sender
+from crossbench.load.stop import Limits
 from crossbench.measure.steps import Step
 
 
@@ -16,12 +17,14 @@ class LoadContext:
     """Values of the cell that a load may need. The composition root creates it.
 
     `concurrency` is the number of requests that a closed loop keeps in flight. A load that uses
-    random numbers seeds them with `seed`.
+    random numbers seeds them with `seed`. `limits` are those of the cell; a cell with few requests
+    may go on after them for up to `longest_s` seconds in all (see `load.stop`).
     """
 
     concurrency: int
     seed: int
-    stop: Stop
+    limits: Limits
+    longest_s: float
 
 
 class Load(Protocol):

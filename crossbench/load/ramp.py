@@ -61,7 +61,7 @@ class Ramp:
     @property
     def steps(self) -> tuple[Step, ...]:
         """When each level begins and ends, in seconds since the start of the measurement."""
-        length_s = self.context.stop.max_seconds / len(self.levels)
+        length_s = self.context.limits.max_seconds / len(self.levels)
         return tuple(
             Step(f"{self.of}={level:g}", number * length_s, (number + 1) * length_s)
             for number, level in enumerate(self.levels)
@@ -95,7 +95,7 @@ class Ramp:
     def _schedule(self) -> Schedule | None:
         if self.of != Rises.RATE:
             return None
-        rng, most = np.random.default_rng(self.context.seed), self.context.stop.requests
+        rng, most = np.random.default_rng(self.context.seed), self.context.limits.requests
         parts = [
             step.start_s + arrivals(level, 1.0, step.end_s - step.start_s, most, rng)
             for step, level in zip(self.steps, self.levels, strict=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle, islice, repeat
-from typing import Any
+from typing import Any, Protocol
 
 from crossbench.errors import ConfigError
 from crossbench.load.sizes import Sizes
@@ -70,6 +71,25 @@ class RequestOptions:
         return names
 
 
+class RequestSource(Protocol):
+    """Gives a sender one request after the other."""
+
+    def take(self, size: int | None = None) -> Message:
+        """Return the next request, with `size` pairs or texts if the source can choose."""
+        ...
+
+
+class Repeated:
+    """The same requests again and again, of which there is at least one."""
+
+    def __init__(self, requests: Sequence[Message]) -> None:
+        self._requests = cycle(requests)
+
+    def take(self, size: int | None = None) -> Message:
+        """Return a copy of the next request, since its sender may change it."""
+        return copy.deepcopy(next(self._requests))
+
+
 class Requests:
     """An endless sequence of requests, which starts again with the first list after the last one.
 
@@ -111,6 +131,6 @@ class Requests:
             self._list, self._start = next(self._lists), 0
 
 
-def first_pairs(lists: Sequence[QueryPassages], count: int) -> Iterator[tuple[str, str]]:
-    """Yield the first `count` (query, passage) of the lists, without repeating the lists."""
+def first_pairs(lists: Sequence[QueryPassages], count: int | None) -> Iterator[tuple[str, str]]:
+    """Yield the first `count` (query, passage) of the lists (None: all), each once."""
     return islice(((entry.query, text) for entry in lists for text in entry.passages), count)

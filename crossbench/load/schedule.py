@@ -52,9 +52,11 @@ class _Due:
 
 
 def arrivals(
-    rate: float, cv: float, seconds: float, most: int, rng: np.random.Generator
+    rate: float, cv: float, seconds: float, most: int | None, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Due times of at most `most` requests at `rate` requests/s before `seconds`, float64 (n,).
+    """Return due times before `seconds` of at most `most` requests (None: no limit), float64 (n,).
+
+    Requests are due at `rate` per second.
 
     The times between requests are independent and follow a gamma distribution with coefficient of
     variation `cv`: 0 is a constant rate, 1 a Poisson process, and above 1 requests come in bursts.
@@ -72,6 +74,7 @@ def arrivals(
         raise ConfigError(
             f"load.cv must be 0 or more, got {cv}: 0 is a constant rate, 1 is load=poisson"
         )
+    most = most or MAX_REQUESTS + 1
     expected = min(rate * seconds, most)
     if expected > MAX_REQUESTS:
         raise ConfigError(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
-from crossbench.load.requests import Requests
+from crossbench.load.requests import RequestSource
+from crossbench.load.stop import End, Watch
 from crossbench.serving.client import InferenceClient, Message, error_message, message_size
 from crossbench.types import RequestRecord
 
@@ -22,12 +22,9 @@ RETRY_PAUSE_S = 0.1  # pause after a request that did not reach the server
 UNREACHABLE_LIMIT_S = 3.0  # stop sending after the server was unreachable for this time
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """When to stop sending: after `requests`, or after `max_seconds`, whichever comes first."""
-
-    requests: int
-    max_seconds: float
+def loop_time_s() -> float:
+    """Return the clock of the running event loop, which also decides when its timers end."""
+    return asyncio.get_running_loop().time()
 
 
 @dataclass
@@ -35,8 +32,9 @@ class Sender:
     """Sends the `requests` of one measurement, which starts when this object is created.
 
     Times are in seconds since that start. A load calls `may_send()` or `wait_until(due_s)` before
-    each `send(due_s)`. They allow no more requests after `stop`, after `interrupted`, or after the
-    server was unreachable for three seconds. They always allow the first request.
+    each `send(due_s)`. They allow no more requests once `watch` ends the measurement, after
+    `interrupted`, or after the server was unreachable for three seconds. They always allow the
+    first request.
 
     Request i goes to the model `models[i % n]`, or to the server's first model if `models` is
     empty. `records` are in the order of their replies. `on_record` receives every record,
@@ -44,22 +42,26 @@ class Sender:
     """
 
     client: InferenceClient
-    requests: Requests
+    requests: RequestSource
     timeout_s: float
-    stop: Stop
+    watch: Watch
     interrupted: asyncio.Event
     models: Sequence[str] = ()
     on_record: Observer = lambda record: None
     on_failure: OnFailure = lambda status, message: None
     records: list[RequestRecord] = field(default_factory=list, init=False)
-    over_saturated: bool = field(default=False, init=False)
-    _started_s: float = field(default_factory=time.perf_counter, init=False)
+    _end: End | None = field(default=None, init=False)
+    _started_s: float = field(default_factory=loop_time_s, init=False)
     _sent: int = field(default=0, init=False)
     _unreachable_since_s: float | None = field(default=None, init=False)
-    _server_lost: bool = field(default=False, init=False)
+
+    @property
+    def end(self) -> End:
+        """Return why no more requests are sent; a schedule's end if nothing else ended them."""
+        return self._end or End.SCHEDULE
 
     def now_s(self) -> float:
-        return time.perf_counter() - self._started_s
+        return loop_time_s() - self._started_s
 
     def may_send(self, due_s: float | None = None) -> bool:
         """Return whether another request, due at `due_s` (None: now), may be sent.
@@ -68,31 +70,29 @@ class Sender:
         """
         if self._sent == 0:
             return True
-        return (
-            self._sent < self.stop.requests
-            and (self.now_s() if due_s is None else due_s) < self.stop.max_seconds
-            and not self._server_lost
-            and not self.over_saturated
-            and not self.interrupted.is_set()
-        )
+        if self.interrupted.is_set():
+            self._end = End.INTERRUPTED
+        elif self._end is None:
+            self._end = self.watch.end(self._sent, self.now_s() if due_s is None else due_s)
+        return self._end is None
 
     def end_over_saturated(self) -> None:
-        """Stop sending, because requests are due faster than the server can answer them."""
-        self.over_saturated = True
+        """Send no more, because requests are due faster than the server can answer them."""
+        self._end = End.OVER_SATURATED
 
     async def wait_until(self, due_s: float) -> bool:
         """Wait until a request is due. Returns False immediately if it may not be sent any more.
 
         Other coroutines get to run even if the due time has already passed.
         """
-        if self._sent and due_s >= self.stop.max_seconds:
+        if self._sent and not self.may_send(due_s):
             return False
         await asyncio.sleep(0)
         while (left_s := due_s - self.now_s()) > 0 and not self.interrupted.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self.interrupted.wait()
-        return self.may_send(due_s) and not self.interrupted.is_set()
+        return self.may_send(due_s)
 
     def send(self, due_s: float, size: int | None = None) -> Coroutine[Any, Any, RequestRecord]:
         """Send the next request, which was due at `due_s`. Await the result or make it a task.
@@ -135,6 +135,7 @@ class Sender:
             status=status,
         )
         self.records.append(record)
+        self.watch.note(record)
         self.on_record(record)
         self._note_server(record)
         if record.status == UNREACHABLE:
@@ -142,11 +143,11 @@ class Sender:
         return record
 
     def _note_server(self, record: RequestRecord) -> None:
-        """Mark the server as lost once it has been unreachable for UNREACHABLE_LIMIT_S."""
+        """End the measurement once the server has been unreachable for UNREACHABLE_LIMIT_S."""
         if record.status != UNREACHABLE:
             self._unreachable_since_s = None
             return
         if self._unreachable_since_s is None:
             self._unreachable_since_s = record.received_s
-        unreachable_s = record.received_s - self._unreachable_since_s
-        self._server_lost = unreachable_s >= UNREACHABLE_LIMIT_S
+        if record.received_s - self._unreachable_since_s >= UNREACHABLE_LIMIT_S:
+            self._end = End.SERVER_LOST

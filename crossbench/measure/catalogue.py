@@ -91,9 +91,15 @@ STAGE = {
 }  # fmt: skip
 
 RSS_PEAK_MB = Metric(
-    "memory/rss_peak_mb", "RSS peak", "MB", LOWER,
+    "memory/rss_peak_mb", "RSS peak while measuring", "MB", LOWER,
     "Peak resident set size of the server's processes during the measurement.",
-    (*_HEADLINE, View.CELL_MEMORY), in_every_cell=True,
+    (*_HEADLINE, View.CELL_MEMORY), short="RSS peak", in_every_cell=True,
+)  # fmt: skip
+RSS_LOAD_PEAK_MB = Metric(
+    "memory/rss_load_peak_mb", "RSS peak while loading", "MB", LOWER,
+    "Peak resident set size of the server's processes while the model is loaded, converted and "
+    "compiled. Conversions are cached, so only the first cell of a model includes one.",
+    (View.CELL_MEMORY,),
 )  # fmt: skip
 DEVICE_PEAK_MB = Metric(
     "memory/device_peak_mb", "device peak", "MB", LOWER,
@@ -175,8 +181,8 @@ CORRELATION = {
 }  # fmt: skip
 
 METRICS: tuple[Metric, ...] = (
-    PAIRS_PER_S,
-    TEXTS_PER_S,
+    *with_interval(PAIRS_PER_S),
+    *with_interval(TEXTS_PER_S),
     REQUESTS_PER_S,
     TOKENS_PER_S,
     *SPAN_RATES,
@@ -189,6 +195,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("memory/rss_after_load_mb", "RSS after load", "MB", LOWER,
            "Resident set size of the server's processes after the model is loaded.",
            (View.CELL_MEMORY,)),
+    RSS_LOAD_PEAK_MB,
     RSS_PEAK_MB,
     DEVICE_PEAK_MB,
     MODEL_MB,

@@ -5,8 +5,8 @@ many independent observations would. Each function estimates how many independen
 worth, and returns None if that is too few for an interval that holds. All these intervals are about
 *this run*: how much another run of the same configuration would differ, only repeats can show.
 
-Importing SciPy's statistics takes most of a second and 70 MB. The functions import it when called,
-and they are called only after the measurement.
+Importing SciPy's special functions takes a tenth of a second. The functions import them when they
+are first called, `load_special_functions` in advance.
 """
 
 from __future__ import annotations
@@ -38,16 +38,31 @@ class Interval:
 
 def t_95(degrees: float) -> float:
     """Return the two-sided 95 % quantile of Student's t distribution."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(0.5 + CONFIDENCE / 2, degrees))
+    return float(stdtrit(degrees, 0.5 + CONFIDENCE / 2))
 
 
-def mean_interval(values: Sequence[float]) -> Interval | None:
+def load_special_functions() -> None:
+    """Import what the intervals need, so that the first one during a measurement is not slow."""
+    t_95(1)
+
+
+def half_width(interval: Interval | None) -> float | None:
+    """Return half the width of an interval as a share of its middle; None if there is none."""
+    if interval is None:
+        return None
+    middle = abs(interval.high + interval.low) / 2
+    return (interval.high - interval.low) / 2 / middle if middle else None
+
+
+def mean_interval(
+    values: Sequence[float] | Float64Array, min_effective: float = MIN_EFFECTIVE
+) -> Interval | None:
     """Return the interval of the mean of the values of consecutive windows.
 
-    Returns None if there are too few windows for their autocorrelation, or if one is NaN or
-    infinite.
+    Returns None if they are worth fewer than `min_effective` independent windows, or if one is NaN
+    or infinite.
 
     The windows are taken as an AR(1) process. The lag-1 autocorrelation is corrected for its bias
     (Marriott and Pope, Biometrika 41, 1954) and gives the equivalent number of independent windows
@@ -55,7 +70,7 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     Student's t gives the interval. `python -m benchmarks.statistics` prints its coverage.
     """
     n = len(values)
-    if n < MIN_EFFECTIVE:
+    if n < min_effective:
         return None
     array = np.asarray(values, dtype=float)
     if not np.isfinite(array).all():
@@ -67,7 +82,7 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     lag_1 = float(centred[:-1] @ centred[1:]) / squares
     lag_1 = min((n * lag_1 + 1) / (n - 4), 0.995)
     error = math.sqrt(max(1 - lag_1**2, 0.02) / n)
-    if _effective(n, lag_1 + _DECIDING_ERRORS * error) < MIN_EFFECTIVE:
+    if _effective(n, lag_1 + _DECIDING_ERRORS * error) < min_effective:
         return None
     effective = _effective(n, lag_1 + _USED_ERRORS * error)
     variance = squares / n * effective / (effective - 1)
@@ -75,7 +90,7 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     return Interval(float(array.mean()) - half, float(array.mean()) + half)
 
 
-def percentile_interval(values: Sequence[float], q: float) -> Interval | None:
+def percentile_interval(values: Sequence[float] | Float64Array, q: float) -> Interval | None:
     """Return a distribution-free interval of the percentile `q` (0..100) of consecutive requests.
 
     Returns None if there are too few values for their autocorrelation, or if one is NaN or
@@ -88,7 +103,7 @@ def percentile_interval(values: Sequence[float], q: float) -> Interval | None:
     """
     if not len(values) or not 0 < q < 100 or not np.isfinite(values).all():
         return None
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     array, p = np.asarray(values, dtype=float), q / 100
     n, tail = len(array), min(p, 1 - p)
@@ -100,8 +115,8 @@ def percentile_interval(values: Sequence[float], q: float) -> Interval | None:
     if effective * tail < MIN_TAIL:
         return None
     out = (1 - CONFIDENCE) / 2
-    low = beta.ppf(out, effective * p, effective * (1 - p) + 1)
-    high = beta.ppf(1 - out, effective * p + 1, effective * (1 - p))
+    low = float(betaincinv(effective * p, effective * (1 - p) + 1, out))
+    high = float(betaincinv(effective * p + 1, effective * (1 - p), 1 - out))
     first, last = math.floor(low * n) - 1, math.ceil(high * n)
     if first < 0 or last >= n:
         return None

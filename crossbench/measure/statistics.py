@@ -7,6 +7,7 @@ the plain throughput, over the span from the first send to the last reply, is an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -149,13 +150,18 @@ def percentile(values: Sequence[float] | NDArray[np.float64], q: float) -> float
     return float(np.percentile(values, q, method="linear"))
 
 
-def percentile_supported(q: float, n: int) -> bool:
-    """Return whether at least five of `n` observations lie beyond the percentile `q`.
+def percentile_support(q: float) -> int:
+    """Return how many observations there must be for five of them to lie beyond a percentile.
 
     The p50 needs 10 requests, p90 50, p95 100 and p99 500. With fewer requests, a few outliers
     determine the percentile.
     """
-    return n * min(q, 100 - q) >= SUPPORT * 100
+    return math.ceil(SUPPORT * 100 / min(q, 100 - q))
+
+
+def percentile_supported(q: float, n: int) -> bool:
+    """Return whether at least five of `n` observations lie beyond the percentile `q`."""
+    return n >= percentile_support(q)
 
 
 def stage_ms(records: Sequence[RequestRecord]) -> dict[str, NDArray[np.float64]]:

@@ -16,6 +16,7 @@ from crossbench.report.axes import flatten, label
 from crossbench.report.columns import requests_ok, text_with_unit
 from crossbench.report.compare import Run, summarise_cells
 from crossbench.report.drawing import Draw, draw
+from crossbench.report.ending import ending
 from crossbench.report.facts import MACHINE, MODEL, facts
 from crossbench.report.flags import cell_notes, over_saturated_text
 from crossbench.report.predecessor import predecessor_section
@@ -47,6 +48,7 @@ def write_cell_report(folder: Path) -> Path:
     parts = [
         _head(result, records, metrics),
         _failure(result),
+        ending(result, records, metrics),
         sections.summary(records, metrics, unit),
         steps_section(result, records),
         sections.latency(

@@ -41,7 +41,8 @@ def interval_of(metric: Metric, metrics: Mapping[str, float]) -> str:
     ends = metric.interval(metrics)
     if ends is None:
         return ""
-    low, high = (metric.text(end) if metric.kind is Kind.CHANGE else f"{end:.3f}" for end in ends)
+    in_text = metric.kind is Kind.CHANGE or bool(metric.unit)
+    low, high = (metric.text(end) if in_text else f"{end:.3f}" for end in ends)
     return f"{low} … {high}"
 
 

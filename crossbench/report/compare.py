@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from crossbench.load.labels import is_paced, is_ramp, load_labels
 from crossbench.measure.catalogue import P95_LATENCY, throughput
-from crossbench.measure.intervals import mean_interval, percentile_interval, t_95
+from crossbench.measure.intervals import percentile_interval, t_95
 from crossbench.measure.metric import Metric
 from crossbench.measure.ranking import Verdict
 from crossbench.measure.statistics import percentile_supported
@@ -263,10 +263,8 @@ def _throughput(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate 
     values = _finished_values(metric.name, group)
     if not values:
         return None
-    rates = group[0].result.series.get(metric.key, ())
-    series = [rate for rate in rates if rate is not None]
-    found = mean_interval(series[:-1])  # in the last window the load drains
-    half = None if found is None else (found.high - found.low) / 2
+    ends = metric.interval(group[0].result.metrics)
+    half = None if ends is None else (ends[1] - ends[0]) / 2
     return Estimate(values[0], half, half)
 
 

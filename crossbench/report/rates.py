@@ -9,7 +9,7 @@ from enum import Enum, auto
 from crossbench.load.labels import RATE_KEY
 from crossbench.load.saturation import rejection_reason
 from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_PER_S
-from crossbench.measure.statistics import SUPPORT, percentile_supported
+from crossbench.measure.statistics import percentile_support, percentile_supported
 from crossbench.measure.steps import Step, step_metrics
 from crossbench.report.columns import requests_ok
 from crossbench.report.compare import CellSummary, Estimate, Run, p95_estimate
@@ -18,7 +18,7 @@ from crossbench.results import Flag, Status
 from crossbench.settings.flatten import is_number, value_text
 from crossbench.types import RequestRecord
 
-P95_REQUESTS = SUPPORT * 100 // 5  # the fewest requests whose p95 can be compared
+P95_REQUESTS = percentile_support(95)  # the fewest requests whose p95 can be compared
 
 
 class Holds(Enum):

@@ -10,9 +10,9 @@ from crossbench.load.lengths import PERCENTILES as PERCENT
 from crossbench.measure import catalogue
 from crossbench.measure.catalogue import PERCENTILES, STAGES
 from crossbench.measure.correlation import correlations as correlations_of
-from crossbench.measure.intervals import mean_interval, percentile_interval
+from crossbench.measure.intervals import percentile_interval
 from crossbench.measure.metric import Metric, View
-from crossbench.measure.statistics import latency_range_table, percentile_supported, windows
+from crossbench.measure.statistics import latency_range_table, percentile_supported
 from crossbench.report.columns import metric_text, requests_ok
 from crossbench.report.facts import DATASET, facts
 from crossbench.report.tables import interval_text, markdown_table, plus_minus
@@ -37,10 +37,8 @@ def summary(records: Sequence[RequestRecord], metrics: Mapping[str, float], unit
     throughput = catalogue.throughput(unit)
     if throughput.name not in metrics:
         return ""
-    rate = metrics[throughput.name]
-    # The load drains in the last window, so it does not show the steady rate.
-    spread = mean_interval(windows(records).pairs_per_s[:-1])
-    half = (spread.high - spread.low) / 2 if spread else None
+    rate, ends = metrics[throughput.name], throughput.interval(metrics)
+    half = (ends[1] - ends[0]) / 2 if ends else None
     rows: list[list[str]] = []
     for metric in catalogue.shown(View.CELL_SUMMARY):
         if metric.name in metrics:

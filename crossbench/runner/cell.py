@@ -152,8 +152,10 @@ async def _drive(
     if settings.pipeline is Pipeline.INFER:
         sizes = Sizes.of(traffic.options.sizes)
         largest = max(sizes.pairs) if sizes else settings.batch
-        sent = (settings.warmup_requests + settings.requests) * largest
-        known = list(first_pairs(data.dataset.lists, sent))
+        requests = None if settings.requests is None else settings.requests * largest
+        warmup_pairs = settings.warmup_requests * largest
+        count = None if requests is None else warmup_pairs + requests
+        known = list(first_pairs(data.dataset.lists, count))
     events.stage("loading and compiling")
     try:
         address = await target.open(partial(build_server, plan, model, known))

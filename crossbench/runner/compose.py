@@ -111,15 +111,19 @@ def _load(
     replicas: Mapping[str, Sequence[Replica]],
     telemetry: Telemetry,
 ) -> pb.Startup:
-    """Load and warm up every replica if the pipeline runs the model; return how long it took."""
+    """Load and warm up every replica if the pipeline runs the model; return what that took."""
     all_replicas = [replica for group in replicas.values() for replica in group]
     runs_model = plan.settings.pipeline is not Pipeline.TOKENIZE
+    built_mb = 0.0
     if runs_model:
-        build_artifacts([group[0].backend for group in replicas.values()])
+        backends = [group[0].backend for group in replicas.values()]
+        built_mb = build_artifacts(backends, telemetry.usage)
     lengths = partial(typical_pair_lengths, min(plan.settings.batch, WARMUP_SEQUENCES))
-    return load_and_warm(
+    startup = load_and_warm(
         all_replicas if runs_model else [], telemetry, lengths, concurrently=pool.kind == "process"
     )
+    startup.rss_load_peak_mb = max(startup.rss_load_peak_mb, built_mb)
+    return startup
 
 
 def _service(

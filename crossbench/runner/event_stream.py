@@ -13,7 +13,7 @@ from typing import TextIO
 import numpy as np
 
 from crossbench.events import Event, ProgressMade, StageStarted, WindowMeasured, encode
-from crossbench.load.sender import Stop
+from crossbench.load.stop import Watch
 from crossbench.types import RequestRecord
 
 PROGRESS_INTERVAL_S = 0.5
@@ -53,13 +53,13 @@ class EventStream:
 class ProgressReporter:
     """Observes request records; sends progress every half second and figures every second.
 
-    `stop` defines the end of the measurement. `clock` returns seconds and is monotonic.
+    `watch` knows how much of the measurement is done. `clock` returns seconds and is monotonic.
     """
 
     def __init__(
-        self, events: EventStream, stop: Stop, clock: Callable[[], float] = time.perf_counter
+        self, events: EventStream, watch: Watch, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self._events, self._stop, self._clock = events, stop, clock
+        self._events, self._watch, self._clock = events, watch, clock
         self._started_s = self._reported_s = clock()
         self._done = self._pairs = 0
         self._latencies_ms: deque[float] = deque(maxlen=RECENT_REQUESTS)
@@ -104,7 +104,7 @@ class ProgressReporter:
 
     def _progress(self, now_s: float) -> ProgressMade:
         elapsed_s = now_s - self._started_s
-        share = max(self._done / self._stop.requests, elapsed_s / self._stop.max_seconds)
+        share = self._watch.share(self._done, elapsed_s)
         p50_ms = float(np.median(self._latencies_ms)) if self._latencies_ms else 0.0
         return ProgressMade(
             done=self._done,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from crossbench.errors import ConfigError
 from crossbench.load.protocol import Load, LoadContext
 from crossbench.load.requests import RequestOptions
-from crossbench.load.sender import Stop
+from crossbench.load.stop import Limits, StopRule
 from crossbench.settings.component import Component
 from crossbench.settings.plan import CellPlan
 
@@ -17,17 +17,20 @@ _OPTIONS = frozenset(item.name for item in fields(RequestOptions))
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """The load of a cell, which decides when requests are sent, and the options of all requests."""
+    """The load of a cell, which decides when requests are sent, the options of all requests, and
+    the rule that ends the measurement.
+    """
 
     load: Load
     options: RequestOptions
+    stop: StopRule
 
 
 def build_traffic(plan: CellPlan) -> Traffic:
-    """Build the load of a plan and the options of its requests; nothing is sent yet.
+    """Build the load of a plan, the options of its requests and the stop rule; send nothing yet.
 
     Raises:
-        ConfigError: a value of the load cannot be used.
+        ConfigError: a value of the load or the stop rule cannot be used.
     """
     values, settings = plan.load.values, plan.settings
     if missing := sorted(_OPTIONS - values.keys()):
@@ -43,7 +46,8 @@ def build_traffic(plan: CellPlan) -> Traffic:
     common = {"_target_": _TARGET, **{key: values[key] for key in _OPTIONS}}
     options: RequestOptions = Component.of("load", common).build()
     own = {key: value for key, value in values.items() if key not in _OPTIONS}
-    stop = Stop(settings.requests, settings.max_seconds)
-    context = LoadContext(settings.concurrency, settings.seed, stop)
+    limits = Limits(settings.requests, settings.max_seconds)
+    stop: StopRule = plan.stop.build(limits=limits)
+    context = LoadContext(settings.concurrency, settings.seed, limits, stop.longest_s)
     load: Load = replace(plan.load, values=own).build(context=context)
-    return Traffic(load, options)
+    return Traffic(load, options, stop)

@@ -10,10 +10,13 @@ import grpc
 from crossbench.backends.compilations import compilation_count
 from crossbench.load.closed import keep_in_flight
 from crossbench.load.protocol import HasSchedule, HasSteps, Load
-from crossbench.load.requests import Requests
-from crossbench.load.sender import Observer, Sender, Stop
+from crossbench.load.requests import Repeated, Requests, RequestSource
+from crossbench.load.sender import Observer, Sender
 from crossbench.load.sizes import Sizes
+from crossbench.load.stop import End, Watch
+from crossbench.load.warmup import WarmUp
 from crossbench.measure.correlation import correlation_metrics
+from crossbench.measure.intervals import load_special_functions
 from crossbench.measure.probes import CpuMeter
 from crossbench.measure.statistics import steady_rate, summarise
 from crossbench.results import Flag
@@ -39,8 +42,9 @@ async def measure(
 ) -> Measured:
     """Warm up, then drive the load between two readings of the server's counters.
 
-    The warm-up is a closed loop, so that a slow load does not prolong it. Its requests are reserved
-    even if time runs out before all are sent, so that all cells are measured with the same ones.
+    The warm-up is a closed loop, so that a slow load does not prolong it. It repeats its
+    `warmup_requests` requests until the server is steady. They are not measured, even if time runs
+    out before all are sent, so that all cells are measured with the same requests.
 
     Raises:
         ConfigError: the requests name a model that the server does not have.
@@ -50,30 +54,32 @@ async def measure(
     warmup_errors: dict[str, str] = {}
     errors: dict[str, str] = {}
 
-    def sender(requests: Requests, stop: Stop, observe: Observer, into: dict[str, str]) -> Sender:
+    def sender(
+        requests: RequestSource, watch: Watch, observe: Observer, into: dict[str, str]
+    ) -> Sender:
         timeout_s = traffic.options.timeout_s
         return Sender(
-            client, requests, timeout_s, stop, interrupted, models, observe, into.setdefault
+            client, requests, timeout_s, watch, interrupted, models, observe, into.setdefault
         )
 
     sizes = Sizes.of(traffic.options.sizes)
-    first, requests = (
-        Requests(data.dataset.lists, sizes.draw(settings.seed) if sizes else settings.batch, task)
-        for _ in range(2)
+    requests = Requests(
+        data.dataset.lists, sizes.draw(settings.seed) if sizes else settings.batch, task
     )
-    for _ in range(settings.warmup_requests):
-        requests.take()
+    reserved = [requests.take() for _ in range(settings.warmup_requests)]
     events.stage("warming up")
     warming_s = time.perf_counter()
-    if settings.warmup_requests:
-        stop = Stop(settings.warmup_requests, settings.warmup_max_seconds)
-        warmup = sender(first, stop, lambda record: None, warmup_errors)
-        await keep_in_flight(warmup, settings.concurrency)
+    warmup = WarmUp(max(len(reserved), settings.concurrency), settings.warmup_max_seconds)
+    if reserved:
+        warming = sender(Repeated(reserved), warmup, lambda record: None, warmup_errors)
+        await keep_in_flight(warming, settings.concurrency)
     warmup_s = time.perf_counter() - warming_s
 
+    load_special_functions()
     events.stage("measuring")
-    stop = Stop(settings.requests, settings.max_seconds)
-    measured = sender(requests, stop, ProgressReporter(events, stop), errors)
+    scheduled = isinstance(traffic.load, HasSchedule | HasSteps)
+    watch = traffic.stop.watch(scheduled=scheduled)
+    measured = sender(requests, watch, ProgressReporter(events, watch), errors)
     cut_short, reset_midway, metrics = await _drive(client, traffic.load, measured, info, task)
     if interrupted.is_set():
         cut_short = cut_short or "interrupted"
@@ -88,6 +94,8 @@ async def measure(
         reset_midway,
         non_finite,
         flags_of(measured),
+        measured.end,
+        warmup.warning() if reserved else "",
         traffic.load.schedule if isinstance(traffic.load, HasSchedule) else None,
         traffic.load.steps if isinstance(traffic.load, HasSteps) else (),
     )
@@ -95,7 +103,7 @@ async def measure(
 
 def flags_of(sender: Sender) -> dict[str, str]:
     """Return the flags of the load that this sender was given, each with its reason."""
-    if not sender.over_saturated:
+    if sender.end is not End.OVER_SATURATED:
         return {}
     records = sender.records
     last_s = max(record.sent_s for record in records)

@@ -10,8 +10,11 @@ from typing import Any
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
 from crossbench.load.schedule import Schedule
+from crossbench.load.stop import End
+from crossbench.measure.catalogue import throughput
 from crossbench.measure.correlation import correlation_intervals
 from crossbench.measure.probes import environment
+from crossbench.measure.rate_windows import throughput_interval
 from crossbench.measure.stalls import stalls_s
 from crossbench.measure.statistics import windows
 from crossbench.measure.steps import Step
@@ -42,6 +45,8 @@ class Measured:
     reset_midway: bool  # another client reset the server's counters
     non_finite: str
     flags: Mapping[str, str]  # `results.Flag` and its reason
+    end: End
+    warmup_warning: str  # empty if the server was steady when the measurement began
     schedule: Schedule | None  # when requests were due, if that was known beforehand
     steps: Sequence[Step]  # of a ramp
     served: ServedScores | None = None  # the scores for the quality check; None: nothing to check
@@ -74,6 +79,8 @@ def server_metrics(
         metrics[f"batching/{task.unit}_per_batch"] = after.batch_pairs / after.batches
     if after.tokens_computed:
         metrics["batching/padding_waste"] = 1.0 - after.batch_tokens / after.tokens_computed
+    if startup.HasField("rss_load_peak_mb"):
+        metrics["memory/rss_load_peak_mb"] = startup.rss_load_peak_mb
     if info.models[0].HasField("model_mb"):
         metrics["memory/model_mb"] = info.models[0].model_mb
     if after.HasField("device_memory_peak_mb"):
@@ -107,7 +114,12 @@ def to_result(
 ) -> RunResult:
     """Return the result of the cell, without its quality check."""
     config, differences = as_served(plan.config, measured.info.models[0], digest)
-    found = {**measured.metrics, **correlation_intervals(measured.records)}
+    records = measured.records
+    found = {
+        **measured.metrics,
+        **throughput_interval(records, throughput(plan.task.unit), measured.metrics),
+        **correlation_intervals(records),
+    }
     metrics = {name: value for name, value in found.items() if math.isfinite(value)}
     dropped = [name for name in found if name not in metrics]
     error = _error(measured)
@@ -126,8 +138,10 @@ def to_result(
             *length_warnings(data.query_tokens, data.passage_tokens),
             *_server_warnings(differences, measured, dropped),
             *([] if error else _failure_warnings(measured)),
+            *([measured.warmup_warning] if measured.warmup_warning else []),
             *_load_warnings(measured),
         ],
+        end=str(measured.end),
         flags=measured.flags,
         steps=[asdict(step) for step in measured.steps],
         started_at=started_at,

@@ -103,16 +103,18 @@ class ServerInfo(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ..., scheduler: _Optional[str] = ..., workers: _Optional[int] = ..., threads: _Optional[int] = ..., max_pairs: _Optional[int] = ..., max_queue_pairs: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., version: _Optional[str] = ..., startup: _Optional[_Union[Startup, _Mapping]] = ...) -> None: ...
 
 class Startup(_message.Message):
-    __slots__ = ("load_s", "compile_s", "rss_before_load_mb", "rss_after_load_mb")
+    __slots__ = ("load_s", "compile_s", "rss_before_load_mb", "rss_after_load_mb", "rss_load_peak_mb")
     LOAD_S_FIELD_NUMBER: _ClassVar[int]
     COMPILE_S_FIELD_NUMBER: _ClassVar[int]
     RSS_BEFORE_LOAD_MB_FIELD_NUMBER: _ClassVar[int]
     RSS_AFTER_LOAD_MB_FIELD_NUMBER: _ClassVar[int]
+    RSS_LOAD_PEAK_MB_FIELD_NUMBER: _ClassVar[int]
     load_s: float
     compile_s: float
     rss_before_load_mb: float
     rss_after_load_mb: float
-    def __init__(self, load_s: _Optional[float] = ..., compile_s: _Optional[float] = ..., rss_before_load_mb: _Optional[float] = ..., rss_after_load_mb: _Optional[float] = ...) -> None: ...
+    rss_load_peak_mb: float
+    def __init__(self, load_s: _Optional[float] = ..., compile_s: _Optional[float] = ..., rss_before_load_mb: _Optional[float] = ..., rss_after_load_mb: _Optional[float] = ..., rss_load_peak_mb: _Optional[float] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
     __slots__ = ("name", "backend", "quant", "device", "architecture", "max_length", "digest", "caveat", "model_mb", "encoder", "embedding_dim", "computes_scores", "is_reference")

@@ -12,14 +12,19 @@ from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.process_engine import ProcessEngine
 from crossbench.serving.replica import Replica
 from crossbench.serving.telemetry import Telemetry
+from crossbench.serving.usage import Usage, process_peak_mb
 
 
-def build_artifacts(backends: Sequence[Backend]) -> None:
+def build_artifacts(backends: Sequence[Backend], usage: Usage) -> float:
     """Build the missing artifacts that backends derive from their models, in separate processes.
 
     Otherwise the first cell of a sweep, which builds them, would measure a larger memory (torch, a
     second copy of the weights) and a longer load time than the others.
+
+    Returns the peak memory of the server's processes and the building one in MB; 0 if nothing was
+    built.
     """
+    peak_mb = 0.0
     for backend in backends:
         deployment = backend.deployment
         if not isinstance(backend, HasArtifact):
@@ -28,7 +33,10 @@ def build_artifacts(backends: Sequence[Backend]) -> None:
         if not backend.artifact().is_complete():
             engine = ProcessEngine(backend)
             engine.load_model()
+            if engine.pid is not None:
+                peak_mb = max(peak_mb, usage.peak_mb() + process_peak_mb(engine.pid))
             engine.close()
+    return peak_mb
 
 
 def load_and_warm(
@@ -39,6 +47,7 @@ def load_and_warm(
 ) -> pb.Startup:
     """Load and warm up every replica. If one fails, close all of them and raise its error.
 
+    The peak memory is that since `telemetry` was created or reset.
     `lengths` maps a model's maximum length to the token lengths to warm up with.
     """
 
@@ -71,4 +80,5 @@ def load_and_warm(
         compile_s=time.perf_counter() - loaded_s,
         rss_before_load_mb=before_mb,
         rss_after_load_mb=after_mb,
+        rss_load_peak_mb=telemetry.usage.peak_mb(),
     )

@@ -63,8 +63,8 @@ class Usage:
         peak of a process, its resident set size at each call is used.
         """
         with self._lock:
-            peaks = [high_water_mb(pid) or _rss(process) / _MB for pid, process in self._current()]
-            self._workers_peak_mb = max(self._workers_peak_mb, sum(peaks))
+            peaks_mb = [process_peak_mb(pid) for pid, _ in self._current()]
+            self._workers_peak_mb = max(self._workers_peak_mb, sum(peaks_mb))
             return self._own_peak.peak_mb() + self._workers_peak_mb
 
     def close(self) -> None:
@@ -88,6 +88,17 @@ class Usage:
             except psutil.NoSuchProcess:
                 continue
         return list(self._workers.items())
+
+
+def process_peak_mb(pid: int) -> float:
+    """Return the peak resident set of a process in MB: the kernel's record, or the current size."""
+    recorded_mb = high_water_mb(pid)
+    if recorded_mb is not None:
+        return recorded_mb
+    try:
+        return _rss(psutil.Process(pid)) / _MB
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def _rss(process: psutil.Process) -> int:

@@ -23,7 +23,7 @@ class CellSettings:
 
     batch: int
     concurrency: int
-    requests: int
+    requests: int | None  # at most; None: no limit
     max_seconds: float
     warmup_requests: int
     warmup_max_seconds: float
@@ -59,7 +59,7 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
     return CellSettings(
         batch=_count(config, "batch", least=1),
         concurrency=_count(config, "concurrency", least=1),
-        requests=_count(config, "requests", least=1),
+        requests=None if config["requests"] is None else _count(config, "requests", least=1),
         max_seconds=_seconds(config, "max_seconds"),
         warmup_requests=_count(config, "warmup_requests", least=0),
         warmup_max_seconds=_seconds(config, "warmup_max_seconds"),

@@ -26,6 +26,7 @@ VALUE_BEFORE_THE_KEY_EXISTED: Mapping[str, Any] = {
     "pipeline": "full",
     "load.task": "score",
     "load.labels": ["concurrency"],
+    "stop": "fixed",
     "backend.service_us_per_pair": 0,
     "backend.service_kind": "sleep",
     "pool.kind": "thread",

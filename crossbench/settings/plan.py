@@ -18,6 +18,9 @@ from crossbench.settings.more_models import named_models
 from crossbench.types import Pipeline, Quant, Task
 
 CONFIG_FILE = "config.yaml"
+_GROUPS = (
+    "model", "backend", "scheduler", "pool", "target", "load", "stop", "dataset", "quality",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class CellPlan:
     server: Component | None
     target: Component
     load: Component
+    stop: Component
     dataset: Component
     quality: Component
     more_models: Mapping[str, Component]
@@ -72,10 +76,7 @@ def make_plan(config: CellConfig) -> CellPlan:
     """
     document = config.document
     settings = check_settings(document)
-    groups = {
-        key: Component.of(key, document.get(key))
-        for key in ("model", "backend", "scheduler", "pool", "target", "load", "dataset", "quality")
-    }
+    groups = {key: Component.of(key, document.get(key)) for key in _GROUPS}
     runs_already = "_target_" not in document["server"]
     return CellPlan(
         config=config,

@@ -30,6 +30,7 @@ class RootSchema:
     server: Any = MISSING
     target: Any = MISSING
     load: Any = MISSING
+    stop: Any = MISSING
     dataset: Any = MISSING
     tracker: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     dashboard: Any = field(default=MISSING, metadata=_NOT_IDENTITY)

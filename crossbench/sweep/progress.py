@@ -46,7 +46,8 @@ class _Bar:
 
     def __init__(self, bar: Progress, task: TaskID, config: CellConfig) -> None:
         self._bar, self._task = bar, task
-        self._requests = config.value("requests")
+        requests = config.value("requests")
+        self._of = f"/{requests}" if requests else ""
         self._unit = config.task.unit
 
     def stage(self, stage: str) -> None:
@@ -55,7 +56,7 @@ class _Bar:
 
     def advance(self, made: ProgressMade) -> None:
         status = (
-            f"{made.done}/{self._requests} req, {made.pairs_per_s:,.1f} {self._unit}/s, "
+            f"{made.done}{self._of} req, {made.pairs_per_s:,.1f} {self._unit}/s, "
             f"p50 {made.p50_ms:,.1f} ms"
         )
         self._bar.update(self._task, completed=made.share, status=status)

@@ -9,13 +9,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from crossbench.backends.base import Backend, Deployment
 from crossbench.backends.noop import NoopBackend
 from crossbench.backends.pytorch import PyTorchBackend
 from crossbench.load.closed import ClosedLoop
 from crossbench.load.protocol import LoadContext
-from crossbench.load.sender import Stop
+from crossbench.load.stop import Limits
 from crossbench.measure.memory import PeakRss
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
@@ -32,6 +33,8 @@ from crossbench.serving.telemetry import Telemetry
 from crossbench.settings.cell_settings import CellSettings
 from crossbench.types import Quant
 
+NoopT = TypeVar("NoopT", bound=NoopBackend)
+
 SETTINGS = ServerSettings(
     name="test",
     host="127.0.0.1",
@@ -47,13 +50,18 @@ def deployment(model: ModelFolder, cache_dir: Path, quant: Quant = Quant.FP32) -
     return Deployment(model, quant, "cpu", 2, cache_dir)
 
 
-def noop(model: ModelFolder) -> NoopBackend:
-    return NoopBackend("noop", deployment(model, Path()))
+def noop(model: ModelFolder, us_per_pair: float = 0.0, kind: str = "sleep") -> NoopBackend:
+    return NoopBackend("noop", deployment(model, Path()), us_per_pair, kind)
+
+
+def noop_of(variant: type[NoopT], model: ModelFolder) -> NoopT:
+    """Return a test's own variant of noop, which answers at once."""
+    return variant("noop", deployment(model, Path()), 0.0, "sleep")
 
 
 def closed_loop(settings: CellSettings) -> ClosedLoop:
-    stop = Stop(settings.requests, settings.max_seconds)
-    context = LoadContext(settings.concurrency, settings.seed, stop)
+    limits = Limits(settings.requests, settings.max_seconds)
+    context = LoadContext(settings.concurrency, settings.seed, limits, settings.max_seconds)
     return ClosedLoop("closed", ["concurrency"], context)
 
 

@@ -15,7 +15,8 @@ from crossbench.errors import ConfigError
 from crossbench.load.closed import keep_in_flight
 from crossbench.load.labels import load_description, load_labels
 from crossbench.load.requests import RequestOptions, Requests
-from crossbench.load.sender import UNREACHABLE, Sender, Stop
+from crossbench.load.sender import UNREACHABLE, Sender
+from crossbench.load.stop import Limits, LimitWatch
 from crossbench.models.folder import ModelFolder
 from crossbench.report.axes import full_label, label, varying
 from crossbench.runner.checks import check_config
@@ -23,7 +24,7 @@ from crossbench.serving.client import InferenceClient
 from crossbench.settings.cell_config import CellConfig
 from crossbench.types import Inference, QueryPassages, RequestRecord, TokenBatch
 from tests.helpers.plans import config_of, with_nodes
-from tests.helpers.serving import deployment, serving, until
+from tests.helpers.serving import noop, noop_of, serving, until
 
 LISTS = (
     QueryPassages("1", "which river", ("a", "b", "c"), ("one", "two", "three")),
@@ -41,12 +42,13 @@ class Slow(NoopBackend):
 
 def make_sender(
     client: InferenceClient,
-    stop: Stop,
+    limits: Limits,
     interrupted: asyncio.Event | None = None,
     on_record: Callable[[RequestRecord], None] = lambda record: None,
 ) -> Sender:
     interrupted = interrupted or asyncio.Event()
-    return Sender(client, Requests(LISTS, 1), 20.0, stop, interrupted, on_record=on_record)
+    watch = LimitWatch(limits)
+    return Sender(client, Requests(LISTS, 1), 20.0, watch, interrupted, on_record=on_record)
 
 
 async def send_at(sender: Sender, times_s: list[float]) -> None:
@@ -59,15 +61,15 @@ async def send_at(sender: Sender, times_s: list[float]) -> None:
 
 
 async def drive_slow(
-    model: ModelFolder, drive: Callable[[Sender], Any], stop: Stop
+    model: ModelFolder, drive: Callable[[Sender], Any], limits: Limits
 ) -> list[RequestRecord]:
     """Run `drive` with a server that takes SLOW_S per request and handles one at a time."""
     async with (
-        serving([Slow("slow", deployment(model, model.path))]) as address,
+        serving([noop_of(Slow, model)]) as address,
         InferenceClient(address) as client,
     ):
         await client.ready(10)
-        sender = make_sender(client, stop)
+        sender = make_sender(client, limits)
         await drive(sender)
         return sorted(sender.records, key=lambda record: record.index)
 
@@ -82,7 +84,7 @@ def test_latency_counts_from_when_a_request_was_due(seeded_model: ModelFolder) -
             await asyncio.sleep(0.1)
             in_flight.create_task(sender.send(0.0))
 
-    records = asyncio.run(drive_slow(seeded_model, drive, Stop(100, 60)))
+    records = asyncio.run(drive_slow(seeded_model, drive, Limits(100, 60)))
     assert [record.due_s for record in records] == [0.0] * 4
     late = records[3]
     assert late.sent_s >= 0.1
@@ -93,7 +95,7 @@ def test_latency_counts_from_when_a_request_was_due(seeded_model: ModelFolder) -
 def test_an_open_loop_does_not_wait_for_replies(seeded_model: ModelFolder) -> None:
     times_s = [0.0, 0.02, 0.04, 0.06]
     records = asyncio.run(
-        drive_slow(seeded_model, lambda sender: send_at(sender, times_s), Stop(100, 60))
+        drive_slow(seeded_model, lambda sender: send_at(sender, times_s), Limits(100, 60))
     )
     assert [record.due_s for record in records] == times_s
     assert all(record.sent_s >= record.due_s for record in records)
@@ -103,17 +105,17 @@ def test_an_open_loop_does_not_wait_for_replies(seeded_model: ModelFolder) -> No
 
 
 @pytest.mark.parametrize(
-    ("stop", "sent"),
+    ("limits", "sent"),
     [
-        (Stop(2, 60), 2),
-        (Stop(100, 0.05), 3),  # the requests due in the first 50 ms
-        (Stop(100, 1e-9), 1),  # the first request may always be sent
+        (Limits(2, 60), 2),
+        (Limits(100, 0.05), 3),  # the requests due in the first 50 ms
+        (Limits(100, 1e-9), 1),  # the first request may always be sent
     ],
 )
-def test_an_open_loop_stops(stop: Stop, sent: int, seeded_model: ModelFolder) -> None:
+def test_an_open_loop_stops(limits: Limits, sent: int, seeded_model: ModelFolder) -> None:
     times_s = [0.0, 0.02, 0.04, 30.0, 31.0]
     started_s = time.monotonic()
-    records = asyncio.run(drive_slow(seeded_model, lambda sender: send_at(sender, times_s), stop))
+    records = asyncio.run(drive_slow(seeded_model, lambda sender: send_at(sender, times_s), limits))
     assert len(records) == sent
     assert (
         time.monotonic() - started_s < 20
@@ -124,10 +126,10 @@ def test_an_interruption_ends_a_wait(seeded_model: ModelFolder) -> None:
     async def run() -> list[RequestRecord]:
         interrupted = asyncio.Event()
         async with (
-            serving([NoopBackend("noop", deployment(seeded_model, seeded_model.path))]) as address,
+            serving([noop(seeded_model)]) as address,
             InferenceClient(address) as client,
         ):
-            sender = make_sender(client, Stop(100, 600), interrupted)
+            sender = make_sender(client, Limits(100, 600), interrupted)
             driving = asyncio.create_task(send_at(sender, [0.0, 500.0]))
             await until(lambda: sender.records)
             interrupted.set()
@@ -141,7 +143,7 @@ def test_an_interruption_ends_a_wait(seeded_model: ModelFolder) -> None:
 def test_an_unreachable_server_ends_every_load(loop: str) -> None:
     async def run() -> Sender:
         async with InferenceClient("127.0.0.1:9") as client:  # no server listens on this port
-            sender = make_sender(client, Stop(10**9, 600))
+            sender = make_sender(client, Limits(10**9, 600))
             if loop == "open":
                 await send_at(sender, [number / 5 for number in range(1000)])
             else:

@@ -13,8 +13,8 @@ from crossbench.load.protocol import LoadContext
 from crossbench.load.ramp import Ramp
 from crossbench.load.saturation import SaturationWatch
 from crossbench.load.schedule import Schedule, arrivals
-from crossbench.load.sender import Stop
 from crossbench.load.sizes import Sizes
+from crossbench.load.stop import Limits
 from crossbench.load.trace import read_trace, trace_lines
 from crossbench.system.rows import load_rows
 from tests.helpers.records import record
@@ -120,7 +120,7 @@ def test_a_growing_backlog_is_recognised_and_a_steady_one_is_not() -> None:
 
 
 def test_a_ramp_has_equal_steps_over_the_time_of_the_cell() -> None:
-    context = LoadContext(1, 0, Stop(10_000, 8.0))
+    context = LoadContext(1, 0, Limits(10_000, 8.0), 8.0)
     ramp = Ramp("ramp", [], context, "rate", [10, 20], None)
     assert [(step.label, step.start_s, step.end_s) for step in ramp.steps] == [
         ("rate=10", 0.0, 4.0),
@@ -145,4 +145,4 @@ def test_a_ramp_has_equal_steps_over_the_time_of_the_cell() -> None:
 )
 def test_an_invalid_ramp_is_refused(of: str, levels: list[float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Ramp("ramp", [], LoadContext(1, 0, Stop(10, 1.0)), of, levels, None)
+        Ramp("ramp", [], LoadContext(1, 0, Limits(10, 1.0), 1.0), of, levels, None)

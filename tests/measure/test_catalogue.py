@@ -20,6 +20,7 @@ from crossbench.measure import catalogue
 from crossbench.measure.correlation import correlation_intervals, correlation_metrics
 from crossbench.measure.metric import Better, Kind, View
 from crossbench.measure.ranking import ScoredList, quality_metrics
+from crossbench.measure.rate_windows import throughput_interval
 from crossbench.measure.statistics import summarise, windows
 from crossbench.models.folder import ModelFolder
 from crossbench.report.columns import metric_text, text_with_unit
@@ -56,6 +57,21 @@ def records() -> list[RequestRecord]:
     ]  # fmt: skip
 
 
+def many_records() -> list[RequestRecord]:
+    """Return three hundred requests of a steady server, enough for every interval."""
+    rng = np.random.default_rng(1)
+    records, now_s = [], 0.0
+    for number in range(300):
+        sent_s, now_s = now_s, now_s + rng.uniform(0.05, 0.07)
+        records.append(
+            RequestRecord(
+                number, sent_s, sent_s, now_s, pairs=8, tokens=int(rng.integers(400, 800)),
+                truncated=1, tokenize_ms=1.0, queue_ms=2.0, infer_ms=45.0, status="OK",
+            )
+        )  # fmt: skip
+    return records
+
+
 def lists() -> list[ScoredList]:
     """Return twelve judged lists of twelve passages, with noisy scores."""
     rng = np.random.default_rng(0)
@@ -79,7 +95,10 @@ def test_all_computed_metrics_are_in_the_catalogue() -> None:
         emitted |= {
             *summarise(records(), task),
             *correlation_metrics(records()),
-            *correlation_intervals(records()),
+            *correlation_intervals(many_records()),
+            *throughput_interval(
+                many_records(), catalogue.throughput(task.unit), summarise(many_records(), task)
+            ),
             *quality_metrics(lists(), seed=0),
             *server_metrics(info, pb.Metrics(), after, 1.0, task),
         }
@@ -204,6 +223,8 @@ def is_name(template: str) -> bool:
     words = re.compile(r"(?<![\w/.])[a-z]+/[a-z0-9_]+(?![\w/])")
     if any(found in KNOWN for part in literals for found in words.findall(part)):
         return True
+    if template.endswith("/s"):  # a unit
+        return False
     if literals == [template]:
         begins = "/" in template and any(name.startswith(template) for name in KNOWN)
         ends = len(template) > 1 and template[0] == "/"

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks.statistics import ar_process
 from crossbench.measure.correlation import (
     correlation_intervals,
     correlation_metrics,
     correlations,
     pearson,
 )
-from crossbench.measure.intervals import Interval
+from crossbench.measure.intervals import Interval, cross_correlation_time
 from crossbench.types import RequestRecord
 
 
@@ -33,10 +34,23 @@ def test_pearson_agrees_with_scipy_and_its_interval_with_fishers_formula() -> No
     found = pearson(x, y)
     assert found is not None
     assert found.r == pytest.approx(stats.pearsonr(x, y).statistic)
-    interval, half = found.interval(), stats.norm.ppf(0.975) / math.sqrt(40 - 3)
+    independent = 40 / cross_correlation_time(found.x, found.y)
+    assert 30 < independent < 40
+    interval, half = found.interval(), stats.norm.ppf(0.975) / math.sqrt(independent - 3)
     assert interval is not None
     assert interval.low == pytest.approx(math.tanh(math.atanh(found.r) - half))
     assert interval.high == pytest.approx(math.tanh(math.atanh(found.r) + half))
+
+
+def test_the_interval_holds_for_values_that_depend_on_those_before() -> None:
+    """Fisher's interval at all 200 observations would contain the truth, 0, in 78 % of the runs."""
+    runs = 300
+    x, y = ar_process(200, 0.8, runs, seed=1), ar_process(200, 0.6, runs, seed=2)
+    found = [correlation.interval() for pair in zip(x, y, strict=True)
+             if (correlation := pearson(*pair)) is not None]  # fmt: skip
+    covered = [interval.low <= 0 <= interval.high for interval in found if interval is not None]
+    assert len(covered) == runs
+    assert 0.93 <= sum(covered) / runs <= 0.99
 
 
 @pytest.mark.parametrize(
@@ -72,11 +86,11 @@ def test_constant_latency_gives_no_correlation() -> None:
 
 
 def test_metrics_are_finite_and_few_windows_leave_one_out() -> None:
-    records = closed_loop([0.1, 0.2, 0.15, 0.12])
+    records = closed_loop([0.1, 0.2, 0.15, 0.12, 0.11, 0.16, 0.13])
     metrics = {**correlation_metrics(records), **correlation_intervals(records)}
     assert "correlation/request" in metrics
     assert "correlation/window" not in metrics
-    assert metrics["correlation/request_n"] == 4
+    assert metrics["correlation/request_n"] == 7
     low, high = metrics["correlation/request_low"], metrics["correlation/request_high"]
     assert low < metrics["correlation/request"] < high
     assert all(math.isfinite(value) for value in metrics.values())

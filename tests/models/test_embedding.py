@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from crossbench.backends.base import Backend
-from crossbench.backends.noop import NoopBackend
 from crossbench.errors import ModelError
 from crossbench.load.datasets import TrecDataset
 from crossbench.load.requests import Requests
@@ -27,7 +26,7 @@ from crossbench.types import Float32Array, Pair, Quant, QueryPassages, Task
 from tests.helpers import engine_checks as checks
 from tests.helpers.commands import crossbench, results, the_sweep
 from tests.helpers.engines import backend
-from tests.helpers.serving import deployment, serving
+from tests.helpers.serving import noop, serving
 
 TOLERANCE = 1e-4
 WORDS = ["ab", "ba ca da", "aa ab ac ad ae af ag", "ca", "zz ab zz ba " * 60]
@@ -162,7 +161,7 @@ def test_the_server_embeds_and_scores_by_cosine(minilm: ModelFolder, cache_dir: 
 
 def test_invalid_embed_requests_get_an_error_message(minilm: ModelFolder) -> None:
     async def run() -> None:
-        engine = NoopBackend("noop", deployment(minilm, Path()))
+        engine = noop(minilm)
         async with serving([engine]) as address, InferenceClient(address) as client:
             for texts, text in (([], "no texts"), (["a", " "], "text 1 of texts is empty")):
                 with pytest.raises(grpc.aio.AioRpcError) as raised:

@@ -10,11 +10,10 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from crossbench.backends.devices import stored_bytes
-from crossbench.backends.noop import NoopBackend
 from crossbench.models.folder import ModelFolder
 from crossbench.serving.process_engine import ProcessEngine
 from tests.helpers.engine_checks import backend, tiny_batch, tiny_model
-from tests.helpers.serving import deployment, pytorch
+from tests.helpers.serving import noop, pytorch
 
 # Size relative to fp32. At int8, onnx and openvino keep the embeddings, two fifths of the tiny
 # model, in fp32; mlx stores a scale and an offset for every 64 weights.
@@ -77,4 +76,4 @@ def test_a_worker_process_reports_its_model_size(model: ModelFolder, cache_dir: 
 
 
 def test_noop_reports_no_model_size(model: ModelFolder) -> None:
-    assert NoopBackend("noop", deployment(model, Path())).memory().model_mb is None
+    assert noop(model).memory().model_mb is None

@@ -19,7 +19,8 @@ from crossbench.backends.noop import NoopBackend
 from crossbench.errors import ConfigError, WorkerDied
 from crossbench.load.closed import keep_in_flight
 from crossbench.load.requests import RequestOptions, Requests
-from crossbench.load.sender import Sender, Stop
+from crossbench.load.sender import Sender
+from crossbench.load.stop import Limits, LimitWatch
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.runner.compose import build_server
@@ -37,7 +38,7 @@ from crossbench.settings.component import Component
 from crossbench.settings.plan import CellPlan, make_plan
 from crossbench.types import Inference, Pair, QueryPassages, TokenBatch
 from tests.helpers.plans import config_of, plan_of
-from tests.helpers.serving import deployment, in_process, noop, serving, until
+from tests.helpers.serving import in_process, noop, noop_of, serving, until
 
 POOL: dict[str, Any] = {
     "_target_": "crossbench.serving.pool_settings.PoolSettings",
@@ -83,7 +84,7 @@ def test_an_idle_model_is_unloaded_and_loaded_again_on_demand(
     seeded_model: ModelFolder,
 ) -> None:
     async def run() -> None:
-        backend = CountingBackend("noop", deployment(seeded_model, Path()))
+        backend = noop_of(CountingBackend, seeded_model)
         thread, process = Replica(backend, backend, 0.3), in_process(noop(seeded_model), 0.3)
         for replica in (thread, process):
             async with serving([replica]) as address, InferenceClient(address) as client:
@@ -183,7 +184,7 @@ def test_a_worker_that_unloads_gets_no_work_and_may_fail() -> None:
 @pytest.mark.parametrize("routing", ["load", "round_robin"])
 def test_routing_by_load_or_round_robin(seeded_model: ModelFolder, routing: Any) -> None:
     async def run() -> None:
-        backends = [CountingBackend("noop", deployment(seeded_model, Path())) for _ in range(3)]
+        backends = [noop_of(CountingBackend, seeded_model) for _ in range(3)]
         scheduler = DirectScheduler("direct")
         async with (
             serving(backends, scheduler, routing) as address,
@@ -244,7 +245,8 @@ def test_several_models_in_one_server(cache_dir: Path, seeded_model: ModelFolder
                     names
                 )
                 requests = Requests([QueryPassages("1", "q", ("p",), (passage,))], 1)
-                sender = Sender(client, requests, 10.0, Stop(6, 10.0), asyncio.Event(), models)
+                watch = LimitWatch(Limits(6, 10.0))
+                sender = Sender(client, requests, 10.0, watch, asyncio.Event(), models)
                 await keep_in_flight(sender, 2)
                 by_index = sorted(sender.records, key=lambda record: record.index)
                 assert [record.truncated for record in by_index] == [1, 1, 0] * 2

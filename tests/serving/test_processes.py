@@ -26,7 +26,7 @@ from crossbench.serving.process_engine import ProcessEngine
 from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import DirectScheduler
 from crossbench.types import DeviceMemory, Inference, TokenBatch
-from tests.helpers.serving import deployment, in_process, noop, serving, until
+from tests.helpers.serving import deployment, in_process, noop, noop_of, serving, until
 
 PASSAGES = ["a short one", "a passage that is quite a bit longer than the first", "middle sized"]
 BATCH = TokenBatch.from_lengths(np.arange(9, dtype=np.int32), np.ones(9, dtype=np.int32), [2, 3, 4])
@@ -66,7 +66,7 @@ class SlowBackend(NoopBackend):
 
 
 def slow(model: ModelFolder) -> SlowBackend:
-    return SlowBackend("slow", deployment(model, Path()))
+    return noop_of(SlowBackend, model)
 
 
 def test_messages_survive_packing_and_unpacking() -> None:
@@ -106,7 +106,7 @@ def test_processes_give_the_scores_of_threads_and_count_as_the_server(
 
 
 def test_load_errors_keep_their_type(seeded_model: ModelFolder, tmp_path: Path) -> None:
-    engine = ProcessEngine(FailingBackend("failing", deployment(seeded_model, Path())))
+    engine = ProcessEngine(noop_of(FailingBackend, seeded_model))
     with pytest.raises(BackendUnavailable, match="libengine is missing"):
         engine.load_model()
     assert not engine.alive
@@ -204,7 +204,7 @@ def test_a_failed_replacement_gives_the_reason_and_is_tried_again(
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (tmp_path / name).symlink_to(seeded_model.path / name)
     model = read_folder(tmp_path, "m")
-    replica = in_process(FileBackend("file", deployment(model, Path())))
+    replica = in_process(noop_of(FileBackend, model))
     replica.load()
     assert replica.pid is not None
     killed = psutil.Process(replica.pid)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc
 import pytest
@@ -21,7 +21,7 @@ from crossbench.serving import inference_pb2_grpc as pb_grpc
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.scheduler import DirectScheduler
 from crossbench.types import Inference, Pair, TokenBatch
-from tests.helpers.serving import deployment, noop, serving, until
+from tests.helpers.serving import noop, noop_of, serving, until
 
 PASSAGES = ["a short one", "a passage that is quite a bit longer than the first", "middle sized"]
 
@@ -52,7 +52,7 @@ class BrokenBackend(NoopBackend):
 
 
 def gated(model: ModelFolder) -> GatedBackend:
-    return GatedBackend("noop", deployment(model, Path()))
+    return noop_of(GatedBackend, model)
 
 
 @dataclass
@@ -189,7 +189,7 @@ def test_an_expired_or_cancelled_request_is_never_computed(seeded_model: ModelFo
 
 def test_a_worker_that_raises_fails_its_own_requests_only(seeded_model: ModelFolder) -> None:
     async def run() -> None:
-        backend = BrokenBackend("noop", deployment(seeded_model, Path()))
+        backend = noop_of(BrokenBackend, seeded_model)
         async with (
             serving([backend], DirectScheduler("direct")) as address,
             InferenceClient(address) as client,
@@ -206,7 +206,7 @@ def test_a_missing_score_fails_only_its_own_request(
     seeded_model: ModelFolder,
 ) -> None:
     async def run() -> None:
-        backend = ShortBackend("noop", deployment(seeded_model, Path()))
+        backend = noop_of(ShortBackend, seeded_model)
         async with serving([backend]) as address, InferenceClient(address) as client:
             message = pb.ScoreRequest(query="q", passages=["ok", "long " * 40])
             code, details = await status_of(client.send(message, timeout_s=10))
@@ -291,3 +291,21 @@ def test_metrics_count_batches_and_can_be_reset(seeded_model: ModelFolder) -> No
                 break
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["sleep", "busy"])
+def test_noop_is_a_server_of_known_speed(kind: str, seeded_model: ModelFolder) -> None:
+    """It is never faster than its setting, and on any machine at least half as fast."""
+    pairs, us_per_pair = 50, 4000.0
+
+    async def run() -> float:
+        backend = noop(seeded_model, us_per_pair, kind)
+        async with serving([backend]) as address, InferenceClient(address) as client:
+            message = pb.ScoreRequest(query="q", passages=["p"] * pairs)
+            await client.send(message)
+            started_s = time.perf_counter()
+            replies = [await client.send(message) for _ in range(3)]
+            assert all(reply.timing.infer_ms >= pairs * us_per_pair / 1e3 for reply in replies)
+            return 3 * pairs / (time.perf_counter() - started_s)
+
+    assert 0.5 * 1e6 / us_per_pair <= asyncio.run(run()) <= 1e6 / us_per_pair

@@ -57,7 +57,8 @@ def test_a_waiting_process_measures_like_a_fresh_one(tmp_path: Path) -> None:
     assert pid == expected
     assert result.status is fresh.status is Status.FINISHED
     assert result.metrics.keys() == fresh.metrics.keys()
-    for name in ("memory/rss_before_load_mb", "memory/rss_after_load_mb", "memory/rss_peak_mb"):
+    for moment in ("before_load", "after_load", "load_peak", "peak"):
+        name = f"memory/rss_{moment}_mb"
         assert result.metrics[name] == pytest.approx(fresh.metrics[name], rel=0.05)
     assert (tmp_path / "waited for" / LOG_FILE).is_file()
     assert not (tmp_path / WAITING_LOG_FILE).exists()
