@@ -40,7 +40,9 @@ def write_cell_report(folder: Path) -> Path:
     """
     result, records = load_cell(folder)
     unit = result.task.unit
-    has_schedule = (folder / SCHEDULE_FILE).is_file()
+    # Closed loops have no schedule; with load=offline all requests are due at the start
+    at_once = len(records) > 1 and all(record.due_s == 0 for record in records)
+    has_schedule = at_once or (folder / SCHEDULE_FILE).is_file()
     steps = [Step(**step) for step in result.steps]
     plots = draw(lambda: _plots(records, folder / PLOTS_FOLDER, unit, steps, has_schedule))
     metrics = {**(summarise(records, result.task) if records else {}), **result.metrics}

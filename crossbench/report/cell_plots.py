@@ -47,7 +47,7 @@ def cell_plots(
     """Plots by title; drawing them writes into `folder`. Empty if no request succeeded.
 
     `unit` is the unit of work that throughput counts: pairs or texts. `steps` are those of a ramp.
-    With `has_schedule`, requests were due at times that did not depend on the server.
+    With `has_schedule`, requests were due at times that did not depend on the replies.
     """
     good = [record for record in records if record.ok]
     if not good:

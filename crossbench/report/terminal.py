@@ -25,6 +25,7 @@ WIDTH = 80  # columns of a usual terminal
 # Most characters in one column
 _VALUE = 28
 _REASON = 60
+_COMPACT = "latencies in ms; RSS is its peak"
 _SHORTEST = 16  # the fewest characters to which a column of settings is shortened
 
 
@@ -81,7 +82,11 @@ def terminal_table(results: Sequence[RunResult]) -> str:
     """
     headers, rows, align = summary_rows(results, reasons=True)
     rate_column = align.index("r")
-    table = plain_table(headers, _fitted(headers, rows, rate_column), align)
+    shown, used = _fitted(headers, rows, rate_column), []
+    if _width(headers, shown) > WIDTH:
+        headers = [heading.removesuffix(" (ms)").replace(" peak", "") for heading in headers]
+        shown, used = _fitted(headers, rows, rate_column), [_COMPACT]
+    table = plain_table(headers, shown, align)
     if headers[0] == "name" and len(rows) == 1 and "…" in table:  # the name has a line of its own
         table = "\n".join([rows[0][0], plain_table(headers[1:], [rows[0][1:]], align[1:])])
     lines = [table]
@@ -93,7 +98,7 @@ def terminal_table(results: Sequence[RunResult]) -> str:
         SAME_MARK.strip(): "≈ not distinguishable from it",
         "±": f"± 95 % interval {interval_scope(cells)}",
     }
-    used = [text for mark, text in texts.items() if mark in throughput]
+    used += [text for mark, text in texts.items() if mark in throughput]
     if any("±" not in row[rate_column] != ABSENT for row in rows):
         used.append("no ±: spread unknown")
     numbers = [cell for row in rows for cell in row[rate_column:]]
@@ -116,6 +121,53 @@ def terminal_answer(runs: Sequence[Run]) -> str:
     bound_ms = latency_bound_ms([run.result for run in runs])
     lines = [line.replace("**", "") for line in rate_answers(cells, axes, bound_ms)]
     return "\n".join(part for line in lines for part in textwrap.wrap(line, WIDTH))
+
+
+def _packed(texts: Sequence[str]) -> list[str]:
+    """The texts on as few lines as possible, with no line break inside a text."""
+    lines: list[str] = []
+    for text in texts:
+        longer = f"{lines[-1]}; {text}" if lines else text
+        if lines and text_width(longer) < WIDTH:
+            lines[-1] = longer
+        else:
+            lines.append(text)
+    return lines
+
+
+def _cells(results: Sequence[RunResult]) -> list[CellSummary]:
+    return summarise_cells([Run(str(index), result) for index, result in enumerate(results)])
+
+
+def _fitted(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], settings: int
+) -> list[Sequence[str]]:
+    """The rows with the first `settings` columns shortened, the widest first, to fit `WIDTH`.
+
+    The reasons of failed cells, in the last column, may be longer.
+    """
+    shown = [list(row) for row in rows]
+    while (excess := _width(headers, shown) - WIDTH) > 0:
+        widths = _widths(headers, shown)
+        widest = max(range(settings), key=lambda column: widths[column])
+        least = max(_SHORTEST, text_width(headers[widest]))
+        if widths[widest] <= least:
+            break
+        for row in shown:
+            row[widest] = shorten(row[widest], max(least, widths[widest] - excess))
+    return list(shown)
+
+
+def _width(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """The width of the table; the last column without the reasons of failed cells."""
+    widths = _widths(headers, rows)
+    if headers[-1] == "status":
+        widths[-1] = min(widths[-1], len(Status.FINISHED))
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _widths(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(text_width, column)) for column in zip(headers, *rows, strict=True)]
 
 
 def _packed(texts: Sequence[str]) -> list[str]:

@@ -112,7 +112,7 @@ def test_a_sweep_over_rates_begins_with_the_rate_that_holds(tmp_path: Path) -> N
     answer = report.splitlines()[2]
     assert re.match(
         r"\*\*Highest rate with a p95 under 250 ms: 10 requests/s\*\* \(p95 2\d\d ms, 95 % interval "
-        r"of this run 2\d\d … 2\d\d ms\); at 20 requests/s the server is over-saturated and "
+        r"of this run [\d.]+ … [\d.]+ ms\); at 20 requests/s the server is over-saturated and "
         r"sustained \d+\.\d requests/s\.$",
         answer,
     )
@@ -144,7 +144,9 @@ def test_a_rate_is_only_said_to_hold_if_the_interval_is_under_the_bound() -> Non
         return line
 
     sure = answer(level(1, 500, 50), level(2, 980, 50), level(4, 3000, 100))
-    assert sure.startswith("**Highest rate that is sure to have a p95 under 1,000 ms: 1 request/s**")
+    assert sure.startswith(
+        "**Highest rate that is sure to have a p95 under 1,000 ms: 1 request/s**"
+    )
     assert "at 2 requests/s it cannot be said: p95 980 ms" in sure
     assert "contains the bound: a longer run narrows it" in sure
     assert "at 4 requests/s, p95 3,000 ms (95 % interval of this run 2,900 … 3,100 ms)" in sure
@@ -200,7 +202,7 @@ def test_a_ramp_of_concurrency_names_its_fastest_step(tmp_path: Path) -> None:
     one = [record(i / 10, i / 10 + 0.1, index=i, infer_ms=99) for i in range(100)]
     two = [record(10 + i / 20, 10 + i / 20 + 0.1, index=100 + i, infer_ms=99) for i in range(200)]
     load = {"name": "ramp", "labels": ["load"], "of": "concurrency", "levels": [1, 2]}
-    save(tmp_path, [run("0", [*one, *two], load)])
+    save(tmp_path, [run("0", [*one, *two], load, steps=steps)])
     text = write_cell_report(tmp_path / "0").read_text()
     assert re.search(r"\nHighest throughput at concurrency=2: (199|20\d) pairs/s", text)
     assert "| requests in flight |" in text
@@ -263,7 +265,7 @@ def test_an_over_saturated_cell_is_ranked_nowhere(tmp_path: Path) -> None:
     save(tmp_path, runs)
     text = write_sweep_report(tmp_path).read_text()
     assert "(over-saturated)" in text.split("## What varies", maxsplit=1)[0]
-    assert re.search(r"\| \[2\].* ↑\d", text)
+    assert re.search(r"\| 2 +\|.* ↑\d", text)
     assert "<!-- over-saturated -->" in (tmp_path / "plots/by_cell.svg").read_text()
     assert "<!-- c -->" not in (tmp_path / "plots/frontier.svg").read_text()
     cell = write_cell_report(tmp_path / "2").read_text()
@@ -285,7 +287,7 @@ def test_a_p95_of_fewer_than_100_requests_is_shown_but_not_compared(tmp_path: Pa
     save(tmp_path, runs)
     text = write_sweep_report(tmp_path).read_text()
     assert "1 cell had fewer than 100 requests, so its p95 is not compared." in text
-    assert re.search(r"\| \[1\].* ~1\d\.\d \(n=99\)", text)
+    assert re.search(r"\| 1 +\|.* ~1\d\.\d \(n=99\)", text)
     best = recommend(runs, 150)[0]
     assert "It cannot be said whether these are within the bound: b." in " ".join(best.limits)
     few = [item for item in runs if item.name == "1"] + [
@@ -312,7 +314,7 @@ def test_intervals_say_what_they_estimate(tmp_path: Path) -> None:
     assert "± is the 95 % interval of this configuration, from 3 repeats" in (
         write_sweep_report(tmp_path).read_text()
     )
-    assert "95 % interval of this run (ms)" in write_cell_report(tmp_path / "0").read_text()
+    assert "95 % interval of this run (ms)" in write_cell_report(tmp_path / "1").read_text()
 
 
 def test_axes_of_a_load() -> None:
