@@ -10,6 +10,7 @@ from crossbench.settings.flatten import value_text
 LABELS_KEY = "load.labels"
 CONCURRENCY_KEY = "concurrency"  # appears in the name of a cell with the closed loop
 RATE_KEY = "load.rate"  # requests/s of an open loop
+_OFFLINE = "offline"
 _TRACE_KEY, _RISES_KEY, LEVELS_KEY = "load.path", "load.of", "load.levels"
 
 
@@ -32,6 +33,11 @@ def load_description(config: CellConfig) -> str:
 def is_ramp(config: CellConfig) -> bool:
     """Return whether the load rises in steps, so that the cell's totals mix several loads."""
     return config.value(LEVELS_KEY) is not None
+
+
+def is_offline(config: CellConfig) -> bool:
+    """Return whether all requests are due at the start."""
+    return config.value("load") == _OFFLINE
 
 
 def is_paced(config: CellConfig) -> bool:

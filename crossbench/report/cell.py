@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from crossbench.load.labels import is_ramp
+from crossbench.load.labels import is_offline, is_ramp
 from crossbench.load.saturation import rejected_share
 from crossbench.load.schedule import SCHEDULE_FILE
 from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_FAILED, throughput
@@ -40,9 +40,8 @@ def write_cell_report(folder: Path) -> Path:
     """
     result, records = load_cell(folder)
     unit = result.task.unit
-    # Closed loops have no schedule; with load=offline all requests are due at the start
-    at_once = len(records) > 1 and all(record.due_s == 0 for record in records)
-    has_schedule = at_once or (folder / SCHEDULE_FILE).is_file()
+    offline = is_offline(result.config)
+    has_schedule = offline or (folder / SCHEDULE_FILE).is_file()
     steps = [Step(**step) for step in result.steps]
     plots = draw(lambda: _plots(records, folder / PLOTS_FOLDER, unit, steps, has_schedule))
     metrics = {**(summarise(records, result.task) if records else {}), **result.metrics}
@@ -57,6 +56,7 @@ def write_cell_report(folder: Path) -> Path:
             records,
             metrics,
             has_schedule=has_schedule,
+            offline=offline,
             over_saturated=Flag.OVER_SATURATED in result.flags,
         ),
         *plots.markdown(folder),

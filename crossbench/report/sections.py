@@ -65,6 +65,7 @@ def latency(
     metrics: Mapping[str, float],
     *,
     has_schedule: bool,
+    offline: bool,
     over_saturated: bool,
 ) -> str:
     """The table of latencies, whose intervals are n/a if the cell was over-saturated."""
@@ -98,7 +99,7 @@ def latency(
     )
     if not has_schedule:
         notes += _CLOSED_LOOP
-    elif records and all(record.due_s == 0 for record in records):
+    elif offline:
         notes += (
             " All requests were due at the start, so a request's latency says when its turn came."
         )

@@ -170,44 +170,6 @@ def _widths(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(map(text_width, column)) for column in zip(headers, *rows, strict=True)]
 
 
-def _packed(texts: Sequence[str]) -> list[str]:
-    """The texts on as few lines as possible, with no line break inside a text."""
-    lines: list[str] = []
-    for text in texts:
-        longer = f"{lines[-1]}; {text}" if lines else text
-        if lines and text_width(longer) < WIDTH:
-            lines[-1] = longer
-        else:
-            lines.append(text)
-    return lines
-
-
-def _cells(results: Sequence[RunResult]) -> list[CellSummary]:
-    return summarise_cells([Run(str(index), result) for index, result in enumerate(results)])
-
-
-def _fitted(
-    headers: Sequence[str], rows: Sequence[Sequence[str]], settings: int
-) -> list[Sequence[str]]:
-    """The rows with the first `settings` columns shortened, the widest first, to fit `WIDTH`.
-
-    The reasons of failed cells, in the last column, may be longer.
-    """
-    shown = [list(row) for row in rows]
-    while shown:
-        widths = [max(map(text_width, column)) for column in zip(headers, *shown, strict=True)]
-        if headers[-1] == "status":
-            widths[-1] = min(widths[-1], len(Status.FINISHED))
-        excess = sum(widths) + 2 * (len(widths) - 1) - WIDTH
-        widest = max(range(settings), key=lambda column: widths[column])
-        least = max(_SHORTEST, text_width(headers[widest]))
-        if excess <= 0 or widths[widest] <= least:
-            break
-        for row in shown:
-            row[widest] = shorten(row[widest], max(least, widths[widest] - excess))
-    return list(shown)
-
-
 def _best_text(results: Sequence[RunResult]) -> str:
     """What `*` means. Gives the reasons if there are excluded cells that have no `✗`."""
     cells = _cells(results)
