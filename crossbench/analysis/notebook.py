@@ -279,6 +279,7 @@ def _run(row: Mapping[Any, Any]) -> Run:
         cell_id=str(row["cell_id"]),
         error=known.get("error"),
         metrics={key: value for key, value in known.items() if "/" in key},
+        flags=dict.fromkeys(filter(None, str(known.get("flags", "")).split(",")), ""),
     )
     return Run(str(row["cell"]), result)
 

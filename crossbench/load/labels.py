@@ -37,7 +37,7 @@ def is_ramp(config: CellConfig) -> bool:
 
 def is_offline(config: CellConfig) -> bool:
     """Return whether all requests are due at the start."""
-    return config.value("load") == _OFFLINE
+    return bool(config.value("load") == _OFFLINE)
 
 
 def is_paced(config: CellConfig) -> bool:

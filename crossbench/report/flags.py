@@ -74,7 +74,7 @@ def latency_text(metric: Metric, cell: CellSummary, *, short: bool = False) -> s
 def cell_notes(result: RunResult) -> list[str]:
     """The notes of a cell's report: its flags, except over-saturated, and its warnings."""
     told = [
-        f"**{str(flag).capitalize()}:** {reason} {_CONSEQUENCE.get(Flag(flag), '')}".rstrip()
+        f"**{str(flag).capitalize()}:** {_sentence(reason)} {_advice(result, flag)}"
         for flag, reason in result.flags.items()
         if flag != Flag.OVER_SATURATED  # the first line of the report is about it
     ]
@@ -94,22 +94,32 @@ def sweep_notes(runs: Sequence[Run], labels: Mapping[str, str]) -> list[str]:
     """
     notes = []
     for flag in Flag:
+        flagged_runs = [run for run in runs if flag in run.result.flags]
         found = [
-            f"{labels.get(run.name, run.name)}: {run.result.flags[flag]}"
-            for run in runs
-            if flag in run.result.flags
+            f"{labels.get(run.name, run.name)}: {run.result.flags[flag]}" for run in flagged_runs
         ]
         if found:
             rest = len(found) - _LISTED
             more = f" {rest} more are marked in the table." if rest > 0 else ""
             cells = " ".join(f"{text.rstrip('.')}." for text in found[:_LISTED])
-            notes.append(f"**{str(flag).capitalize()}:** {cells}{more} {_CONSEQUENCE[flag]}")
+            advice = _advice(flagged_runs[0].result, flag)
+            notes.append(f"**{str(flag).capitalize()}:** {cells}{more} {advice}")
     return notes
 
 
 def warnings_of(result: RunResult) -> list[str]:
     """The caveat of the model and the warnings that do not repeat a flag."""
     return [str(note) for note in (result.model.get("caveat"), *_other_warnings(result)) if note]
+
+
+def _advice(result: RunResult, flag: str) -> str:
+    """What follows from a flag: the end of the warning that has its reason, or our own sentence."""
+    reason = result.flags[flag]
+    if flag != Flag.OVER_SATURATED and reason:
+        for warning in result.warnings:
+            if reason in warning and (rest := warning.partition(reason)[2].strip()):
+                return _sentence(rest)
+    return _CONSEQUENCE[Flag(flag)]
 
 
 def _other_warnings(result: RunResult) -> list[str]:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from crossbench.measure import catalogue
-from crossbench.measure.metric import View
-from crossbench.results import RunResult, Status
+from crossbench.measure.metric import Metric, View
+from crossbench.measure.statistics import percentile_supported
+from crossbench.results import Flag, RunResult, Status
 from crossbench.settings.cell_config import CellConfig
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ PARAMS_PER_CALL = 25  # 100 are allowed, but 100 long ones would exceed the API'
 # Tags that identify a run. The last one is written after everything else: a run without it is
 # incomplete, and `python -m crossbench.sync` completes it.
 SWEEP_TAG, CELL_TAG, COMPLETE_TAG = "crossbench.sweep", "crossbench.cell", "crossbench.complete"
-DIGEST_TAG = "crossbench.model_digest"
+DIGEST_TAG, FLAGS_TAG = "crossbench.model_digest", "crossbench.flags"
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
 
 # Written first, as MLflow's charts and its compare page show metrics in the order of writing
@@ -101,6 +102,8 @@ def cell_tags(result: RunResult) -> dict[str, str]:
     if result.quality:
         tags["quality"] = str(result.quality["verdict"])
         tags["quality.reason"] = str(result.quality["reason"])
+    if result.flags:
+        tags[FLAGS_TAG] = ",".join(result.flags)
     if digest := result.model.get("digest"):
         tags |= {DIGEST_TAG: str(digest), "model": str(result.model.get("name", ""))}
     return tags
@@ -113,16 +116,32 @@ def cell_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def sweep_metrics(results: Sequence[RunResult]) -> dict[str, float]:
-    """Summary metrics of a sweep for its parent run: cells by status, and the best values."""
+    """Summary metrics of a sweep for its parent run: cells by status, and the best values.
+
+    The best latency is of cells whose percentile can be compared: not over-saturated, and with
+    enough requests.
+    """
     metrics = {catalogue.CELLS[status].name: 0.0 for status in Status}
     for result in results:
         metrics[catalogue.CELLS[result.status].name] += 1
-    finished = [result.metrics for result in results if result.status is Status.FINISHED]
+    finished = [result for result in results if result.status is Status.FINISHED]
     for name, best in catalogue.BEST.items():
-        values = [found[name] for found in finished if is_number(found.get(name))]
+        compared = [
+            result.metrics for result in finished if _is_compared(result, catalogue.BY_NAME[name])
+        ]
+        values = [found[name] for found in compared if is_number(found.get(name))]
         if values:
             metrics[best.name] = best.better.pick(values)
     return metrics
+
+
+def _is_compared(result: RunResult, metric: Metric) -> bool:
+    """Whether a cell's metric can be the best of its sweep."""
+    if metric.percentile is None:
+        return True
+    requests = int(result.metrics.get(catalogue.REQUESTS_OK.name, 0))
+    supported = percentile_supported(metric.percentile, requests)
+    return supported and Flag.OVER_SATURATED not in result.flags
 
 
 def live_step(time_s: float) -> int:

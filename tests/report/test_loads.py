@@ -241,8 +241,12 @@ def test_flags_in_the_reports(tmp_path: Path, flagged: list[Run]) -> None:
     assert f"It was disturbed: {REASONS[Flag.DISTURBED]}" in text  # the recommendation
     cell = write_cell_report(tmp_path / "2").read_text()
     assert cell.splitlines()[4] == (
-        f"> **Disturbed:** {REASONS[Flag.DISTURBED]} Measure it again on a quiet machine."
+        "> **Disturbed:** Other processes used 1.4 of 2 cores. Measure it again on a quiet machine."
     )
+    flagged[2].result.warnings.append(f"Disturbed: {REASONS[Flag.DISTURBED]} End the other work")
+    save_result(flagged[2].result, tmp_path / "2")
+    advice = "> **Disturbed:** Other processes used 1.4 of 2 cores. End the other work."
+    assert advice in write_cell_report(tmp_path / "2").read_text()
     for plot in ("by_cell", "frontier"):
         svg = (tmp_path / "plots" / f"{plot}.svg").read_text()
         assert "<!-- disturbed -->" in svg
