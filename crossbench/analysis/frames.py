@@ -2,10 +2,9 @@
 
 Data frames of cells have one row per cell and the same columns from both sources: `sweep`, `cell`
 (its number), `folder`, `cell_id`, `status`, `flags` (joined by commas), `error`, `started_at`, the
-configuration by its dotted
-keys (`backend`, `batch`, `scheduler.max_batch_pairs`), and the metrics by their names
-(`throughput/pairs_per_s`, in pairs/s; `latency/p95_ms`). Missing values are NaN or None. The
-metrics in CORE_METRICS always have a column.
+configuration by its dotted keys (`backend`, `batch`, `scheduler.max_batch_pairs`), and the metrics
+by their names (`throughput/pairs_per_s`, in pairs/s; `latency/p95_ms`). Missing values are NaN or
+None. The metrics in CORE_METRICS always have a column.
 """
 
 from __future__ import annotations

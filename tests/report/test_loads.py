@@ -112,8 +112,8 @@ def test_a_sweep_over_rates_begins_with_the_rate_that_holds(tmp_path: Path) -> N
     answer = report.splitlines()[2]
     assert re.match(
         r"\*\*Highest rate with a p95 under 250 ms: 10 requests/s\*\* \(p95 2\d\d ms, 95 % "
-        r"interval of this run [\d.]+ … [\d.]+ ms\); at 20 requests/s the server is over-saturated and "
-        r"sustained \d+\.\d requests/s\.$",
+        r"interval of this run [\d.]+ … [\d.]+ ms\); at 20 requests/s the server is "
+        r"over-saturated and sustained \d+\.\d requests/s\.$",
         answer,
     )
     runs = read_runs(tmp_path)
