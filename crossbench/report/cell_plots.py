@@ -115,37 +115,43 @@ def due_and_answered(
 ) -> Path:
     """Plot how many requests were due and answered, and each request's latency when it was due.
 
-    The distance between the two curves is the backlog.
+    The distance between the two curves is the backlog. The latencies are left out if all requests
+    were due at once.
     """
     start = min(record.due_s for record in records)
     due = np.sort([record.due_s - start for record in records])
     answered = np.sort([record.received_s - start for record in records])
-    end = max(float(answered[-1]), 1e-3)
+    end, at_once = max(float(answered[-1]), 1e-3), float(due[-1]) == 0
     counts = np.arange(1, len(records) + 1)
-    good = [record for record in records if record.ok]
-    with figure(4.6) as made:
-        top, bottom = made.subplots(2, 1, sharex=True)
+    with figure(3.0 if at_once else 4.6) as made:
+        panels = made.subplots(1 if at_once else 2, 1, sharex=True, squeeze=False)[:, 0]
+        top = panels[0]
         for name, times, colour, line in (
             ("due", due, PALETTE[1], "--"), ("answered", answered, PALETTE[0], "-"),
         ):  # fmt: skip
             at = np.concatenate(([0.0], times, [end]))
             top.step(at, np.concatenate(([0], counts, counts[-1:])), where="post", color=colour,
                      linestyle=line, label=name)  # fmt: skip
-        top.set(ylabel="requests so far", ylim=(0, len(records) * 1.05))
-        bottom.scatter(
-            [record.due_s - start for record in good], [record.latency_ms for record in good],
-            s=10, alpha=0.5, color=PALETTE[2], linewidths=0, rasterized=len(good) > _MANY_POINTS,
-        )  # fmt: skip
-        highest = max(record.latency_ms for record in good)
-        bottom.set(
-            ylabel="latency (ms)", ylim=(0, highest * 1.08), xlim=(0, end),
-            xlabel="time since the first request was due (s); below: when the request was due",
-        )  # fmt: skip
-        for axes in (top, bottom):
+        top.set(ylabel="requests so far", ylim=(0, len(records) * 1.05), xlim=(0, end))
+        for bottom in panels[1:]:
+            _latency_when_due(bottom, records, start)
+        panels[-1].set(xlabel="time since the first request was due (s)")
+        for axes in panels:
             thousands(axes.yaxis)
-        _mark_steps((top, bottom), steps, start)
+        _mark_steps(panels, steps, start)
         legend_below(made, top.get_legend_handles_labels()[0])
         return save(made, folder, "due_and_answered")
+
+
+def _latency_when_due(axes: Axes, records: Sequence[RequestRecord], start_s: float) -> None:
+    """Draw the latency of each successful request at the time when it was due."""
+    good = [record for record in records if record.ok]
+    axes.scatter(
+        [record.due_s - start_s for record in good], [record.latency_ms for record in good],
+        s=10, alpha=0.5, color=PALETTE[2], linewidths=0, rasterized=len(good) > _MANY_POINTS,
+    )  # fmt: skip
+    highest = max(record.latency_ms for record in good)
+    axes.set(ylabel="latency (ms),\nplaced when due", ylim=(0, highest * 1.08))
 
 
 def _mark_steps(panels: Sequence[Axes], steps: Sequence[Step], start_s: float) -> None:

@@ -45,7 +45,8 @@ def sweep_plots(
     """Plots of the measured cells by title; drawing them writes into `folder`.
 
     The p95 of an over-saturated cell is not drawn, since it depends on the length of the run.
-    `bound_ms` is drawn beside p95. Ramps are left out, as they have several loads.
+    `bound_ms` is drawn beside p95. Ramps are left out, as they have several loads, and the frontier
+    has no open loops.
     """
     measured: list[Measured] = [
         (cell, cell.throughput, UNKNOWN if cell.over_saturated else cell.p95 or UNKNOWN)
@@ -68,7 +69,8 @@ def sweep_plots(
         plots[f"{_BOTH} by {what}"] = partial(by_axis, measured, absent, lines, folder, bound_ms)
     else:
         plots[_BOTH] = partial(_bars, measured, folder)
-    placed = [item for item in measured if math.isfinite(item[2].value)]
+    # The throughput of an open loop is its rate, which says nothing about the server
+    placed = [item for item in measured if math.isfinite(item[2].value) and not item[0].is_paced]
     if len(placed) > 1:
         kept = {series_name(cell, rest) for cell, *_ in placed}
         shown = {key: name for key, name in names.items() if key in kept}

@@ -139,8 +139,8 @@ def _is_compared(result: RunResult, metric: Metric) -> bool:
     """Whether a cell's metric can be the best of its sweep."""
     if metric.percentile is None:
         return True
-    requests = int(result.metrics.get(catalogue.REQUESTS_OK.name, 0))
-    supported = percentile_supported(metric.percentile, requests)
+    requests = result.metrics.get(catalogue.REQUESTS_OK.name)  # unknown in the oldest results
+    supported = requests is None or percentile_supported(metric.percentile, int(requests))
     return supported and Flag.OVER_SATURATED not in result.flags
 
 

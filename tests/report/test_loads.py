@@ -127,6 +127,7 @@ def test_a_sweep_over_rates_begins_with_the_rate_that_holds(tmp_path: Path) -> N
     assert f"> **Over-saturated:** rate=20: {REASONS[Flag.OVER_SATURATED]}" in report
     assert report.count(REASONS[Flag.OVER_SATURATED]) == 1  # the warning does not repeat it
     assert "by requests/s offered](plots/by_load_rate.png)" in report
+    assert "frontier.png" not in report
     assert "is the largest value tried" not in report
     (topic,) = (r for r in recommend(runs, 250) if r.topic.startswith("Highest rate"))
     assert topic.advice == answer.replace("**", "")
