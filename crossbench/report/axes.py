@@ -60,9 +60,13 @@ def varying(configs: Sequence[CellConfig]) -> list[str]:
 
 
 def label(config: CellConfig, axes: Sequence[str] = ()) -> str:
-    """A cell's name: its values on `axes`, or on the usual axes if nothing varies."""
+    """A cell's name: its values on `axes`, or on the usual axes if nothing varies.
+
+    An axis that the cell does not have, such as the rate of another load, is left out.
+    """
     flat = flatten(config)
-    names = axes or [axis for axis in (*_CELL_AXES, *load_labels(config)) if axis in flat]
+    usual = (*_CELL_AXES, *load_labels(config))
+    names = [axis for axis in axes or usual if axis in flat] or axes
     return " ".join(value_text(axis, flat) for axis in names)
 
 

@@ -124,7 +124,7 @@ def due_and_answered(
     end, at_once = max(float(answered[-1]), 1e-3), float(due[-1]) == 0
     counts = np.arange(1, len(records) + 1)
     with figure(3.0 if at_once else 4.6) as made:
-        panels = made.subplots(1 if at_once else 2, 1, sharex=True, squeeze=False)[:, 0]
+        panels = list(made.subplots(1 if at_once else 2, 1, sharex=True, squeeze=False)[:, 0])
         top = panels[0]
         for name, times, colour, line in (
             ("due", due, PALETTE[1], "--"), ("answered", answered, PALETTE[0], "-"),
