@@ -1,10 +1,10 @@
 """Results as pandas data frames: cells from a sweep's folder or from MLflow, requests, scores.
 
 Data frames of cells have one row per cell and the same columns from both sources: `sweep`, `cell`
-(its number), `folder`, `cell_id`, `status`, `error`, `started_at`, the configuration by its dotted
-keys (`backend`, `batch`, `scheduler.max_batch_pairs`), and the metrics by their names
-(`throughput/pairs_per_s`, in pairs/s; `latency/p95_ms`). Missing values are NaN or None. The
-metrics in CORE_METRICS always have a column.
+(its number), `folder`, `cell_id`, `status`, `flags` (joined by commas), `error`, `started_at`, the
+configuration by its dotted keys (`backend`, `batch`, `scheduler.max_batch_pairs`), and the metrics
+by their names (`throughput/pairs_per_s`, in pairs/s; `latency/p95_ms`). Missing values are NaN or
+None. The metrics in CORE_METRICS always have a column.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.places import outputs_dir
 from crossbench.settings.run import default_tracker
 from crossbench.system.addresses import bypass_proxy
-from crossbench.tracking.mlflow_format import CELL_TAG, COMPLETE_TAG, SWEEP_TAG
+from crossbench.tracking.mlflow_format import CELL_TAG, COMPLETE_TAG, FLAGS_TAG, SWEEP_TAG
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.types import RequestRecord
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CORE_METRICS = catalogue.names(View.FRAME)
-CELL_COLUMNS = ("sweep", "cell", "folder", "cell_id", "status", "error", "started_at")
+CELL_COLUMNS = ("sweep", "cell", "folder", "cell_id", "status", "flags", "error", "started_at")
 
 
 def load_sweep(path: str | Path) -> pd.DataFrame:
@@ -182,6 +182,7 @@ def _row_of(cell: Path) -> dict[str, Any]:
         "folder": str(cell),
         "cell_id": result.cell_id,
         "status": str(result.status),
+        "flags": ",".join(result.flags),
         "error": result.error,
         "started_at": result.started_at,
         **_scalars(result.config.comparable.flat),
@@ -200,6 +201,7 @@ def _row_of_run(run: Run) -> dict[str, Any]:
         "folder": f"{sweep}/{number}",
         "cell_id": CellConfig(settings).cell_id if tags.get("cell_id") else "",
         "status": tags.get("status", ""),
+        "flags": tags.get(FLAGS_TAG, ""),
         "error": tags.get("error"),
         "started_at": tags.get(COMPLETE_TAG, ""),
         **_scalars(settings),

@@ -28,7 +28,7 @@ from crossbench.measure.statistics import latency_range_table, windows
 from crossbench.report.axes import varying
 from crossbench.report.compare import Run, summarise_cells
 from crossbench.report.drawing import Draw, draw
-from crossbench.report.sweep_tables import summary_rows
+from crossbench.report.terminal import summary_rows
 from crossbench.results import RESULT_FILE, RunResult, Status, load_cell
 from crossbench.settings.cell_config import CellConfig
 from crossbench.types import Task
@@ -279,6 +279,7 @@ def _run(row: Mapping[Any, Any]) -> Run:
         cell_id=str(row["cell_id"]),
         error=known.get("error"),
         metrics={key: value for key, value in known.items() if "/" in key},
+        flags=dict.fromkeys(filter(None, str(known.get("flags", "")).split(",")), ""),
     )
     return Run(str(row["cell"]), result)
 

@@ -9,6 +9,9 @@ from crossbench.settings.flatten import value_text
 
 LABELS_KEY = "load.labels"
 CONCURRENCY_KEY = "concurrency"  # appears in the name of a cell with the closed loop
+RATE_KEY = "load.rate"  # requests/s of an open loop
+_OFFLINE = "offline"
+_TRACE_KEY, _RISES_KEY, LEVELS_KEY = "load.path", "load.of", "load.levels"
 
 
 def load_labels(config: CellConfig) -> tuple[str, ...]:
@@ -25,3 +28,23 @@ def load_labels(config: CellConfig) -> tuple[str, ...]:
 def load_description(config: CellConfig) -> str:
     """Describe the load in a few words: `batch=32 concurrency=4`."""
     return " ".join(value_text(axis, config.texts) for axis in ("batch", *load_labels(config)))
+
+
+def is_ramp(config: CellConfig) -> bool:
+    """Return whether the load rises in steps, so that the cell's totals mix several loads."""
+    return config.value(LEVELS_KEY) is not None
+
+
+def is_offline(config: CellConfig) -> bool:
+    """Return whether all requests are due at the start."""
+    return bool(config.value("load") == _OFFLINE)
+
+
+def is_paced(config: CellConfig) -> bool:
+    """Return whether requests come at their own rate, whatever the server does (an open loop).
+
+    Below the server's capacity, the throughput of such a cell is that of its load. With
+    load=offline all requests are due at once, so its throughput is the server's.
+    """
+    rate_rises = is_ramp(config) and config.value(_RISES_KEY) == "rate"
+    return rate_rises or any(config.value(key) is not None for key in (RATE_KEY, _TRACE_KEY))

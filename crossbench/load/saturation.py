@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+
+import grpc
+
+from crossbench.types import RequestRecord
+from crossbench.wording import percent
 
 MIN_REQUESTS = 20  # before which nothing is said
 GROWTH = 0.1  # of the second half's requests, by which the backlog must have grown in it
 DEVIATIONS = 2.5  # of the number of arrivals, by which the backlog must exceed an empty queue
 STEADY = 0.5  # of the mean, which the growth and the replies of each quarter must reach
+REJECTED = grpc.StatusCode.RESOURCE_EXHAUSTED.name  # the server's queue is full
+MAX_REJECTED = 0.05  # share of an open loop's requests; above it the load is more than capacity
 
 
 @dataclass
@@ -51,3 +59,22 @@ class SaturationWatch:
             and backlog[4] >= DEVIATIONS * deviation
             and min(replies[1:]) >= STEADY * sum(replies) / 4 > 0
         )
+
+
+def rejected_share(records: Sequence[RequestRecord]) -> float:
+    """Return the share (0..1) of requests that the server rejected because its queue was full."""
+    return sum(record.status == REJECTED for record in records) / max(1, len(records))
+
+
+def rejection_reason(records: Sequence[RequestRecord]) -> str:
+    """Return why an open loop is over-saturated by its rejected requests; empty if it is not.
+
+    A server that rejects requests has no growing backlog, so `SaturationWatch` does not see it.
+    """
+    share = rejected_share(records)
+    if share <= MAX_REJECTED:
+        return ""
+    return (
+        f"the server rejected {percent(share)} of the {len(records)} requests, because its queue "
+        "was full."
+    )

@@ -55,6 +55,9 @@ TEXTS_PER_S = _rate(
     "texts", "Embedded texts per second, instead of pairs/s if the cell embeds.",
     View.CELL_SUMMARY, View.DASHBOARD, View.MLFLOW_NOTE,
 )  # fmt: skip
+REQUESTS_PER_S = _rate(
+    "requests", "Successful requests per second, by the same method.", View.CELL_SUMMARY
+)
 TOKENS_PER_S = _rate(
     "tokens", "Real tokens (without padding) of the successful requests, by the same method.",
     View.CELL_SUMMARY,
@@ -191,7 +194,7 @@ CORRELATION = {
 METRICS: tuple[Metric, ...] = (
     *with_interval(PAIRS_PER_S),
     *with_interval(TEXTS_PER_S),
-    _rate("requests", "Successful requests per second, by the same method.", View.CELL_SUMMARY),
+    REQUESTS_PER_S,
     TOKENS_PER_S,
     *SPAN_RATES,
     *LATENCY.values(),

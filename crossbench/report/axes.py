@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from crossbench.load.labels import LABELS_KEY, load_labels
+from crossbench.load.labels import CONCURRENCY_KEY, LABELS_KEY, RATE_KEY, load_labels
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.flatten import is_number, value_text
 
@@ -17,6 +17,21 @@ _NOT_AN_AXIS = frozenset({"repeat"})  # a repeat is the same cell
 # Keys that only reports read
 _NOT_A_SETTING = frozenset({"study", "report", "predecessor", "reference"})
 _CELL_AXES = ("backend", "quant", "batch")  # in every cell's name, with the keys of its load
+# What the values of an axis are; an axis that is not listed is shown by its key alone
+_MEANING = {
+    RATE_KEY: "requests/s offered",
+    CONCURRENCY_KEY: "requests in flight",
+    "load": "when requests are sent",
+    "load.cv": "variation of the times between requests",
+    "load.levels": "levels of the ramp",
+    "load.of": "what the ramp raises",
+    "load.path": "file of arrival times",
+    "load.speed": "times the rate of the trace",
+    "load.max_in_flight": "most requests that wait for replies",
+    "load.sizes": "shares of request sizes",
+}
+_HEADINGS = {RATE_KEY: "rate (req/s)"}  # of columns; other axes have their key
+_FIRST_NUMERIC = (RATE_KEY, "batch")  # plots have these on their x axis, if they vary
 
 
 def flatten(config: CellConfig) -> dict[str, str]:
@@ -29,7 +44,8 @@ def varying(configs: Sequence[CellConfig]) -> list[str]:
     """The dotted keys in which the configs differ, in the order of columns.
 
     `repeat` is not an axis. Neither is a value inside a group that is determined by the group's
-    choice, that is, each choice has one value of it.
+    choice, that is, each choice has one value of it. Of two keys of the load that always vary
+    together, only the first is an axis.
     """
     flats = [flatten(config) for config in configs if config]
     keys = dict.fromkeys(key for flat in flats for key in flat)
@@ -39,13 +55,18 @@ def varying(configs: Sequence[CellConfig]) -> list[str]:
         if key not in _NOT_AN_AXIS and len({flat.get(key) for flat in flats}) > 1
     ]
     axes = [key for key in differing if "." not in key or not _implied(key, differing, flats)]
-    return sorted(axes, key=lambda key: (_rank(key), list(keys).index(key)))
+    axes = sorted(axes, key=lambda key: (_rank(key), list(keys).index(key)))
+    return [key for key in axes if not _repeats_another(key, axes, flats)]
 
 
 def label(config: CellConfig, axes: Sequence[str] = ()) -> str:
-    """A cell's name: its values on `axes`, or on the usual axes if nothing varies."""
+    """A cell's name: its values on `axes`, or on the usual axes if nothing varies.
+
+    An axis that the cell does not have, such as the rate of another load, is left out.
+    """
     flat = flatten(config)
-    names = axes or [axis for axis in (*_CELL_AXES, *load_labels(config)) if axis in flat]
+    usual = (*_CELL_AXES, *load_labels(config))
+    names = [axis for axis in axes or usual if axis in flat] or axes
     return " ".join(value_text(axis, flat) for axis in names)
 
 
@@ -57,11 +78,30 @@ def full_label(config: CellConfig, also: Sequence[str] = ()) -> str:
 
 
 def numeric_axis(axes: Sequence[str], flats: Sequence[Mapping[str, str]]) -> str | None:
-    """The axis to plot along: `batch` if it varies, else the last numeric axis, or None."""
+    """The axis to plot along: the rate or `batch`, else the last numeric axis, or None."""
     numeric = [axis for axis in axes if all(is_number(flat.get(axis, "")) for flat in flats)]
-    if "batch" in numeric:
-        return "batch"
-    return numeric[-1] if numeric else None
+    first = next((axis for axis in _FIRST_NUMERIC if axis in numeric), None)
+    return first or (numeric[-1] if numeric else None)
+
+
+def axis_meaning(axis: str, unit: str = "pairs") -> str:
+    """What the values of an axis are: `requests/s offered`; empty if its key says it."""
+    return f"{unit} per request" if axis == "batch" else _MEANING.get(axis, "")
+
+
+def axis_title(axis: str, unit: str = "pairs") -> str:
+    """The label of a plot's axis: `requests/s offered (load.rate)`, or the key alone."""
+    meaning = axis_meaning(axis, unit)
+    return f"{meaning} ({axis})" if meaning else axis
+
+
+def axis_headings(axes: Sequence[str]) -> list[str]:
+    """The headings of the axes' columns: the last part of each key, if it is unique."""
+    last = [axis.rsplit(".", 1)[-1] for axis in axes]
+    return [
+        _HEADINGS.get(axis, short if last.count(short) == 1 else axis)
+        for axis, short in zip(axes, last, strict=True)
+    ]
 
 
 def _implied(key: str, differing: Sequence[str], flats: Sequence[Mapping[str, str]]) -> bool:
@@ -70,6 +110,19 @@ def _implied(key: str, differing: Sequence[str], flats: Sequence[Mapping[str, st
         return False
     choices = {flat.get(group) for flat in flats}
     return len({(flat.get(group), flat.get(key)) for flat in flats}) == len(choices)
+
+
+def _repeats_another(key: str, axes: Sequence[str], flats: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a key of the load distinguishes the same cells as one before it."""
+    if not key.startswith("load."):
+        return False
+    before = [axis for axis in axes[: axes.index(key)] if axis.startswith("load.")]
+    return any(
+        len({(flat.get(axis), flat.get(key)) for flat in flats})
+        == len({flat.get(axis) for flat in flats})
+        == len({flat.get(key) for flat in flats})
+        for axis in before
+    )
 
 
 def _rank(key: str) -> int:

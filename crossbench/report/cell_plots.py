@@ -16,6 +16,7 @@ from crossbench.measure.statistics import (
     stage_ms,
     windows,
 )
+from crossbench.measure.steps import Step
 from crossbench.report.drawing import Draw
 from crossbench.report.style import (
     GREY,
@@ -35,17 +36,27 @@ _LEAST_WINDOWS = 3  # fewer do not show how throughput and latency are related
 _MANY_POINTS = 2000  # above this, the SVG contains the points as a bitmap
 
 
-def cell_plots(records: Sequence[RequestRecord], folder: Path, unit: str) -> dict[str, Draw]:
+def cell_plots(
+    records: Sequence[RequestRecord],
+    folder: Path,
+    unit: str,
+    steps: Sequence[Step] = (),
+    *,
+    has_schedule: bool = False,
+) -> dict[str, Draw]:
     """Plots by title; drawing them writes into `folder`. Empty if no request succeeded.
 
-    `unit` is the unit of work that throughput counts: pairs or texts.
+    `unit` is the unit of work that throughput counts: pairs or texts. `steps` are those of a ramp.
+    With `has_schedule`, requests were due at times that did not depend on the replies.
     """
     good = [record for record in records if record.ok]
     if not good:
         return {}
-    return {
-        "Distribution of latency": partial(latency_cdf, good, folder),
-        "Throughput and latency over time": partial(over_time, records, folder, unit),
+    plots: dict[str, Draw] = {"Distribution of latency": partial(latency_cdf, good, folder)}
+    if has_schedule:
+        plots["Requests due and answered"] = partial(due_and_answered, records, folder, steps)
+    return plots | {
+        "Throughput and latency over time": partial(over_time, records, folder, unit, steps),
         "Throughput against latency": partial(throughput_latency, records, folder, unit),
         "Where the time goes": partial(stages, good, folder),
     }
@@ -70,8 +81,10 @@ def latency_cdf(good: Sequence[RequestRecord], folder: Path) -> Path:
         return save(made, folder, "latency_cdf")
 
 
-def over_time(records: Sequence[RequestRecord], folder: Path, unit: str) -> Path:
-    """Plot throughput, p50 and p95 of every time window as steps."""
+def over_time(
+    records: Sequence[RequestRecord], folder: Path, unit: str, steps: Sequence[Step] = ()
+) -> Path:
+    """Plot throughput, p50 and p95 of every time window, and where a ramp's steps begin."""
     cut = windows(records)
     start = min(record.sent_s for record in records)
     edges = [0.0, *(end - start for end in cut.time_s)]
@@ -92,8 +105,69 @@ def over_time(records: Sequence[RequestRecord], folder: Path, unit: str) -> Path
             axes.set_ylim(0, max((value for value in series if value), default=1 / 1.1) * 1.1)
             thousands(axes.yaxis)
         bottom.set_xlim(0, edges[-1])
+        _mark_steps((top, bottom), steps, start)
         legend_below(made, bottom.get_legend_handles_labels()[0])
         return save(made, folder, "over_time")
+
+
+def due_and_answered(
+    records: Sequence[RequestRecord], folder: Path, steps: Sequence[Step] = ()
+) -> Path:
+    """Plot how many requests were due and answered, and each request's latency when it was due.
+
+    The distance between the two curves is the backlog. The latencies are left out if all requests
+    were due at once.
+    """
+    start = min(record.due_s for record in records)
+    due = np.sort([record.due_s - start for record in records])
+    answered = np.sort([record.received_s - start for record in records])
+    end, at_once = max(float(answered[-1]), 1e-3), float(due[-1]) == 0
+    counts = np.arange(1, len(records) + 1)
+    with figure(3.0 if at_once else 4.6) as made:
+        panels = list(made.subplots(1 if at_once else 2, 1, sharex=True, squeeze=False)[:, 0])
+        top = panels[0]
+        for name, times, colour, line in (
+            ("due", due, PALETTE[1], "--"), ("answered", answered, PALETTE[0], "-"),
+        ):  # fmt: skip
+            at = np.concatenate(([0.0], times, [end]))
+            top.step(at, np.concatenate(([0], counts, counts[-1:])), where="post", color=colour,
+                     linestyle=line, label=name)  # fmt: skip
+        top.set(ylabel="requests so far", ylim=(0, len(records) * 1.05), xlim=(0, end))
+        for bottom in panels[1:]:
+            _latency_when_due(bottom, records, start)
+        panels[-1].set(xlabel="time since the first request was due (s)")
+        for axes in panels:
+            thousands(axes.yaxis)
+        _mark_steps(panels, steps, start)
+        legend_below(made, top.get_legend_handles_labels()[0])
+        return save(made, folder, "due_and_answered")
+
+
+def _latency_when_due(axes: Axes, records: Sequence[RequestRecord], start_s: float) -> None:
+    """Draw the latency of each successful request at the time when it was due."""
+    good = [record for record in records if record.ok]
+    axes.scatter(
+        [record.due_s - start_s for record in good], [record.latency_ms for record in good],
+        s=10, alpha=0.5, color=PALETTE[2], linewidths=0, rasterized=len(good) > _MANY_POINTS,
+    )  # fmt: skip
+    highest = max(record.latency_ms for record in good)
+    axes.set(ylabel="latency (ms),\nplaced when due", ylim=(0, highest * 1.08))
+
+
+def _mark_steps(panels: Sequence[Axes], steps: Sequence[Step], start_s: float) -> None:
+    """Draw a line where each step begins, with the step's label above the first panel."""
+    _, end = panels[0].get_xlim()
+    for place, step in enumerate(steps):
+        at = max(0.0, step.start_s - start_s)
+        if at >= end:
+            return
+        for panel in panels:
+            if place:
+                panel.axvline(at, color=GREY, linewidth=1, linestyle=":")
+        panels[0].annotate(
+            step.label, (at, 1), (2, 2), xycoords=("data", "axes fraction"),
+            textcoords="offset points", fontsize=8.5, color=GREY,
+        )  # fmt: skip
 
 
 def throughput_latency(records: Sequence[RequestRecord], folder: Path, unit: str) -> Path:

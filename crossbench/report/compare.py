@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from crossbench.load.labels import load_labels
+from crossbench.load.labels import is_paced, is_ramp, load_labels
 from crossbench.measure.catalogue import P95_LATENCY, throughput
 from crossbench.measure.intervals import percentile_interval, t_95
 from crossbench.measure.metric import Metric
 from crossbench.measure.ranking import Verdict
+from crossbench.measure.statistics import percentile_supported
 from crossbench.report.axes import flatten, label, varying
+from crossbench.report.columns import requests_ok
 from crossbench.results import Flag, RunResult, Status
 from crossbench.types import RequestRecord
 
@@ -48,8 +50,8 @@ class CellSummary:
     """One point of the sweep: its runs (repeats) and their mean metrics.
 
     `throughput` is in `unit` (pairs or texts) per second, `p95` in ms. Both are None if no run
-    finished; `p95` is also None if a run was over-saturated. `flat` maps the dotted keys of the
-    configuration to their values as text.
+    finished. Use `ranked_p95` to compare cells. `flat` maps the dotted keys of the configuration to
+    their values as text.
     """
 
     name: str
@@ -60,6 +62,7 @@ class CellSummary:
     metrics: Mapping[str, float] = field(default_factory=dict)
     throughput: Estimate | None = None
     p95: Estimate | None = None
+    from_repeats: bool = False  # whether the intervals come from repeats, not from within one run
 
     @property
     def finished(self) -> int:
@@ -100,6 +103,35 @@ class CellSummary:
         return tuple(dict.fromkeys(flag for run in self.runs for flag in run.result.flags))
 
     @property
+    def over_saturated(self) -> bool:
+        """Whether requests were due faster than the server could answer them."""
+        return Flag.OVER_SATURATED in self.flags
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether the load has a rate of its own, so that throughput shows the load."""
+        return is_paced(self.runs[0].result.config)
+
+    @property
+    def is_ramp(self) -> bool:
+        """Whether the cell has several loads, one after the other."""
+        return is_ramp(self.runs[0].result.config)
+
+    @property
+    def p95_supported(self) -> bool:
+        """Whether enough requests lie beyond the p95 to compare it: 100 requests in each run."""
+        return percentile_supported(95, requests_ok(self.metrics))
+
+    @property
+    def ranked_p95(self) -> Estimate | None:
+        """The p95 if it can be compared with that of other cells.
+
+        None if too few requests lie beyond it, and for an over-saturated cell, whose latencies grow
+        for as long as it runs.
+        """
+        return self.p95 if self.p95_supported and not self.over_saturated else None
+
+    @property
     def status(self) -> str:
         if not self.failures:
             return ", ".join([Status.FINISHED, *self.flags])
@@ -126,6 +158,7 @@ def summarise_cells(runs: Sequence[Run]) -> list[CellSummary]:
             metrics=_mean_metrics(group),
             throughput=_throughput(group, throughput_sd),
             p95=_p95(group, p95_sd),
+            from_repeats=throughput_sd is not None,
         )
         for group in groups.values()
     ]
@@ -236,14 +269,21 @@ def _throughput(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate 
 
 
 def _p95(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate | None:
-    if any(Flag.OVER_SATURATED in run.result.flags for run in group):
-        return None  # it grows for as long as the run lasts
-    if sd is not None:
-        return _repeated(P95_LATENCY.name, group, sd)
+    """The p95 with its interval, which is unknown if `CellSummary.ranked_p95` is None."""
     values = _finished_values(P95_LATENCY.name, group)
     if not values:
         return None
-    found = percentile_interval([r.latency_ms for r in group[0].records if r.ok], 95)
+    over_saturated = any(Flag.OVER_SATURATED in run.result.flags for run in group)
+    if over_saturated or not percentile_supported(95, requests_ok(_mean_metrics(group))):
+        return Estimate(sum(values) / len(values))
+    if sd is not None:
+        return _repeated(P95_LATENCY.name, group, sd)
+    return p95_estimate(values[0], group[0].records)
+
+
+def p95_estimate(value_ms: float, records: Sequence[RequestRecord]) -> Estimate:
+    """The p95 `value_ms` of these requests with its interval of this run, if they suffice."""
+    found = percentile_interval([record.latency_ms for record in records if record.ok], 95)
     if found is None:
-        return Estimate(values[0])
-    return Estimate(values[0], max(0.0, values[0] - found.low), max(0.0, found.high - values[0]))
+        return Estimate(value_ms)
+    return Estimate(value_ms, max(0.0, value_ms - found.low), max(0.0, found.high - value_ms))

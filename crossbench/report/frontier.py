@@ -17,7 +17,9 @@ from crossbench.report.series import (
     LEGEND_ROW_IN,
     Measured,
     disqualified_entry,
+    draw_flags,
     error_bars,
+    flag_entries,
     legend_entry,
     rate_label,
     series_name,
@@ -49,11 +51,12 @@ def frontier_plot(
 ) -> Path:
     """Plot throughput against p95; a line joins the Pareto-optimal cells.
 
-    Excluded cells (see `select_candidates`) are pale and not on the frontier; those that change the
-    ranking are crossed out. Error bars are 95 % intervals.
+    All of them have a p95. Excluded cells (see `select_candidates`), and those whose p95 has too
+    few requests, are pale and not on the frontier; those that change the ranking are crossed out.
+    Error bars are 95 % intervals.
     """
     candidates = select_candidates([cell for cell, *_ in measured])
-    fit = [index for index, (cell, *_) in enumerate(measured) if candidates.contains(cell)]
+    fit = [index for index, (cell, *_) in enumerate(measured) if _is_ranked(cell, candidates)]
     front = [
         fit[place] for place in pareto([(measured[i][1].value, measured[i][2].value) for i in fit])
     ]
@@ -142,15 +145,22 @@ def _handles(
         handles.append(Line2D([], [], color=GREY, linewidth=1.2, label="frontier"))
     if any(cell.disqualified for cell, *_ in measured):
         handles.append(disqualified_entry())
-    if any(not candidates.contains(cell) and not cell.disqualified for cell, *_ in measured):
-        handles.append(
-            legend_entry("pale: excluded from the comparison", "o", color=GREY, alpha=_PALE)
-        )
-    return handles
+    pale = [cell for cell, *_ in measured
+            if not _is_ranked(cell, candidates) and not cell.disqualified]  # fmt: skip
+    if pale:
+        few = all(candidates.contains(cell) for cell in pale)
+        text = "p95 of fewer than 100 requests" if few else "excluded from the comparison"
+        handles.append(legend_entry(f"pale: {text}", "o", color=GREY, alpha=_PALE))
+    return handles + flag_entries(cell for cell, *_ in measured)
+
+
+def _is_ranked(cell: CellSummary, candidates: Candidates) -> bool:
+    return cell.ranked_p95 is not None and candidates.contains(cell)
 
 
 def _draw_cell(axes: Axes, item: Measured, candidates: Candidates, coding: _Coding) -> None:
     cell, rate, p95 = item
+    draw_flags(axes, cell, p95.value, rate.value)
     style, marker = series_style(coding.index(cell)), coding.marker(cell)
     if cell.disqualified:
         hollow = {**style, "markerfacecolor": "white"}
@@ -159,7 +169,7 @@ def _draw_cell(axes: Axes, item: Measured, candidates: Candidates, coding: _Codi
         return
     axes.errorbar(
         p95.value, rate.value, xerr=error_bars([p95]), yerr=error_bars([rate]), marker=marker,
-        markersize=7, elinewidth=1, alpha=1 if candidates.contains(cell) else _PALE, **style,
+        markersize=7, elinewidth=1, alpha=1 if _is_ranked(cell, candidates) else _PALE, **style,
     )  # fmt: skip
 
 

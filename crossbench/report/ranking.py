@@ -47,7 +47,7 @@ def cell_quality(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> st
         if metric.name in metrics and metric.kind is not Kind.COUNT  # counts stand below
     ]
     if rows:
-        parts.append(markdown_table(["", "value", "95 % interval"], rows, "lrr"))
+        parts.append(markdown_table(["", "value", "95 % interval over queries"], rows, "lrr"))
         method = "" if verdict is Verdict.REFERENCE else f" {_METHOD}"
         parts.append(_sample_text(summary, metrics) + method)
     return "\n\n".join(parts)

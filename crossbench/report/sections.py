@@ -13,11 +13,9 @@ from crossbench.measure.correlation import correlations as correlations_of
 from crossbench.measure.intervals import percentile_interval
 from crossbench.measure.metric import Metric, View
 from crossbench.measure.statistics import latency_range_table, percentile_supported
-from crossbench.measure.steps import Step, step_metrics
 from crossbench.report.columns import metric_text, requests_ok
 from crossbench.report.facts import DATASET, facts
 from crossbench.report.tables import interval_text, markdown_table, plus_minus
-from crossbench.results import RunResult
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, number
 
@@ -28,6 +26,12 @@ RESOURCES = {
     "Harness": View.CELL_HARNESS,
     "Start-up": View.CELL_STARTUP,
 }
+
+_CLOSED_LOOP = (
+    " In a closed loop no request is due while all users wait, so a stall of the server delays "
+    "only the requests in flight. Users who keep coming would see more of it: measure that with "
+    "load=poisson."
+)
 
 
 def summary(records: Sequence[RequestRecord], metrics: Mapping[str, float], unit: str) -> str:
@@ -50,15 +54,22 @@ def summary(records: Sequence[RequestRecord], metrics: Mapping[str, float], unit
     note = "The run had too few time windows to estimate how steady the throughput was."
     if half:
         note = (
-            "± is the 95 % interval, estimated from the time windows of this run. It "
-            "does not show how much another run would differ: repeat the cell to measure that."
+            "± is the 95 % interval of this run, estimated from its time windows. It does not show "
+            "how much another run of this configuration would differ: repeat the cell to measure "
+            "that."
         )
     return f"## Summary\n\n{markdown_table(['', 'value', 'unit'], rows, 'lrl')}\n\n{note}"
 
 
 def latency(
-    records: Sequence[RequestRecord], metrics: Mapping[str, float], *, has_schedule: bool
+    records: Sequence[RequestRecord],
+    metrics: Mapping[str, float],
+    *,
+    has_schedule: bool,
+    offline: bool,
+    over_saturated: bool,
 ) -> str:
+    """The table of latencies, whose intervals are n/a if the cell was over-saturated."""
     if catalogue.latency(50).name not in metrics:
         return ""
     values = [record.latency_ms for record in records if record.ok]
@@ -70,7 +81,8 @@ def latency(
     for title, families in by_title.items():
         of_latency, of_service = (families.get(family) for family in ("latency", "service"))
         q = of_latency.percentile if of_latency else None
-        found = None if q is None else percentile_interval(values, q)
+        supported = q is not None and percentile_supported(q, n) and not over_saturated
+        found = percentile_interval(values, q) if q is not None and supported else None
         rows.append([
             title,
             metric_text(of_latency, metrics) if of_latency else "",
@@ -78,7 +90,7 @@ def latency(
             metric_text(of_service, metrics) if of_service else "",
         ])  # fmt: skip
     table = markdown_table(
-        ["", "latency (ms)", "95 % interval (ms)", "service time (ms)"], rows, "lrrr"
+        ["", "latency (ms)", "95 % interval of this run (ms)", "service time (ms)"], rows, "lrrr"
     )
     notes = (
         "Latency starts when a request was due, service time when it was sent. Percentiles are "
@@ -87,10 +99,15 @@ def latency(
         "the distribution; – means that there are too few independent requests for one."
     )
     if not has_schedule:
+        notes += _CLOSED_LOOP
+    elif offline:
         notes += (
-            " In a closed loop no request is due while all users wait, so a stall of the server "
-            "delays only the requests in flight. Users who keep coming would see more of it: "
-            "measure that with load=poisson."
+            " All requests were due at the start, so a request's latency says when its turn came."
+        )
+    if over_saturated:
+        notes += (
+            " The latencies grew for as long as the run lasted. They depend on its length, so they "
+            "have no intervals."
         )
     if not all(percentile_supported(q, n) for q in PERCENTILES):
         notes += (
@@ -127,27 +144,6 @@ def ranges_table(records: Sequence[RequestRecord], unit: str) -> str:
     return markdown_table(["latency", *rates, "requests"], rows, "lrrrr") if rows else ""
 
 
-def steps(result: RunResult, records: Sequence[RequestRecord]) -> str:
-    """The table of a ramp's steps; empty for another load."""
-    task = result.task
-    ramp = [Step(**step) for step in result.steps]
-    shown = (catalogue.throughput(task.unit), *(catalogue.latency(q) for q in (50, 95, 99)))
-    rows = [
-        [step.label, *(metric_text(metric, metrics) for metric in shown),
-         str(requests_ok(metrics)), str(int(metrics.get(catalogue.REQUESTS_FAILED.name, 0)))]
-        for step, metrics in zip(ramp, step_metrics(ramp, records, task), strict=True)
-    ]  # fmt: skip
-    if not rows:
-        return ""
-    headers = ["step", *(metric.heading for metric in shown), "requests", "failed"]
-    length_s = number(ramp[0].end_s - ramp[0].start_s)
-    return (
-        f"## Steps of the ramp\n\n{markdown_table(headers, rows, 'l' + 'r' * (len(headers) - 1))}"
-        f"\n\nEach step lasted {length_s} s. A request belongs to the step in which it was due. "
-        "The numbers above this table are of all steps together."
-    )
-
-
 def correlations(records: Sequence[RequestRecord], unit: str) -> str:
     found = correlations_of(records)
     if not found:
@@ -178,7 +174,7 @@ def correlations(records: Sequence[RequestRecord], unit: str) -> str:
     if "tokens" in found:
         notes.append("The last row shows how far the length of the texts explains the latency.")
     notes.append("Intervals are Fisher's, at the number of independent observations.")
-    table = markdown_table(["correlation of", "r", "95 % interval", "n"], rows, "lrrr")
+    table = markdown_table(["correlation of", "r", "95 % interval of this run", "n"], rows, "lrrr")
     return f"## Correlation of throughput and latency\n\n{table}\n\n{' '.join(notes)}"
 
 

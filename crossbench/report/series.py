@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from crossbench.measure.catalogue import PAIRS_PER_S
 from crossbench.report.compare import CellSummary, Estimate, rate_unit
 from crossbench.report.style import PALETTE
+from crossbench.results import Flag
 from crossbench.settings.flatten import value_text
 
 LEGEND_ROW_IN = 0.19
@@ -18,7 +21,18 @@ CROSS_STYLE: dict[str, Any] = {
     "color": "black", "marker": "x", "markersize": 6, "markeredgewidth": 1.4, "zorder": 4,
 }  # fmt: skip
 
-Measured = tuple[CellSummary, Estimate, Estimate]  # throughput, then p95
+FLAG_STYLE: dict[Flag, dict[str, Any]] = {
+    flag: {
+        "color": "black", "marker": marker, "markersize": 13, "markeredgewidth": 1.2,
+        "markerfacecolor": "none", "zorder": 5,
+    }
+    for flag, marker in (
+        (Flag.OVER_SATURATED, "^"), (Flag.CLIENT_BOUND, "s"), (Flag.DISTURBED, "o"),
+    )
+}  # fmt: skip
+
+UNKNOWN = Estimate(math.nan)
+Measured = tuple[CellSummary, Estimate, Estimate]  # throughput, then p95; UNKNOWN is not drawn
 
 
 def series_name(cell: CellSummary, rest: Sequence[str]) -> str:
@@ -56,3 +70,20 @@ def legend_entry(name: str, marker: str, **style: Any) -> Line2D:
 def disqualified_entry() -> Line2D:
     """The legend entry of cells that change the ranking."""
     return Line2D([], [], linestyle="none", label=DISQUALIFIED, **CROSS_STYLE)
+
+
+def flag_entries(cells: Iterable[CellSummary]) -> list[Line2D]:
+    """The legend entries of the flags that these cells have."""
+    found = {flag for cell in cells for flag in cell.flags}
+    return [
+        Line2D([], [], linestyle="none", label=str(flag), **{**style, "markersize": 8})
+        for flag, style in FLAG_STYLE.items()
+        if flag in found
+    ]
+
+
+def draw_flags(axes: Axes, cell: CellSummary, x: float, y: float) -> None:
+    """Draw the outline of each of the cell's flags around its point."""
+    for flag, style in FLAG_STYLE.items():
+        if flag in cell.flags and math.isfinite(x) and math.isfinite(y):
+            axes.plot(x, y, **style)

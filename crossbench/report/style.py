@@ -182,7 +182,8 @@ def _obstacles(axes: Axes, half: float) -> Iterator[Bbox]:
     for line in axes.get_lines():
         data = np.column_stack([np.asarray(line.get_xdata()), np.asarray(line.get_ydata())])
         pixels = line.get_transform().transform(data.astype(float))
-        reach = half if line.get_marker() not in {"None", "", " ", None} else half / 3
+        marked = line.get_marker() not in {"None", "", " ", None}
+        reach = half * max(1.0, line.get_markersize() / 10) if marked else half / 3
         for x, y in pixels:
             yield Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)
         if line.get_linestyle() in {"None", "", " "}:

@@ -13,14 +13,16 @@ from crossbench.measure import catalogue
 from crossbench.measure.metric import Metric, View
 from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.advice.recommendations import recommendations
+from crossbench.report.best import best_of
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.columns import metric_text
 from crossbench.report.compare import CellSummary, Run, summarise_cells
 from crossbench.report.predecessor import predecessor_entries
 from crossbench.report.sections import ranges_table
-from crossbench.report.sweep import question, read_runs, summary_rows
-from crossbench.report.sweep_tables import best_of, estimate_text, unfinished
+from crossbench.report.sweep import question, read_runs
+from crossbench.report.sweep_tables import estimate_text, unfinished
 from crossbench.report.tables import markdown_table
+from crossbench.report.terminal import summary_rows
 from crossbench.system.files import atomic_write
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, counted, number

@@ -54,7 +54,7 @@ def markdown_table(headers: Row, rows: Sequence[Row], align: str = "") -> str:
     """A Markdown table, also aligned as plain text; `align` has an l or r per column."""
     cells = [[_escape(cell) for cell in row] for row in (headers, *rows)]
     align = align.ljust(len(headers), "l")
-    widths = [max(3, *(_width(row[column]) for row in cells)) for column in range(len(headers))]
+    widths = [max(3, *(text_width(row[column]) for row in cells)) for column in range(len(headers))]
     lines = ["| " + " | ".join(_pad(*cell) for cell in zip(row, widths, align, strict=True)) + " |"
              for row in cells]  # fmt: skip
     rules = ["-" * (width - 1) + (":" if side == "r" else "-")
@@ -66,7 +66,7 @@ def plain_table(headers: Row, rows: Sequence[Row], align: str = "") -> str:
     """A table for the terminal: two spaces between columns and a rule below the headers."""
     align = align.ljust(len(headers), "l")
     widths = [
-        max(_width(row[column]) for row in (headers, *rows)) for column in range(len(headers))
+        max(text_width(row[column]) for row in (headers, *rows)) for column in range(len(headers))
     ]
     lines = ["  ".join(_pad(*cell) for cell in zip(row, widths, align, strict=True)).rstrip()
              for row in (headers, ["─" * width for width in widths], *rows)]  # fmt: skip
@@ -78,11 +78,11 @@ def _escape(cell: str) -> str:
 
 
 def _pad(cell: str, width: int, side: str) -> str:
-    space = " " * (width - _width(cell))
+    space = " " * (width - text_width(cell))
     return space + cell if side == "r" else cell + space
 
 
-def _width(text: str) -> int:
+def text_width(text: str) -> int:
     """Width on a terminal: East Asian wide characters take two columns, combining ones none."""
     return sum(
         0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from crossbench.events import RunEnded
 from crossbench.report.cell import REPORT_FILE
-from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
+from crossbench.report.sweep import read_runs, write_sweep_report
+from crossbench.report.terminal import terminal_answer, terminal_table
 from crossbench.sweep.folder import (
     INTERRUPTED_FILE,
     read_state,
@@ -35,11 +36,14 @@ def finish_sweep(folder: Path, tracking: Tracking) -> int:
         write_sweep_report(folder)
     except OSError as error:
         console.print(f"[yellow]report:[/] {escape(os_error_message(error))}")
-    results = [run.result for run in read_runs(folder)]
+    runs = read_runs(folder)
+    results = [run.result for run in runs]
     if state.parent_run_id is not None:
         parent = state.parent_run_id
         tracking.attempt(lambda tracker: tracker.finish_sweep(parent, results, folder, interrupted))
     console.print(Text(terminal_table(results)))
+    if answer := terminal_answer(runs):
+        console.print(Text(f"\n{answer}"))
     if interrupted:
         console.print(f"interrupted: results of {len(results)} of {counted(state.cells, 'cell')}")
     location = f"report: {report}" if report.is_file() else f"results: {folder}"

@@ -19,7 +19,8 @@ from crossbench.measure.catalogue import names
 from crossbench.measure.metric import View
 from crossbench.report.axes import full_label
 from crossbench.report.cell import REPORT_FILE, write_cell_report
-from crossbench.report.sweep import terminal_table
+from crossbench.report.sweep import read_run
+from crossbench.report.terminal import terminal_answer, terminal_table
 from crossbench.results import RunResult, load_result
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import composed_config
@@ -93,6 +94,8 @@ def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) ->
         sweep_journal(home, url).write(RunEnded(f"ended; report: {folder / REPORT_FILE}"))
         dashboard.close()
     console.print(Text(terminal_table([result])))
+    if answer := terminal_answer([read_run(folder)]):
+        console.print(Text(f"\n{answer}"))
     report = folder / REPORT_FILE
     console.print(escape(f"report: {report}" if report.is_file() else f"results: {folder}"))
     if result.status.is_failure:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from crossbench.measure import catalogue
-from crossbench.measure.metric import View
-from crossbench.results import RunResult, Status
+from crossbench.measure.metric import Metric, View
+from crossbench.measure.statistics import percentile_supported
+from crossbench.results import Flag, RunResult, Status
 from crossbench.settings.cell_config import CellConfig
 
 if TYPE_CHECKING:
@@ -115,16 +116,32 @@ def cell_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def sweep_metrics(results: Sequence[RunResult]) -> dict[str, float]:
-    """Summary metrics of a sweep for its parent run: cells by status, and the best values."""
+    """Summary metrics of a sweep for its parent run: cells by status, and the best values.
+
+    The best latency is of cells whose percentile can be compared: not over-saturated, and with
+    enough requests.
+    """
     metrics = {catalogue.CELLS[status].name: 0.0 for status in Status}
     for result in results:
         metrics[catalogue.CELLS[result.status].name] += 1
-    finished = [result.metrics for result in results if result.status is Status.FINISHED]
+    finished = [result for result in results if result.status is Status.FINISHED]
     for name, best in catalogue.BEST.items():
-        values = [found[name] for found in finished if is_number(found.get(name))]
+        compared = [
+            result.metrics for result in finished if _is_compared(result, catalogue.BY_NAME[name])
+        ]
+        values = [found[name] for found in compared if is_number(found.get(name))]
         if values:
             metrics[best.name] = best.better.pick(values)
     return metrics
+
+
+def _is_compared(result: RunResult, metric: Metric) -> bool:
+    """Whether a cell's metric can be the best of its sweep."""
+    if metric.percentile is None:
+        return True
+    requests = result.metrics.get(catalogue.REQUESTS_OK.name)  # unknown in the oldest results
+    supported = requests is None or percentile_supported(metric.percentile, int(requests))
+    return supported and Flag.OVER_SATURATED not in result.flags
 
 
 def live_step(time_s: float) -> int:

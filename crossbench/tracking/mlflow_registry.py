@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from crossbench.errors import TrackingError
 from crossbench.load.labels import load_description
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
-from crossbench.results import RunResult
+from crossbench.results import Flag, RunResult
 from crossbench.tracking.mlflow_format import DIGEST_TAG, is_number
 from crossbench.types import Pipeline
 
@@ -43,7 +43,8 @@ def link_version(client: MlflowClient, name: str, run_id: str, result: RunResult
     number = str(version.version)
     rate, p95 = (result.metrics.get(metric.name) for metric in (PAIRS_PER_S, P95_LATENCY))
     best_so_far = float(version.tags.get(RATE_TAG, "-inf"))
-    if _measures_model(result) and is_number(rate) and float(rate or 0) > best_so_far:
+    comparable = _measures_model(result) and Flag.OVER_SATURATED not in result.flags
+    if comparable and is_number(rate) and float(rate or 0) > best_so_far:
         model = result.model
         tags = {
             RATE_TAG: f"{rate:.6g}",

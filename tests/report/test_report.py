@@ -18,8 +18,9 @@ from crossbench.report.axes import flatten, label, varying
 from crossbench.report.cell import write_cell_report
 from crossbench.report.compare import Estimate, Run, distinguishable, pareto, summarise_cells
 from crossbench.report.style import PALETTE, figure, place_labels
-from crossbench.report.sweep import read_runs, terminal_table, write_sweep_report
+from crossbench.report.sweep import read_runs, write_sweep_report
 from crossbench.report.tables import interval_text, markdown_table, plain_table, plus_minus
+from crossbench.report.terminal import terminal_table
 from crossbench.results import (
     RECORDS_FILE,
     RESULT_FILE,
@@ -314,7 +315,8 @@ def test_twenty_four_cells(tmp_path: Path) -> None:
     )
     assert (rows[5]["status"], rows[5]["error"]) == ("failed", "killed")
     assert rows[0]["backend"] == backends[0]
-    assert len(terminal_table(results).splitlines()) == 2 + 24 + 2
+    lines = terminal_table(results).splitlines()
+    assert len(lines) == 2 + 24 + 1 + 2  # the legend has two lines
 
 
 def test_lines_have_a_gap_at_cells_that_were_not_measured(tmp_path: Path) -> None:

@@ -35,16 +35,38 @@ def times_text(a: CellSummary, b: CellSummary) -> str:
 
 
 def speed_text(a: CellSummary, b: CellSummary) -> str:
-    """`times_text`, and whether the difference is distinguishable from chance."""
+    """`times_text`, and whether the difference is distinguishable from chance.
+
+    For two open loops it is the ratio of their p95, since their throughput is that of the load.
+    """
+    if a.is_paced and b.is_paced:
+        return f"{p95_times_text(a, b)} the p95 at the same load"
     differ = distinguishable(rate(a), rate(b))
     doubt = {True: "", False: ", not distinguishable", None: ", spread unknown"}[differ]
     return f"{times_text(a, b)} the throughput{doubt}"
 
 
 def description(cell: CellSummary) -> str:
-    """The cell's label with its throughput and p95."""
+    """The cell's label with its throughput, p95 and flags."""
     p95 = f"{P95_LATENCY.short} {text_with_unit(P95_LATENCY, cell.metrics)}"
-    return f"{cell.label} ({estimate_text(cell.throughput)} {cell.unit}/s, {p95})"
+    flags = "".join(f", {flag}" for flag in cell.flags)
+    return f"{cell.label} ({estimate_text(cell.throughput)} {cell.unit}/s, {p95}{flags})"
+
+
+def p95_times_text(a: CellSummary, b: CellSummary) -> str:
+    """The p95 of `a` over that of `b`: `1.50×`, or `n/a` if one of them cannot be compared."""
+    if a.ranked_p95 is None or b.ranked_p95 is None or not b.ranked_p95.value:
+        return "n/a"
+    return f"{a.ranked_p95.value / b.ranked_p95.value:.2f}×"
+
+
+def flag_reasons(cell: CellSummary) -> dict[str, str]:
+    """The cell's flags, each with the reason from the first run that has it."""
+    reasons: dict[str, str] = {}
+    for run in cell.runs:
+        for flag, reason in run.result.flags.items():
+            reasons.setdefault(str(flag), reason)
+    return reasons
 
 
 def spread_limit(cells: Sequence[CellSummary]) -> str:
@@ -54,14 +76,14 @@ def spread_limit(cells: Sequence[CellSummary]) -> str:
     if any(count > 1 for count in repeats):
         least, most = min(repeats), max(repeats)
         runs = f"{least} to {most}" if least < most else f"{most}"
-        return f"The intervals are estimated from {runs} runs of each cell."
+        return f"The intervals are of these configurations, estimated from {runs} repeats."
     if all(cell.throughput and cell.throughput.half_width is None for cell in measured):
         return (
             "The spread is unknown: each cell ran once, with too few time windows. Longer runs "
             "(max_seconds) or repeats (repeat=1,2,3) measure it."
         )
     return (
-        "Each cell ran once, so the intervals are estimated from the time windows within a run. "
+        "Each cell ran once, so the intervals are of this run, estimated from its time windows. "
         "How much a second run would differ is unknown (repeat=1,2,3 measures it)."
     )
 

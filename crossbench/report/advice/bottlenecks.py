@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from crossbench.measure.catalogue import PADDING_WASTE, SERVICE, stage
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text
+from crossbench.report.advice.candidates import by_throughput
 from crossbench.report.compare import CellSummary
 from crossbench.settings.flatten import value_text
 from crossbench.types import Pipeline
@@ -36,7 +37,7 @@ def bottlenecks(cells: Sequence[CellSummary], axes: Sequence[str]) -> Recommenda
     served = [cell for cell in whole if cell.computes_scores]
     if not served:
         return Recommendation(topic, None, ("no cell that runs a model was measured.",))
-    without_model = [cell for cell in whole if not cell.computes_scores]
+    without_model = by_throughput([cell for cell in whole if not cell.computes_scores])
     causes = (
         _Cause("padding", "of the computed tokens are padding", 0.1, _padding),
         _Cause(
@@ -124,6 +125,8 @@ def _harness_cause(without_model: Sequence[CellSummary], axes: Sequence[str]) ->
     load = [axis for axis in axes if axis in named]
 
     def share(cell: CellSummary) -> float | None:
+        if cell.is_paced:  # its throughput is that of the load
+            return None
         same = [
             other.throughput.value
             for other in without_model

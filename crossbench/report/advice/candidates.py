@@ -34,6 +34,8 @@ def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
     """Exclude cells that nobody would serve: not measured, over-saturated, no model, one stage,
     another ranking.
 
+    Over-saturated cells and ramps are excluded too, as their latencies are not those of one load.
+
     A lower precision whose ranking was not verified is excluded if another cell is at fp32 or known
     to keep the ranking.
     """
@@ -46,6 +48,10 @@ def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
             excluded[cell.label] = "over-saturated: its latency grows for as long as it runs"
         elif cell.throughput is None or cell.p95 is None:
             excluded[cell.label] = f"not measured: {cell.status}"
+        elif cell.over_saturated:
+            excluded[cell.label] = "over-saturated"
+        elif cell.is_ramp:
+            excluded[cell.label] = "a ramp of several loads"
         elif cell.flat.get("pipeline", Pipeline.FULL) != Pipeline.FULL:
             excluded[cell.label] = f"measures only {cell.flat['pipeline']}"
         elif not cell.computes_scores:
@@ -61,6 +67,11 @@ def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
     chosen = sorted(safe or unverified, key=lambda cell: order[id(cell)])
     comparable = changed + len(safe) + len(unverified)
     return Candidates(tuple(chosen), comparable, excluded, unverified=not safe and bool(unverified))
+
+
+def by_throughput(cells: Sequence[CellSummary]) -> list[CellSummary]:
+    """The cells whose throughput is the server's, not the rate of an open loop."""
+    return [cell for cell in cells if not cell.is_paced]
 
 
 def is_fp32(cell: CellSummary) -> bool:

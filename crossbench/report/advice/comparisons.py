@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from crossbench.measure.catalogue import DEVICE_PEAK_MB, MODEL_MB, RSS_PEAK_MB
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text, spread_limit
-from crossbench.report.advice.candidates import keeps_ranking, ranking_text
+from crossbench.report.advice.candidates import by_throughput, keeps_ranking, ranking_text
 from crossbench.report.axes import numeric_axis
 from crossbench.report.compare import CellSummary, distinguishable, ratio
 from crossbench.settings.flatten import value_text
@@ -31,7 +31,14 @@ def axis_comparisons(cells: Sequence[CellSummary], axes: Sequence[str]) -> list[
 
 def _order(measured: Sequence[CellSummary], axis: str, axes: Sequence[str]) -> Recommendation:
     topic = f"Which {axis} is faster"
-    groups = [group for group in matched(measured, axis, axes).values() if len(group) > 1]
+    of_server = by_throughput(measured)
+    groups = [group for group in matched(of_server, axis, axes).values() if len(group) > 1]
+    if not groups and len(of_server) < len(measured):
+        why = (
+            "in an open loop below capacity, throughput is that of the load. Compare the rates "
+            "that the cells hold, or their p95 at the same rate."
+        )
+        return Recommendation(topic, None, (why,))
     if not groups:
         return Recommendation(topic, None, (f"no two measured cells differ only in {axis}.",))
     values = list(dict.fromkeys(value for group in groups for value in group))
@@ -110,6 +117,9 @@ def _steps(group: Mapping[str, CellSummary]) -> list[tuple[CellSummary, CellSumm
 def _benefit(high: CellSummary, low: CellSummary) -> str | None:
     """The known benefit of a lower precision that keeps the ranking; None if there is none."""
     differ, gain = _are_distinguishable(low, high), _ratio(low, high)
+    if low.is_paced:  # its throughput is that of the load
+        memory = _memory(high, low)
+        return f"Less {memory[0]}" if memory and memory[1] < _SMALLER else None
     if differ is True and gain > 1:
         return "Faster, and the ranking is kept"
     memory = _memory(high, low)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from crossbench.report.advice.advice import Recommendation
 from crossbench.report.advice.bottlenecks import bottlenecks
-from crossbench.report.advice.candidates import select_candidates
+from crossbench.report.advice.candidates import by_throughput, select_candidates
 from crossbench.report.advice.comparisons import axis_comparisons, lower_precision
-from crossbench.report.advice.settings import best_settings, knee, useful_concurrency
+from crossbench.report.advice.settings import best_settings, highest_rate, knee, useful_concurrency
 from crossbench.report.axes import varying
 from crossbench.report.compare import Run, summarise_cells
-from crossbench.results import RunResult
+from crossbench.report.rate_answer import latency_bound_ms
 
 
 def recommend(runs: Sequence[Run], bound_ms: float | None) -> list[Recommendation]:
@@ -23,12 +24,19 @@ def recommend(runs: Sequence[Run], bound_ms: float | None) -> list[Recommendatio
     if not cells:
         return []
     candidates = select_candidates(cells)
+    of_server = by_throughput(cells)  # whose throughput is the server's, not that of the load
+    found = []
+    if len(of_server) < len(cells):
+        found.append(highest_rate(cells, axes, bound_ms))
+    if of_server:
+        candidates = replace(candidates, cells=tuple(by_throughput(candidates.cells)))
+        found.append(best_settings(candidates, bound_ms))
     return [
-        best_settings(candidates, bound_ms),
+        *found,
         knee(candidates),
         *axis_comparisons(cells, axes),
         lower_precision(cells, axes),
-        useful_concurrency(candidates, axes),
+        useful_concurrency(cells, candidates, axes),
         bottlenecks(cells, axes),
     ]
 
@@ -44,12 +52,6 @@ def recommendations(runs: Sequence[Run]) -> str:
     if rest:
         parts.append("Not answered by these measurements:\n\n" + "\n".join(rest))
     return "\n\n".join(parts)
-
-
-def latency_bound_ms(results: Sequence[RunResult]) -> float | None:
-    """The tightest `report.latency_bound_ms` of the cells' configurations; None without any."""
-    bounds = [result.config.value("report.latency_bound_ms") for result in results]
-    return min((float(bound) for bound in bounds if bound is not None), default=None)
 
 
 def _paragraph(item: Recommendation) -> str:

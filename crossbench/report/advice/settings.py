@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from crossbench.load.labels import CONCURRENCY_KEY
 from crossbench.measure.catalogue import REQUESTS_FAILED
-from crossbench.measure.statistics import percentile_supported
 from crossbench.report.advice.advice import (
     Recommendation,
     description,
+    flag_reasons,
     matched,
+    p95_times_text,
     rate,
     spread_limit,
     times_text,
@@ -21,9 +22,11 @@ from crossbench.report.axes import numeric_axis
 from crossbench.report.columns import requests_ok
 from crossbench.report.compare import CellSummary, distinguishable, pareto
 from crossbench.report.knee import LEAST_HEIGHT, find_knee
+from crossbench.report.rate_answer import rate_answers
 from crossbench.wording import counted, number, percent
 
 MIN_GAIN = 1.05  # smallest ratio of throughputs for which more concurrency is worthwhile
+_FEW = "A p95 is compared only from 100 requests"
 _LISTED = 5  # series or cells listed in a sentence; further ones are only counted
 
 
@@ -34,8 +37,16 @@ def best_settings(candidates: Candidates, bound_ms: float | None) -> Recommendat
     if len(candidates.cells) < 2:
         found = f"only {description(candidates.cells[0])}" if candidates.cells else "no cell"
         return Recommendation(topic, None, (f"{found} qualifies.", *excluded))
-    within = [cell for cell in candidates.cells if bound_ms is None or _p95(cell) <= bound_ms]
-    over = [cell for cell in candidates.cells if cell not in within]
+    known = [cell for cell in candidates.cells if bound_ms is None or cell.ranked_p95 is not None]
+    within = [cell for cell in known if bound_ms is None or _p95(cell) <= bound_ms]
+    over = [cell for cell in known if cell not in within]
+    if unknown := [cell.label for cell in candidates.cells if cell not in known]:
+        excluded = [
+            f"It cannot be said whether these are within the bound: {join_first(unknown)}. {_FEW}.",
+            *excluded,
+        ]
+    if not known:
+        return Recommendation(topic, None, tuple(excluded))
     if not within:
         nearest = min(over, key=_p95)
         return Recommendation(
@@ -51,8 +62,9 @@ def best_settings(candidates: Candidates, bound_ms: float | None) -> Recommendat
             f"Of the cells over the bound ({len(over)}), the fastest is {description(fastest)}."
         )
     limits = [spread_limit(within), *_range_limits(best, candidates.cells), *excluded]
-    n = requests_ok(best.metrics)
-    if not percentile_supported(95, n):
+    limits += [f"It was {flag}: {reason}" for flag, reason in flag_reasons(best).items()]
+    if not best.p95_supported:
+        n = requests_ok(best.metrics)
         limits.append(f"Its p95 is unreliable: it is based on {counted(n, 'request')}.")
     above = best.p95.above if best.p95 else None
     if bound_ms and above is not None and _p95(best) + above > bound_ms:
@@ -68,12 +80,14 @@ def best_settings(candidates: Candidates, bound_ms: float | None) -> Recommendat
 
 def knee(candidates: Candidates) -> Recommendation:
     topic = "Knee of throughput against p95"
-    cells = candidates.cells
+    cells = [cell for cell in candidates.cells if cell.ranked_p95 is not None]
     front = [cells[i] for i in pareto([(_rate(cell), _p95(cell)) for cell in cells])]
+    few = len(candidates.cells) - len(cells)
     if len(front) < 3:
         return Recommendation(
             topic, None,
-            (f"the Pareto frontier has {counted(len(front), 'cell')}, but a knee needs three.",),
+            (f"the Pareto frontier has {counted(len(front), 'cell')}, but a knee needs three.",
+             *([f"{_FEW}, which {counted(few, 'cell')} did not have."] if few else ())),
         )  # fmt: skip
     points = [(_p95(cell), _rate(cell)) for cell in front]
     found = find_knee(points)
@@ -87,8 +101,8 @@ def knee(candidates: Candidates) -> Recommendation:
     cell, last, first = front[found.index], front[-1], front[0]
     evidence = [
         f"From {first.label} to the knee, throughput rises to {times_text(cell, first)} and p95 to "
-        f"{_p95(cell) / _p95(first):.2f}×. From the knee to {last.label}, throughput rises to "
-        f"{times_text(last, cell)} and p95 to {_p95(last) / _p95(cell):.2f}×."
+        f"{p95_times_text(cell, first)}. From the knee to {last.label}, throughput rises to "
+        f"{times_text(last, cell)} and p95 to {p95_times_text(last, cell)}."
     ]
     limits = [
         f"Kneedle: of the {len(front)} cells on the frontier, it lies highest above the chord."
@@ -105,10 +119,28 @@ def knee(candidates: Candidates) -> Recommendation:
     return Recommendation(topic, f"{description(cell)}.", tuple(evidence), tuple(limits))
 
 
-def useful_concurrency(candidates: Candidates, axes: Sequence[str]) -> Recommendation:
+def highest_rate(
+    cells: Sequence[CellSummary], axes: Sequence[str], bound_ms: float | None
+) -> Recommendation:
+    """The highest rate of each series of open loops, under the bound if there is one."""
+    topic = "Highest rate" + (f" with p95 under {bound_ms:,.6g} ms" if bound_ms else "")
+    lines = [line.replace("**", "") for line in rate_answers(cells, axes, bound_ms)]
+    if not lines:
+        return Recommendation(topic, None, ("no open loop with a rate was measured.",))
+    limits = (
+        "A rate holds if the whole 95 % interval of its p95 is under the bound. In an open loop "
+        "below capacity, throughput is the rate.",
+        spread_limit(cells),
+    )
+    return Recommendation(topic, lines[0], tuple(lines[1:]), limits)
+
+
+def useful_concurrency(
+    cells: Sequence[CellSummary], candidates: Candidates, axes: Sequence[str]
+) -> Recommendation:
     topic = "Useful concurrency"
     closed = [cell for cell in candidates.cells if CONCURRENCY_KEY in cell.load_labels]
-    if candidates.cells and not closed:
+    if not any(CONCURRENCY_KEY in cell.load_labels for cell in cells):
         reason = "no cell has a closed-loop load, which keeps a fixed number of requests in flight."
         return Recommendation(topic, None, (reason,))
     if CONCURRENCY_KEY not in axes:
@@ -148,13 +180,13 @@ def _concurrency_text(name: str, by_value: Mapping[str, CellSummary]) -> str:
         before = cells[stop - 1]
         return (
             f"{start}at least {value}, the highest value measured. Throughput is "
-            f"{times_text(best, before)} and p95 {_p95(best) / _p95(before):.2f}× that at "
+            f"{times_text(best, before)} and p95 {p95_times_text(best, before)} that at "
             f"{ordered[stop - 1][0]}."
         )
     last = cells[-1]
     return (
         f"{start}up to {value}. At {ordered[-1][0]}, throughput is {times_text(last, best)} and "
-        f"p95 {_p95(last) / _p95(best):.2f}× that at {value}."
+        f"p95 {p95_times_text(last, best)} that at {value}."
     )
 
 
@@ -196,5 +228,5 @@ def _rate(cell: CellSummary) -> float:
 
 
 def _p95(cell: CellSummary) -> float:
-    assert cell.p95 is not None
-    return cell.p95.value
+    assert cell.ranked_p95 is not None
+    return cell.ranked_p95.value

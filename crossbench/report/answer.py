@@ -1,0 +1,134 @@
+"""The first lines of a sweep's report: which cells are the best, or which rates hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crossbench.measure.catalogue import P95_LATENCY
+from crossbench.report.advice.candidates import Candidates, select_candidates
+from crossbench.report.best import (
+    GetEstimate,
+    contenders,
+    fastest_cell,
+    lowest_p95_by_rate,
+    lowest_p95_cell,
+    ranked_p95_of,
+    same_mark,
+    throughput_of,
+)
+from crossbench.report.columns import text_with_unit
+from crossbench.report.compare import CellSummary, ratio
+from crossbench.report.flags import flagged
+from crossbench.report.ranking import quality_reason
+from crossbench.report.rate_answer import rate_answers, rate_text
+from crossbench.report.steps import best_level
+from crossbench.report.sweep_tables import estimate_text
+from crossbench.wording import counted, number
+
+_LISTED = 5
+
+
+def answer(cells: Sequence[CellSummary], axes: Sequence[str], bound_ms: float | None) -> str:
+    """The first lines of a sweep's report; `bound_ms` bounds the p95 of a rate."""
+    measured = [cell for cell in cells if cell.throughput is not None]
+    if not cells:
+        return "**No cell was run.**"
+    if not measured:
+        return "**No cell finished.** The reasons are listed below."
+    rates = rate_answers(cells, axes, bound_ms)
+    if len(measured) == 1:
+        only = _description(measured[0])
+        alone = f"Only one cell was measured, {only}, so there is nothing to compare."
+        return _listed([*rates, *map(best_level, measured), alone])
+    candidates = select_candidates(cells)
+    if all(cell.disqualified for cell in measured):
+        return (
+            f"**All {len(measured)} measured cells change the ranking**: see Ranking quality below."
+        )
+    lines = [*rates, *map(best_level, measured), *_best_lines(candidates, measured[0])]
+    lines += _excluded_lines(candidates, measured)
+    if len(measured) < len(cells):
+        lines.append(f"{len(measured)} of {len(cells)} cells were measured.")
+    return _listed(lines)
+
+
+def _listed(lines: Sequence[str]) -> str:
+    kept = [line for line in lines if line]
+    return kept[0] if len(kept) == 1 else "\n".join(f"- {line}" for line in kept)
+
+
+def _best_lines(candidates: Candidates, first: CellSummary) -> list[str]:
+    fastest, lowest_p95 = fastest_cell(candidates), lowest_p95_cell(candidates)
+    lines = []
+    if fastest is not None:
+        ties = _ties(fastest, candidates.cells, throughput_of)
+        lines.append(
+            f"Highest throughput: {_description(fastest)}{_speedup(fastest, first)}.{ties}"
+        )
+    if lowest_p95 is not None:
+        ties = _ties(lowest_p95, candidates.cells, ranked_p95_of)
+        lines.append(f"Lowest {P95_LATENCY.title}: {_description(lowest_p95)}.{ties}")
+    elif fastest is not None:
+        lines.append(f"Lowest {P95_LATENCY.title}: n/a.")
+    for rate, (best, same) in list(lowest_p95_by_rate(candidates).items())[:_LISTED]:
+        ties = _ties(best, same, ranked_p95_of)
+        at_rate = rate_text(float(rate))
+        lines.append(f"Lowest {P95_LATENCY.title} at {at_rate}: {_description(best)}.{ties}")
+    if fastest is None and not contenders(candidates):
+        lines += [f"{_description(cell)}." for cell in candidates.cells if not cell.is_paced]
+    unsupported = [cell for cell in candidates.cells if not cell.p95_supported]
+    if unsupported and lines:
+        subject = "its p95 is" if len(unsupported) == 1 else "their p95 are"
+        lines.append(
+            f"{counted(len(unsupported), 'cell')} had fewer than 100 requests, so {subject} not "
+            "compared."
+        )
+    return lines
+
+
+def _excluded_lines(candidates: Candidates, measured: Sequence[CellSummary]) -> list[str]:
+    """The cells that were not compared, except those about which the rates already say it."""
+    excluded = [
+        f"**{cell.label}**, {estimate_text(cell.throughput)} {cell.unit}/s "
+        f"({candidates.excluded[cell.label]})"
+        for cell in measured
+        if cell.label in candidates.excluded
+        and not cell.disqualified
+        and not (cell.is_paced and (cell.over_saturated or not candidates.cells))
+        and not cell.is_ramp
+    ]
+    lines = [f"Excluded from the comparison: {'; '.join(excluded)}."] if excluded else []
+    return lines + [
+        f"**{cell.label}** changes the ranking, so it is excluded: {quality_reason(cell)}."
+        for cell in measured
+        if cell.disqualified
+    ]
+
+
+def _description(cell: CellSummary) -> str:
+    p95 = ""
+    if cell.p95 is not None and not cell.over_saturated:
+        p95 = f" at a {P95_LATENCY.short} of {text_with_unit(P95_LATENCY, cell.metrics)}"
+    return f"**{cell.label}**{flagged(cell)}, {estimate_text(cell.throughput)} {cell.unit}/s{p95}"
+
+
+def _speedup(cell: CellSummary, first: CellSummary) -> str:
+    if cell is first:
+        return " (the first cell)"
+    if cell.throughput is None or first.throughput is None or first.is_paced:
+        return ""
+    times = number(ratio(cell.throughput, first.throughput).value)
+    return f", {times} times the throughput of the first cell ({first.label})"
+
+
+def _ties(best: CellSummary, others: Sequence[CellSummary], get: GetEstimate) -> str:
+    tied = [
+        cell.label
+        for cell in others
+        if cell is not best and cell.is_paced == best.is_paced and same_mark(get(cell), get(best))
+    ]
+    if tied:
+        return f" Not distinguishable from it: {'; '.join(tied)}."
+    found = get(best)
+    unknown = found is None or found.half_width is None
+    return " Its spread is unknown, so its lead may be chance." if unknown else ""

@@ -1,0 +1,164 @@
+"""The plot of throughput and p95 along one axis of a sweep, one line for each series."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from crossbench.load.labels import RATE_KEY
+from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_PER_S
+from crossbench.report.axes import axis_title, numeric_axis
+from crossbench.report.compare import CellSummary, Estimate
+from crossbench.report.series import (
+    CROSS_STYLE,
+    LEGEND_ROW_IN,
+    UNKNOWN,
+    Measured,
+    disqualified_entry,
+    draw_flags,
+    error_bars,
+    flag_entries,
+    rate_label,
+    series_name,
+    series_style,
+    unit_of_rate,
+)
+from crossbench.report.style import (
+    GREY,
+    LINES,
+    MARKERS,
+    PALETTE,
+    figure,
+    legend_below,
+    legend_rows,
+    save,
+)
+
+_BOUND_COLOUR = "#B00020"
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The axis of the plot, the other axes, and the series' names by their values on the others."""
+
+    along: str
+    rest: Sequence[str]
+    names: Mapping[str, str]
+
+
+def by_axis(
+    measured: Sequence[Measured],
+    absent: Sequence[CellSummary],
+    lines: Lines,
+    folder: Path,
+    bound_ms: float | None,
+) -> Path:
+    """Plot throughput and p95 along an axis, one line per combination of the other axes.
+
+    Along a rate, throughput is in requests/s, beside the line on which all requests are answered.
+    Error bars are 95 % intervals. A line has a gap at cells without measurements (`absent`). Cells
+    that change the ranking are crossed out, flagged ones have the outline of their flag.
+    """
+    along, offered = lines.along, lines.along == RATE_KEY
+    if offered:
+        measured = [(cell, _in_requests(cell, rate), p95) for cell, rate, p95 in measured]
+    places = [float(cell.flat[along]) for cell, *_ in measured]
+    gaps = [
+        cell
+        for cell in absent
+        if numeric_axis([along], [cell.flat])
+        and min(places) < float(cell.flat[along]) < max(places)
+    ]
+    values = sorted({*places, *(float(cell.flat[along]) for cell in gaps)})
+    entries = _entries(measured, offered=offered, bound_ms=bound_ms)
+    texts = [*lines.names.values(), *(str(entry.get_label()) for entry in entries)]
+    with figure(3.3 + LEGEND_ROW_IN * legend_rows(texts)) as made:
+        panels = made.subplots(1, 2)
+        for index, (key, name) in enumerate(lines.names.items()):
+            members = [item for item in measured if series_name(item[0], lines.rest) == key]
+            members += [
+                (cell, UNKNOWN, UNKNOWN) for cell in gaps if series_name(cell, lines.rest) == key
+            ]
+            members.sort(key=lambda item: float(item[0].flat[along]))
+            at = [float(cell.flat[along]) for cell, *_ in members]
+            _errorbar(panels[0], at, [item[1] for item in members], name, index)
+            _errorbar(panels[1], at, [item[2] for item in members], name, index)
+        panels[0].set(ylabel="requests/s answered" if offered else rate_label(measured))
+        panels[1].set(ylabel=P95_LATENCY.label)
+        for panel in panels:
+            _set_places(panel, values)
+            panel.set(xlabel=axis_title(along, unit_of_rate(measured).removesuffix("/s")))
+        if offered:
+            line = np.linspace(values[0], values[-1], 200)  # curved on a logarithmic axis
+            panels[0].plot(line, line, color=GREY, linewidth=1, linestyle=":", zorder=1)
+        if bound_ms is not None:
+            panels[1].axhline(bound_ms, color=_BOUND_COLOUR, linewidth=1, linestyle="--")
+        panels[1].set_xlim(panels[0].get_xlim())  # also where p95 is not shown
+        for panel in panels:
+            panel.set_ylim(bottom=0)
+        for cell, *estimates in measured:
+            for panel, estimate in zip(panels, estimates, strict=True):
+                draw_flags(panel, cell, float(cell.flat[along]), estimate.value)
+                if cell.disqualified and math.isfinite(estimate.value):
+                    panel.plot(float(cell.flat[along]), estimate.value, **CROSS_STYLE)
+        handles = [*panels[0].get_legend_handles_labels()[0], *entries]
+        if handles:
+            legend_below(made, handles)
+        return save(made, folder, f"by_{along.replace('.', '_')}")
+
+
+def _in_requests(cell: CellSummary, rate: Estimate) -> Estimate:
+    """The throughput of a cell in requests/s, with its relative interval."""
+    requests = cell.metrics.get(REQUESTS_PER_S.name)
+    if requests is None or not rate.value:
+        return UNKNOWN
+    scale = requests / rate.value
+    return Estimate(
+        requests,
+        None if rate.below is None else rate.below * scale,
+        None if rate.above is None else rate.above * scale,
+    )
+
+
+def _entries(
+    measured: Sequence[Measured], *, offered: bool, bound_ms: float | None
+) -> list[Line2D]:
+    """The legend entries besides those of the series."""
+    made = [Line2D([], [], color=GREY, linewidth=1, linestyle=":", label="all requests answered")]
+    made = made if offered else []
+    if bound_ms is not None:
+        made.append(
+            Line2D([], [], color=_BOUND_COLOUR, linewidth=1, linestyle="--",
+                   label=f"bound of p95: {bound_ms:,.4g} ms")
+        )  # fmt: skip
+    if any(cell.disqualified for cell, *_ in measured):
+        made.append(disqualified_entry())
+    return made + flag_entries(cell for cell, *_ in measured)
+
+
+def _set_places(panel: Axes, values: Sequence[float]) -> None:
+    """Put a tick at the values of the axis, at every second (third, …) one if there are many."""
+    if values[0] > 0 and values[-1] >= 4 * values[0]:
+        panel.set_xscale("log", base=2)
+    step = -(-len(values) // 8)
+    kept = list(values[::step])
+    panel.set_xticks(kept, [f"{value:g}" for value in kept], minor=False)
+    panel.set_xticks([], minor=True)
+    panel.margins(x=0.1)
+
+
+def _errorbar(
+    axes: Axes, places: Sequence[float], estimates: Sequence[Estimate], name: str, index: int
+) -> None:
+    axes.errorbar(
+        places, [estimate.value for estimate in estimates], yerr=error_bars(estimates), capsize=3,
+        marker=MARKERS[index % len(MARKERS)], markersize=5, elinewidth=1,
+        linestyle=LINES[index // len(PALETTE) % len(LINES)], label=name or None,
+        **series_style(index),
+    )  # fmt: skip

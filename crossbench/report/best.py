@@ -1,0 +1,77 @@
+"""The best cells of a sweep: highest throughput and lowest p95, and what is as good as them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from crossbench.load.labels import RATE_KEY
+from crossbench.report.advice.candidates import Candidates, by_throughput
+from crossbench.report.compare import CellSummary, Estimate, distinguishable
+
+SAME_MARK = "≈ "
+GetEstimate = Callable[[CellSummary], Estimate | None]
+
+
+def throughput_of(cell: CellSummary) -> Estimate | None:
+    return cell.throughput
+
+
+def ranked_p95_of(cell: CellSummary) -> Estimate | None:
+    return cell.ranked_p95
+
+
+def fastest_cell(candidates: Candidates) -> CellSummary | None:
+    """The cell with the highest throughput; None if there is nothing to compare.
+
+    Cells with an open loop are left out, because their throughput is the rate of their load.
+    """
+    return best_of(_one_load(candidates), throughput_of, max)
+
+
+def lowest_p95_cell(candidates: Candidates) -> CellSummary | None:
+    """The cell with the lowest p95; None if there is nothing to compare. Without open loops."""
+    return best_of(_one_load(candidates), ranked_p95_of, min)
+
+
+def lowest_p95_by_rate(candidates: Candidates) -> dict[str, tuple[CellSummary, list[CellSummary]]]:
+    """For each rate that several open loops have: the one with the lowest p95, and all of them."""
+    by_rate: dict[str, list[CellSummary]] = {}
+    for cell in contenders(candidates):
+        if cell.is_paced and RATE_KEY in cell.flat:
+            by_rate.setdefault(cell.flat[RATE_KEY], []).append(cell)
+    return {
+        rate: (best, cells)
+        for rate, cells in by_rate.items()
+        if len(cells) > 1 and (best := best_of(cells, ranked_p95_of, min)) is not None
+    }
+
+
+def _one_load(candidates: Candidates) -> Sequence[CellSummary]:
+    """The contenders without open loops; none if a single one would be left of several."""
+    all_cells = contenders(candidates)
+    kept = by_throughput(all_cells)
+    return kept if len(kept) > 1 or len(kept) == len(all_cells) else ()
+
+
+def contenders(candidates: Candidates) -> Sequence[CellSummary]:
+    """The cells of which one can be called the best; empty if there is nothing to compare."""
+    return candidates.cells if candidates.comparable > 1 else ()
+
+
+def best_of(
+    cells: Sequence[CellSummary],
+    get: GetEstimate,
+    pick: Callable[[list[float]], float],
+) -> CellSummary | None:
+    """The cell with the highest (`pick=max`) or lowest (`pick=min`) value; None without a value."""
+    found = [(value, cell) for cell in cells if (value := get(cell)) is not None]
+    if not found:
+        return None
+    wanted = pick([value.value for value, _ in found])
+    return next(cell for value, cell in found if value.value == wanted)
+
+
+def same_mark(a: Estimate | None, b: Estimate | None) -> str:
+    if a is None or b is None or a is b:
+        return ""
+    return SAME_MARK if distinguishable(a, b) is False else ""

@@ -1,0 +1,155 @@
+"""Which rate a server holds: the rates of open loops, from a sweep's cells and a ramp's steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from crossbench.load.labels import RATE_KEY
+from crossbench.load.saturation import rejection_reason
+from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_PER_S
+from crossbench.measure.statistics import percentile_support, percentile_supported
+from crossbench.measure.steps import Step, step_metrics
+from crossbench.report.columns import requests_ok
+from crossbench.report.compare import CellSummary, Estimate, Run, p95_estimate
+from crossbench.report.scope import OF_THIS_RUN, interval_scope
+from crossbench.results import Flag, Status
+from crossbench.settings.flatten import is_number, value_text
+from crossbench.types import RequestRecord
+
+P95_REQUESTS = percentile_support(95)  # the fewest requests whose p95 can be compared
+
+
+class Holds(Enum):
+    """Whether a rate keeps p95 under a bound."""
+
+    YES = auto()
+    NO = auto()
+    UNSURE = auto()  # too few requests, or the interval of p95 contains the bound
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One rate that a server was given.
+
+    `rate` is what was offered and `sustained` what was answered, both in requests/s. `p95` is in
+    ms, without an interval if `n` requests are too few. `scope` says what the interval estimates.
+    """
+
+    rate: float
+    sustained: float | None
+    p95: Estimate | None
+    n: int
+    flags: tuple[str, ...] = ()
+    scope: str = OF_THIS_RUN
+
+    @property
+    def over_saturated(self) -> bool:
+        return Flag.OVER_SATURATED in self.flags
+
+    @property
+    def supported(self) -> bool:
+        """Whether `n` requests are enough to compare the p95."""
+        return percentile_supported(95, self.n)
+
+    def holds(self, bound_ms: float) -> Holds:
+        """Whether p95 is under the bound: the whole 95 % interval must be on one side of it."""
+        if self.over_saturated:
+            return Holds.NO
+        if self.p95 is None or self.p95.above is None or self.p95.below is None:
+            return Holds.UNSURE
+        if not self.supported:
+            return Holds.UNSURE
+        if self.p95.value + self.p95.above < bound_ms:
+            return Holds.YES
+        return Holds.NO if self.p95.value - self.p95.below >= bound_ms else Holds.UNSURE
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The rates of the cells that differ in nothing else, or of one ramp's steps, ascending.
+
+    `name` is empty if there is only one series. `note` says why its cells would not be served.
+    """
+
+    name: str
+    levels: tuple[Level, ...]
+    note: str = ""
+
+
+def rate_series(cells: Sequence[CellSummary], axes: Sequence[str]) -> list[Series]:
+    """The series of the cells whose load has a rate, and of the ramps of rates."""
+    groups: dict[str, list[CellSummary]] = {}
+    ramps: list[Series] = []
+    others = [axis for axis in axes if axis != RATE_KEY]
+    for cell in cells:
+        if cell.is_ramp:
+            if cell.is_paced and (levels := ramp_levels(cell.runs)):
+                ramps.append(Series(cell.label, tuple(levels), _note(cell)))
+        elif cell.is_paced and is_number(cell.flat.get(RATE_KEY, "")) and cell.finished:
+            # An axis that another load has does not distinguish these cells
+            name = " ".join(value_text(axis, cell.flat) for axis in others if axis in cell.flat)
+            groups.setdefault(name, []).append(cell)
+    found = [
+        Series(
+            name,
+            tuple(sorted((_level(cell) for cell in group), key=lambda level: level.rate)),
+            _note(group[0]),
+        )
+        for name, group in groups.items()
+    ] + ramps
+    return [Series("", found[0].levels, found[0].note)] if len(found) == 1 else found
+
+
+def ramp_levels(runs: Sequence[Run]) -> list[Level]:
+    """The rates of a ramp that were reached, from the first run that finished."""
+    run = next((run for run in runs if run.result.status == Status.FINISHED), None)
+    if run is None or not run.records:
+        return []
+    steps = [Step(**step) for step in run.result.steps]
+    metrics = step_metrics(steps, run.records, run.result.task)
+    inside = [[r for r in run.records if s.start_s <= r.due_s < s.end_s] for s in steps]
+    last = over_saturated_step(run)
+    return [
+        _step_level(step, found, records, over_saturated=place == last)
+        for place, (step, found, records) in enumerate(zip(steps, metrics, inside, strict=True))
+        if records
+    ]
+
+
+def over_saturated_step(run: Run) -> int | None:
+    """The place of the step in which an over-saturated ramp of rates ended; None without one."""
+    if Flag.OVER_SATURATED not in run.result.flags or not run.records:
+        return None
+    last_s = max(record.due_s for record in run.records)
+    places = [i for i, step in enumerate(run.result.steps) if step["start_s"] <= last_s]
+    return places[-1] if places else None
+
+
+def _step_level(
+    step: Step,
+    metrics: Mapping[str, float],
+    records: Sequence[RequestRecord],
+    *,
+    over_saturated: bool,
+) -> Level:
+    n = requests_ok(metrics)
+    over_saturated = over_saturated or bool(rejection_reason(records))
+    value = metrics.get(P95_LATENCY.name)
+    p95 = None if value is None else Estimate(value)
+    if value is not None and not over_saturated and percentile_supported(95, n):
+        p95 = p95_estimate(value, records)
+    flags = (Flag.OVER_SATURATED,) if over_saturated else ()
+    rate = float(step.label.partition("=")[2])
+    return Level(rate, metrics.get(REQUESTS_PER_S.name), p95, n, flags)
+
+
+def _level(cell: CellSummary) -> Level:
+    sustained = cell.metrics.get(REQUESTS_PER_S.name)
+    rate, n = float(cell.flat[RATE_KEY]), requests_ok(cell.metrics)
+    return Level(rate, sustained, cell.p95, n, cell.flags, interval_scope([cell]))
+
+
+def _note(cell: CellSummary) -> str:
+    return "changes the ranking, so do not use it" if cell.disqualified else ""

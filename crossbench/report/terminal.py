@@ -1,0 +1,196 @@
+"""The short table of cells for the terminal, for notebooks and for the suite's report."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from crossbench.measure.catalogue import PAIRS_PER_S
+from crossbench.measure.metric import View
+from crossbench.measure.ranking import Verdict
+from crossbench.report.advice.candidates import select_candidates
+from crossbench.report.axes import axis_headings, label, varying
+from crossbench.report.best import SAME_MARK, fastest_cell, same_mark
+from crossbench.report.columns import columns
+from crossbench.report.compare import CellSummary, Run, rate_unit, summarise_cells
+from crossbench.report.flags import COLUMN, GROWING, latency_text, legend_with_reasons, marks
+from crossbench.report.rate_answer import latency_bound_ms, rate_answers
+from crossbench.report.scope import interval_scope
+from crossbench.report.sweep_tables import axis_values, estimate_text, reason_of, verdict_text
+from crossbench.report.tables import cut, plain_table, shorten, text_width
+from crossbench.results import RunResult, Status
+from crossbench.wording import ABSENT
+
+WIDTH = 80  # columns of a usual terminal
+# Most characters in one column
+_VALUE = 28
+_REASON = 60
+_COMPACT = "latencies in ms; RSS is its peak"
+_SHORTEST = 16  # the fewest characters to which a column of settings is shortened
+
+
+def summary_rows(
+    results: Sequence[RunResult], *, reasons: bool
+) -> tuple[list[str], list[list[str]], str]:
+    """Return headers, rows and alignment of the short table: one row per cell.
+
+    The throughput column is the first right-aligned one. `*` marks the highest throughput and `≈`
+    those that are not distinguishable from it. Cells that are excluded (see `select_candidates`)
+    and open loops have no mark, or `✗` if they change the ranking. If a cell has a flag, a column
+    has the flags' marks (`report.flags.MARK`). With `reasons`, the status of a cell that did not
+    finish is followed by the start of its error message.
+    """
+    cells, axes = _cells(results), varying([result.config for result in results])
+    candidates = select_candidates(cells)
+    best = fastest_cell(candidates)
+    metrics = columns(View.TERMINAL, [cell.metrics for cell in cells])
+    any_flag = any(marks(cell) for cell in cells)
+    headers = [*(axis_headings(axes) or ["name"]), *[COLUMN] * any_flag]
+    align = "l" * len(headers) + PAIRS_PER_S.align + "".join(metric.align for metric in metrics)
+    headers += [rate_unit(cells), *(metric.heading for metric in metrics)]
+    rows = []
+    for cell in cells:
+        mark = ""
+        if cell.disqualified and cell.throughput is not None:
+            mark = "✗ "
+        elif best is not None and not cell.is_paced and candidates.contains(cell):
+            mark = "* " if cell is best else same_mark(cell.throughput, best.throughput)
+        width = _VALUE if axes else _REASON
+        rows.append([
+            *(shorten(text, width) for text in axis_values(cell, axes)),
+            *[marks(cell)] * any_flag,
+            mark + estimate_text(cell.throughput),
+            *(latency_text(metric, cell, short=True) for metric in metrics),
+        ])  # fmt: skip
+    compared = [cell for cell in cells if cell.verdict is not Verdict.REFERENCE]
+    if any(verdict_text(cell) != ABSENT for cell in compared):
+        headers.append("ranking")
+        for row, cell in zip(rows, cells, strict=True):
+            row.append(verdict_text(cell))
+    if any(cell.failures for cell in cells):
+        headers.append("status")
+        for row, cell in zip(rows, cells, strict=True):
+            why = f": {reason_of(cell.failures[0])}" if cell.failures and reasons else ""
+            row.append((cell.status if cell.failures else Status.FINISHED) + cut(why, _REASON))
+    return headers, rows, align.ljust(len(headers), "l")
+
+
+def terminal_table(results: Sequence[RunResult]) -> str:
+    """The short table as text, with a legend of the marks that it uses.
+
+    It fits a terminal of 80 columns if its settings can be shortened enough.
+    """
+    headers, rows, align = summary_rows(results, reasons=True)
+    rate_column = align.index("r")
+    shown, used = _fitted(headers, rows, rate_column), []
+    if _width(headers, shown) > WIDTH:
+        headers = [heading.removesuffix(" (ms)").replace(" peak", "") for heading in headers]
+        shown, used = _fitted(headers, rows, rate_column), [_COMPACT]
+    table = plain_table(headers, shown, align)
+    if headers[0] == "name" and len(rows) == 1 and "…" in table:  # the name has a line of its own
+        table = "\n".join([rows[0][0], plain_table(headers[1:], [rows[0][1:]], align[1:])])
+    lines = [table]
+    throughput = " ".join(row[rate_column] for row in rows)
+    cells = _cells(results)
+    texts = {
+        "*": _best_text(results),
+        "✗": "✗ changes the ranking, so it is excluded",
+        SAME_MARK.strip(): "≈ not distinguishable from it",
+        "±": f"± 95 % interval {interval_scope(cells)}",
+    }
+    used += [text for mark, text in texts.items() if mark in throughput]
+    if any("±" not in row[rate_column] != ABSENT for row in rows):
+        used.append("no ±: spread unknown")
+    numbers = [cell for row in rows for cell in row[rate_column:]]
+    if any("~" in cell for cell in numbers):
+        used.append("~ unreliable: fewer than five requests lie beyond this percentile")
+    if any(GROWING in cell for cell in numbers):
+        used.append(f"{GROWING} grew for as long as the run lasted")
+    lines += ["", *_packed(used)] if used else []
+    for text in legend_with_reasons(cells):
+        indent = "    " if text.startswith(" ") else "  "
+        lines += textwrap.wrap(text, WIDTH, subsequent_indent=indent)
+    if len(results) > 1 and (why := _cut_reasons(results)):
+        lines += ["", *why]
+    return "\n".join(lines)
+
+
+def terminal_answer(runs: Sequence[Run]) -> str:
+    """The rates that the servers hold, for the last lines of the terminal; empty without rates."""
+    cells, axes = summarise_cells(runs), varying([run.result.config for run in runs])
+    bound_ms = latency_bound_ms([run.result for run in runs])
+    lines = [line.replace("**", "") for line in rate_answers(cells, axes, bound_ms)]
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, WIDTH))
+
+
+def _packed(texts: Sequence[str]) -> list[str]:
+    """The texts on as few lines as possible, with no line break inside a text."""
+    lines: list[str] = []
+    for text in texts:
+        longer = f"{lines[-1]}; {text}" if lines else text
+        if lines and text_width(longer) < WIDTH:
+            lines[-1] = longer
+        else:
+            lines.append(text)
+    return lines
+
+
+def _cells(results: Sequence[RunResult]) -> list[CellSummary]:
+    return summarise_cells([Run(str(index), result) for index, result in enumerate(results)])
+
+
+def _fitted(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], settings: int
+) -> list[Sequence[str]]:
+    """The rows with the first `settings` columns shortened, the widest first, to fit `WIDTH`.
+
+    The reasons of failed cells, in the last column, may be longer.
+    """
+    shown = [list(row) for row in rows]
+    while (excess := _width(headers, shown) - WIDTH) > 0:
+        widths = _widths(headers, shown)
+        widest = max(range(settings), key=lambda column: widths[column])
+        least = max(_SHORTEST, text_width(headers[widest]))
+        if widths[widest] <= least:
+            break
+        for row in shown:
+            row[widest] = shorten(row[widest], max(least, widths[widest] - excess))
+    return list(shown)
+
+
+def _width(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """The width of the table; the last column without the reasons of failed cells."""
+    widths = _widths(headers, rows)
+    if headers[-1] == "status":
+        widths[-1] = min(widths[-1], len(Status.FINISHED))
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _widths(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(text_width, column)) for column in zip(headers, *rows, strict=True)]
+
+
+def _best_text(results: Sequence[RunResult]) -> str:
+    """What `*` means. Gives the reasons if there are excluded cells that have no `✗`."""
+    cells = _cells(results)
+    excluded = select_candidates(cells).excluded
+    reasons = dict.fromkeys(
+        excluded[cell.label]
+        for cell in cells
+        if cell.throughput is not None and cell.label in excluded and not cell.disqualified
+    )
+    if not reasons:
+        return "* highest throughput"
+    return f"* highest throughput of the compared cells (others excluded: {', '.join(reasons)})"
+
+
+def _cut_reasons(results: Sequence[RunResult]) -> list[str]:
+    """The error messages that the table had to cut, each once, in full and with its cells."""
+    axes = varying([result.config for result in results])
+    cells_by_reason: dict[str, list[str]] = {}
+    for result in results:
+        reason = " ".join((result.error or "").split())
+        if result.status is not Status.FINISHED and len(reason) > _REASON - 2:
+            names = cells_by_reason.setdefault(f"{result.status}: {reason}", [])
+            names.append(label(result.config, axes))
+    return [f"{', '.join(names)}: {reason}" for reason, names in cells_by_reason.items()]
