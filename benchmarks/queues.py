@@ -23,7 +23,7 @@ def closed_queue(
         end_s = start_s + service_s()
         heapq.heappush(free_s, end_s)
         heapq.heappush(users, end_s)
-        records.append(_record(index, sent_s, start_s, end_s, pairs))
+        records.append(one_record(index, sent_s, start_s, end_s, pairs))
     return records
 
 
@@ -37,11 +37,14 @@ def open_queue(
         start_s = max(sent_s, heapq.heappop(free_s))
         end_s = start_s + service_s()
         heapq.heappush(free_s, end_s)
-        records.append(_record(index, sent_s, start_s, end_s, pairs))
+        records.append(one_record(index, sent_s, start_s, end_s, pairs))
     return records
 
 
-def _record(index: int, sent_s: float, start_s: float, end_s: float, pairs: int) -> RequestRecord:
+def one_record(
+    index: int, sent_s: float, start_s: float, end_s: float, pairs: int
+) -> RequestRecord:
+    """Return the record of a request that the model began at `start_s`."""
     return RequestRecord(
         index=index,
         due_s=sent_s,

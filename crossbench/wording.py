@@ -35,6 +35,14 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {plural}"
 
 
+def duration(seconds: float) -> str:
+    """Format a duration: `45 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def exit_description(status: int) -> str:
     """Describe how a process ended: `ended with status 1`, `was ended by SIGKILL (…)`."""
     if status >= 0:

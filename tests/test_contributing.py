@@ -19,7 +19,9 @@ from crossbench.types import RequestRecord
 from tests.helpers.places import REPO
 
 QUICK = (
-    "max_seconds=1", "warmup_requests=1", "batch=4", "tracker=none", "dashboard=none",
+    "max_seconds=1",
+    "warmup_requests=1", "warmup_max_seconds=0.2", "stop=fixed",
+    "batch=4", "tracker=none", "dashboard=none",
     "dataset.queries=4", "quality.unjudged_queries=1",
 )  # fmt: skip
 

@@ -236,7 +236,8 @@ def test_the_journal_records_the_events_of_a_cell(
 ) -> None:
     command: Sequence[str] = [
         sys.executable, "-m", "crossbench", "backend=noop", "batch=4", "max_seconds=2",
-        "requests=1000000", "warmup_requests=1", "dataset.queries=4",
+        "requests=1000000",
+        "warmup_requests=1", "warmup_max_seconds=0.2", "stop=fixed", "dataset.queries=4",
         "dataset.passages_per_query=40", "tracker=none", "dashboard.port=0",
         "study=https://me:secret@host/x", f"cache_dir={seeded_model.path.parent}",
         f"outputs_dir={tmp_path}",

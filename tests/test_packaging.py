@@ -122,6 +122,8 @@ def test_an_installed_wheel_measures_a_cell(
         "batch=2",
         "requests=3",
         "warmup_requests=1",
+        "warmup_max_seconds=0.2",
+        "stop=fixed",
     ]
     run(
         ["-m", "crossbench", *overrides],

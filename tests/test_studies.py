@@ -169,7 +169,9 @@ def run_study(outputs: Path, model: ModelFolder, *arguments: str) -> Path:
     """Run `python -m crossbench -m arguments…` and return the folder of the sweep."""
     done = subprocess.run(
         [sys.executable, "-m", "crossbench", "-m", *arguments, "tracker=none", "dashboard=none",
-         "warmup_requests=1", "dataset.queries=4", "dataset.passages_per_query=40",
+
+         "warmup_requests=1", "warmup_max_seconds=0.2", "stop=fixed",
+         "dataset.queries=4", "dataset.passages_per_query=40",
          f"hydra.sweep.dir={outputs}"],
         capture_output=True, text=True, timeout=240,
         env={**os.environ, "CROSSBENCH_CACHE": str(model.path.parent)},

@@ -11,7 +11,7 @@ from crossbench.dashboard.document import CELL_FIGURES, server_facts
 from crossbench.dashboard.figures import Sample
 from crossbench.measure.catalogue import PAIRS_PER_S, TEXTS_PER_S
 from crossbench.measure.metric import Metric
-from crossbench.wording import ABSENT, counted, number, percent
+from crossbench.wording import ABSENT, counted, duration, number, percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,6 @@ class Tile:
     value: str
     unit: str
     below: str = ""
-
-
-def duration(seconds: float) -> str:
-    """Format a duration: `45 s`, `12 min`, `3 h 05 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def tiles(board: Board) -> Iterator[Tile]:

@@ -18,7 +18,7 @@ from crossbench.types import RequestRecord
 # Independent windows that an interval needs before it may end a cell. An interval that is looked at
 # again and again is narrow by chance at times, and would end the cell then; with so many windows,
 # its coverage holds (`python -m benchmarks.statistics`).
-MIN_EFFECTIVE = 15
+MIN_EFFECTIVE = 20
 LOOK_GROWTH = 1.15  # each look comes after this many times the seconds of the look before
 
 

@@ -30,6 +30,13 @@ def check_config(config: CellConfig) -> CellPlan:
     return plan
 
 
+def longest_s(plan: CellPlan) -> float:
+    """Return the seconds after which warm-up and measurement send no more requests."""
+    settings = plan.settings
+    warmup_s = settings.warmup_max_seconds if settings.warmup_requests else 0.0
+    return warmup_s + build_traffic(plan).stop.longest_s
+
+
 def check_support(plan: CellPlan) -> None:
     """Refuse a precision or a device that the backend does not support.
 

@@ -11,6 +11,7 @@ from crossbench.backends.compilations import compilation_count
 from crossbench.load.closed import keep_in_flight
 from crossbench.load.protocol import HasSchedule, HasSteps, Load
 from crossbench.load.requests import Repeated, Requests, RequestSource
+from crossbench.load.saturation import rejection_reason
 from crossbench.load.sender import Observer, Sender
 from crossbench.load.stop import End, Watch
 from crossbench.load.warmup import WarmUp
@@ -97,7 +98,7 @@ async def measure(
         cut_short,
         reset_midway,
         non_finite,
-        {**flags_of(measured), **harness.flags()},
+        {**flags_of(measured, traffic.load), **harness.flags()},
         measured.end,
         warmup.warning() if reserved else "",
         traffic.load.schedule if isinstance(traffic.load, HasSchedule) else None,
@@ -105,20 +106,22 @@ async def measure(
     )
 
 
-def flags_of(sender: Sender) -> dict[str, str]:
+def flags_of(sender: Sender, load: Load) -> dict[str, str]:
     """Return the flags of the load that this sender was given, each with its reason."""
-    if sender.end is not End.OVER_SATURATED:
-        return {}
     records = sender.records
-    last_s = max(record.sent_s for record in records)
-    due = sum(record.due_s <= last_s for record in records) / max(last_s, 1e-9)
-    rate = steady_rate(records) or 0.0
-    return {
-        Flag.OVER_SATURATED: (
+    if sender.end is End.OVER_SATURATED:
+        last_s = max(record.sent_s for record in records)
+        due = sum(record.due_s <= last_s for record in records) / max(last_s, 1e-9)
+        rate = steady_rate(records) or 0.0
+        reason = (
             f"requests were due at {due:.3g} per second, and the server answered {rate:.3g} per "
             f"second. The load ended early, after {counted(len(records), 'request')}."
         )
-    }
+    elif isinstance(load, HasSchedule) and not isinstance(load, HasSteps):
+        reason = rejection_reason(records)
+    else:
+        reason = ""
+    return {Flag.OVER_SATURATED: reason} if reason else {}
 
 
 async def _drive(

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from crossbench.errors import CrossbenchError
-from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.composition_errors import explain
-from crossbench.settings.overrides import check_points, check_study, sweep_points, sweeper_params
 from crossbench.settings.run import run_settings
+from crossbench.sweep.plan import plan_sweep
 from crossbench.system.command import os_error_message
 
 if TYPE_CHECKING:
@@ -48,10 +47,10 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         with _exit_on_error():
-            overrides, points = plan_sweep(config)
+            plan = plan_sweep(config)
             from crossbench.sweep.start import start_sweep
 
-            self._taken, self._dashboard = start_sweep(config, overrides, points)
+            self._taken, self._dashboard = start_sweep(config, plan)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         with _exit_on_error():
@@ -86,29 +85,3 @@ def _exit_on_error() -> Iterator[None]:
 
         console.print_exception()
         sys.exit(EXIT_FAILED)
-
-
-def plan_sweep(config: DictConfig) -> tuple[list[str], list[list[str]]]:
-    """Return the overrides of a sweep (the axes of its study included) and those of each cell.
-
-    Every cell is composed once, and nothing is started.
-
-    Raises:
-        ConfigError: a cell does not compose, no cell has usable values, or two cells are the same.
-    """
-    given = list(config.hydra.overrides.task)
-    check_study(config)
-    params = {str(key): str(value) for key, value in (config.hydra.sweeper.params or {}).items()}
-    swept = sweeper_params(params, given)
-    with read_write(config):
-        config.hydra.sweeper.params = swept  # read by the sweeper that Hydra creates next
-    overrides = [*(f"{key}={value}" for key, value in swept.items()), *given]
-    points = sweep_points(overrides)
-    check_points(points, _check, given, params)
-    return overrides, points
-
-
-def _check(config: CellConfig) -> None:
-    from crossbench.runner.checks import check_config
-
-    check_config(config)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Sequence
 from dataclasses import asdict
 
 from hydra.core.hydra_config import HydraConfig
@@ -19,7 +19,9 @@ from crossbench.settings.plan import composed_config
 from crossbench.settings.run import run_settings
 from crossbench.sweep.child import waiting_child
 from crossbench.sweep.folder import STATE_FILE, SweepState, TakenFolder, take_output_folder
-from crossbench.sweep.services import dashboard_url, make_tracking, sweep_journal
+from crossbench.sweep.plan import SweepPlan
+from crossbench.sweep.services import console, dashboard_url, make_tracking, sweep_journal
+from crossbench.wording import counted, duration
 
 # Runs the cells one after the other, in this process
 ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -37,18 +39,15 @@ def start_cell(config: DictConfig) -> TakenFolder:
     return take_output_folder(config, RunMode.RUN)
 
 
-def start_sweep(
-    config: DictConfig, overrides: Sequence[str], points: Sequence[Sequence[str]]
-) -> tuple[TakenFolder, Dashboard]:
+def start_sweep(config: DictConfig, plan: SweepPlan) -> tuple[TakenFolder, Dashboard]:
     """Take the folder of the sweep, then start its dashboard and its parent run.
-
-    `overrides` and `points` are those of `plan_sweep`.
 
     Raises:
         ConfigError: the folder cannot be used; nothing was started.
     """
     taken = take_output_folder(config, RunMode.MULTIRUN)
     folder = taken.path
+    console.print(longest_time(len(plan.points), plan.longest_s))
     if config.hydra.launcher._target_ == ONE_BY_ONE:
         waiting_child.start(folder)
     run = run_settings(config, list(config.hydra.overrides.task))
@@ -56,9 +55,20 @@ def start_sweep(
     dashboard: Dashboard = run.dashboard.build()
     dashboard.start(folder / JOURNAL_FILE)
     # Meanwhile the dashboard starts; `dashboard_url` waits until it is up, before the first cell
-    parent = tracking.attempt(lambda tracker: tracker.start_sweep(folder.name, overrides))
+    parent = tracking.attempt(lambda tracker: tracker.start_sweep(folder.name, plan.overrides))
     url = dashboard_url(dashboard)
-    state = SweepState(folder.name, len(points), parent, os.getpid(), url, swept_keys(points))
+    state = SweepState(
+        folder.name, len(plan.points), parent, os.getpid(), url, swept_keys(plan.points)
+    )
     (folder / STATE_FILE).write_text(json.dumps(asdict(state)) + "\n", "utf-8")
-    sweep_journal(folder, url).write(SweepStarted(folder.name, len(points)))
+    sweep_journal(folder, url).write(SweepStarted(folder.name, len(plan.points)))
     return taken, dashboard
+
+
+def longest_time(cells: int, longest_s: float) -> str:
+    """Say how long the warm-ups and measurements of a sweep take at most, rounded up."""
+    up_s = longest_s if longest_s < 90 else 60 * math.ceil(longest_s / 60)
+    return (
+        f"{counted(cells, 'cell')}: at most {duration(up_s)} of warm-up and measurement, "
+        "plus loading and reports"
+    )

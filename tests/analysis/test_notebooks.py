@@ -57,7 +57,8 @@ def ran(
 
 def sweep(outputs: Path, model: ModelFolder) -> None:
     overrides = (
-        "backend=noop", "batch=0,4,8", "requests=80", "max_seconds=20", "warmup_requests=1",
+        "backend=noop", "batch=0,4,8", "requests=80", "max_seconds=20",
+        "warmup_requests=1", "warmup_max_seconds=0.2", "stop=fixed",
         "concurrency=2", "dataset.queries=4", "dataset.passages_per_query=40", "dashboard=none",
     )  # fmt: skip
     done = subprocess.run(

@@ -20,7 +20,8 @@ from crossbench.suite import all_studies, chosen_studies, main, run_study, skip_
 from crossbench.sweep.folder import hold
 from tests.helpers.plans import plan_of
 
-QUICK = ("backend=noop", "tracker=none", "dashboard=none", "max_seconds=1", "warmup_requests=1",
+QUICK = ("backend=noop", "tracker=none", "dashboard=none", "max_seconds=1",
+         "warmup_requests=1", "warmup_max_seconds=0.2", "stop=fixed",
          "dataset.queries=4", "dataset.passages_per_query=40")  # fmt: skip
 
 

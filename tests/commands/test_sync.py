@@ -31,6 +31,8 @@ from crossbench.tracking.protocol import CellRef
 QUICK = (
     "requests=20",
     "warmup_requests=1",
+    "warmup_max_seconds=0.2",
+    "stop=fixed",
     "dataset.queries=4",
     "dataset.passages_per_query=40",
     "dashboard=none",

@@ -526,7 +526,8 @@ def test_a_sweep_is_shown_and_a_screenshot_taken(
 ) -> None:
     command: Sequence[str] = [
         sys.executable, "-m", "crossbench", "-m", "backend=noop,pytorch", "quant=int4", "batch=4",
-        "max_seconds=5", "requests=1000000", "warmup_requests=1", "dataset.queries=4",
+        "max_seconds=5", "requests=1000000",
+        "warmup_requests=1", "warmup_max_seconds=0.2", "stop=fixed", "dataset.queries=4",
         "dataset.passages_per_query=40", "dashboard.port=0", "dashboard.screenshot=true",
         "tracker=none", f"cache_dir={seeded_model.path.parent}", f"outputs_dir={tmp_path}",
     ]  # fmt: skip

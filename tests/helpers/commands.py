@@ -11,7 +11,10 @@ from pathlib import Path
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-QUICK = ("max_seconds=1", "warmup_requests=1", "dataset.queries=4", "dataset.passages_per_query=40")
+QUICK = (
+    "max_seconds=1", "stop=fixed", "warmup_requests=1", "warmup_max_seconds=0.2",
+    "dataset.queries=4", "dataset.passages_per_query=40",
+)  # fmt: skip
 
 QUIET = ("dashboard=none",)  # the dashboard takes a second to start, and has its own tests
 

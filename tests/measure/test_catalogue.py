@@ -360,7 +360,8 @@ def test_a_new_metric_takes_two_files_and_is_shown(
         return done.stdout + done.stderr
 
     told = run(
-        "-m", "crossbench", "-m", "backend=noop", "batch=4", "max_seconds=1", "warmup_requests=1",
+        "-m", "crossbench", "-m", "backend=noop", "batch=4", "max_seconds=1",
+        "warmup_requests=1", "warmup_max_seconds=0.2", "stop=fixed",
         "dashboard=none", "dataset.queries=4", f"outputs_dir={outputs}",
     )  # fmt: skip
     assert "tokens per request" in told  # the table in the terminal

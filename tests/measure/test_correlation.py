@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.statistics import ar_process
+from benchmarks.processes import ar_process
 from crossbench.measure.correlation import (
     correlation_intervals,
     correlation_metrics,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks.processes import ar_process
 from benchmarks.queues import closed_queue
-from benchmarks.statistics import ar_process
 from crossbench.measure.intervals import mean_interval, percentile_interval, t_95
 from crossbench.measure.statistics import (
     latency_range_table,

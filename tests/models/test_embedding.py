@@ -265,6 +265,8 @@ def test_a_cell_that_embeds(shared: Path, outputs: Path, cache_dir: Path) -> Non
     small = (
         "max_seconds=1",
         "warmup_requests=1",
+        "warmup_max_seconds=0.2",
+        "stop=fixed",
         "dataset.queries=2",
         "batch=4",
         "load.task=embed",

@@ -18,7 +18,14 @@ from crossbench.settings.plan import save_config
 from crossbench.sweep.child import LOG_FILE, WAITING_LOG_FILE, cell_child, waiting_child
 from tests.helpers.plans import config_of
 
-NOOP = ("backend=noop", "requests=20", "warmup_requests=1", "dataset.queries=4")
+NOOP = (
+    "backend=noop",
+    "requests=20",
+    "warmup_requests=1",
+    "warmup_max_seconds=0.2",
+    "stop=fixed",
+    "dataset.queries=4",
+)
 
 
 @pytest.fixture(autouse=True)

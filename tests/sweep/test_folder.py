@@ -25,7 +25,9 @@ from crossbench.sweep.folder import (
 )
 
 KEY = "hydra.sweep.dir"
-QUICK = ("backend=noop", "requests=5", "warmup_requests=1", "dataset.queries=4", "quality=none",
+QUICK = ("backend=noop", "requests=5",
+         "warmup_requests=1", "warmup_max_seconds=0.2", "stop=fixed",
+         "dataset.queries=4", "quality=none",
          "dataset.passages_per_query=40", "tracker=none", "dashboard=none")  # fmt: skip
 
 
