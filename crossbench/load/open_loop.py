@@ -41,6 +41,7 @@ class OpenLoop:
 
     async def drive(self, sender: Sender) -> None:
         await follow(self.schedule, sender, self.max_in_flight)
+        sender.may_send(self.context.longest_s)  # notes which limit ended the schedule
 
 
 def check_max_in_flight(value: int | None) -> None:
@@ -57,7 +58,7 @@ def check_max_in_flight(value: int | None) -> None:
 async def follow(schedule: Schedule, sender: Sender, max_in_flight: int | None) -> None:
     """Send each request when it is due, and wait for all replies.
 
-    Sending ends early once the server is over-saturated.
+    Sending ends early once the server is clearly over-saturated.
     """
     watch = SaturationWatch(schedule.variation)
     slots = asyncio.Semaphore(max_in_flight or len(schedule) or 1)
@@ -72,3 +73,4 @@ async def follow(schedule: Schedule, sender: Sender, max_in_flight: int | None) 
                 break
             task = in_flight.create_task(sender.send(due_s, size))
             task.add_done_callback(lambda _: slots.release())
+        sender.over_saturated = sender.over_saturated or watch.was_over_saturated()

@@ -29,12 +29,12 @@ def loop_time_s() -> float:
 
 @dataclass
 class Sender:
-    """Sends the `requests` of one measurement, which starts when this object is created.
+    """Sends the `requests` of one measurement.
 
-    Times are in seconds since that start. A load calls `may_send()` or `wait_until(due_s)` before
-    each `send(due_s)`. They allow no more requests once `watch` ends the measurement, after
-    `interrupted`, or after the server was unreachable for three seconds. They always allow the
-    first request.
+    Times are in seconds since `start()`, or since this object was created. A load calls
+    `may_send()` or `wait_until(due_s)` before each `send(due_s)`. They allow no more requests once
+    `watch` ends the measurement, after `interrupted`, or after the server was unreachable for three
+    seconds. They always allow the first request.
 
     Request i goes to the model `models[i % n]`, or to the server's first model if `models` is
     empty. `records` are in the order of their replies. `on_record` receives every record,
@@ -50,6 +50,7 @@ class Sender:
     on_record: Observer = lambda record: None
     on_failure: OnFailure = lambda status, message: None
     records: list[RequestRecord] = field(default_factory=list, init=False)
+    over_saturated: bool = field(default=False, init=False)  # due faster than it could answer
     _end: End | None = field(default=None, init=False)
     _started_s: float = field(default_factory=loop_time_s, init=False)
     _sent: int = field(default=0, init=False)
@@ -59,6 +60,10 @@ class Sender:
     def end(self) -> End:
         """Return why no more requests are sent; a schedule's end if nothing else ended them."""
         return self._end or End.SCHEDULE
+
+    def start(self) -> None:
+        """Begin the measurement now."""
+        self._started_s = loop_time_s()
 
     def now_s(self) -> float:
         return loop_time_s() - self._started_s
@@ -78,7 +83,7 @@ class Sender:
 
     def end_over_saturated(self) -> None:
         """Send no more, because requests are due faster than the server can answer them."""
-        self._end = End.OVER_SATURATED
+        self.over_saturated, self._end = True, End.OVER_SATURATED
 
     async def wait_until(self, due_s: float) -> bool:
         """Wait until a request is due. Returns False immediately if it may not be sent any more.

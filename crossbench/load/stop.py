@@ -67,6 +67,9 @@ class StopRule(Protocol):
     """One choice of conf/stop. It is created from the values of its YAML and the `limits`."""
 
     @property
+    def limits(self) -> Limits: ...
+
+    @property
     def longest_s(self) -> float:
         """Return the seconds after which no more requests are sent in any case."""
         ...

@@ -25,6 +25,7 @@ class WarmUp:
     _replies: int = field(default=0, init=False)
     _succeeded: int = field(default=0, init=False)
     _last_s: float = field(default=0.0, init=False)
+    _steady: bool | None = field(default=None, init=False)  # when no more requests were sent
 
     def note(self, record: RequestRecord) -> None:
         self._replies += 1
@@ -37,8 +38,9 @@ class WarmUp:
             return End.MAX_SECONDS
         if self._replies < self.requests:
             return None
+        self._steady = self._steadiness.steady
         failing = not self._succeeded  # a longer warm-up would not help
-        return End.PRECISION if failing or self._steadiness.steady else None
+        return End.PRECISION if failing or self._steady else None
 
     def share(self, done: int, elapsed_s: float) -> float:
         return elapsed_s / self.max_seconds
@@ -48,7 +50,7 @@ class WarmUp:
 
         It is empty too if every request failed, which the measurement then says.
         """
-        steady = self._steadiness.steady
+        steady = self._steady
         if steady or not self._succeeded:
             return ""
         seconds = number(self._last_s)

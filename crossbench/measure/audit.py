@@ -14,6 +14,8 @@ from crossbench.measure.event_loop import LoopUse
 from crossbench.results import Flag
 from crossbench.wording import number, percent
 
+MIN_PERIOD_S = 1.0  # shorter measurements are not judged: the system counts in 10 ms
+
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
@@ -50,8 +52,10 @@ def disturbance(
 
     Other processes on cores that would be idle otherwise do no harm, and one that works in bursts
     may find idle cores on average only. So what others took is judged in each second, and the
-    measurement by the mean of that.
+    measurement by the mean of that. None for less than a second.
     """
+    if whole.period_s < MIN_PERIOD_S:
+        return None
     total_s = sum(span.period_s for span in spans)
     limit = thresholds.taken(whole.cores)
     reasons = []

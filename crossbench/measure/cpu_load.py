@@ -14,6 +14,7 @@ import psutil
 
 from crossbench.system.facts import file_text
 
+_FIELDS = 8  # of a core in /proc/stat, up to steal
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -51,8 +52,11 @@ class CpuUse:
 
     @property
     def taken(self) -> float:
-        """The cores that others used beyond what was idle, so that ours had to do without them."""
-        return max(0.0, self.others - self.idle)
+        """The cores that others used beyond what was idle, so that ours had to do without them.
+
+        While a whole core is idle, a thread of ours that wants to run finds one.
+        """
+        return max(0.0, self.others - self.idle) if self.idle < 1 else 0.0
 
     @classmethod
     def between(cls, first: CpuCounters, last: CpuCounters, cores: int) -> CpuUse | None:
@@ -136,9 +140,9 @@ def _machine_s(cores: Sequence[int] | None) -> tuple[float, float, float | None]
     busy = idle = stolen = 0
     for line in file_text("/proc/stat").splitlines():
         name, *values = line.split()
-        if name in wanted:
+        if name in wanted and len(values) >= _FIELDS:
             # guest time is in user time
-            user, nice, system, idle_, iowait, irq, softirq, steal = map(int, values[:8])
+            user, nice, system, idle_, iowait, irq, softirq, steal = map(int, values[:_FIELDS])
             busy += user + nice + system + irq + softirq
             idle += idle_ + iowait
             stolen += steal

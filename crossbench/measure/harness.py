@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from crossbench.measure.frequency import FrequencyRange
 from crossbench.measure.pauses import Pauses
 from crossbench.types import RequestRecord
 
+log = logging.getLogger(__name__)
 INTERVAL_S = 1.0
 RECENT = 3  # intervals by which the flags of the moment are decided
 RECENT_REQUESTS = 100  # for the median latency of the moment
@@ -66,8 +68,9 @@ class HarnessMeter:
                     yield
                 finally:
                     sampling.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await sampling
+                    (ended,) = await asyncio.gather(sampling, return_exceptions=True)
+                    if isinstance(ended, Exception):  # it must not cost the cell its result
+                        log.warning("the flags of the moment were not updated: %s", ended)
                     await asyncio.to_thread(self._cpu.find_processes)
                     await self._read()
 

@@ -104,7 +104,9 @@ def summarise(records: Sequence[RequestRecord], task: Task = Task.SCORE) -> dict
 
 
 def steady_rate(records: Sequence[RequestRecord]) -> float | None:
-    """Return the requests/s of the server while the load is complete; None without a time span.
+    """Return the requests/s of the server while the load is complete, or None.
+
+    It is None without a successful request or a time span.
 
     By Little's law, rate = mean number of requests in the model / mean time in the model. The first
     mean is over the time from the first to the last send; the second is over all successful
@@ -117,6 +119,8 @@ def steady_rate(records: Sequence[RequestRecord]) -> float | None:
     rate is the one over the whole span.
     """
     good = [record for record in records if record.ok]
+    if not good:
+        return None
     start_s, last_send_s = min(r.sent_s for r in records), max(r.sent_s for r in records)
     span_s = max(r.received_s for r in records) - start_s
     if span_s <= 0:

@@ -13,6 +13,8 @@ from crossbench.runner.event_stream import EventStream
 from crossbench.serving.client import InferenceClient
 from crossbench.settings.plan import CellPlan
 
+TIMEOUT_S = 1.0  # for the counters of a server that may hang
+
 
 def harness_meter(client: InferenceClient, plan: CellPlan, events: EventStream) -> HarnessMeter:
     """Return the meter of a cell, which sends an event when the flags of the moment change."""
@@ -31,7 +33,7 @@ class _ServerCpu:
     async def __call__(self) -> float:
         """Return CPU seconds; the last known ones if the server does not answer."""
         with contextlib.suppress(grpc.aio.AioRpcError):  # the sender reports it, and the cell ends
-            self._cpu_s = (await self._client.metrics()).cpu_s
+            self._cpu_s = (await self._client.metrics(TIMEOUT_S)).cpu_s
         return self._cpu_s
 
 

@@ -7,7 +7,7 @@ from crossbench.backends.base import Backend
 from crossbench.errors import ConfigError
 from crossbench.models.folder import ModelFolder
 from crossbench.runner.compose import build_scheduler
-from crossbench.runner.load import build_traffic
+from crossbench.runner.load import build_stop, build_traffic
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import CellPlan, make_plan
 from crossbench.types import Task
@@ -34,7 +34,7 @@ def longest_s(plan: CellPlan) -> float:
     """Return the seconds after which warm-up and measurement send no more requests."""
     settings = plan.settings
     warmup_s = settings.warmup_max_seconds if settings.warmup_requests else 0.0
-    return warmup_s + build_traffic(plan).stop.longest_s
+    return warmup_s + build_stop(plan).longest_s
 
 
 def check_support(plan: CellPlan) -> None:

@@ -46,8 +46,18 @@ def build_traffic(plan: CellPlan) -> Traffic:
     common = {"_target_": _TARGET, **{key: values[key] for key in _OPTIONS}}
     options: RequestOptions = Component.of("load", common).build()
     own = {key: value for key, value in values.items() if key not in _OPTIONS}
-    limits = Limits(settings.requests, settings.max_seconds)
-    stop: StopRule = plan.stop.build(limits=limits)
-    context = LoadContext(settings.concurrency, settings.seed, limits, stop.longest_s)
+    stop = build_stop(plan)
+    context = LoadContext(settings.concurrency, settings.seed, stop.limits, stop.longest_s)
     load: Load = replace(plan.load, values=own).build(context=context)
     return Traffic(load, options, stop)
+
+
+def build_stop(plan: CellPlan) -> StopRule:
+    """Build the rule that ends the measurement.
+
+    Raises:
+        ConfigError: a value of the rule cannot be used.
+    """
+    limits = Limits(plan.settings.requests, plan.settings.max_seconds)
+    stop: StopRule = plan.stop.build(limits=limits)
+    return stop

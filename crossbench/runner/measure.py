@@ -11,26 +11,26 @@ from crossbench.backends.compilations import compilation_count
 from crossbench.load.closed import keep_in_flight
 from crossbench.load.protocol import HasSchedule, HasSteps, Load
 from crossbench.load.requests import Repeated, Requests, RequestSource
-from crossbench.load.saturation import rejection_reason
 from crossbench.load.sender import Observer, Sender
-from crossbench.load.stop import End, Watch
+from crossbench.load.stop import LimitWatch, Watch
 from crossbench.load.warmup import WarmUp
 from crossbench.measure.correlation import correlation_metrics
 from crossbench.measure.harness import HarnessMeter
 from crossbench.measure.intervals import load_special_functions
 from crossbench.measure.probes import CpuMeter
-from crossbench.measure.statistics import steady_rate, summarise
-from crossbench.results import Flag
+from crossbench.measure.statistics import summarise
 from crossbench.runner.audit import harness_meter
 from crossbench.runner.event_stream import EventStream, ProgressReporter
 from crossbench.runner.load import Traffic
+from crossbench.runner.load_flags import load_flags
 from crossbench.runner.result import CellData, Measured, server_metrics
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.finite import NON_FINITE
 from crossbench.settings.plan import CellPlan
 from crossbench.types import Task
-from crossbench.wording import counted
+
+COUNTERS_TIMEOUT_S = 30.0  # for the counters of a server that may hang
 
 
 async def measure(
@@ -80,8 +80,10 @@ async def measure(
     load_special_functions()
     events.stage("measuring")
     harness = harness_meter(client, plan, events)
-    scheduled = isinstance(traffic.load, HasSchedule | HasSteps)
-    watch = traffic.stop.watch(scheduled=scheduled)
+    if isinstance(traffic.load, HasSteps):  # all its steps are wanted, however precise the first is
+        watch: Watch = LimitWatch(traffic.stop.limits)
+    else:
+        watch = traffic.stop.watch(scheduled=isinstance(traffic.load, HasSchedule))
     measured = sender(requests, watch, ProgressReporter(events, watch), errors)
     cut_short, reset_midway, metrics = await _drive(
         client, traffic.load, measured, info, task, harness
@@ -98,30 +100,12 @@ async def measure(
         cut_short,
         reset_midway,
         non_finite,
-        {**flags_of(measured, traffic.load), **harness.flags()},
+        {**load_flags(measured, traffic.load), **harness.flags()},
         measured.end,
         warmup.warning() if reserved else "",
         traffic.load.schedule if isinstance(traffic.load, HasSchedule) else None,
         traffic.load.steps if isinstance(traffic.load, HasSteps) else (),
     )
-
-
-def flags_of(sender: Sender, load: Load) -> dict[str, str]:
-    """Return the flags of the load that this sender was given, each with its reason."""
-    records = sender.records
-    if sender.end is End.OVER_SATURATED:
-        last_s = max(record.sent_s for record in records)
-        due = sum(record.due_s <= last_s for record in records) / max(last_s, 1e-9)
-        rate = steady_rate(records) or 0.0
-        reason = (
-            f"requests were due at {due:.3g} per second, and the server answered {rate:.3g} per "
-            f"second. The load ended early, after {counted(len(records), 'request')}."
-        )
-    elif isinstance(load, HasSchedule) and not isinstance(load, HasSteps):
-        reason = rejection_reason(records)
-    else:
-        reason = ""
-    return {Flag.OVER_SATURATED: reason} if reason else {}
 
 
 async def _drive(
@@ -142,21 +126,26 @@ async def _drive(
     compiled_before = compilation_count()
     async with harness.watch(sender.records):
         cpu, started_s = CpuMeter(), time.perf_counter()
+        sender.start()
         await load.drive(sender)
         wall_s, cores_used = time.perf_counter() - started_s, cpu.cores_used()
+        after, cut_short = await _counters(client)
     compiled = compilation_count()
 
-    cut_short, reset_midway = "", False
     metrics = {**summarise(sender.records, task), **correlation_metrics(sender.records)}
-    try:
-        after = await client.metrics()
-    except grpc.aio.AioRpcError as error:
-        cut_short = f"the connection to the server was lost ({error.code().name})"
-    else:
+    if after is not None:
         metrics |= server_metrics(info, before, after, wall_s, task)
-        reset_midway = after.since_reset_s < wall_s
+    reset_midway = after is not None and after.since_reset_s < wall_s
     # With target=inprocess, the server is included
     metrics |= {**harness.metrics(), "harness/cores_used": cores_used}
     if compiled is not None:  # worker processes are not counted
         metrics["compile/recompilations"] = float(compiled - (compiled_before or 0))
     return cut_short, reset_midway, metrics
+
+
+async def _counters(client: InferenceClient) -> tuple[pb.Metrics | None, str]:
+    """Return the server's counters, or None and why it did not send them."""
+    try:
+        return await client.metrics(COUNTERS_TIMEOUT_S), ""
+    except grpc.aio.AioRpcError as error:
+        return None, f"the connection to the server was lost ({error.code().name})"

@@ -77,24 +77,22 @@ def children_on(cpus: Collection[int]) -> Iterator[None]:
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        with contextlib.suppress(OSError):  # the CPUs are no longer available
+            os.sched_setaffinity(0, before)
 
 
 def pin_this_process(cpus: Collection[int]) -> None:
-    """Run all threads of this process on these CPUs, also those that start later."""
-    wanted = set(cpus)
-    while missing := [thread for thread in _threads() if _affinity(thread) not in (wanted, None)]:
-        for thread in missing:
-            with contextlib.suppress(ProcessLookupError):  # it has ended
-                os.sched_setaffinity(thread, wanted)
+    """Run all threads of this process on these CPUs, also those that start later.
+
+    Threads that the operating system does not let run there stay where they are.
+    """
+    pinned: set[int] = set()
+    while new := set(_threads()) - pinned:  # a thread may start another one meanwhile
+        for thread in new:
+            with contextlib.suppress(OSError):  # it has ended, or the CPUs are no longer available
+                os.sched_setaffinity(thread, cpus)
+        pinned |= new
 
 
 def _threads() -> list[int]:
     return [int(name) for name in os.listdir("/proc/self/task")]  # noqa: PTH208
-
-
-def _affinity(thread: int) -> set[int] | None:
-    try:
-        return os.sched_getaffinity(thread)
-    except ProcessLookupError:
-        return None

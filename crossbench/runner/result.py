@@ -208,8 +208,8 @@ def _load_warnings(measured: Measured) -> Iterator[str]:
     """Yield warnings about how the server kept up with the load."""
     if reason := measured.flags.get(Flag.OVER_SATURATED):
         yield (
-            f"Over-saturated: {reason} The latencies grow for as long as such a run lasts, so its "
-            "p95 is not compared with others: give a lower load.rate"
+            f"Over-saturated: {reason} The p95 of such a run depends on its length, so it is not "
+            "compared with others: give a lower rate"
         )
     stalls = stalls_s(measured.records)
     if len(stalls):
@@ -230,8 +230,7 @@ def _audit_warnings(measured: Measured, plan: CellPlan) -> Iterator[str]:
         yield f"Client-bound: {reason} " + (
             "The server uses this loop too: give target=process, or larger requests (batch)"
             if plan.target.type is InProcess
-            else "The server may be able to answer more: give larger requests (batch), or fewer at "
-            "a time (concurrency)"
+            else "The server may be able to answer more: give larger requests (batch)"
         )
 
 

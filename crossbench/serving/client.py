@@ -145,8 +145,8 @@ class InferenceClient:
         reply: pb.ServerInfo = await self._stub.GetInfo(pb.GetInfoRequest())
         return reply
 
-    async def metrics(self) -> pb.Metrics:
-        reply: pb.Metrics = await self._stub.GetMetrics(pb.GetMetricsRequest())
+    async def metrics(self, timeout_s: float | None = None) -> pb.Metrics:
+        reply: pb.Metrics = await self._stub.GetMetrics(pb.GetMetricsRequest(), timeout=timeout_s)
         return reply
 
     async def watch_metrics(self, interval_s: float) -> AsyncIterator[pb.Metrics]:

@@ -66,9 +66,9 @@ def start_sweep(config: DictConfig, plan: SweepPlan) -> tuple[TakenFolder, Dashb
 
 
 def longest_time(cells: int, longest_s: float) -> str:
-    """Say how long the warm-ups and measurements of a sweep take at most, rounded up."""
+    """Say for how long the warm-ups and measurements of a sweep send requests, rounded up."""
     up_s = longest_s if longest_s < 90 else 60 * math.ceil(longest_s / 60)
     return (
-        f"{counted(cells, 'cell')}: at most {duration(up_s)} of warm-up and measurement, "
-        "plus loading and reports"
+        f"{counted(cells, 'cell')}: requests are sent for at most {duration(up_s)}; loading, "
+        "quality checks and reports come on top"
     )
