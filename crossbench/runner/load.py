@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from crossbench.errors import ConfigError
-from crossbench.load.protocol import Load, LoadContext
+from crossbench.load.protocol import HasSchedule, HasSteps, Load, LoadContext
 from crossbench.load.requests import RequestOptions
-from crossbench.load.stop import Limits, StopRule
+from crossbench.load.stop import Limits, LimitWatch, StopRule, Watch
 from crossbench.settings.component import Component
 from crossbench.settings.plan import CellPlan
 
@@ -24,6 +24,12 @@ class Traffic:
     load: Load
     options: RequestOptions
     stop: StopRule
+
+    def watch(self) -> Watch:
+        """Return the watch that ends one measurement."""
+        if isinstance(self.load, HasSteps):  # all steps are wanted, however precise the first is
+            return LimitWatch(self.stop.limits)
+        return self.stop.watch(scheduled=isinstance(self.load, HasSchedule))
 
 
 def build_traffic(plan: CellPlan) -> Traffic:

@@ -12,7 +12,7 @@ from crossbench.load.closed import keep_in_flight
 from crossbench.load.protocol import HasSchedule, HasSteps, Load
 from crossbench.load.requests import Repeated, Requests, RequestSource
 from crossbench.load.sender import Observer, Sender
-from crossbench.load.stop import LimitWatch, Watch
+from crossbench.load.stop import Watch
 from crossbench.load.warmup import WarmUp
 from crossbench.measure.correlation import correlation_metrics
 from crossbench.measure.harness import HarnessMeter
@@ -80,10 +80,7 @@ async def measure(
     load_special_functions()
     events.stage("measuring")
     harness = harness_meter(client, plan, events)
-    if isinstance(traffic.load, HasSteps):  # all its steps are wanted, however precise the first is
-        watch: Watch = LimitWatch(traffic.stop.limits)
-    else:
-        watch = traffic.stop.watch(scheduled=isinstance(traffic.load, HasSchedule))
+    watch = traffic.watch()
     measured = sender(requests, watch, ProgressReporter(events, watch), errors)
     cut_short, reset_midway, metrics = await _drive(
         client, traffic.load, measured, info, task, harness

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from crossbench.load.sender import Sender
 from crossbench.load.stop import End, Limits, LimitWatch
 from crossbench.measure.statistics import steady_rate, summarise
 from crossbench.measure.steps import step_metrics
+from crossbench.results import Flag
+from crossbench.runner.load_flags import load_flags
 from crossbench.serving.scheduler import DirectScheduler, DynamicScheduler, Scheduler
 from crossbench.types import QueryPassages, RequestRecord, Task
 from tests.helpers.virtual_server import VirtualServer
@@ -165,6 +168,53 @@ def test_an_open_loop_above_capacity_ends_early_and_knows_what_was_sustained(cv:
     assert sender.end is End.OVER_SATURATED
     assert len(sender.records) < 300
     assert steady_rate(sender.records) == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_load_slightly_above_capacity_is_recognised_at_its_end() -> None:
+    """600 requests are due in the time in which the server answers 522."""
+    load = OpenLoop("constant", [], context(600), 1.15, 0.0, None)
+    sender = drive(load, lambda: 1.0, one_by_one())
+    assert (sender.end, len(sender.records)) == (End.REQUESTS, 600)
+    reason = load_flags(sender, load)[Flag.OVER_SATURATED]
+    assert reason == (
+        "requests were due at 1.15 per second, and the server answered 1.00 per second. The "
+        "backlog grew until the end."
+    )
+
+
+def test_the_reason_counts_what_was_due_even_if_the_client_held_it_back() -> None:
+    held_back = OpenLoop("constant", [], context(10_000), 5.0, 0.0, max_in_flight=10)
+    sender = drive(held_back, lambda: 1.0, one_by_one())
+    assert sender.end is End.OVER_SATURATED
+    (reason,) = load_flags(sender, held_back).values()
+    assert reason.startswith("requests were due at 5.0")
+    ramp = Ramp("ramp", [], context(10_000, 400.0), "rate", [0.5, 4.0], None)
+    sender = drive(ramp, lambda: 1.0, one_by_one())
+    assert sender.end is End.OVER_SATURATED
+    (reason,) = load_flags(sender, ramp).values()
+    due_per_s = float(reason.split()[4])
+    assert due_per_s == pytest.approx(4.0, abs=1.0)  # of the last step alone
+
+
+@pytest.mark.parametrize(
+    ("requests", "seconds", "end"),
+    [(20, DAY_S, End.REQUESTS), (None, 30.0, End.MAX_SECONDS)],
+)
+def test_an_open_loop_says_which_limit_ended_it(
+    requests: int | None, seconds: float, end: End
+) -> None:
+    """Its schedule is as long as the limits allow, so it runs out at one of them."""
+    limits = Limits(requests, seconds)
+    load = OpenLoop("poisson", [], LoadContext(1, 0, limits, seconds), 0.5, 1.0, None)
+    assert drive(load, lambda: 0.1, one_by_one()).end is end
+
+
+def test_a_server_that_fails_every_request_of_an_over_saturated_load() -> None:
+    sender = drive(
+        OpenLoop("constant", [], context(100), 0.5, 0.0, None), lambda: 1.0, one_by_one()
+    )
+    failed = [replace(record, status="INTERNAL") for record in sender.records]
+    assert steady_rate(failed) is None
 
 
 def test_a_ramp_of_concurrency_changes_its_users_at_each_step() -> None:

@@ -128,6 +128,24 @@ def test_a_warm_up_lasts_until_the_server_is_steady() -> None:
     assert cold_s > 2 * steady_s
 
 
+@pytest.mark.parametrize(("service_s", "users"), [(0.12, 4), (0.02, 32)])
+def test_replies_after_the_end_of_a_warm_up_do_not_change_its_verdict(
+    service_s: float, users: int
+) -> None:
+    """Requests that are in flight at its end still arrive; on their own they may show a trend."""
+    draw = np.random.default_rng(4).uniform
+    for _ in range(20):
+        records = closed_queue(4000, users, 1, lambda: service_s * draw(0.9, 1.1))
+        warmup = WarmUp(requests=users, max_seconds=60.0)
+        end = None
+        for n, sent in enumerate(records):
+            end = end or (warmup.end(n, sent.sent_s) if n else None)
+            if end and sent.sent_s > records[n - 1].received_s:
+                break
+            warmup.note(sent)
+        assert (end, warmup.warning()) == (End.PRECISION, "")
+
+
 def test_a_warm_up_that_never_becomes_steady_says_so() -> None:
     count = iter(range(10_000))
     warmup, end, *_ = warmed(lambda: 0.01 * 1.002 ** next(count))

@@ -18,6 +18,7 @@ import pytest
 from crossbench.errors import DatasetError
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.lengths import summarise
+from crossbench.load.stop import End
 from crossbench.quality.check import ServedScores, evaluate_scores
 from crossbench.report.cell import write_cell_report
 from crossbench.results import save_result
@@ -535,7 +536,8 @@ def test_notes_about_skipped_data_appear_in_the_report(tmp_path: Path) -> None:
     info = pb.ServerInfo(models=[pb.ModelInfo(name="m", backend="noop", quant="fp32")])
     config = CellConfig({"backend": {"name": "noop"}, "quant": {"name": "fp32"}, "load": {}})
     plan = dataclasses.replace(plan_of(cache_dir=tmp_path), config=config)
-    measured = Measured([], {}, info, {}, "interrupted", False, "", {}, None, ())
+    end = End.INTERRUPTED
+    measured = Measured([], {}, info, {}, "interrupted", False, "", {}, end, "", None, ())
     result = to_result(plan, "now", "", CellData(loaded, lengths, lengths), measured)
     save_result(result, tmp_path)
     report = write_cell_report(tmp_path).read_text()

@@ -141,10 +141,9 @@ def test_all_metrics_of_stored_results_are_in_the_catalogue() -> None:
         assert result.metrics
         assert result.metrics.keys() <= KNOWN
         assert {catalogue.live_name(name) for name in result.series if name != "time_s"} <= KNOWN
-    assert sweep_metrics(results).keys() == {
-        *(metric.name for metric in catalogue.CELLS.values()),
-        *(metric.name for metric in catalogue.BEST.values()),
-    }
+    found = {metric.name for metric in (*catalogue.CELLS.values(), *catalogue.BEST.values())}
+    # No cell has enough requests for a p95 that can be compared
+    assert sweep_metrics(results).keys() == found - {"best/p95_ms"}
 
 
 def test_metric_names_in_the_code_that_computes_them_are_in_the_catalogue() -> None:

@@ -109,6 +109,7 @@ def use(others: float, idle: float, cores: int = 2, steal: float = 0.0) -> CpuUs
         ([use(0.05, 0.0)] * 4, None),  # ours use both cores, and others hardly any
         ([use(0.8, 1.0)] * 4, None),  # others use what is idle
         ([use(2.0, 60.0, cores=64)] * 4, None),
+        ([use(34.0, 26.0, cores=64)] * 4, None),  # ours find an idle core
         ([use(2.0, 0.0, cores=64)] * 4, "other processes used 2.0 of 64 CPU cores"),
         # On average, more is idle than others use; in the second in which they work, nothing is
         (
@@ -122,6 +123,11 @@ def test_others_disturb_if_they_take_what_is_not_idle(
 ) -> None:
     others, idle = (sum(getattr(u, k) for u in seconds) / len(seconds) for k in ("others", "idle"))
     assert disturbance(seconds, use(others, idle, seconds[0].cores)) == reason
+
+
+def test_less_than_a_second_is_not_judged() -> None:
+    short = CpuUse(0.05, 2, 0.5, 1.5, 0.0, 0.5, 0.5)
+    assert disturbance([short], short) is None
 
 
 def test_a_hypervisor_and_a_busy_loop_are_reasons() -> None:

@@ -284,11 +284,11 @@ def test_an_over_saturated_cell_is_marked_and_not_compared(tmp_path: Path) -> No
             save_result(result, tmp_path / str(index))
         results.append(result)
     table = terminal_table(results)
-    assert re.search(r"^96 +! 499", table, re.MULTILINE)
-    assert "! over-saturated, so it is excluded: this is what the server sustained" in table
+    assert re.search(r"^96 +S +499", table, re.MULTILINE)
+    assert "S over-saturated: requests were due faster than the server could answer" in table
     assert max(map(len, table.splitlines()[:5])) <= 80
     text = write_sweep_report(tmp_path).read_text()
-    assert re.search(r"Excluded from the comparison: \*\*batch=96\*\*, .* \(over-saturated: ", text)
+    assert re.search(r"Excluded from the comparison: \*\*batch=96\*\*, .* \(over-saturated\)", text)
     assert "not measured" not in text
     assert "Highest throughput: **batch=32**" in text
 

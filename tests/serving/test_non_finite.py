@@ -22,6 +22,7 @@ from crossbench.errors import ModelError, NonFiniteValues
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.lengths import summarise as summarise_lengths
 from crossbench.load.requests import RequestOptions
+from crossbench.load.stop import End, Fixed, Limits
 from crossbench.measure.correlation import pearson
 from crossbench.measure.intervals import mean_interval, percentile_interval
 from crossbench.measure.ranking import (
@@ -383,7 +384,8 @@ def test_a_non_finite_value_in_any_phase_fails_the_cell(
     lengths = summarise_lengths([4] * 10)
     data = CellData(LoadedDataset("made", "here", "0", tuple(lists)), lengths, lengths)
     values = dataclasses.replace(settings(tmp_path), requests=3, warmup_requests=1, concurrency=1)
-    traffic = Traffic(closed_loop(values), RequestOptions("score", 30.0, None, None))
+    stop = Fixed("fixed", Limits(values.requests, values.max_seconds))
+    traffic = Traffic(closed_loop(values), RequestOptions("score", 30.0, None, None), stop)
     info = info_of(model)
     events, interrupted = EventStream(io.StringIO()), asyncio.Event()
 
@@ -418,7 +420,8 @@ def test_non_finite_server_metrics_are_omitted(model: ModelFolder, tmp_path: Pat
     data = CellData(LoadedDataset("made", "here", "0", (a_list(0, GOOD),)), lengths, lengths)
     record = RequestRecord(0, 0.0, 0.0, 0.5, 1, 9, 0, 1.0, 1.0, 1.0, "OK")
     metrics = {"memory/rss_peak_mb": NAN, "throughput/pairs_per_s": 2.0}
-    measured = Measured([record], metrics, info_of(model), {}, "", False, "", {}, None, ())
+    info, end = info_of(model), End.REQUESTS
+    measured = Measured([record], metrics, info, {}, "", False, "", {}, end, "", None, ())
     config = CellConfig(
         {"backend": {"name": "onnx"}, "quant": {"name": "int8"}, "model": {"name": "tiny"}}
     )

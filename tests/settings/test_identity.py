@@ -21,7 +21,7 @@ from tests.helpers.places import REPO
 from tests.helpers.plans import config_of
 
 OLD = REPO / "tests/data/sweep_of_schema_1"
-AS_OLD = ("batch=4", "requests=12", "max_seconds=20", "warmup_requests=1")
+AS_OLD = ("stop=fixed", "batch=4", "requests=12", "max_seconds=20", "warmup_requests=1")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from crossbench.measure.catalogue import KENDALL_TAU, MAX_ABS_DIFF, NDCG_AT_10, NDCG_AT_10_CHANGE
 from crossbench.measure.ranking import Verdict
 from crossbench.report.compare import CellSummary
-from crossbench.results import Flag
 from crossbench.types import Pipeline, Quant
 from crossbench.wording import number
 
@@ -31,8 +30,7 @@ class Candidates:
 
 
 def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
-    """Exclude cells that nobody would serve: not measured, over-saturated, no model, one stage,
-    another ranking.
+    """Exclude cells that nobody would serve: not measured, no model, one stage, another ranking.
 
     Over-saturated cells and ramps are excluded too, as their latencies are not those of one load.
 
@@ -44,9 +42,7 @@ def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
     unverified: list[CellSummary] = []
     changed = 0
     for cell in cells:
-        if Flag.OVER_SATURATED in cell.flags:
-            excluded[cell.label] = "over-saturated: its latency grows for as long as it runs"
-        elif cell.throughput is None or cell.p95 is None:
+        if cell.throughput is None or cell.p95 is None:
             excluded[cell.label] = f"not measured: {cell.status}"
         elif cell.over_saturated:
             excluded[cell.label] = "over-saturated"
