@@ -121,7 +121,7 @@ def saturation_table(runs: int) -> str:
 
 
 def recognised(gaps_s: Float64Array, workers: int, draw: Callable[[], float]) -> int | None:
-    """Return after how many requests an open loop ends as over-saturated, or None."""
+    """Return after how many requests an open loop is called over-saturated, or None."""
     due_s = np.cumsum(gaps_s)
     ends_s = np.sort([r.received_s for r in open_queue(due_s.tolist(), workers, draw)])
     watch = SaturationWatch(1.0)
@@ -129,7 +129,7 @@ def recognised(gaps_s: Float64Array, workers: int, draw: Callable[[], float]) ->
         answered = int(np.searchsorted(ends_s, now_s, side="right"))
         if watch.is_over_saturated(index + 1, answered):
             return index + 1
-    return None
+    return len(due_s) if watch.was_over_saturated() else None
 
 
 def main() -> None:

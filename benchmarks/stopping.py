@@ -17,8 +17,10 @@ from rich.progress import track
 from benchmarks.processes import PHIS, Float64Array, ar_process, true_half_width
 from benchmarks.queues import one_record
 from crossbench.load.stop import End, Limits, Precision
-from crossbench.measure.intervals import Interval, mean_interval, percentile_interval
-from crossbench.measure.rate_windows import MIN_WINDOW_S, RateWindows
+from crossbench.measure.catalogue import PAIRS_PER_S
+from crossbench.measure.intervals import Interval, percentile_interval
+from crossbench.measure.rate_windows import MIN_WINDOW_S, throughput_interval
+from crossbench.measure.statistics import steady_rate
 from crossbench.report.tables import markdown_table
 from crossbench.types import RequestRecord
 
@@ -76,7 +78,7 @@ def throughput_runs(phi: float, needed: int, runs: int, seed: int) -> list[Ended
                 index, sent_s, sent_s + MIN_WINDOW_S / 2, sent_s + MIN_WINDOW_S, pairs
             )
 
-        return _until_end(stop, record, lambda found: mean_interval(found.rates()), scheduled=False)
+        return _until_end(stop, record, _throughput_interval, scheduled=False)
 
     return [run(rates) for rates in 1 + sd * ar_process(longest + 1, phi, runs, seed)]
 
@@ -94,11 +96,23 @@ def p95_runs(phi: float, runs: int, seed: int) -> list[Ended]:
             return one_record(index, sent_s, sent_s, end_s, 1)
 
         return _until_end(
-            stop, record, lambda found: percentile_interval(found.latencies_ms, 95), scheduled=True
+            stop,
+            record,
+            lambda sent: percentile_interval([item.latency_ms for item in sent], 95),
+            scheduled=True,
         )
 
     logs = LATENCY_SD * ar_process(P95_REQUESTS + 1, phi, runs, seed)
     return [run(latencies_s) for latencies_s in LATENCY_S * np.exp(logs)]
+
+
+def _throughput_interval(records: Sequence[RequestRecord]) -> Interval | None:
+    """Return the interval that the result of a cell has."""
+    rate = steady_rate(records) or 0.0
+    pairs_per_s = rate * float(np.mean([record.pairs for record in records]))
+    found = throughput_interval(records, PAIRS_PER_S, {PAIRS_PER_S.name: pairs_per_s})
+    ends = PAIRS_PER_S.interval(found)
+    return None if ends is None else Interval(*ends)
 
 
 def _rule(longest_s: float, p95_precision: float | None) -> Precision:
@@ -109,19 +123,18 @@ def _rule(longest_s: float, p95_precision: float | None) -> Precision:
 def _until_end(
     stop: Precision,
     record: Records,
-    interval: Callable[[RateWindows], Interval | None],
+    interval: Callable[[Sequence[RequestRecord]], Interval | None],
     *,
     scheduled: bool,
 ) -> Ended:
     """Send requests until the rule ends the run."""
-    watch, windows, count = stop.watch(scheduled=scheduled), RateWindows(), 0
+    watch, sent = stop.watch(scheduled=scheduled), list[RequestRecord]()
     while True:
-        sent = record(count)
-        if count and (end := watch.end(count, sent.sent_s)):
-            return Ended(end, count, interval(windows))
-        watch.note(sent)
-        windows.add(sent)
-        count += 1
+        following = record(len(sent))
+        if sent and (end := watch.end(len(sent), following.sent_s)):
+            return Ended(end, len(sent), interval(sent))
+        watch.note(following)
+        sent.append(following)
 
 
 def _row(found: Sequence[Ended], truth: float) -> list[str]:
