@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from crossbench.load.labels import is_paced
 from crossbench.load.stop import End
 from crossbench.measure.catalogue import P95_LATENCY, throughput
 from crossbench.measure.intervals import Interval, half_width
@@ -62,8 +63,8 @@ def _needs(
 
     sentences = []
     wanted = result.config.value("stop.precision")
-    has_schedule = bool(result.steps) or result.config.value("load.rate") is not None
-    if wanted is not None and not has_schedule:
+    given = bool(result.steps) or is_paced(result.config)  # the load decides the throughput
+    if wanted is not None and not given:
         ends = throughput(result.task.unit).interval(metrics)
         half = half_width(Interval(*ends)) if ends else None
         if half is None:
