@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from crossbench.load.labels import is_paced
 from crossbench.load.stop import End
 from crossbench.measure.catalogue import P95_LATENCY, throughput
-from crossbench.measure.intervals import Interval, half_width
+from crossbench.measure.intervals import Interval, half_width, percentile_interval
 from crossbench.measure.statistics import percentile_support
 from crossbench.report.columns import requests_ok
 from crossbench.results import RunResult, Status
@@ -29,11 +29,8 @@ def ending(
         return ""
     end, value = End(result.end), result.config.value
     seconds = max(record.received_s for record in records)
-    ok = requests_ok(metrics)
     reasons = {
-        End.PRECISION: "as its throughput"
-        + (f" and its {P95_LATENCY.short} were" if value("stop.p95_precision") else " was")
-        + f" known precisely enough (stop.precision={value('stop.precision')})",
+        End.PRECISION: f"as {_known(result)}",
         End.REQUESTS: f"with requests={value('requests')}",
         End.MAX_SECONDS: f"since max_seconds={value('max_seconds')} had passed",
         End.MIN_REQUESTS: f"as soon as it had stop.min_requests={value('stop.min_requests')}, "
@@ -47,40 +44,64 @@ def ending(
         return ""
     sentences = [f"The measurement ended after {number(seconds)} s, {reasons[end]}."]
     if end in _COULD_GO_ON:
-        sentences += _needs(result, end, seconds, ok, metrics)
+        sentences += _needs(result, records, seconds, metrics)
     return " ".join(sentences)
 
 
+def _known(result: RunResult) -> str:
+    """Say which figures were known precisely enough, and the keys that ask for it."""
+    wanted = {"throughput": "stop.precision", P95_LATENCY.short: "stop.p95_precision"}
+    if _is_given(result):
+        del wanted["throughput"]
+    values = {key: result.config.value(key) for key in wanted.values()}
+    figures = [name for name, key in wanted.items() if values[key] is not None]
+    keys = ", ".join(f"{key}={value}" for key, value in values.items() if value is not None)
+    verb = "was" if len(figures) == 1 else "were"
+    return f"its {' and its '.join(figures)} {verb} known precisely enough ({keys})"
+
+
+def _is_given(result: RunResult) -> bool:
+    """Whether the load decides the throughput, not the server."""
+    return bool(result.steps) or is_paced(result.config)
+
+
 def _needs(
-    result: RunResult, end: End, seconds: float, ok: int, metrics: Mapping[str, float]
+    result: RunResult,
+    records: Sequence[RequestRecord],
+    seconds: float,
+    metrics: Mapping[str, float],
 ) -> list[str]:
     """Return a sentence for each figure that needs a longer measurement."""
+    ok, value = requests_ok(metrics), result.config.value
 
     def longer(factor: float) -> str:
-        if end is End.REQUESTS:
+        if End(result.end) is End.REQUESTS:
             return f"requests={math.ceil(ok * factor)}"
         return f"max_seconds={_rounded_up(seconds * factor)}"
 
-    sentences = []
-    wanted = result.config.value("stop.precision")
-    given = bool(result.steps) or is_paced(result.config)  # the load decides the throughput
-    if wanted is not None and not given:
-        ends = throughput(result.task.unit).interval(metrics)
-        half = half_width(Interval(*ends)) if ends else None
+    def precise(name: str, half: float | None, wanted: float | None) -> str:
+        if wanted is None or (half is not None and half <= wanted):
+            return ""
         if half is None:
-            sentences.append("It was too short for an interval of the throughput.")
-        elif half > wanted:
-            sentences.append(
-                f"The throughput is known to ±{percent(half, 1)}; ±{percent(wanted)} would need "
-                f"about {longer((half / wanted) ** 2)}."
-            )
+            return f"It was too short for an interval of the {name}."
+        needed = longer((half / wanted) ** 2)
+        known = f"The {name} is known to ±{percent(half, 1)}"
+        return f"{known}; ±{percent(wanted)} would need about {needed}."
+
+    ends = throughput(result.task.unit).interval(metrics)
+    half = half_width(Interval(*ends)) if ends else None
+    sentences = [] if _is_given(result) else [precise("throughput", half, value("stop.precision"))]
     support = percentile_support(95)
     if ok < support:
         sentences.append(
             f"A reliable {P95_LATENCY.short} needs {counted(support, 'request')}: at this speed "
             f"{longer(1.05 * support / max(1, ok))}."
         )
-    return sentences
+    elif not result.steps:
+        latencies_ms = [record.latency_ms for record in records if record.ok]
+        half = half_width(percentile_interval(latencies_ms, 95))
+        sentences.append(precise(P95_LATENCY.short, half, value("stop.p95_precision")))
+    return [sentence for sentence in sentences if sentence]
 
 
 def _rounded_up(seconds: float) -> int:
