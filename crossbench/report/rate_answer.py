@@ -10,7 +10,7 @@ from crossbench.report.compare import CellSummary
 from crossbench.report.rates import P95_REQUESTS, Holds, Level, Series, rate_series
 from crossbench.report.tables import interval_text, percentile_text
 from crossbench.results import Flag, RunResult
-from crossbench.wording import counted, number
+from crossbench.wording import counted, number, percent
 
 _ASK = "For the highest rate with a p95 under a bound, give report.latency_bound_ms=…"
 
@@ -54,13 +54,13 @@ def _under_bound(series: Series, bound_ms: float) -> str:
     parts = [f"**{known} {bound}: {rate_text(best.rate)}** ({inside}{_flags(best)})"]
     parts += [f"at {rate_text(level.rate)} it cannot be said: {_unsure(level)}" for level in unsure]
     if failed is not None:
-        parts.append(_failed(failed))
+        parts.append(_outcome(failed))
     if not above:
         parts.append("this is the highest rate measured, so it may hold more")
     text = "; ".join(parts) + "."
     if lower := [level for level in series.levels
                  if level.rate < best.rate and level.holds(bound_ms) is Holds.NO]:  # fmt: skip
-        text += f" But a lower rate did not hold: {'; '.join(map(_failed, lower))}."
+        text += f" But a lower rate did not hold: {'; '.join(map(_outcome, lower))}."
     return _named(series, text)
 
 
@@ -68,7 +68,7 @@ def _none_held(series: Series, bound: str, bound_ms: float) -> str:
     unsure = [level for level in series.levels if level.holds(bound_ms) is Holds.UNSURE]
     failed = [level for level in series.levels if level.holds(bound_ms) is Holds.NO]
     if not unsure:
-        lowest = f"{_failed(failed[0])}: try lower rates." if failed else "none was measured."
+        lowest = f"{_outcome(failed[0])}: try lower rates." if failed else "none was measured."
         return f"**No measured rate has a {bound}**: {lowest}"
     below = [level for level in unsure if level.p95 and level.p95.value < bound_ms]
     shown = below[-1] if below else unsure[0]
@@ -79,24 +79,19 @@ def _none_held(series: Series, bound: str, bound_ms: float) -> str:
     )
     text = f"**Cannot say which rate has a {bound}**: {guess}: {_unsure(shown)}"
     if after := next((level for level in failed if level.rate > shown.rate), None):
-        text += f"; {_failed(after)}"
+        text += f"; {_outcome(after)}"
     return f"{text}."
 
 
 def _without_bound(series: Series) -> str:
-    sustained = [level for level in series.levels if not level.over_saturated]
+    sustained = [level for level in series.levels if level.mostly_served]
     known = "Highest rate that the server sustained:" if len(series.levels) > 1 else "Sustained:"
     head = (
         f"**{known} {rate_text(sustained[-1].rate)}**"
         if sustained
         else "**The server sustained none of the rates**"
     )
-    levels = "; ".join(
-        _failed(level)
-        if level.over_saturated
-        else f"at {rate_text(level.rate)}, {_with_interval(level)}{_flags(level)}"
-        for level in series.levels
-    )
+    levels = "; ".join(_outcome(level) for level in series.levels)
     return _named(series, f"{head}: {levels}.")
 
 
@@ -105,13 +100,16 @@ def _named(series: Series, text: str) -> str:
     return f"{name}{text}" + (f" It {series.note}." if series.note else "")
 
 
-def _failed(level: Level) -> str:
-    """Why a rate does not keep p95 under the bound, as a clause."""
-    if not level.over_saturated:
-        return f"at {rate_text(level.rate)}, {_with_interval(level)}{_flags(level)}"
-    answered = level.sustained
-    sustained = "" if answered is None else f" and sustained {number(answered)} requests/s"
-    return f"at {rate_text(level.rate)} the server is over-saturated{sustained}"
+def _outcome(level: Level) -> str:
+    """Return the p95 of a rate as a clause, or why the server does not serve this rate."""
+    at_rate = f"at {rate_text(level.rate)}"
+    if level.over_saturated:
+        answered = level.sustained
+        sustained = "" if answered is None else f" and sustained {number(answered)} requests/s"
+        return f"{at_rate} the server is over-saturated{sustained}"
+    if not level.mostly_served:
+        return f"{at_rate}, {_failures(level)}"
+    return f"{at_rate}, {_with_interval(level)}{_flags(level)}"
 
 
 def _unsure(level: Level) -> str:
@@ -156,5 +154,13 @@ def _interval(level: Level) -> str:
 
 
 def _flags(level: Level) -> str:
+    """The flags of a rate and its failed requests, to follow its p95; empty without any."""
     found = [flag for flag in level.flags if flag != Flag.OVER_SATURATED]
+    found += [_failures(level)] if level.failed_share else []
     return f", {', '.join(found)}" if found else ""
+
+
+def _failures(level: Level) -> str:
+    """`40 % of the requests failed`."""
+    share = percent(level.failed_share, 0 if level.failed_share >= 0.01 else 1)
+    return f"{share} of the requests failed"

@@ -8,7 +8,7 @@ from enum import Enum, auto
 
 from crossbench.load.labels import RATE_KEY
 from crossbench.load.saturation import rejection_reason
-from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_PER_S
+from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_FAILED, REQUESTS_PER_S
 from crossbench.measure.statistics import percentile_support, percentile_supported
 from crossbench.measure.steps import Step, step_metrics
 from crossbench.report.columns import requests_ok
@@ -18,6 +18,7 @@ from crossbench.results import Flag, Status
 from crossbench.settings.flatten import is_number, value_text
 from crossbench.types import RequestRecord
 
+MAX_FAILED = 0.05  # share of failed requests; above it a rate does not hold, whatever its p95
 P95_REQUESTS = percentile_support(95)  # the fewest requests whose p95 can be compared
 
 
@@ -35,6 +36,7 @@ class Level:
 
     `rate` is what was offered and `sustained` what was answered, both in requests/s. `p95` is in
     ms, without an interval if `n` requests are too few. `scope` says what the interval estimates.
+    `failed_share` (0..1) is the share of requests that failed.
     """
 
     rate: float
@@ -43,10 +45,16 @@ class Level:
     n: int
     flags: tuple[str, ...] = ()
     scope: str = OF_THIS_RUN
+    failed_share: float = 0.0
 
     @property
     def over_saturated(self) -> bool:
         return Flag.OVER_SATURATED in self.flags
+
+    @property
+    def mostly_served(self) -> bool:
+        """Whether the server kept up with the rate and at most 5 % of the requests failed."""
+        return not self.over_saturated and self.failed_share <= MAX_FAILED
 
     @property
     def supported(self) -> bool:
@@ -55,7 +63,7 @@ class Level:
 
     def holds(self, bound_ms: float) -> Holds:
         """Whether p95 is under the bound: the whole 95 % interval must be on one side of it."""
-        if self.over_saturated:
+        if not self.mostly_served:
             return Holds.NO
         if self.p95 is None or self.p95.above is None or self.p95.below is None:
             return Holds.UNSURE
@@ -142,13 +150,20 @@ def _step_level(
         p95 = p95_estimate(value, records)
     flags = (Flag.OVER_SATURATED,) if over_saturated else ()
     rate = float(step.label.partition("=")[2])
-    return Level(rate, metrics.get(REQUESTS_PER_S.name), p95, n, flags)
+    sustained, share = metrics.get(REQUESTS_PER_S.name), _failed_share(metrics)
+    return Level(rate, sustained, p95, n, flags, failed_share=share)
 
 
 def _level(cell: CellSummary) -> Level:
     sustained = cell.metrics.get(REQUESTS_PER_S.name)
     rate, n = float(cell.flat[RATE_KEY]), requests_ok(cell.metrics)
-    return Level(rate, sustained, cell.p95, n, cell.flags, interval_scope([cell]))
+    share = _failed_share(cell.metrics)
+    return Level(rate, sustained, cell.p95, n, cell.flags, interval_scope([cell]), share)
+
+
+def _failed_share(metrics: Mapping[str, float]) -> float:
+    failed = metrics.get(REQUESTS_FAILED.name, 0.0)
+    return failed / max(1.0, failed + requests_ok(metrics))
 
 
 def _note(cell: CellSummary) -> str:
