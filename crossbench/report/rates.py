@@ -111,7 +111,7 @@ def rate_series(cells: Sequence[CellSummary], axes: Sequence[str]) -> list[Serie
 
 
 def ramp_levels(runs: Sequence[Run]) -> list[Level]:
-    """The rates of a ramp that were reached, from the first run that finished."""
+    """The rates of a ramp that were reached, ascending, from the first run that finished."""
     run = next((run for run in runs if run.result.status == Status.FINISHED), None)
     if run is None or not run.records:
         return []
@@ -119,11 +119,12 @@ def ramp_levels(runs: Sequence[Run]) -> list[Level]:
     metrics = step_metrics(steps, run.records, run.result.task)
     inside = [[r for r in run.records if s.start_s <= r.due_s < s.end_s] for s in steps]
     last = over_saturated_step(run)
-    return [
+    levels = [
         _step_level(step, found, records, over_saturated=place == last)
         for place, (step, found, records) in enumerate(zip(steps, metrics, inside, strict=True))
         if records
     ]
+    return sorted(levels, key=lambda level: level.rate)
 
 
 def over_saturated_step(run: Run) -> int | None:
