@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from crossbench.load.labels import RATE_KEY, load_description
 from crossbench.measure.catalogue import P95_LATENCY
 from crossbench.report.advice.candidates import Candidates, select_candidates
 from crossbench.report.best import (
     GetEstimate,
     contenders,
     fastest_cell,
-    lowest_p95_by_rate,
+    lowest_p95_by_load,
     lowest_p95_cell,
     ranked_p95_of,
     same_mark,
@@ -20,7 +21,7 @@ from crossbench.report.columns import text_with_unit
 from crossbench.report.compare import CellSummary, ratio
 from crossbench.report.flags import flagged
 from crossbench.report.ranking import quality_reason
-from crossbench.report.rate_answer import rate_answers, rate_text
+from crossbench.report.rate_answer import rate_answers
 from crossbench.report.steps import best_level
 from crossbench.report.sweep_tables import estimate_text
 from crossbench.wording import counted, number
@@ -36,17 +37,17 @@ def answer(cells: Sequence[CellSummary], axes: Sequence[str], bound_ms: float | 
     if not measured:
         return "**No cell finished.** The reasons are listed below."
     rates = rate_answers(cells, axes, bound_ms)
-    if len(measured) == 1:
-        only = _description(measured[0])
-        alone = f"Only one cell was measured, {only}, so there is nothing to compare."
-        return _listed([*rates, *map(best_level, measured), alone])
+    lines = [*rates, *filter(None, map(best_level, measured))]
     candidates = select_candidates(cells)
-    if all(cell.disqualified for cell in measured):
-        return (
-            f"**All {len(measured)} measured cells change the ranking**: see Ranking quality below."
-        )
-    lines = [*rates, *map(best_level, measured), *_best_lines(candidates, measured[0])]
-    lines += _excluded_lines(candidates, measured)
+    if len(measured) == 1 and not lines:
+        only = _description(measured[0])
+        lines = [f"Only one cell was measured, {only}, so there is nothing to compare."]
+    elif len(measured) > 1 and all(cell.disqualified for cell in measured):
+        change = f"**All {len(measured)} measured cells change the ranking**"
+        return _listed([f"{change}: see Ranking quality below.", *lines])
+    elif len(measured) > 1:
+        lines += _best_lines(candidates, measured[0]) + _excluded_lines(candidates, measured)
+    lines = lines or [f"{_description(cell)}." for cell in measured]
     if len(measured) < len(cells):
         lines.append(f"{len(measured)} of {len(cells)} cells were measured.")
     return _listed(lines)
@@ -70,10 +71,10 @@ def _best_lines(candidates: Candidates, first: CellSummary) -> list[str]:
         lines.append(f"Lowest {P95_LATENCY.title}: {_description(lowest_p95)}.{ties}")
     elif fastest is not None:
         lines.append(f"Lowest {P95_LATENCY.title}: n/a.")
-    for rate, (best, same) in list(lowest_p95_by_rate(candidates).items())[:_LISTED]:
+    for best, same in list(lowest_p95_by_load(candidates).values())[:_LISTED]:
         ties = _ties(best, same, ranked_p95_of)
-        at_rate = rate_text(float(rate))
-        lines.append(f"Lowest {P95_LATENCY.title} at {at_rate}: {_description(best)}.{ties}")
+        load = load_description(best.runs[0].result.config)
+        lines.append(f"Lowest {P95_LATENCY.title} with {load}: {_description(best)}.{ties}")
     if fastest is None and not contenders(candidates):
         lines += [f"{_description(cell)}." for cell in candidates.cells if not cell.is_paced]
     unsupported = [cell for cell in candidates.cells if not cell.p95_supported]
@@ -94,7 +95,7 @@ def _excluded_lines(candidates: Candidates, measured: Sequence[CellSummary]) -> 
         for cell in measured
         if cell.label in candidates.excluded
         and not cell.disqualified
-        and not (cell.is_paced and (cell.over_saturated or not candidates.cells))
+        and not (RATE_KEY in cell.flat and (cell.over_saturated or not candidates.cells))
         and not cell.is_ramp
     ]
     lines = [f"Excluded from the comparison: {'; '.join(excluded)}."] if excluded else []

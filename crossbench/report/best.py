@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from crossbench.load.labels import RATE_KEY
 from crossbench.report.advice.candidates import Candidates, by_throughput
 from crossbench.report.compare import CellSummary, Estimate, distinguishable
 
 SAME_MARK = "≈ "
+# The keys of a load and their values
+Load = tuple[tuple[str, str], ...]
 GetEstimate = Callable[[CellSummary], Estimate | None]
 
 
@@ -33,15 +34,18 @@ def lowest_p95_cell(candidates: Candidates) -> CellSummary | None:
     return best_of(_one_load(candidates), ranked_p95_of, min)
 
 
-def lowest_p95_by_rate(candidates: Candidates) -> dict[str, tuple[CellSummary, list[CellSummary]]]:
-    """For each rate that several open loops have: the one with the lowest p95, and all of them."""
-    by_rate: dict[str, list[CellSummary]] = {}
+def lowest_p95_by_load(
+    candidates: Candidates,
+) -> dict[Load, tuple[CellSummary, list[CellSummary]]]:
+    """For each open loop that several cells have: the one with the lowest p95, and all of them."""
+    by_load: dict[Load, list[CellSummary]] = {}
     for cell in contenders(candidates):
-        if cell.is_paced and RATE_KEY in cell.flat:
-            by_rate.setdefault(cell.flat[RATE_KEY], []).append(cell)
+        if cell.is_paced and not cell.is_ramp:
+            load = {key: text for key, text in cell.flat.items() if key.split(".")[0] == "load"}
+            by_load.setdefault(tuple(sorted(load.items())), []).append(cell)
     return {
-        rate: (best, cells)
-        for rate, cells in by_rate.items()
+        load: (best, cells)
+        for load, cells in by_load.items()
         if len(cells) > 1 and (best := best_of(cells, ranked_p95_of, min)) is not None
     }
 

@@ -11,6 +11,7 @@ from crossbench.measure.catalogue import P95_LATENCY, throughput
 from crossbench.measure.intervals import percentile_interval, t_95
 from crossbench.measure.metric import Metric
 from crossbench.measure.ranking import Verdict
+from crossbench.measure.rate_windows import throughput_interval
 from crossbench.measure.statistics import percentile_supported
 from crossbench.report.axes import flatten, label, varying
 from crossbench.report.columns import requests_ok
@@ -29,6 +30,11 @@ class Run:
     name: str
     result: RunResult
     records: Sequence[RequestRecord] = ()
+
+    @property
+    def reason(self) -> str:
+        """The first line of why it did not finish."""
+        return (self.result.error or "no reason was recorded").strip().splitlines()[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,7 @@ class CellSummary:
     @property
     def p95_supported(self) -> bool:
         """Whether enough requests lie beyond the p95 to compare it: 100 requests in each run."""
-        return percentile_supported(95, requests_ok(self.metrics))
+        return _p95_supported(self.runs)
 
     @property
     def ranked_p95(self) -> Estimate | None:
@@ -137,7 +143,7 @@ class CellSummary:
             return ", ".join([Status.FINISHED, *self.flags])
         if not self.finished:
             return str(self.failures[0].result.status)
-        return f"{self.finished} of {len(self.runs)} finished"
+        return ", ".join([f"{self.finished} of {len(self.runs)} finished", *self.flags])
 
 
 def summarise_cells(runs: Sequence[Run]) -> list[CellSummary]:
@@ -147,7 +153,8 @@ def summarise_cells(runs: Sequence[Run]) -> list[CellSummary]:
     for run in runs:
         groups.setdefault(run.result.cell_id or f"folder {run.name}", []).append(run)
     throughput_sd = _relative_sd(_rate_name, list(groups.values()))
-    p95_sd = _relative_sd(lambda group: P95_LATENCY.name, list(groups.values()))
+    comparable = [group for group in groups.values() if _p95_comparable(group)]
+    p95_sd = _relative_sd(lambda group: P95_LATENCY.name, comparable)
     return [
         CellSummary(
             name=", ".join(run.name for run in group),
@@ -215,15 +222,29 @@ def _label(run: Run, axes: Sequence[str]) -> str:
     return label(run.result.config, axes) if run.result.config else f"cell {run.name}"
 
 
+def _finished(group: Sequence[Run]) -> list[Run]:
+    return [run for run in group if run.result.status == Status.FINISHED]
+
+
+def _p95_supported(group: Sequence[Run]) -> bool:
+    counts = [requests_ok(run.result.metrics) for run in _finished(group)]
+    return bool(counts) and percentile_supported(95, min(counts))
+
+
+def _p95_comparable(group: Sequence[Run]) -> bool:
+    """Whether the p95 of these repeats can be compared: enough requests, none over-saturated."""
+    return _p95_supported(group) and not any(
+        Flag.OVER_SATURATED in run.result.flags for run in group
+    )
+
+
 def _finished_values(metric: str, group: Sequence[Run]) -> list[float]:
-    found = [
-        run.result.metrics.get(metric) for run in group if run.result.status == Status.FINISHED
-    ]
+    found = [run.result.metrics.get(metric) for run in _finished(group)]
     return [value for value in found if value is not None]
 
 
 def _mean_metrics(group: Sequence[Run]) -> dict[str, float]:
-    finished = [run.result.metrics for run in group if run.result.status == Status.FINISHED]
+    finished = [run.result.metrics for run in _finished(group)]
     names = dict.fromkeys(name for metrics in finished for name in metrics)
     columns = {name: _finished_values(name, group) for name in names}
     return {name: sum(values) / len(values) for name, values in columns.items() if values}
@@ -253,7 +274,7 @@ def _repeated(metric: str, group: Sequence[Run], sd: tuple[float, int]) -> Estim
         return None
     mean = sum(values) / len(values)
     half = t_95(sd[1]) * sd[0] * mean / math.sqrt(len(values))
-    return Estimate(mean, half, half)
+    return Estimate(mean, min(half, mean), half)  # neither a rate nor a latency is below 0
 
 
 def _throughput(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate | None:
@@ -263,7 +284,10 @@ def _throughput(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate 
     values = _finished_values(metric.name, group)
     if not values:
         return None
-    ends = metric.interval(group[0].result.metrics)
+    run = _finished(group)[0]
+    ends = metric.interval(run.result.metrics) or metric.interval(
+        throughput_interval(run.records, metric, run.result.metrics)  # for old results
+    )
     half = None if ends is None else (ends[1] - ends[0]) / 2
     return Estimate(values[0], half, half)
 
@@ -273,12 +297,11 @@ def _p95(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate | None:
     values = _finished_values(P95_LATENCY.name, group)
     if not values:
         return None
-    over_saturated = any(Flag.OVER_SATURATED in run.result.flags for run in group)
-    if over_saturated or not percentile_supported(95, requests_ok(_mean_metrics(group))):
+    if not _p95_comparable(group):
         return Estimate(sum(values) / len(values))
     if sd is not None:
         return _repeated(P95_LATENCY.name, group, sd)
-    return p95_estimate(values[0], group[0].records)
+    return p95_estimate(values[0], _finished(group)[0].records)
 
 
 def p95_estimate(value_ms: float, records: Sequence[RequestRecord]) -> Estimate:

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from crossbench.measure.catalogue import P95_LATENCY
 from crossbench.report.compare import CellSummary
 from crossbench.report.rates import P95_REQUESTS, Holds, Level, Series, rate_series
+from crossbench.report.scope import OF_THIS_RUN
 from crossbench.report.tables import interval_text, percentile_text
 from crossbench.results import Flag, RunResult
 from crossbench.wording import counted, number, percent
 
+_USUAL_REQUESTS = 300  # with fewer, the p95 of a queue with some load seldom has an interval
 _ASK = "For the highest rate with a p95 under a bound, give report.latency_bound_ms=…"
 
 
@@ -72,12 +74,7 @@ def _none_held(series: Series, bound: str, bound_ms: float) -> str:
         return f"**No measured rate has a {bound}**: {lowest}"
     below = [level for level in unsure if level.p95 and level.p95.value < bound_ms]
     shown = below[-1] if below else unsure[0]
-    guess = (
-        f"{rate_text(shown.rate)} does by its point estimate, but that is not sure"
-        if below
-        else f"{rate_text(shown.rate)} does not by its point estimate, but that is not sure"
-    )
-    text = f"**Cannot say which rate has a {bound}**: {guess}: {_unsure(shown)}"
+    text = f"**Cannot say which rate has a {bound}**: at {rate_text(shown.rate)}, {_unsure(shown)}"
     if after := next((level for level in failed if level.rate > shown.rate), None):
         text += f"; {_outcome(after)}"
     return f"{text}."
@@ -97,7 +94,7 @@ def _without_bound(series: Series) -> str:
 
 def _named(series: Series, text: str) -> str:
     name = f"{series.name}: " if series.name else ""
-    return f"{name}{text}" + (f" It {series.note}." if series.note else "")
+    return f"{name}{text}" + (f" This server {series.note}." if series.note else "")
 
 
 def _outcome(level: Level) -> str:
@@ -107,6 +104,8 @@ def _outcome(level: Level) -> str:
         answered = level.sustained
         sustained = "" if answered is None else f" and sustained {number(answered)} requests/s"
         return f"{at_rate} the server is over-saturated{sustained}"
+    if level.failure:
+        return f"{at_rate} the cell failed: {level.failure}"
     if not level.mostly_served:
         return f"{at_rate}, {_failures(level)}"
     return f"{at_rate}, {_with_interval(level)}{_flags(level)}"
@@ -114,21 +113,23 @@ def _outcome(level: Level) -> str:
 
 def _unsure(level: Level) -> str:
     """Why it cannot be said whether a rate keeps p95 under the bound, and what is needed."""
+    if level.doubt:
+        return level.doubt
     if level.p95 is None:
         return "no request succeeded"
     if not level.supported:
-        seconds = math.ceil(P95_REQUESTS / level.rate)
+        seconds = math.ceil(_USUAL_REQUESTS / level.rate)
         return (
-            f"{_p95_text(level)} of only {counted(level.n, 'request')}, and its interval needs "
-            f"{P95_REQUESTS}, which take {seconds:,} s at this rate"
+            f"{_p95_text(level)} is from only {counted(level.n, 'request')}: its interval needs "
+            f"{P95_REQUESTS}, and usually {_USUAL_REQUESTS} (max_seconds={seconds})"
         )
     if level.p95.above is None:
         return (
-            f"{_p95_text(level)}, whose interval is n/a, because the latencies depend on each "
-            "other too much: a longer run is needed"
+            f"{_p95_text(level)} has no interval, because its {level.n} requests say no more than "
+            "a few independent ones: give a longer max_seconds"
         )
-    interval = _interval(level)
-    return f"{_p95_text(level)}, and its {interval} contains the bound: a longer run narrows it"
+    more = "a longer run narrows it" if level.scope == OF_THIS_RUN else "more repeats narrow it"
+    return f"{_p95_text(level)} has the {_interval(level)}, which contains the bound: {more}"
 
 
 def _with_interval(level: Level) -> str:
@@ -150,7 +151,8 @@ def _interval(level: Level) -> str:
     if p95 is None or p95.below is None or p95.above is None:
         return ""
     ends = interval_text(p95.value - p95.below, p95.value + p95.above)
-    return f"95 % interval {level.scope} {ends} ms"
+    scope = "of this run" if level.scope == OF_THIS_RUN else "of the repeats"
+    return f"95 % interval {scope} {ends} ms"
 
 
 def _flags(level: Level) -> str:

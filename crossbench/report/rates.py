@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from crossbench.load.labels import RATE_KEY
+from crossbench.load.labels import RATE_KEY, is_paced
 from crossbench.load.saturation import rejection_reason
 from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_FAILED, REQUESTS_PER_S
 from crossbench.measure.statistics import percentile_support, percentile_supported
@@ -36,7 +36,8 @@ class Level:
 
     `rate` is what was offered and `sustained` what was answered, both in requests/s. `p95` is in
     ms, without an interval if `n` requests are too few. `scope` says what the interval estimates.
-    `failed_share` (0..1) is the share of requests that failed.
+    `failed_share` (0..1) is the share of requests that failed. `failure` says why the whole cell
+    failed, and `doubt` what its repeats disagree about.
     """
 
     rate: float
@@ -46,6 +47,8 @@ class Level:
     flags: tuple[str, ...] = ()
     scope: str = OF_THIS_RUN
     failed_share: float = 0.0
+    failure: str = ""
+    doubt: str = ""
 
     @property
     def over_saturated(self) -> bool:
@@ -54,7 +57,8 @@ class Level:
     @property
     def mostly_served(self) -> bool:
         """Whether the server kept up with the rate and at most 5 % of the requests failed."""
-        return not self.over_saturated and self.failed_share <= MAX_FAILED
+        served = not self.over_saturated and not self.failure
+        return served and self.failed_share <= MAX_FAILED
 
     @property
     def supported(self) -> bool:
@@ -65,7 +69,7 @@ class Level:
         """Whether p95 is under the bound: the whole 95 % interval must be on one side of it."""
         if not self.mostly_served:
             return Holds.NO
-        if self.p95 is None or self.p95.above is None or self.p95.below is None:
+        if self.doubt or self.p95 is None or self.p95.above is None or self.p95.below is None:
             return Holds.UNSURE
         if not self.supported:
             return Holds.UNSURE
@@ -94,8 +98,8 @@ def rate_series(cells: Sequence[CellSummary], axes: Sequence[str]) -> list[Serie
     for cell in cells:
         if cell.is_ramp:
             if cell.is_paced and (levels := ramp_levels(cell.runs)):
-                ramps.append(Series(cell.label, tuple(levels), _note(cell)))
-        elif cell.is_paced and is_number(cell.flat.get(RATE_KEY, "")) and cell.finished:
+                ramps.append(Series(cell.label, tuple(levels), _note([cell])))
+        elif cell.is_paced and is_number(cell.flat.get(RATE_KEY, "")) and _was_run(cell):
             # An axis that another load has does not distinguish these cells
             name = " ".join(value_text(axis, cell.flat) for axis in others if axis in cell.flat)
             groups.setdefault(name, []).append(cell)
@@ -103,11 +107,13 @@ def rate_series(cells: Sequence[CellSummary], axes: Sequence[str]) -> list[Serie
         Series(
             name,
             tuple(sorted((_level(cell) for cell in group), key=lambda level: level.rate)),
-            _note(group[0]),
+            _note(group),
         )
         for name, group in groups.items()
     ] + ramps
-    return [Series("", found[0].levels, found[0].note)] if len(found) == 1 else found
+    if len(found) == 1 and sum(map(len, groups.values())) + len(ramps) == len(cells):
+        return [Series("", found[0].levels, found[0].note)]  # there is nothing to tell it from
+    return found
 
 
 def ramp_levels(runs: Sequence[Run]) -> list[Level]:
@@ -118,22 +124,36 @@ def ramp_levels(runs: Sequence[Run]) -> list[Level]:
     steps = [Step(**step) for step in run.result.steps]
     metrics = step_metrics(steps, run.records, run.result.task)
     inside = [[r for r in run.records if s.start_s <= r.due_s < s.end_s] for s in steps]
-    last = over_saturated_step(run)
+    over_saturated = over_saturated_steps(run)
     levels = [
-        _step_level(step, found, records, over_saturated=place == last)
+        _step_level(step, found, records, over_saturated=place in over_saturated)
         for place, (step, found, records) in enumerate(zip(steps, metrics, inside, strict=True))
         if records
     ]
     return sorted(levels, key=lambda level: level.rate)
 
 
-def over_saturated_step(run: Run) -> int | None:
-    """The place of the step in which an over-saturated ramp of rates ended; None without one."""
-    if Flag.OVER_SATURATED not in run.result.flags or not run.records:
-        return None
-    last_s = max(record.due_s for record in run.records)
-    places = [i for i, step in enumerate(run.result.steps) if step["start_s"] <= last_s]
-    return places[-1] if places else None
+class Cause(Enum):
+    """Why a step of a ramp of rates is over-saturated."""
+
+    GROWTH = auto()  # its backlog grew, and the ramp ended in it
+    REJECTION = auto()  # the server rejected some of its requests
+
+
+def over_saturated_steps(run: Run) -> dict[int, Cause]:
+    """The places of the steps of a ramp of rates that were over-saturated, with the cause."""
+    if not run.records or not is_paced(run.result.config):
+        return {}
+    starts_s = [step["start_s"] for step in run.result.steps]
+    found: dict[int, Cause] = {}
+    for place, step in enumerate(run.result.steps):
+        inside = [r for r in run.records if step["start_s"] <= r.due_s < step["end_s"]]
+        if rejection_reason(inside):
+            found[place] = Cause.REJECTION
+    if Flag.OVER_SATURATED in run.result.flags:
+        last_s = max(record.due_s for record in run.records)
+        found[max(p for p, start_s in enumerate(starts_s) if start_s <= last_s)] = Cause.GROWTH
+    return found
 
 
 def _step_level(
@@ -144,7 +164,6 @@ def _step_level(
     over_saturated: bool,
 ) -> Level:
     n = requests_ok(metrics)
-    over_saturated = over_saturated or bool(rejection_reason(records))
     value = metrics.get(P95_LATENCY.name)
     p95 = None if value is None else Estimate(value)
     if value is not None and not over_saturated and percentile_supported(95, n):
@@ -155,11 +174,23 @@ def _step_level(
     return Level(rate, sustained, p95, n, flags, failed_share=share)
 
 
+def _was_run(cell: CellSummary) -> bool:
+    """Whether the cell says something about its rate: not if this machine cannot run it at all."""
+    return bool(cell.finished) or cell.failures[0].result.status == Status.FAILED
+
+
 def _level(cell: CellSummary) -> Level:
-    sustained = cell.metrics.get(REQUESTS_PER_S.name)
-    rate, n = float(cell.flat[RATE_KEY]), requests_ok(cell.metrics)
-    share = _failed_share(cell.metrics)
-    return Level(rate, sustained, cell.p95, n, cell.flags, interval_scope([cell]), share)
+    rate = float(cell.flat[RATE_KEY])
+    if not cell.finished:
+        return Level(rate, None, None, 0, failure=cell.failures[0].reason)
+    sustained, n = cell.metrics.get(REQUESTS_PER_S.name), requests_ok(cell.metrics)
+    share, scope = _failed_share(cell.metrics), interval_scope([cell])
+    flagged = sum(Flag.OVER_SATURATED in run.result.flags for run in cell.runs)
+    if 0 < flagged < cell.finished:  # then it is near the server's limit
+        flags = tuple(flag for flag in cell.flags if flag != Flag.OVER_SATURATED)
+        doubt = f"it was over-saturated in {flagged} of {cell.finished} repeats"
+        return Level(rate, sustained, cell.p95, n, flags, scope, share, doubt=doubt)
+    return Level(rate, sustained, cell.p95, n, cell.flags, scope, share)
 
 
 def _failed_share(metrics: Mapping[str, float]) -> float:
@@ -167,5 +198,6 @@ def _failed_share(metrics: Mapping[str, float]) -> float:
     return failed / max(1.0, failed + requests_ok(metrics))
 
 
-def _note(cell: CellSummary) -> str:
-    return "changes the ranking, so do not use it" if cell.disqualified else ""
+def _note(cells: Sequence[CellSummary]) -> str:
+    changes = any(cell.disqualified for cell in cells)
+    return "changes the ranking, so do not use it" if changes else ""

@@ -11,7 +11,7 @@ from crossbench.measure.steps import Step, step_metrics
 from crossbench.report.columns import metric_text, requests_ok, text_with_unit
 from crossbench.report.compare import CellSummary, Run
 from crossbench.report.flags import GROWING
-from crossbench.report.rates import over_saturated_step
+from crossbench.report.rates import Cause, over_saturated_steps
 from crossbench.report.tables import markdown_table
 from crossbench.results import RunResult, Status
 from crossbench.types import RequestRecord
@@ -26,19 +26,19 @@ def steps_section(result: RunResult, records: Sequence[RequestRecord]) -> str:
     if not ramp:
         return ""
     rate = catalogue.throughput(result.task.unit)
-    last = over_saturated_step(Run("", result, records))
+    over_saturated = over_saturated_steps(Run("", result, records))
     heads = [rate.heading, REQUESTS_PER_S.heading, *(catalogue.latency(q).heading
              for q in _PERCENTILES)]  # fmt: skip
     rows = []
     for place, (step, metrics) in enumerate(
         zip(ramp, step_metrics(ramp, records, result.task), strict=True)
     ):
-        grew = place == last
+        cause = over_saturated.get(place)
         failed = int(metrics.get(catalogue.REQUESTS_FAILED.name, 0))
-        status = "over-saturated" if grew else "" if metrics else "not reached"
+        status = "over-saturated" if cause else "" if metrics else "not reached"
         rows.append([
             step.label, metric_text(rate, metrics), metric_text(REQUESTS_PER_S, metrics),
-            *(_latency(q, metrics, grew=grew) for q in _PERCENTILES),
+            *(_latency(q, metrics, grew=cause is Cause.GROWTH) for q in _PERCENTILES),
             str(requests_ok(metrics)), str(failed), status,
         ])  # fmt: skip
     headers = [_step_heading(result), *heads, "requests", "failed", "status"]
@@ -48,7 +48,7 @@ def steps_section(result: RunResult, records: Sequence[RequestRecord]) -> str:
     length_s = number(ramp[0].end_s - ramp[0].start_s)
     grown = (
         f" `{GROWING}`: the latency grew until the ramp ended, so it is not that of this rate."
-        if last is not None
+        if Cause.GROWTH in over_saturated.values()
         else ""
     )
     return (

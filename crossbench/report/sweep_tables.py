@@ -16,7 +16,7 @@ from crossbench.report.best import (
     GetEstimate,
     contenders,
     fastest_cell,
-    lowest_p95_by_rate,
+    lowest_p95_by_load,
     lowest_p95_cell,
     ranked_p95_of,
     same_mark,
@@ -24,7 +24,7 @@ from crossbench.report.best import (
 )
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.columns import columns
-from crossbench.report.compare import CellSummary, Estimate, Run, distinguishable, rate_unit, ratio
+from crossbench.report.compare import CellSummary, Estimate, distinguishable, rate_unit, ratio
 from crossbench.report.flags import GROWING, latency_text, legend
 from crossbench.report.scope import OF_THIS_RUN, interval_scope
 from crossbench.report.tables import markdown_table, plus_minus
@@ -37,7 +37,7 @@ def all_cells(cells: Sequence[CellSummary], axes: Sequence[str], folder: Path) -
         return ""
     candidates = select_candidates(cells)
     fastest, lowest_p95 = fastest_cell(candidates), lowest_p95_cell(candidates)
-    lowest_at_rate = [best for best, _ in lowest_p95_by_rate(candidates).values()]
+    lowest_at_rate = [best for best, _ in lowest_p95_by_load(candidates).values()]
     first = next((cell for cell in by_throughput(cells) if cell.throughput is not None), None)
     metrics = columns(View.SWEEP, [cell.metrics for cell in cells])
     checked = any(verdict_text(cell) != ABSENT for cell in cells)
@@ -179,10 +179,6 @@ def unfinished(cells: Sequence[CellSummary]) -> str:
         f"- {'Cell' if len(names) == 1 else 'Cells'} {', '.join(names)}: **{status}**: {reason}"
         for (status, reason), names in names_by_reason.items()
     )
-
-
-def reason_of(run: Run) -> str:
-    return (run.result.error or "no reason was recorded").strip().splitlines()[0]
 
 
 def _link(name: str, folder: Path) -> str:

@@ -16,7 +16,7 @@ from crossbench.report.compare import CellSummary, Run, rate_unit, summarise_cel
 from crossbench.report.flags import COLUMN, GROWING, latency_text, legend_with_reasons, marks
 from crossbench.report.rate_answer import latency_bound_ms, rate_answers
 from crossbench.report.scope import interval_scope
-from crossbench.report.sweep_tables import axis_values, estimate_text, reason_of, verdict_text
+from crossbench.report.sweep_tables import axis_values, estimate_text, verdict_text
 from crossbench.report.tables import cut, plain_table, shorten, text_width
 from crossbench.results import RunResult, Status
 from crossbench.wording import ABSENT
@@ -70,7 +70,7 @@ def summary_rows(
     if any(cell.failures for cell in cells):
         headers.append("status")
         for row, cell in zip(rows, cells, strict=True):
-            why = f": {reason_of(cell.failures[0])}" if cell.failures and reasons else ""
+            why = f": {cell.failures[0].reason}" if cell.failures and reasons else ""
             row.append((cell.status if cell.failures else Status.FINISHED) + cut(why, _REASON))
     return headers, rows, align.ljust(len(headers), "l")
 
@@ -109,7 +109,7 @@ def terminal_table(results: Sequence[RunResult]) -> str:
     lines += ["", *_packed(used)] if used else []
     for text in legend_with_reasons(cells):
         indent = "    " if text.startswith(" ") else "  "
-        lines += textwrap.wrap(text, WIDTH, subsequent_indent=indent)
+        lines += wrapped(text, indent)
     if len(results) > 1 and (why := _cut_reasons(results)):
         lines += ["", *why]
     return "\n".join(lines)
@@ -120,7 +120,11 @@ def terminal_answer(runs: Sequence[Run]) -> str:
     cells, axes = summarise_cells(runs), varying([run.result.config for run in runs])
     bound_ms = latency_bound_ms([run.result for run in runs])
     lines = [line.replace("**", "") for line in rate_answers(cells, axes, bound_ms)]
-    return "\n".join(part for line in lines for part in textwrap.wrap(line, WIDTH))
+    return "\n".join(part for line in lines for part in wrapped(line))
+
+
+def wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _packed(texts: Sequence[str]) -> list[str]:
@@ -131,7 +135,7 @@ def _packed(texts: Sequence[str]) -> list[str]:
         if lines and text_width(longer) < WIDTH:
             lines[-1] = longer
         else:
-            lines.append(text)
+            lines += wrapped(text)
     return lines
 
 

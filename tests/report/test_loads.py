@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 
 from crossbench.load.schedule import Schedule
-from crossbench.measure.statistics import summarise
 from crossbench.measure.steps import Step
 from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.advice.recommendations import recommend, recommendations
@@ -26,60 +24,10 @@ from crossbench.report.rates import Level, Series
 from crossbench.report.scope import interval_scope
 from crossbench.report.sweep import read_runs, write_sweep_report
 from crossbench.report.terminal import terminal_answer, terminal_table
-from crossbench.results import Flag, RunResult, Status, save_records, save_result
+from crossbench.results import Flag, save_records, save_result
 from crossbench.settings.cell_config import CellConfig
-from crossbench.types import RequestRecord
+from tests.helpers.loads import CLOSED, REASONS, open_loop, poisson, run
 from tests.helpers.records import record
-
-REASONS = {
-    Flag.OVER_SATURATED: "requests were due at 20 per second, and the server answered 12.",
-    Flag.CLIENT_BOUND: "the client used 98 % of its core.",
-    Flag.DISTURBED: "other processes used 1.4 of 2 cores.",
-}
-
-
-def open_loop(rate: float, usual_ms: float, n: int, seed: int = 0) -> list[RequestRecord]:
-    """Poisson arrivals whose independent latencies vary by 10 % and have a p95 of 1.1 usual."""
-    rng = np.random.default_rng(seed)
-    due_s = np.cumsum(rng.exponential(1 / rate, n))
-    latency_s = usual_ms / 1e3 * rng.uniform(0.9, 1.1, n)
-    return [
-        record(due, due + latency, index=i, infer_ms=latency * 900)
-        for i, (due, latency) in enumerate(zip(due_s.tolist(), latency_s.tolist(), strict=True))
-    ]
-
-
-def run(
-    name: str,
-    records: Sequence[RequestRecord],
-    load: Mapping[str, Any],
-    *flags: Flag,
-    backend: str = "onnx",
-    bound_ms: float | None = None,
-    repeat: int = 1,
-    steps: Sequence[Step] = (),
-    **metrics: float,
-) -> Run:
-    config = CellConfig({
-        "batch": 10, "concurrency": 1, "repeat": repeat,
-        "backend": {"_target_": f"made.{backend}", "name": backend}, "quant": {"name": "fp32"},
-        "load": dict(load), "report": {"latency_bound_ms": bound_ms},
-    })  # fmt: skip
-    result = RunResult(
-        Status.FINISHED, config, config.cell_id, metrics={**summarise(records), **metrics},
-        flags={flag: REASONS[flag] for flag in flags}, steps=[asdict(step) for step in steps],
-        model={"computes_scores": True},
-        warnings=[f"Over-saturated: {REASONS[flag]} Give a lower rate" for flag in flags
-                  if flag is Flag.OVER_SATURATED],
-    )  # fmt: skip
-    return Run(name, result, list(records))
-
-
-def poisson(rate: float) -> dict[str, Any]:
-    return {"name": "poisson", "labels": ["load", "load.rate"], "rate": rate, "cv": 1}
-
-
-CLOSED = {"name": "closed", "labels": ["concurrency"]}
 
 
 def rates(bound_ms: float | None = None, backend: str = "onnx") -> list[Run]:
@@ -152,9 +100,12 @@ def test_a_rate_is_only_said_to_hold_if_the_interval_is_under_the_bound() -> Non
     assert "contains the bound: a longer run narrows it" in sure
     assert "at 4 requests/s, p95 3,000 ms (95 % interval of this run 2,900 … 3,100 ms)" in sure
     few = answer(level(0.5, 500, None, 30))
-    assert few.startswith("**Cannot say which rate has a p95 under 1,000 ms**: 0.5 requests/s does")
-    assert "p95 ~500 ms of only 30 requests, and its interval needs 100, which take 200 s" in few
-    assert "n/a" in answer(level(1, 500, None))  # enough requests, but they depend on each other
+    assert few.startswith("**Cannot say which rate has a p95 under 1,000 ms**: at 0.5 requests/s")
+    assert "p95 ~500 ms is from only 30 requests: its interval needs 100, and usually 300" in few
+    assert "(max_seconds=600)" in few
+    assert "p95 500 ms has no interval" in answer(
+        level(1, 500, None)
+    )  # enough requests, but they depend on each other
     assert answer(level(1, 2000, 9)).startswith("**No measured rate has a p95 under 1,000 ms**")
     assert "it may hold more" in answer(level(1, 500, 9))
     assert "(p95 500 ms, 95 % interval of this run 491 … 509 ms, disturbed)" in answer(
@@ -235,7 +186,7 @@ def test_flags_in_the_terminal_fit_80_columns(flagged: list[Run]) -> None:
 def test_flags_in_the_reports(tmp_path: Path, flagged: list[Run]) -> None:
     save(tmp_path, flagged)
     text = write_sweep_report(tmp_path).read_text()
-    assert "- Highest throughput: **engine-2** (disturbed), 150 pairs/s" in text
+    assert "- Highest throughput: **engine-2** (disturbed), 150 ± 20 pairs/s" in text
     assert "| finished, client-bound |" in text
     assert f"> **Disturbed:** engine-2: {REASONS[Flag.DISTURBED]} Measure it again" in text
     assert "Disturbed: other work on the machine took part of its time." in text  # the legend

@@ -40,7 +40,8 @@ def speed_text(a: CellSummary, b: CellSummary) -> str:
     For two open loops it is the ratio of their p95, since their throughput is that of the load.
     """
     if a.is_paced and b.is_paced:
-        return f"{p95_times_text(a, b)} the p95 at the same load"
+        times = p95_times_text(a, b)
+        return f"{times} the p95 at the same load" if times else "a p95 that cannot be compared"
     differ = distinguishable(rate(a), rate(b))
     doubt = {True: "", False: ", not distinguishable", None: ", spread unknown"}[differ]
     return f"{times_text(a, b)} the throughput{doubt}"
@@ -54,9 +55,9 @@ def description(cell: CellSummary) -> str:
 
 
 def p95_times_text(a: CellSummary, b: CellSummary) -> str:
-    """The p95 of `a` over that of `b`: `1.50×`, or `n/a` if one of them cannot be compared."""
+    """The p95 of `a` over that of `b`: `1.50×`, empty if one cannot be compared."""
     if a.ranked_p95 is None or b.ranked_p95 is None or not b.ranked_p95.value:
-        return "n/a"
+        return ""
     return f"{a.ranked_p95.value / b.ranked_p95.value:.2f}×"
 
 

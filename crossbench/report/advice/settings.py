@@ -180,14 +180,19 @@ def _concurrency_text(name: str, by_value: Mapping[str, CellSummary]) -> str:
         before = cells[stop - 1]
         return (
             f"{start}at least {value}, the highest value measured. Throughput is "
-            f"{times_text(best, before)} and p95 {p95_times_text(best, before)} that at "
-            f"{ordered[stop - 1][0]}."
+            f"{_both_times(best, before)} at {ordered[stop - 1][0]}."
         )
     last = cells[-1]
     return (
-        f"{start}up to {value}. At {ordered[-1][0]}, throughput is {times_text(last, best)} and "
-        f"p95 {p95_times_text(last, best)} that at {value}."
+        f"{start}up to {value}. At {ordered[-1][0]}, throughput is {_both_times(last, best)} at "
+        f"{value}."
     )
+
+
+def _both_times(a: CellSummary, b: CellSummary) -> str:
+    """`1.10× and p95 1.50× that`; without the p95 if it cannot be compared."""
+    p95 = p95_times_text(a, b)
+    return times_text(a, b) + (f" and p95 {p95}" if p95 else "") + " that"
 
 
 def _is_worthwhile(fewer: CellSummary, more: CellSummary) -> bool:
