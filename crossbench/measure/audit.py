@@ -67,7 +67,8 @@ def disturbance(
             f"other processes used {number(others, 2)} of {whole.cores} CPU cores"
             + (f" for {busy_s:.0f} of {total_s:.0f} seconds" if busy_s < 0.95 * total_s else "")
         )
-    if whole.steal is not None and whole.steal > thresholds.steal:
+    # On an idle machine, a large share of the little that it wanted may be stolen
+    if whole.steal is not None and whole.steal > thresholds.steal and whole.stolen > limit:
         reasons.append(f"the hypervisor gave {percent(whole.steal)} of the CPU time to others")
     return ", and ".join(reasons) or None
 

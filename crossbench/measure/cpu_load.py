@@ -58,6 +58,12 @@ class CpuUse:
         """
         return max(0.0, self.others - self.idle) if self.idle < 1 else 0.0
 
+    @property
+    def stolen(self) -> float:
+        """The cores that a hypervisor gave to other machines while this one wanted them."""
+        share = min(self.steal or 0.0, 0.99)
+        return (self.ours + self.others) * share / (1 - share)
+
     @classmethod
     def between(cls, first: CpuCounters, last: CpuCounters, cores: int) -> CpuUse | None:
         """Return the use between two readings, None if the machine's counters do not advance.

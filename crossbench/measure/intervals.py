@@ -126,6 +126,27 @@ def percentile_interval(values: Sequence[float] | Float64Array, q: float) -> Int
     return Interval(float(ordered[first]), float(ordered[last]))
 
 
+def share_above(values: Sequence[float] | Float64Array, limit: float) -> Interval | None:
+    """Return the interval (0..1) of the share of consecutive requests whose value is above `limit`.
+
+    None for no value. It is Clopper and Pearson's, at the equivalent number of independent requests
+    (see `percentile_interval`). A percentile is below the limit if the share above is small enough;
+    this can be decided even if too few requests lie beyond the percentile for its own interval.
+    """
+    if not len(values):
+        return None
+    from scipy.special import betaincinv
+
+    array = np.asarray(values, dtype=float)
+    above = (array > limit).astype(float)
+    at_median = correlation_time(array <= np.quantile(array, 0.5))
+    time = max(correlation_time(above), at_median / 2)
+    n, k, out = len(array) / time, float(above.sum()) / time, (1 - CONFIDENCE) / 2
+    low = float(betaincinv(k, n - k + 1, out)) if k else 0.0
+    high = float(betaincinv(k + 1, n - k, 1 - out)) if k < n else 1.0
+    return Interval(low, high)
+
+
 def correlation_time(values: Sequence[float] | Float64Array) -> float:
     """Return how many consecutive values are worth one independent value: 1 or more.
 

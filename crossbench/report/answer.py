@@ -9,6 +9,7 @@ from crossbench.measure.catalogue import P95_LATENCY
 from crossbench.report.advice.candidates import Candidates, select_candidates
 from crossbench.report.best import (
     GetEstimate,
+    baseline,
     contenders,
     fastest_cell,
     lowest_p95_by_load,
@@ -46,7 +47,9 @@ def answer(cells: Sequence[CellSummary], axes: Sequence[str], bound_ms: float | 
         change = f"**All {len(measured)} measured cells change the ranking**"
         return _listed([f"{change}: see Ranking quality below.", *lines])
     elif len(measured) > 1:
-        lines += _best_lines(candidates, measured[0]) + _excluded_lines(candidates, measured)
+        lines += _best_lines(candidates, baseline(measured) or measured[0]) + _excluded_lines(
+            candidates, measured
+        )
     lines = lines or [f"{_description(cell)}." for cell in measured]
     if len(measured) < len(cells):
         lines.append(f"{len(measured)} of {len(cells)} cells were measured.")

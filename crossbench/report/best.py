@@ -57,6 +57,18 @@ def _one_load(candidates: Candidates) -> Sequence[CellSummary]:
     return kept if len(kept) > 1 or len(kept) == len(all_cells) else ()
 
 
+def baseline(cells: Sequence[CellSummary]) -> CellSummary | None:
+    """The cell of speed-up 1: the first measured one whose throughput is that of the server."""
+    return next(
+        (
+            cell
+            for cell in by_throughput(cells)
+            if cell.throughput is not None and not cell.is_ramp and not cell.over_saturated
+        ),
+        None,
+    )
+
+
 def contenders(candidates: Candidates) -> Sequence[CellSummary]:
     """The cells of which one can be called the best; empty if there is nothing to compare."""
     return candidates.cells if candidates.comparable > 1 else ()

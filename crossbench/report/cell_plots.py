@@ -123,11 +123,12 @@ def due_and_answered(
     answered = np.sort([record.received_s - start for record in records])
     end, at_once = max(float(answered[-1]), 1e-3), float(due[-1]) == 0
     counts = np.arange(1, len(records) + 1)
+    ended = "answered" if all(record.ok for record in records) else "answered or failed"
     with figure(3.0 if at_once else 4.6) as made:
         panels = list(made.subplots(1 if at_once else 2, 1, sharex=True, squeeze=False)[:, 0])
         top = panels[0]
         for name, times, colour, line in (
-            ("due", due, PALETTE[1], "--"), ("answered", answered, PALETTE[0], "-"),
+            ("due", due, PALETTE[1], "--"), (ended, answered, PALETTE[0], "-"),
         ):  # fmt: skip
             at = np.concatenate(([0.0], times, [end]))
             top.step(at, np.concatenate(([0], counts, counts[-1:])), where="post", color=colour,
@@ -155,7 +156,7 @@ def _latency_when_due(axes: Axes, records: Sequence[RequestRecord], start_s: flo
 
 
 def _mark_steps(panels: Sequence[Axes], steps: Sequence[Step], start_s: float) -> None:
-    """Draw a line where each step begins, with the step's label above the first panel."""
+    """Draw a line where each step begins, with its value; the first label has the key too."""
     _, end = panels[0].get_xlim()
     for place, step in enumerate(steps):
         at = max(0.0, step.start_s - start_s)
@@ -164,8 +165,9 @@ def _mark_steps(panels: Sequence[Axes], steps: Sequence[Step], start_s: float) -
         for panel in panels:
             if place:
                 panel.axvline(at, color=GREY, linewidth=1, linestyle=":")
+        text = step.label.partition("=")[2] if place else step.label
         panels[0].annotate(
-            step.label, (at, 1), (2, 2), xycoords=("data", "axes fraction"),
+            text, (at, 1), (2, 2), xycoords=("data", "axes fraction"),
             textcoords="offset points", fontsize=8.5, color=GREY,
         )  # fmt: skip
 

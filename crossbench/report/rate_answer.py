@@ -52,7 +52,7 @@ def _under_bound(series: Series, bound_ms: float) -> str:
     unsure = [level for level in above if level.holds(bound_ms) is Holds.UNSURE]
     failed = next((level for level in above if level.holds(bound_ms) is Holds.NO), None)
     known = "Highest rate with a" if not unsure else "Highest rate that is sure to have a"
-    inside = ", ".join(filter(None, [_p95_text(best), _interval(best)]))
+    inside = ", ".join(filter(None, [_p95_text(best), _interval(best) or _slower(best, bound_ms)]))
     parts = [f"**{known} {bound}: {rate_text(best.rate)}** ({inside}{_flags(best)})"]
     parts += [f"at {rate_text(level.rate)} it cannot be said: {_unsure(level)}" for level in unsure]
     if failed is not None:
@@ -153,6 +153,12 @@ def _interval(level: Level) -> str:
     ends = interval_text(p95.value - p95.below, p95.value + p95.above)
     scope = "of this run" if level.scope == OF_THIS_RUN else "of the repeats"
     return f"95 % interval {scope} {ends} ms"
+
+
+def _slower(level: Level, bound_ms: float) -> str:
+    """`0 of 101 requests took longer than 4,000 ms`, which decides if p95 has no interval."""
+    requests = counted(level.n, "request")
+    return f"{level.slower(bound_ms)} of {requests} took longer than {bound_ms:,.6g} ms"
 
 
 def _flags(level: Level) -> str:

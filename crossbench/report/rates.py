@@ -9,6 +9,7 @@ from enum import Enum, auto
 from crossbench.load.labels import RATE_KEY, is_paced
 from crossbench.load.saturation import rejection_reason
 from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_FAILED, REQUESTS_PER_S
+from crossbench.measure.intervals import share_above
 from crossbench.measure.statistics import percentile_support, percentile_supported
 from crossbench.measure.steps import Step, step_metrics
 from crossbench.report.columns import requests_ok
@@ -20,6 +21,9 @@ from crossbench.types import RequestRecord
 
 MAX_FAILED = 0.05  # share of failed requests; above it a rate does not hold, whatever its p95
 P95_REQUESTS = percentile_support(95)  # the fewest requests whose p95 can be compared
+
+
+_BEYOND_P95 = 0.05  # share of the requests
 
 
 class Holds(Enum):
@@ -37,7 +41,8 @@ class Level:
     `rate` is what was offered and `sustained` what was answered, both in requests/s. `p95` is in
     ms, without an interval if `n` requests are too few. `scope` says what the interval estimates.
     `failed_share` (0..1) is the share of requests that failed. `failure` says why the whole cell
-    failed, and `doubt` what its repeats disagree about.
+    failed, and `doubt` what its repeats disagree about. `latencies_ms` are those of the successful
+    requests in the order of the replies, empty if the cell was repeated.
     """
 
     rate: float
@@ -49,6 +54,7 @@ class Level:
     failed_share: float = 0.0
     failure: str = ""
     doubt: str = ""
+    latencies_ms: tuple[float, ...] = ()
 
     @property
     def over_saturated(self) -> bool:
@@ -66,16 +72,32 @@ class Level:
         return percentile_supported(95, self.n)
 
     def holds(self, bound_ms: float) -> Holds:
-        """Whether p95 is under the bound: the whole 95 % interval must be on one side of it."""
+        """Whether p95 is under the bound, with 95 % confidence.
+
+        The whole interval of p95, or of the share of slower requests, must be on one side.
+        """
         if not self.mostly_served:
             return Holds.NO
-        if self.doubt or self.p95 is None or self.p95.above is None or self.p95.below is None:
+        if self.doubt or self.p95 is None or not self.supported:
             return Holds.UNSURE
-        if not self.supported:
-            return Holds.UNSURE
+        if self.p95.above is None or self.p95.below is None:
+            return self._holds_by_share(bound_ms)
         if self.p95.value + self.p95.above < bound_ms:
             return Holds.YES
         return Holds.NO if self.p95.value - self.p95.below >= bound_ms else Holds.UNSURE
+
+    def slower(self, bound_ms: float) -> int:
+        """Return how many requests took longer than the bound."""
+        return sum(latency_ms > bound_ms for latency_ms in self.latencies_ms)
+
+    def _holds_by_share(self, bound_ms: float) -> Holds:
+        """Decide by the share of slower requests, which may be known where p95 has no interval."""
+        share = share_above(self.latencies_ms, bound_ms)
+        if share is None:
+            return Holds.UNSURE
+        if share.high < _BEYOND_P95:
+            return Holds.YES
+        return Holds.NO if share.low > _BEYOND_P95 else Holds.UNSURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +193,16 @@ def _step_level(
     flags = (Flag.OVER_SATURATED,) if over_saturated else ()
     rate = float(step.label.partition("=")[2])
     sustained, share = metrics.get(REQUESTS_PER_S.name), _failed_share(metrics)
-    return Level(rate, sustained, p95, n, flags, failed_share=share)
+    latencies_ms = _latencies_ms(records)
+    return Level(rate, sustained, p95, n, flags, failed_share=share, latencies_ms=latencies_ms)
+
+
+def _finished_records(cell: CellSummary) -> Sequence[RequestRecord]:
+    return next(run.records for run in cell.runs if run.result.status == Status.FINISHED)
+
+
+def _latencies_ms(records: Sequence[RequestRecord]) -> tuple[float, ...]:
+    return tuple(record.latency_ms for record in records if record.ok)
 
 
 def _was_run(cell: CellSummary) -> bool:
@@ -190,7 +221,8 @@ def _level(cell: CellSummary) -> Level:
         flags = tuple(flag for flag in cell.flags if flag != Flag.OVER_SATURATED)
         doubt = f"it was over-saturated in {flagged} of {cell.finished} repeats"
         return Level(rate, sustained, cell.p95, n, flags, scope, share, doubt=doubt)
-    return Level(rate, sustained, cell.p95, n, cell.flags, scope, share)
+    latencies_ms = () if cell.from_repeats else _latencies_ms(_finished_records(cell))
+    return Level(rate, sustained, cell.p95, n, cell.flags, scope, share, latencies_ms=latencies_ms)
 
 
 def _failed_share(metrics: Mapping[str, float]) -> float:

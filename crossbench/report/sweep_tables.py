@@ -14,6 +14,7 @@ from crossbench.report.axes import axis_headings
 from crossbench.report.best import (
     SAME_MARK,
     GetEstimate,
+    baseline,
     contenders,
     fastest_cell,
     lowest_p95_by_load,
@@ -38,7 +39,7 @@ def all_cells(cells: Sequence[CellSummary], axes: Sequence[str], folder: Path) -
     candidates = select_candidates(cells)
     fastest, lowest_p95 = fastest_cell(candidates), lowest_p95_cell(candidates)
     lowest_at_rate = [best for best, _ in lowest_p95_by_load(candidates).values()]
-    first = next((cell for cell in by_throughput(cells) if cell.throughput is not None), None)
+    first = baseline(cells)
     metrics = columns(View.SWEEP, [cell.metrics for cell in cells])
     checked = any(verdict_text(cell) != ABSENT for cell in cells)
     paced = any(cell.is_paced for cell in cells)

@@ -125,6 +125,13 @@ def test_others_disturb_if_they_take_what_is_not_idle(
     assert disturbance(seconds, use(others, idle, seconds[0].cores)) == reason
 
 
+def test_steal_from_an_idle_machine_is_no_disturbance() -> None:
+    idle = CpuUse(4.0, 2, 0.03, 0.0, 1.9, 0.7, 0.0)
+    assert disturbance([idle], idle) is None
+    busy = CpuUse(4.0, 2, 1.2, 0.0, 0.3, 0.25, 0.0)
+    assert "hypervisor gave 25 %" in (disturbance([busy], busy) or "")
+
+
 def test_less_than_a_second_is_not_judged() -> None:
     short = CpuUse(0.05, 2, 0.5, 1.5, 0.0, 0.5, 0.5)
     assert disturbance([short], short) is None

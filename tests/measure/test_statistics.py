@@ -1,6 +1,7 @@
 """Statistics compared with hand-computed values and with numpy and scipy as oracles."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from scipy import stats
 
 from benchmarks.processes import ar_process
 from benchmarks.queues import closed_queue
-from crossbench.measure.intervals import mean_interval, percentile_interval, t_95
+from crossbench.measure.intervals import mean_interval, percentile_interval, share_above, t_95
 from crossbench.measure.statistics import (
     latency_range_table,
     percentile,
@@ -227,3 +228,17 @@ def test_work_is_not_counted_before_it_is_done() -> None:
     """Four users of one steady worker: each window has what was computed in it, the first too."""
     cut = windows(closed_queue(200, 4, 1, lambda: 0.05, pairs=5))
     assert cut.pairs_per_s == pytest.approx([100.0] * len(cut))
+
+
+def test_the_share_above_a_limit_is_seldom_said_to_be_small_if_it_is_not() -> None:
+    """The limit is the true p95, so 5 % are above it: "less" and "more" are both wrong."""
+    for phi in (0.0, 0.6, 0.9):
+        logs = ar_process(200, phi, 400, seed=8)
+        limit = NormalDist().inv_cdf(0.95)
+        found = [share_above(run, limit) for run in logs]
+        assert sum(share is not None and share.high < 0.05 for share in found) <= 20
+        assert sum(share is not None and share.low > 0.05 for share in found) <= 20
+    sure = share_above(ar_process(200, 0.3, 1, seed=8)[0], 9.0)
+    assert sure is not None
+    assert (sure.low, sure.high < 0.05) == (0.0, True)
+    assert share_above([], 1.0) is None

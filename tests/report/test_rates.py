@@ -10,8 +10,9 @@ import pytest
 from crossbench.measure.steps import Step
 from crossbench.report.answer import answer
 from crossbench.report.axes import varying
-from crossbench.report.compare import Run, summarise_cells
-from crossbench.report.rate_answer import rate_answers
+from crossbench.report.compare import Estimate, Run, summarise_cells
+from crossbench.report.rate_answer import rate_answers, series_answers
+from crossbench.report.rates import Level, Series
 from crossbench.report.steps import steps_section
 from crossbench.results import Flag, Status
 from crossbench.types import RequestRecord
@@ -133,6 +134,20 @@ def test_an_interval_is_that_of_a_run_that_finished() -> None:
     (alone,) = summarise_cells([second])
     assert cell.p95 == alone.p95
     assert cell.throughput == alone.throughput
+
+
+def test_a_rate_holds_if_hardly_any_request_is_slower_even_if_p95_has_no_interval() -> None:
+    latencies_ms = tuple(record.latency_ms for record in open_loop(5, 100, 101))
+    level = Level(5.0, 5.0, Estimate(109.0), 101, latencies_ms=latencies_ms)
+
+    def text(bound_ms: float) -> str:
+        (line,) = series_answers([Series("", (level,))], bound_ms)
+        return line
+
+    assert text(1000).startswith("**Highest rate with a p95 under 1,000 ms: 5 requests/s** (p95 ")
+    assert "0 of 101 requests took longer than 1,000 ms" in text(1000)
+    assert "No measured rate" in text(95)  # most are slower
+    assert "Cannot say" in text(108)  # about 5 % are slower
 
 
 @pytest.mark.parametrize("flags", [(), (Flag.OVER_SATURATED,)])
