@@ -47,9 +47,8 @@ def answer(cells: Sequence[CellSummary], axes: Sequence[str], bound_ms: float | 
         change = f"**All {len(measured)} measured cells change the ranking**"
         return _listed([f"{change}: see Ranking quality below.", *lines])
     elif len(measured) > 1:
-        lines += _best_lines(candidates, baseline(measured) or measured[0]) + _excluded_lines(
-            candidates, measured
-        )
+        lines += _best_lines(candidates, baseline(measured) or measured[0])
+        lines += _trace_lines(candidates) + _excluded_lines(candidates, measured)
     lines = lines or [f"{_description(cell)}." for cell in measured]
     if len(measured) < len(cells):
         lines.append(f"{len(measured)} of {len(cells)} cells were measured.")
@@ -88,6 +87,15 @@ def _best_lines(candidates: Candidates, first: CellSummary) -> list[str]:
             "compared."
         )
     return lines
+
+
+def _trace_lines(candidates: Candidates) -> list[str]:
+    """The open loops without a rate, which the lines about rates do not name."""
+    return [
+        f"{_description(cell)}."
+        for cell in candidates.cells
+        if cell.is_paced and RATE_KEY not in cell.flat
+    ]
 
 
 def _excluded_lines(candidates: Candidates, measured: Sequence[CellSummary]) -> list[str]:

@@ -34,7 +34,7 @@ class Run:
     @property
     def reason(self) -> str:
         """The first line of why it did not finish."""
-        return (self.result.error or "no reason was recorded").strip().splitlines()[0]
+        return (self.result.error or "no reason was recorded").strip().splitlines()[0].rstrip(".")
 
 
 @dataclass(frozen=True, slots=True)

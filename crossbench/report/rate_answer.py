@@ -70,8 +70,10 @@ def _none_held(series: Series, bound: str, bound_ms: float) -> str:
     unsure = [level for level in series.levels if level.holds(bound_ms) is Holds.UNSURE]
     failed = [level for level in series.levels if level.holds(bound_ms) is Holds.NO]
     if not unsure:
-        lowest = f"{_outcome(failed[0])}: try lower rates." if failed else "none was measured."
-        return f"**No measured rate has a {bound}**: {lowest}"
+        measured = [level for level in failed if not level.failure]
+        if measured:
+            return f"**No measured rate has a {bound}**: {_outcome(measured[0])}: try lower rates."
+        return f"**No rate with a {bound} was measured**: {'; '.join(map(_outcome, failed))}."
     below = [level for level in unsure if level.p95 and level.p95.value < bound_ms]
     shown = below[-1] if below else unsure[0]
     text = f"**Cannot say which rate has a {bound}**: at {rate_text(shown.rate)}, {_unsure(shown)}"
