@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -55,20 +57,32 @@ def check_max_in_flight(value: int | None) -> None:
         )
 
 
-async def follow(schedule: Schedule, sender: Sender, max_in_flight: int | None) -> None:
+async def follow(
+    schedule: Schedule,
+    sender: Sender,
+    max_in_flight: int | None,
+    steps_s: Sequence[float] = (0.0,),
+) -> None:
     """Send each request when it is due, and wait for all replies.
 
-    Sending ends early once the server is clearly over-saturated.
+    Sending ends early once the server is clearly over-saturated. Each step of a ramp, which begin
+    at `steps_s`, is judged by itself.
     """
-    watch = SaturationWatch(schedule.variation)
+    firsts = [int(first) for first in np.searchsorted(schedule.due_s, steps_s)]
+    steps = deque(pairwise([*firsts, len(schedule)]))
+    before, after = steps.popleft()  # the requests of the step
+    watch = SaturationWatch(Schedule(schedule.due_s[before:after]).variation)
     slots = asyncio.Semaphore(max_in_flight or len(schedule) or 1)
     async with asyncio.TaskGroup() as in_flight:
-        for due_s, size in schedule:
+        for number, (due_s, size) in enumerate(schedule):
             if not await sender.wait_until(due_s):
                 break
             await slots.acquire()
+            while steps and number >= after:
+                before, after = steps.popleft()
+                watch = SaturationWatch(Schedule(schedule.due_s[before:after]).variation)
             due = int(np.searchsorted(schedule.due_s, sender.now_s(), side="right"))
-            if watch.is_over_saturated(due, len(sender.records)):
+            if watch.is_over_saturated(due - before, len(sender.records) - before):
                 sender.end_over_saturated()
                 break
             task = in_flight.create_task(sender.send(due_s, size))

@@ -63,7 +63,8 @@ class Ramp:
 
     async def drive(self, sender: Sender) -> None:
         if self.schedule is not None:
-            await follow(self.schedule, sender, self.max_in_flight)
+            steps_s = [step.start_s for step in self.steps]
+            await follow(self.schedule, sender, self.max_in_flight, steps_s)
             return
         async with asyncio.TaskGroup() as group:
             for number in range(int(max(self.levels))):
