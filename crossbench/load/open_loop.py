@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -69,22 +68,22 @@ async def follow(
     at `steps_s`, is judged by itself.
     """
     firsts = [int(first) for first in np.searchsorted(schedule.due_s, steps_s)]
-    steps = deque(pairwise([*firsts, len(schedule)]))
-    before, after = steps.popleft()  # the requests of the step
-    watch = SaturationWatch(Schedule(schedule.due_s[before:after]).variation)
     slots = asyncio.Semaphore(max_in_flight or len(schedule) or 1)
     async with asyncio.TaskGroup() as in_flight:
-        for number, (due_s, size) in enumerate(schedule):
-            if not await sender.wait_until(due_s):
-                break
-            await slots.acquire()
-            while steps and number >= after:
-                before, after = steps.popleft()
-                watch = SaturationWatch(Schedule(schedule.due_s[before:after]).variation)
-            due = int(np.searchsorted(schedule.due_s, sender.now_s(), side="right"))
-            if watch.is_over_saturated(due - before, len(sender.records) - before):
-                sender.end_over_saturated()
-                break
-            task = in_flight.create_task(sender.send(due_s, size))
-            task.add_done_callback(lambda _: slots.release())
-        sender.over_saturated = sender.over_saturated or watch.was_over_saturated()
+        for first, end in pairwise([*firsts, len(schedule)]):
+            watch = SaturationWatch(schedule.part(first, end).variation)
+            for due_s, size in schedule.part(first, end):
+                if not await sender.wait_until(due_s):
+                    break
+                await slots.acquire()
+                due = int(np.searchsorted(schedule.due_s, sender.now_s(), side="right"))
+                if watch.is_over_saturated(due - first, len(sender.records) - first):
+                    sender.end_over_saturated()
+                    return
+                task = in_flight.create_task(sender.send(due_s, size))
+                task.add_done_callback(lambda _: slots.release())
+            if watch.was_over_saturated():
+                sender.over_saturated = True
+                if end < len(schedule):  # the backlog would be that of the next step too
+                    sender.end_over_saturated()
+                return

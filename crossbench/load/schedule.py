@@ -36,6 +36,12 @@ class Schedule:
         sizes = [None] * len(self) if self.sizes is None else self.sizes.tolist()
         return zip(self.due_s.tolist(), sizes, strict=True)
 
+    def part(self, first: int, end: int) -> Schedule:
+        """Return the requests from place `first` up to `end`."""
+        return Schedule(
+            self.due_s[first:end], None if self.sizes is None else self.sizes[first:end]
+        )
+
     @property
     def variation(self) -> float:
         """The coefficient of variation of the times between requests; 1 if there are too few."""

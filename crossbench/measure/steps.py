@@ -17,6 +17,10 @@ class Step:
     start_s: float
     end_s: float
 
+    def records(self, records: Sequence[RequestRecord]) -> list[RequestRecord]:
+        """Return those of these requests that were due in the step."""
+        return [record for record in records if self.start_s <= record.due_s < self.end_s]
+
 
 def step_metrics(
     steps: Sequence[Step], records: Sequence[RequestRecord], task: Task
@@ -24,6 +28,6 @@ def step_metrics(
     """Return the metrics of the requests that were due in each step; empty if there were none."""
     found: list[Mapping[str, float]] = []
     for step in steps:
-        inside = [record for record in records if step.start_s <= record.due_s < step.end_s]
+        inside = step.records(records)
         found.append(summarise(inside, task) if inside else {})
     return found

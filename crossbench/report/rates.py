@@ -145,7 +145,7 @@ def ramp_levels(runs: Sequence[Run]) -> list[Level]:
         return []
     steps = [Step(**step) for step in run.result.steps]
     metrics = step_metrics(steps, run.records, run.result.task)
-    inside = [[r for r in run.records if s.start_s <= r.due_s < s.end_s] for s in steps]
+    inside = [step.records(run.records) for step in steps]
     over_saturated = over_saturated_steps(run)
     levels = [
         _step_level(step, found, records, over_saturated=place in over_saturated)
@@ -166,15 +166,10 @@ def over_saturated_steps(run: Run) -> dict[int, Cause]:
     """The places of the steps of a ramp of rates that were over-saturated, with the cause."""
     if not run.records or not is_paced(run.result.config):
         return {}
-    starts_s = [step["start_s"] for step in run.result.steps]
-    found: dict[int, Cause] = {}
-    for place, step in enumerate(run.result.steps):
-        inside = [r for r in run.records if step["start_s"] <= r.due_s < step["end_s"]]
-        if rejection_reason(inside):
-            found[place] = Cause.REJECTION
+    inside = [Step(**step).records(run.records) for step in run.result.steps]
+    found = {place: Cause.REJECTION for place, sent in enumerate(inside) if rejection_reason(sent)}
     if Flag.OVER_SATURATED in run.result.flags:
-        last_s = max(record.due_s for record in run.records)
-        found[max(p for p, start_s in enumerate(starts_s) if start_s <= last_s)] = Cause.GROWTH
+        found[max(place for place, sent in enumerate(inside) if sent)] = Cause.GROWTH
     return found
 
 
