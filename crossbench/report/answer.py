@@ -6,14 +6,12 @@ from collections.abc import Sequence
 
 from crossbench.load.labels import RATE_KEY, load_description
 from crossbench.measure.catalogue import P95_LATENCY
-from crossbench.report.advice.candidates import Candidates, select_candidates
+from crossbench.report.advice.candidates import Candidates
 from crossbench.report.best import (
+    Best,
     GetEstimate,
-    baseline,
+    best_cells,
     contenders,
-    fastest_cell,
-    lowest_p95_by_load,
-    lowest_p95_cell,
     ranked_p95_of,
     same_mark,
     throughput_of,
@@ -39,7 +37,7 @@ def answer(cells: Sequence[CellSummary], axes: Sequence[str], bound_ms: float | 
         return "**No cell finished.** The reasons are listed below."
     rates = rate_answers(cells, axes, bound_ms)
     lines = [*rates, *filter(None, map(best_level, measured))]
-    candidates = select_candidates(cells)
+    best = best_cells(cells)
     if len(measured) == 1 and not lines:
         only = _description(measured[0])
         lines = [f"Only one cell was measured, {only}, so there is nothing to compare."]
@@ -47,8 +45,8 @@ def answer(cells: Sequence[CellSummary], axes: Sequence[str], bound_ms: float | 
         change = f"**All {len(measured)} measured cells change the ranking**"
         return _listed([f"{change}: see Ranking quality below.", *lines])
     elif len(measured) > 1:
-        lines += _best_lines(candidates, baseline(measured) or measured[0])
-        lines += _trace_lines(candidates) + _excluded_lines(candidates, measured)
+        lines += _best_lines(best, measured[0])
+        lines += _trace_lines(best.candidates) + _excluded_lines(best.candidates, measured)
     lines = lines or [f"{_description(cell)}." for cell in measured]
     if len(measured) < len(cells):
         lines.append(f"{len(measured)} of {len(cells)} cells were measured.")
@@ -60,20 +58,19 @@ def _listed(lines: Sequence[str]) -> str:
     return kept[0] if len(kept) == 1 else "\n".join(f"- {line}" for line in kept)
 
 
-def _best_lines(candidates: Candidates, first: CellSummary) -> list[str]:
-    fastest, lowest_p95 = fastest_cell(candidates), lowest_p95_cell(candidates)
+def _best_lines(found: Best, first: CellSummary) -> list[str]:
+    candidates, fastest, lowest_p95 = found.candidates, found.fastest, found.lowest_p95
     lines = []
     if fastest is not None:
         ties = _ties(fastest, candidates.cells, throughput_of)
-        lines.append(
-            f"Highest throughput: {_description(fastest)}{_speedup(fastest, first)}.{ties}"
-        )
+        speedup = _speedup(fastest, found.baseline or first)
+        lines.append(f"Highest throughput: {_description(fastest)}{speedup}.{ties}")
     if lowest_p95 is not None:
         ties = _ties(lowest_p95, candidates.cells, ranked_p95_of)
         lines.append(f"Lowest {P95_LATENCY.title}: {_description(lowest_p95)}.{ties}")
     elif fastest is not None:
         lines.append(f"Lowest {P95_LATENCY.title}: n/a.")
-    for best, same in list(lowest_p95_by_load(candidates).values())[:_LISTED]:
+    for best, same in found.by_load[:_LISTED]:
         ties = _ties(best, same, ranked_p95_of)
         load = load_description(best.runs[0].result.config)
         lines.append(f"Lowest {P95_LATENCY.title} with {load}: {_description(best)}.{ties}")

@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from crossbench.report.advice.candidates import Candidates, by_throughput
+from crossbench.report.advice.candidates import Candidates, by_throughput, select_candidates
 from crossbench.report.compare import CellSummary, Estimate, distinguishable
 
 SAME_MARK = "≈ "
-# The keys of a load and their values
-Load = tuple[tuple[str, str], ...]
 GetEstimate = Callable[[CellSummary], Estimate | None]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best cells of a sweep; `fastest` and `lowest_p95` are None without anything to compare.
+
+    `by_load` has, for each open loop that several cells have, the one with the lowest p95, and all
+    of them. `baseline` is the cell of speed-up 1: the first measured one whose throughput is that
+    of the server.
+    """
+
+    candidates: Candidates
+    fastest: CellSummary | None
+    lowest_p95: CellSummary | None
+    by_load: tuple[tuple[CellSummary, list[CellSummary]], ...]
+    baseline: CellSummary | None
+
+
+def best_cells(cells: Sequence[CellSummary]) -> Best:
+    candidates = select_candidates(cells)
+    return Best(
+        candidates,
+        fastest_cell(candidates),
+        lowest_p95_cell(candidates),
+        _lowest_p95_by_load(candidates),
+        _baseline(cells),
+    )
 
 
 def throughput_of(cell: CellSummary) -> Estimate | None:
@@ -34,20 +60,19 @@ def lowest_p95_cell(candidates: Candidates) -> CellSummary | None:
     return best_of(_one_load(candidates), ranked_p95_of, min)
 
 
-def lowest_p95_by_load(
+def _lowest_p95_by_load(
     candidates: Candidates,
-) -> dict[Load, tuple[CellSummary, list[CellSummary]]]:
-    """For each open loop that several cells have: the one with the lowest p95, and all of them."""
-    by_load: dict[Load, list[CellSummary]] = {}
+) -> tuple[tuple[CellSummary, list[CellSummary]], ...]:
+    by_load: dict[tuple[tuple[str, str], ...], list[CellSummary]] = {}
     for cell in contenders(candidates):
         if cell.is_paced and not cell.is_ramp:
             load = {key: text for key, text in cell.flat.items() if key.split(".")[0] == "load"}
             by_load.setdefault(tuple(sorted(load.items())), []).append(cell)
-    return {
-        load: (best, cells)
-        for load, cells in by_load.items()
-        if len(cells) > 1 and (best := best_of(cells, ranked_p95_of, min)) is not None
-    }
+    return tuple(
+        (best, same)
+        for same in by_load.values()
+        if len(same) > 1 and (best := best_of(same, ranked_p95_of, min)) is not None
+    )
 
 
 def _one_load(candidates: Candidates) -> Sequence[CellSummary]:
@@ -57,8 +82,7 @@ def _one_load(candidates: Candidates) -> Sequence[CellSummary]:
     return kept if len(kept) > 1 or len(kept) == len(all_cells) else ()
 
 
-def baseline(cells: Sequence[CellSummary]) -> CellSummary | None:
-    """The cell of speed-up 1: the first measured one whose throughput is that of the server."""
+def _baseline(cells: Sequence[CellSummary]) -> CellSummary | None:
     return next(
         (
             cell

@@ -19,8 +19,8 @@ MEANING = {
 }
 _CONSEQUENCE = {
     Flag.OVER_SATURATED: (
-        "Its throughput is what the server sustained. Its latencies grow for as long as the run "
-        "lasts, so they are not compared with others."
+        "Its throughput is what the server sustained. Its latencies are those of a full queue, so "
+        "they are not compared with others."
     ),
     Flag.CLIENT_BOUND: "The server may be faster than this.",
     Flag.DISTURBED: "Measure it again on a quiet machine.",

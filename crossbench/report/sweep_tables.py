@@ -9,16 +9,13 @@ from crossbench.load.saturation import rejected_share
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S, REQUESTS_PER_S
 from crossbench.measure.metric import View
 from crossbench.measure.ranking import Verdict
-from crossbench.report.advice.candidates import Candidates, by_throughput, select_candidates
+from crossbench.report.advice.candidates import Candidates, by_throughput
 from crossbench.report.axes import axis_headings
 from crossbench.report.best import (
     SAME_MARK,
     GetEstimate,
-    baseline,
+    best_cells,
     contenders,
-    fastest_cell,
-    lowest_p95_by_load,
-    lowest_p95_cell,
     ranked_p95_of,
     same_mark,
     throughput_of,
@@ -36,10 +33,9 @@ def all_cells(cells: Sequence[CellSummary], axes: Sequence[str], folder: Path) -
     """The report's table of all cells, with the legend of its marks; empty without cells."""
     if not cells:
         return ""
-    candidates = select_candidates(cells)
-    fastest, lowest_p95 = fastest_cell(candidates), lowest_p95_cell(candidates)
-    lowest_at_rate = [best for best, _ in lowest_p95_by_load(candidates).values()]
-    first = baseline(cells)
+    found = best_cells(cells)
+    candidates, first = found.candidates, found.baseline
+    lowest_at_rate = [best for best, _ in found.by_load]
     metrics = columns(View.SWEEP, [cell.metrics for cell in cells])
     checked = any(verdict_text(cell) != ABSENT for cell in cells)
     paced = any(cell.is_paced for cell in cells)
@@ -52,7 +48,7 @@ def all_cells(cells: Sequence[CellSummary], axes: Sequence[str], folder: Path) -
     for cell in cells:
         texts = {metric: latency_text(metric, cell) for metric in metrics}
         if P95_LATENCY in texts:
-            best = cell if cell in lowest_at_rate else lowest_p95
+            best = cell if cell in lowest_at_rate else found.lowest_p95
             texts[P95_LATENCY] = _marked(texts[P95_LATENCY], cell, best, candidates, ranked_p95_of)
         rows.append([
             ", ".join(_link(run.name, folder) for run in cell.runs),
@@ -60,7 +56,7 @@ def all_cells(cells: Sequence[CellSummary], axes: Sequence[str], folder: Path) -
             cell.status,
             *[number(cell.metrics.get(REQUESTS_PER_S.name))] * paced,
             *[percent(_rejected(cell), 1).removesuffix(" %")] * rejected,
-            _marked(estimate_text(cell.throughput), cell, fastest, candidates, throughput_of),
+            _marked(estimate_text(cell.throughput), cell, found.fastest, candidates, throughput_of),
             *[_speedup_text(cell, first)] * (first is not None),
             *texts.values(),
             *[verdict_text(cell)] * checked,

@@ -202,7 +202,7 @@ def test_each_step_of_a_ramp_is_judged_by_itself() -> None:
     sender = drive(ramp, lambda: 1.0, one_by_one())
     assert sender.end is End.OVER_SATURATED
     assert max(record.due_s for record in sender.records) > ramp.steps[2].start_s
-    # A step slightly above the capacity ends the ramp too, so that its backlog is not the next one's
+    # A step slightly above the capacity ends the ramp too: the next step would have its backlog
     slight = Ramp("ramp", [], context(10_000, 900.0), "rate", [1.25, 0.2], None)
     sender = drive(slight, lambda: 1.0, one_by_one())
     assert sender.end is End.OVER_SATURATED
