@@ -101,7 +101,7 @@ def by_axis(
             panels[1].axhline(bound_ms, color=_BOUND_COLOUR, linewidth=1, linestyle="--")
         panels[1].set_xlim(panels[0].get_xlim())  # also where p95 is not shown
         for panel in panels:
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(0, panel.get_ylim()[1] * 1.05)  # so that no marker is cut off
         for cell, *estimates in measured:
             for panel, estimate in zip(panels, estimates, strict=True):
                 draw_flags(panel, cell, float(cell.flat[along]), estimate.value)
