@@ -223,6 +223,7 @@ def ask(
     return asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_complete_cell_with_int8(shared: Path, outputs: Path, cache_dir: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")

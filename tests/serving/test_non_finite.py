@@ -454,7 +454,7 @@ def test_an_overflowing_precision_fails_its_cell_and_the_sweep_continues(
     done = crossbench(
         "-m", "backend=pytorch", "quant=fp16,fp32", "model=local", f"model.path={large.path}",
         "dataset=trec", f"dataset.path={trec_folder(tmp_path / 'trec')}", "batch=4", "requests=5",
-        "warmup_requests=1", outputs=outputs,
+        "warmup_requests=1", "warmup_max_seconds=0.2", "stop=fixed", outputs=outputs,
         environment={**os.environ, "CROSSBENCH_CACHE": str(tmp_path / "cache")},
     )  # fmt: skip
     assert done.returncode == 1, done.stderr

@@ -54,6 +54,11 @@ def measured(folder: Path) -> tuple[int, RunResult]:
     return child.pid, load_result(folder)
 
 
+def always_given(result: RunResult) -> set[str]:
+    """The metrics without the ends of intervals, which chance decides in so short a cell."""
+    return {name for name in result.metrics if not name.endswith(("_low", "_high"))}
+
+
 def test_a_waiting_process_measures_like_a_fresh_one(tmp_path: Path) -> None:
     measured(tmp_path / "first")  # it prepares the data set, which takes more memory
     _, fresh = measured(tmp_path / "fresh")
@@ -63,7 +68,7 @@ def test_a_waiting_process_measures_like_a_fresh_one(tmp_path: Path) -> None:
     pid, result = measured(tmp_path / "waited for")
     assert pid == expected
     assert result.status is fresh.status is Status.FINISHED
-    assert result.metrics.keys() == fresh.metrics.keys()
+    assert always_given(result) == always_given(fresh)
     for moment in ("before_load", "after_load", "load_peak", "peak"):
         name = f"memory/rss_{moment}_mb"
         assert result.metrics[name] == pytest.approx(fresh.metrics[name], rel=0.05)

@@ -88,6 +88,7 @@ def test_a_cell_runs_on_an_unusual_machine(seeded_model: ModelFolder, tmp_path: 
         }
         command = [
             *(sys.executable, "-m", "crossbench", "backend=noop", "max_seconds=1"),
+            *("warmup_requests=1", "warmup_max_seconds=0.2", "stop=fixed"),
             *("dataset.queries=4", "dataset.passages_per_query=40"),
             *("dashboard=none", "tracker=none", f"outputs_dir={outputs}"),
         ]
