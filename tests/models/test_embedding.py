@@ -271,6 +271,7 @@ def test_a_cell_that_embeds(shared: Path, outputs: Path, cache_dir: Path) -> Non
         "batch=4",
         "load.task=embed",
         "quality=none",
+        "tracker=none",
     )
     done = crossbench(
         "-m", "model=local", f"model.path={path},{shared / 'models/minilm-l6-dl19'}",

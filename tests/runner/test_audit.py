@@ -29,7 +29,7 @@ from tests.helpers.serving import noop, serving
 
 COLUMNS = 80
 CELL = (
-    *("backend=noop", "stop=fixed", "max_seconds=5", "quality=none", "warmup_requests=1"),
+    *("backend=noop", "stop=fixed", "max_seconds=4", "quality=none", "warmup_requests=1"),
     *("tracker=none", "dashboard=none"),
 )
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -447,6 +447,7 @@ def trec_folder(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_overflowing_precision_fails_its_cell_and_the_sweep_continues(
     outputs: Path, tmp_path: Path
 ) -> None:
