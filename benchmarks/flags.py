@@ -5,8 +5,9 @@
 Real cells of backend=noop and of backend=onnx run in turn, quiet and beside two busy loops. Others
 may use the machine during a cell that is meant to be quiet. Their CPU time is therefore measured
 here too, from outside the cell and by another method, from the first to the last second of its
-process, and a second row has the quiet cells without those. OVERRIDES are passed to crossbench. It
-writes outputs/flags.md.
+process, and a second row has the quiet cells without those. Two more rows divide the quiet cells by
+their flags: if the flags are right, the throughput of the flagged ones is lower or varies more.
+OVERRIDES are passed to crossbench. It writes outputs/flags.md.
 """
 
 from __future__ import annotations
@@ -96,6 +97,8 @@ def table(cells: Sequence[Cell]) -> str:
         for kind, group in (
             ("quiet", quiet),
             ("quiet, and nobody else", [c for c in quiet if c.foreign_cores < QUIET_CORES]),
+            ("quiet, not flagged", [c for c in quiet if not c.result.flags]),
+            ("quiet, flagged", [c for c in quiet if c.result.flags]),
             (f"beside {BUSY_LOOPS} busy loops", [c for c in of_backend if c.beside_loops]),
         ):
             if group:
@@ -106,6 +109,11 @@ def table(cells: Sequence[Cell]) -> str:
 
 def _rates(group: Sequence[Cell]) -> list[str]:
     return [percent(sum(flag in c.result.flags for c in group) / len(group), 1) for flag in FLAGS]
+
+
+def _pairs_per_s(cell: Cell) -> str:
+    value = cell.result.metrics.get(catalogue.PAIRS_PER_S.name)
+    return "no result" if value is None else f"{catalogue.PAIRS_PER_S.text(value)} pairs/s"
 
 
 def _ranges(group: Sequence[Cell]) -> list[str]:
@@ -139,7 +147,8 @@ def main() -> None:
             found = "; ".join(f"{flag}: {why}" for flag, why in cell.result.flags.items())
             print(
                 f"{turn + 1}/{given.cells} {backend}{' beside loops' if loops else ''}: others "
-                f"{number(cell.foreign_cores, 2)} cores; {found or 'no flag'}",
+                f"{number(cell.foreign_cores, 2)} cores; {_pairs_per_s(cell)}; "
+                f"{found or 'no flag'}",
                 file=sys.stderr,
                 flush=True,
             )
