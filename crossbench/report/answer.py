@@ -16,8 +16,8 @@ from crossbench.report.best import (
     same_mark,
     throughput_of,
 )
+from crossbench.report.cells import CellSummary, ratio
 from crossbench.report.columns import text_with_unit
-from crossbench.report.compare import CellSummary, ratio
 from crossbench.report.flags import flagged
 from crossbench.report.ranking import quality_reason
 from crossbench.report.rate_answer import rate_answers

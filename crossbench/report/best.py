@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from crossbench.report.advice.candidates import Candidates, by_throughput, select_candidates
-from crossbench.report.compare import CellSummary, Estimate, distinguishable
+from crossbench.report.cells import CellSummary, Estimate, distinguishable
 
 SAME_MARK = "≈ "
 GetEstimate = Callable[[CellSummary], Estimate | None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crossbench.report.compare import CellSummary
+from crossbench.report.cells import CellSummary
 
 OF_THIS_RUN = "of this run"
 

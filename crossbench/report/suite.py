@@ -15,8 +15,8 @@ from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.best import best_of
 from crossbench.report.cell import REPORT_FILE
+from crossbench.report.cells import CellSummary, Run, summarise_cells
 from crossbench.report.columns import metric_text
-from crossbench.report.compare import CellSummary, Run, summarise_cells
 from crossbench.report.predecessor import predecessor_entries
 from crossbench.report.sections import ranges_table
 from crossbench.report.sweep import question, read_runs

@@ -11,7 +11,7 @@ from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.answer import answer
 from crossbench.report.axes import axis_meaning, flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
-from crossbench.report.compare import CellSummary, Run, summarise_cells
+from crossbench.report.cells import CellSummary, Run, summarise_cells
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, fact_text
 from crossbench.report.flags import sweep_notes, warnings_of

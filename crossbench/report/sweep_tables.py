@@ -21,8 +21,8 @@ from crossbench.report.best import (
     throughput_of,
 )
 from crossbench.report.cell import REPORT_FILE
+from crossbench.report.cells import CellSummary, Estimate, distinguishable, rate_unit, ratio
 from crossbench.report.columns import columns
-from crossbench.report.compare import CellSummary, Estimate, distinguishable, rate_unit, ratio
 from crossbench.report.flags import GROWING, latency_text, legend
 from crossbench.report.scope import OF_THIS_RUN, interval_scope
 from crossbench.report.tables import markdown_table, plus_minus

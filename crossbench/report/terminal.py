@@ -11,8 +11,8 @@ from crossbench.measure.ranking import Verdict
 from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.axes import axis_headings, label, varying
 from crossbench.report.best import SAME_MARK, fastest_cell, same_mark
+from crossbench.report.cells import CellSummary, Run, rate_unit, summarise_cells
 from crossbench.report.columns import columns
-from crossbench.report.compare import CellSummary, Run, rate_unit, summarise_cells
 from crossbench.report.flags import COLUMN, GROWING, latency_text, legend_with_reasons, marks
 from crossbench.report.rate_answer import latency_bound_ms, rate_answers
 from crossbench.report.scope import interval_scope

@@ -18,7 +18,7 @@ from crossbench.report.advice.recommendations import recommend, recommendations
 from crossbench.report.axes import axis_title, varying
 from crossbench.report.best import fastest_cell, lowest_p95_cell
 from crossbench.report.cell import write_cell_report
-from crossbench.report.compare import Estimate, Run, summarise_cells
+from crossbench.report.cells import Estimate, Run, summarise_cells
 from crossbench.report.rate_answer import rate_answers, series_answers
 from crossbench.report.rates import Level, Series
 from crossbench.report.scope import interval_scope

@@ -15,7 +15,7 @@ from crossbench.measure.rate_windows import throughput_interval
 from crossbench.measure.statistics import summarise, windows
 from crossbench.report.advice.advice import Recommendation
 from crossbench.report.advice.recommendations import recommend, recommendations
-from crossbench.report.compare import Run
+from crossbench.report.cells import Run
 from crossbench.report.knee import find_knee
 from crossbench.results import RunResult, Status
 from crossbench.settings.cell_config import CellConfig

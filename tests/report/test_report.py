@@ -16,7 +16,7 @@ from crossbench.measure.correlation import correlation_metrics
 from crossbench.measure.statistics import summarise, windows
 from crossbench.report.axes import flatten, label, varying
 from crossbench.report.cell import write_cell_report
-from crossbench.report.compare import Estimate, Run, distinguishable, pareto, summarise_cells
+from crossbench.report.cells import Estimate, Run, distinguishable, pareto, summarise_cells
 from crossbench.report.style import PALETTE, figure, place_labels
 from crossbench.report.sweep import read_runs, write_sweep_report
 from crossbench.report.tables import interval_text, markdown_table, plain_table, plus_minus

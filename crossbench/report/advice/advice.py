@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossbench.measure.catalogue import P95_LATENCY
+from crossbench.report.cells import CellSummary, Estimate, distinguishable, ratio
 from crossbench.report.columns import text_with_unit
-from crossbench.report.compare import CellSummary, Estimate, distinguishable, ratio
 from crossbench.report.sweep_tables import estimate_text
 from crossbench.settings.flatten import value_text
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from crossbench.measure.catalogue import PADDING_WASTE, SERVICE, stage
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text
 from crossbench.report.advice.candidates import by_throughput
-from crossbench.report.compare import CellSummary
+from crossbench.report.cells import CellSummary
 from crossbench.settings.flatten import value_text
 from crossbench.types import Pipeline
 from crossbench.wording import counted, percent

@@ -10,7 +10,7 @@ from crossbench.measure.catalogue import DEVICE_PEAK_MB, MODEL_MB, RSS_PEAK_MB
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text, spread_limit
 from crossbench.report.advice.candidates import by_throughput, keeps_ranking, ranking_text
 from crossbench.report.axes import numeric_axis
-from crossbench.report.compare import CellSummary, distinguishable, ratio
+from crossbench.report.cells import CellSummary, distinguishable, ratio
 from crossbench.settings.flatten import value_text
 from crossbench.types import Quant
 

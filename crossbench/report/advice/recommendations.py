@@ -11,7 +11,7 @@ from crossbench.report.advice.candidates import by_throughput, select_candidates
 from crossbench.report.advice.comparisons import axis_comparisons, lower_precision
 from crossbench.report.advice.settings import best_settings, highest_rate, knee, useful_concurrency
 from crossbench.report.axes import varying
-from crossbench.report.compare import Run, summarise_cells
+from crossbench.report.cells import Run, summarise_cells
 from crossbench.report.rate_answer import latency_bound_ms
 
 

@@ -19,8 +19,8 @@ from crossbench.report.advice.advice import (
 )
 from crossbench.report.advice.candidates import Candidates
 from crossbench.report.axes import numeric_axis
+from crossbench.report.cells import CellSummary, distinguishable, pareto
 from crossbench.report.columns import requests_ok
-from crossbench.report.compare import CellSummary, distinguishable, pareto
 from crossbench.report.knee import LEAST_HEIGHT, find_knee
 from crossbench.report.rate_answer import rate_answers
 from crossbench.wording import counted, number, percent
