@@ -61,8 +61,8 @@ class Pictures:
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """The short table of cells: settings that vary, throughput, latency, memory and status.
 
-    `*` marks the highest throughput, `≈` those that are not distinguishable from it, and `~` an
-    unreliable percentile with fewer than five requests beyond it.
+    `★` marks the fastest cell, `☆` each cell that may be the fastest, and `~` an unreliable
+    percentile with fewer than five requests beyond it.
     """
     headers, rows, _ = summary_rows([run.result for run in runs_of(frame)], reasons=True)
     return pd.DataFrame(rows, columns=headers)

@@ -9,6 +9,7 @@ from crossbench.measure.catalogue import PAIRS_PER_S
 from crossbench.measure.metric import View
 from crossbench.measure.ranking import Verdict
 from crossbench.report.advice.candidates import select_candidates
+from crossbench.report.answer import answer
 from crossbench.report.axes import axis_headings, label, varying
 from crossbench.report.best import BEST_MARK, MAYBE_MARK, fastest_cells, mark
 from crossbench.report.cells import CellSummary, Run, rate_unit, summarise_cells
@@ -111,11 +112,15 @@ def terminal_table(results: Sequence[RunResult]) -> str:
 
 
 def terminal_answer(runs: Sequence[Run]) -> str:
-    """The rates that the servers hold, for the last lines of the terminal; empty without rates."""
+    """The first lines of the report for the terminal; of a single cell only the rates that hold."""
     cells, axes = summarise_cells(runs), varying([run.result.config for run in runs])
     bound_ms = latency_bound_ms([run.result for run in runs])
-    lines = [line.replace("**", "") for line in rate_answers(cells, axes, bound_ms)]
-    return "\n".join(part for line in lines for part in wrapped(line))
+    if len(cells) > 1:
+        lines = answer(cells, axes, bound_ms, sweep_verdicts(cells)).splitlines()
+    else:
+        lines = rate_answers(cells, axes, bound_ms)
+    texts = [line.removeprefix("- ").replace("**", "").replace("`", "") for line in lines]
+    return "\n".join(part for text in texts for part in wrapped(text, "  "))
 
 
 def wrapped(text: str, indent: str = "") -> list[str]:
