@@ -140,10 +140,9 @@ def _best_line(
         low, high = times(min(ratios)), times(max(ratios))
         span = f"{low}×" if low == high else f"{low} to {high}×"
         whom = "the other cell" if len(others) == 1 else f"all {len(others)} other cells"
-        verb = f"is faster than {whom}" if adjective else f"has {title}, below {whom}"
-        text = f"**{best[0].label} {verb}** ({span} its {verdicts.wording.title})"
+        text = f"**{best[0].label} has {title}**, {span} that of {whom}"
         if adjective:
-            text = f"**{best[0].label} {verb}** ({span})"
+            text = f"**{best[0].label} is faster than {whom}** ({span})"
         return f"{text}: {_description(best[0], bold=False)}.{_rest(others, verdicts)}"
     names = "; ".join(_description(cell) for cell in best[:_LISTED])
     more = f"; and {len(best) - _LISTED} more" if len(best) > _LISTED else ""

@@ -11,6 +11,7 @@ from crossbench.errors import ResultError
 from crossbench.load.labels import load_description
 from crossbench.measure import catalogue
 from crossbench.measure.metric import Metric, View
+from crossbench.report.advice.advice import rate
 from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.cell import REPORT_FILE
@@ -172,7 +173,7 @@ def _best_of_role(studies: Sequence[Study], role: str) -> tuple[str, CellSummary
 def _highest(cells: Sequence[CellSummary]) -> CellSummary | None:
     """The cell with the highest measured throughput; whether it is the fastest is not said."""
     measured = [cell for cell in cells if cell.throughput is not None]
-    return max(measured, key=lambda cell: cell.throughput.value, default=None)
+    return max(measured, key=lambda cell: rate(cell).value, default=None)
 
 
 def _role_rank(study: Study, role: str) -> int | None:
