@@ -116,6 +116,15 @@ class Contrasts:
         ]
         return math.exp(float(np.median(halves))) if halves else None
 
+    @property
+    def variance_of_mean(self) -> float | None:
+        """The variance of a cell's mean apart from that of the blocks; None if it is unknown."""
+        error, degrees = self._error
+        blocks = float(np.median(np.isfinite(self.log_values).sum(axis=1)))
+        if degrees:
+            return error / blocks
+        return None if self.allowance is None else self.allowance.relative_sd**2 / blocks
+
     def interval(self, cell: int) -> Interval | None:
         """Return the 95 % interval of a cell's geometric mean; None if no cell was repeated.
 
