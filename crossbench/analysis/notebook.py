@@ -26,7 +26,7 @@ from crossbench.measure.metric import View
 from crossbench.measure.queueing import queueing
 from crossbench.measure.statistics import latency_range_table, windows
 from crossbench.report.axes import varying
-from crossbench.report.compare import Run, summarise_cells
+from crossbench.report.cells import Run, summarise_cells
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.terminal import summary_rows
 from crossbench.results import RESULT_FILE, RunResult, Status, load_cell
@@ -61,8 +61,8 @@ class Pictures:
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """The short table of cells: settings that vary, throughput, latency, memory and status.
 
-    `*` marks the highest throughput, `≈` those that are not distinguishable from it, and `~` an
-    unreliable percentile with fewer than five requests beyond it.
+    `★` marks the fastest cell, `☆` each cell that may be the fastest, and `~` an unreliable
+    percentile with fewer than five requests beyond it.
     """
     headers, rows, _ = summary_rows([run.result for run in runs_of(frame)], reasons=True)
     return pd.DataFrame(rows, columns=headers)

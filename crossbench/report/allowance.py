@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from crossbench.measure.catalogue import DEVICE_PEAK_MB, P95_LATENCY, RATES, RSS_PEAK_MB
+from crossbench.measure.contrasts import Allowance
 from crossbench.measure.intervals import t_95
 from crossbench.system.files import atomic_write
 from crossbench.wording import counted
@@ -30,24 +31,6 @@ COMMAND = "python -m crossbench.selfcheck"
 _FOLDER = "selfcheck"
 # A spread is only that of the machine on which it was measured
 _MACHINE_KEYS = ("host", "cpu", "cores_usable", "gpus")
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """The spread that is assumed for a cell that ran once.
-
-    `relative_sd` is the standard deviation of the logarithm, 0.05 for 5 %, with its degrees of
-    freedom, infinite for a default. `source` says where it comes from.
-    """
-
-    relative_sd: float
-    degrees: float
-    source: str
-
-    @property
-    def width(self) -> float:
-        """Half the width of the 95 % interval of one run."""
-        return t_95(self.degrees) * self.relative_sd
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +128,8 @@ def read_allowance(
 
 
 def _widest(allowances: Collection[Allowance]) -> Allowance:
-    return max(allowances, key=lambda allowance: allowance.width)
+    """The allowance with the widest 95 % interval of one run."""
+    return max(allowances, key=lambda allowance: t_95(allowance.degrees) * allowance.relative_sd)
 
 
 def _default(spread: float) -> Allowance:

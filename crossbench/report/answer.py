@@ -7,28 +7,26 @@ from collections.abc import Sequence
 from crossbench.load.labels import RATE_KEY, load_description
 from crossbench.measure.catalogue import P95_LATENCY
 from crossbench.report.advice.candidates import Candidates
-from crossbench.report.best import (
-    Best,
-    GetEstimate,
-    best_cells,
-    contenders,
-    ranked_p95_of,
-    same_mark,
-    throughput_of,
-)
+from crossbench.report.best import Best, best_cells, contenders
+from crossbench.report.cells import CellSummary
 from crossbench.report.columns import text_with_unit
-from crossbench.report.compare import CellSummary, ratio
 from crossbench.report.flags import flagged
 from crossbench.report.ranking import quality_reason
 from crossbench.report.rate_answer import rate_answers
 from crossbench.report.steps import best_level
 from crossbench.report.sweep_tables import estimate_text
-from crossbench.wording import counted, number
+from crossbench.report.verdicts import MetricVerdicts, SweepVerdicts, times
+from crossbench.wording import counted
 
 _LISTED = 5
 
 
-def answer(cells: Sequence[CellSummary], axes: Sequence[str], bound_ms: float | None) -> str:
+def answer(
+    cells: Sequence[CellSummary],
+    axes: Sequence[str],
+    bound_ms: float | None,
+    verdicts: SweepVerdicts,
+) -> str:
     """The first lines of a sweep's report; `bound_ms` bounds the p95 of a rate."""
     measured = [cell for cell in cells if cell.throughput is not None]
     if not cells:
@@ -37,7 +35,7 @@ def answer(cells: Sequence[CellSummary], axes: Sequence[str], bound_ms: float | 
         return "**No cell finished.** The reasons are listed below."
     rates = rate_answers(cells, axes, bound_ms)
     lines = [*rates, *filter(None, map(best_level, measured))]
-    best = best_cells(cells)
+    best = best_cells(cells, verdicts)
     if len(measured) == 1 and not lines:
         only = _description(measured[0])
         lines = [f"Only one cell was measured, {only}, so there is nothing to compare."]
@@ -45,7 +43,7 @@ def answer(cells: Sequence[CellSummary], axes: Sequence[str], bound_ms: float | 
         change = f"**All {len(measured)} measured cells change the ranking**"
         return _listed([f"{change}: see Ranking quality below.", *lines])
     elif len(measured) > 1:
-        lines += _best_lines(best, measured[0])
+        lines += _best_lines(best, verdicts)
         lines += _trace_lines(best.candidates) + _excluded_lines(best.candidates, measured)
     lines = lines or [f"{_description(cell)}." for cell in measured]
     if len(measured) < len(cells):
@@ -58,23 +56,23 @@ def _listed(lines: Sequence[str]) -> str:
     return kept[0] if len(kept) == 1 else "\n".join(f"- {line}" for line in kept)
 
 
-def _best_lines(found: Best, first: CellSummary) -> list[str]:
-    candidates, fastest, lowest_p95 = found.candidates, found.fastest, found.lowest_p95
+def _best_lines(found: Best, verdicts: SweepVerdicts) -> list[str]:
+    candidates = found.candidates
     lines = []
-    if fastest is not None:
-        ties = _ties(fastest, candidates.cells, throughput_of)
-        speedup = _speedup(fastest, found.baseline or first)
-        lines.append(f"Highest throughput: {_description(fastest)}{speedup}.{ties}")
-    if lowest_p95 is not None:
-        ties = _ties(lowest_p95, candidates.cells, ranked_p95_of)
-        lines.append(f"Lowest {P95_LATENCY.title}: {_description(lowest_p95)}.{ties}")
-    elif fastest is not None:
-        lines.append(f"Lowest {P95_LATENCY.title}: n/a.")
+    if found.fastest:
+        compared = [cell for cell in candidates.cells if not cell.is_paced]
+        lines.append(_best_line(found.fastest, compared, verdicts.throughput, "fastest"))
+        lines.append(certainty(verdicts))
+    lowest = f"the lowest {P95_LATENCY.title}"
+    if found.lowest_p95:
+        compared = [cell for cell in candidates.cells if not cell.is_paced]
+        lines.append(_best_line(found.lowest_p95, compared, verdicts.p95, lowest))
+    elif found.fastest:
+        lines.append(f"{lowest.capitalize()}: n/a.")
     for best, same in found.by_load[:_LISTED]:
-        ties = _ties(best, same, ranked_p95_of)
-        load = load_description(best.runs[0].result.config)
-        lines.append(f"Lowest {P95_LATENCY.title} with {load}: {_description(best)}.{ties}")
-    if fastest is None and not contenders(candidates):
+        load = load_description(best[0].runs[0].result.config)
+        lines.append(_best_line(best, same, verdicts.p95, f"{lowest} with {load}"))
+    if not found.fastest and not contenders(candidates):
         lines += [f"{_description(cell)}." for cell in candidates.cells if not cell.is_paced]
     unsupported = [cell for cell in candidates.cells if not cell.p95_supported]
     if unsupported and lines:
@@ -114,30 +112,71 @@ def _excluded_lines(candidates: Candidates, measured: Sequence[CellSummary]) -> 
     ]
 
 
-def _description(cell: CellSummary) -> str:
+def _description(cell: CellSummary, *, bold: bool = True) -> str:
     p95 = ""
     if cell.p95 is not None and not cell.over_saturated:
         p95 = f" at a {P95_LATENCY.short} of {text_with_unit(P95_LATENCY, cell.metrics)}"
-    return f"**{cell.label}**{flagged(cell)}, {estimate_text(cell.throughput)} {cell.unit}/s{p95}"
+    value = f"{estimate_text(cell.throughput)} {cell.unit}/s{p95}"
+    return f"**{cell.label}**{flagged(cell)}, {value}" if bold else f"{value}{flagged(cell)}"
 
 
-def _speedup(cell: CellSummary, first: CellSummary) -> str:
-    if cell is first:
-        return " (the first cell)"
-    if cell.throughput is None or first.throughput is None or first.is_paced:
+def _best_line(
+    best: Sequence[CellSummary],
+    compared: Sequence[CellSummary],
+    verdicts: MetricVerdicts,
+    title: str,
+) -> str:
+    """Name the best cell, or all that may be the best, and what is needed to decide the rest.
+
+    `title` is an adjective (`fastest`) or names the value (`the lowest p95 latency`).
+    """
+    inside = [cell for cell in compared if cell in verdicts.cells]
+    others = [cell for cell in inside if cell not in best]
+    adjective = not title.startswith("the ")
+    if len(inside) == 1:
+        return f"{_description(inside[0])}: the only cell whose {verdicts.wording.title} is known."
+    if len(best) == 1:
+        ratios = [found.ratio for cell in others if (found := verdicts.between(best[0], cell))]
+        low, high = times(min(ratios)), times(max(ratios))
+        span = f"{low}×" if low == high else f"{low} to {high}×"
+        whom = "the other cell" if len(others) == 1 else f"all {len(others)} other cells"
+        text = f"**{best[0].label} has {title}**, {span} that of {whom}"
+        if adjective:
+            text = f"**{best[0].label} is faster than {whom}** ({span})"
+        return f"{text}: {_description(best[0], bold=False)}.{_rest(others, verdicts)}"
+    names = "; ".join(_description(cell) for cell in best[:_LISTED])
+    more = f"; and {len(best) - _LISTED} more" if len(best) > _LISTED else ""
+    same = not verdicts.undecided(best)
+    one = "are the fastest" if adjective else f"have {title}"
+    may = "may be the fastest" if adjective else f"may have {title}"
+    if same:
+        return f"**{len(best)} cells {one}**, the same within the margin: {names}{more}."
+    return f"**{len(best)} cells {may}**: {names}{more}.{_needed(best, verdicts)}"
+
+
+def certainty(verdicts: SweepVerdicts) -> str:
+    """From which ratio of throughputs on a difference can be told, and why."""
+    ratio = verdicts.throughput.contrasts.smallest_ratio
+    if ratio is None:
         return ""
-    times = number(ratio(cell.throughput, first.throughput).value)
-    return f", {times} times the throughput of the first cell ({first.label})"
+    if verdicts.repeated:
+        return f"A difference in throughput can be told here from about {times(ratio)}× on."
+    return (
+        "Each cell was measured once, so a difference in throughput can be told only from about "
+        f"{times(ratio)}× on ({verdicts.source}). `repeats=4` measures the spread."
+    )
 
 
-def _ties(best: CellSummary, others: Sequence[CellSummary], get: GetEstimate) -> str:
-    tied = [
-        cell.label
-        for cell in others
-        if cell is not best and cell.is_paced == best.is_paced and same_mark(get(cell), get(best))
-    ]
-    if tied:
-        return f" Not distinguishable from it: {'; '.join(tied)}."
-    found = get(best)
-    unknown = found is None or found.half_width is None
-    return " Its spread is unknown, so its lead may be chance." if unknown else ""
+def _rest(others: Sequence[CellSummary], verdicts: MetricVerdicts) -> str:
+    if len(others) < 2 or not verdicts.undecided(others):
+        return ""
+    return f" The order of the others is not decided:{_needed(others, verdicts)}"
+
+
+def _needed(cells: Sequence[CellSummary], verdicts: MetricVerdicts) -> str:
+    """How many repeats would probably decide the order of these cells."""
+    more = verdicts.more_blocks(cells)
+    if more is None:
+        return " more than 100 further repeats would be needed."
+    total = more + max((cell.finished for cell in cells), default=0)
+    return f" `repeats={total}` would probably decide it."

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from crossbench.load.labels import RATE_KEY
 from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_PER_S
 from crossbench.report.axes import axis_title, numeric_axis
-from crossbench.report.compare import CellSummary, Estimate
+from crossbench.report.cells import CellSummary, Estimate
 from crossbench.report.series import (
     CROSS_STYLE,
     LEGEND_ROW_IN,

@@ -1,68 +1,80 @@
-"""The best cells of a sweep: highest throughput and lowest p95, and what is as good as them."""
+"""The best cells of a sweep: those that no other cell is shown to be better than.
+
+Sweeps are compared by throughput and by p95. If a single cell is left, it is the best. If several
+are left, each of them may be the best.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossbench.report.advice.candidates import Candidates, by_throughput, select_candidates
-from crossbench.report.compare import CellSummary, Estimate, distinguishable
+from crossbench.report.cells import CellSummary
+from crossbench.report.verdicts import MetricVerdicts, SweepVerdicts
 
-SAME_MARK = "≈ "
-GetEstimate = Callable[[CellSummary], Estimate | None]
+BEST_MARK, MAYBE_MARK = "★ ", "☆ "
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best cells of a sweep; `fastest` and `lowest_p95` are None without anything to compare.
+    """The cells that may be the best, the one with the best value first.
 
-    `by_load` has, for each open loop that several cells have, the one with the lowest p95, and all
-    of them. `baseline` is the cell of speed-up 1: the first measured one whose throughput is that
-    of the server.
+    `fastest` and `lowest_p95` are empty if there is nothing to compare. `by_load` has, for each
+    open loop that several cells have, those that may have the lowest p95, and all of them.
     """
 
     candidates: Candidates
-    fastest: CellSummary | None
-    lowest_p95: CellSummary | None
-    by_load: tuple[tuple[CellSummary, list[CellSummary]], ...]
-    baseline: CellSummary | None
+    fastest: tuple[CellSummary, ...]
+    lowest_p95: tuple[CellSummary, ...]
+    by_load: tuple[tuple[tuple[CellSummary, ...], list[CellSummary]], ...]
+
+    def lowest_p95_at_load(self, cell: CellSummary) -> tuple[CellSummary, ...]:
+        """The cells that may have the lowest p95 of those with the load of `cell`."""
+        for lowest, same in self.by_load:
+            if any(cell is other for other in same):
+                return lowest
+        return () if cell.is_paced else self.lowest_p95
 
 
-def best_cells(cells: Sequence[CellSummary]) -> Best:
+def best_cells(cells: Sequence[CellSummary], verdicts: SweepVerdicts) -> Best:
     candidates = select_candidates(cells)
+    compared = _one_load(candidates)
     return Best(
         candidates,
-        fastest_cell(candidates),
-        lowest_p95_cell(candidates),
-        _lowest_p95_by_load(candidates),
-        _baseline(cells),
+        fastest_cells(candidates, verdicts),
+        _may_be_best(verdicts.p95, compared),
+        _lowest_p95_by_load(candidates, verdicts.p95),
     )
 
 
-def throughput_of(cell: CellSummary) -> Estimate | None:
-    return cell.throughput
-
-
-def ranked_p95_of(cell: CellSummary) -> Estimate | None:
-    return cell.ranked_p95
-
-
-def fastest_cell(candidates: Candidates) -> CellSummary | None:
-    """The cell with the highest throughput; None if there is nothing to compare.
+def fastest_cells(candidates: Candidates, verdicts: SweepVerdicts) -> tuple[CellSummary, ...]:
+    """The cells that may have the highest throughput; empty if there is nothing to compare.
 
     Cells with an open loop are left out, because their throughput is the rate of their load.
     """
-    return best_of(_one_load(candidates), throughput_of, max)
+    return _may_be_best(verdicts.throughput, _one_load(candidates))
 
 
-def lowest_p95_cell(candidates: Candidates) -> CellSummary | None:
-    """The cell with the lowest p95; None if there is nothing to compare. Without open loops."""
-    return best_of(_one_load(candidates), ranked_p95_of, min)
+def mark(cell: CellSummary, best: Sequence[CellSummary]) -> str:
+    """The mark of the best cell, or of each cell that may be it; empty for the others."""
+    if not any(cell is other for other in best):
+        return ""
+    return BEST_MARK if len(best) == 1 else MAYBE_MARK
+
+
+def contenders(candidates: Candidates) -> Sequence[CellSummary]:
+    """The cells of which one can be called the best; empty if there is nothing to compare."""
+    return candidates.cells if candidates.comparable > 1 else ()
+
+
+def _may_be_best(verdicts: MetricVerdicts, cells: Sequence[CellSummary]) -> tuple[CellSummary, ...]:
+    return tuple(verdicts.best_first(verdicts.may_be_best(cells)))
 
 
 def _lowest_p95_by_load(
-    candidates: Candidates,
-) -> tuple[tuple[CellSummary, list[CellSummary]], ...]:
+    candidates: Candidates, p95: MetricVerdicts
+) -> tuple[tuple[tuple[CellSummary, ...], list[CellSummary]], ...]:
     by_load: dict[tuple[tuple[str, str], ...], list[CellSummary]] = {}
     for cell in contenders(candidates):
         if cell.is_paced and not cell.is_ramp:
@@ -71,7 +83,7 @@ def _lowest_p95_by_load(
     return tuple(
         (best, same)
         for same in by_load.values()
-        if len(same) > 1 and (best := best_of(same, ranked_p95_of, min)) is not None
+        if len(same) > 1 and (best := _may_be_best(p95, same))
     )
 
 
@@ -80,38 +92,3 @@ def _one_load(candidates: Candidates) -> Sequence[CellSummary]:
     all_cells = contenders(candidates)
     kept = by_throughput(all_cells)
     return kept if len(kept) > 1 or len(kept) == len(all_cells) else ()
-
-
-def _baseline(cells: Sequence[CellSummary]) -> CellSummary | None:
-    return next(
-        (
-            cell
-            for cell in by_throughput(cells)
-            if cell.throughput is not None and not cell.is_ramp and not cell.over_saturated
-        ),
-        None,
-    )
-
-
-def contenders(candidates: Candidates) -> Sequence[CellSummary]:
-    """The cells of which one can be called the best; empty if there is nothing to compare."""
-    return candidates.cells if candidates.comparable > 1 else ()
-
-
-def best_of(
-    cells: Sequence[CellSummary],
-    get: GetEstimate,
-    pick: Callable[[list[float]], float],
-) -> CellSummary | None:
-    """The cell with the highest (`pick=max`) or lowest (`pick=min`) value; None without a value."""
-    found = [(value, cell) for cell in cells if (value := get(cell)) is not None]
-    if not found:
-        return None
-    wanted = pick([value.value for value, _ in found])
-    return next(cell for value, cell in found if value.value == wanted)
-
-
-def same_mark(a: Estimate | None, b: Estimate | None) -> str:
-    if a is None or b is None or a is b:
-        return ""
-    return SAME_MARK if distinguishable(a, b) is False else ""

@@ -13,8 +13,8 @@ from crossbench.measure.statistics import summarise
 from crossbench.measure.steps import Step
 from crossbench.report import sections
 from crossbench.report.axes import flatten, label
+from crossbench.report.cells import Run, summarise_cells
 from crossbench.report.columns import requests_ok, text_with_unit
-from crossbench.report.compare import Run, summarise_cells
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.ending import ending
 from crossbench.report.facts import MACHINE, MODEL, facts

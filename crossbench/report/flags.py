@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from crossbench.measure.metric import Metric
+from crossbench.report.cells import CellSummary, Run
 from crossbench.report.columns import metric_text
-from crossbench.report.compare import CellSummary, Run
 from crossbench.results import Flag, RunResult
 
 COLUMN = "flag"  # the terminal's column of marks

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
 from crossbench.report.advice.candidates import Candidates, select_candidates
-from crossbench.report.compare import CellSummary, pareto
+from crossbench.report.cells import CellSummary, pareto
 from crossbench.report.series import (
     CROSS_STYLE,
     LEGEND_ROW_IN,

@@ -8,8 +8,8 @@ from typing import Any
 from crossbench.measure import catalogue
 from crossbench.measure.metric import Kind, Metric, View
 from crossbench.measure.ranking import Verdict
+from crossbench.report.cells import CellSummary
 from crossbench.report.columns import interval_of, metric_text
-from crossbench.report.compare import CellSummary
 from crossbench.report.tables import markdown_table
 from crossbench.results import Status
 from crossbench.wording import ABSENT

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crossbench.measure.catalogue import PAIRS_PER_S
 from crossbench.measure.metric import Better, Metric
-from crossbench.report.compare import CellSummary, pareto
+from crossbench.report.cells import CellSummary, pareto
 from crossbench.report.drawing import Draw
 from crossbench.report.style import GREY, MARKERS, PALETTE, figure, legend_below, place_labels, save
 from crossbench.report.tables import shorten

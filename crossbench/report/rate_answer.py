@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from crossbench.measure.catalogue import P95_LATENCY
-from crossbench.report.compare import CellSummary
+from crossbench.report.cells import CellSummary
 from crossbench.report.rates import P95_REQUESTS, Holds, Level, Series, rate_series
 from crossbench.report.scope import OF_THIS_RUN
 from crossbench.report.tables import interval_text, percentile_text

@@ -12,8 +12,8 @@ from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_FAILED, REQUESTS_
 from crossbench.measure.intervals import share_above
 from crossbench.measure.statistics import percentile_support, percentile_supported
 from crossbench.measure.steps import Step, step_metrics
+from crossbench.report.cells import CellSummary, Estimate, Run, p95_estimate, run_p95
 from crossbench.report.columns import requests_ok
-from crossbench.report.compare import CellSummary, Estimate, Run, p95_estimate
 from crossbench.report.scope import OF_THIS_RUN, interval_scope
 from crossbench.results import Flag, Status
 from crossbench.settings.flatten import is_number, value_text
@@ -216,8 +216,11 @@ def _level(cell: CellSummary) -> Level:
         flags = tuple(flag for flag in cell.flags if flag != Flag.OVER_SATURATED)
         doubt = f"it was over-saturated in {flagged} of {cell.finished} repeats"
         return Level(rate, sustained, cell.p95, n, flags, scope, share, doubt=doubt)
-    latencies_ms = () if cell.from_repeats else _latencies_ms(_finished_records(cell))
-    return Level(rate, sustained, cell.p95, n, cell.flags, scope, share, latencies_ms=latencies_ms)
+    if cell.repeated:
+        return Level(rate, sustained, cell.p95, n, cell.flags, scope, share)
+    latencies_ms = _latencies_ms(_finished_records(cell))
+    p95 = run_p95(cell)
+    return Level(rate, sustained, p95, n, cell.flags, scope, share, latencies_ms=latencies_ms)
 
 
 def _failed_share(metrics: Mapping[str, float]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crossbench.report.compare import CellSummary
+from crossbench.report.cells import CellSummary
 
 OF_THIS_RUN = "of this run"
 
@@ -15,11 +15,8 @@ def interval_scope(cells: Sequence[CellSummary]) -> str:
     Within one run, an interval does not show how much another run of the same configuration would
     differ. Only repeats can show that.
     """
-    measured = [cell for cell in cells if cell.throughput is not None]
-    if not any(cell.from_repeats for cell in measured):
+    counts = sorted({cell.finished for cell in cells if cell.throughput is not None})
+    if not counts or counts[-1] == 1:
         return OF_THIS_RUN
-    counts = sorted({cell.finished for cell in measured})
-    if counts == [1]:
-        return "of this configuration, from the repeats of other cells"
     runs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"of this configuration, from {runs} repeats"

@@ -15,7 +15,7 @@ from crossbench.measure.metric import Metric, View
 from crossbench.measure.statistics import latency_range_table, percentile_supported
 from crossbench.report.columns import metric_text, requests_ok
 from crossbench.report.facts import DATASET, facts
-from crossbench.report.tables import interval_text, markdown_table, plus_minus
+from crossbench.report.tables import interval_text, markdown_table
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, number
 
@@ -38,25 +38,22 @@ def summary(records: Sequence[RequestRecord], metrics: Mapping[str, float], unit
     throughput = catalogue.throughput(unit)
     if throughput.name not in metrics:
         return ""
-    rate, ends = metrics[throughput.name], throughput.interval(metrics)
-    half = (ends[1] - ends[0]) / 2 if ends else None
+    ends = throughput.interval(metrics)
     rows: list[list[str]] = []
     for metric in catalogue.shown(View.CELL_SUMMARY):
         if metric.name in metrics:
             text = metric_text(metric, metrics)
-            if metric is throughput and half:
-                text = plus_minus(rate, half)
             same = metric is not throughput and metric.title == throughput.title
             rows.append(["" if same else metric.title, text, metric.unit])
     if records:
         span = max(r.received_s for r in records) - min(r.sent_s for r in records)
         rows.append(["duration", number(span), "s, from the first send to the last reply"])
     note = "The run had too few time windows to estimate how steady the throughput was."
-    if half:
+    if ends:
         note = (
-            "± is the 95 % interval of this run, estimated from its time windows. It does not show "
-            "how much another run of this configuration would differ: repeat the cell to measure "
-            "that."
+            f"The 95 % interval of this run's throughput is {interval_text(*ends)} {unit}/s, "
+            "estimated from its time windows. It does not show how much another run of this "
+            "configuration would differ: repeat the cell to measure that."
         )
     return f"## Summary\n\n{markdown_table(['', 'value', 'unit'], rows, 'lrl')}\n\n{note}"
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from crossbench.measure.catalogue import PAIRS_PER_S
-from crossbench.report.compare import CellSummary, Estimate, rate_unit
+from crossbench.report.cells import CellSummary, Estimate, rate_unit
 from crossbench.report.style import PALETTE
 from crossbench.results import Flag
 from crossbench.settings.flatten import value_text

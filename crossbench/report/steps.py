@@ -8,8 +8,8 @@ from crossbench.load.labels import is_paced
 from crossbench.measure import catalogue
 from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_PER_S
 from crossbench.measure.steps import Step, step_metrics
+from crossbench.report.cells import CellSummary, Run
 from crossbench.report.columns import metric_text, requests_ok, text_with_unit
-from crossbench.report.compare import CellSummary, Run
 from crossbench.report.flags import GROWING
 from crossbench.report.rates import Cause, over_saturated_steps
 from crossbench.report.tables import markdown_table

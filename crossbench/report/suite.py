@@ -11,12 +11,12 @@ from crossbench.errors import ResultError
 from crossbench.load.labels import load_description
 from crossbench.measure import catalogue
 from crossbench.measure.metric import Metric, View
+from crossbench.report.advice.advice import rate
 from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.advice.recommendations import recommendations
-from crossbench.report.best import best_of
 from crossbench.report.cell import REPORT_FILE
+from crossbench.report.cells import CellSummary, Run, summarise_cells
 from crossbench.report.columns import metric_text
-from crossbench.report.compare import CellSummary, Run, summarise_cells
 from crossbench.report.predecessor import predecessor_entries
 from crossbench.report.sections import ranges_table
 from crossbench.report.sweep import question, read_runs
@@ -123,7 +123,7 @@ def _read_study(folder: Path, name: str, state: SuiteState) -> Study:
 def _overview(studies: Sequence[Study]) -> str:
     rows = []
     for study in studies:
-        best = best_of(select_candidates(study.cells).cells, lambda cell: cell.throughput, max)
+        best = _highest(select_candidates(study.cells).cells)
         found = [
             number(entry["metrics"].get(catalogue.PAIRS_PER_S.name))
             for entry, _ in predecessor_entries([run.result for run in study.runs]).values()
@@ -137,7 +137,7 @@ def _overview(studies: Sequence[Study]) -> str:
             " / ".join(found) or ABSENT,
         ])  # fmt: skip
     rate, p95 = catalogue.PAIRS_PER_S.heading, catalogue.P95_LATENCY.heading
-    headers = ["study", "state", "fastest cell", rate, p95, f"predecessor, {rate}"]
+    headers = ["study", "state", "highest measured", rate, p95, f"predecessor, {rate}"]
     return markdown_table(headers, rows, "lllrrr")
 
 
@@ -145,10 +145,8 @@ def _baseline_and_optimum(studies: Sequence[Study], runs: Sequence[Run]) -> str:
     baseline = _best_of_role(studies, "baseline")
     optimum = _best_of_role(studies, "optimum")
     if optimum is None:
-        best = best_of(
-            select_candidates(summarise_cells(runs)).cells, lambda cell: cell.throughput, max
-        )
-        optimum = (f"fastest cell, {best.name}", best) if best else None
+        best = _highest(select_candidates(summarise_cells(runs)).cells)
+        optimum = (f"highest throughput, {best.name}", best) if best else None
     if baseline is None or optimum is None or baseline[1].runs == optimum[1].runs:
         return (
             "Not available: it needs a measured study that is marked as baseline "
@@ -162,14 +160,20 @@ def _baseline_and_optimum(studies: Sequence[Study], runs: Sequence[Run]) -> str:
 
 
 def _best_of_role(studies: Sequence[Study], role: str) -> tuple[str, CellSummary] | None:
-    """Label and fastest cell of the first study with `report.<role>` that has a measured cell."""
+    """Label and highest cell of the first study with `report.<role>` that has a measured cell."""
     marked = [(rank, study) for study in studies if (rank := _role_rank(study, role)) is not None]
     for _, study in sorted(marked, key=lambda item: item[0]):
         kept = [cell for cell in study.cells if not cell.disqualified]
-        best = best_of(kept, lambda cell: cell.throughput, max)
+        best = _highest(kept)
         if best is not None:
             return f"{study.name}, {best.flat.get('backend', '')}", best
     return None
+
+
+def _highest(cells: Sequence[CellSummary]) -> CellSummary | None:
+    """The cell with the highest measured throughput; whether it is the fastest is not said."""
+    measured = [cell for cell in cells if cell.throughput is not None]
+    return max(measured, key=lambda cell: rate(cell).value, default=None)
 
 
 def _role_rank(study: Study, role: str) -> int | None:
@@ -185,7 +189,7 @@ def _change(metric: Metric, before: CellSummary, after: CellSummary) -> list[str
 
 
 def _backends(runs: Sequence[Run]) -> str:
-    """The fastest cell of each backend and precision."""
+    """The cell with the highest measured throughput of each backend and precision."""
     cells = select_candidates(summarise_cells(runs)).cells
     by_backend: dict[tuple[str, str], list[CellSummary]] = {}
     for cell in cells:
@@ -193,7 +197,7 @@ def _backends(runs: Sequence[Run]) -> str:
         by_backend.setdefault(key, []).append(cell)
     rows = []
     for (backend, quant), members in by_backend.items():
-        best = best_of(members, lambda cell: cell.throughput, max)
+        best = _highest(members)
         assert best is not None
         rows.append([
             backend, quant, str(best.runs[0].result.model.get("device", ABSENT)),
@@ -204,7 +208,7 @@ def _backends(runs: Sequence[Run]) -> str:
         ])  # fmt: skip
     if not rows:
         return ""
-    headers = ["backend", "precision", "device", "fastest at", catalogue.PAIRS_PER_S.heading,
+    headers = ["backend", "precision", "device", "highest at", catalogue.PAIRS_PER_S.heading,
                *(metric.heading for metric in _BACKEND_METRICS), "run"]  # fmt: skip
     align = "llllr" + "".join(metric.align for metric in _BACKEND_METRICS) + "l"
     return (

@@ -11,7 +11,7 @@ from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.answer import answer
 from crossbench.report.axes import axis_meaning, flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
-from crossbench.report.compare import CellSummary, Run, summarise_cells
+from crossbench.report.cells import CellSummary, Run, summarise_cells
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, fact_text
 from crossbench.report.flags import sweep_notes, warnings_of
@@ -21,6 +21,8 @@ from crossbench.report.rate_answer import latency_bound_ms
 from crossbench.report.scope import interval_scope
 from crossbench.report.sweep_tables import all_cells, unfinished
 from crossbench.report.tables import markdown_table
+from crossbench.report.verdict_tables import verdict_section
+from crossbench.report.verdicts import sweep_verdicts
 from crossbench.results import RunResult, Status, cell_folders, load_cell
 from crossbench.settings.cell_config import CellConfig
 from crossbench.system.files import atomic_write
@@ -51,16 +53,18 @@ def write_sweep_report(folder: Path) -> Path:
     """Write `report.md`, `results.csv` and `plots/` into `folder`; return the report's path."""
     runs = read_runs(folder)
     cells, axes = summarise_cells(runs), varying([run.result.config for run in runs])
+    verdicts = sweep_verdicts(cells)
     write_csv(runs, folder / CSV_FILE)
     bound_ms = latency_bound_ms([run.result for run in runs])
     plots = draw(lambda: _plots(cells, axes, folder / PLOTS_FOLDER, bound_ms))
     sections = [
         f"# Sweep {folder.resolve().name}",
         question(runs),
-        answer(cells, axes, bound_ms),
+        answer(cells, axes, bound_ms, verdicts),
         _notes(runs, cells),
         _varied(axes, cells),
-        all_cells(cells, axes, folder),
+        all_cells(cells, axes, folder, verdicts),
+        verdict_section(verdicts),
         *plots.markdown(folder),
         _plot_note(cells, bool(plots.paths)),
         sweep_quality(cells),
@@ -149,7 +153,9 @@ def _varied(axes: Sequence[str], cells: Sequence[CellSummary]) -> str:
 def _plot_note(cells: Sequence[CellSummary], drawn: bool) -> str:
     if not drawn:
         return ""
-    notes = [f"Error bars are 95 % intervals {interval_scope(cells)}."]
+    notes = []
+    if any(cell.repeated for cell in cells):
+        notes = [f"Error bars are 95 % intervals {interval_scope(cells)}."]
     if any(cell.disqualified for cell in cells):
         notes.append("Crossed-out points change the ranking and are not part of the frontier.")
     if any(cell.over_saturated and not cell.is_ramp for cell in cells):

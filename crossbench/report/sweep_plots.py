@@ -13,7 +13,7 @@ from crossbench.load.labels import RATE_KEY
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
 from crossbench.report.axes import axis_meaning, numeric_axis
 from crossbench.report.axis_plot import Lines, by_axis
-from crossbench.report.compare import CellSummary
+from crossbench.report.cells import CellSummary
 from crossbench.report.drawing import Draw
 from crossbench.report.frontier import frontier_plot
 from crossbench.report.series import (

@@ -9,15 +9,17 @@ from crossbench.measure.catalogue import PAIRS_PER_S
 from crossbench.measure.metric import View
 from crossbench.measure.ranking import Verdict
 from crossbench.report.advice.candidates import select_candidates
+from crossbench.report.answer import answer
 from crossbench.report.axes import axis_headings, label, varying
-from crossbench.report.best import SAME_MARK, fastest_cell, same_mark
+from crossbench.report.best import BEST_MARK, MAYBE_MARK, fastest_cells, mark
+from crossbench.report.cells import CellSummary, Run, rate_unit, summarise_cells
 from crossbench.report.columns import columns
-from crossbench.report.compare import CellSummary, Run, rate_unit, summarise_cells
 from crossbench.report.flags import COLUMN, GROWING, latency_text, legend_with_reasons, marks
 from crossbench.report.rate_answer import latency_bound_ms, rate_answers
 from crossbench.report.scope import interval_scope
 from crossbench.report.sweep_tables import axis_values, estimate_text, verdict_text
 from crossbench.report.tables import cut, plain_table, shorten, text_width
+from crossbench.report.verdicts import sweep_verdicts
 from crossbench.results import RunResult, Status
 from crossbench.wording import ABSENT
 
@@ -34,15 +36,14 @@ def summary_rows(
 ) -> tuple[list[str], list[list[str]], str]:
     """Return headers, rows and alignment of the short table: one row per cell.
 
-    The throughput column is the first right-aligned one. `*` marks the highest throughput and `≈`
-    those that are not distinguishable from it. Cells that are excluded (see `select_candidates`)
-    and open loops have no mark, or `✗` if they change the ranking. If a cell has a flag, a column
+    The throughput column is the first right-aligned one. `★` marks the fastest cell and `☆` each
+    one that may be it. Cells that are excluded (see `select_candidates`) and open loops have no
+    mark, or `✗` if they change the ranking. If a cell has a flag, a column
     has the flags' marks (`report.flags.MARK`). With `reasons`, the status of a cell that did not
     finish is followed by the start of its error message.
     """
     cells, axes = _cells(results), varying([result.config for result in results])
-    candidates = select_candidates(cells)
-    best = fastest_cell(candidates)
+    best = fastest_cells(select_candidates(cells), sweep_verdicts(cells))
     metrics = columns(View.TERMINAL, [cell.metrics for cell in cells])
     any_flag = any(marks(cell) for cell in cells)
     headers = [*(axis_headings(axes) or ["name"]), *[COLUMN] * any_flag]
@@ -50,16 +51,13 @@ def summary_rows(
     headers += [rate_unit(cells), *(metric.heading for metric in metrics)]
     rows = []
     for cell in cells:
-        mark = ""
-        if cell.disqualified and cell.throughput is not None:
-            mark = "✗ "
-        elif best is not None and not cell.is_paced and candidates.contains(cell):
-            mark = "* " if cell is best else same_mark(cell.throughput, best.throughput)
+        excluded = cell.disqualified and cell.throughput is not None
+        best_mark = "✗ " if excluded else mark(cell, best)
         width = _VALUE if axes else _REASON
         rows.append([
             *(shorten(text, width) for text in axis_values(cell, axes)),
             *[marks(cell)] * any_flag,
-            mark + estimate_text(cell.throughput),
+            best_mark + estimate_text(cell.throughput),
             *(latency_text(metric, cell, short=True) for metric in metrics),
         ])  # fmt: skip
     compared = [cell for cell in cells if cell.verdict is not Verdict.REFERENCE]
@@ -93,14 +91,12 @@ def terminal_table(results: Sequence[RunResult]) -> str:
     throughput = " ".join(row[rate_column] for row in rows)
     cells = _cells(results)
     texts = {
-        "*": _best_text(results),
-        "✗": "✗ changes the ranking, so it is excluded",
-        SAME_MARK.strip(): "≈ not distinguishable from it",
-        "±": f"± 95 % interval {interval_scope(cells)}",
+        BEST_MARK.strip(): _best_text(results, "fastest: every other cell is shown to be slower"),
+        MAYBE_MARK.strip(): _best_text(results, "may be the fastest"),
+        "✗": "changes the ranking, so it is excluded",
+        "±": f"95 % interval {interval_scope(cells)}",
     }
-    used += [text for mark, text in texts.items() if mark in throughput]
-    if any("±" not in row[rate_column] != ABSENT for row in rows):
-        used.append("no ±: spread unknown")
+    used += [f"{sign} {text}" for sign, text in texts.items() if sign in throughput]
     numbers = [cell for row in rows for cell in row[rate_column:]]
     if any("~" in cell for cell in numbers):
         used.append("~ unreliable: fewer than five requests lie beyond this percentile")
@@ -116,11 +112,15 @@ def terminal_table(results: Sequence[RunResult]) -> str:
 
 
 def terminal_answer(runs: Sequence[Run]) -> str:
-    """The rates that the servers hold, for the last lines of the terminal; empty without rates."""
+    """The first lines of the report for the terminal; of a single cell only the rates that hold."""
     cells, axes = summarise_cells(runs), varying([run.result.config for run in runs])
     bound_ms = latency_bound_ms([run.result for run in runs])
-    lines = [line.replace("**", "") for line in rate_answers(cells, axes, bound_ms)]
-    return "\n".join(part for line in lines for part in wrapped(line))
+    if len(cells) > 1:
+        lines = answer(cells, axes, bound_ms, sweep_verdicts(cells)).splitlines()
+    else:
+        lines = rate_answers(cells, axes, bound_ms)
+    texts = [line.removeprefix("- ").replace("**", "").replace("`", "") for line in lines]
+    return "\n".join(part for text in texts for part in wrapped(text, "  "))
 
 
 def wrapped(text: str, indent: str = "") -> list[str]:
@@ -174,8 +174,8 @@ def _widths(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(map(text_width, column)) for column in zip(headers, *rows, strict=True)]
 
 
-def _best_text(results: Sequence[RunResult]) -> str:
-    """What `*` means. Gives the reasons if there are excluded cells that have no `✗`."""
+def _best_text(results: Sequence[RunResult], meaning: str) -> str:
+    """What a mark means. Gives the reasons if there are excluded cells that have no `✗`."""
     cells = _cells(results)
     excluded = select_candidates(cells).excluded
     reasons = dict.fromkeys(
@@ -184,8 +184,8 @@ def _best_text(results: Sequence[RunResult]) -> str:
         if cell.throughput is not None and cell.label in excluded and not cell.disqualified
     )
     if not reasons:
-        return "* highest throughput"
-    return f"* highest throughput of the compared cells (others excluded: {', '.join(reasons)})"
+        return meaning
+    return f"{meaning} (excluded: {', '.join(reasons)})"
 
 
 def _cut_reasons(results: Sequence[RunResult]) -> list[str]:

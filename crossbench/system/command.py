@@ -19,6 +19,7 @@ EXIT_BROKEN_PIPE = 141  # the status that a shell reports for a process that SIG
 # Replacements for our non-ASCII characters on terminals that cannot show them
 _ASCII_REPLACEMENTS = {
     "–": "-", "─": "-", "±": "+-", "≈": "=", "≳": ">=", "×": "x", "·": ".", "…": "...", "✗": "x",
+    "≷": "<>", "★": "*", "☆": "(*)",
 }  # fmt: skip
 
 

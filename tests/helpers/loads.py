@@ -10,7 +10,7 @@ import numpy as np
 
 from crossbench.measure.statistics import summarise
 from crossbench.measure.steps import Step
-from crossbench.report.compare import Run
+from crossbench.report.cells import Run
 from crossbench.results import Flag, RunResult, Status
 from crossbench.settings.cell_config import CellConfig
 from crossbench.types import RequestRecord

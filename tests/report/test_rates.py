@@ -10,10 +10,11 @@ import pytest
 from crossbench.measure.steps import Step
 from crossbench.report.answer import answer
 from crossbench.report.axes import varying
-from crossbench.report.compare import Estimate, Run, summarise_cells
+from crossbench.report.cells import Estimate, Run, summarise_cells
 from crossbench.report.rate_answer import rate_answers, series_answers
 from crossbench.report.rates import Level, Series
 from crossbench.report.steps import steps_section
+from crossbench.report.verdicts import sweep_verdicts
 from crossbench.results import Flag, Status
 from crossbench.types import RequestRecord
 from tests.helpers.loads import CLOSED, open_loop, poisson, run
@@ -79,6 +80,12 @@ def test_the_table_and_the_answer_name_the_same_over_saturated_steps() -> None:
     (row,) = (line for line in table.splitlines() if "over-saturated" in line)
     assert row.startswith("| rate=20")
     assert "↑" not in table
+
+
+def first_lines(runs: Sequence[Run], bound_ms: float | None) -> str:
+    cells = summarise_cells(runs)
+    axes = varying([item.result.config for item in runs])
+    return answer(cells, axes, bound_ms, sweep_verdicts(cells))
 
 
 def failed(item: Run, status: Status = Status.FAILED) -> Run:
@@ -157,7 +164,7 @@ def test_traces_have_a_first_line(flags: tuple[Flag, ...]) -> None:
         return run(name, open_loop(5 * speed, 100, 200), load, *flags)
 
     runs = [trace("0", 1), trace("1", 2)]
-    text = answer(summarise_cells(runs), varying([r.result.config for r in runs]), None)
+    text = first_lines(runs, None)
     assert "speed=1" in text
     assert "speed=2" in text
 
@@ -165,17 +172,17 @@ def test_traces_have_a_first_line(flags: tuple[Flag, ...]) -> None:
 def test_arrival_patterns_are_not_compared_as_if_they_were_servers() -> None:
     constant = {"name": "constant", "labels": ["load", "load.rate"], "rate": 5}
     runs = [run("0", open_loop(5, 100, 200), poisson(5)), run("1", open_loop(5, 90, 200), constant)]
-    text = answer(summarise_cells(runs), varying([r.result.config for r in runs]), 250)
+    text = first_lines(runs, 250)
     assert "Lowest p95" not in text
     same = [*runs, run("2", open_loop(5, 150, 200), poisson(5), backend="packed")]
-    text = answer(summarise_cells(same), varying([r.result.config for r in same]), 250)
-    assert text.count("Lowest p95 latency with") == 1
+    text = first_lines(same, 250)
+    assert text.count("has the lowest p95 latency with") == 1
 
 
 def test_a_single_ramp_is_not_described_by_its_totals() -> None:
     item = ramp([5, 10], [open_loop(5, 100, 900), open_loop(10, 100, 900)])
-    text = answer(summarise_cells([item]), [], 250)
+    text = first_lines([item], 250)
     assert text.startswith("**Highest rate with a p95 under 250 ms: 10 requests/s**")
     assert "Only one cell" not in text
     closed = [run("0", open_loop(5, 100, 200), CLOSED)]
-    assert "Only one cell" in answer(summarise_cells(closed), [], 250)
+    assert "Only one cell" in first_lines(closed, 250)

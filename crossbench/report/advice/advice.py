@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossbench.measure.catalogue import P95_LATENCY
+from crossbench.report.cells import CellSummary, Estimate
 from crossbench.report.columns import text_with_unit
-from crossbench.report.compare import CellSummary, Estimate, distinguishable, ratio
 from crossbench.report.sweep_tables import estimate_text
+from crossbench.report.verdicts import MetricVerdicts, SweepVerdicts, ratio_text, times
 from crossbench.settings.flatten import value_text
 
 
@@ -28,23 +29,27 @@ def rate(cell: CellSummary) -> Estimate:
     return cell.throughput
 
 
-def times_text(a: CellSummary, b: CellSummary) -> str:
-    """Throughput of `a` over that of `b`, with the half-width of the ratio's 95 % interval."""
-    found = ratio(rate(a), rate(b))
-    return f"{found.value:.2f}×" + (f" (± {found.half_width:.2f})" if found.half_width else "")
+def times_text(a: CellSummary, b: CellSummary, verdicts: SweepVerdicts) -> str:
+    """Throughput of `a` over that of `b`, with its interval if the two can be compared."""
+    found = verdicts.throughput.between(a, b)
+    return f"{times(rate(a).value / rate(b).value)}×" if found is None else ratio_text(found)
 
 
-def speed_text(a: CellSummary, b: CellSummary) -> str:
-    """`times_text`, and whether the difference is distinguishable from chance.
+def speed_text(a: CellSummary, b: CellSummary, verdicts: SweepVerdicts) -> str:
+    """`times_text`, and the verdict on the difference.
 
     For two open loops it is the ratio of their p95, since their throughput is that of the load.
     """
     if a.is_paced and b.is_paced:
-        times = p95_times_text(a, b)
-        return f"{times} the p95 at the same load" if times else "a p95 that cannot be compared"
-    differ = distinguishable(rate(a), rate(b))
-    doubt = {True: "", False: ", not distinguishable", None: ", spread unknown"}[differ]
-    return f"{times_text(a, b)} the throughput{doubt}"
+        p95 = p95_times_text(a, b)
+        return f"{p95} the p95 at the same load" if p95 else "a p95 that cannot be compared"
+    return f"{times_text(a, b, verdicts)} the throughput{verdict_suffix(a, b, verdicts.throughput)}"
+
+
+def verdict_suffix(a: CellSummary, b: CellSummary, verdicts: MetricVerdicts) -> str:
+    """`: faster`, `: cannot tell`; empty if the two cells cannot be compared."""
+    found = verdicts.between(a, b)
+    return "" if found is None else f": {verdicts.text(found)}"
 
 
 def description(cell: CellSummary) -> str:
@@ -70,22 +75,13 @@ def flag_reasons(cell: CellSummary) -> dict[str, str]:
     return reasons
 
 
-def spread_limit(cells: Sequence[CellSummary]) -> str:
-    """How the intervals of these cells were estimated, and what they do not cover."""
-    measured = [cell for cell in cells if cell.throughput is not None]
-    repeats = [cell.finished for cell in measured]
-    if any(count > 1 for count in repeats):
-        least, most = min(repeats), max(repeats)
-        runs = f"{least} to {most}" if least < most else f"{most}"
-        return f"The intervals are of these configurations, estimated from {runs} repeats."
-    if all(cell.throughput and cell.throughput.half_width is None for cell in measured):
-        return (
-            "The spread is unknown: each cell ran once, with too few time windows. Longer runs "
-            "(max_seconds) or repeats (repeat=1,2,3) measure it."
-        )
+def spread_limit(verdicts: SweepVerdicts) -> str:
+    """How the spread from run to run of these cells is known."""
+    if verdicts.repeated:
+        most = max((cell.finished for cell in verdicts.throughput.cells), default=0)
+        return f"The intervals are of these configurations, from up to {most} repeats."
     return (
-        "Each cell ran once, so the intervals are of this run, estimated from its time windows. "
-        "How much a second run would differ is unknown (repeat=1,2,3 measures it)."
+        f"Each cell ran once: the intervals assume a spread from run to run of {verdicts.source}."
     )
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from crossbench.measure.catalogue import PADDING_WASTE, SERVICE, stage
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text
 from crossbench.report.advice.candidates import by_throughput
-from crossbench.report.compare import CellSummary
+from crossbench.report.cells import CellSummary
+from crossbench.report.verdicts import SweepVerdicts
 from crossbench.settings.flatten import value_text
 from crossbench.types import Pipeline
 from crossbench.wording import counted, percent
@@ -27,7 +28,9 @@ class _Cause:
     share: Callable[[CellSummary], float | None]
 
 
-def bottlenecks(cells: Sequence[CellSummary], axes: Sequence[str]) -> Recommendation:
+def bottlenecks(
+    cells: Sequence[CellSummary], axes: Sequence[str], verdicts: SweepVerdicts
+) -> Recommendation:
     topic = "Bottlenecks other than the model"
     whole = [
         cell
@@ -69,7 +72,7 @@ def bottlenecks(cells: Sequence[CellSummary], axes: Sequence[str]) -> Recommenda
         count = sum(share >= cause.threshold for share, _ in shares)
         line = f"{cause.name}: {text}; {percent(cause.threshold)} or more in {count} of "
         line += f"{counted(len(shares), 'cell')}."
-        found.append((cause.name, line + _remedy(cause, cell, served, axes)))
+        found.append((cause.name, line + _remedy(cause, cell, served, axes, verdicts)))
     if not found and unknown and not small:
         return Recommendation(topic, None, (f"no data on {', '.join(unknown)}.",))
     advice = ", ".join(name for name, _ in found).capitalize() + "." if found else "None found."
@@ -83,7 +86,11 @@ def bottlenecks(cells: Sequence[CellSummary], axes: Sequence[str]) -> Recommenda
 
 
 def _remedy(
-    cause: _Cause, worst: CellSummary, served: Sequence[CellSummary], axes: Sequence[str]
+    cause: _Cause,
+    worst: CellSummary,
+    served: Sequence[CellSummary],
+    axes: Sequence[str],
+    verdicts: SweepVerdicts,
 ) -> str:
     """The setting in this sweep that lowers the share most, with all others equal."""
     best: tuple[float, str, CellSummary] | None = None
@@ -99,7 +106,7 @@ def _remedy(
         return ""
     if rate(best[2]).value < rate(worst).value:
         return ""
-    return f" With {best[1]} it is {percent(best[0])}, at {speed_text(best[2], worst)}."
+    return f" With {best[1]} it is {percent(best[0])}, at {speed_text(best[2], worst, verdicts)}."
 
 
 def _padding(cell: CellSummary) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from crossbench.measure.catalogue import KENDALL_TAU, MAX_ABS_DIFF, NDCG_AT_10, NDCG_AT_10_CHANGE
 from crossbench.measure.ranking import Verdict
-from crossbench.report.compare import CellSummary
+from crossbench.report.cells import CellSummary
 from crossbench.types import Pipeline, Quant
 from crossbench.wording import number
 

@@ -7,12 +7,15 @@ import math
 from collections.abc import Mapping, Sequence
 
 from crossbench.measure.catalogue import DEVICE_PEAK_MB, MODEL_MB, RSS_PEAK_MB
+from crossbench.measure.contrasts import Difference
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text, spread_limit
 from crossbench.report.advice.candidates import by_throughput, keeps_ranking, ranking_text
 from crossbench.report.axes import numeric_axis
-from crossbench.report.compare import CellSummary, distinguishable, ratio
+from crossbench.report.cells import CellSummary
+from crossbench.report.verdicts import SweepVerdicts, times
 from crossbench.settings.flatten import value_text
 from crossbench.types import Quant
+from crossbench.wording import counted
 
 _PRECISIONS = tuple(Quant)  # from the highest to the lowest
 # quant has its own recommendation; the values of pipeline are measurements, not alternatives
@@ -21,15 +24,19 @@ _SMALLER = 0.9  # memory below this share of the higher precision's counts as sm
 _MEMORY = (MODEL_MB, DEVICE_PEAK_MB, RSS_PEAK_MB)
 
 
-def axis_comparisons(cells: Sequence[CellSummary], axes: Sequence[str]) -> list[Recommendation]:
+def axis_comparisons(
+    cells: Sequence[CellSummary], axes: Sequence[str], verdicts: SweepVerdicts
+) -> list[Recommendation]:
     """Order the values of each non-numeric axis by speed, with how certain the order is."""
     measured = [cell for cell in cells if cell.throughput is not None]
     flats = [cell.flat for cell in cells if cell.flat]
     named = [axis for axis in axes if not numeric_axis([axis], flats) and axis not in _NOT_COMPARED]
-    return [_order(measured, axis, axes) for axis in named]
+    return [_order(measured, axis, axes, verdicts) for axis in named]
 
 
-def _order(measured: Sequence[CellSummary], axis: str, axes: Sequence[str]) -> Recommendation:
+def _order(
+    measured: Sequence[CellSummary], axis: str, axes: Sequence[str], verdicts: SweepVerdicts
+) -> Recommendation:
     topic = f"Which {axis} is faster"
     of_server = by_throughput(measured)
     groups = [group for group in matched(of_server, axis, axes).values() if len(group) > 1]
@@ -52,27 +59,53 @@ def _order(measured: Sequence[CellSummary], axis: str, axes: Sequence[str]) -> R
                 f"{faster} and {slower} were never measured with the same other settings."
             )
             continue
-        verdicts = [_are_distinguishable(group[faster], group[slower]) for group in both]
-        sign = ">" if all(verdicts) else "≈" if not any(verdicts) and None not in verdicts else "≳"
-        sign = "?" if all(verdict is None for verdict in verdicts) else sign
-        chain += f" {sign} {_value_name(axis, slower)}"
-        ratios = [_ratio(group[faster], group[slower]) for group in both]
-        span = f"{min(ratios):.2f}" + (f" to {max(ratios):.2f}" if len(ratios) > 1 else "")
-        count = f"{sum(verdict is True for verdict in verdicts)} of {len(both)}"
+        found = [verdicts.throughput.between(group[faster], group[slower]) for group in both]
+        kinds = [contrast.difference for contrast in found if contrast is not None]
+        chain += f" {_sign(kinds)} {_value_name(axis, slower)}"
+        ratios = [rate(group[faster]).value / rate(group[slower]).value for group in both]
+        low, high = times(min(ratios)), times(max(ratios))
+        span = low if low == high else f"{low} to {high}"
         evidence.append(
             f"{_value_name(axis, faster)} has {span}× the throughput of "
-            f"{_value_name(axis, slower)}: distinguishable in {count} comparisons, "
-            f"unknown in {verdicts.count(None)}."
+            f"{_value_name(axis, slower)}: {_counts(kinds)} of "
+            f"{counted(len(both), 'comparison')}."
         )
     limits = (
-        "`>`: distinguishable in every comparison; `≳`: in some; `≈`: in none; `?`: the spread is "
-        "unknown.",
-        spread_limit(measured),
+        "`>`: faster in every comparison; `≳`: faster in some, and slower in none; `=`: the same "
+        "within the margin in all; `≷`: faster in some, slower in others; `?`: cannot tell.",
+        spread_limit(verdicts),
     )
     return Recommendation(topic, f"{chain}.", tuple(evidence), limits)
 
 
-def lower_precision(cells: Sequence[CellSummary], axes: Sequence[str]) -> Recommendation:
+def _sign(kinds: Sequence[Difference]) -> str:
+    """The sign between two values of an axis, from the verdicts on the first against the second."""
+    if not kinds:
+        return "?"
+    if Difference.LOWER in kinds and Difference.HIGHER in kinds:
+        return "≷"
+    if all(kind is Difference.HIGHER for kind in kinds):
+        return ">"
+    if all(kind is Difference.SAME for kind in kinds):
+        return "="
+    return "≳" if Difference.HIGHER in kinds else "?"
+
+
+def _counts(kinds: Sequence[Difference]) -> str:
+    """How often each verdict was given: `faster in 2, cannot tell in 1`."""
+    words = {
+        Difference.HIGHER: "faster",
+        Difference.SAME: "the same",
+        Difference.LOWER: "slower",
+        Difference.UNKNOWN: "cannot tell",
+    }
+    found = [f"{word} in {kinds.count(kind)}" for kind, word in words.items() if kinds.count(kind)]
+    return ", ".join(found) or "not compared in any"
+
+
+def lower_precision(
+    cells: Sequence[CellSummary], axes: Sequence[str], verdicts: SweepVerdicts
+) -> Recommendation:
     topic = "Gain and cost of lower precision"
     if "quant" not in axes:
         only = {cell.flat.get("quant", "") for cell in cells} - {""}
@@ -87,7 +120,7 @@ def lower_precision(cells: Sequence[CellSummary], axes: Sequence[str]) -> Recomm
         return Recommendation(topic, None, (reason, *absent))
     labels_by_benefit: dict[str, list[str]] = {}
     for high, low in pairs:
-        if keeps_ranking(low) and (why := _benefit(high, low)):
+        if keeps_ranking(low) and (why := _benefit(high, low, verdicts)):
             labels_by_benefit.setdefault(why, []).append(low.label)
     lost = [low for _, low in pairs if keeps_ranking(low) is False]
     unsure = [low for _, low in pairs if keeps_ranking(low) is None]
@@ -97,8 +130,8 @@ def lower_precision(cells: Sequence[CellSummary], axes: Sequence[str]) -> Recomm
     advice = advice or "No measured lower precision is known to help."
     if lost:
         advice += f" Do not use, because the ranking changes: {', '.join(c.label for c in lost)}."
-    evidence = [_step_text(high, low) for high, low in pairs]
-    limits = [spread_limit(measured), *absent]
+    evidence = [_step_text(high, low, verdicts) for high, low in pairs]
+    limits = [spread_limit(verdicts), *absent]
     if unsure:
         labels = ", ".join(cell.label for cell in unsure)
         limits.append(f"It is unknown whether these keep the ranking: {labels}.")
@@ -114,28 +147,31 @@ def _steps(group: Mapping[str, CellSummary]) -> list[tuple[CellSummary, CellSumm
     return [(ordered[0][1], low) for _, low in ordered[1:]]
 
 
-def _benefit(high: CellSummary, low: CellSummary) -> str | None:
+def _benefit(high: CellSummary, low: CellSummary, verdicts: SweepVerdicts) -> str | None:
     """The known benefit of a lower precision that keeps the ranking; None if there is none."""
-    differ, gain = _are_distinguishable(low, high), _ratio(low, high)
-    if low.is_paced:  # its throughput is that of the load
-        memory = _memory(high, low)
-        return f"Less {memory[0]}" if memory and memory[1] < _SMALLER else None
-    if differ is True and gain > 1:
-        return "Faster, and the ranking is kept"
     memory = _memory(high, low)
-    if memory is None or memory[1] >= _SMALLER:
+    smaller = memory is not None and memory[1] < _SMALLER
+    if low.is_paced:  # its throughput is that of the load
+        return f"Less {memory[0]}" if memory and smaller else None
+    if verdicts.throughput.better(low, high):
+        return "Faster, and the ranking is kept"
+    if memory is None or not smaller:
         return None
-    if differ is None and gain > 1:
-        return f"Less {memory[0]}, and faster within what one run can show"
-    return f"Less {memory[0]}, but not faster"
+    found = verdicts.throughput.between(low, high)
+    unknown = found is None or found.difference is Difference.UNKNOWN
+    return (
+        f"Less {memory[0]}, and it cannot be told whether it is faster"
+        if unknown
+        else (f"Less {memory[0]}, but not faster")
+    )
 
 
-def _step_text(high: CellSummary, low: CellSummary) -> str:
+def _step_text(high: CellSummary, low: CellSummary, verdicts: SweepVerdicts) -> str:
     memory = _memory(high, low)
     memory_text = f"; {memory[1]:.2f}× the {memory[0]}" if memory else "; memory unknown"
     kept = {True: "keeps the ranking", False: "changes the ranking", None: "ranking not verified"}
     return (
-        f"{low.label} against {high.flat['quant']}: {speed_text(low, high)}"
+        f"{low.label} against {high.flat['quant']}: {speed_text(low, high, verdicts)}"
         f"{memory_text}; {kept[keeps_ranking(low)]} ({ranking_text(low)})."
     )
 
@@ -161,11 +197,3 @@ def _mean_log(value: str, groups: Sequence[Mapping[str, CellSummary]]) -> float:
 
 def _value_name(axis: str, value: str) -> str:
     return value_text(axis, {axis: value})
-
-
-def _are_distinguishable(a: CellSummary, b: CellSummary) -> bool | None:
-    return distinguishable(rate(a), rate(b))
-
-
-def _ratio(a: CellSummary, b: CellSummary) -> float:
-    return ratio(rate(a), rate(b)).value

@@ -11,8 +11,9 @@ from crossbench.report.advice.candidates import by_throughput, select_candidates
 from crossbench.report.advice.comparisons import axis_comparisons, lower_precision
 from crossbench.report.advice.settings import best_settings, highest_rate, knee, useful_concurrency
 from crossbench.report.axes import varying
-from crossbench.report.compare import Run, summarise_cells
+from crossbench.report.cells import Run, summarise_cells
 from crossbench.report.rate_answer import latency_bound_ms
+from crossbench.report.verdicts import sweep_verdicts
 
 
 def recommend(runs: Sequence[Run], bound_ms: float | None) -> list[Recommendation]:
@@ -24,20 +25,21 @@ def recommend(runs: Sequence[Run], bound_ms: float | None) -> list[Recommendatio
     if not cells:
         return []
     candidates = select_candidates(cells)
+    verdicts = sweep_verdicts(cells)
     of_server = by_throughput(cells)  # whose throughput is the server's, not that of the load
     found = []
     if len(of_server) < len(cells):
-        found.append(highest_rate(cells, axes, bound_ms))
+        found.append(highest_rate(cells, axes, bound_ms, verdicts))
     if of_server:
         candidates = replace(candidates, cells=tuple(by_throughput(candidates.cells)))
-        found.append(best_settings(candidates, bound_ms))
+        found.append(best_settings(candidates, bound_ms, verdicts))
     return [
         *found,
-        knee(candidates),
-        *axis_comparisons(cells, axes),
-        lower_precision(cells, axes),
-        useful_concurrency(cells, candidates, axes),
-        bottlenecks(cells, axes),
+        knee(candidates, verdicts),
+        *axis_comparisons(cells, axes, verdicts),
+        lower_precision(cells, axes, verdicts),
+        useful_concurrency(cells, candidates, axes, verdicts),
+        bottlenecks(cells, axes, verdicts),
     ]
 
 

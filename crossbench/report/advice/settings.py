@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from crossbench.load.labels import CONCURRENCY_KEY
 from crossbench.measure.catalogue import REQUESTS_FAILED
+from crossbench.measure.contrasts import Difference
 from crossbench.report.advice.advice import (
     Recommendation,
     description,
@@ -16,13 +16,15 @@ from crossbench.report.advice.advice import (
     rate,
     spread_limit,
     times_text,
+    verdict_suffix,
 )
 from crossbench.report.advice.candidates import Candidates
 from crossbench.report.axes import numeric_axis
+from crossbench.report.cells import CellSummary, pareto
 from crossbench.report.columns import requests_ok
-from crossbench.report.compare import CellSummary, distinguishable, pareto
 from crossbench.report.knee import LEAST_HEIGHT, find_knee
 from crossbench.report.rate_answer import rate_answers
+from crossbench.report.verdicts import SweepVerdicts
 from crossbench.wording import counted, number, percent
 
 MIN_GAIN = 1.05  # smallest ratio of throughputs for which more concurrency is worthwhile
@@ -30,7 +32,9 @@ _FEW = "A p95 is compared only from 100 requests"
 _LISTED = 5  # series or cells listed in a sentence; further ones are only counted
 
 
-def best_settings(candidates: Candidates, bound_ms: float | None) -> Recommendation:
+def best_settings(
+    candidates: Candidates, bound_ms: float | None, verdicts: SweepVerdicts
+) -> Recommendation:
     topic = "Best throughput" + (f" with p95 up to {number(bound_ms)} ms" if bound_ms else "")
     excluded = [f"Excluded: {join_first([f'{k} ({v})' for k, v in candidates.excluded.items()])}."]
     excluded = excluded if candidates.excluded else []
@@ -54,14 +58,16 @@ def best_settings(candidates: Candidates, bound_ms: float | None) -> Recommendat
             None,
             (f"no cell is within the bound; the closest is {description(nearest)}.", *excluded),
         )
-    best = max(within, key=_rate)
-    evidence = [*_comparisons(best, within)]
+    may_be_best = verdicts.throughput.may_be_best(within) or within
+    best = max(may_be_best, key=_rate)
+    tied = sorted((cell for cell in may_be_best if cell is not best), key=_rate, reverse=True)
+    evidence = _comparisons(best, tied, within, verdicts)
     if over:
         fastest = max(over, key=_rate)
         evidence.append(
             f"Of the cells over the bound ({len(over)}), the fastest is {description(fastest)}."
         )
-    limits = [spread_limit(within), *_range_limits(best, candidates.cells), *excluded]
+    limits = [spread_limit(verdicts), *_range_limits(best, candidates.cells), *excluded]
     limits += [f"It was {flag}: {reason}" for flag, reason in flag_reasons(best).items()]
     if not best.p95_supported:
         n = requests_ok(best.metrics)
@@ -75,10 +81,17 @@ def best_settings(candidates: Candidates, bound_ms: float | None) -> Recommendat
         limits.append("It was not verified that the cell keeps the ranking.")
     if bound_ms is None:
         limits.append("No latency bound was given (report.latency_bound_ms=…).")
-    return Recommendation(topic, f"{description(best)}.", tuple(evidence), tuple(limits))
+    advice = f"{description(best)}."
+    if tied:
+        others = join_first([description(cell) for cell in tied])
+        why = "which one is best cannot be told"
+        if not verdicts.throughput.undecided(may_be_best):
+            why = "they are the same within the margin"
+        advice = f"{description(best)} or {others}: {why}."
+    return Recommendation(topic, advice, tuple(evidence), tuple(limits))
 
 
-def knee(candidates: Candidates) -> Recommendation:
+def knee(candidates: Candidates, verdicts: SweepVerdicts) -> Recommendation:
     topic = "Knee of throughput against p95"
     cells = [cell for cell in candidates.cells if cell.ranked_p95 is not None]
     front = [cells[i] for i in pareto([(_rate(cell), _p95(cell)) for cell in cells])]
@@ -100,27 +113,27 @@ def knee(candidates: Candidates) -> Recommendation:
         )  # fmt: skip
     cell, last, first = front[found.index], front[-1], front[0]
     evidence = [
-        f"From {first.label} to the knee, throughput rises to {times_text(cell, first)} and p95 to "
+        f"From {first.label} to the knee, throughput rises to "
+        f"{times_text(cell, first, verdicts)} and p95 to "
         f"{p95_times_text(cell, first)}. From the knee to {last.label}, throughput rises to "
-        f"{times_text(last, cell)} and p95 to {p95_times_text(last, cell)}."
+        f"{times_text(last, cell, verdicts)} and p95 to {p95_times_text(last, cell)}."
     ]
     limits = [
         f"Kneedle: of the {len(front)} cells on the frontier, it lies highest above the chord."
     ]
-    half_widths = [item.throughput.half_width if item.throughput else None for item in front]
-    known = [half for half in half_widths if half is not None]
-    span = points[-1][1] - points[0][1]
-    if len(known) < len(half_widths):
-        limits.append("Some intervals are unknown, so a neighbouring cell may be the knee instead.")
-    elif found.lead < math.hypot(*sorted(known)[-2:]) / span:
+    if verdicts.throughput.undecided(front):
         limits.append(
-            "Its lead is within the 95 % intervals, so a neighbouring cell may be the knee instead."
+            "Some differences along the frontier cannot be told, so a neighbouring cell may be the "
+            "knee instead."
         )
     return Recommendation(topic, f"{description(cell)}.", tuple(evidence), tuple(limits))
 
 
 def highest_rate(
-    cells: Sequence[CellSummary], axes: Sequence[str], bound_ms: float | None
+    cells: Sequence[CellSummary],
+    axes: Sequence[str],
+    bound_ms: float | None,
+    verdicts: SweepVerdicts,
 ) -> Recommendation:
     """The highest rate of each series of open loops, under the bound if there is one."""
     topic = "Highest rate" + (f" with p95 under {bound_ms:,.6g} ms" if bound_ms else "")
@@ -130,13 +143,16 @@ def highest_rate(
     limits = (
         "A rate holds if the whole 95 % interval of its p95 is under the bound. In an open loop "
         "below capacity, throughput is the rate.",
-        spread_limit(cells),
+        spread_limit(verdicts),
     )
     return Recommendation(topic, lines[0], tuple(lines[1:]), limits)
 
 
 def useful_concurrency(
-    cells: Sequence[CellSummary], candidates: Candidates, axes: Sequence[str]
+    cells: Sequence[CellSummary],
+    candidates: Candidates,
+    axes: Sequence[str],
+    verdicts: SweepVerdicts,
 ) -> Recommendation:
     topic = "Useful concurrency"
     closed = [cell for cell in candidates.cells if CONCURRENCY_KEY in cell.load_labels]
@@ -150,13 +166,13 @@ def useful_concurrency(
     if not series:
         return Recommendation(topic, None, ("no two cells differ only in concurrency.",))
     ranked = sorted(series.items(), key=lambda item: -max(map(_rate, item[1].values())))
-    lines = [_concurrency_text(" ".join(key), by_value) for key, by_value in ranked]
+    lines = [_concurrency_text(" ".join(key), by_value, verdicts) for key, by_value in ranked]
     rest = len(lines) - _LISTED
     more = (f"{rest} slower series are not listed.",) if rest > 0 else ()
     limits = (
         f"More concurrency is worthwhile if it adds at least {percent(MIN_GAIN - 1)} throughput "
-        "and the difference is larger than the 95 % intervals explain.",
-        spread_limit(closed),
+        "and is not shown to be slower or the same.",
+        spread_limit(verdicts),
     )
     return Recommendation(topic, lines[0], (*lines[1:_LISTED], *more), limits)
 
@@ -167,12 +183,16 @@ def join_first(texts: Sequence[str]) -> str:
     return "; ".join(texts[:_LISTED]) + (f"; and {rest} more" if rest > 0 else "")
 
 
-def _concurrency_text(name: str, by_value: Mapping[str, CellSummary]) -> str:
+def _concurrency_text(
+    name: str, by_value: Mapping[str, CellSummary], verdicts: SweepVerdicts
+) -> str:
     """The concurrency up to which throughput of one series rises; `by_value` by concurrency."""
     ordered = sorted(by_value.items(), key=lambda item: float(item[0]))
     cells = [cell for _, cell in ordered]
     stop = next(
-        i for i in range(len(cells)) if not any(_is_worthwhile(cells[i], c) for c in cells[i + 1 :])
+        i
+        for i in range(len(cells))
+        if not any(_is_worthwhile(cells[i], more, verdicts) for more in cells[i + 1 :])
     )
     start = f"{name}: " if name else ""
     value, best = ordered[stop][0], cells[stop]
@@ -180,36 +200,43 @@ def _concurrency_text(name: str, by_value: Mapping[str, CellSummary]) -> str:
         before = cells[stop - 1]
         return (
             f"{start}at least {value}, the highest value measured. Throughput is "
-            f"{_both_times(best, before)} at {ordered[stop - 1][0]}."
+            f"{_both_times(best, before, verdicts)} at {ordered[stop - 1][0]}."
         )
     last = cells[-1]
     return (
-        f"{start}up to {value}. At {ordered[-1][0]}, throughput is {_both_times(last, best)} at "
-        f"{value}."
+        f"{start}up to {value}. At {ordered[-1][0]}, throughput is "
+        f"{_both_times(last, best, verdicts)} at {value}."
     )
 
 
-def _both_times(a: CellSummary, b: CellSummary) -> str:
+def _both_times(a: CellSummary, b: CellSummary, verdicts: SweepVerdicts) -> str:
     """`1.10× and p95 1.50× that`; without the p95 if it cannot be compared."""
     p95 = p95_times_text(a, b)
-    return times_text(a, b) + (f" and p95 {p95}" if p95 else "") + " that"
+    return times_text(a, b, verdicts) + (f" and p95 {p95}" if p95 else "") + " that"
 
 
-def _is_worthwhile(fewer: CellSummary, more: CellSummary) -> bool:
-    enough = _rate(more) >= MIN_GAIN * _rate(fewer)
-    return enough and distinguishable(rate(fewer), rate(more)) is not False
+def _is_worthwhile(fewer: CellSummary, more: CellSummary, verdicts: SweepVerdicts) -> bool:
+    if _rate(more) < MIN_GAIN * _rate(fewer):
+        return False
+    found = verdicts.throughput.between(more, fewer)
+    return found is None or found.difference in (Difference.HIGHER, Difference.UNKNOWN)
 
 
-def _comparisons(best: CellSummary, within: Sequence[CellSummary]) -> list[str]:
+def _comparisons(
+    best: CellSummary,
+    tied: Sequence[CellSummary],
+    within: Sequence[CellSummary],
+    verdicts: SweepVerdicts,
+) -> list[str]:
     others = sorted((cell for cell in within if cell is not best), key=_rate, reverse=True)
     if not others:
         return ["No other cell is within the bound."]
-    lines = [f"{times_text(best, others[0])} the throughput of the next, {description(others[0])}."]
-    verdicts = {cell.label: distinguishable(rate(best), rate(cell)) for cell in others}
-    if tied := [name for name, apart in verdicts.items() if apart is False]:
-        lines.append(f"Not distinguishable from it: {join_first(tied)}.")
-    if unknown := [name for name, apart in verdicts.items() if apart is None]:
-        lines.append(f"It is unknown whether it is faster than: {join_first(unknown)}.")
+    ratio = times_text(best, others[0], verdicts)
+    verdict = verdict_suffix(best, others[0], verdicts.throughput)
+    lines = [f"{ratio} the throughput of the next, {description(others[0])}{verdict}."]
+    if slower := len(others) - len(tied) if tied else 0:
+        verb = "is" if slower == 1 else "are"
+        lines.append(f"{counted(slower, 'other cell')} {verb} shown to be slower.")
     return lines
 
 

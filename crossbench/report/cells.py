@@ -1,17 +1,20 @@
-"""Summaries of a sweep's cells: repeats are averaged, and every estimate has its 95 % interval."""
+"""Summaries of a sweep's cells: repeats are averaged, and give each value its 95 % interval."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import fmean, geometric_mean
+
+import numpy as np
+from numpy.typing import NDArray
 
 from crossbench.load.labels import is_paced, is_ramp, load_labels
 from crossbench.measure.catalogue import P95_LATENCY, throughput
-from crossbench.measure.intervals import percentile_interval, t_95
+from crossbench.measure.intervals import percentile_interval
 from crossbench.measure.metric import Metric
 from crossbench.measure.ranking import Verdict
-from crossbench.measure.rate_windows import throughput_interval
 from crossbench.measure.statistics import percentile_supported
 from crossbench.report.axes import flatten, label, varying
 from crossbench.report.columns import requests_ok
@@ -39,7 +42,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value and the distances to both ends of its 95 % interval, None if it is unknown."""
+    """A value and the distances to both ends of its 95 % interval; both None if it is unknown.
+
+    The interval of a cell's value is of its configuration: another run's value may differ by it.
+    """
 
     value: float
     below: float | None = None
@@ -55,7 +61,8 @@ class Estimate:
 class CellSummary:
     """One point of the sweep: its runs (repeats) and their mean metrics.
 
-    `throughput` is in `unit` (pairs or texts) per second, `p95` in ms. Both are None if no run
+    `throughput` is in `unit` (pairs or texts) per second, `p95` in ms. Both are geometric means
+    over the finished runs, with an interval if cells of the sweep were repeated, and None if no run
     finished. Use `ranked_p95` to compare cells. `flat` maps the dotted keys of the configuration to
     their values as text.
     """
@@ -68,7 +75,6 @@ class CellSummary:
     metrics: Mapping[str, float] = field(default_factory=dict)
     throughput: Estimate | None = None
     p95: Estimate | None = None
-    from_repeats: bool = False  # whether the intervals come from repeats, not from within one run
 
     @property
     def finished(self) -> int:
@@ -77,6 +83,15 @@ class CellSummary:
     @property
     def failures(self) -> list[Run]:
         return [run for run in self.runs if run.result.status != Status.FINISHED]
+
+    @property
+    def repeated(self) -> bool:
+        """Whether several runs finished."""
+        return self.finished > 1
+
+    def values(self, metric: str) -> list[float]:
+        """Return the metric's value in each finished run that has it."""
+        return _finished_values(metric, self.runs)
 
     @property
     def load_labels(self) -> tuple[str, ...]:
@@ -152,10 +167,7 @@ def summarise_cells(runs: Sequence[Run]) -> list[CellSummary]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.result.cell_id or f"folder {run.name}", []).append(run)
-    throughput_sd = _relative_sd(_rate_name, list(groups.values()))
-    comparable = [group for group in groups.values() if _p95_comparable(group)]
-    p95_sd = _relative_sd(lambda group: P95_LATENCY.name, comparable)
-    return [
+    cells = [
         CellSummary(
             name=", ".join(run.name for run in group),
             label=_label(group[0], axes),
@@ -163,39 +175,77 @@ def summarise_cells(runs: Sequence[Run]) -> list[CellSummary]:
             unit=group[0].result.task.unit,
             flat=flatten(group[0].result.config),
             metrics=_mean_metrics(group),
-            throughput=_throughput(group, throughput_sd),
-            p95=_p95(group, p95_sd),
-            from_repeats=throughput_sd is not None,
+            throughput=_mean(throughput(group[0].result.task.unit).name, group),
+            p95=_mean(P95_LATENCY.name, group),
         )
         for group in groups.values()
     ]
+    if not any(cell.repeated for cell in cells):
+        return cells
+    rates = _intervals(cells, lambda cell: cell.throughput, cell_throughput)
+    p95s = _intervals(cells, lambda cell: cell.ranked_p95, lambda cell: P95_LATENCY)
+    return [
+        replace(cell, throughput=rate or cell.throughput, p95=p95 or cell.p95)
+        for cell, rate, p95 in zip(cells, rates, p95s, strict=True)
+    ]
+
+
+def cell_throughput(cell: CellSummary) -> Metric:
+    """The metric of a cell's throughput: pairs per second, or texts per second if it embeds."""
+    return throughput(cell.unit)
+
+
+def log_values(
+    cells: Sequence[CellSummary], metric_of: Callable[[CellSummary], Metric]
+) -> NDArray[np.float64]:
+    """Return the logarithms of a metric, (cells, blocks), NaN where a cell has no value.
+
+    Runs with the same `repeat` form a block. If a cell has several runs in one block, because two
+    sweeps are read together, the block has their mean.
+    """
+    found: list[dict[int, list[float]]] = []
+    for cell in cells:
+        by_block: dict[int, list[float]] = {}
+        for run in _finished(cell.runs):
+            value = run.result.metrics.get(metric_of(cell).name)
+            if value is not None and value > 0:
+                block = int(run.result.config.value("repeat", 0))
+                by_block.setdefault(block, []).append(math.log(value))
+        found.append(by_block)
+    blocks = sorted({block for by_block in found for block in by_block})
+    matrix = np.full((len(cells), len(blocks)), np.nan)
+    for row, by_block in enumerate(found):
+        for column, block in enumerate(blocks):
+            if block in by_block:
+                matrix[row, column] = np.mean(by_block[block])
+    return matrix
+
+
+def _intervals(
+    cells: Sequence[CellSummary],
+    get: Callable[[CellSummary], Estimate | None],
+    metric_of: Callable[[CellSummary], Metric],
+) -> list[Estimate | None]:
+    """The estimates with the intervals that the repeats of all cells give."""
+    from crossbench.measure.contrasts import compare_cells
+
+    with_value = [cell for cell in cells if get(cell) is not None]
+    contrasts = compare_cells(log_values(with_value, metric_of))
+    found: dict[str, Estimate] = {}
+    for index, cell in enumerate(with_value):
+        ends, estimate = contrasts.interval(index), get(cell)
+        assert estimate is not None
+        value = estimate.value
+        found[cell.name] = (
+            estimate if ends is None else Estimate(value, value - ends.low, ends.high - value)
+        )
+    return [found.get(cell.name) for cell in cells]
 
 
 def rate_unit(cells: Sequence[CellSummary]) -> str:
     """The unit of the cells' throughput: `pairs/s`, `texts/s`, or `pairs or texts/s`."""
     units = dict.fromkeys(cell.unit for cell in cells)
     return f"{' or '.join(units) or 'pairs'}/s"
-
-
-def distinguishable(a: Estimate, b: Estimate) -> bool | None:
-    """Whether the difference is larger than chance explains; None if an interval is unknown.
-
-    It is compared with the root of the sum of squares of the two sides that face each other, as
-    for independent errors.
-    """
-    low, high = (a, b) if a.value <= b.value else (b, a)
-    if low.above is None or high.below is None:
-        return None
-    return high.value - low.value > math.hypot(low.above, high.below)
-
-
-def ratio(a: Estimate, b: Estimate) -> Estimate:
-    """a / b with its interval: the relative errors are independent, so their squares add up."""
-    value = a.value / b.value
-    if a.half_width is None or b.half_width is None:
-        return Estimate(value)
-    half = value * math.hypot(a.half_width / a.value, b.half_width / b.value)
-    return Estimate(value, half, half)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -206,15 +256,6 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
             best = points[index][0]
             front.append(index)
     return front
-
-
-def _rate_of(group: Sequence[Run]) -> Metric:
-    """The metric of a cell's throughput: pairs per second, or texts per second if it embeds."""
-    return throughput(group[0].result.task.unit)
-
-
-def _rate_name(group: Sequence[Run]) -> str:
-    return _rate_of(group).name
 
 
 def _label(run: Run, axes: Sequence[str]) -> str:
@@ -231,13 +272,6 @@ def _p95_supported(group: Sequence[Run]) -> bool:
     return bool(counts) and percentile_supported(95, min(counts))
 
 
-def _p95_comparable(group: Sequence[Run]) -> bool:
-    """Whether the p95 of these repeats can be compared: enough requests, none over-saturated."""
-    return _p95_supported(group) and not any(
-        Flag.OVER_SATURATED in run.result.flags for run in group
-    )
-
-
 def _finished_values(metric: str, group: Sequence[Run]) -> list[float]:
     found = [run.result.metrics.get(metric) for run in _finished(group)]
     return [value for value in found if value is not None]
@@ -250,58 +284,19 @@ def _mean_metrics(group: Sequence[Run]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in columns.items() if values}
 
 
-def _relative_sd(
-    metric_of: Callable[[Sequence[Run]], str], groups: Sequence[Sequence[Run]]
-) -> tuple[float, int] | None:
-    """Pooled relative standard deviation between repeats, and its degrees of freedom.
-
-    Two repeats of one cell are too few to estimate its spread. The repeats of all cells together
-    are enough (the pooled variance of a one-way analysis of variance). None without repeats.
-    """
-    squares, degrees = 0.0, 0
-    for group in groups:
-        values = _finished_values(metric_of(group), group)
-        mean = sum(values) / max(1, len(values))
-        if len(values) > 1 and mean > 0:
-            squares += sum((value / mean - 1) ** 2 for value in values)
-            degrees += len(values) - 1
-    return (math.sqrt(squares / degrees), degrees) if degrees else None
-
-
-def _repeated(metric: str, group: Sequence[Run], sd: tuple[float, int]) -> Estimate | None:
+def _mean(metric: str, group: Sequence[Run]) -> Estimate | None:
+    """The geometric mean: the ratio of two of them is what the verdicts are about."""
     values = _finished_values(metric, group)
     if not values:
         return None
-    mean = sum(values) / len(values)
-    half = t_95(sd[1]) * sd[0] * mean / math.sqrt(len(values))
-    return Estimate(mean, min(half, mean), half)  # neither a rate nor a latency is below 0
+    return Estimate(geometric_mean(values) if min(values) > 0 else fmean(values))
 
 
-def _throughput(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate | None:
-    metric = _rate_of(group)
-    if sd is not None:
-        return _repeated(metric.name, group, sd)
-    values = _finished_values(metric.name, group)
-    if not values:
-        return None
-    run = _finished(group)[0]
-    ends = metric.interval(run.result.metrics) or metric.interval(
-        throughput_interval(run.records, metric, run.result.metrics)  # for old results
-    )
-    half = None if ends is None else (ends[1] - ends[0]) / 2
-    return Estimate(values[0], half, half)
-
-
-def _p95(group: Sequence[Run], sd: tuple[float, int] | None) -> Estimate | None:
-    """The p95 with its interval, which is unknown if `CellSummary.ranked_p95` is None."""
-    values = _finished_values(P95_LATENCY.name, group)
-    if not values:
-        return None
-    if not _p95_comparable(group):
-        return Estimate(sum(values) / len(values))
-    if sd is not None:
-        return _repeated(P95_LATENCY.name, group, sd)
-    return p95_estimate(values[0], _finished(group)[0].records)
+def run_p95(cell: CellSummary) -> Estimate | None:
+    """The p95 of a cell that ran once, with its interval of this run, if it can be compared."""
+    if cell.ranked_p95 is None:
+        return cell.p95
+    return p95_estimate(cell.ranked_p95.value, _finished(cell.runs)[0].records)
 
 
 def p95_estimate(value_ms: float, records: Sequence[RequestRecord]) -> Estimate:

@@ -1,0 +1,245 @@
+"""Comparisons of a sweep's cells, from one value for each cell and block.
+
+The values are logarithms, so that a difference is the logarithm of a ratio. The model is cell +
+block + error. A pair of cells is compared by its differences within the blocks, so what slows a
+whole block cancels out. The spread of a pair's differences is estimated from few blocks. It is
+therefore moderated: the pair's own variance is averaged with that of all cells, which counts as
+much as `PRIOR_DEGREES` degrees of freedom (as in Smyth, Statistical Applications in Genetics and
+Molecular Biology 3, 2004, with a fixed prior weight). `multiplicity` has the critical values.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossbench.measure.intervals import Interval, t_95
+from crossbench.measure.multiplicity import dunnett, tukey
+
+Float64Array = NDArray[np.float64]
+_Factor = Callable[[int, float, float], float]
+
+PRIOR_DEGREES = 4.0  # what the spread of all cells counts in that of a pair
+MOST_BLOCKS = 100  # more further blocks than this are not advised
+ALPHA = 0.05
+
+
+class Difference(StrEnum):
+    """The verdict on the ratio of two values."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+    SAME = "the same"
+    UNKNOWN = "cannot tell"
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """The spread from run to run that is assumed for cells that were measured once.
+
+    `relative_sd` is the standard deviation of the logarithm, 0.05 for 5 %, with its degrees of
+    freedom, infinite for an assumption. `source` says where it comes from.
+    """
+
+    relative_sd: float
+    degrees: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """The ratio of two cells' values with its simultaneous interval, and the verdict.
+
+    `low` and `high` are None if nothing is known about the spread. `more_blocks` is the number of
+    further blocks that would probably decide an undecided contrast, None if it is over 100 or the
+    contrast is decided.
+    """
+
+    ratio: float
+    low: float | None
+    high: float | None
+    difference: Difference
+    more_blocks: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """The variance of one difference in a block, its degrees of freedom, the common blocks."""
+
+    variance: float
+    degrees: float
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """The comparisons of cells; make it with `compare_cells`."""
+
+    log_values: Float64Array
+    within_sd: Float64Array
+    allowance: Allowance | None
+    margin: float
+    alpha: float
+
+    @property
+    def cells(self) -> int:
+        return len(self.log_values)
+
+    def pair(self, a: int, b: int) -> Contrast:
+        """Return the contrast of cell `a` with cell `b`, simultaneous over all pairs (Tukey)."""
+        return self._contrast(a, b, tukey, self.cells)
+
+    def against(self, baseline: int) -> list[Contrast]:
+        """Return the contrast of each cell with the baseline, simultaneous over these (Dunnett)."""
+        return [
+            self._contrast(cell, baseline, dunnett, self.cells - 1)
+            if cell != baseline
+            else Contrast(1.0, 1.0, 1.0, Difference.SAME)
+            for cell in range(self.cells)
+        ]
+
+    @cached_property
+    def smallest_ratio(self) -> float | None:
+        """The ratio from which on a difference can be told here: the median over all pairs."""
+        halves = [
+            tukey(self.cells, spread.degrees, self.alpha)
+            * math.sqrt(spread.variance / spread.blocks)
+            for a, b in itertools.combinations(range(self.cells), 2)
+            if (spread := self._spread(a, b)) is not None
+        ]
+        return math.exp(float(np.median(halves))) if halves else None
+
+    @property
+    def variance_of_mean(self) -> float | None:
+        """The variance of a cell's mean apart from that of the blocks; None if it is unknown."""
+        error, degrees = self._error
+        blocks = float(np.median(np.isfinite(self.log_values).sum(axis=1)))
+        if degrees:
+            return error / blocks
+        return None if self.allowance is None else self.allowance.relative_sd**2 / blocks
+
+    def interval(self, cell: int) -> Interval | None:
+        """Return the 95 % interval of a cell's geometric mean; None if no cell was repeated.
+
+        It is about another run of the same configuration, so it contains the spread of the blocks.
+        """
+        counts = np.isfinite(self.log_values).sum(axis=1)
+        degrees = float(np.maximum(counts - 1, 0).sum())
+        own = counts[cell] - 1
+        if degrees == 0 or own < 0:
+            return None
+        means = np.nanmean(self.log_values, axis=1, keepdims=True)
+        squares = np.nansum((self.log_values - means) ** 2, axis=1)
+        prior = min(PRIOR_DEGREES, degrees - own)
+        variance = (prior * squares.sum() / degrees + squares[cell]) / (prior + own)
+        half = t_95(prior + own) * math.sqrt(variance / counts[cell])
+        middle = float(means[cell, 0])
+        return Interval(math.exp(middle - half), math.exp(middle + half))
+
+    def _contrast(self, a: int, b: int, factor: _Factor, count: int) -> Contrast:
+        differences = self._differences(a, b)
+        spread = self._spread(a, b)
+        if spread is None:
+            gap = float(np.nanmean(self.log_values[a]) - np.nanmean(self.log_values[b]))
+            return Contrast(math.exp(gap), None, None, Difference.UNKNOWN)
+        middle = float(differences.mean())
+        half = factor(count, spread.degrees, self.alpha) * math.sqrt(
+            spread.variance / spread.blocks
+        )
+        found = self._difference(middle, half)
+        more = None
+        if found is Difference.UNKNOWN:
+            more = self._more_blocks(middle, spread, factor, count)
+        low, high = math.exp(middle - half), math.exp(middle + half)
+        return Contrast(math.exp(middle), low, high, found, more)
+
+    def _difference(self, middle: float, half: float) -> Difference:
+        margin = math.log1p(self.margin)
+        low, high = middle - half, middle + half
+        if -margin <= low and high <= margin:
+            return Difference.SAME
+        if low > 0 and high > margin:
+            return Difference.HIGHER
+        if high < 0 and low < -margin:
+            return Difference.LOWER
+        return Difference.UNKNOWN
+
+    def _more_blocks(
+        self, middle: float, spread: _Spread, factor: _Factor, count: int
+    ) -> int | None:
+        """The fewest further blocks with which the same difference and spread would decide."""
+
+        def decided(more: int) -> bool:
+            own = spread.blocks + more - 1
+            degrees = own + min(PRIOR_DEGREES, (self.cells - 2) * own)
+            half = factor(count, degrees, self.alpha) * math.sqrt(spread.variance / (own + 1))
+            return self._difference(middle, half) is not Difference.UNKNOWN
+
+        if not decided(MOST_BLOCKS):
+            return None
+        low, high = 0, MOST_BLOCKS
+        while high - low > 1:
+            half_way = (low + high) // 2
+            low, high = (low, half_way) if decided(half_way) else (half_way, high)
+        return high
+
+    def _differences(self, a: int, b: int) -> Float64Array:
+        """The differences of two cells in the blocks that both have."""
+        differences: Float64Array = self.log_values[a] - self.log_values[b]
+        return differences[np.isfinite(differences)]
+
+    def _spread(self, a: int, b: int) -> _Spread | None:
+        differences = self._differences(a, b)
+        blocks, own = len(differences), len(differences) - 1
+        if blocks == 0:
+            return None
+        error, degrees = self._error
+        if degrees == 0:
+            if self.allowance is None:
+                return None
+            within = float(np.nanmean(self.within_sd[a] ** 2 + self.within_sd[b] ** 2))
+            variance = 2 * self.allowance.relative_sd**2 + within
+            return _Spread(variance, self.allowance.degrees, blocks)
+        prior = min(PRIOR_DEGREES, degrees - own)
+        squares = float(((differences - differences.mean()) ** 2).sum())
+        return _Spread((prior * 2 * error + squares) / (prior + own), prior + own, blocks)
+
+    @cached_property
+    def _error(self) -> tuple[float, int]:
+        """The mean square of the errors in the model cell + block + error, and its degrees."""
+        cells, blocks = np.nonzero(np.isfinite(self.log_values))
+        count, (rows, columns) = len(cells), self.log_values.shape
+        design = np.zeros((count, rows + columns))
+        design[np.arange(count), cells] = 1
+        design[np.arange(count), rows + blocks] = 1
+        values = self.log_values[cells, blocks]
+        found, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
+        degrees = count - int(rank)
+        if degrees == 0:
+            return 0.0, 0
+        return float(((values - design @ found) ** 2).sum()) / degrees, degrees
+
+
+def compare_cells(
+    log_values: Float64Array,
+    *,
+    within_sd: Float64Array | None = None,
+    allowance: Allowance | None = None,
+    margin: float = 0.0,
+    alpha: float = ALPHA,
+) -> Contrasts:
+    """Return the comparisons of cells, (cells, blocks), NaN where a run is missing.
+
+    If no cell was repeated, the spread from run to run is `allowance`, and `within_sd`, of the same
+    shape, is the standard deviation of each value as far as its own run shows it. Both are on the
+    log scale. `margin` is the relative difference within which cells are the same.
+    """
+    known = np.zeros_like(log_values) if within_sd is None else within_sd
+    return Contrasts(log_values, known, allowance, margin, alpha)

@@ -1,0 +1,99 @@
+"""The section of a sweep's report with the verdicts: against the baseline, and the order."""
+
+from __future__ import annotations
+
+from crossbench.measure.contrasts import Contrast, Difference
+from crossbench.report.cells import CellSummary, rate_unit
+from crossbench.report.sweep_tables import estimate_text
+from crossbench.report.tables import markdown_table
+from crossbench.report.verdicts import MetricVerdicts, SweepVerdicts, ratio_text
+from crossbench.wording import ABSENT, counted, percent
+
+
+def verdict_section(verdicts: SweepVerdicts) -> str:
+    """The verdicts on all cells that can be compared; empty if there are fewer than two."""
+    baseline = verdicts.baseline
+    if baseline is None or all(len(metric.cells) < 2 for metric in verdicts.metrics):
+        return ""
+    parts = [
+        "## Verdicts",
+        verdicts.note,
+        _against_baseline(baseline, verdicts),
+        _order(verdicts.throughput),
+        _method(verdicts),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _against_baseline(baseline: CellSummary, verdicts: SweepVerdicts) -> str:
+    """The table of the cells' ratios to the baseline, with a verdict on each metric."""
+    shown = [metric for metric in verdicts.metrics if metric.against(baseline)]
+    if not shown:
+        return ""
+    found = [metric.against(baseline) for metric in shown]
+    names = {cell.name: cell for metric in shown for cell in metric.cells}
+    headers = ["cell"]
+    for metric in shown:
+        headers += [f"{metric.wording.title} (× {baseline.label})", "verdict"]
+    rows = []
+    for name, cell in names.items():
+        if name == baseline.name:
+            continue
+        row = [cell.label]
+        for metric, contrasts in zip(shown, found, strict=True):
+            row += _texts(contrasts.get(name), metric)
+        rows.append(row)
+    return markdown_table(headers, rows, "l" + "rl" * len(shown))
+
+
+def _order(verdicts: MetricVerdicts) -> str:
+    """The cells by throughput, each with its ratio to the first and to the one before it."""
+    ordered = verdicts.best_first(verdicts.cells)
+    if len(ordered) < 3:  # the table of the baseline says the same about two
+        return ""
+    rows = []
+    for place, cell in enumerate(ordered):
+        first = _texts(verdicts.between(cell, ordered[0]), verdicts)
+        before = (
+            _texts(verdicts.between(cell, ordered[place - 1]), verdicts) if place > 1 else ["", ""]
+        )
+        rows.append([cell.label, estimate_text(cell.throughput), *first, *before])
+    headers = [
+        "by throughput",
+        rate_unit(ordered),
+        "× the first",
+        "verdict",
+        "× the one above",
+        "verdict",
+    ]
+    return markdown_table(headers, rows, "lrrlrl")
+
+
+def _texts(contrast: Contrast | None, metric: MetricVerdicts) -> list[str]:
+    if contrast is None:
+        return [ABSENT, ""]
+    verdict = metric.text(contrast)
+    if contrast.difference is Difference.UNKNOWN:
+        more = contrast.more_blocks
+        verdict += f" ({'over 100' if more is None else more} more)"
+    return [ratio_text(contrast), verdict]
+
+
+def _method(verdicts: SweepVerdicts) -> str:
+    """How the verdicts were made."""
+    blocks = max((cell.finished for cell in verdicts.throughput.cells), default=0)
+    margin = percent(verdicts.throughput.margin)
+    runs = (
+        f"The spread comes from {counted(blocks, 'block')} of this sweep."
+        if verdicts.repeated
+        else f"Each cell was measured once. The spread from run to run is {verdicts.source}."
+    )
+    return (
+        f"Ratios have 95 % intervals that hold together: in at most 5 % of such sweeps, any "
+        "interval of a column does not contain the true ratio (Dunnett's comparisons with the "
+        "baseline; Tukey's of all pairs for the order and the best cell). **faster**, **slower**, "
+        "lower, higher, less, more: the interval excludes 1 and reaches beyond the margin of "
+        f"±{margin} (`report.margin`). **The same**: the whole interval is inside the margin. "
+        "**cannot tell (n more)**: neither; about n more repeats would probably decide it. "
+        f"{runs}"
+    )

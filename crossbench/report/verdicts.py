@@ -1,0 +1,294 @@
+"""Verdicts on the differences between a sweep's cells: in throughput, p95 and peak memory.
+
+`measure.contrasts` has the statistics. Here the cells that can be compared are chosen, and the
+verdicts get their words.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S, RSS_PEAK_MB
+from crossbench.measure.contrasts import Allowance, Contrast, Contrasts, Difference, compare_cells
+from crossbench.measure.metric import Metric
+from crossbench.report.allowance import read_allowance
+from crossbench.report.cells import CellSummary, Run, cell_throughput, log_values, p95_estimate
+from crossbench.results import Status
+from crossbench.settings.places import conf_dir
+from crossbench.wording import number, percent
+
+_NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How verdicts on one metric are worded; `better` is the difference that users want."""
+
+    title: str
+    better: Difference
+    higher: str
+    lower: str
+
+    def of(self, difference: Difference) -> str:
+        """Return the word for a value that is higher or lower."""
+        return self.higher if difference is Difference.HIGHER else self.lower
+
+
+THROUGHPUT = Wording("throughput", Difference.HIGHER, "faster", "slower")
+P95 = Wording("p95", Difference.LOWER, "higher", "lower")
+MEMORY = Wording("peak memory", Difference.LOWER, "more", "less")
+
+
+@dataclass(frozen=True)
+class MetricVerdicts:
+    """The verdicts on one metric of the cells that can be compared in it."""
+
+    wording: Wording
+    cells: tuple[CellSummary, ...]
+    contrasts: Contrasts
+    margin: float
+
+    @cached_property
+    def _places(self) -> Mapping[str, int]:
+        return {cell.name: place for place, cell in enumerate(self.cells)}
+
+    def _mean_log(self, cell: CellSummary) -> float:
+        return float(np.nanmean(self.contrasts.log_values[self._places[cell.name]]))
+
+    def between(self, a: CellSummary, b: CellSummary) -> Contrast | None:
+        """Return the contrast of `a` with `b`; None if one of them cannot be compared.
+
+        It is simultaneous over all pairs of cells, so any number of them may be read together.
+        """
+        if a.name not in self._places or b.name not in self._places or a is b:
+            return None
+        return self.contrasts.pair(self._places[a.name], self._places[b.name])
+
+    def against(self, baseline: CellSummary) -> Mapping[str, Contrast]:
+        """Return the contrast of every other cell with the baseline, by the cell's name.
+
+        The contrasts are simultaneous over the comparisons with the baseline.
+        """
+        place = self._places.get(baseline.name)
+        if place is None or len(self.cells) < 2:
+            return {}
+        found = self.contrasts.against(place)
+        return {
+            cell.name: contrast
+            for cell, contrast in zip(self.cells, found, strict=True)
+            if cell.name != baseline.name
+        }
+
+    def better(self, a: CellSummary, b: CellSummary) -> bool:
+        """Return whether `a` is shown to be better than `b`."""
+        found = self.between(a, b)
+        return found is not None and found.difference is self.wording.better
+
+    def may_be_best(self, cells: Sequence[CellSummary]) -> list[CellSummary]:
+        """Return those of the cells that no other one of them is shown to be better than."""
+        inside = [cell for cell in cells if cell.name in self._places]
+        return [
+            cell
+            for cell in inside
+            if not any(self.better(other, cell) for other in inside if other is not cell)
+        ]
+
+    def best_first(self, cells: Sequence[CellSummary]) -> list[CellSummary]:
+        """Return the cells in the order of their values, the best one first."""
+        highest = self.wording.better is Difference.HIGHER
+        return sorted(cells, key=self._mean_log, reverse=highest)
+
+    def is_best(self, cell: CellSummary, cells: Sequence[CellSummary]) -> bool:
+        """Return whether `cell` is shown to be better than all the others."""
+        return all(self.better(cell, other) for other in cells if other is not cell)
+
+    def undecided(self, cells: Sequence[CellSummary]) -> bool:
+        """Return whether the difference between two of the cells cannot be told."""
+        return any(
+            (found := self.between(a, b)) is not None and found.difference is Difference.UNKNOWN
+            for a, b in itertools.combinations(cells, 2)
+        )
+
+    def more_blocks(self, cells: Sequence[CellSummary]) -> int | None:
+        """Return how many further blocks would probably decide all undecided pairs of the cells.
+
+        0 if all are decided, None if more than 100 blocks would be needed.
+        """
+        needed = 0
+        for a, b in itertools.combinations(cells, 2):
+            found = self.between(a, b)
+            if found is None or found.difference is not Difference.UNKNOWN:
+                continue
+            if found.more_blocks is None:
+                return None
+            needed = max(needed, found.more_blocks)
+        return needed
+
+    def text(self, contrast: Contrast) -> str:
+        """Return a verdict in words, such as `faster` or `cannot tell`."""
+        if contrast.difference is Difference.SAME:
+            return f"the same within ±{percent(self.margin)}"
+        if contrast.difference is Difference.UNKNOWN:
+            return "cannot tell"
+        return self.wording.of(contrast.difference)
+
+
+@dataclass(frozen=True)
+class SweepVerdicts:
+    """The verdicts of a sweep.
+
+    `baseline` is the cell that others are compared with, None if no cell can be compared. `note`
+    says if it is not the one that the user named. `source` says how the spread is known.
+    """
+
+    throughput: MetricVerdicts
+    p95: MetricVerdicts
+    memory: MetricVerdicts
+    baseline: CellSummary | None
+    note: str
+    source: str
+    repeated: bool
+
+    @property
+    def metrics(self) -> tuple[MetricVerdicts, ...]:
+        return (self.throughput, self.p95, self.memory)
+
+
+def sweep_verdicts(cells: Sequence[CellSummary]) -> SweepVerdicts:
+    """Return the verdicts of a sweep, from its cells in their order."""
+    runs = [run for cell in cells for run in cell.runs]
+    margin = _setting(runs, "margin")
+    allowances = _allowances(runs)
+    of_server = [cell for cell in cells if _has_own_throughput(cell)]
+    of_server = [cell for cell in of_server if cell.unit == of_server[0].unit]
+    ranked = [cell for cell in cells if cell.ranked_p95 is not None and not cell.is_ramp]
+    measured = [cell for cell in cells if cell.metrics.get(RSS_PEAK_MB.name)]
+
+    def verdicts(
+        wording: Wording,
+        compared: Sequence[CellSummary],
+        metric_of: Callable[[CellSummary], Metric],
+        key: Metric,
+        within_sd: Callable[[CellSummary], float],
+    ) -> MetricVerdicts:
+        values = log_values(compared, metric_of)
+        contrasts = compare_cells(
+            values,
+            within_sd=_column(compared, within_sd, values),
+            allowance=allowances[key.name],
+            margin=margin,
+        )
+        return MetricVerdicts(wording, tuple(compared), contrasts, margin)
+
+    baseline, note = find_baseline(cells, of_server or ranked)
+    return SweepVerdicts(
+        throughput=verdicts(THROUGHPUT, of_server, cell_throughput, PAIRS_PER_S, _throughput_sd),
+        p95=verdicts(P95, ranked, lambda cell: P95_LATENCY, P95_LATENCY, _p95_sd),
+        memory=verdicts(MEMORY, measured, lambda cell: RSS_PEAK_MB, RSS_PEAK_MB, lambda cell: 0.0),
+        baseline=baseline,
+        note=note,
+        source=allowances[PAIRS_PER_S.name].source,
+        repeated=any(cell.repeated for cell in cells),
+    )
+
+
+def find_baseline(
+    cells: Sequence[CellSummary], compared: Sequence[CellSummary]
+) -> tuple[CellSummary | None, str]:
+    """Return the cell that others are compared with, and a note if it is not the one asked for.
+
+    It is the one with the values of the config key `baseline`, else the first in the sweep's order
+    that can be compared.
+    """
+    if not compared:
+        return None, ""
+    wanted = next(
+        (asked for cell in cells for run in cell.runs
+         if (asked := run.result.config.section("baseline"))), {},
+    )  # fmt: skip
+    if not wanted:
+        return compared[0], ""
+    for cell in compared:
+        if all(cell.flat.get(key) == str(value) for key, value in wanted.items()):
+            return cell, ""
+    name = ", ".join(f"{key}={value}" for key, value in wanted.items())
+    return compared[0], (
+        f"The baseline ({name}) has no result that can be compared, so the cells are compared with "
+        f"the first one, {compared[0].label}."
+    )
+
+
+def ratio_text(contrast: Contrast) -> str:
+    """`1.40× (1.31 to 1.50)`; without an interval, `1.40×`."""
+    text = f"{times(contrast.ratio)}×"
+    if contrast.low is None or contrast.high is None:
+        return text
+    return f"{text} ({times(contrast.low)} to {times(contrast.high)})"
+
+
+def times(ratio: float) -> str:
+    """A ratio with two decimals, and with fewer from 10 on."""
+    return f"{ratio:.2f}" if ratio < 10 else number(ratio)
+
+
+def _has_own_throughput(cell: CellSummary) -> bool:
+    """Whether the cell's throughput is the server's, not that of an open loop."""
+    unfit = cell.is_paced or cell.is_ramp or cell.over_saturated
+    return cell.throughput is not None and not unfit
+
+
+def _setting(runs: Sequence[Run], key: str) -> float:
+    """The largest value of a key of `report` in the runs' configs, or the default of conf/."""
+    found = [run.result.config.value(f"report.{key}") for run in runs]
+    values = [float(value) for value in found if value is not None]
+    return max(values) if values else _default(key)
+
+
+def _allowances(runs: Sequence[Run]) -> Mapping[str, Allowance]:
+    """The spread from run to run of each metric, by its name, on the machine of the runs."""
+    configs = [run.result.config for run in runs if run.result.config]
+    cache = next((str(found) for config in configs if (found := config.value("cache_dir"))), "")
+    environment = next((run.result.environment for run in runs if run.result.environment), {})
+    backends = {str(config.value("backend")) for config in configs}
+    folder = Path(cache).expanduser() if cache else Path()
+    return read_allowance(folder, environment, _setting(runs, "spread"), backends)
+
+
+def _default(key: str) -> float:
+    return float(OmegaConf.load(conf_dir() / "config.yaml").report[key])
+
+
+def _column(
+    cells: Sequence[CellSummary],
+    within_sd: Callable[[CellSummary], float],
+    values: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The standard deviation within each cell's run, on the log scale, (cells, blocks)."""
+    column = np.array([within_sd(cell) for cell in cells]).reshape(-1, 1)
+    return np.broadcast_to(column, values.shape)
+
+
+def _throughput_sd(cell: CellSummary) -> float:
+    run, metric = _first(cell), cell_throughput(cell)
+    ends, value = metric.interval(run.result.metrics), run.result.metrics[metric.name]
+    return 0.0 if ends is None else (ends[1] - ends[0]) / 2 / _NORMAL_95 / value
+
+
+def _p95_sd(cell: CellSummary) -> float:
+    run = _first(cell)
+    found = p95_estimate(run.result.metrics[P95_LATENCY.name], run.records)
+    if found.above is None or found.below is None or not found.value:
+        return 0.0
+    return (found.above + found.below) / 2 / _NORMAL_95 / found.value
+
+
+def _first(cell: CellSummary) -> Run:
+    return next(run for run in cell.runs if run.result.status == Status.FINISHED)
