@@ -6,7 +6,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-COMMANDS = ("client", "dashboard", "doctor", "serve", "suite", "sync", "trace")
+COMMANDS = ("client", "dashboard", "doctor", "selfcheck", "serve", "suite", "sync", "trace")
 
 
 def main() -> None:
