@@ -10,15 +10,16 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S, RSS_PEAK_MB
-from crossbench.measure.contrasts import Contrast, Contrasts, Difference, compare_cells
+from crossbench.measure.contrasts import Allowance, Contrast, Contrasts, Difference, compare_cells
 from crossbench.measure.metric import Metric
-from crossbench.report.allowance import read_allowances
+from crossbench.report.allowance import read_allowance
 from crossbench.report.cells import CellSummary, Run, cell_throughput, log_values, p95_estimate
 from crossbench.results import Status
 from crossbench.settings.places import conf_dir
@@ -165,7 +166,7 @@ def sweep_verdicts(cells: Sequence[CellSummary]) -> SweepVerdicts:
     """Return the verdicts of a sweep, from its cells in their order."""
     runs = [run for cell in cells for run in cell.runs]
     margin = _setting(runs, "margin")
-    allowances = read_allowances([run.result for run in runs], _setting(runs, "spread"))
+    allowances = _allowances(runs)
     of_server = [cell for cell in cells if _has_own_throughput(cell)]
     of_server = [cell for cell in of_server if cell.unit == of_server[0].unit]
     ranked = [cell for cell in cells if cell.ranked_p95 is not None and not cell.is_ramp]
@@ -249,6 +250,16 @@ def _setting(runs: Sequence[Run], key: str) -> float:
     found = [run.result.config.value(f"report.{key}") for run in runs]
     values = [float(value) for value in found if value is not None]
     return max(values) if values else _default(key)
+
+
+def _allowances(runs: Sequence[Run]) -> Mapping[str, Allowance]:
+    """The spread from run to run of each metric, by its name, on the machine of the runs."""
+    configs = [run.result.config for run in runs if run.result.config]
+    cache = next((str(found) for config in configs if (found := config.value("cache_dir"))), "")
+    environment = next((run.result.environment for run in runs if run.result.environment), {})
+    backends = {str(config.value("backend")) for config in configs}
+    folder = Path(cache).expanduser() if cache else Path()
+    return read_allowance(folder, environment, _setting(runs, "spread"), backends)
 
 
 def _default(key: str) -> float:

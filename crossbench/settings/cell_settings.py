@@ -53,6 +53,8 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
             f"report.latency_bound_ms must be a positive number of milliseconds, got {bound_ms!r}: "
             "give for example report.latency_bound_ms=200, or null for no bound"
         )
+    for key, example in (("margin", 0.02), ("spread", 0.1)):
+        _check_share(f"report.{key}", config["report"][key], example)
     device = str(config["device"])
     if not _DEVICE.fullmatch(device):
         raise ConfigError(f"device={device} is not a device: give auto, cpu, cuda, cuda:1 or mps")
@@ -113,6 +115,14 @@ def _count(config: Mapping[str, Any], key: str, least: int) -> int:
         kind = "a positive whole number" if least else "a whole number, 0 or more"
         raise ConfigError(f"{key} must be {kind}, got {value!r}: give for example {key}=32")
     return value
+
+
+def _check_share(key: str, value: Any, example: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise ConfigError(
+            f"{key} must be a share between 0 and 1, got {value!r}: give for example "
+            f"{key}={example}, which is {100 * example:.0f} %"
+        )
 
 
 def _seconds(config: Mapping[str, Any], key: str) -> float:
