@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from crossbench.load.labels import is_paced, is_ramp
 from crossbench.measure.catalogue import DEVICE_PEAK_MB, P95_LATENCY, RATES, RSS_PEAK_MB
@@ -41,6 +42,20 @@ def judged_value(result: RunResult, metric: Metric) -> float | None:
     ):
         return None
     return math.log(value)
+
+
+def judged_values(runs: Sequence[RunResult], metric: Metric) -> list[float | None]:
+    """Return the value of each run; all None if one that finished has no value.
+
+    Without the slow runs, which have too few requests for a p95, the others would look too fast.
+    """
+    values = [judged_value(run, metric) for run in runs]
+    if any(
+        value is None and run.status is Status.FINISHED
+        for run, value in zip(runs, values, strict=True)
+    ):
+        return [None] * len(runs)
+    return values
 
 
 def title(metric: Metric) -> str:

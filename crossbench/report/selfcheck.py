@@ -21,7 +21,7 @@ from crossbench.measure.run_spread import (
     visible_difference,
 )
 from crossbench.report.allowance import JUDGED, Spread
-from crossbench.report.judged import judged_value
+from crossbench.report.judged import judged_values
 from crossbench.results import RunResult
 
 REPEATS = (3, 6)  # for which the visible difference is given
@@ -131,8 +131,9 @@ def pair(log_values: Float64Array, margin: float) -> Contrast:
 def _check(
     metric: Metric, blocks: Sequence[Block], slowdown: float, margin: float, seed: int
 ) -> MetricCheck | None:
-    values = np.array([[_value(run, metric) for run in block.equal] for block in blocks]).T
-    if values.size == 0 or np.isfinite(values).all(axis=0).sum() < LEAST_BLOCKS:
+    every = _matrix(blocks, metric)
+    values = every[:2]
+    if np.isfinite(values).all(axis=0).sum() < LEAST_BLOCKS:
         return None
     spread, within = run_spread(values), spread_in_blocks(values)
     assert spread is not None
@@ -146,7 +147,7 @@ def _check(
         return Interval(math.log(found.low), math.log(found.high))
 
     # In a block with both runs of the cell, the slower one is compared with their mean
-    slower = np.array([values.mean(axis=0), [_value(block.slower, metric) for block in blocks]])
+    slower = np.array([values.mean(axis=0), every[2]])
     known = np.isfinite(slower).all(axis=0).sum() >= SWEEP_REPEATS
     return MetricCheck(
         metric,
@@ -180,6 +181,10 @@ def _count(values: Float64Array, change: float, margin: float) -> Counted:
     return Counted(sweeps, different, wrong)
 
 
-def _value(run: RunResult | None, metric: Metric) -> float:
-    value = None if run is None else judged_value(run, metric)
-    return math.nan if value is None else value
+def _matrix(blocks: Sequence[Block], metric: Metric) -> Float64Array:
+    """Return the values of the equal cells and the slower one, (3, blocks), NaN where missing."""
+    runs = [[*block.equal, block.slower] for block in blocks]
+    known = [run for row in runs for run in row if run is not None]
+    values = iter(judged_values(known, metric))
+    found = [[None if run is None else next(values) for run in row] for row in runs]
+    return np.array(found, dtype=np.float64).reshape(-1, 3).T
