@@ -27,7 +27,7 @@ Float64Array = NDArray[np.float64]
 _Factor = Callable[[int, float, float], float]
 
 # What the spread of all cells counts in that of a pair. With more, a noisy cell among quiet ones is
-# called different too often: 4 gave up to 8.5 % of sweeps of six cells instead of 5 % in simulations
+# called different too often: in up to 8.5 % of simulated sweeps of six cells with 4 instead of 2
 PRIOR_DEGREES = 2.0
 MOST_BLOCKS = 100  # more further blocks than this are not advised
 ALPHA = 0.05

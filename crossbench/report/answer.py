@@ -15,7 +15,7 @@ from crossbench.report.ranking import quality_reason
 from crossbench.report.rate_answer import rate_answers
 from crossbench.report.steps import best_level
 from crossbench.report.sweep_tables import estimate_text
-from crossbench.report.verdicts import MetricVerdicts, SweepVerdicts, times
+from crossbench.report.verdicts import THROUGHPUT, MetricVerdicts, SweepVerdicts, times
 from crossbench.wording import counted
 
 _LISTED = 5
@@ -144,7 +144,7 @@ def _best_line(
         if adjective:
             text = f"**{best[0].label} is faster than {whom}** ({span})"
         return f"{text}: {_description(best[0], bold=False)}.{_rest(others, verdicts)}"
-    names = "; ".join(_description(cell) for cell in best[:_LISTED])
+    names = "; ".join(_value(cell, verdicts) for cell in best[:_LISTED])
     more = f"; and {len(best) - _LISTED} more" if len(best) > _LISTED else ""
     same = not verdicts.undecided(best)
     one = "are the fastest" if adjective else f"have {title}"
@@ -152,6 +152,14 @@ def _best_line(
     if same:
         return f"**{len(best)} cells {one}**, the same within the margin: {names}{more}."
     return f"**{len(best)} cells {may}**: {names}{more}.{_needed(best, verdicts)}"
+
+
+def _value(cell: CellSummary, verdicts: MetricVerdicts) -> str:
+    """A cell with its value, for a list of cells that may be the best."""
+    value = text_with_unit(P95_LATENCY, cell.metrics)
+    if verdicts.wording is THROUGHPUT:
+        value = f"{estimate_text(cell.throughput)} {cell.unit}/s"
+    return f"**{cell.label}**{flagged(cell)}, {value}"
 
 
 def certainty(verdicts: SweepVerdicts) -> str:
@@ -170,13 +178,13 @@ def certainty(verdicts: SweepVerdicts) -> str:
 def _rest(others: Sequence[CellSummary], verdicts: MetricVerdicts) -> str:
     if len(others) < 2 or not verdicts.undecided(others):
         return ""
-    return f" The order of the others is not decided:{_needed(others, verdicts)}"
+    return f" The order of the others is not decided.{_needed(others, verdicts)}"
 
 
 def _needed(cells: Sequence[CellSummary], verdicts: MetricVerdicts) -> str:
     """How many repeats would probably decide the order of these cells."""
     more = verdicts.more_blocks(cells)
     if more is None:
-        return " more than 100 further repeats would be needed."
+        return " More than 100 further repeats would be needed to decide."
     total = more + max((cell.finished for cell in cells), default=0)
-    return f" `repeats={total}` would probably decide it."
+    return f" `repeats={total}` would probably decide."

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S, RSS_PEAK_MB
 from crossbench.measure.contrasts import Allowance, Contrast, Contrasts, Difference, compare_cells
 from crossbench.measure.metric import Metric
+from crossbench.measure.winner import corrected_best
 from crossbench.report.allowance import read_allowance
 from crossbench.report.cells import CellSummary, Run, cell_throughput, log_values, p95_estimate
 from crossbench.results import Status
@@ -110,6 +111,16 @@ class MetricVerdicts:
         """Return whether `cell` is shown to be better than all the others."""
         return all(self.better(cell, other) for other in cells if other is not cell)
 
+    def corrected(self, best: CellSummary, cells: Sequence[CellSummary]) -> float | None:
+        """Return the value of the best of `cells`, corrected for having been picked as the best.
+
+        None without repeats: then the correction would depend on an assumed spread.
+        """
+        if not any(cell.repeated for cell in cells):
+            return None
+        tied = [self._places[cell.name] for cell in self.may_be_best(cells)]
+        return corrected_best(self.contrasts, tied, self._places[best.name])
+
     def undecided(self, cells: Sequence[CellSummary]) -> bool:
         """Return whether the difference between two of the cells cannot be told."""
         return any(
@@ -167,10 +178,13 @@ def sweep_verdicts(cells: Sequence[CellSummary]) -> SweepVerdicts:
     runs = [run for cell in cells for run in cell.runs]
     margin = _setting(runs, "margin")
     allowances = _allowances(runs)
-    of_server = [cell for cell in cells if _has_own_throughput(cell)]
+    served = [cell for cell in cells if cell.computes_scores]
+    # A server without a model is no alternative, and its spread is not that of the others
+    compared = served if any(cell.throughput for cell in served) else cells
+    of_server = [cell for cell in compared if _has_own_throughput(cell)]
     of_server = [cell for cell in of_server if cell.unit == of_server[0].unit]
-    ranked = [cell for cell in cells if cell.ranked_p95 is not None and not cell.is_ramp]
-    measured = [cell for cell in cells if cell.metrics.get(RSS_PEAK_MB.name)]
+    ranked = [cell for cell in compared if cell.ranked_p95 is not None and not cell.is_ramp]
+    measured = [cell for cell in compared if cell.metrics.get(RSS_PEAK_MB.name)]
 
     def verdicts(
         wording: Wording,

@@ -62,6 +62,12 @@ def best_settings(
     best = max(may_be_best, key=_rate)
     tied = sorted((cell for cell in may_be_best if cell is not best), key=_rate, reverse=True)
     evidence = _comparisons(best, tied, within, verdicts)
+    corrected = verdicts.throughput.corrected(best, within)
+    if tied and corrected is not None:
+        evidence.append(
+            f"The highest of several values is probably lucky: corrected for that, {best.label} "
+            f"has {number(corrected)} {best.unit}/s."
+        )
     if over:
         fastest = max(over, key=_rate)
         evidence.append(
