@@ -25,6 +25,7 @@ from crossbench.report.verdict_tables import verdict_section
 from crossbench.report.verdicts import sweep_verdicts
 from crossbench.results import RunResult, Status, cell_folders, load_cell
 from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.stored_plan import read_plan
 from crossbench.system.files import atomic_write
 from crossbench.wording import ABSENT, counted
 
@@ -33,8 +34,16 @@ _ENVIRONMENT_KEYS = ("host", "cpu", "cores_usable", "os", "git_commit", "git_dir
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Read every run of the sweep from its numbered subfolders, in their order."""
-    return [read_run(path) for path in cell_folders(folder)]
+    """Read every run of the sweep from its numbered subfolders.
+
+    Cells are in the order in which the sweep names them, and the runs of a cell in the order of
+    their blocks. A sweep without a plan is in the order of its subfolders.
+    """
+    folders, plan = cell_folders(folder), read_plan(folder)
+    if plan is not None:
+        cells = dict(enumerate(run.cell for run in plan.runs))
+        folders.sort(key=lambda path: cells.get(int(path.name), len(plan.cells)))
+    return [read_run(path) for path in folders]
 
 
 def read_run(folder: Path) -> Run:

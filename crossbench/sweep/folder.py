@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
@@ -25,18 +25,21 @@ from crossbench.dashboard.process import LOG_FILE as DASHBOARD_LOG_FILE
 from crossbench.errors import ConfigError
 from crossbench.results import RESULT_FILE, cell_folders
 from crossbench.settings.command_line import quoted
+from crossbench.settings.stored_plan import PLAN_FILE
 from crossbench.sweep.child import WAITING_LOG_FILE
+from crossbench.system.files import atomic_write
 from crossbench.wording import counted
 
 STATE_FILE = "sweep.json"
 INTERRUPTED_FILE = "INTERRUPTED"
+MULTIRUN_FILE = "multirun.yaml"
 LOCK_FILE = ".lock"  # locked while a run uses the folder; the system unlocks it when the run ends
 SUBDIR = "${hydra.job.num}"
 # Files of a run that was killed before its first cell; the next run may replace them
 _LEFTOVERS = frozenset(
     {
         LOCK_FILE, STATE_FILE, INTERRUPTED_FILE, JOURNAL_FILE, DASHBOARD_LOG_FILE,
-        WAITING_LOG_FILE, "multirun.yaml",
+        WAITING_LOG_FILE, MULTIRUN_FILE, PLAN_FILE,
     }
 )  # fmt: skip
 _TIME_RESOLVER = "${now:"
@@ -71,6 +74,12 @@ def read_state(folder: Path) -> SweepState:
     """Read the state of the sweep in `folder`."""
     state = json.loads((folder / STATE_FILE).read_text("utf-8"))
     return SweepState(**{**state, "axes": tuple(state["axes"])})
+
+
+def save_state(state: SweepState, folder: Path) -> None:
+    """Write the state of the sweep into its folder, atomically."""
+    with atomic_write(folder / STATE_FILE) as partial:
+        partial.write_text(json.dumps(asdict(state)) + "\n", "utf-8")
 
 
 def take_output_folder(config: DictConfig, mode: RunMode) -> TakenFolder:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from dataclasses import asdict
+import sys
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -14,17 +14,18 @@ from omegaconf import DictConfig
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.events import SweepStarted
 from crossbench.runner.checks import check_config
+from crossbench.settings.blocks import refuse_without_sweep
+from crossbench.settings.flatten import without_credentials
 from crossbench.settings.overrides import check_study, swept_keys
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import run_settings
+from crossbench.settings.stored_plan import StoredPlan
 from crossbench.sweep.child import waiting_child
-from crossbench.sweep.folder import STATE_FILE, SweepState, TakenFolder, take_output_folder
+from crossbench.sweep.conduct import ONE_BY_ONE
+from crossbench.sweep.folder import SweepState, TakenFolder, save_state, take_output_folder
 from crossbench.sweep.plan import SweepPlan
 from crossbench.sweep.services import console, dashboard_url, make_tracking, sweep_journal
 from crossbench.wording import counted, duration
-
-# Runs the cells one after the other, in this process
-ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 def start_cell(config: DictConfig) -> TakenFolder:
@@ -34,6 +35,7 @@ def start_cell(config: DictConfig) -> TakenFolder:
         CrossbenchError: the cell cannot be measured, or the folder cannot be used.
     """
     check_study(config)
+    refuse_without_sweep(config)
     HydraConfig.instance().set_config(config)  # values may interpolate from it
     check_config(composed_config(config))
     return take_output_folder(config, RunMode.RUN)
@@ -47,6 +49,8 @@ def start_sweep(config: DictConfig, plan: SweepPlan) -> tuple[TakenFolder, Dashb
     """
     taken = take_output_folder(config, RunMode.MULTIRUN)
     folder = taken.path
+    arguments = tuple(without_credentials(argument) for argument in sys.argv[1:])
+    StoredPlan(arguments, str(Path.cwd()), plan.cells, plan.runs).save(folder)
     console.print(longest_time(len(plan.points), plan.longest_s))
     if config.hydra.launcher._target_ == ONE_BY_ONE:
         waiting_child.start(folder)
@@ -60,7 +64,7 @@ def start_sweep(config: DictConfig, plan: SweepPlan) -> tuple[TakenFolder, Dashb
     state = SweepState(
         folder.name, len(plan.points), parent, os.getpid(), url, swept_keys(plan.points)
     )
-    (folder / STATE_FILE).write_text(json.dumps(asdict(state)) + "\n", "utf-8")
+    save_state(state, folder)
     sweep_journal(folder, url).write(SweepStarted(folder.name, len(plan.points)))
     return taken, dashboard
 

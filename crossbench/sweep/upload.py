@@ -17,7 +17,14 @@ from crossbench.report.cell import REPORT_FILE
 from crossbench.report.suite import SUITE_FILE
 from crossbench.report.sweep import read_runs
 from crossbench.results import RESULT_FILE, RunResult, cell_folders, load_result
-from crossbench.sweep.folder import INTERRUPTED_FILE, STATE_FILE, home_of, is_held, place_of
+from crossbench.sweep.folder import (
+    INTERRUPTED_FILE,
+    MULTIRUN_FILE,
+    STATE_FILE,
+    home_of,
+    is_held,
+    place_of,
+)
 from crossbench.tracking.mlflow_format import unix
 from crossbench.tracking.mlflow_store import MlflowTracker, StoredRun
 from crossbench.tracking.protocol import CellRef
@@ -157,7 +164,7 @@ def _open(
 
 def _overrides(folder: Path) -> list[str]:
     """Return the overrides of the sweep, which Hydra has saved."""
-    file = folder / "multirun.yaml"
+    file = folder / MULTIRUN_FILE
     if not file.exists():
         return []
     hydra = OmegaConf.load(file).hydra
