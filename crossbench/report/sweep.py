@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from crossbench.system.files import atomic_write
 from crossbench.wording import ABSENT, counted
 
 CSV_FILE = "results.csv"
+_FIGURES = re.compile(r"\d[\d.,]*")
 _ENVIRONMENT_KEYS = ("host", "cpu", "cores_usable", "os", "git_commit", "git_dirty")
 
 
@@ -133,9 +135,13 @@ def _notes(runs: Sequence[Run], cells: Sequence[CellSummary]) -> str:
     """The cells' flags, then their warnings, each once with the cells that it concerns."""
     labels = {run.name: cell.label for cell in cells for run in cell.runs}
     names_by_note: dict[str, list[str]] = {}
+    first_text: dict[str, str] = {}
     for run in runs:
         for note in warnings_of(run.result):
-            names_by_note.setdefault(" ".join(note.split()), []).append(run.name)
+            text = " ".join(note.split())
+            # Notes that differ only in their figures are one note
+            same = _FIGURES.sub("", text)
+            names_by_note.setdefault(first_text.setdefault(same, text), []).append(run.name)
     lines = [f"> {note}" for note in sweep_notes(runs, labels)]
     for note, names in names_by_note.items():
         measured = [run for run in runs if run.result.config]

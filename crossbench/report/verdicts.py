@@ -156,14 +156,16 @@ class MetricVerdicts:
 class SweepVerdicts:
     """The verdicts of a sweep.
 
-    `baseline` is the cell that others are compared with, None if no cell can be compared. `note`
-    says if it is not the one that the user named. `source` says how the spread is known.
+    `baseline` is the cell that others are compared with, None if no cell can be compared. `named`
+    says whether the user named one, and `note` why it is not that one. `source` says how the spread
+    of cells that were measured once is known.
     """
 
     throughput: MetricVerdicts
     p95: MetricVerdicts
     memory: MetricVerdicts
     baseline: CellSummary | None
+    named: bool
     note: str
     source: str
     repeated: bool
@@ -202,12 +204,13 @@ def sweep_verdicts(cells: Sequence[CellSummary]) -> SweepVerdicts:
         )
         return MetricVerdicts(wording, tuple(compared), contrasts, margin)
 
-    baseline, note = find_baseline(cells, of_server or ranked)
+    baseline, named, note = find_baseline(cells, of_server or ranked)
     return SweepVerdicts(
         throughput=verdicts(THROUGHPUT, of_server, cell_throughput, PAIRS_PER_S, _throughput_sd),
         p95=verdicts(P95, ranked, lambda cell: P95_LATENCY, P95_LATENCY, _p95_sd),
         memory=verdicts(MEMORY, measured, lambda cell: RSS_PEAK_MB, RSS_PEAK_MB, lambda cell: 0.0),
         baseline=baseline,
+        named=named,
         note=note,
         source=allowances[PAIRS_PER_S.name].source,
         repeated=any(cell.repeated for cell in cells),
@@ -216,27 +219,31 @@ def sweep_verdicts(cells: Sequence[CellSummary]) -> SweepVerdicts:
 
 def find_baseline(
     cells: Sequence[CellSummary], compared: Sequence[CellSummary]
-) -> tuple[CellSummary | None, str]:
-    """Return the cell that others are compared with, and a note if it is not the one asked for.
+) -> tuple[CellSummary | None, bool, str]:
+    """Return the cell that others are compared with, whether one was named, and a note on it.
 
     It is the one with the values of the config key `baseline`, else the first in the sweep's order
     that can be compared.
     """
     if not compared:
-        return None, ""
+        return None, False, ""
     wanted = next(
         (asked for cell in cells for run in cell.runs
          if (asked := run.result.config.section("baseline"))), {},
     )  # fmt: skip
     if not wanted:
-        return compared[0], ""
+        return compared[0], False, ""
     for cell in compared:
         if all(cell.flat.get(key) == str(value) for key, value in wanted.items()):
-            return cell, ""
+            return cell, True, ""
     name = ", ".join(f"{key}={value}" for key, value in wanted.items())
-    return compared[0], (
-        f"The baseline ({name}) has no result that can be compared, so the cells are compared with "
-        f"the first one, {compared[0].label}."
+    return (
+        compared[0],
+        True,
+        (
+            f"The baseline ({name}) has no result that can be compared, so the cells are compared with "
+            f"the first one, {compared[0].label}."
+        ),
     )
 
 
