@@ -181,7 +181,7 @@ def _against_baseline(verdicts: SweepVerdicts) -> list[str]:
         parts.append(
             f"{verdict}: {', '.join(cells[:_LISTED])}" + (f" and {rest} more" if rest > 0 else "")
         )
-    return [f"Compared with {baseline.label}: {'; '.join(parts)}."]
+    return [f"Compared with the baseline, {baseline.label}: {'; '.join(parts)}."]
 
 
 def certainty(verdicts: SweepVerdicts) -> str:

@@ -237,14 +237,11 @@ def find_baseline(
         if all(cell.flat.get(key) == str(value) for key, value in wanted.items()):
             return cell, True, ""
     name = ", ".join(f"{key}={value}" for key, value in wanted.items())
-    return (
-        compared[0],
-        True,
-        (
-            f"The baseline ({name}) has no result that can be compared, so the cells are compared with "
-            f"the first one, {compared[0].label}."
-        ),
+    note = (
+        f"The baseline ({name}) has no result that can be compared, so the cells are compared with "
+        f"the first one, {compared[0].label}."
     )
+    return compared[0], True, note
 
 
 def ratio_text(contrast: Contrast) -> str:
