@@ -17,6 +17,7 @@ from crossbench.report.facts import MACHINE, fact_text
 from crossbench.report.flags import sweep_notes, warnings_of
 from crossbench.report.predecessor import predecessor_section
 from crossbench.report.ranking import sweep_quality
+from crossbench.report.ranking_queries import on_common_queries
 from crossbench.report.rate_answer import latency_bound_ms
 from crossbench.report.scope import interval_scope
 from crossbench.report.sweep_tables import all_cells, unfinished
@@ -31,8 +32,11 @@ _ENVIRONMENT_KEYS = ("host", "cpu", "cores_usable", "os", "git_commit", "git_dir
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Read every run of the sweep from its numbered subfolders, in their order."""
-    return [read_run(path) for path in cell_folders(folder)]
+    """Read every run of the sweep from its numbered subfolders, in their order.
+
+    Their ranking quality is that on the queries that all of them scored.
+    """
+    return on_common_queries([read_run(path) for path in cell_folders(folder)], folder)
 
 
 def read_run(folder: Path) -> Run:

@@ -8,7 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from crossbench.measure.catalogue import DEVICE_PEAK_MB, MODEL_MB, RSS_PEAK_MB
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text, spread_limit
-from crossbench.report.advice.candidates import by_throughput, keeps_ranking, ranking_text
+from crossbench.report.advice.candidates import (
+    by_throughput,
+    keeps_ranking,
+    kept_text,
+    ranking_text,
+)
 from crossbench.report.axes import numeric_axis
 from crossbench.report.compare import CellSummary, distinguishable, ratio
 from crossbench.settings.flatten import value_text
@@ -115,13 +120,13 @@ def _steps(group: Mapping[str, CellSummary]) -> list[tuple[CellSummary, CellSumm
 
 
 def _benefit(high: CellSummary, low: CellSummary) -> str | None:
-    """The known benefit of a lower precision that keeps the ranking; None if there is none."""
+    """The known benefit of a lower precision whose ranking was verified; None if there is none."""
     differ, gain = _are_distinguishable(low, high), _ratio(low, high)
     if low.is_paced:  # its throughput is that of the load
         memory = _memory(high, low)
         return f"Less {memory[0]}" if memory and memory[1] < _SMALLER else None
     if differ is True and gain > 1:
-        return "Faster, and the ranking is kept"
+        return f"Faster, and it {kept_text(low)}"
     memory = _memory(high, low)
     if memory is None or memory[1] >= _SMALLER:
         return None
@@ -133,10 +138,9 @@ def _benefit(high: CellSummary, low: CellSummary) -> str | None:
 def _step_text(high: CellSummary, low: CellSummary) -> str:
     memory = _memory(high, low)
     memory_text = f"; {memory[1]:.2f}× the {memory[0]}" if memory else "; memory unknown"
-    kept = {True: "keeps the ranking", False: "changes the ranking", None: "ranking not verified"}
     return (
         f"{low.label} against {high.flat['quant']}: {speed_text(low, high)}"
-        f"{memory_text}; {kept[keeps_ranking(low)]} ({ranking_text(low)})."
+        f"{memory_text}; {kept_text(low)} ({ranking_text(low)})."
     )
 
 
