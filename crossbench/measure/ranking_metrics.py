@@ -11,7 +11,7 @@ queries with at least one relevant passage.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,6 +120,15 @@ def quality_metrics(queries: Sequence[QueryQuality], seed: int) -> dict[str, flo
             low = lowest_ratio(table[:, 0], table[:, 2]) - 1
             metrics |= _bounds("ndcg_at_10_change", Interval(low, high))
     return metrics
+
+
+def without_change_interval(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics without the interval of the change of nDCG@10.
+
+    If the scores are the same, the cell ranks other queries as the reference does, too.
+    """
+    ends = ("quality/ndcg_at_10_change_low", "quality/ndcg_at_10_change_high")
+    return {name: value for name, value in metrics.items() if name not in ends}
 
 
 def highest_change(means: Float64Array, references: Float64Array, n: int) -> float | None:

@@ -25,7 +25,12 @@ import grpc
 from crossbench.errors import CrossbenchError, NonFiniteValues
 from crossbench.measure.catalogue import JUDGED_QUERIES
 from crossbench.measure.ranking import Judgement, Verdict, judge
-from crossbench.measure.ranking_metrics import ScoredList, quality_metrics, query_qualities
+from crossbench.measure.ranking_metrics import (
+    ScoredList,
+    quality_metrics,
+    query_qualities,
+    without_change_interval,
+)
 from crossbench.quality.reference_scores import reference_scores
 from crossbench.quality.sample import Check, NoCheck, QualityCheck, is_judged
 from crossbench.quality.score_cache import ReferenceCache
@@ -190,6 +195,8 @@ def evaluate_scores(
         found = Judgement(Verdict.UNSURE, "the reference scored no query within its time limit")
     else:
         found = judge(queries, metrics)
+        if found.same_scores:
+            metrics = without_change_interval(metrics)
     left_out = ""
     if served.judged_left_out and JUDGED_QUERIES.name in metrics:
         queries_left_out = counted(served.judged_left_out, "judged query")

@@ -124,7 +124,7 @@ def _query_count_note(checked: Sequence[CellSummary]) -> str:
         most = max(int(quality.get("queries_scored", 0)) for quality in qualities)
         text = (
             f" All cells are compared on the first {min(common)} queries, the number that the "
-            f"slowest check reached within quality.max_seconds; other cells scored up to {most}."
+            f"slowest check scored in time; other cells scored up to {most}."
         )
     slow = [
         cell.label

@@ -20,7 +20,7 @@ from crossbench.measure.catalogue import (
     QUERIES,
 )
 from crossbench.measure.ranking import MIN_QUERIES, Verdict, judge
-from crossbench.measure.ranking_metrics import quality_metrics
+from crossbench.measure.ranking_metrics import quality_metrics, without_change_interval
 from crossbench.report.compare import Run
 from crossbench.results import RunResult, load_queries
 from crossbench.types import QueryQuality
@@ -100,6 +100,8 @@ def _with_queries(result: RunResult, queries: Sequence[QueryQuality]) -> RunResu
     summary = {**result.quality, COMMON_KEY: len(queries)}
     if summary["verdict"] != Verdict.REFERENCE:
         found = judge(queries, metrics)
+        if found.same_scores:
+            metrics = without_change_interval(metrics)
         summary |= {
             "verdict": found.verdict.value,
             "reason": f"{found.reason}{summary.get('left_out', '')}",
