@@ -1,4 +1,4 @@
-"""RunResult and its files: result.json and the raw data (requests.parquet, quality.parquet)."""
+"""RunResult and its files: result.json and the raw data (parquet)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from crossbench.errors import ResultError
 from crossbench.settings.cell_config import CellConfig
 from crossbench.system.files import atomic_write
 from crossbench.system.rows import TEXT, load_rows, save_rows
-from crossbench.types import RequestRecord, ScoredPair, Task
+from crossbench.types import QueryQuality, RequestRecord, ScoredPair, Task
 
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 RESULT_FILE = "result.json"
 RECORDS_FILE = "requests.parquet"
 QUALITY_FILE = "quality.parquet"
+QUERIES_FILE = "quality_queries.parquet"
 # Old results lack `computes_scores`; this was the only backend without a model at that time
 _MODELLESS_BACKEND = "noop"
-# Columns are the fields of RequestRecord and of ScoredPair, in the same order
+# Columns are the fields of RequestRecord, ScoredPair and QueryQuality, in the same order
 _RECORD_COLUMNS = {
     "index": "int64",
     "due_s": "float64",
@@ -43,6 +44,20 @@ _QUALITY_COLUMNS = {
     "score": "float32",
     "reference_score": "float32",
     "relevance": "int32",
+}
+_QUERY_COLUMNS = {
+    "query_id": TEXT,
+    "pairs": "int64",
+    "relevant": "bool",
+    "order_matters": "bool",
+    "ndcg": "float64",
+    "rr": "float64",
+    "reference_ndcg": "float64",
+    "max_abs_diff": "float64",
+    "mean_abs_diff": "float64",
+    "tau": "float64",
+    "top10_overlap": "float64",
+    "same_order": "bool",
 }
 
 
@@ -206,6 +221,20 @@ def load_quality(folder: Path) -> list[ScoredPair]:
         ResultError: the file is incomplete or damaged.
     """
     return load_rows(folder / QUALITY_FILE, ScoredPair, [*_QUALITY_COLUMNS])
+
+
+def save_queries(queries: Sequence[QueryQuality], folder: Path) -> Path:
+    """Write `quality_queries.parquet` into `folder`, one row per query of the quality check."""
+    return save_rows(queries, _QUERY_COLUMNS, folder / QUERIES_FILE)
+
+
+def load_queries(folder: Path) -> list[QueryQuality]:
+    """Read `folder`/quality_queries.parquet. Returns an empty list if the file does not exist.
+
+    Raises:
+        ResultError: the file is incomplete or damaged.
+    """
+    return load_rows(folder / QUERIES_FILE, QueryQuality, [*_QUERY_COLUMNS])
 
 
 def _finite(value: Any) -> Any:

@@ -18,6 +18,7 @@ from crossbench.report.facts import MACHINE, fact_text
 from crossbench.report.flags import sweep_notes, warnings_of
 from crossbench.report.predecessor import predecessor_section
 from crossbench.report.ranking import sweep_quality
+from crossbench.report.ranking_queries import on_common_queries
 from crossbench.report.rate_answer import latency_bound_ms
 from crossbench.report.scope import interval_scope
 from crossbench.report.sweep_tables import all_cells, unfinished
@@ -39,13 +40,14 @@ def read_runs(folder: Path) -> list[Run]:
     """Read every run of the sweep from its numbered subfolders.
 
     Cells are in the order in which the sweep names them, and the runs of a cell in the order of
-    their blocks. A sweep without a plan is in the order of its subfolders.
+    their blocks. A sweep without a plan is in the order of its subfolders. Their ranking quality is
+    that on the queries that all of them scored.
     """
     folders, plan = cell_folders(folder), read_plan(folder)
     if plan is not None:
         cells = dict(enumerate(run.cell for run in plan.runs))
         folders.sort(key=lambda path: cells.get(int(path.name), len(plan.cells)))
-    return [read_run(path) for path in folders]
+    return on_common_queries([read_run(path) for path in folders], folder)
 
 
 def read_run(folder: Path) -> Run:
