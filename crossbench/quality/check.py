@@ -117,7 +117,7 @@ async def score_sample(
         batch=min(settings.batch, info.max_pairs),
         max_seconds=check.max_seconds,
         min_lists=check.min_queries,
-        longest_s=check.longest_seconds,
+        longest_s=max(check.max_seconds, check.longest_seconds),
         timeout_s=check.timeout_s,
     )
     started_s = time.perf_counter()
