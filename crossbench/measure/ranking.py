@@ -46,10 +46,9 @@ class Judgement:
 def judge(queries: Sequence[QueryQuality], metrics: dict[str, float]) -> Judgement:
     """Decide whether the ranking is kept, that is nDCG@10 is at least 99 % of the reference's.
 
-    `metrics` are those of the same queries. Each of the two decisions is one-sided with an error of
-    at most 2.5 %:
+    `metrics` are those of the same queries. Each of the two decisions is a one-sided test at 2.5 %:
 
-    - KEEPS is a non-inferiority test by betting, valid for few queries and rare losses.
+    - KEEPS: a non-inferiority test by betting, valid also for few queries and rare losses.
     - CHANGES: the high end of the change's bootstrap interval is below -1 %. It assumes that the
       sample shows how nDCG varies; rare large gains that it does not contain are not considered.
 

@@ -38,7 +38,7 @@ class QualityCheck:
     `queries` is the maximum number of judged lists. If no list is judged, `unjudged_queries` is the
     maximum number of lists. `depth` is the maximum number of passages from the top of a list. None
     means no limit. After `max_seconds` the cell's server starts no other list if it has started
-    `min_queries` of them, and after the longer of `max_seconds` and `longest_seconds` in any case.
+    `min_queries` of them, and after `longest_seconds` (or `max_seconds`, if longer) in any case.
     After `reference_max_seconds` the reference starts no other list. `timeout_s` is the deadline of
     each request.
 
@@ -57,10 +57,12 @@ class QualityCheck:
     timeout_s: float
 
     def __post_init__(self) -> None:
-        for key in ("queries", "unjudged_queries", "depth", "min_queries"):
+        for key in ("queries", "unjudged_queries", "depth"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ConfigError(f"quality.{key}={value}: give at least 1, or null for all")
+        if self.min_queries < 1:
+            raise ConfigError(f"quality.min_queries={self.min_queries}: give at least 1")
         for key in ("max_seconds", "longest_seconds", "reference_max_seconds", "timeout_s"):
             if not getattr(self, key) > 0:
                 raise ConfigError(

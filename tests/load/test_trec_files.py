@@ -560,7 +560,7 @@ def quality_of(relevance: tuple[int | None, ...], **changes: Any) -> dict[str, A
 
 def test_the_verdict_considers_gaps_in_the_judgements() -> None:
     summary = quality_of((0, 1, None), judged_left_out=1)
-    assert summary["verdict"] == "keeps"
+    assert summary["verdict"] == "same order"
     assert summary["reason"].endswith("; 1 judged query without text or candidates left out")
     # Without a run, BEIR's lists contain only relevant passages, so every order is equally good
     summary = quality_of((1, 1))
