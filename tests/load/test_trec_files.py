@@ -548,7 +548,7 @@ def test_notes_about_skipped_data_appear_in_the_report(tmp_path: Path) -> None:
 def quality_of(
     relevance: tuple[int | None, ...], *, reverse: bool = False, **changes: Any
 ) -> dict[str, Any]:
-    """Return the summary for 12 lists with these grades and the reference's order or its reverse."""
+    """Return the summary for 12 lists with these grades, in the reference's order or reversed."""
     size = len(relevance)
     lists = tuple(
         QueryPassages(f"q{n}", "q", tuple(map(str, range(size))), ("p",) * size, relevance)
