@@ -23,6 +23,7 @@ from crossbench.measure.winner import corrected_best
 from crossbench.report.allowance import read_allowance
 from crossbench.report.cells import CellSummary, Run, cell_throughput, log_values, p95_estimate
 from crossbench.results import Status
+from crossbench.settings.baseline import is_baseline
 from crossbench.settings.places import conf_dir
 from crossbench.wording import number, percent
 
@@ -234,7 +235,7 @@ def find_baseline(
     if not wanted:
         return compared[0], False, ""
     for cell in compared:
-        if all(cell.flat.get(key) == str(value) for key, value in wanted.items()):
+        if is_baseline(wanted, cell.flat):
             return cell, True, ""
     name = ", ".join(f"{key}={value}" for key, value in wanted.items())
     note = (

@@ -49,6 +49,7 @@ class RootSchema:
     seed: int = MISSING
     study: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     report: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    baseline: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     predecessor: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     outputs_dir: str = field(default=MISSING, metadata=_NOT_IDENTITY)
     cache_dir: str = field(default=MISSING, metadata=_NOT_IDENTITY)

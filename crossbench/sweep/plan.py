@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, read_write
 
+from crossbench.settings.baseline import check_baseline
 from crossbench.settings.blocks import SWEEPER, Grid, repeats_param
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.overrides import check_points, check_study, sweep_points, sweeper_params
@@ -34,8 +35,8 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     """Return the plan of a sweep. Every run is composed once, and nothing is started.
 
     Raises:
-        ConfigError: a cell does not compose, no cell has usable values, two cells are the same, or
-            the blocks are not clear.
+        ConfigError: a cell does not compose, no cell has usable values, two cells are the same,
+            the blocks are not clear, or the baseline is not a cell.
     """
     given = list(config.hydra.overrides.task)
     check_study(config)
@@ -46,7 +47,14 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     overrides = [*(f"{key}={value}" for key, value in swept.items()), *given]
     points = sweep_points(overrides)
     cells_s: list[float] = []
-    ids = check_points(points, lambda cell: cells_s.append(_checked_s(cell)), given, params)
+    cells: list[CellConfig] = []
+
+    def check(cell: CellConfig) -> None:
+        cells.append(cell)
+        cells_s.append(_checked_s(cell))
+
+    ids = check_points(points, check, given, params)
+    check_baseline(cells[0].document.get("baseline"), cells)
     grid = Grid.of(points)
     shuffled = len(grid.blocks) > 1 and config.hydra.sweeper._target_ == SWEEPER
     runs = [
