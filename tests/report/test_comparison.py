@@ -105,7 +105,9 @@ def test_a_cell_that_no_longer_finishes_is_a_regression() -> None:
     failed = replace(measured(1.0), status=Status.FAILED, metrics={}, error="out of memory\nmore")
     found = compared(runs(1000), [failed])
     assert found.regressed
-    assert "it did not finish in B (failed: out of memory)" in " ".join(terminal_text(found).split())
+    assert "it did not finish in B (failed: out of memory)" in " ".join(
+        terminal_text(found).split()
+    )
     assert not compared([failed], runs(1000)).regressed
 
 
