@@ -6,7 +6,9 @@ from __future__ import annotations
 import runpy
 import sys
 
-COMMANDS = ("client", "dashboard", "doctor", "serve", "suite", "sync", "trace")
+COMMANDS = (
+    "client", "compare", "dashboard", "doctor", "selfcheck", "serve", "suite", "sync", "trace",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ from crossbench.settings.places import outputs_dir
 from crossbench.settings.run import default_tracker
 from crossbench.system.addresses import bypass_proxy
 from crossbench.tracking.mlflow_format import CELL_TAG, COMPLETE_TAG, FLAGS_TAG, SWEEP_TAG
+from crossbench.tracking.mlflow_results import parsed
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.types import RequestRecord
 
@@ -194,7 +195,7 @@ def _row_of_run(run: Run) -> dict[str, Any]:
     tags = run.data.tags
     sweep, number = tags.get(SWEEP_TAG, ""), tags.get(CELL_TAG)
     metrics = {key: item for key, item in run.data.metrics.items() if not catalogue.is_live(key)}
-    settings = {key: _parsed(text) for key, text in run.data.params.items()}
+    settings = {key: parsed(text) for key, text in run.data.params.items()}
     return {
         "sweep": sweep,
         "cell": int(number) if number else None,
@@ -239,14 +240,6 @@ def _scalars(flat: Mapping[str, Any]) -> dict[str, Any]:
         key: json.dumps(value) if isinstance(value, list | dict) else value
         for key, value in flat.items()
     }
-
-
-def _parsed(text: str) -> Any:
-    """Convert an MLflow param back from text to its value."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _tracker(uri: str | None, experiment: str | None) -> MlflowTracker:

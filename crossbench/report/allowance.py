@@ -23,7 +23,7 @@ from crossbench.measure.catalogue import DEVICE_PEAK_MB, P95_LATENCY, RATES, RSS
 from crossbench.measure.contrasts import Allowance
 from crossbench.measure.intervals import t_95
 from crossbench.system.files import atomic_write
-from crossbench.wording import counted
+from crossbench.wording import counted, number
 
 # The metrics that verdicts are about
 JUDGED = (*RATES, P95_LATENCY, RSS_PEAK_MB, DEVICE_PEAK_MB)
@@ -116,7 +116,7 @@ def read_allowance(
     found = {}
     for metric in JUDGED:
         measured = {
-            name: Allowance(spread.relative_sd, spread.degrees, _source(check))
+            name: Allowance(spread.relative_sd, spread.degrees, _source(spread, check))
             for name, check in checks.items()
             if (spread := check.spreads.get(metric.name)) is not None
         }
@@ -140,8 +140,8 @@ def _default(spread: float) -> Allowance:
     return Allowance(spread, math.inf, source)
 
 
-def _source(check: StoredCheck) -> str:
+def _source(spread: Spread, check: StoredCheck) -> str:
     return (
-        f"{COMMAND} on this machine ({check.backend}, {counted(check.runs, 'run')}, "
-        f"{check.date[:10]})"
+        f"{number(100 * spread.relative_sd, 2)} %, measured by {COMMAND} on this machine "
+        f"({check.backend}, {counted(check.runs, 'run')}, {check.date[:10]})"
     )

@@ -1,0 +1,117 @@
+"""Comparisons of runs that were measured at different times, such as those of two sweeps.
+
+Nothing slows both alike, so no blocks cancel out and no values are paired: the runs of each side
+are independent samples. The interval of their ratio is Welch's, with Satterthwaite's degrees of
+freedom (Biometrika 34, 1947). All values are logarithms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossbench.measure.contrasts import (
+    MOST_BLOCKS,
+    PRIOR_DEGREES,
+    Allowance,
+    Contrast,
+    Difference,
+)
+
+Float64Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The runs of a cell: their mean and number, the variance of one run, and its degrees."""
+
+    mean: float
+    runs: int
+    variance: float
+    degrees: float
+
+
+def samples(cells: Sequence[Float64Array], allowance: Allowance) -> list[Sample]:
+    """Return the sample of each cell of one sweep, from the values of its runs, each of shape (n,).
+
+    The variance of a cell that was repeated is moderated, as in `contrasts`: its own is averaged
+    with that of all cells, which counts as much as `PRIOR_DEGREES`. A cell that ran once gets the
+    allowance.
+    """
+    squares = [float(((values - values.mean()) ** 2).sum()) for values in cells]
+    degrees = sum(len(values) - 1 for values in cells)
+    found = []
+    for values, own_squares in zip(cells, squares, strict=True):
+        own = len(values) - 1
+        variance, own_degrees = allowance.relative_sd**2, allowance.degrees
+        if own:
+            prior = min(PRIOR_DEGREES, degrees - own)
+            own_degrees = prior + own
+            variance = (prior * sum(squares) / degrees + own_squares) / own_degrees
+        found.append(Sample(float(values.mean()), len(values), variance, own_degrees))
+    return found
+
+
+def independent_contrast(a: Sample, b: Sample, *, margin: float, alpha: float) -> Contrast:
+    """Return the contrast of `b` with `a`: the ratio is b / a.
+
+    `more_blocks` is the number of further runs that both would need.
+    """
+    middle = b.mean - a.mean
+    half = _half_width(a, b, alpha)
+    found = _difference(middle, half, margin)
+    more = _more_runs(a, b, middle, margin, alpha) if found is Difference.UNKNOWN else None
+    ends = math.exp(middle - half), math.exp(middle + half)
+    return Contrast(math.exp(middle), *ends, found, more)
+
+
+def share_of_alpha(alpha: float, comparisons: int) -> float:
+    """Return the error that each of several independent comparisons may have (Šidák, 1967)."""
+    return -math.expm1(math.log1p(-alpha) / comparisons)
+
+
+def _more_runs(a: Sample, b: Sample, middle: float, margin: float, alpha: float) -> int | None:
+    """Return the fewest further runs of both that would decide, if nothing else changed."""
+
+    def decided(runs: int) -> bool:
+        half = _half_width(_more(a, runs), _more(b, runs), alpha)
+        return _difference(middle, half, margin) is not Difference.UNKNOWN
+
+    if not decided(MOST_BLOCKS):
+        return None
+    low, high = 0, MOST_BLOCKS
+    while high - low > 1:
+        middle_runs = (low + high) // 2
+        low, high = (low, middle_runs) if decided(middle_runs) else (middle_runs, high)
+    return high
+
+
+def _half_width(a: Sample, b: Sample, alpha: float) -> float:
+    from scipy.special import stdtrit
+
+    of_a, of_b = a.variance / a.runs, b.variance / b.runs
+    variance: float = of_a + of_b
+    if variance == 0:
+        return 0.0
+    spread = of_a**2 / a.degrees + of_b**2 / b.degrees
+    degrees = variance**2 / spread if spread else math.inf
+    return float(stdtrit(degrees, 1 - alpha / 2)) * math.sqrt(variance)
+
+
+def _more(sample: Sample, runs: int) -> Sample:
+    return replace(sample, runs=sample.runs + runs, degrees=sample.degrees + runs)
+
+
+def _difference(middle: float, half: float, margin: float) -> Difference:
+    limit, low, high = math.log1p(margin), middle - half, middle + half
+    if -limit <= low and high <= limit:
+        return Difference.SAME
+    if low > 0 and high > limit:
+        return Difference.HIGHER
+    if high < 0 and low < -limit:
+        return Difference.LOWER
+    return Difference.UNKNOWN
