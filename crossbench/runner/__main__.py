@@ -22,6 +22,7 @@ from crossbench.quality.earlier import earlier_check
 from crossbench.results import RunResult, save_quality, save_queries, save_records, save_result
 from crossbench.runner.cell import measure_cell, with_quality
 from crossbench.runner.event_stream import EventStream
+from crossbench.runner.stack_dump import dump_on_signal
 from crossbench.settings.plan import load_config
 from crossbench.system.command import os_error_message
 
@@ -49,6 +50,7 @@ def _lock_log() -> None:
 def main(folder: Path) -> None:
     """Measure the cell in `folder` and write its result."""
     _lock_log()
+    dump_on_signal()
     events = EventStream.take_over_stdout()
     _end_with_parent()
     config = load_config(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import save_config
 from crossbench.sweep.child import LOG_FILE, cell_child
 from crossbench.sweep.progress import CellProgress
+from crossbench.sweep.watchdog import Watchdog, place_of_hang, time_limits
 from crossbench.wording import exit_description
 
 LOG_LINES_IN_ERROR = 5
@@ -35,13 +37,13 @@ def run_cell(
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     save_config(config, folder)
     try:
-        check_config(config)
+        limits = time_limits(check_config(config))
     except CrossbenchError as error:
         return _failed(config, folder, started_at, str(error))
     interrupted = False
-    with cell_child(folder) as child:
+    with cell_child(folder) as child, closing(Watchdog(child, limits)) as watchdog:
         try:
-            _follow(child, progress, journal)
+            _follow(child, progress, journal, watchdog)
         except KeyboardInterrupt:
             interrupted = True
             _end(child)
@@ -50,6 +52,8 @@ def run_cell(
     except ResultError:
         if interrupted:
             reason, failure = "interrupted by Ctrl-C", Failure.INTERRUPTED
+        elif watchdog.exceeded:
+            reason, failure = _hang_reason(watchdog.exceeded, folder), Failure.TIMED_OUT
         else:
             reason, failure = _exit_reason(child.returncode, folder), Failure.CRASHED
         result = _failed(config, folder, started_at, reason, failure)
@@ -58,7 +62,9 @@ def run_cell(
     return result
 
 
-def _follow(child: subprocess.Popen[str], progress: CellProgress, journal: Journal) -> None:
+def _follow(
+    child: subprocess.Popen[str], progress: CellProgress, journal: Journal, watchdog: Watchdog
+) -> None:
     """Read the events of the cell process until it closes its pipe.
 
     A killed process may leave an incomplete line, which is skipped.
@@ -72,6 +78,7 @@ def _follow(child: subprocess.Popen[str], progress: CellProgress, journal: Journ
         match recorded.event:
             case StageStarted(stage):
                 progress.stage(stage)
+                watchdog.stage(stage)
             case ProgressMade():
                 progress.advance(recorded.event)
             case FlagsChanged(flags):
@@ -85,6 +92,12 @@ def _end(child: subprocess.Popen[str]) -> None:
         child.wait(STOP_GRACE_S)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         child.kill()
+
+
+def _hang_reason(exceeded: str, folder: Path) -> str:
+    place = place_of_hang(folder / LOG_FILE)
+    where = f" It was at {place}." if place else ""
+    return f"the cell was ended because {exceeded}.{where} {LOG_FILE} has the stacks of all threads"
 
 
 def _exit_reason(returncode: int, folder: Path) -> str:
