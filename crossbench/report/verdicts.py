@@ -17,14 +17,23 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S, RSS_PEAK_MB
-from crossbench.measure.contrasts import Allowance, Contrast, Contrasts, Difference, compare_cells
+from crossbench.measure.contrasts import (
+    ALPHA,
+    Allowance,
+    Contrast,
+    Contrasts,
+    Difference,
+    compare_cells,
+)
 from crossbench.measure.metric import Metric
+from crossbench.measure.multiplicity import alpha_of_look
 from crossbench.measure.winner import corrected_best
 from crossbench.report.allowance import read_allowance
 from crossbench.report.cells import CellSummary, Run, cell_throughput, log_values, p95_estimate
 from crossbench.results import Status
 from crossbench.settings.baseline import is_baseline
 from crossbench.settings.places import conf_dir
+from crossbench.settings.stored_plan import FIRST_LOOK
 from crossbench.wording import number, percent
 
 _NORMAL_95 = 1.96
@@ -180,7 +189,7 @@ def sweep_verdicts(cells: Sequence[CellSummary]) -> SweepVerdicts:
     """Return the verdicts of a sweep, from its cells in their order."""
     runs = [run for cell in cells for run in cell.runs]
     margin = _setting(runs, "margin")
-    allowances = _allowances(runs)
+    allowances, alpha = _allowances(runs), _alpha(runs)
     served = [cell for cell in cells if cell.computes_scores]
     # A server without a model is no alternative, and its spread is not that of the others
     compared = served if any(cell.throughput for cell in served) else cells
@@ -202,6 +211,7 @@ def sweep_verdicts(cells: Sequence[CellSummary]) -> SweepVerdicts:
             within_sd=_column(compared, within_sd, values),
             allowance=allowances[key.name],
             margin=margin,
+            alpha=alpha,
         )
         return MetricVerdicts(wording, tuple(compared), contrasts, margin)
 
@@ -279,6 +289,20 @@ def _allowances(runs: Sequence[Run]) -> Mapping[str, Allowance]:
     backends = {str(config.value("backend")) for config in configs}
     folder = Path(cache).expanduser() if cache else Path()
     return read_allowance(folder, environment, _setting(runs, "spread"), backends)
+
+
+def _alpha(runs: Sequence[Run]) -> float:
+    """The probability of an error: 5 %, or the share of it that the last look may spend.
+
+    A sweep with `until_decided` is looked at after each block.
+    """
+    configs = [run.result.config for run in runs]
+    looked_at = [config for config in configs if config.value("until_decided")]
+    if not looked_at:
+        return ALPHA
+    most = max(int(config.value("max_repeats")) for config in looked_at)
+    block = max(int(config.value("repeat", 0)) for config in configs if config)
+    return alpha_of_look(min(max(block, FIRST_LOOK), most), most, FIRST_LOOK, ALPHA)
 
 
 def _default(key: str) -> float:

@@ -11,6 +11,7 @@ from crossbench.errors import ConfigError
 from crossbench.settings.composition_errors import parse_overrides
 from crossbench.settings.overrides import REPEAT
 from crossbench.settings.schema import OF_SWEEP
+from crossbench.settings.stored_plan import FIRST_LOOK
 
 SWEEPER = "hydra_plugins.crossbench_sweeper.sweeper.CrossbenchSweeper"
 
@@ -64,6 +65,8 @@ def repeats_param(
                 f"{override.input_line}: {override.key_or_group} belongs to the whole sweep and "
                 f"takes one value: give for example {override.key_or_group}=3"
             )
+    if config.until_decided:
+        return _until_decided(config, params, given)
     count = config.repeats
     if count is None:
         return {}
@@ -71,14 +74,43 @@ def repeats_param(
         raise ConfigError(
             f"repeats must be a positive whole number, got {count!r}: give for example repeats=3"
         )
+    return _blocks(f"repeats={count}", "repeats", count, config, params, given)
+
+
+def _until_decided(
+    config: DictConfig, params: Mapping[str, str], given: Sequence[str]
+) -> dict[str, str]:
+    most = config.max_repeats
+    if isinstance(most, bool) or not isinstance(most, int) or most < FIRST_LOOK:
+        raise ConfigError(
+            f"max_repeats must be a whole number, {FIRST_LOOK} or more, got {most!r}: give for "
+            "example max_repeats=12"
+        )
+    if config.repeats is not None:
+        raise ConfigError(
+            f"until_decided=true and repeats={config.repeats} both say how many blocks are "
+            f"measured: leave one of them out, or give max_repeats={config.repeats}"
+        )
+    return _blocks("until_decided=true", "until_decided", most, config, params, given)
+
+
+def _blocks(
+    asked: str,
+    key: str,
+    count: int,
+    config: DictConfig,
+    params: Mapping[str, str],
+    given: Sequence[str],
+) -> dict[str, str]:
+    """Return `repeat=1,…,count`; `asked` is the override with `key` that stands for it."""
     own = [f"{key}={value}" for key, value in params.items() if key.lstrip("+") == REPEAT]
-    own += [str(item.input_line) for item in parsed if item.key_or_group == REPEAT]
+    own += [str(item.input_line) for item in parse_overrides(given) if item.key_or_group == REPEAT]
     if own:
         raise ConfigError(
-            f"repeats={count} and {own[0]} both say in which blocks the cells are measured: leave "
-            f"one of them out. repeats={count} means repeat={_listed(count)}"
+            f"{asked} and {own[0]} both say in which blocks the cells are measured: leave "
+            f"one of them out. {asked} means repeat={_listed(count)}"
         )
-    require_our_sweeper(config, "repeats")
+    require_our_sweeper(config, key)
     return {f"++{REPEAT}": _listed(count)}
 
 
@@ -121,6 +153,11 @@ def refuse_without_sweep(config: DictConfig) -> None:
     if config.resume is not None:
         raise ConfigError(
             f"resume={config.resume} needs -m: give python -m crossbench -m resume={config.resume}"
+        )
+    if config.until_decided:
+        raise ConfigError(
+            "until_decided=true needs -m, because a run without -m measures one cell once: give "
+            "python -m crossbench -m until_decided=true ..."
         )
     if config.repeats is not None:
         raise ConfigError(

@@ -51,6 +51,8 @@ class RootSchema:
     report: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     baseline: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     predecessor: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    until_decided: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    max_repeats: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     cell_timeout_s: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     loading_timeout_s: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     outputs_dir: str = field(default=MISSING, metadata=_NOT_IDENTITY)

@@ -13,6 +13,7 @@ from crossbench.errors import ConfigError
 from crossbench.system.files import atomic_write
 
 PLAN_FILE = "plan.json"
+FIRST_LOOK = 3  # a sweep with `until_decided` is looked at from this block on
 
 
 @dataclass(frozen=True, slots=True)
