@@ -19,16 +19,19 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.race import machine
-from crossbench.measure.contrasts import Allowance, Contrasts, Difference, compare_cells
-from crossbench.measure.multiplicity import dunnett
+from crossbench.measure.contrasts import ALPHA, Allowance, Contrasts, Difference, compare_cells
+from crossbench.measure.multiplicity import alpha_of_look, dunnett
 from crossbench.measure.winner import corrected_best
 from crossbench.report.tables import markdown_table
 from crossbench.settings.places import outputs_dir
+from crossbench.settings.stored_plan import FIRST_LOOK
 from crossbench.wording import percent
 
 CELLS, RUNS = (2, 6, 12, 24), (1, 3, 6)
+MOST = 12  # blocks of a sweep with until_decided
 DRIFT, MARGIN, ASSUMED_SD = 0.08, 0.02, 0.10
 DIFFERENT = frozenset({Difference.HIGHER, Difference.LOWER})
 
@@ -175,6 +178,43 @@ def winner(sweeps: int, seed: int) -> str:
     return markdown_table(headers, rows, "lrrrr")
 
 
+def looked_at(sweeps: int, seed: int) -> str:
+    """Return the table of sweeps with `until_decided`: how many blocks they take, and their errors.
+
+    Half of the rows have equal cells. In the others the second cell is 10 % higher.
+    """
+    rows = []
+    for gain, spread, cells in itertools.product((0.0, 0.10), (0.02, 0.05), (2, 6)):
+        rng = np.random.default_rng([seed, cells, round(100 * gain), round(1000 * spread)])
+        wrong, found, taken = 0, 0, 0
+        for _ in range(sweeps):
+            values = rng.normal(0, spread, (cells, MOST)) + np.linspace(0, -DRIFT, MOST)
+            values[1] += math.log1p(gain)
+            verdicts, blocks = _until_decided(values)
+            expected = {1: Difference.HIGHER} if gain else {}
+            said = {n: kind for n, kind in enumerate(verdicts, 1) if kind in DIFFERENT}
+            wrong += any(expected.get(n) is not kind for n, kind in said.items())
+            found += said.get(1) is Difference.HIGHER
+            taken += blocks
+        shares = [percent(wrong / sweeps, 1), percent(found / sweeps, 1) if gain else ""]
+        rows.append([percent(gain), percent(spread), str(cells), f"{taken / sweeps:.1f}", *shares])
+        print(" ".join(rows[-1]), file=sys.stderr, flush=True)
+    headers = ["true difference", "spread", "cells", "blocks", "false statement", "found"]
+    return markdown_table(headers, rows, "r" * len(headers))
+
+
+def _until_decided(values: NDArray[np.float64]) -> tuple[list[Difference], int]:
+    """Return the last verdicts against the first cell, and after how many blocks they are."""
+    found: list[Difference] = []
+    for block in range(FIRST_LOOK, MOST + 1):
+        alpha = alpha_of_look(block, MOST, FIRST_LOOK, ALPHA)
+        contrasts = compare_cells(values[:, :block], margin=MARGIN, alpha=alpha)
+        found = [contrast.difference for contrast in contrasts.against(0)[1:]]
+        if Difference.UNKNOWN not in found:
+            return found, block
+    return found, MOST
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sweeps", type=int, default=1000, help="for each row")
@@ -186,6 +226,7 @@ def main() -> None:
         ("Sweeps of equal cells with a false statement", false_statements),
         ("How often a difference from the baseline is found", power),
         ("How often two of six cells are called the same within 2 %", same),
+        (f"Sweeps with until_decided and at most {MOST} blocks", looked_at),
         ("By how much the best cell's value is too high (spread 5 %)", winner),
     ):
         parts += [f"## {title}", table(given.sweeps, given.seed)]

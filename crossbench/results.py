@@ -1,4 +1,4 @@
-"""RunResult and its files: result.json and the raw data (requests.parquet, quality.parquet)."""
+"""RunResult and its files: result.json and the raw data (parquet)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from crossbench.errors import ResultError
 from crossbench.settings.cell_config import CellConfig
 from crossbench.system.files import atomic_write
 from crossbench.system.rows import TEXT, load_rows, save_rows
-from crossbench.types import RequestRecord, ScoredPair, Task
+from crossbench.types import QueryQuality, RequestRecord, ScoredPair, Task
 
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 RESULT_FILE = "result.json"
 RECORDS_FILE = "requests.parquet"
 QUALITY_FILE = "quality.parquet"
+QUERIES_FILE = "quality_queries.parquet"
+# The reason in `quality` until the check has ended; the result is written before
+UNFINISHED_CHECK = "the check did not finish"
 # Old results lack `computes_scores`; this was the only backend without a model at that time
 _MODELLESS_BACKEND = "noop"
-# Columns are the fields of RequestRecord and of ScoredPair, in the same order
+# Columns are the fields of RequestRecord, ScoredPair and QueryQuality, in the same order
 _RECORD_COLUMNS = {
     "index": "int64",
     "due_s": "float64",
@@ -44,6 +47,20 @@ _QUALITY_COLUMNS = {
     "reference_score": "float32",
     "relevance": "int32",
 }
+_QUERY_COLUMNS = {
+    "query_id": TEXT,
+    "pairs": "int64",
+    "relevant": "bool",
+    "order_matters": "bool",
+    "ndcg": "float64",
+    "rr": "float64",
+    "reference_ndcg": "float64",
+    "max_abs_diff": "float64",
+    "mean_abs_diff": "float64",
+    "tau": "float64",
+    "top10_overlap": "float64",
+    "same_order": "bool",
+}
 
 
 class Status(StrEnum):
@@ -58,6 +75,14 @@ class Status(StrEnum):
     def is_failure(self) -> bool:
         """Whether a cell with this status makes the command exit with status 1."""
         return self not in (Status.FINISHED, Status.UNSUPPORTED)
+
+
+class Failure(StrEnum):
+    """Why a failed cell may succeed if it is measured again; other failures would be the same."""
+
+    CRASHED = "crashed"  # its process or its server ended
+    TIMED_OUT = "timed out"  # it did not end in time
+    INTERRUPTED = "interrupted"  # by Ctrl-C
 
 
 class Flag(StrEnum):
@@ -78,7 +103,8 @@ class RunResult:
     `environment` describe the served model, the data set and the machine. `quality` describes the
     quality check, its verdict (`measure.ranking.Verdict`) and the reason. `warnings` are sentences
     about anything that affects how to read the numbers. `end` says why the measurement ended (one
-    of `load.stop.End`; empty in old results). `flags` maps each `Flag` to its reason.
+    of `load.stop.End`; empty in old results). `failure` is the `Failure` of a failed cell that may
+    succeed if it is measured again, else empty. `flags` maps each `Flag` to its reason.
     `steps` are those of a ramp, each with its `label`, `start_s` and `end_s`.
     """
 
@@ -94,6 +120,7 @@ class RunResult:
     quality: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     end: str = ""
+    failure: str = ""
     flags: Mapping[str, str] = field(default_factory=dict)
     steps: Sequence[Mapping[str, Any]] = ()
     started_at: str = ""  # ISO 8601, UTC
@@ -206,6 +233,20 @@ def load_quality(folder: Path) -> list[ScoredPair]:
         ResultError: the file is incomplete or damaged.
     """
     return load_rows(folder / QUALITY_FILE, ScoredPair, [*_QUALITY_COLUMNS])
+
+
+def save_queries(queries: Sequence[QueryQuality], folder: Path) -> Path:
+    """Write `quality_queries.parquet` into `folder`, one row per query of the quality check."""
+    return save_rows(queries, _QUERY_COLUMNS, folder / QUERIES_FILE)
+
+
+def load_queries(folder: Path) -> list[QueryQuality]:
+    """Read `folder`/quality_queries.parquet. Returns an empty list if the file does not exist.
+
+    Raises:
+        ResultError: the file is incomplete or damaged.
+    """
+    return load_rows(folder / QUERIES_FILE, QueryQuality, [*_QUERY_COLUMNS])
 
 
 def _finite(value: Any) -> Any:

@@ -192,6 +192,32 @@ class ScoredPair:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryQuality:
+    """The quality check of one query: its nDCG@10 and RR@10, and how far the ranking has changed.
+
+    `pairs` is the number of its checked passages. `relevant` says whether one passage of the query
+    is judged relevant, and `order_matters` whether the candidates have different grades, so that
+    their order affects nDCG. `ndcg`, `rr` and `reference_ndcg` are None without relevant passages.
+    `reference_ndcg` and all following values are None without reference scores. `tau` (Kendall) is
+    also None if the reference gives all passages the same score, `top10_overlap` (a share) if there
+    are ten passages or fewer. `same_order` ignores ties that only rounding breaks.
+    """
+
+    query_id: str
+    pairs: int
+    relevant: bool
+    order_matters: bool
+    ndcg: float | None
+    rr: float | None
+    reference_ndcg: float | None
+    max_abs_diff: float | None
+    mean_abs_diff: float | None
+    tau: float | None
+    top10_overlap: float | None
+    same_order: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """Time that one request spent in each stage of the server, in ms."""
 

@@ -55,7 +55,8 @@ def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
         names = set(archive.namelist())
     package = {
         path.relative_to(REPO).as_posix()
-        for path in (REPO / "crossbench").rglob("*")
+        for folder in ("crossbench", "hydra_plugins")
+        for path in (REPO / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     configuration = {
@@ -64,7 +65,10 @@ def test_the_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
     }
     assert "crossbench/conf/config.yaml" in configuration
     assert package | configuration <= names
-    unexpected = {name for name in names if not name.startswith(("crossbench/", "crossbench-"))}
+    # Hydra merges the plugins of all packages only if hydra_plugins has no __init__.py
+    assert "hydra_plugins/__init__.py" not in names
+    expected = ("crossbench/", "crossbench-", "hydra_plugins/crossbench_sweeper/")
+    unexpected = {name for name in names if not name.startswith(expected)}
     assert not unexpected
 
 

@@ -147,6 +147,16 @@ MAX_ABS_DIFF = Metric(
     "Largest absolute difference between a score and the fp32 reference's, in units of the score.",
     (View.QUALITY,), short="max diff",
 )  # fmt: skip
+MEAN_ABS_DIFF = Metric(
+    "quality/mean_abs_diff", "mean score difference", "", LOWER,
+    "Mean absolute difference between the scores and the fp32 reference's.",
+    (View.QUALITY,), short="mean diff",
+)  # fmt: skip
+TOP10_OVERLAP = Metric(
+    "quality/top10_overlap", "share of the top ten in common", "", HIGHER,
+    "Share of the reference's first ten passages that are among the cell's first ten, mean "
+    "over the queries with more than ten.", (View.QUALITY,), short="top 10 in common",
+)  # fmt: skip
 KENDALL_TAU = Metric(
     "quality/kendall_tau", "Kendall's tau, mean over queries", "", HIGHER,
     "Kendall's tau-b with the reference's order, mean over the queries; 1 means the same order.",
@@ -167,6 +177,8 @@ NDCG_AT_10_CHANGE = Metric(
     "Relative change of nDCG@10 from the fp32 reference on the same queries.",
     (View.SWEEP, View.QUALITY), kind=CHANGE,
 )  # fmt: skip
+# They say nothing if the scores are the reference's, apart from rounding
+OF_SCORE_CHANGE = (MAX_ABS_DIFF, MEAN_ABS_DIFF, KENDALL_TAU, TOP10_OVERLAP, NDCG_AT_10_CHANGE)
 JUDGED_QUERIES = Metric(
     "quality/judged_queries", "judged queries", "", NEITHER,
     "Checked queries with at least one relevant passage.", kind=COUNT,
@@ -271,13 +283,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("startup/warmup_s", "warm up", "s", NEITHER,
            "Time for the warm-up requests, which are not measured.", (View.CELL_STARTUP,)),
     MAX_ABS_DIFF,
-    Metric("quality/mean_abs_diff", "mean score difference", "", LOWER,
-           "Mean absolute difference between the scores and the fp32 reference's.",
-           (View.QUALITY,), short="mean diff"),
+    MEAN_ABS_DIFF,
     KENDALL_TAU,
-    Metric("quality/top10_overlap", "share of the top ten in common", "", HIGHER,
-           "Share of the reference's first ten passages that are among the cell's first ten, mean "
-           "over the queries with more than ten.", (View.QUALITY,), short="top 10 in common"),
+    TOP10_OVERLAP,
     *with_interval(NDCG_AT_10),
     *with_interval(MRR_AT_10),
     *with_interval(NDCG_AT_10_CHANGE),

@@ -24,13 +24,12 @@ import grpc
 
 from crossbench.errors import CrossbenchError, NonFiniteValues
 from crossbench.measure.catalogue import JUDGED_QUERIES
-from crossbench.measure.ranking import (
-    MIN_QUERIES,
-    Judgement,
+from crossbench.measure.ranking import Judgement, Verdict, judge
+from crossbench.measure.ranking_metrics import (
     ScoredList,
-    Verdict,
-    judge,
     quality_metrics,
+    query_qualities,
+    without_change_interval,
 )
 from crossbench.quality.reference_scores import reference_scores
 from crossbench.quality.sample import Check, NoCheck, QualityCheck, is_judged
@@ -42,7 +41,7 @@ from crossbench.serving.finite import NON_FINITE
 from crossbench.serving.info import computes_scores
 from crossbench.serving.server import Server
 from crossbench.settings.cell_settings import CellSettings
-from crossbench.types import Float32Array, Pipeline, QueryPassages, ScoredPair
+from crossbench.types import Float32Array, Pipeline, QueryPassages, QueryQuality, ScoredPair
 from crossbench.wording import counted
 
 Announce = Callable[[str], None]
@@ -70,11 +69,12 @@ class ServedScores:
 
 @dataclass(frozen=True, slots=True)
 class QualityResult:
-    """The result of the check: the summary for result.json, the metrics and the scored pairs."""
+    """The result of the check: the summary for result.json, the metrics and the raw data."""
 
     summary: dict[str, Any]
     metrics: dict[str, float] = field(default_factory=dict)
     pairs: list[ScoredPair] = field(default_factory=list)
+    queries: list[QueryQuality] = field(default_factory=list)
 
 
 def reason_not_checked(
@@ -116,16 +116,13 @@ async def score_sample(
         users=settings.concurrency,
         batch=min(settings.batch, info.max_pairs),
         max_seconds=check.max_seconds,
+        min_lists=check.min_queries,
+        longest_s=max(check.max_seconds, check.longest_seconds),
         timeout_s=check.timeout_s,
     )
     started_s = time.perf_counter()
     try:
-        scores = await score_lists(
-            client,
-            chosen,
-            options,
-            interrupted,
-        )
+        scores = await score_lists(client, chosen, options, interrupted)
     except grpc.aio.AioRpcError as error:
         message = error_message(error)
         non_finite = message if error.code() is NON_FINITE else ""
@@ -188,31 +185,28 @@ def evaluate_scores(
         )
     ]
     try:
-        metrics = quality_metrics(lists, seed)
+        queries = query_qualities(lists)
     except NonFiniteValues as error:
         return unchecked(str(error), served.check)
+    metrics = quality_metrics(queries, seed)
     if served.is_reference:
         found = Judgement(Verdict.REFERENCE, "the cell is the reference itself")
     elif not lists:
         found = Judgement(Verdict.UNSURE, "the reference scored no query within its time limit")
     else:
-        found = judge(metrics)
-        informative = sum(item.judged and item.order_matters for item in lists)
-        if found.verdict is Verdict.KEEPS and informative < MIN_QUERIES:
-            reason = (
-                f"only {informative} of the judged queries have passages of different grades, but "
-                f"at least {MIN_QUERIES} are needed: in the others, nDCG@10 is the same for every "
-                "order"
-            )
-            found = Judgement(Verdict.UNSURE, reason)
-    reason = found.reason
+        found = judge(queries, metrics)
+        if found.same_scores:
+            metrics = without_change_interval(metrics)
+    left_out = ""
     if served.judged_left_out and JUDGED_QUERIES.name in metrics:
-        left_out = counted(served.judged_left_out, "judged query")
-        reason += f"; {left_out} without text or candidates left out"
+        queries_left_out = counted(served.judged_left_out, "judged query")
+        left_out = f"; {queries_left_out} without text or candidates left out"
     summary = {
         "check": served.check,
         "verdict": found.verdict.value,
-        "reason": reason,
+        "reason": found.reason + left_out,
+        "left_out": left_out,
+        "same_scores": found.same_scores,
         "queries_chosen": served.chosen,
         "queries_scored": len(served.scores),
         "queries_compared": 0 if reference is None else count,
@@ -220,12 +214,16 @@ def evaluate_scores(
         "served_s": served.seconds,
         "reference_s": reference_s,
     }
-    return QualityResult(summary, metrics, list(_pairs(lists)))
+    return QualityResult(summary, metrics, list(_pairs(lists)), queries)
 
 
-def unchecked(reason: str, check: str) -> QualityResult:
-    """Return the result of a check that was skipped or has failed."""
-    return QualityResult({"check": check, "verdict": Verdict.UNCHECKED.value, "reason": reason})
+def unchecked(reason: str, check: str, checked_in: str = "") -> QualityResult:
+    """Return the result of a check that was skipped or has failed.
+
+    `checked_in` is the folder of the repeat that was checked instead, or empty.
+    """
+    summary = {"check": check, "verdict": Verdict.UNCHECKED.value, "reason": reason}
+    return QualityResult(summary | ({"checked_in": checked_in} if checked_in else {}))
 
 
 def _pairs(lists: Iterable[ScoredList]) -> Iterator[ScoredPair]:

@@ -48,6 +48,8 @@ async def reference_scores(
             users=1,
             batch=_REFERENCE_BATCH,
             max_seconds=check.reference_max_seconds,
+            min_lists=1,
+            longest_s=check.reference_max_seconds,
             timeout_s=check.timeout_s,
         )
         server = await asyncio.to_thread(make_server)

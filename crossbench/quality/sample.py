@@ -37,8 +37,10 @@ class QualityCheck:
 
     `queries` is the maximum number of judged lists. If no list is judged, `unjudged_queries` is the
     maximum number of lists. `depth` is the maximum number of passages from the top of a list. None
-    means no limit. After `max_seconds` the cell's server starts no other list, and after
-    `reference_max_seconds` neither does the reference. `timeout_s` is the deadline of each request.
+    means no limit. After `max_seconds` the cell's server starts no other list if it has started
+    `min_queries` of them, and after `longest_seconds` (or `max_seconds`, if longer) in any case.
+    After `reference_max_seconds` the reference starts no other list. `timeout_s` is the deadline of
+    each request.
 
     Raises:
         ConfigError: a value is not positive.
@@ -48,7 +50,9 @@ class QualityCheck:
     queries: int | None
     unjudged_queries: int | None
     depth: int | None
+    min_queries: int
     max_seconds: float
+    longest_seconds: float
     reference_max_seconds: float
     timeout_s: float
 
@@ -57,7 +61,9 @@ class QualityCheck:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ConfigError(f"quality.{key}={value}: give at least 1, or null for all")
-        for key in ("max_seconds", "reference_max_seconds", "timeout_s"):
+        if self.min_queries < 1:
+            raise ConfigError(f"quality.min_queries={self.min_queries}: give at least 1")
+        for key in ("max_seconds", "longest_seconds", "reference_max_seconds", "timeout_s"):
             if not getattr(self, key) > 0:
                 raise ConfigError(
                     f"quality.{key}={getattr(self, key)}: give a positive number of seconds"

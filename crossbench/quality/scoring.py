@@ -17,12 +17,17 @@ from crossbench.types import Float32Array, QueryPassages
 
 @dataclass(frozen=True, slots=True)
 class ScoringOptions:
-    """`users` requests of up to `batch` pairs are in flight. After `max_seconds` no list is started
-    except the first one. `timeout_s` is each request's deadline."""
+    """`users` requests of up to `batch` pairs are in flight, each with the deadline `timeout_s`.
+
+    After `max_seconds` only the first `min_lists` lists are started, and after `longest_s` only the
+    first one. A list that was started is scored completely.
+    """
 
     users: int
     batch: int
     max_seconds: float
+    min_lists: int
+    longest_s: float
     timeout_s: float
 
 
@@ -49,8 +54,10 @@ async def score_lists(
     async def user() -> None:
         for index, start in work:
             # All users share the iterator, so each request is sent once
-            late = time.perf_counter() - started_s >= options.max_seconds
-            if interrupted.is_set() or (late and start == 0 and index > 0):
+            seconds = time.perf_counter() - started_s
+            enough = 1 if seconds >= options.longest_s else options.min_lists
+            late = seconds >= options.max_seconds and index >= max(1, enough)
+            if interrupted.is_set() or (late and start == 0):
                 work.close()
                 return
             entry = lists[index]

@@ -72,6 +72,8 @@ def _best_lines(found: Best, verdicts: SweepVerdicts) -> list[str]:
     for best, same in found.by_load[:_LISTED]:
         load = load_description(best[0].runs[0].result.config)
         lines.append(_best_line(best, same, verdicts.p95, f"{lowest} with {load}"))
+    if verdicts.named or not lines:
+        lines += _against_baseline(verdicts)
     if not found.fastest and not contenders(candidates):
         lines += [f"{_description(cell)}." for cell in candidates.cells if not cell.is_paced]
     unsupported = [cell for cell in candidates.cells if not cell.p95_supported]
@@ -160,6 +162,26 @@ def _value(cell: CellSummary, verdicts: MetricVerdicts) -> str:
     if verdicts.wording is THROUGHPUT:
         value = f"{estimate_text(cell.throughput)} {cell.unit}/s"
     return f"**{cell.label}**{flagged(cell)}, {value}"
+
+
+def _against_baseline(verdicts: SweepVerdicts) -> list[str]:
+    """How the throughput of each cell compares with that of the baseline, in one sentence."""
+    baseline, throughput = verdicts.baseline, verdicts.throughput
+    found = throughput.against(baseline) if baseline is not None else {}
+    if baseline is None or not found:
+        return []
+    labels = {cell.name: cell.label for cell in throughput.cells}
+    by_verdict: dict[str, list[str]] = {}
+    for name, contrast in found.items():
+        text = f"{labels[name]} ({times(contrast.ratio)}×)"
+        by_verdict.setdefault(throughput.text(contrast), []).append(text)
+    parts = []
+    for verdict, cells in by_verdict.items():
+        rest = len(cells) - _LISTED
+        parts.append(
+            f"{verdict}: {', '.join(cells[:_LISTED])}" + (f" and {rest} more" if rest > 0 else "")
+        )
+    return [f"Compared with the baseline, {baseline.label}: {'; '.join(parts)}."]
 
 
 def certainty(verdicts: SweepVerdicts) -> str:

@@ -22,7 +22,8 @@ from crossbench.results import Flag, RunResult, Status
 from crossbench.types import RequestRecord
 
 _WORST_FIRST = (
-    Verdict.CHANGES, Verdict.UNSURE, Verdict.UNCHECKED, Verdict.KEEPS, Verdict.REFERENCE,
+    Verdict.CHANGES, Verdict.UNSURE, Verdict.UNCHECKED, Verdict.SAME_ORDER, Verdict.KEEPS,
+    Verdict.REFERENCE,
 )  # fmt: skip
 
 
@@ -105,11 +106,14 @@ class CellSummary:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict of the quality check, the worst one if repeats differ. None: not checked."""
+        """The verdict of the quality check, the worst one if repeats differ. None: not checked.
+
+        Repeats that relied on the check of another one do not count.
+        """
         found = {
             run.result.quality.get("verdict")
             for run in self.runs
-            if run.result.status == Status.FINISHED
+            if run.result.status == Status.FINISHED and "checked_in" not in run.result.quality
         }
         return next((verdict for verdict in _WORST_FIRST if verdict in found), None)
 

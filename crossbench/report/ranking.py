@@ -7,9 +7,10 @@ from typing import Any
 
 from crossbench.measure import catalogue
 from crossbench.measure.metric import Kind, Metric, View
-from crossbench.measure.ranking import Verdict
+from crossbench.measure.ranking import MIN_QUERIES, Verdict
 from crossbench.report.cells import CellSummary
 from crossbench.report.columns import interval_of, metric_text
+from crossbench.report.ranking_queries import COMMON_KEY
 from crossbench.report.tables import markdown_table
 from crossbench.results import Status
 from crossbench.wording import ABSENT
@@ -17,17 +18,21 @@ from crossbench.wording import ABSENT
 _VERDICT_TEXTS = {
     Verdict.KEEPS: "**The ranking is kept**",
     Verdict.CHANGES: "**The ranking is changed**",
+    Verdict.SAME_ORDER: "**No change of the ranking was seen**",
     Verdict.UNSURE: "**It is unclear whether the ranking is kept**",
     Verdict.REFERENCE: "**This is the reference**",
     Verdict.UNCHECKED: "Not checked",
 }
 _METHOD = (
     "The reference scores come from transformers' own padded forward at fp32 on the CPU, on the "
-    "same pairs. The verdict depends on the cell's nDCG@10 as a share of the reference's, and on "
-    "the 95 % interval of that share (bootstrap over queries, paired). `keeps`: the whole interval "
-    "is at or above 99 %. `changes`: the whole interval is below 99 %. `cannot say`: the interval "
-    "contains 99 %. nDCG@10 counts every passage that was judged for a query, also those that were "
-    "not among its candidates."
+    "same pairs. The verdict depends on the cell's nDCG@10 as a share of the reference's, paired "
+    "by query. `keeps`: a one-sided non-inferiority test at 2.5 % shows at least 99 %. `changes`: "
+    "a one-sided test at 2.5 % shows less than 99 %. `same order`: neither is shown, but every "
+    "checked query has the reference's order. `cannot say`: neither is shown, and orders have "
+    "changed. The low end of the share's 95 % interval is a bound by betting, which also holds if "
+    "a few queries lose much and none of them was checked; the high end comes from a bootstrap. "
+    "nDCG@10 counts every passage that was judged for a query, also those that were not among its "
+    "candidates."
 )
 _TAU = (
     " tau is Kendall's rank correlation with the reference's order, mean over the queries: 1 means "
@@ -41,10 +46,13 @@ def cell_quality(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> st
         return ""
     verdict, reason = Verdict(summary["verdict"]), str(summary["reason"])
     parts = ["## Ranking quality", f"{_VERDICT_TEXTS[verdict]}: {reason}."]
+    same = bool(summary.get("same_scores"))
     rows = [
         _row(metric, metrics)
         for metric in catalogue.shown(View.QUALITY)
-        if metric.name in metrics and metric.kind is not Kind.COUNT  # counts stand below
+        if metric.name in metrics
+        and metric.kind is not Kind.COUNT  # counts stand below
+        and not (same and metric in catalogue.OF_SCORE_CHANGE)
     ]
     if rows:
         parts.append(markdown_table(["", "value", "95 % interval over queries"], rows, "lrr"))
@@ -62,11 +70,16 @@ def sweep_quality(cells: Sequence[CellSummary]) -> str:
     headers = ["cell", "ranking", *(metric.heading for metric in shown)]
     rows = []
     for cell in checked:
-        metrics = cell.metrics
+        same = same_scores(cell)
         rows.append([
             cell.label,
-            str(cell.verdict),
-            *(metric_text(metric, metrics) for metric in shown),
+            f"{cell.verdict}, same scores" if same else str(cell.verdict),
+            *(
+                ABSENT
+                if same and metric in catalogue.OF_SCORE_CHANGE
+                else metric_text(metric, cell.metrics)
+                for metric in shown
+            ),
         ])  # fmt: skip
     kept = [column for column in range(len(headers)) if any(row[column] != ABSENT for row in rows)]
     table = markdown_table(
@@ -83,8 +96,13 @@ def sweep_quality(cells: Sequence[CellSummary]) -> str:
         int(run.result.quality.get("passages_a_query", 0)) for cell in checked for run in cell.runs
     } - {0}
     sample = f" The first {max(depths)} passages of each query were ranked." if depths else ""
-    notes = f"{_METHOD}{_TAU}{sample}{_query_count_warning(checked)}"
+    notes = f"{_METHOD}{_TAU}{sample}{_query_count_note(checked)}{_one_check_note(checked)}"
     return f"## Ranking quality\n\n{table}\n\n{reasons}\n\n{notes}"
+
+
+def same_scores(cell: CellSummary) -> bool:
+    """Whether the cell's scores and the reference's differ only by rounding."""
+    return any(run.result.quality.get("same_scores") for run in cell.runs)
 
 
 def quality_reason(cell: CellSummary) -> str:
@@ -97,14 +115,34 @@ def quality_reason(cell: CellSummary) -> str:
     )
 
 
-def _query_count_warning(checked: Sequence[CellSummary]) -> str:
-    counts = {cell.metrics.get(catalogue.QUERIES.name) for cell in checked} - {None}
-    if len(counts) < 2:
-        return ""
-    return (
-        " The cells scored different numbers of queries within quality.max_seconds. Compare their "
-        "changes against fp32, which are computed on the same queries, not their nDCG@10."
-    )
+def _query_count_note(checked: Sequence[CellSummary]) -> str:
+    """Which queries were compared if the cells did not score the same number of them."""
+    qualities = [run.result.quality for cell in checked for run in cell.runs]
+    common = {int(quality[COMMON_KEY]) for quality in qualities if COMMON_KEY in quality}
+    text = ""
+    if common:
+        most = max(int(quality.get("queries_scored", 0)) for quality in qualities)
+        text = (
+            f" All cells are compared on the first {min(common)} queries, the number that the "
+            f"slowest check scored in time; other cells scored up to {most}."
+        )
+    slow = [
+        cell.label
+        for cell in checked
+        if catalogue.NDCG_AT_10.name not in cell.metrics
+        and 0 < cell.metrics.get(catalogue.QUERIES.name, 0) < MIN_QUERIES
+    ]
+    if slow:
+        text += (
+            f" Too slow to score {MIN_QUERIES} queries within quality.longest_seconds, so not "
+            f"compared in nDCG@10: {'; '.join(slow)}."
+        )
+    return text
+
+
+def _one_check_note(checked: Sequence[CellSummary]) -> str:
+    once = any("checked_in" in run.result.quality for cell in checked for run in cell.runs)
+    return " Each cell was checked once, not in every repeat." if once else ""
 
 
 def _sample_text(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from crossbench.report.facts import MACHINE, fact_text
 from crossbench.report.flags import sweep_notes, warnings_of
 from crossbench.report.predecessor import predecessor_section
 from crossbench.report.ranking import sweep_quality
+from crossbench.report.ranking_queries import on_common_queries
 from crossbench.report.rate_answer import latency_bound_ms
 from crossbench.report.scope import interval_scope
 from crossbench.report.sweep_tables import all_cells, unfinished
@@ -25,16 +27,27 @@ from crossbench.report.verdict_tables import verdict_section
 from crossbench.report.verdicts import sweep_verdicts
 from crossbench.results import RunResult, Status, cell_folders, load_cell
 from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.stored_plan import read_plan
 from crossbench.system.files import atomic_write
 from crossbench.wording import ABSENT, counted
 
 CSV_FILE = "results.csv"
+_FIGURES = re.compile(r"\d[\d.,]*")
 _ENVIRONMENT_KEYS = ("host", "cpu", "cores_usable", "os", "git_commit", "git_dirty")
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Read every run of the sweep from its numbered subfolders, in their order."""
-    return [read_run(path) for path in cell_folders(folder)]
+    """Read every run of the sweep from its numbered subfolders.
+
+    Cells are in the order in which the sweep names them, and the runs of a cell in the order of
+    their blocks. A sweep without a plan is in the order of its subfolders. Their ranking quality is
+    that on the queries that all of them scored.
+    """
+    folders, plan = cell_folders(folder), read_plan(folder)
+    if plan is not None:
+        cells = dict(enumerate(run.cell for run in plan.runs))
+        folders.sort(key=lambda path: cells.get(int(path.name), len(plan.cells)))
+    return on_common_queries([read_run(path) for path in folders], folder)
 
 
 def read_run(folder: Path) -> Run:
@@ -124,9 +137,13 @@ def _notes(runs: Sequence[Run], cells: Sequence[CellSummary]) -> str:
     """The cells' flags, then their warnings, each once with the cells that it concerns."""
     labels = {run.name: cell.label for cell in cells for run in cell.runs}
     names_by_note: dict[str, list[str]] = {}
+    first_text: dict[str, str] = {}
     for run in runs:
         for note in warnings_of(run.result):
-            names_by_note.setdefault(" ".join(note.split()), []).append(run.name)
+            text = " ".join(note.split())
+            # Notes that differ only in their figures are one note
+            same = _FIGURES.sub("", text)
+            names_by_note.setdefault(first_text.setdefault(same, text), []).append(run.name)
     lines = [f"> {note}" for note in sweep_notes(runs, labels)]
     for note, names in names_by_note.items():
         measured = [run for run in runs if run.result.config]

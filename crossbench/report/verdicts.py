@@ -17,13 +17,23 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S, RSS_PEAK_MB
-from crossbench.measure.contrasts import Allowance, Contrast, Contrasts, Difference, compare_cells
+from crossbench.measure.contrasts import (
+    ALPHA,
+    Allowance,
+    Contrast,
+    Contrasts,
+    Difference,
+    compare_cells,
+)
 from crossbench.measure.metric import Metric
+from crossbench.measure.multiplicity import alpha_of_look
 from crossbench.measure.winner import corrected_best
 from crossbench.report.allowance import read_allowance
 from crossbench.report.cells import CellSummary, Run, cell_throughput, log_values, p95_estimate
 from crossbench.results import Status
+from crossbench.settings.baseline import is_baseline
 from crossbench.settings.places import conf_dir
+from crossbench.settings.stored_plan import FIRST_LOOK
 from crossbench.wording import number, percent
 
 _NORMAL_95 = 1.96
@@ -156,14 +166,16 @@ class MetricVerdicts:
 class SweepVerdicts:
     """The verdicts of a sweep.
 
-    `baseline` is the cell that others are compared with, None if no cell can be compared. `note`
-    says if it is not the one that the user named. `source` says how the spread is known.
+    `baseline` is the cell that others are compared with, None if no cell can be compared. `named`
+    says whether the user named one, and `note` why it is not that one. `source` says how the spread
+    of cells that were measured once is known.
     """
 
     throughput: MetricVerdicts
     p95: MetricVerdicts
     memory: MetricVerdicts
     baseline: CellSummary | None
+    named: bool
     note: str
     source: str
     repeated: bool
@@ -177,7 +189,7 @@ def sweep_verdicts(cells: Sequence[CellSummary]) -> SweepVerdicts:
     """Return the verdicts of a sweep, from its cells in their order."""
     runs = [run for cell in cells for run in cell.runs]
     margin = _setting(runs, "margin")
-    allowances = _allowances(runs)
+    allowances, alpha = _allowances(runs), _alpha(runs)
     served = [cell for cell in cells if cell.computes_scores]
     # A server without a model is no alternative, and its spread is not that of the others
     compared = served if any(cell.throughput for cell in served) else cells
@@ -199,15 +211,17 @@ def sweep_verdicts(cells: Sequence[CellSummary]) -> SweepVerdicts:
             within_sd=_column(compared, within_sd, values),
             allowance=allowances[key.name],
             margin=margin,
+            alpha=alpha,
         )
         return MetricVerdicts(wording, tuple(compared), contrasts, margin)
 
-    baseline, note = find_baseline(cells, of_server or ranked)
+    baseline, named, note = find_baseline(cells, of_server or ranked)
     return SweepVerdicts(
         throughput=verdicts(THROUGHPUT, of_server, cell_throughput, PAIRS_PER_S, _throughput_sd),
         p95=verdicts(P95, ranked, lambda cell: P95_LATENCY, P95_LATENCY, _p95_sd),
         memory=verdicts(MEMORY, measured, lambda cell: RSS_PEAK_MB, RSS_PEAK_MB, lambda cell: 0.0),
         baseline=baseline,
+        named=named,
         note=note,
         source=allowances[PAIRS_PER_S.name].source,
         repeated=any(cell.repeated for cell in cells),
@@ -216,28 +230,29 @@ def sweep_verdicts(cells: Sequence[CellSummary]) -> SweepVerdicts:
 
 def find_baseline(
     cells: Sequence[CellSummary], compared: Sequence[CellSummary]
-) -> tuple[CellSummary | None, str]:
-    """Return the cell that others are compared with, and a note if it is not the one asked for.
+) -> tuple[CellSummary | None, bool, str]:
+    """Return the cell that others are compared with, whether one was named, and a note on it.
 
     It is the one with the values of the config key `baseline`, else the first in the sweep's order
     that can be compared.
     """
     if not compared:
-        return None, ""
+        return None, False, ""
     wanted = next(
         (asked for cell in cells for run in cell.runs
          if (asked := run.result.config.section("baseline"))), {},
     )  # fmt: skip
     if not wanted:
-        return compared[0], ""
+        return compared[0], False, ""
     for cell in compared:
-        if all(cell.flat.get(key) == str(value) for key, value in wanted.items()):
-            return cell, ""
+        if is_baseline(wanted, cell.flat):
+            return cell, True, ""
     name = ", ".join(f"{key}={value}" for key, value in wanted.items())
-    return compared[0], (
+    note = (
         f"The baseline ({name}) has no result that can be compared, so the cells are compared with "
         f"the first one, {compared[0].label}."
     )
+    return compared[0], True, note
 
 
 def ratio_text(contrast: Contrast) -> str:
@@ -274,6 +289,20 @@ def _allowances(runs: Sequence[Run]) -> Mapping[str, Allowance]:
     backends = {str(config.value("backend")) for config in configs}
     folder = Path(cache).expanduser() if cache else Path()
     return read_allowance(folder, environment, _setting(runs, "spread"), backends)
+
+
+def _alpha(runs: Sequence[Run]) -> float:
+    """The probability of an error: 5 %, or the share of it that the last look may spend.
+
+    A sweep with `until_decided` is looked at after each block.
+    """
+    configs = [run.result.config for run in runs]
+    looked_at = [config for config in configs if config.value("until_decided")]
+    if not looked_at:
+        return ALPHA
+    most = max(int(config.value("max_repeats")) for config in looked_at)
+    block = max(int(config.value("repeat", 0)) for config in configs if config)
+    return alpha_of_look(min(max(block, FIRST_LOOK), most), most, FIRST_LOOK, ALPHA)
 
 
 def _default(key: str) -> float:

@@ -1,12 +1,14 @@
 """The cell process: `python -m crossbench.runner CELL_DIR` measures the cell of CELL_DIR.
 
 Without CELL_DIR it reads the folder from standard input, as one line of JSON. It reads config.yaml
-and writes result.json, requests.parquet and quality.parquet. Its standard output is a pipe of
-events. It ends when its standard input closes, so that it never outlives its parent process.
+and writes result.json and the parquet files of raw data. Its standard output is a pipe of events.
+It ends when its standard input closes, so that it never outlives its parent process.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -16,9 +18,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from crossbench.results import RunResult, save_quality, save_records, save_result
+from crossbench.quality.earlier import earlier_check
+from crossbench.results import RunResult, save_quality, save_queries, save_records, save_result
 from crossbench.runner.cell import measure_cell, with_quality
 from crossbench.runner.event_stream import EventStream
+from crossbench.runner.stack_dump import dump_on_signal
 from crossbench.settings.plan import load_config
 from crossbench.system.command import os_error_message
 
@@ -34,11 +38,23 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, name="parent-watch", daemon=True).start()
 
 
+def _lock_log() -> None:
+    """Lock the log (stderr) until this process and its children have ended.
+
+    The parent process may be killed before them; `sweep.resume` waits for the lock.
+    """
+    with contextlib.suppress(OSError):  # not a file, or a file system without locks
+        fcntl.flock(2, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
 def main(folder: Path) -> None:
     """Measure the cell in `folder` and write its result."""
+    _lock_log()
+    dump_on_signal()
     events = EventStream.take_over_stdout()
     _end_with_parent()
-    outcome = measure_cell(load_config(folder), events)
+    config = load_config(folder)
+    outcome = measure_cell(config, events, earlier_check(folder, config))
     # Save the measurement before the reference model takes memory and time. The result is written
     # even if the disk has no space for the request records.
     result = outcome.result
@@ -51,6 +67,7 @@ def main(folder: Path) -> None:
         checked = outcome.check_quality()
         if checked.pairs:
             result = saved(result, lambda: save_quality(checked.pairs, folder))
+            result = saved(result, lambda: save_queries(checked.queries, folder))
         save_result(with_quality(result, checked), folder)
 
 

@@ -35,7 +35,7 @@ from crossbench.quality.check import (
 )
 from crossbench.quality.sample import Check, QualityCheck
 from crossbench.quality.score_cache import ReferenceCache
-from crossbench.results import RunResult, Status
+from crossbench.results import UNFINISHED_CHECK, RunResult, Status
 from crossbench.runner.checks import check_config, check_support, check_task
 from crossbench.runner.compose import build_reference, build_server
 from crossbench.runner.event_stream import EventStream
@@ -60,8 +60,12 @@ class Outcome:
     check_quality: Callable[[], QualityResult] | None = None
 
 
-def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
-    """Measure one cell; every failure becomes a result with an error message."""
+def measure_cell(config: CellConfig, events: EventStream, checked_in: str = "") -> Outcome:
+    """Measure one cell; every failure becomes a result with an error message.
+
+    `checked_in` is the folder of the repeat that has checked the quality of this cell; this one
+    then measures only speed. Empty if none has.
+    """
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
     def failure(status: Status, error: str) -> Outcome:
@@ -85,7 +89,7 @@ def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
         data = load_data(plan, model)
         if not data.query_tokens.smallest or not data.passage_tokens.smallest:
             refuse_no_tokens(data.dataset.lists, model, plan.task)
-        measured = asyncio.run(_drive(plan, model, data, check, events))
+        measured = asyncio.run(_drive(plan, model, data, check, events, checked_in))
     except (UnsupportedQuant, UnsupportedDevice) as error:
         return failure(Status.UNSUPPORTED, str(error))
     except BackendUnavailable as error:
@@ -106,7 +110,7 @@ def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
             why = "the model's values are not finite"
         else:
             why = measured.cut_short or "no request succeeded"
-        checked = unchecked(why, check.name)
+        checked = unchecked(why, check.name, checked_in)
         return Outcome(with_quality(result, checked), measured.records, measured.schedule)
 
     def finish() -> QualityResult:
@@ -115,7 +119,7 @@ def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
         return compare(served, check, cache, reference, plan.settings.seed, events.stage)
 
     # The quality in the result until the check has finished
-    pending = unchecked("the check did not finish", served.check)
+    pending = unchecked(UNFINISHED_CHECK, served.check)
     return Outcome(with_quality(result, pending), measured.records, measured.schedule, finish)
 
 
@@ -142,6 +146,7 @@ async def _drive(
     data: CellData,
     check: Check,
     events: EventStream,
+    checked_in: str,
 ) -> Measured:
     """Open the target, warm up, measure, score the quality check's sample, close the target."""
     settings = plan.settings
@@ -172,6 +177,8 @@ async def _drive(
             ):
                 return measured
             why = reason_not_checked(check, settings.pipeline, info.models[0], model.digest)
+            if why is None and checked_in:
+                why = f"an earlier repeat of this cell was checked, in folder {checked_in}"
             if why is not None or not isinstance(check, QualityCheck):
                 return replace(measured, served=ServedScores(check.name, skip_reason=why or ""))
             lists = data.dataset.lists

@@ -27,6 +27,8 @@ class CellSettings:
     max_seconds: float
     warmup_requests: int
     warmup_max_seconds: float
+    cell_timeout_s: float | None  # None: the sum of the stages' limits
+    loading_timeout_s: float
     repeat: int
     pipeline: Pipeline
     device: str
@@ -65,6 +67,10 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
         max_seconds=_seconds(config, "max_seconds"),
         warmup_requests=_count(config, "warmup_requests", least=0),
         warmup_max_seconds=_seconds(config, "warmup_max_seconds"),
+        cell_timeout_s=None
+        if config["cell_timeout_s"] is None
+        else _seconds(config, "cell_timeout_s"),
+        loading_timeout_s=_seconds(config, "loading_timeout_s"),
         repeat=_count(config, "repeat", least=0),
         pipeline=Pipeline(pipeline),
         device=device,

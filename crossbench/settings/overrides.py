@@ -28,7 +28,7 @@ STUDIES = "experiment"
 
 
 def sweep_points(overrides: Sequence[str]) -> list[list[str]]:
-    """Return the overrides of each cell, in the order in which Hydra's basic sweeper runs them."""
+    """Return the overrides of each run, in the order of the product of the swept values."""
     batches = BasicSweeper.split_arguments(parse_overrides(overrides), max_batch_size=None)
     return [list(point) for batch in batches for point in batch]
 
@@ -68,8 +68,10 @@ def check_points(
     check: Callable[[CellConfig], object],
     given: Sequence[str] = (),
     params: Mapping[str, str] | None = None,
-) -> None:
+) -> list[str]:
     """Compose every cell before the first one runs, so that a typo costs no measurement.
+
+    Returns the id of each point's cell (`identity_of`), empty if its config cannot be resolved.
 
     If `check` refuses some points, only their cells fail; if it refuses all, an error is raised.
     `given` is the command line of the sweep; `params` are the `hydra.sweeper.params` that Hydra
@@ -96,6 +98,7 @@ def check_points(
     if refused and len(refused) == len(points):
         raise ConfigError("\n".join(dict.fromkeys(refused)))
     _refuse_same_cells(seen)
+    return [seen[n].cell_id if n in seen else "" for n in range(len(points))]
 
 
 def check_study(config: DictConfig) -> None:
@@ -207,5 +210,5 @@ def _refuse_same_cells(configs: Mapping[int, CellConfig]) -> None:
             )
         raise ConfigError(
             f"{cells} are the same: give each value only once; to measure each cell several times, "
-            "give repeat=1,2,3"
+            "give repeats=3"
         )

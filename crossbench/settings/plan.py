@@ -15,6 +15,7 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.cell_settings import CellSettings, check_settings, to_plain
 from crossbench.settings.component import Component
 from crossbench.settings.more_models import named_models
+from crossbench.settings.schema import OF_SWEEP
 from crossbench.types import Pipeline, Quant, Task
 
 CONFIG_FILE = "config.yaml"
@@ -99,12 +100,12 @@ def composed_plan(config: DictConfig) -> CellPlan:
 
 
 def composed_config(config: DictConfig) -> CellConfig:
-    """Resolve a config composed by Hydra; Hydra's own node is left out.
+    """Resolve a config composed by Hydra, without Hydra's own node and the keys of the sweep.
 
     Raises:
         ConfigError: a value is missing or refers to a key that does not exist.
     """
-    keys = [str(key) for key in config if key != "hydra"]
+    keys = [str(key) for key in config if key != "hydra" and key not in OF_SWEEP]
     return CellConfig(to_plain(OmegaConf.masked_copy(config, keys)))
 
 

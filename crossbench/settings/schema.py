@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -12,6 +12,8 @@ from crossbench.settings.places import outputs_dir
 
 # Marks keys that say how a cell is watched, stored or repeated, not what it measures
 _NOT_IDENTITY = {"identity": False}
+# Marks keys that say how the whole sweep runs: they are no part of the config of a cell
+_OF_SWEEP = {"identity": False, "of_sweep": True}
 
 
 @dataclass
@@ -47,9 +49,20 @@ class RootSchema:
     seed: int = MISSING
     study: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     report: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    baseline: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     predecessor: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    until_decided: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    max_repeats: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    cell_timeout_s: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    loading_timeout_s: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     outputs_dir: str = field(default=MISSING, metadata=_NOT_IDENTITY)
     cache_dir: str = field(default=MISSING, metadata=_NOT_IDENTITY)
+    repeats: Any = field(default=MISSING, metadata=_OF_SWEEP)
+    retries: Any = field(default=MISSING, metadata=_OF_SWEEP)
+    resume: Any = field(default=MISSING, metadata=_OF_SWEEP)
+
+
+OF_SWEEP = frozenset(item.name for item in fields(RootSchema) if item.metadata.get("of_sweep"))
 
 
 def register() -> None:

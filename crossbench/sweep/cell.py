@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from crossbench.dashboard.journal import Journal
 from crossbench.errors import CrossbenchError, ResultError
 from crossbench.events import FlagsChanged, ProgressMade, StageStarted, decode
 from crossbench.measure.probes import environment
-from crossbench.results import RunResult, Status, load_result, save_result
+from crossbench.results import Failure, RunResult, Status, load_result, save_result
 from crossbench.runner.checks import check_config
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import save_config
 from crossbench.sweep.child import LOG_FILE, cell_child
 from crossbench.sweep.progress import CellProgress
+from crossbench.sweep.watchdog import Watchdog, place_of_hang, time_limits
 from crossbench.wording import exit_description
 
 LOG_LINES_IN_ERROR = 5
@@ -35,27 +37,34 @@ def run_cell(
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     save_config(config, folder)
     try:
-        check_config(config)
+        limits = time_limits(check_config(config))
     except CrossbenchError as error:
         return _failed(config, folder, started_at, str(error))
     interrupted = False
-    with cell_child(folder) as child:
+    with cell_child(folder) as child, closing(Watchdog(child, limits)) as watchdog:
         try:
-            _follow(child, progress, journal)
+            _follow(child, progress, journal, watchdog)
         except KeyboardInterrupt:
             interrupted = True
             _end(child)
     try:
         result = load_result(folder)
     except ResultError:
-        reason = "interrupted by Ctrl-C" if interrupted else _exit_reason(child.returncode, folder)
-        result = _failed(config, folder, started_at, reason)
+        if interrupted:
+            reason, failure = "interrupted by Ctrl-C", Failure.INTERRUPTED
+        elif watchdog.exceeded:
+            reason, failure = _hang_reason(watchdog.exceeded, folder), Failure.TIMED_OUT
+        else:
+            reason, failure = _exit_reason(child.returncode, folder), Failure.CRASHED
+        result = _failed(config, folder, started_at, reason, failure)
     if interrupted:
         raise KeyboardInterrupt
     return result
 
 
-def _follow(child: subprocess.Popen[str], progress: CellProgress, journal: Journal) -> None:
+def _follow(
+    child: subprocess.Popen[str], progress: CellProgress, journal: Journal, watchdog: Watchdog
+) -> None:
     """Read the events of the cell process until it closes its pipe.
 
     A killed process may leave an incomplete line, which is skipped.
@@ -69,6 +78,7 @@ def _follow(child: subprocess.Popen[str], progress: CellProgress, journal: Journ
         match recorded.event:
             case StageStarted(stage):
                 progress.stage(stage)
+                watchdog.stage(stage)
             case ProgressMade():
                 progress.advance(recorded.event)
             case FlagsChanged(flags):
@@ -84,6 +94,12 @@ def _end(child: subprocess.Popen[str]) -> None:
         child.kill()
 
 
+def _hang_reason(exceeded: str, folder: Path) -> str:
+    place = place_of_hang(folder / LOG_FILE)
+    where = f" It was at {place}." if place else ""
+    return f"the cell was ended because {exceeded}.{where} {LOG_FILE} has the stacks of all threads"
+
+
 def _exit_reason(returncode: int, folder: Path) -> str:
     """Return why a cell process ended without a result, with the last lines of its log."""
     reason = f"the cell process {exit_description(returncode)}"
@@ -94,12 +110,15 @@ def _exit_reason(returncode: int, folder: Path) -> str:
     return f"{reason}; see {LOG_FILE}" + (f": {tail}" if tail else "")
 
 
-def _failed(config: CellConfig, folder: Path, started_at: str, error: str) -> RunResult:
+def _failed(
+    config: CellConfig, folder: Path, started_at: str, error: str, failure: str = ""
+) -> RunResult:
     result = RunResult(
         status=Status.FAILED,
         config=config,
         cell_id=config.cell_id,
         error=error,
+        failure=failure,
         environment=environment(),
         started_at=started_at,
     )

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
@@ -25,18 +25,21 @@ from crossbench.dashboard.process import LOG_FILE as DASHBOARD_LOG_FILE
 from crossbench.errors import ConfigError
 from crossbench.results import RESULT_FILE, cell_folders
 from crossbench.settings.command_line import quoted
+from crossbench.settings.stored_plan import PLAN_FILE
 from crossbench.sweep.child import WAITING_LOG_FILE
+from crossbench.system.files import atomic_write
 from crossbench.wording import counted
 
 STATE_FILE = "sweep.json"
 INTERRUPTED_FILE = "INTERRUPTED"
+MULTIRUN_FILE = "multirun.yaml"
 LOCK_FILE = ".lock"  # locked while a run uses the folder; the system unlocks it when the run ends
 SUBDIR = "${hydra.job.num}"
 # Files of a run that was killed before its first cell; the next run may replace them
 _LEFTOVERS = frozenset(
     {
         LOCK_FILE, STATE_FILE, INTERRUPTED_FILE, JOURNAL_FILE, DASHBOARD_LOG_FILE,
-        WAITING_LOG_FILE, "multirun.yaml",
+        WAITING_LOG_FILE, MULTIRUN_FILE, PLAN_FILE,
     }
 )  # fmt: skip
 _TIME_RESOLVER = "${now:"
@@ -73,6 +76,12 @@ def read_state(folder: Path) -> SweepState:
     return SweepState(**{**state, "axes": tuple(state["axes"])})
 
 
+def save_state(state: SweepState, folder: Path) -> None:
+    """Write the state of the sweep into its folder, atomically."""
+    with atomic_write(folder / STATE_FILE) as partial:
+        partial.write_text(json.dumps(asdict(state)) + "\n", "utf-8")
+
+
 def take_output_folder(config: DictConfig, mode: RunMode) -> TakenFolder:
     """Take the folder that Hydra is about to use, and give Hydra its absolute path.
 
@@ -104,11 +113,16 @@ def take_output_folder(config: DictConfig, mode: RunMode) -> TakenFolder:
             )
         taken = take_named(folder, key)
         used = taken.path
-    with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra[group].dir = str(used)
-        # Launchers compose the config of each job again from the overrides
-        config.hydra.overrides.hydra.append(f"{key}={quoted(str(used))}")
+    use_folder(config, used, key)
     return taken
+
+
+def use_folder(config: DictConfig, folder: Path, key: str) -> None:
+    """Make Hydra use `folder` for the run; `key` is the override that names it."""
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra["sweep" if "sweep" in key else "run"].dir = str(folder)
+        # Launchers compose the config of each job again from the overrides
+        config.hydra.overrides.hydra.append(f"{key}={quoted(str(folder))}")
 
 
 def absolute(path: str, key: str) -> Path:
@@ -160,9 +174,14 @@ def take_named(folder: Path, key: str) -> TakenFolder:
         except ConfigError:  # another run used it in the meantime
             taken.release()
             raise
-        for name in _LEFTOVERS - {LOCK_FILE}:
-            (folder / name).unlink(missing_ok=True)
+        for path in folder.iterdir():
+            if path.name != LOCK_FILE and _is_leftover(path.name):
+                path.unlink()
     return taken
+
+
+def _is_leftover(name: str) -> bool:
+    return name in _LEFTOVERS or name.endswith(".partial")
 
 
 def hold(folder: Path, key: str) -> TakenFolder:
@@ -238,7 +257,7 @@ def _refuse_used_folder(folder: Path, key: str, locked_here: bool = False) -> No
     with _os_errors_as_config_errors(folder):
         names = sorted(path.name for path in folder.iterdir())
     if STATE_FILE in names or LOCK_FILE in names:
-        names = [name for name in names if name not in _LEFTOVERS]
+        names = [name for name in names if not _is_leftover(name)]
     if not names:
         return
     cells = len(cell_folders(folder)) or int((folder / RESULT_FILE).exists())

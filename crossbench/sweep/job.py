@@ -27,6 +27,7 @@ from crossbench.settings.plan import composed_config
 from crossbench.settings.run import RunSettings, run_settings
 from crossbench.sweep.cell import run_cell
 from crossbench.sweep.child import waiting_child
+from crossbench.sweep.conduct import has_result
 from crossbench.sweep.finish import EXIT_FAILED, EXIT_INTERRUPTED
 from crossbench.sweep.folder import (
     INTERRUPTED_FILE,
@@ -68,6 +69,8 @@ def run_job(config: DictConfig) -> None:
     if (home / INTERRUPTED_FILE).exists():
         waiting_child.close()
         shutil.rmtree(folder)  # Hydra created it; an empty folder would count as a failed cell
+        return
+    if has_result(folder):  # the batch of a resumed sweep includes it
         return
     tracking = make_tracking(run, home)
     try:

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, read_write
 
+from crossbench.settings.baseline import check_baseline
+from crossbench.settings.blocks import SWEEPER, Grid, check_resume, repeats_param
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.overrides import check_points, check_study, sweep_points, sweeper_params
+from crossbench.settings.stored_plan import PlannedRun
+from crossbench.sweep.order import block_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,31 +19,59 @@ class SweepPlan:
     """A sweep before it starts.
 
     `overrides` are those of the sweep, the axes of its study included, and `points` those of each
-    cell. The warm-ups and measurements of all cells take at most `longest_s` one after the other.
+    run, as Hydra's product orders them. `cells` are the ids of the cells, and `runs` the runs in
+    the order of running. The warm-ups and measurements of all runs take at most `longest_s` one
+    after the other.
     """
 
     overrides: list[str]
     points: list[list[str]]
+    cells: tuple[str, ...]
+    runs: tuple[PlannedRun, ...]
     longest_s: float
 
 
 def plan_sweep(config: DictConfig) -> SweepPlan:
-    """Return the plan of a sweep. Every cell is composed once, and nothing is started.
+    """Return the plan of a sweep. Every run is composed once, and nothing is started.
 
     Raises:
-        ConfigError: a cell does not compose, no cell has usable values, or two cells are the same.
+        ConfigError: a cell does not compose, no cell has usable values, two cells are the same,
+            the blocks are not clear, or the baseline is not a cell.
     """
     given = list(config.hydra.overrides.task)
     check_study(config)
+    check_resume(config)
     params = {str(key): str(value) for key, value in (config.hydra.sweeper.params or {}).items()}
-    swept = sweeper_params(params, given)
+    swept = repeats_param(config, params, given) | sweeper_params(params, given)
     with read_write(config):
         config.hydra.sweeper.params = swept  # read by the sweeper that Hydra creates next
     overrides = [*(f"{key}={value}" for key, value in swept.items()), *given]
     points = sweep_points(overrides)
     cells_s: list[float] = []
-    check_points(points, lambda cell: cells_s.append(_checked_s(cell)), given, params)
-    return SweepPlan(overrides, points, sum(cells_s))
+    cells: list[CellConfig] = []
+
+    def check(cell: CellConfig) -> None:
+        cells.append(cell)
+        cells_s.append(_checked_s(cell))
+
+    ids = check_points(points, check, given, params)
+    check_baseline(cells[0].document.get("baseline"), cells)
+    grid = Grid.of(points)
+    shuffled = len(grid.blocks) > 1 and config.hydra.sweeper._target_ == SWEEPER
+    runs = [
+        PlannedRun(cell, block)
+        for index, block in enumerate(grid.blocks)
+        for cell in cells_of_block(len(grid.cells), index, config.seed if shuffled else None)
+    ]
+    return SweepPlan(overrides, points, tuple(ids[: len(grid.cells)]), tuple(runs), sum(cells_s))
+
+
+def cells_of_block(cells: int, index: int, seed: int | None) -> list[int]:
+    """Return the indices of the cells of a block in the order of running.
+
+    A sweep with a single block has no `seed`: its cells run in the order of the command line.
+    """
+    return list(range(cells)) if seed is None else block_order(cells, index, seed)
 
 
 def _checked_s(config: CellConfig) -> float:

@@ -17,7 +17,7 @@ from crossbench.errors import ResultError
 from crossbench.system.files import atomic_write
 
 Row = TypeVar("Row")
-TEXT = "text"  # a column of str; the other kinds are numpy dtype names ("int64", "float32")
+TEXT = "text"  # a column of str; the other kinds are numpy dtype names ("int64", "bool")
 
 
 def save_rows(rows: Sequence[Any], columns: Mapping[str, str], path: Path) -> Path:
@@ -83,6 +83,10 @@ def _array(values: Sequence[Any], kind: str) -> Any:
         np.cumsum([len(text) for text in encoded], out=offsets[1:])
         buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
         return pa.Array.from_buffers(pa.string(), len(values), buffers, nulls)
+    if kind == "bool":
+        bits = np.packbits(np.array([bool(value) for value in values]), bitorder="little")
+        buffers = [valid, pa.py_buffer(bits)]
+        return pa.Array.from_buffers(pa.bool_(), len(values), buffers, nulls)
     numbers = np.array([0 if value is None else value for value in values], dtype=kind)
     kinds = {
         "int32": pa.int32(), "int64": pa.int64(), "float32": pa.float32(), "float64": pa.float64(),

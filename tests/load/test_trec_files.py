@@ -545,25 +545,28 @@ def test_notes_about_skipped_data_appear_in_the_report(tmp_path: Path) -> None:
     assert "queries.tsv, collection.tsv, run.txt, qrels.txt" in report
 
 
-def quality_of(relevance: tuple[int | None, ...], **changes: Any) -> dict[str, Any]:
-    """Return the summary for 12 lists with these grades and scores equal to the reference."""
+def quality_of(
+    relevance: tuple[int | None, ...], *, reverse: bool = False, **changes: Any
+) -> dict[str, Any]:
+    """Return the summary for 12 lists with these grades, in the reference's order or reversed."""
     size = len(relevance)
     lists = tuple(
         QueryPassages(f"q{n}", "q", tuple(map(str, range(size))), ("p",) * size, relevance)
         for n in range(12)
     )
     scores = tuple(np.arange(size, dtype=np.float32) for _ in lists)
+    served = tuple(-item if reverse else item for item in scores)
     return dict(
-        evaluate_scores(ServedScores("sample", lists, scores, 12, **changes), scores, 0).summary
+        evaluate_scores(ServedScores("sample", lists, served, 12, **changes), scores, 0).summary
     )
 
 
 def test_the_verdict_considers_gaps_in_the_judgements() -> None:
     summary = quality_of((0, 1, None), judged_left_out=1)
-    assert summary["verdict"] == "keeps"
+    assert summary["verdict"] == "same order"
     assert summary["reason"].endswith("; 1 judged query without text or candidates left out")
     # Without a run, BEIR's lists contain only relevant passages, so every order is equally good
-    summary = quality_of((1, 1))
+    summary = quality_of((1, 1), reverse=True)
     assert summary["verdict"] == "cannot say"
     assert "only 0 of the judged queries have passages of different grades" in summary["reason"]
 

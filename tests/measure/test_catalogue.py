@@ -22,7 +22,7 @@ from crossbench.measure.correlation import correlation_intervals, correlation_me
 from crossbench.measure.frequency import FrequencyRange
 from crossbench.measure.harness import HarnessMeter
 from crossbench.measure.metric import Better, Kind, View
-from crossbench.measure.ranking import ScoredList, quality_metrics
+from crossbench.measure.ranking_metrics import ScoredList, quality_metrics, query_qualities
 from crossbench.measure.rate_windows import throughput_interval
 from crossbench.measure.statistics import summarise, windows
 from crossbench.models.folder import ModelFolder
@@ -119,7 +119,7 @@ def test_all_computed_metrics_are_in_the_catalogue(tmp_path: Path) -> None:
             *throughput_interval(
                 many_records(), catalogue.throughput(task.unit), summarise(many_records(), task)
             ),
-            *quality_metrics(lists(), seed=0),
+            *quality_metrics(query_qualities(lists()), seed=0),
             *server_metrics(info, pb.Metrics(), after, 1.0, task),
         }
         series = windows(records()).series(task).keys() - {"time_s"}

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from crossbench.measure.ranking import (
+from crossbench.measure.betting import is_positive, lowest_ratio, values_needed
+from crossbench.measure.bootstrap import bootstrap_interval, bootstrap_means
+from crossbench.measure.ranking import Judgement, Verdict, judge
+from crossbench.measure.ranking_metrics import (
     ScoredList,
-    Verdict,
-    bootstrap_interval,
-    bootstrap_means,
-    judge,
     kendall_tau,
     quality_metrics,
+    query_qualities,
     ranking,
 )
 from crossbench.types import Float32Array
@@ -23,6 +24,15 @@ from crossbench.types import Float32Array
 
 def scores(*values: float) -> Float32Array:
     return np.array(values, dtype=np.float32)
+
+
+def metrics_of(lists: Sequence[ScoredList]) -> dict[str, float]:
+    return quality_metrics(query_qualities(lists), seed=0)
+
+
+def judged(lists: Sequence[ScoredList]) -> Judgement:
+    queries = query_qualities(lists)
+    return judge(queries, quality_metrics(queries, seed=0))
 
 
 def a_list(
@@ -41,14 +51,13 @@ def test_drift_against_hand_computed_values() -> None:
         a_list(scores(3, 2, 1), scores(3, 2.5, 1)),  # the same order
         a_list(scores(1, 2, 3), scores(1, 3, 2)),  # one of three pairs is reversed: tau 1/3
     ]
-    metrics = quality_metrics(lists, seed=0)
+    metrics = metrics_of(lists)
     assert metrics["quality/max_abs_diff"] == 1.0
     assert metrics["quality/mean_abs_diff"] == pytest.approx((0.5 + 1 + 1) / 6)
     assert metrics["quality/kendall_tau"] == pytest.approx((1 + 1 / 3) / 2)
     assert (metrics["quality/queries"], metrics["quality/pairs"]) == (2, 6)
     # There are no judgements, and the top ten of three passages cannot change
     assert not {"quality/ndcg_at_10", "quality/top10_overlap"} & metrics.keys()
-    assert judge(metrics).verdict is Verdict.UNSURE
 
 
 def test_tau_of_ties() -> None:
@@ -63,7 +72,7 @@ def test_top_ten_in_common() -> None:
     reference = np.arange(20, 0, -1).astype(np.float32)
     served = reference.copy()
     served[[9, 10]] = served[[10, 9]]  # rank 10 and rank 11
-    metrics = quality_metrics([a_list(served, reference), a_list(reference, reference)], seed=0)
+    metrics = metrics_of([a_list(served, reference), a_list(reference, reference)])
     assert metrics["quality/top10_overlap"] == pytest.approx((0.9 + 1.0) / 2)
 
 
@@ -72,7 +81,7 @@ def test_ndcg_and_mrr_against_hand_computed_values() -> None:
     item = a_list(scores(2, 1, 3, 0), None, (3, None, 1, 0), (2,))
     gain = 1 / math.log2(2) + 3 / math.log2(3)
     ideal = 3 / math.log2(2) + 2 / math.log2(3) + 1 / math.log2(4)
-    metrics = quality_metrics([item], seed=0)
+    metrics = metrics_of([item])
     assert metrics["quality/ndcg_at_10"] == pytest.approx(gain / ideal)
     assert metrics["quality/mrr_at_10"] == 0.5  # with grades 0 to 3, grade 1 is not relevant
     assert "quality/ndcg_at_10_change" not in metrics  # no reference
@@ -82,7 +91,7 @@ def test_ndcg_and_mrr_against_hand_computed_values() -> None:
 def test_binary_judgements_and_queries_without_judgements() -> None:
     selected = a_list(scores(2, 3), None, (1, 0))
     nothing = a_list(scores(2, 3), None, (0, 0))
-    metrics = quality_metrics([selected, nothing], seed=0)
+    metrics = metrics_of([selected, nothing])
     assert metrics["quality/judged_queries"] == 1
     assert metrics["quality/mrr_at_10"] == 0.5
     assert metrics["quality/ndcg_at_10"] == pytest.approx(1 / math.log2(3))
@@ -90,7 +99,7 @@ def test_binary_judgements_and_queries_without_judgements() -> None:
 
 def test_only_the_first_ten_count() -> None:
     relevance = (0,) * 10 + (1,)
-    metrics = quality_metrics([a_list(-np.arange(11).astype(np.float32), None, relevance)], 0)
+    metrics = metrics_of([a_list(-np.arange(11).astype(np.float32), None, relevance)])
     assert (metrics["quality/ndcg_at_10"], metrics["quality/mrr_at_10"]) == (0, 0)
 
 
@@ -101,7 +110,7 @@ def test_ties_do_not_depend_on_the_order_of_the_input() -> None:
     assert [ids[::-1][place] for place in turned] == ["a", "c", "b"]
     one = ScoredList("q", ids, values, None, (1, 0, 0))
     other = ScoredList("q", ids[::-1], values[::-1], None, (0, 0, 1))
-    assert quality_metrics([one], 0) == quality_metrics([other], 0)
+    assert metrics_of([one]) == metrics_of([other])
 
 
 def test_the_bootstrap_interval_has_its_coverage() -> None:
@@ -136,29 +145,81 @@ def judged_lists(noise: float, count: int = 40, seed: int = 0) -> list[ScoredLis
     return lists
 
 
-def test_verdicts() -> None:
-    same = judge(quality_metrics(judged_lists(0.0), 0))
-    assert same.verdict is Verdict.KEEPS
-    assert "100.0 % of the fp32 reference's" in same.reason
-    assert judge(quality_metrics(judged_lists(0.01), 0)).verdict is Verdict.KEEPS
-    lost = quality_metrics(judged_lists(2.0), 0)
-    assert judge(lost).verdict is Verdict.CHANGES
-    assert lost["quality/ndcg_at_10_change_high"] < -0.01
-    few = judge(quality_metrics(judged_lists(2.0, count=9), 0))
+def test_a_harmless_change_is_shown_by_many_queries_only() -> None:
+    queries = query_qualities(judged_lists(0.02)) * 17
+    many = judge(queries, quality_metrics(queries, seed=0))
+    assert many.verdict is Verdict.KEEPS
+    assert "over 680 queries" in many.reason
+    few = judged(judged_lists(0.05))
     assert few.verdict is Verdict.UNSURE
-    assert "too few judged queries: 9" in few.reason
-    # With twelve queries, a loss of about 1 % allows both verdicts
-    unsure = judge(quality_metrics(judged_lists(0.25, count=12, seed=3), 0))
-    assert unsure.verdict is Verdict.UNSURE
-    assert "more queries are needed" in unsure.reason
+    assert "about 480 queries would probably decide it" in few.reason
+    assert "the order changed in" in few.reason
+
+
+def test_a_large_loss_is_shown_by_few_queries() -> None:
+    lost = judged_lists(2.0)
+    assert judged(lost).verdict is Verdict.CHANGES
+    assert metrics_of(lost)["quality/ndcg_at_10_change_high"] < -0.01
+    few = judged(lost[:9])
+    assert few.verdict is Verdict.UNSURE
+    assert "too few queries: 9" in few.reason
+
+
+def test_the_same_order_is_a_verdict_of_its_own() -> None:
+    same = judged(judged_lists(0.0))
+    assert same.verdict is Verdict.SAME_ORDER
+    assert same.same_scores
+    assert "same order on all 40 checked queries; the scores are the same" in same.reason
+    drifted = [
+        replace(item, scores=(2 * item.scores).astype(np.float32)) for item in judged_lists(0.0)
+    ]
+    found = judged(drifted)
+    assert found.verdict is Verdict.SAME_ORDER
+    assert not found.same_scores
+    assert "queries would exclude a rare loss" in found.reason
+    unjudged = [replace(item, relevance=None) for item in drifted]
+    assert judged(unjudged).verdict is Verdict.SAME_ORDER
+    swapped = [replace(item, relevance=None) for item in judged_lists(0.5)]
+    assert "no query has a passage judged relevant" in judged(swapped).reason
+
+
+def test_a_tie_that_rounding_breaks_is_no_change_of_order() -> None:
+    def same(served: Float32Array, reference: Float32Array) -> bool | None:
+        return query_qualities([a_list(served, reference)])[0].same_order
+
+    assert same(scores(1, 1 + 1e-7, 3), scores(1 + 1e-7, 1, 3))
+    assert not same(scores(1, 1.01, 3), scores(1.01, 1, 3))
+    assert not same(scores(1, 1, 1), scores(1, 2, 3))  # it has lost the order
+    assert not same(scores(2, 1, 3), scores(1, 1, 3))  # equal scores rank by id, p1 first
 
 
 def test_no_verdict_if_the_reference_finds_nothing() -> None:
-    nothing = [replace(item, relevance=(0,) * 20, other_grades=(3,)) for item in judged_lists(0.0)]
-    metrics = quality_metrics(nothing, 0)
-    assert metrics["quality/ndcg_at_10"] == 0
-    assert judge(metrics).verdict is Verdict.UNSURE
+    nothing = [replace(item, relevance=(0,) * 20, other_grades=(3,)) for item in judged_lists(0.5)]
+    assert metrics_of(nothing)["quality/ndcg_at_10"] == 0
+    assert judged(nothing).verdict is Verdict.UNSURE
 
 
 def test_no_metrics_without_lists() -> None:
+    assert query_qualities([]) == []
     assert quality_metrics([], 0) == {}
+
+
+def test_the_bound_by_betting_is_near_the_exact_binomial_one_if_nothing_changed() -> None:
+    """A share p of total losses is seen in n queries unless (1 - p)^n is above 2.5 %."""
+    same = np.full(200, 0.7)
+    bound = lowest_ratio(same, same)
+    lost = 1 - 0.025 ** (1 / 200)  # Clopper-Pearson
+    assert 1 - 1.2 * lost / 0.7 < bound < 1 - lost / 0.7
+    assert is_positive(same - 0.999 * bound * same, -0.999 * bound)
+    assert not is_positive(same - 1.001 * bound * same, -1.001 * bound)
+    needed = values_needed(0.01 * same, -0.99)
+    assert needed is not None
+    assert not is_positive(np.full(int(0.95 * needed), 0.007), -0.99)
+    assert is_positive(np.full(needed, 0.007), -0.99)
+    assert values_needed(-same, -0.99) is None
+    assert values_needed(same[:0], -0.99) is None
+
+
+def test_a_total_loss_with_the_largest_bet_leaves_the_other_bets() -> None:
+    values = np.append(np.full(2000, 0.1), -0.99)
+    assert is_positive(values, -0.99)

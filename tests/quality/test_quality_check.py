@@ -66,7 +66,7 @@ def test_the_sample_is_smaller_without_judgements_and_empty_without_a_check() ->
     assert NoCheck("none").choose(LISTS) == ()
 
 
-@pytest.mark.parametrize("key", ["queries", "depth", "max_seconds", "timeout_s"])
+@pytest.mark.parametrize("key", ["queries", "depth", "min_queries", "max_seconds", "timeout_s"])
 def test_an_empty_check_is_rejected(key: str) -> None:
     with pytest.raises(ConfigError, match=rf"quality\.{key}=0"):
         a_check(**{key: 0})
@@ -138,12 +138,12 @@ def test_the_reference_is_the_transformers_forward_and_computed_once(
 
 
 def test_lists_are_scored_completely_until_the_time_limit(seeded_model: ModelFolder) -> None:
-    async def score(max_seconds: float) -> list[int]:
+    async def score(max_seconds: float, min_lists: int = 1, longest_s: float = 60) -> list[int]:
         async with serving([noop(seeded_model)]) as address, InferenceClient(address) as client:
             found = await score_lists(
                 client,
                 LISTS,
-                ScoringOptions(users=2, batch=2, max_seconds=max_seconds, timeout_s=10),
+                ScoringOptions(2, 2, max_seconds, min_lists, longest_s, timeout_s=10),
                 asyncio.Event(),
             )
             alone = await client.score(LISTS[0].query, LISTS[0].passages)
@@ -152,6 +152,8 @@ def test_lists_are_scored_completely_until_the_time_limit(seeded_model: ModelFol
 
     assert asyncio.run(score(60.0)) == [2, 3, 4, 5, 6]
     assert asyncio.run(score(1e-9)) == [2]
+    assert asyncio.run(score(1e-9, min_lists=3)) == [2, 3, 4]
+    assert asyncio.run(score(1e-9, min_lists=3, longest_s=1e-9)) == [2]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +252,7 @@ def test_a_complete_cell_with_int8(shared: Path, outputs: Path, cache_dir: Path)
     assert -0.1 < metrics["quality/ndcg_at_10_change"] < 0.1
     assert metrics["memory/model_mb"] < 75  # 91 at fp32
     assert quality["verdict"] == "cannot say"
-    assert "too few judged queries: 4" in quality["reason"]
+    assert "too few queries: 4" in quality["reason"]
     pairs = load_quality(folder)
     assert len(pairs) == 48
     assert len({pair.query_id for pair in pairs}) == 4

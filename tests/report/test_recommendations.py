@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from crossbench.measure.catalogue import PAIRS_PER_S
-from crossbench.measure.ranking import judge
+from crossbench.measure.ranking import Verdict, shows_loss
 from crossbench.measure.rate_windows import throughput_interval
 from crossbench.measure.statistics import summarise, windows
 from crossbench.report.advice.advice import Recommendation
@@ -64,11 +64,20 @@ def run(
     found = {**summarise(records), "throughput/pairs_per_s": pairs_per_s, **metrics}
     found |= throughput_interval(records, PAIRS_PER_S, found)
     series = windows(records).series()
-    quality = {"verdict": judge(found).verdict.value}
+    quality = {"verdict": verdict(metrics).value}
     result = RunResult(
         status, CellConfig(config), name, metrics=found, series=series, quality=quality
     )
     return Run(name, result, records)
+
+
+def verdict(metrics: Mapping[str, float]) -> Verdict:
+    """The verdict for one of the metrics above; a cell without them was not judged."""
+    if "quality/ndcg_at_10_change_high" not in metrics:
+        return Verdict.UNSURE
+    return (
+        Verdict.CHANGES if shows_loss(metrics["quality/ndcg_at_10_change_high"]) else Verdict.KEEPS
+    )
 
 
 def requests(
@@ -172,7 +181,7 @@ def test_cells_that_cannot_be_told_apart_are_recommended_together() -> None:
 
 @pytest.mark.parametrize(
     ("quality", "advice", "best"),
-    [(KEEPS, "Faster, and the ranking is kept: int8", "int8"),
+    [(KEEPS, "Faster, and it keeps the ranking: int8", "int8"),
      (CHANGES, "the ranking changes: int8", "fp32"),
      ({}, "No measured lower precision", "fp32")],
 )  # fmt: skip

@@ -23,18 +23,10 @@ from crossbench.load.datasets import LoadedDataset
 from crossbench.load.lengths import summarise as summarise_lengths
 from crossbench.load.requests import RequestOptions
 from crossbench.load.stop import End, Fixed, Limits
+from crossbench.measure.bootstrap import bootstrap_interval, bootstrap_means
 from crossbench.measure.correlation import pearson
 from crossbench.measure.intervals import mean_interval, percentile_interval
-from crossbench.measure.ranking import (
-    ScoredList,
-    Verdict,
-    bootstrap_interval,
-    bootstrap_means,
-    judge,
-    kendall_tau,
-    quality_metrics,
-    ranking,
-)
+from crossbench.measure.ranking_metrics import ScoredList, kendall_tau, query_qualities, ranking
 from crossbench.models.activation import activation_of
 from crossbench.models.attention import GroupedAttention
 from crossbench.models.folder import ModelFolder
@@ -294,7 +286,7 @@ def test_statistics_and_verdicts_reject_non_finite_values() -> None:
     ids = ("a", "b", "c")
     for served, reference in ((bad, good), (good, bad), (scores(math.inf, 2, 1), good)):
         with pytest.raises(NonFiniteValues, match="1 of 3"):
-            quality_metrics([ScoredList("q7", ids, served, reference, (1, 0, 0))], 0)
+            query_qualities([ScoredList("q7", ids, served, reference, (1, 0, 0))])
         with pytest.raises(NonFiniteValues):
             kendall_tau(served, reference)
     with pytest.raises(NonFiniteValues):
@@ -306,9 +298,6 @@ def test_statistics_and_verdicts_reject_non_finite_values() -> None:
     assert pearson([1, 2, NAN, 4], [1, 2, 3, 4]) is None
     assert mean_interval([1, 2, NAN, 4, 5]) is None
     assert percentile_interval([*range(40), NAN], 50) is None
-    names = ("", "_low", "_high")
-    metrics = {f"quality/ndcg_at_10_change{end}": math.inf for end in names}
-    assert judge({**metrics, "quality/judged_queries": 20.0}).verdict is Verdict.UNSURE
 
 
 def test_non_finite_scores_give_no_verdict() -> None:

@@ -132,7 +132,7 @@ def test_a_path_passes_through_the_shell_and_the_command(tmp_path: Path) -> None
         ),
         (["batch=32,32"], "cells 0 and 1 of this sweep are the same"),
         (["batch=8", "max_seconds=2,1,1.0"], "cells 1 and 2 of this sweep are the same"),
-        (["repeat=1,1"], "give repeat=1,2,3"),
+        (["repeat=1,1"], "give repeats=3"),
         (["quality=none,sample"], "differ only in quality"),
         (
             ["model=local,minilm-l6-seeded", "++model.path=x", "backend.streems=1"],

@@ -23,7 +23,7 @@ class Candidates:
     cells: tuple[CellSummary, ...]
     comparable: int
     excluded: Mapping[str, str]
-    unverified: bool  # no cell is known to keep the ranking, so none was excluded for that
+    unverified: bool  # of no cell the ranking was verified, so none was excluded for that
 
     def contains(self, cell: CellSummary) -> bool:
         return any(cell is chosen for chosen in self.cells)
@@ -34,8 +34,8 @@ def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
 
     Over-saturated cells and ramps are excluded too, as their latencies are not those of one load.
 
-    A lower precision whose ranking was not verified is excluded if another cell is at fp32 or known
-    to keep the ranking.
+    A lower precision whose ranking was not verified (see `keeps_ranking`) is excluded if another
+    cell is at fp32 or its ranking was verified.
     """
     excluded: dict[str, str] = {}
     safe: list[CellSummary] = []
@@ -75,10 +75,22 @@ def is_fp32(cell: CellSummary) -> bool:
 
 
 def keeps_ranking(cell: CellSummary) -> bool | None:
-    """Whether the cell keeps the ranking; None if the check cannot say or did not run."""
-    if cell.verdict in (Verdict.KEEPS, Verdict.REFERENCE):
+    """Whether the ranking is kept or no order changed; None if the check cannot say or did not run.
+
+    A cell whose check found the same order everywhere may be the best, as no change was seen.
+    """
+    if cell.verdict in (Verdict.KEEPS, Verdict.SAME_ORDER, Verdict.REFERENCE):
         return True
     return False if cell.disqualified else None
+
+
+def kept_text(cell: CellSummary) -> str:
+    """What is known about the cell's ranking, to follow the cell's name."""
+    if cell.verdict is Verdict.SAME_ORDER:
+        return "ranks all checked queries in the same order"
+    return {True: "keeps the ranking", False: "changes the ranking", None: "ranking not verified"}[
+        keeps_ranking(cell)
+    ]
 
 
 def ranking_text(cell: CellSummary) -> str:

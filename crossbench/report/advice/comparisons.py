@@ -9,7 +9,12 @@ from collections.abc import Mapping, Sequence
 from crossbench.measure.catalogue import DEVICE_PEAK_MB, MODEL_MB, RSS_PEAK_MB
 from crossbench.measure.contrasts import Difference
 from crossbench.report.advice.advice import Recommendation, matched, rate, speed_text, spread_limit
-from crossbench.report.advice.candidates import by_throughput, keeps_ranking, ranking_text
+from crossbench.report.advice.candidates import (
+    by_throughput,
+    keeps_ranking,
+    kept_text,
+    ranking_text,
+)
 from crossbench.report.axes import numeric_axis
 from crossbench.report.cells import CellSummary
 from crossbench.report.verdicts import SweepVerdicts, times
@@ -148,13 +153,13 @@ def _steps(group: Mapping[str, CellSummary]) -> list[tuple[CellSummary, CellSumm
 
 
 def _benefit(high: CellSummary, low: CellSummary, verdicts: SweepVerdicts) -> str | None:
-    """The known benefit of a lower precision that keeps the ranking; None if there is none."""
+    """The known benefit of a lower precision whose ranking was verified; None if there is none."""
     memory = _memory(high, low)
     smaller = memory is not None and memory[1] < _SMALLER
     if low.is_paced:  # its throughput is that of the load
         return f"Less {memory[0]}" if memory and smaller else None
     if verdicts.throughput.better(low, high):
-        return "Faster, and the ranking is kept"
+        return f"Faster, and it {kept_text(low)}"
     if memory is None or not smaller:
         return None
     found = verdicts.throughput.between(low, high)
@@ -169,10 +174,9 @@ def _benefit(high: CellSummary, low: CellSummary, verdicts: SweepVerdicts) -> st
 def _step_text(high: CellSummary, low: CellSummary, verdicts: SweepVerdicts) -> str:
     memory = _memory(high, low)
     memory_text = f"; {memory[1]:.2f}× the {memory[0]}" if memory else "; memory unknown"
-    kept = {True: "keeps the ranking", False: "changes the ranking", None: "ranking not verified"}
     return (
         f"{low.label} against {high.flat['quant']}: {speed_text(low, high, verdicts)}"
-        f"{memory_text}; {kept[keeps_ranking(low)]} ({ranking_text(low)})."
+        f"{memory_text}; {kept_text(low)} ({ranking_text(low)})."
     )
 
 

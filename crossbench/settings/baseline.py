@@ -1,0 +1,55 @@
+"""The baseline of a sweep: `baseline={backend:pytorch,quant:fp32}` names one of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crossbench.errors import ConfigError
+from crossbench.settings.cell_config import CellConfig
+
+EXAMPLE = "baseline={backend:pytorch,quant:fp32}"
+
+
+def check_baseline(baseline: Any, cells: Sequence[CellConfig]) -> None:
+    """Check that `baseline` names exactly one of the cells; their repeats count as one cell.
+
+    Raises:
+        ConfigError: it is not a mapping, has a key that cells do not have, or matches no cell or
+            several.
+    """
+    if baseline is None:
+        return
+    if not isinstance(baseline, Mapping) or not baseline:
+        raise ConfigError(
+            f"baseline={baseline} does not name a cell: give the values of its axes, such as "
+            f"{EXAMPLE}"
+        )
+    for key in baseline:
+        if not any(key in cell.texts for cell in cells):
+            raise ConfigError(
+                f"baseline has the key {key}, which no cell of this sweep has: give keys of the "
+                f"command line, such as {EXAMPLE}"
+            )
+    matching = {cell.cell_id for cell in cells if is_baseline(baseline, cell.texts)}
+    if len(matching) == 1:
+        return
+    asked = ", ".join(f"{key}={value}" for key, value in baseline.items())
+    if matching:
+        raise ConfigError(
+            f"baseline ({asked}) matches {len(matching)} cells of this sweep: give more of its "
+            f"axes, such as {EXAMPLE}"
+        )
+    measured = {
+        key: ", ".join(dict.fromkeys(cell.texts[key] for cell in cells if key in cell.texts))
+        for key in baseline
+    }
+    values = "; ".join(f"{key}: {texts}" for key, texts in measured.items())
+    raise ConfigError(
+        f"baseline ({asked}) matches no cell of this sweep, which has {values}: give one of these"
+    )
+
+
+def is_baseline(baseline: Mapping[str, Any], texts: Mapping[str, str]) -> bool:
+    """Return whether the values (by dotted key, as text) are those that `baseline` names."""
+    return all(texts.get(key) == str(value) for key, value in baseline.items())

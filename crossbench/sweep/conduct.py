@@ -1,0 +1,104 @@
+"""Run the plan of a sweep with any launcher of Hydra, block by block."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
+
+from crossbench.errors import ConfigError
+from crossbench.results import RESULT_FILE
+from crossbench.settings.blocks import Grid
+from crossbench.settings.flatten import without_credentials
+from crossbench.settings.overrides import sweep_points
+from crossbench.settings.stored_plan import FIRST_LOOK, StoredPlan, read_plan
+from crossbench.sweep.decide import undecided
+from crossbench.sweep.folder import INTERRUPTED_FILE, MULTIRUN_FILE
+from crossbench.sweep.services import console
+from crossbench.system.files import atomic_write
+from crossbench.wording import counted
+
+# Runs the cells one after the other, in this process
+ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+_LISTED = 5  # undecided cells that a message names
+
+
+def conduct(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[Any]:
+    """Launch the runs of the stored plan that have no result, and return what they return.
+
+    Hydra's basic launcher gets one run at a time, other launchers a block at a time. After Ctrl-C,
+    nothing more is launched. With `until_decided`, the plan has all blocks that may be needed; once
+    every cell is decided, the rest of them is removed from it.
+
+    Raises:
+        ConfigError: the folder of the sweep has no plan.
+    """
+    folder = Path(config.hydra.sweep.dir)
+    if config.resume is None:
+        save_multirun(config, folder)
+    params = config.hydra.sweeper.params or {}
+    grid = Grid.of(sweep_points([*(f"{key}={value}" for key, value in params.items()), *arguments]))
+    plan = read_plan(folder)
+    if plan is None:
+        raise ConfigError(f"{folder} has no plan: start a new sweep")
+    returned: list[Any] = []
+    alone = config.hydra.launcher._target_ == ONE_BY_ONE
+    for numbers in batches(plan, folder, alone):
+        if config.until_decided and _is_decided(plan, numbers[0], folder):
+            replace(plan, runs=plan.runs[: numbers[0]]).save(folder)
+            break
+        points = [grid.point(plan.runs[n].cell, plan.runs[n].repeat) for n in numbers]
+        jobs = launcher.launch(points, initial_job_idx=numbers[0])
+        returned += [job.return_value for job in jobs]  # raises the exception of a failed job
+    return returned
+
+
+def _is_decided(plan: StoredPlan, number: int, folder: Path) -> bool:
+    """Return whether run `number` begins a block that is no longer needed."""
+    block = plan.runs[number].repeat
+    if block is None or block <= FIRST_LOOK or plan.runs[number - 1].repeat == block:
+        return False
+    left = undecided(folder)
+    if not left:
+        console.print(f"after {block - 1} blocks, every cell is decided against the baseline")
+        return True
+    names = ", ".join(left[:_LISTED]) + (", ..." if len(left) > _LISTED else "")
+    cells = f"{counted(len(left), 'cell')} undecided: {names}"
+    console.print(escape(f"after {block - 1} blocks, {cells}"))
+    return False
+
+
+def batches(plan: StoredPlan, folder: Path, alone: bool) -> Iterator[list[int]]:
+    """Yield the numbers of the runs to launch together: one if `alone`, else those of a block.
+
+    A batch has consecutive numbers, because Hydra counts them from its first. A run with a result
+    within a batch is not measured again (see `job.run_job`).
+    """
+    numbered = enumerate(plan.runs)
+    for _, block in itertools.groupby(numbered, key=lambda item: item[1].repeat):
+        missing = [number for number, _ in block if not has_result(folder / str(number))]
+        if not missing:
+            continue
+        together = range(missing[0], missing[-1] + 1)
+        for batch in [[number] for number in missing] if alone else [list(together)]:
+            if (folder / INTERRUPTED_FILE).exists():
+                return
+            yield batch
+
+
+def has_result(cell: Path) -> bool:
+    """Return whether the run in this folder has ended."""
+    return (cell / RESULT_FILE).exists()
+
+
+def save_multirun(config: DictConfig, folder: Path) -> None:
+    """Write what was asked for as `multirun.yaml`, without credentials."""
+    text = without_credentials(OmegaConf.to_yaml(config))
+    with atomic_write(folder / MULTIRUN_FILE) as partial:
+        partial.write_bytes(text.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,27 @@
+"""Decide after a block whether a sweep with `until_decided` needs another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossbench.measure.contrasts import Difference
+from crossbench.report.cells import summarise_cells
+from crossbench.report.sweep import read_runs
+from crossbench.report.verdicts import sweep_verdicts
+
+
+def undecided(folder: Path) -> list[str]:
+    """Return the labels of the cells whose throughput cannot be told from the baseline's yet.
+
+    The intervals are those of this look: see `measure.multiplicity.alpha_of_look`.
+    """
+    verdicts = sweep_verdicts(summarise_cells(read_runs(folder)))
+    if verdicts.baseline is None:
+        return []
+    found = verdicts.throughput.against(verdicts.baseline)
+    labels = {cell.name: cell.label for cell in verdicts.throughput.cells}
+    return [
+        labels[name]
+        for name, contrast in found.items()
+        if contrast.difference is Difference.UNKNOWN
+    ]
