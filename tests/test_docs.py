@@ -29,7 +29,7 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 _OVERRIDE = re.compile(r"\+{0,2}([a-z_]+(?:\.[a-z0-9_]+)*)=(.*)", re.DOTALL)
 _KEY = re.compile(r"[a-z]+(?:\.[a-z_]+)+")
-_OWN_OF_THE_SUITE = {"studies", "resume"}
+_OWN_OF_COMMANDS = {"studies", "resume", "blocks", "slower"}  # of suite and selfcheck
 _ENDINGS = {".json", ".log", ".md", ".parquet", ".png", ".safetensors"}
 
 
@@ -86,7 +86,7 @@ def has_key(document: Any, keys: list[str]) -> bool:
 
 def exists(key: str, value: str) -> bool:
     """Return whether conf/ has the key and, for a group, the choices."""
-    if key.startswith("hydra.") or key in _OWN_OF_THE_SUITE:
+    if key.startswith("hydra.") or key in _OWN_OF_COMMANDS:
         return True
     group = group_of(key)
     if group is not None:
