@@ -21,6 +21,8 @@ READABLE_VERSIONS = (1, 2)
 RESULT_FILE = "result.json"
 RECORDS_FILE = "requests.parquet"
 QUALITY_FILE = "quality.parquet"
+# The reason in `quality` until the check has ended; the result is written before
+UNFINISHED_CHECK = "the check did not finish"
 # Old results lack `computes_scores`; this was the only backend without a model at that time
 _MODELLESS_BACKEND = "noop"
 # Columns are the fields of RequestRecord and of ScoredPair, in the same order
@@ -60,6 +62,14 @@ class Status(StrEnum):
         return self not in (Status.FINISHED, Status.UNSUPPORTED)
 
 
+class Failure(StrEnum):
+    """Why a failed cell may succeed if it is measured again; other failures would be the same."""
+
+    CRASHED = "crashed"  # its process or its server ended
+    TIMED_OUT = "timed out"  # it did not end in time
+    INTERRUPTED = "interrupted"  # by Ctrl-C
+
+
 class Flag(StrEnum):
     """Something that limits what a finished cell's numbers say."""
 
@@ -78,7 +88,8 @@ class RunResult:
     `environment` describe the served model, the data set and the machine. `quality` describes the
     quality check, its verdict (`measure.ranking.Verdict`) and the reason. `warnings` are sentences
     about anything that affects how to read the numbers. `end` says why the measurement ended (one
-    of `load.stop.End`; empty in old results). `flags` maps each `Flag` to its reason.
+    of `load.stop.End`; empty in old results). `failure` is the `Failure` of a failed cell that may
+    succeed if it is measured again, else empty. `flags` maps each `Flag` to its reason.
     `steps` are those of a ramp, each with its `label`, `start_s` and `end_s`.
     """
 
@@ -94,6 +105,7 @@ class RunResult:
     quality: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     end: str = ""
+    failure: str = ""
     flags: Mapping[str, str] = field(default_factory=dict)
     steps: Sequence[Mapping[str, Any]] = ()
     started_at: str = ""  # ISO 8601, UTC

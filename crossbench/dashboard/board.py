@@ -84,7 +84,7 @@ class Board:
         event, time_s, cell = recorded.event, recorded.time_s, recorded.cell
         match event:
             case SweepStarted():
-                self.sweep, self.cells_planned = event.name, event.cells
+                self.sweep, self.cells_planned, self.ended = event.name, event.cells, ""
             case CellStarted() if cell is not None:
                 self._start_cell(cell, event, time_s)
             case CellEnded() if cell is not None and cell in self.cells:

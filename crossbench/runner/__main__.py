@@ -7,6 +7,8 @@ events. It ends when its standard input closes, so that it never outlives its pa
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -34,8 +36,18 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, name="parent-watch", daemon=True).start()
 
 
+def _lock_log() -> None:
+    """Lock the log (stderr) until this process and its children have ended.
+
+    The parent process may be killed before them; `sweep.resume` waits for the lock.
+    """
+    with contextlib.suppress(OSError):  # not a file, or a file system without locks
+        fcntl.flock(2, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
 def main(folder: Path) -> None:
     """Measure the cell in `folder` and write its result."""
+    _lock_log()
     events = EventStream.take_over_stdout()
     _end_with_parent()
     outcome = measure_cell(load_config(folder), events)

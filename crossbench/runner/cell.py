@@ -35,7 +35,7 @@ from crossbench.quality.check import (
 )
 from crossbench.quality.sample import Check, QualityCheck
 from crossbench.quality.score_cache import ReferenceCache
-from crossbench.results import RunResult, Status
+from crossbench.results import UNFINISHED_CHECK, RunResult, Status
 from crossbench.runner.checks import check_config, check_support, check_task
 from crossbench.runner.compose import build_reference, build_server
 from crossbench.runner.event_stream import EventStream
@@ -115,7 +115,7 @@ def measure_cell(config: CellConfig, events: EventStream) -> Outcome:
         return compare(served, check, cache, reference, plan.settings.seed, events.stage)
 
     # The quality in the result until the check has finished
-    pending = unchecked("the check did not finish", served.check)
+    pending = unchecked(UNFINISHED_CHECK, served.check)
     return Outcome(with_quality(result, pending), measured.records, measured.schedule, finish)
 
 

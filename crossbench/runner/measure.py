@@ -19,6 +19,7 @@ from crossbench.measure.harness import HarnessMeter
 from crossbench.measure.intervals import load_special_functions
 from crossbench.measure.probes import CpuMeter
 from crossbench.measure.statistics import summarise
+from crossbench.results import Failure
 from crossbench.runner.audit import harness_meter
 from crossbench.runner.event_stream import EventStream, ProgressReporter
 from crossbench.runner.load import Traffic
@@ -86,7 +87,7 @@ async def measure(
         client, traffic.load, measured, info, task, harness
     )
     if interrupted.is_set():
-        cut_short = cut_short or "interrupted"
+        cut_short = cut_short or Failure.INTERRUPTED
     metrics["startup/warmup_s"] = warmup_s
     non_finite = {**errors, **warmup_errors}.get(NON_FINITE.name, "")
     return Measured(

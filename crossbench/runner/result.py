@@ -19,7 +19,7 @@ from crossbench.measure.stalls import stalls_s
 from crossbench.measure.statistics import windows
 from crossbench.measure.steps import Step
 from crossbench.quality.check import ServedScores
-from crossbench.results import Flag, RunResult, Status
+from crossbench.results import Failure, Flag, RunResult, Status
 from crossbench.runner.pinning import Cores, cpu_list
 from crossbench.runner.targets import InProcess
 from crossbench.serving import inference_pb2 as pb
@@ -146,6 +146,7 @@ def to_result(
             *_audit_warnings(measured, plan),
         ],
         end=str(measured.end),
+        failure=_failure(measured),
         flags=measured.flags,
         steps=[asdict(step) for step in measured.steps],
         started_at=started_at,
@@ -168,6 +169,13 @@ def _error(measured: Measured) -> str | None:
     if len(failed) == len(measured.records):
         return f"all {len(failed)} requests failed, the first with {measured.reasons[failed[0]]}"
     return None
+
+
+def _failure(measured: Measured) -> str:
+    """Return the `Failure` of a measurement that was cut short, else an empty text."""
+    if not measured.cut_short:
+        return ""
+    return Failure.INTERRUPTED if measured.cut_short == Failure.INTERRUPTED else Failure.CRASHED
 
 
 def _server_warnings(

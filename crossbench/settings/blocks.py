@@ -96,12 +96,32 @@ def require_our_sweeper(config: DictConfig, key: str) -> None:
         )
 
 
+def check_resume(config: DictConfig) -> None:
+    """Check the keys that decide what a resumed sweep measures again.
+
+    Raises:
+        ConfigError: `retries` is not a whole number, or the sweep has another sweeper.
+    """
+    retries = config.retries
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise ConfigError(
+            f"retries must be a whole number, 0 or more, got {retries!r}: give for example "
+            "retries=1"
+        )
+    if config.resume is not None:
+        require_our_sweeper(config, "resume")
+
+
 def refuse_without_sweep(config: DictConfig) -> None:
     """Refuse keys that ask for several runs in a run without -m.
 
     Raises:
         ConfigError: the message has the key.
     """
+    if config.resume is not None:
+        raise ConfigError(
+            f"resume={config.resume} needs -m: give python -m crossbench -m resume={config.resume}"
+        )
     if config.repeats is not None:
         raise ConfigError(
             f"repeats={config.repeats} needs -m, because a run without -m measures one cell once: "

@@ -18,6 +18,7 @@ from crossbench.errors import CrossbenchError
 from crossbench.settings.command_line import readable_arguments
 from crossbench.settings.composition_errors import CONFIG_NAME, explain
 from crossbench.settings.places import conf_dir
+from crossbench.settings.resume import resumed_arguments
 from crossbench.settings.schema import register
 from crossbench.system.command import command, exit_on_os_error, exit_with_version
 
@@ -35,7 +36,7 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
     given = {argument.split("=", 1)[0] for argument in sys.argv[1:]}
     sys.argv[1:1] = [choice for choice in choices if choice.split("=", 1)[0] not in given]
     try:
-        sys.argv[1:] = readable_arguments(sys.argv[1:])
+        sys.argv[1:] = readable_arguments(resumed_arguments(sys.argv[1:]))
     except CrossbenchError as error:
         sys.exit(f"crossbench: {error}")
     # Hydra then raises its errors instead of printing them, and we print clearer messages

@@ -10,7 +10,7 @@ from crossbench.dashboard.journal import Journal
 from crossbench.errors import CrossbenchError, ResultError
 from crossbench.events import FlagsChanged, ProgressMade, StageStarted, decode
 from crossbench.measure.probes import environment
-from crossbench.results import RunResult, Status, load_result, save_result
+from crossbench.results import Failure, RunResult, Status, load_result, save_result
 from crossbench.runner.checks import check_config
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import save_config
@@ -48,8 +48,11 @@ def run_cell(
     try:
         result = load_result(folder)
     except ResultError:
-        reason = "interrupted by Ctrl-C" if interrupted else _exit_reason(child.returncode, folder)
-        result = _failed(config, folder, started_at, reason)
+        if interrupted:
+            reason, failure = "interrupted by Ctrl-C", Failure.INTERRUPTED
+        else:
+            reason, failure = _exit_reason(child.returncode, folder), Failure.CRASHED
+        result = _failed(config, folder, started_at, reason, failure)
     if interrupted:
         raise KeyboardInterrupt
     return result
@@ -94,12 +97,15 @@ def _exit_reason(returncode: int, folder: Path) -> str:
     return f"{reason}; see {LOG_FILE}" + (f": {tail}" if tail else "")
 
 
-def _failed(config: CellConfig, folder: Path, started_at: str, error: str) -> RunResult:
+def _failed(
+    config: CellConfig, folder: Path, started_at: str, error: str, failure: str = ""
+) -> RunResult:
     result = RunResult(
         status=Status.FAILED,
         config=config,
         cell_id=config.cell_id,
         error=error,
+        failure=failure,
         environment=environment(),
         started_at=started_at,
     )

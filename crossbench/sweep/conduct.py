@@ -33,7 +33,8 @@ def conduct(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) ->
         ConfigError: the folder of the sweep has no plan.
     """
     folder = Path(config.hydra.sweep.dir)
-    save_multirun(config, folder)
+    if config.resume is None:
+        save_multirun(config, folder)
     params = config.hydra.sweeper.params or {}
     grid = Grid.of(sweep_points([*(f"{key}={value}" for key, value in params.items()), *arguments]))
     plan = read_plan(folder)

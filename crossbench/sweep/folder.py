@@ -113,11 +113,16 @@ def take_output_folder(config: DictConfig, mode: RunMode) -> TakenFolder:
             )
         taken = take_named(folder, key)
         used = taken.path
-    with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra[group].dir = str(used)
-        # Launchers compose the config of each job again from the overrides
-        config.hydra.overrides.hydra.append(f"{key}={quoted(str(used))}")
+    use_folder(config, used, key)
     return taken
+
+
+def use_folder(config: DictConfig, folder: Path, key: str) -> None:
+    """Make Hydra use `folder` for the run; `key` is the override that names it."""
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra["sweep" if "sweep" in key else "run"].dir = str(folder)
+        # Launchers compose the config of each job again from the overrides
+        config.hydra.overrides.hydra.append(f"{key}={quoted(str(folder))}")
 
 
 def absolute(path: str, key: str) -> Path:
@@ -169,9 +174,14 @@ def take_named(folder: Path, key: str) -> TakenFolder:
         except ConfigError:  # another run used it in the meantime
             taken.release()
             raise
-        for name in _LEFTOVERS - {LOCK_FILE}:
-            (folder / name).unlink(missing_ok=True)
+        for path in folder.iterdir():
+            if path.name != LOCK_FILE and _is_leftover(path.name):
+                path.unlink()
     return taken
+
+
+def _is_leftover(name: str) -> bool:
+    return name in _LEFTOVERS or name.endswith(".partial")
 
 
 def hold(folder: Path, key: str) -> TakenFolder:
@@ -247,7 +257,7 @@ def _refuse_used_folder(folder: Path, key: str, locked_here: bool = False) -> No
     with _os_errors_as_config_errors(folder):
         names = sorted(path.name for path in folder.iterdir())
     if STATE_FILE in names or LOCK_FILE in names:
-        names = [name for name in names if name not in _LEFTOVERS]
+        names = [name for name in names if not _is_leftover(name)]
     if not names:
         return
     cells = len(cell_folders(folder)) or int((folder / RESULT_FILE).exists())

@@ -34,10 +34,11 @@ class SweepCallback(Callback):
     def __init__(self) -> None:
         self._dashboard: Dashboard | None = None
         self._taken: TakenFolder | None = None
+        self._missing = 0  # runs to be measured
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out folder and dashboard: a launcher copies the callback to other processes."""
-        return {"_dashboard": None, "_taken": None}
+        return {"_dashboard": None, "_taken": None, "_missing": 0}
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         with _exit_on_error():
@@ -50,7 +51,9 @@ class SweepCallback(Callback):
             plan = plan_sweep(config)
             from crossbench.sweep.start import start_sweep
 
-            self._taken, self._dashboard = start_sweep(config, plan)
+            started = start_sweep(config, plan)
+            self._taken, self._dashboard = started.taken, started.dashboard
+            self._missing = started.missing
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         with _exit_on_error():
@@ -64,7 +67,8 @@ class SweepCallback(Callback):
             status = finish_sweep(folder, make_tracking(run, folder))
         if self._dashboard is not None:
             self._dashboard.close()
-        if status:
+        # A resumed sweep without missing runs has done all that it can do
+        if status and self._missing:
             sys.exit(status)
 
 

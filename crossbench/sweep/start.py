@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -22,9 +23,19 @@ from crossbench.settings.run import run_settings
 from crossbench.settings.stored_plan import StoredPlan
 from crossbench.sweep.child import waiting_child
 from crossbench.sweep.conduct import ONE_BY_ONE
-from crossbench.sweep.folder import SweepState, TakenFolder, save_state, take_output_folder
+from crossbench.sweep.folder import (
+    STATE_FILE,
+    SweepState,
+    TakenFolder,
+    read_state,
+    save_state,
+    take_output_folder,
+)
 from crossbench.sweep.plan import SweepPlan
+from crossbench.sweep.resume import Resumed, resume
+from crossbench.sweep.resume_runs import resume_runs
 from crossbench.sweep.services import console, dashboard_url, make_tracking, sweep_journal
+from crossbench.tracking.protocol import Tracker
 from crossbench.wording import counted, duration
 
 
@@ -41,32 +52,58 @@ def start_cell(config: DictConfig) -> TakenFolder:
     return take_output_folder(config, RunMode.RUN)
 
 
-def start_sweep(config: DictConfig, plan: SweepPlan) -> tuple[TakenFolder, Dashboard]:
-    """Take the folder of the sweep, then start its dashboard and its parent run.
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A sweep that has started: its folder, its dashboard, and how many runs are to be measured."""
+
+    taken: TakenFolder
+    dashboard: Dashboard
+    missing: int
+
+
+def start_sweep(config: DictConfig, plan: SweepPlan) -> Started:
+    """Take the folder of the sweep and store its plan, then start its dashboard and parent run.
+
+    With `config.resume`, the folder, the plan and the parent run are those of that sweep.
 
     Raises:
         ConfigError: the folder cannot be used; nothing was started.
     """
-    taken = take_output_folder(config, RunMode.MULTIRUN)
+    axes, resumed = swept_keys(plan.points), None
+    if config.resume is not None:
+        resumed = resume(config, plan, axes)
+        taken, runs, missing = resumed.taken, len(resumed.plan.runs), resumed.missing
+        console.print(f"{counted(missing, 'cell')} of {runs} left to measure")
+    else:
+        taken = take_output_folder(config, RunMode.MULTIRUN)
+        arguments = tuple(without_credentials(argument) for argument in sys.argv[1:])
+        StoredPlan(arguments, str(Path.cwd()), plan.cells, plan.runs).save(taken.path)
+        runs = missing = len(plan.runs)
     folder = taken.path
-    arguments = tuple(without_credentials(argument) for argument in sys.argv[1:])
-    StoredPlan(arguments, str(Path.cwd()), plan.cells, plan.runs).save(folder)
-    console.print(longest_time(len(plan.points), plan.longest_s))
-    if config.hydra.launcher._target_ == ONE_BY_ONE:
+    if missing:
+        console.print(longest_time(missing, plan.longest_s * missing / len(plan.runs)))
+    if missing and config.hydra.launcher._target_ == ONE_BY_ONE:
         waiting_child.start(folder)
     run = run_settings(config, list(config.hydra.overrides.task))
     tracking = make_tracking(run, folder)
     dashboard: Dashboard = run.dashboard.build()
-    dashboard.start(folder / JOURNAL_FILE)
+    if missing:
+        dashboard.start(folder / JOURNAL_FILE)
     # Meanwhile the dashboard starts; `dashboard_url` waits until it is up, before the first cell
-    parent = tracking.attempt(lambda tracker: tracker.start_sweep(folder.name, plan.overrides))
-    url = dashboard_url(dashboard)
-    state = SweepState(
-        folder.name, len(plan.points), parent, os.getpid(), url, swept_keys(plan.points)
-    )
-    save_state(state, folder)
-    sweep_journal(folder, url).write(SweepStarted(folder.name, len(plan.points)))
-    return taken, dashboard
+    parent = tracking.attempt(lambda tracker: _parent_run(tracker, folder, plan, resumed))
+    url = dashboard_url(dashboard) if missing else None
+    save_state(SweepState(folder.name, runs, parent, os.getpid(), url, axes), folder)
+    sweep_journal(folder, url).write(SweepStarted(folder.name, runs))
+    return Started(taken, dashboard, missing)
+
+
+def _parent_run(
+    tracker: Tracker, folder: Path, plan: SweepPlan, resumed: Resumed | None
+) -> str | None:
+    if resumed is None:
+        return tracker.start_sweep(folder.name, plan.overrides)
+    known = read_state(folder).parent_run_id if (folder / STATE_FILE).exists() else None
+    return resume_runs(folder, known, plan.overrides, resumed.kept, tracker)
 
 
 def longest_time(cells: int, longest_s: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,17 +90,43 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
     stored = [run for run in tracker.find(sweep) if run.host == host]
     parent = _parent(folder, results.values(), stored, tracker)
     parent_id = parent.run_id if parent else None
-    axes = varying([result.config for result in results.values()])
 
+    uploaded = upload_cells(folder, results, stored, parent_id, tracker)
+    if parent is not None and (uploaded or parent.complete != str(len(cells))):
+        all_results = [run.result for run in read_runs(folder)]
+        interrupted = (folder / INTERRUPTED_FILE).exists() or not (folder / REPORT_FILE).exists()
+        tracker.finish_sweep(
+            parent.run_id, all_results, folder, interrupted, _written_s([*results][-1])
+        )
+    return Uploaded(sweep, uploaded, len(results) - uploaded, missing)
+
+
+def upload_cells(
+    folder: Path,
+    results: Mapping[Path, RunResult],
+    stored: Sequence[StoredRun],
+    parent_id: str | None,
+    tracker: MlflowTracker,
+) -> int:
+    """Upload the results, by cell folder, that `stored` lacks; return how many those are.
+
+    A run that was opened but not completed is completed. `stored` are the runs of the sweep in
+    `folder`, `parent_id` is the id of its parent run.
+
+    Raises:
+        TrackingError: the store cannot be reached or refused a write.
+    """
+    axes = varying([result.config for result in results.values()])
     uploaded = 0
     for path, result in results.items():
-        number = place_of(path)[1]
+        sweep, number = place_of(path)
+        host = str(result.environment.get("host", ""))
         candidates = [run for run in stored if run.number == number]
         match = next((run for run in candidates if run.complete == result.started_at), None)
         if match is None:
             # A run under another parent belongs to another sweep of the same name
             ours = [run for run in candidates if run.parent_id in (None, parent_id)]
-            begun = next((run for run in ours if not run.complete), None)
+            begun = next((run for run in reversed(ours) if not run.complete), None)
             place, name = CellRef(sweep, number), f"cell {number}"
             if result.config:
                 name = full_label(result.config, axes)
@@ -110,13 +136,7 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
             uploaded += 1
         if parent_id is not None and match.parent_id != parent_id:
             tracker.set_parent(match.run_id, parent_id)
-    if parent is not None and (uploaded or parent.complete != str(len(cells))):
-        all_results = [run.result for run in read_runs(folder)]
-        interrupted = (folder / INTERRUPTED_FILE).exists() or not (folder / REPORT_FILE).exists()
-        tracker.finish_sweep(
-            parent.run_id, all_results, folder, interrupted, _written_s([*results][-1])
-        )
-    return Uploaded(sweep, uploaded, len(results) - uploaded, missing)
+    return uploaded
 
 
 def _parent(

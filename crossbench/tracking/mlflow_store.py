@@ -172,6 +172,16 @@ class MlflowTracker:
         with self._errors():
             self._client.set_tag(run_id, fmt.PARENT_TAG, parent_id)
 
+    def reopen(self, run_id: str) -> None:
+        """Mark a run as running again."""
+        with self._errors():
+            self._client.update_run(run_id, status="RUNNING")
+
+    def end_killed(self, run_id: str) -> None:
+        """End a run whose process was killed."""
+        with self._errors():
+            self._client.set_terminated(run_id, "KILLED")
+
     def cells(self) -> list[Run]:
         """The MLflow runs of all cells, oldest first.
 
