@@ -22,9 +22,9 @@ from crossbench.quality.earlier import earlier_check
 from crossbench.results import RunResult, save_quality, save_queries, save_records, save_result
 from crossbench.runner.cell import measure_cell, with_quality
 from crossbench.runner.event_stream import EventStream
-from crossbench.runner.stack_dump import dump_on_signal
 from crossbench.settings.plan import load_config
 from crossbench.system.command import os_error_message
+from crossbench.system.stack_dump import dump_on_signal
 
 
 def _end_with_parent() -> None:

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 
 from crossbench.errors import CrossbenchError, TargetDied
 from crossbench.serving.server import Server
+from crossbench.system.stack_dump import dump_on_signal
 
 
 async def serve(make_server: Callable[[], Server], channel: Connection) -> None:
@@ -47,4 +48,5 @@ def main(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
+    dump_on_signal()
     main(int(sys.argv[1]))

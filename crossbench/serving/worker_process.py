@@ -24,6 +24,7 @@ from crossbench.serving.frames import (
     pack_state,
     unpack_request,
 )
+from crossbench.system.stack_dump import dump_on_signal
 from crossbench.types import TokenBatch
 
 
@@ -93,4 +94,5 @@ def main(descriptors: list[int]) -> None:
 
 
 if __name__ == "__main__":
+    dump_on_signal()
     main([int(argument) for argument in sys.argv[1:]])

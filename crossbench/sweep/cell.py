@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,11 +45,16 @@ def run_cell(
     with cell_child(folder) as child, closing(Watchdog(child, limits)) as watchdog:
         try:
             _follow(child, progress, journal, watchdog)
+            child.wait()  # while the watchdog runs: engines may hang when their process ends
         except KeyboardInterrupt:
             interrupted = True
             _end(child)
     try:
         result = load_result(folder)
+        if watchdog.exceeded and not interrupted:  # after the measurement, which is kept
+            reason, failure = _hang_reason(watchdog.exceeded, folder), Failure.TIMED_OUT
+            result = replace(result, status=Status.FAILED, error=reason, failure=failure)
+            save_result(result, folder)
     except ResultError:
         if interrupted:
             reason, failure = "interrupted by Ctrl-C", Failure.INTERRUPTED

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from crossbench.quality.sample import QualityCheck
 from crossbench.runner.load import build_stop
-from crossbench.runner.stack_dump import DUMP_SIGNAL
 from crossbench.settings.plan import CellPlan
+from crossbench.system.stack_dump import DUMP_SIGNAL
 from crossbench.wording import number
 
 SLACK_S = 60.0  # for starting, stopping and writing, in each stage
 _DUMP_S = 2.0  # for writing the stacks
+_BACKEND_METHODS = frozenset({"load_model", "warmup", "infer"})  # of backends outside crossbench
 _THREAD = re.compile(r"^(?:Current thread|Thread) 0x")
 _FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+)$')
 
@@ -91,7 +92,8 @@ class Watchdog:
             return
         self.exceeded = reason
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(self._child.pid, DUMP_SIGNAL)
+            # The backend may run in a server or worker process of the cell
+            os.killpg(self._child.pid, DUMP_SIGNAL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(_DUMP_S)
             os.killpg(self._child.pid, signal.SIGKILL)
@@ -100,8 +102,8 @@ class Watchdog:
 def place_of_hang(log: Path) -> str:
     """Return where a cell hung, from the stacks in its log: `noop.py:80 in infer`; or empty.
 
-    It is the innermost frame of the thread that computes (in crossbench/backends), or else of the
-    main thread.
+    It is the innermost frame of the thread that computes (in crossbench/backends, or in a method of
+    another backend), or else of the main thread.
     """
     lines = log.read_text("utf-8", errors="replace").splitlines()
     threads: list[list[re.Match[str]]] = []
@@ -114,11 +116,17 @@ def place_of_hang(log: Path) -> str:
             threads[-1].append(found)
     if not threads:
         return ""
-    computing = [
-        frames for frames in threads if any("/backends/" in frame["file"] for frame in frames)
-    ]
+    computing = [frames for frames in threads if any(map(_is_of_a_backend, frames))]
     frames = computing[0] if computing else threads[current]
     if not frames:
         return ""
-    own = next((frame for frame in frames if "/crossbench/" in frame["file"]), frames[0])
+    own = next((frame for frame in frames if _is_of_a_backend(frame)), None)
+    own = own or next((frame for frame in frames if "/crossbench/" in frame["file"]), frames[0])
     return f"{Path(own['file']).name}:{own['line']} in {own['name']}"
+
+
+def _is_of_a_backend(frame: re.Match[str]) -> bool:
+    in_library = "/site-packages/" in frame["file"]
+    return not in_library and (
+        "/crossbench/backends/" in frame["file"] or frame["name"] in _BACKEND_METHODS
+    )

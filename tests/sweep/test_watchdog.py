@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from crossbench.results import Failure, Status, load_result
+import pytest
+
+from crossbench.dashboard.journal import NoJournal
+from crossbench.events import ProgressMade
+from crossbench.results import Failure, RunResult, Status, load_result, save_result
+from crossbench.sweep.cell import run_cell
 from crossbench.sweep.watchdog import SLACK_S, TimeLimits, place_of_hang, time_limits
-from tests.helpers.plans import plan_of
+from tests.helpers.plans import config_of, plan_of
 
 HANG = (
     "backend=noop", "backend.service_us_per_pair=900000000", "backend.service_kind=busy",
@@ -32,6 +39,68 @@ def test_a_cell_that_hangs_is_ended_with_its_stacks(tmp_path: Path) -> None:
         result.error or "",
     )
     assert "Current thread" in (folder / "cell.log").read_text()
+
+
+# It sleeps in C and keeps the interpreter's lock, so that no other thread of its process can run
+BACKEND = """
+import ctypes
+
+from crossbench.backends.noop import NoopBackend
+
+
+class Hanging(NoopBackend):
+    def load_model(self):
+        ctypes.PyDLL(None).sleep(1000)
+"""
+YAML = """
+_target_: hanging.Hanging
+name: hanging
+service_us_per_pair: 0
+service_kind: sleep
+"""
+
+
+def test_a_backend_of_ones_own_that_hangs_in_native_code_in_the_server_process(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "conf" / "backend").mkdir(parents=True)
+    (tmp_path / "conf" / "backend" / "hanging.yaml").write_text(YAML)
+    (tmp_path / "hanging.py").write_text(BACKEND)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    options = ("--config-dir", f"{tmp_path}/conf", "backend=hanging", "target=process")
+    more = ("cell_timeout_s=6", *HANG[-3:], f"hydra.run.dir={tmp_path}/0")
+    subprocess.run(
+        [sys.executable, "-m", "crossbench", *options, *more],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    result = load_result(tmp_path / "0")
+    assert result.failure == Failure.TIMED_OUT
+    assert "It was at hanging.py:9 in load_model." in (result.error or "")
+
+
+def test_a_hang_after_the_measurement_keeps_its_metrics_and_is_a_timeout(tmp_path: Path) -> None:
+    config = config_of("backend=noop", "cell_timeout_s=1", f"cache_dir={tmp_path}/cache")
+    (tmp_path / "0").mkdir()
+    finished = RunResult(Status.FINISHED, config, config.cell_id, metrics={"a/b": 1.0})
+    save_result(finished, tmp_path / "0")
+    endless = tmp_path / "endless"  # a cell process that ends only when it is killed
+    endless.write_text("#!/bin/sh\nexec sleep 60\n")
+    endless.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(endless))
+        result = run_cell(config, tmp_path / "0", Silent(), NoJournal())
+    assert (result.status, result.failure) == (Status.FAILED, Failure.TIMED_OUT)
+    assert load_result(tmp_path / "0").metrics == {"a/b": 1.0}
+
+
+class Silent:
+    """Shows no progress."""
+
+    def stage(self, stage: str) -> None: ...
+
+    def advance(self, made: ProgressMade) -> None: ...
+
+    def flag(self, flags: Mapping[str, str]) -> None: ...
 
 
 def test_each_stage_has_a_limit_from_the_cells_own_limits(tmp_path: Path) -> None:
