@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -37,6 +38,7 @@ from crossbench.load.stop import Limits, LimitWatch
 from crossbench.models.folder import ModelFolder
 from crossbench.runner.event_stream import EventStream, ProgressReporter
 from crossbench.sweep.cell import _follow
+from crossbench.sweep.watchdog import TimeLimits, Watchdog
 from crossbench.types import RequestRecord
 
 KINDS: tuple[type[Event], ...] = get_args(Event)
@@ -194,10 +196,13 @@ def test_the_parent_survives_the_truncated_line_of_a_killed_child(tmp_path: Path
         f"sys.stdout.write({half!r})\n"
     )
     heard, path = RecordingProgress(), tmp_path / "events.jsonl"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
-    ) as child:
-        _follow(child, heard, FileJournal(path, cell=4))
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
+        ) as child,
+        closing(Watchdog(child, TimeLimits(60.0, {}))) as watchdog,
+    ):
+        _follow(child, heard, FileJournal(path, cell=4), watchdog)
     assert (heard.stages, heard.progress) == (["warming up"], [progress])
     assert list(JournalReader(path).new()) == [
         Recorded(StageStarted("warming up"), 1.0, 4),

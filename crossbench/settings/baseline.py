@@ -11,6 +11,11 @@ from crossbench.settings.cell_config import CellConfig
 EXAMPLE = "baseline={backend:pytorch,quant:fp32}"
 
 
+def check_own_baseline(cells: Sequence[CellConfig]) -> None:
+    """Check the `baseline` that the cells of a sweep have in common; see `check_baseline`."""
+    check_baseline(cells[0].document.get("baseline"), cells)
+
+
 def check_baseline(baseline: Any, cells: Sequence[CellConfig]) -> None:
     """Check that `baseline` names exactly one of the cells; their repeats count as one cell.
 
@@ -23,7 +28,7 @@ def check_baseline(baseline: Any, cells: Sequence[CellConfig]) -> None:
     if not isinstance(baseline, Mapping) or not baseline:
         raise ConfigError(
             f"baseline={baseline} does not name a cell: give the values of its axes, such as "
-            f"{EXAMPLE}"
+            f"'{EXAMPLE}'. The quotes keep the shell from expanding the braces"
         )
     for key in baseline:
         if not any(key in cell.texts for cell in cells):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, read_write
 
-from crossbench.settings.baseline import check_baseline
+from crossbench.settings.baseline import check_own_baseline
 from crossbench.settings.blocks import SWEEPER, Grid, check_resume, repeats_param
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.overrides import check_points, check_study, sweep_points, sweeper_params
@@ -55,7 +55,7 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
         cells_s.append(_checked_s(cell))
 
     ids = check_points(points, check, given, params)
-    check_baseline(cells[0].document.get("baseline"), cells)
+    check_own_baseline(cells)
     grid = Grid.of(points)
     shuffled = len(grid.blocks) > 1 and config.hydra.sweeper._target_ == SWEEPER
     runs = [
