@@ -17,6 +17,7 @@ from crossbench.report.advice.bottlenecks import bottlenecks
 from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.cells import Run, summarise_cells
 from crossbench.report.suite import STUDY_FILE, SUITE_FILE, write_suite_report
+from crossbench.report.verdicts import sweep_verdicts
 from crossbench.results import RunResult, Status, save_result
 from crossbench.runner.compose import build_reference, build_server
 from crossbench.serving import inference_pb2 as pb
@@ -92,7 +93,8 @@ def test_a_backend_without_a_model_is_never_recommended_but_shows_the_harness_li
     no_model = run("sleepy", 1000, {"computes_scores": False})
     joined = summarise_cells([no_model, run("onnx", 500, {"computes_scores": True})])
     assert select_candidates(joined).excluded == {"sleepy": "runs no model"}
-    evidence = " ".join(bottlenecks(joined, ["backend"]).evidence)
+    found = bottlenecks(joined, ["backend"], sweep_verdicts(joined))
+    evidence = " ".join(found.evidence)
     assert "50 % of the throughput of backend=sleepy is reached" in evidence
 
 
@@ -135,7 +137,8 @@ def test_which_studies_are_marked() -> None:
     marked = {}
     for path in (conf_dir() / "experiment").glob("*.yaml"):
         report = config_of(f"+experiment={path.stem}").section("report")
-        marked |= {(role, place): path.stem for role, place in report.items() if place}
+        places = {role: report[role] for role in ("baseline", "optimum")}
+        marked |= {(role, place): path.stem for role, place in places.items() if place}
     assert marked == {
         ("baseline", 1): "02_backend_mps",
         ("baseline", 2): "01_backend_pytorch",
