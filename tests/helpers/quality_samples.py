@@ -43,6 +43,8 @@ def settings(cache_dir: Path) -> CellSettings:
         max_seconds=1.0,
         warmup_requests=0,
         warmup_max_seconds=1.0,
+        cell_timeout_s=None,
+        loading_timeout_s=60.0,
         repeat=0,
         pipeline=Pipeline.FULL,
         device="cpu",
