@@ -60,6 +60,7 @@ service_kind: sleep
 """
 
 
+@pytest.mark.slow
 def test_a_backend_of_ones_own_that_hangs_in_native_code_in_the_server_process(
     tmp_path: Path,
 ) -> None:
