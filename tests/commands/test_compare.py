@@ -21,6 +21,8 @@ from tests.helpers.commands import QUICK, the_sweep
 from tests.helpers.commands import crossbench as run
 from tests.helpers.places import REPO
 
+pytestmark = pytest.mark.slow
+
 OLD = REPO / "tests/data/sweep_of_schema_1"
 
 

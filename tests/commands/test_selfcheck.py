@@ -16,6 +16,8 @@ from crossbench.selfcheck import default_choices, read_settings, slower_config
 from tests.helpers.commands import crossbench, read_until, start
 from tests.helpers.plans import config_of
 
+pytestmark = pytest.mark.slow
+
 MODULE = "crossbench.selfcheck"
 # Runs of 100 requests, so that there is a p95
 SHORT = ("requests=100", "max_seconds=10", "backend.service_us_per_pair=1", "batch=4",

@@ -12,6 +12,8 @@ import pytest
 from crossbench.report.sweep import read_runs
 from crossbench.settings.stored_plan import read_plan
 
+pytestmark = pytest.mark.slow
+
 SWEEP = (
     "-m", "max_repeats=5", "backend=noop", "backend.service_us_per_pair=500,5000",
     "backend.service_kind=sleep", "batch=4", "requests=20", "stop=fixed", "warmup_requests=1",
