@@ -1,26 +1,28 @@
 """Measure how often verdicts on real cells are wrong, beside a disturbing load and without it.
 
     python -m benchmarks.real_verdicts [--equal 40] [--real 10] [--slower 20] [--seconds 1.5]
+    python -m benchmarks.real_verdicts --judge outputs/real_verdicts.json
 
 Each series measures a few cells block by block, in fresh processes: a cell twice, or beside one
 that needs 5 % or 2 % more time per pair. The blocks are then cut into separate sweeps of two cells,
 which are judged as the sweeps of users are. The disturbing load are processes that keep a core busy
 for random times. The quiet series is only quiet if nobody else uses the machine; the table has the
 share of runs that were disturbed. With the defaults it takes about an hour on two quiet cores.
-Ctrl-C ends it early, with the table so far. It writes outputs/real_verdicts.md.
+Ctrl-C ends it early, with the table so far. It writes outputs/real_verdicts.md, and the measured
+values to outputs/real_verdicts.json after each block, so that they can be judged again.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -64,18 +66,31 @@ while True:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What is judged of one run: the logarithms by the name of the metric, None if unknown."""
+
+    log_values: Mapping[str, float | None]
+    disturbed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Series:
     """Cells that are measured block by block: the first is compared with each of the others.
 
-    `cells` maps what the cell is to its overrides; the first one is the baseline.
+    `cells` maps what the cell is to its overrides; the first one is the baseline. `runs` has one
+    list for each complete block.
     """
 
     name: str
     disturbed: bool
-    cells: Mapping[str, tuple[str, ...]]
+    cells: Mapping[str, Sequence[str]]
     sweeps: int
     repeats: int
-    runs: list[list[RunResult]] = field(default_factory=list)  # one list for each complete block
+    runs: list[list[Measured]] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {'disturbed' if self.disturbed else 'quiet'}"
 
 
 class Silent:
@@ -108,8 +123,8 @@ def all_series(given: argparse.Namespace) -> list[Series]:
     return [
         Series("noop", True, equal, given.equal, 3),
         Series(given.backend, True, equal_real, given.real, 3),
-        Series("busy noop", False, cells, given.slower, given.repeats),
         Series("busy noop", True, cells, given.real, 3),
+        Series("busy noop", False, cells, given.slower, given.repeats),
     ]
 
 
@@ -128,28 +143,28 @@ def disturbing_load(wanted: bool) -> Iterator[None]:
             load.wait()
 
 
-def measure(series: Series, folder: Path) -> None:
-    """Measure all blocks of a series; the order turns from block to block."""
+def measure(series: Series, folder: Path) -> Iterator[None]:
+    """Measure a series, and yield after each block; the order of the cells is random."""
     configs = [_config(overrides) for overrides in series.cells.values()]
     generator = np.random.default_rng(0)
-    kind = "disturbed" if series.disturbed else "quiet"
     with disturbing_load(series.disturbed):
         for block in range(series.sweeps * series.repeats):
-            results: dict[int, RunResult] = {}
+            results: dict[int, Measured] = {}
             for cell in generator.permutation(len(configs)).tolist():
-                place = folder / f"{series.name}-{kind}" / f"{block}-{cell}"
-                results[cell] = run_cell(configs[cell], place, Silent(), NoJournal())
+                place = folder / series.title / f"{block}-{cell}"
+                results[cell] = _measured(run_cell(configs[cell], place, Silent(), NoJournal()))
             series.runs.append([results[cell] for cell in range(len(configs))])
             if (block + 1) % series.repeats == 0:
                 done = (block + 1) // series.repeats
-                print(f"{series.name}, {kind}: {done} of {series.sweeps} sweeps", flush=True)
+                print(f"{series.title}: {done} of {series.sweeps} sweeps", flush=True)
+            yield
 
 
 def rows_of(series: Series, margin: float) -> list[list[str]]:
     """Return a row of the table for each comparison and metric."""
     names, rows = list(series.cells), []
     runs = [run for block in series.runs for run in block]
-    disturbed = sum(Flag.DISTURBED in run.flags for run in runs)
+    disturbed = sum(run.disturbed for run in runs)
     for metric in METRICS:
         seen = _visible(_matrix(series.runs, metric), series.repeats, margin)
         for cell in range(1, len(names)):
@@ -160,7 +175,7 @@ def rows_of(series: Series, margin: float) -> list[list[str]]:
                 for item in found
             )
             rows.append([
-                f"{series.name}, {'disturbed' if series.disturbed else 'quiet'}",
+                series.title,
                 names[cell],
                 title(metric),
                 str(series.repeats),
@@ -178,9 +193,14 @@ def _config(overrides: Sequence[str]) -> CellConfig:
         return composed_config(compose(CONFIG_NAME, overrides=[*BASE, *overrides]))
 
 
-def _matrix(blocks: Sequence[Sequence[RunResult]], metric: Metric) -> np.ndarray:
+def _measured(run: RunResult) -> Measured:
+    values = {metric.name: judged_value(run, metric) for metric in METRICS}
+    return Measured(values, Flag.DISTURBED in run.flags)
+
+
+def _matrix(blocks: Sequence[Sequence[Measured]], metric: Metric) -> np.ndarray:
     """Return the logarithms of a metric's values, (cells, blocks), NaN where a run has none."""
-    found = [[judged_value(run, metric) for run in runs] for runs in zip(*blocks, strict=True)]
+    found = [[run.log_values[metric.name] for run in runs] for runs in zip(*blocks, strict=True)]
     return np.array(found, dtype=np.float64).reshape(-1, len(blocks))
 
 
@@ -220,6 +240,22 @@ def table(series: Sequence[Series], margin: float) -> str:
     return markdown_table(headings, rows, "lll" + "r" * (len(headings) - 3))
 
 
+def _store(series: Sequence[Series], path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    document = {"machine": machine(), "series": [asdict(item) for item in series]}
+    path.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+
+
+def _stored(path: Path) -> tuple[str, list[Series]]:
+    """Return the machine and the series of a file that `_store` wrote."""
+    document = json.loads(path.read_text("utf-8"))
+    series = [
+        Series(**{**item, "runs": [[Measured(**run) for run in block] for block in item["runs"]]})
+        for item in document["series"]
+    ]
+    return document["machine"], series
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--equal", type=int, default=40, help="sweeps of equal noop cells")
@@ -228,16 +264,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=6, help="of the quiet sweeps")
     parser.add_argument("--seconds", type=float, default=1.5, help="of a noop cell")
     parser.add_argument("--backend", default="onnx", help="of the real cells")
+    parser.add_argument("--judge", type=Path, metavar="FILE", help="judge these values again")
     given = parser.parse_args()
-    series = all_series(given)
     margin = float(_config([]).value("report.margin"))
-    folder = tempfile.TemporaryDirectory(prefix="crossbench-verdicts-")
-    with folder as name, contextlib.suppress(KeyboardInterrupt):
-        for item in series:
-            measure(item, Path(name))
+    if given.judge:
+        where, series = _stored(given.judge)
+    else:
+        where, series = machine(), all_series(given)
+        folder = tempfile.TemporaryDirectory(prefix="crossbench-verdicts-")
+        with folder as name, contextlib.suppress(KeyboardInterrupt):
+            for item in series:
+                for _ in measure(item, Path(name)):
+                    _store(series, outputs_dir() / "real_verdicts.json")
     text = (
-        f"# Verdicts on real cells\n\n{machine()}; load average at the end "
-        f"{os.getloadavg()[0]:.1f}\n\n{table(series, margin)}\n\n"
+        f"# Verdicts on real cells\n\n{where}\n\n{table(series, margin)}\n\n"
         "visible: the difference that 90 % of such sweeps would find, as selfcheck says it from "
         "these runs. Equal cells should never be called worse or better; slower ones should never "
         "be called better. Their memory is equal.\n"
