@@ -8,8 +8,6 @@ where reports find it for cells that ran once.
 
 from __future__ import annotations
 
-import itertools
-import random
 import signal
 import sys
 from collections.abc import Sequence
@@ -39,6 +37,7 @@ from crossbench.settings.plan import composed_config
 from crossbench.sweep.cell import run_cell
 from crossbench.sweep.finish import EXIT_FAILED, EXIT_INTERRUPTED
 from crossbench.sweep.folder import absolute, take_new
+from crossbench.sweep.order import block_order
 from crossbench.sweep.progress import SteadyConsole, cell_progress
 from crossbench.system.files import atomic_write
 from crossbench.wording import counted, duration
@@ -130,15 +129,13 @@ def selfcheck(settings: Settings, composed: DictConfig) -> None:
 def measure_blocks(configs: Sequence[CellConfig], blocks: int, folder: Path) -> list[Block]:
     """Measure every config once per block, each in a fresh process; Ctrl-C ends it early.
 
-    A block that was not completed is left out. The order inside the blocks goes through all
-    possible orders, in an order that the seed draws.
+    A block that was not completed is left out. The order inside the blocks is that of sweeps.
     """
-    orders = list(itertools.permutations(range(len(configs))))
-    random.Random(int(configs[0].value("seed"))).shuffle(orders)
+    seed = int(configs[0].value("seed"))
     found: list[Block] = []
     for block in range(blocks):
         runs: dict[int, RunResult] = {}
-        for place, cell in enumerate(orders[block % len(orders)]):
+        for place, cell in enumerate(block_order(len(configs), block, seed)):
             number = block * len(configs) + place
             try:
                 runs[cell] = _measure(configs, cell, number, blocks, folder)

@@ -5,13 +5,16 @@ block + error. A pair of cells is compared by its differences within the blocks,
 whole block cancels out. The spread of a pair's differences is estimated from few blocks. It is
 therefore moderated: the pair's own variance is averaged with that of all cells, which counts as
 much as `PRIOR_DEGREES` degrees of freedom (as in Smyth, Statistical Applications in Genetics and
-Molecular Biology 3, 2004, with a fixed prior weight). `multiplicity` has the critical values.
+Molecular Biology 3, 2004, with a fixed prior weight). Fewer than `LEAST_BLOCKS` blocks say too
+little about the spread: then an allowance is used, as for cells that were measured once.
+`multiplicity` has the critical values.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,8 +30,9 @@ Float64Array = NDArray[np.float64]
 _Factor = Callable[[int, float, float], float]
 
 # What the spread of all cells counts in that of a pair. With more, a noisy cell among quiet ones is
-# called different too often: in up to 8.5 % of simulated sweeps of six cells with 4 instead of 2
-PRIOR_DEGREES = 2.0
+# called different too often
+PRIOR_DEGREES = 1.0
+LEAST_BLOCKS = 3  # from which on the spread is estimated from the sweep itself
 MOST_BLOCKS = 100  # more further blocks than this are not advised
 ALPHA = 0.05
 
@@ -72,6 +76,64 @@ class Contrast:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockFit:
+    """The least-squares fit of the model cell + block + error.
+
+    `means` are the cells' means as if each had run in every block, of shape (cells,). A cell that
+    shares no block with the others, also through further cells, keeps the mean of its own runs.
+    `error` is the mean square of the errors with its `degrees` of freedom; 0 if there are none.
+    """
+
+    means: Float64Array
+    error: float
+    degrees: int
+
+
+def fit_blocks(log_values: Float64Array) -> BlockFit:
+    """Fit cell + block + error to values of shape (cells, blocks), NaN where a run is missing.
+
+    A cell without any value has the mean NaN.
+    """
+    known = np.isfinite(log_values)
+    cells, blocks = np.nonzero(known)
+    count, (rows, columns) = len(cells), log_values.shape
+    design = np.zeros((count, rows + columns))
+    design[np.arange(count), cells] = 1
+    design[np.arange(count), rows + blocks] = 1
+    values = log_values[cells, blocks]
+    found, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
+    present = int(known.any(axis=1).sum() + known.any(axis=0).sum())
+    means = np.full(rows, math.nan)
+    if rank == present - 1:  # all cells are connected, so every cell + block can be estimated
+        means[known.any(axis=1)] = found[:rows][known.any(axis=1)]
+        means += found[rows:][known.any(axis=0)].mean() if count else 0.0
+    else:
+        means[known.any(axis=1)] = np.nanmean(log_values[known.any(axis=1)], axis=1)
+    degrees = count - int(rank)
+    error = float(((values - design @ found) ** 2).sum()) / degrees if degrees else 0.0
+    return BlockFit(means, error, degrees)
+
+
+def difference_of(middle: float, half: float, margin: float) -> Difference:
+    """Return the verdict on a logarithm of a ratio with an interval of `middle` ± `half`."""
+    limit, low, high = math.log1p(margin), middle - half, middle + half
+    if -limit <= low and high <= limit:
+        return Difference.SAME
+    if low > 0 and high > limit:
+        return Difference.HIGHER
+    if high < 0 and low < -limit:
+        return Difference.LOWER
+    return Difference.UNKNOWN
+
+
+def fewest(decided: Callable[[int], bool]) -> int | None:
+    """Return the fewest further blocks with which `decided` holds; None if over 100 are needed."""
+    if not decided(MOST_BLOCKS):
+        return None
+    return bisect_left(range(1, MOST_BLOCKS), True, key=decided) + 1
+
+
+@dataclass(frozen=True, slots=True)
 class _Spread:
     """The variance of one difference in a block, its degrees of freedom, the common blocks."""
 
@@ -108,70 +170,71 @@ class Contrasts:
         ]
 
     @cached_property
+    def fit(self) -> BlockFit:
+        """The fit of all values; its means are the cells' values without the blocks' effects."""
+        return fit_blocks(self.log_values)
+
+    @property
+    def spread_is_measured(self) -> bool:
+        """Whether these values show the spread from run to run; else the allowance is used."""
+        return self.fit.degrees > 0 and self.log_values.shape[1] >= LEAST_BLOCKS
+
+    @cached_property
     def smallest_ratio(self) -> float | None:
-        """The ratio from which on a difference can be told here: the median over all pairs."""
+        """The ratio from which on a difference can be told here: the median over all pairs.
+
+        It is at least the margin, inside which cells may be the same.
+        """
         halves = [
             tukey(self.cells, spread.degrees, self.alpha)
             * math.sqrt(spread.variance / spread.blocks)
             for a, b in itertools.combinations(range(self.cells), 2)
             if (spread := self._spread(a, b)) is not None
         ]
-        return math.exp(float(np.median(halves))) if halves else None
+        return max(math.exp(float(np.median(halves))), 1 + self.margin) if halves else None
 
     @property
     def variance_of_mean(self) -> float | None:
         """The variance of a cell's mean apart from that of the blocks; None if it is unknown."""
-        error, degrees = self._error
         blocks = float(np.median(np.isfinite(self.log_values).sum(axis=1)))
-        if degrees:
-            return error / blocks
+        if self.spread_is_measured:
+            return self.fit.error / blocks
         return None if self.allowance is None else self.allowance.relative_sd**2 / blocks
 
     def interval(self, cell: int) -> Interval | None:
-        """Return the 95 % interval of a cell's geometric mean; None if no cell was repeated.
+        """Return the 95 % interval of a cell's mean; None without `LEAST_BLOCKS` blocks.
 
         It is about another run of the same configuration, so it contains the spread of the blocks.
         """
         counts = np.isfinite(self.log_values).sum(axis=1)
         degrees = float(np.maximum(counts - 1, 0).sum())
         own = counts[cell] - 1
-        if degrees == 0 or own < 0:
+        if degrees == 0 or own < 0 or counts.max() < LEAST_BLOCKS:
             return None
         means = np.nanmean(self.log_values, axis=1, keepdims=True)
         squares = np.nansum((self.log_values - means) ** 2, axis=1)
         prior = min(PRIOR_DEGREES, degrees - own)
         variance = (prior * squares.sum() / degrees + squares[cell]) / (prior + own)
         half = t_95(prior + own) * math.sqrt(variance / counts[cell])
-        middle = float(means[cell, 0])
+        middle = float(self.fit.means[cell])
         return Interval(math.exp(middle - half), math.exp(middle + half))
 
     def _contrast(self, a: int, b: int, factor: _Factor, count: int) -> Contrast:
         differences = self._differences(a, b)
         spread = self._spread(a, b)
         if spread is None:
-            gap = float(np.nanmean(self.log_values[a]) - np.nanmean(self.log_values[b]))
+            gap = float(self.fit.means[a] - self.fit.means[b])
             return Contrast(math.exp(gap), None, None, Difference.UNKNOWN)
         middle = float(differences.mean())
         half = factor(count, spread.degrees, self.alpha) * math.sqrt(
             spread.variance / spread.blocks
         )
-        found = self._difference(middle, half)
+        found = difference_of(middle, half, self.margin)
         more = None
         if found is Difference.UNKNOWN:
             more = self._more_blocks(middle, spread, factor, count)
         low, high = math.exp(middle - half), math.exp(middle + half)
         return Contrast(math.exp(middle), low, high, found, more)
-
-    def _difference(self, middle: float, half: float) -> Difference:
-        margin = math.log1p(self.margin)
-        low, high = middle - half, middle + half
-        if -margin <= low and high <= margin:
-            return Difference.SAME
-        if low > 0 and high > margin:
-            return Difference.HIGHER
-        if high < 0 and low < -margin:
-            return Difference.LOWER
-        return Difference.UNKNOWN
 
     def _more_blocks(
         self, middle: float, spread: _Spread, factor: _Factor, count: int
@@ -180,17 +243,13 @@ class Contrasts:
 
         def decided(more: int) -> bool:
             own = spread.blocks + more - 1
+            if own + 1 < LEAST_BLOCKS:
+                return False
             degrees = own + min(PRIOR_DEGREES, (self.cells - 2) * own)
             half = factor(count, degrees, self.alpha) * math.sqrt(spread.variance / (own + 1))
-            return self._difference(middle, half) is not Difference.UNKNOWN
+            return difference_of(middle, half, self.margin) is not Difference.UNKNOWN
 
-        if not decided(MOST_BLOCKS):
-            return None
-        low, high = 0, MOST_BLOCKS
-        while high - low > 1:
-            half_way = (low + high) // 2
-            low, high = (low, half_way) if decided(half_way) else (half_way, high)
-        return high
+        return fewest(decided)
 
     def _differences(self, a: int, b: int) -> Float64Array:
         """The differences of two cells in the blocks that both have."""
@@ -202,31 +261,16 @@ class Contrasts:
         blocks, own = len(differences), len(differences) - 1
         if blocks == 0:
             return None
-        error, degrees = self._error
-        if degrees == 0:
+        if not self.spread_is_measured:
             if self.allowance is None:
                 return None
             within = float(np.nanmean(self.within_sd[a] ** 2 + self.within_sd[b] ** 2))
             variance = 2 * self.allowance.relative_sd**2 + within
             return _Spread(variance, self.allowance.degrees, blocks)
-        prior = min(PRIOR_DEGREES, degrees - own)
+        prior = min(PRIOR_DEGREES, self.fit.degrees - own)
         squares = float(((differences - differences.mean()) ** 2).sum())
-        return _Spread((prior * 2 * error + squares) / (prior + own), prior + own, blocks)
-
-    @cached_property
-    def _error(self) -> tuple[float, int]:
-        """The mean square of the errors in the model cell + block + error, and its degrees."""
-        cells, blocks = np.nonzero(np.isfinite(self.log_values))
-        count, (rows, columns) = len(cells), self.log_values.shape
-        design = np.zeros((count, rows + columns))
-        design[np.arange(count), cells] = 1
-        design[np.arange(count), rows + blocks] = 1
-        values = self.log_values[cells, blocks]
-        found, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
-        degrees = count - int(rank)
-        if degrees == 0:
-            return 0.0, 0
-        return float(((values - design @ found) ** 2).sum()) / degrees, degrees
+        variance = (prior * 2 * self.fit.error + squares) / (prior + own)
+        return _Spread(variance, prior + own, blocks)
 
 
 def compare_cells(
@@ -239,9 +283,10 @@ def compare_cells(
 ) -> Contrasts:
     """Return the comparisons of cells, (cells, blocks), NaN where a run is missing.
 
-    If no cell was repeated, the spread from run to run is `allowance`, and `within_sd`, of the same
-    shape, is the standard deviation of each value as far as its own run shows it. Both are on the
-    log scale. `margin` is the relative difference within which cells are the same.
+    With fewer than `LEAST_BLOCKS` blocks, the spread from run to run is `allowance`, and
+    `within_sd`, of the same shape, is the standard deviation of each value as far as its own run
+    shows it. Both are on the log scale. `margin` is the relative difference within which cells are
+    the same.
     """
     known = np.zeros_like(log_values) if within_sd is None else within_sd
     return Contrasts(log_values, known, allowance, margin, alpha)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from crossbench.measure.contrasts import fit_blocks
 from crossbench.measure.intervals import CONFIDENCE, Interval
 
 POWER = 0.9  # the share of sweeps that find a difference which is called visible
@@ -34,18 +35,11 @@ def run_spread(values: Float64Array) -> tuple[float, int] | None:
 def spread_in_blocks(values: Float64Array) -> tuple[float, int] | None:
     """Return the spread that is left without the differences of cells and of blocks.
 
-    `values` has the shape (cells, blocks); blocks with a NaN are left out. It is the residual of a
-    two-way analysis of variance, with its degrees of freedom. None for too few blocks.
+    `values` has the shape (cells, blocks), with NaN for a run without a value. It is the residual
+    of a two-way analysis of variance, with its degrees of freedom. None for too few blocks.
     """
-    complete = values[:, np.isfinite(values).all(axis=0)]
-    cells, blocks = complete.shape
-    degrees = (cells - 1) * (blocks - 1)
-    if degrees < 1:
-        return None
-    residual = (
-        complete - complete.mean(axis=0) - complete.mean(axis=1, keepdims=True) + complete.mean()
-    )
-    return math.sqrt(float((residual**2).sum()) / degrees), degrees
+    fit = fit_blocks(values)
+    return (math.sqrt(fit.error), fit.degrees) if fit.degrees else None
 
 
 def spread_interval(sd: float, degrees: int) -> Interval:

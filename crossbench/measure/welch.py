@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossbench.measure.contrasts import (
-    MOST_BLOCKS,
+    LEAST_BLOCKS,
     PRIOR_DEGREES,
     Allowance,
     Contrast,
     Difference,
+    difference_of,
+    fewest,
 )
 
 Float64Array = NDArray[np.float64]
@@ -39,8 +41,8 @@ def samples(cells: Sequence[Float64Array], allowance: Allowance) -> list[Sample]
     """Return the sample of each cell of one sweep, from the values of its runs, each of shape (n,).
 
     The variance of a cell that was repeated is moderated, as in `contrasts`: its own is averaged
-    with that of all cells, which counts as much as `PRIOR_DEGREES`. A cell that ran once gets the
-    allowance.
+    with that of all cells, which counts as much as `PRIOR_DEGREES`. A cell with fewer runs than
+    `LEAST_BLOCKS` gets the allowance.
     """
     squares = [float(((values - values.mean()) ** 2).sum()) for values in cells]
     degrees = sum(len(values) - 1 for values in cells)
@@ -48,7 +50,7 @@ def samples(cells: Sequence[Float64Array], allowance: Allowance) -> list[Sample]
     for values, own_squares in zip(cells, squares, strict=True):
         own = len(values) - 1
         variance, own_degrees = allowance.relative_sd**2, allowance.degrees
-        if own:
+        if len(values) >= LEAST_BLOCKS:
             prior = min(PRIOR_DEGREES, degrees - own)
             own_degrees = prior + own
             variance = (prior * sum(squares) / degrees + own_squares) / own_degrees
@@ -63,7 +65,7 @@ def independent_contrast(a: Sample, b: Sample, *, margin: float, alpha: float) -
     """
     middle = b.mean - a.mean
     half = _half_width(a, b, alpha)
-    found = _difference(middle, half, margin)
+    found = difference_of(middle, half, margin)
     more = _more_runs(a, b, middle, margin, alpha) if found is Difference.UNKNOWN else None
     ends = math.exp(middle - half), math.exp(middle + half)
     return Contrast(math.exp(middle), *ends, found, more)
@@ -79,15 +81,9 @@ def _more_runs(a: Sample, b: Sample, middle: float, margin: float, alpha: float)
 
     def decided(runs: int) -> bool:
         half = _half_width(_more(a, runs), _more(b, runs), alpha)
-        return _difference(middle, half, margin) is not Difference.UNKNOWN
+        return difference_of(middle, half, margin) is not Difference.UNKNOWN
 
-    if not decided(MOST_BLOCKS):
-        return None
-    low, high = 0, MOST_BLOCKS
-    while high - low > 1:
-        middle_runs = (low + high) // 2
-        low, high = (low, middle_runs) if decided(middle_runs) else (middle_runs, high)
-    return high
+    return fewest(decided)
 
 
 def _half_width(a: Sample, b: Sample, alpha: float) -> float:
@@ -104,14 +100,3 @@ def _half_width(a: Sample, b: Sample, alpha: float) -> float:
 
 def _more(sample: Sample, runs: int) -> Sample:
     return replace(sample, runs=sample.runs + runs, degrees=sample.degrees + runs)
-
-
-def _difference(middle: float, half: float, margin: float) -> Difference:
-    limit, low, high = math.log1p(margin), middle - half, middle + half
-    if -limit <= low and high <= limit:
-        return Difference.SAME
-    if low > 0 and high > limit:
-        return Difference.HIGHER
-    if high < 0 and low < -limit:
-        return Difference.LOWER
-    return Difference.UNKNOWN

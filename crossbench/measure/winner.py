@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from crossbench.measure.contrasts import Contrasts
 
 
@@ -21,7 +19,7 @@ def corrected_best(contrasts: Contrasts, may_be_best: Sequence[int], best: int) 
 
     Returns None if nothing is known about the spread.
     """
-    means = np.nanmean(contrasts.log_values, axis=1)
+    means = contrasts.fit.means
     if len(may_be_best) == 1:
         return math.exp(float(means[best]))
     variance = contrasts.variance_of_mean

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crossbench.load.labels import RATE_KEY, load_description
-from crossbench.measure.catalogue import P95_LATENCY
+from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
 from crossbench.report.advice.candidates import Candidates
 from crossbench.report.best import Best, best_cells, contenders
 from crossbench.report.cells import CellSummary
 from crossbench.report.columns import text_with_unit
 from crossbench.report.flags import flagged
+from crossbench.report.judged import title as title_of
 from crossbench.report.ranking import quality_reason
 from crossbench.report.rate_answer import rate_answers
 from crossbench.report.steps import best_level
 from crossbench.report.sweep_tables import estimate_text
-from crossbench.report.verdicts import THROUGHPUT, MetricVerdicts, SweepVerdicts, times
+from crossbench.report.verdicts import MetricVerdicts, SweepVerdicts, times
 from crossbench.wording import counted
 
 _LISTED = 5
@@ -74,6 +75,8 @@ def _best_lines(found: Best, verdicts: SweepVerdicts) -> list[str]:
         lines.append(_best_line(best, same, verdicts.p95, f"{lowest} with {load}"))
     if verdicts.named or not lines:
         lines += _against_baseline(verdicts)
+    if candidates.unverified and (found.fastest or found.lowest_p95):
+        lines.append("It was not verified that any of these cells keeps the ranking.")
     if not found.fastest and not contenders(candidates):
         lines += [f"{_description(cell)}." for cell in candidates.cells if not cell.is_paced]
     unsupported = [cell for cell in candidates.cells if not cell.p95_supported]
@@ -136,12 +139,16 @@ def _best_line(
     others = [cell for cell in inside if cell not in best]
     adjective = not title.startswith("the ")
     if len(inside) == 1:
-        return f"{_description(inside[0])}: the only cell whose {verdicts.wording.title} is known."
+        return (
+            f"{_description(inside[0])}: the only cell whose {title_of(verdicts.metric)} is known."
+        )
     if len(best) == 1:
         ratios = [found.ratio for cell in others if (found := verdicts.between(best[0], cell))]
         low, high = times(min(ratios)), times(max(ratios))
         span = f"{low}×" if low == high else f"{low} to {high}×"
-        whom = "the other cell" if len(others) == 1 else f"all {len(others)} other cells"
+        whom = {1: "the other cell", 2: "both other cells"}.get(
+            len(others), f"all {len(others)} other cells"
+        )
         text = f"**{best[0].label} has {title}**, {span} that of {whom}"
         if adjective:
             text = f"**{best[0].label} is faster than {whom}** ({span})"
@@ -159,7 +166,7 @@ def _best_line(
 def _value(cell: CellSummary, verdicts: MetricVerdicts) -> str:
     """A cell with its value, for a list of cells that may be the best."""
     value = text_with_unit(P95_LATENCY, cell.metrics)
-    if verdicts.wording is THROUGHPUT:
+    if verdicts.metric is PAIRS_PER_S:
         value = f"{estimate_text(cell.throughput)} {cell.unit}/s"
     return f"**{cell.label}**{flagged(cell)}, {value}"
 
@@ -181,7 +188,8 @@ def _against_baseline(verdicts: SweepVerdicts) -> list[str]:
         parts.append(
             f"{verdict}: {', '.join(cells[:_LISTED])}" + (f" and {rest} more" if rest > 0 else "")
         )
-    return [f"Compared with the baseline, {baseline.label}: {'; '.join(parts)}."]
+    note = f"{verdicts.note} " if verdicts.note else ""
+    return [f"{note}Compared with the baseline, {baseline.label}: {'; '.join(parts)}."]
 
 
 def certainty(verdicts: SweepVerdicts) -> str:
@@ -189,11 +197,12 @@ def certainty(verdicts: SweepVerdicts) -> str:
     ratio = verdicts.throughput.contrasts.smallest_ratio
     if ratio is None:
         return ""
-    if verdicts.repeated:
+    if verdicts.spread_is_measured:
         return f"A difference in throughput can be told here from about {times(ratio)}× on."
+    runs = "Each cell was measured once" if verdicts.blocks < 2 else "There are only two repeats"
     return (
-        "Each cell was measured once, so a difference in throughput can be told only from about "
-        f"{times(ratio)}× on ({verdicts.source}). `repeats=4` measures the spread."
+        f"{runs}, so a difference in throughput can be told only from about {times(ratio)}× on "
+        f"({verdicts.source})."
     )
 
 
@@ -205,8 +214,10 @@ def _rest(others: Sequence[CellSummary], verdicts: MetricVerdicts) -> str:
 
 def _needed(cells: Sequence[CellSummary], verdicts: MetricVerdicts) -> str:
     """How many repeats would probably decide the order of these cells."""
+    if not verdicts.contrasts.spread_is_measured:
+        return " `repeats=4` would measure the spread, and may decide."
     more = verdicts.more_blocks(cells)
     if more is None:
         return " More than 100 further repeats would be needed to decide."
-    total = more + max((cell.finished for cell in cells), default=0)
+    total = more + max((cell.blocks for cell in cells), default=0)
     return f" `repeats={total}` would probably decide."

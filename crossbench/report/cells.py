@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean, geometric_mean
+from statistics import geometric_mean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,9 +63,9 @@ class CellSummary:
     """One point of the sweep: its runs (repeats) and their mean metrics.
 
     `throughput` is in `unit` (pairs or texts) per second, `p95` in ms. Both are geometric means
-    over the finished runs, with an interval if cells of the sweep were repeated, and None if no run
-    finished. Use `ranked_p95` to compare cells. `flat` maps the dotted keys of the configuration to
-    their values as text.
+    over the finished runs, as if all cells had run in all blocks, with an interval if the sweep has
+    enough repeats. They are None if no run finished or a value is 0. Use `ranked_p95` to compare
+    cells. `flat` maps the dotted keys of the configuration to their values as text.
     """
 
     name: str
@@ -86,9 +86,14 @@ class CellSummary:
         return [run for run in self.runs if run.result.status != Status.FINISHED]
 
     @property
+    def blocks(self) -> int:
+        """The number of blocks in which a run finished; runs with the same `repeat` are one."""
+        return len({_block(run) for run in _finished(self.runs)})
+
+    @property
     def repeated(self) -> bool:
-        """Whether several runs finished."""
-        return self.finished > 1
+        """Whether runs finished in several blocks."""
+        return self.blocks > 1
 
     def values(self, metric: str) -> list[float]:
         """Return the metric's value in each finished run that has it."""
@@ -186,8 +191,8 @@ def summarise_cells(runs: Sequence[Run]) -> list[CellSummary]:
     ]
     if not any(cell.repeated for cell in cells):
         return cells
-    rates = _intervals(cells, lambda cell: cell.throughput, cell_throughput)
-    p95s = _intervals(cells, lambda cell: cell.ranked_p95, lambda cell: P95_LATENCY)
+    rates = _estimates(cells, lambda cell: cell.throughput, cell_throughput)
+    p95s = _estimates(cells, lambda cell: cell.ranked_p95, lambda cell: P95_LATENCY)
     return [
         replace(cell, throughput=rate or cell.throughput, p95=p95 or cell.p95)
         for cell, rate, p95 in zip(cells, rates, p95s, strict=True)
@@ -204,17 +209,16 @@ def log_values(
 ) -> NDArray[np.float64]:
     """Return the logarithms of a metric, (cells, blocks), NaN where a cell has no value.
 
-    Runs with the same `repeat` form a block. If a cell has several runs in one block, because two
-    sweeps are read together, the block has their mean.
+    Runs of the same study with the same `repeat` form a block. If a cell has several runs in one
+    block, because two sweeps are read together, the block has their mean.
     """
-    found: list[dict[int, list[float]]] = []
+    found: list[dict[tuple[str, int], list[float]]] = []
     for cell in cells:
-        by_block: dict[int, list[float]] = {}
+        by_block: dict[tuple[str, int], list[float]] = {}
         for run in _finished(cell.runs):
             value = run.result.metrics.get(metric_of(cell).name)
             if value is not None and value > 0:
-                block = int(run.result.config.value("repeat", 0))
-                by_block.setdefault(block, []).append(math.log(value))
+                by_block.setdefault(_block(run), []).append(math.log(value))
         found.append(by_block)
     blocks = sorted({block for by_block in found for block in by_block})
     matrix = np.full((len(cells), len(blocks)), np.nan)
@@ -225,24 +229,41 @@ def log_values(
     return matrix
 
 
-def _intervals(
+def compared_unit(cells: Sequence[CellSummary]) -> str:
+    """The unit of the cells that are compared: that of the first one that was measured.
+
+    Pairs per second and texts per second are of different tasks.
+    """
+    units = [cell.unit for cell in cells if cell.throughput is not None]
+    return units[0] if units else ""
+
+
+def _block(run: Run) -> tuple[str, int]:
+    """The block of a run: the repeat of its study."""
+    config = run.result.config
+    return str(config.value("study") or ""), int(config.value("repeat", 0))
+
+
+def _estimates(
     cells: Sequence[CellSummary],
     get: Callable[[CellSummary], Estimate | None],
     metric_of: Callable[[CellSummary], Metric],
 ) -> list[Estimate | None]:
-    """The estimates with the intervals that the repeats of all cells give."""
+    """The values as if all cells had run in all blocks, with the intervals that repeats give."""
     from crossbench.measure.contrasts import compare_cells
 
     with_value = [cell for cell in cells if get(cell) is not None]
-    contrasts = compare_cells(log_values(with_value, metric_of))
     found: dict[str, Estimate] = {}
-    for index, cell in enumerate(with_value):
-        ends, estimate = contrasts.interval(index), get(cell)
-        assert estimate is not None
-        value = estimate.value
-        found[cell.name] = (
-            estimate if ends is None else Estimate(value, value - ends.low, ends.high - value)
-        )
+    for unit in dict.fromkeys(cell.unit for cell in with_value):
+        of_unit = [cell for cell in with_value if cell.unit == unit]
+        contrasts = compare_cells(log_values(of_unit, metric_of))
+        for index, cell in enumerate(of_unit):
+            ends, value = contrasts.interval(index), math.exp(contrasts.fit.means[index])
+            found[cell.name] = (
+                Estimate(value)
+                if ends is None
+                else Estimate(value, value - ends.low, ends.high - value)
+            )
     return [found.get(cell.name) for cell in cells]
 
 
@@ -291,9 +312,7 @@ def _mean_metrics(group: Sequence[Run]) -> dict[str, float]:
 def _mean(metric: str, group: Sequence[Run]) -> Estimate | None:
     """The geometric mean: the ratio of two of them is what the verdicts are about."""
     values = _finished_values(metric, group)
-    if not values:
-        return None
-    return Estimate(geometric_mean(values) if min(values) > 0 else fmean(values))
+    return Estimate(geometric_mean(values)) if values and min(values) > 0 else None
 
 
 def run_p95(cell: CellSummary) -> Estimate | None:

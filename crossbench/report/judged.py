@@ -72,6 +72,12 @@ def difference_text(metric: Metric, difference: Difference, margin: float) -> st
     return _WORDS[metric][0 if difference is Difference.HIGHER else 1]
 
 
+def is_better(metric: Metric, difference: Difference) -> bool:
+    """Return whether a difference is one for the better."""
+    better = Difference.HIGHER if metric.better is Better.HIGHER else Difference.LOWER
+    return difference is better
+
+
 def is_worse(metric: Metric, difference: Difference) -> bool:
     """Return whether a difference is one for the worse."""
     worse = Difference.LOWER if metric.better is Better.HIGHER else Difference.HIGHER

@@ -171,7 +171,7 @@ def _plot_note(cells: Sequence[CellSummary], drawn: bool) -> str:
     if not drawn:
         return ""
     notes = []
-    if any(cell.repeated for cell in cells):
+    if any(cell.throughput and cell.throughput.half_width is not None for cell in cells):
         notes = [f"Error bars are 95 % intervals {interval_scope(cells)}."]
     if any(cell.disqualified for cell in cells):
         notes.append("Crossed-out points change the ranking and are not part of the frontier.")

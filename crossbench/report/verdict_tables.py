@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crossbench.measure.contrasts import Contrast, Difference
 from crossbench.report.cells import CellSummary, rate_unit
+from crossbench.report.judged import title
 from crossbench.report.sweep_tables import estimate_text
 from crossbench.report.tables import markdown_table
 from crossbench.report.verdicts import MetricVerdicts, SweepVerdicts, ratio_text
@@ -34,7 +35,7 @@ def _against_baseline(baseline: CellSummary, verdicts: SweepVerdicts) -> str:
     names = {cell.name: cell for metric in shown for cell in metric.cells}
     headers = ["cell"]
     for metric in shown:
-        headers += [f"{metric.wording.title} (× {baseline.label})", "verdict"]
+        headers += [f"{title(metric.metric)} (× {baseline.label})", "verdict"]
     rows = []
     for name, cell in names.items():
         if name == baseline.name:
@@ -81,17 +82,18 @@ def _texts(contrast: Contrast | None, metric: MetricVerdicts) -> list[str]:
 
 def _method(verdicts: SweepVerdicts) -> str:
     """How the verdicts were made."""
-    blocks = max((cell.finished for cell in verdicts.throughput.cells), default=0)
-    margin = percent(verdicts.throughput.margin)
-    runs = (
-        f"The spread comes from {counted(blocks, 'block')} of this sweep."
-        if verdicts.repeated
-        else f"Each cell was measured once. The spread from run to run is {verdicts.source}."
-    )
+    margin, level = percent(verdicts.throughput.margin), 100 * verdicts.level
+    looks = " (95 % over all looks after its blocks)" if verdicts.level > 0.95 else ""
+    if verdicts.spread_is_measured:
+        runs = f"The spread comes from {counted(verdicts.blocks, 'block')} of this sweep."
+    else:
+        once = "Each cell was measured once." if verdicts.blocks < 2 else "There are two blocks."
+        runs = f"{once} The spread from run to run is {verdicts.source}."
     return (
-        f"Ratios have 95 % intervals that hold together: in at most 5 % of such sweeps, any "
-        "interval of a column does not contain the true ratio (Dunnett's comparisons with the "
-        "baseline; Tukey's of all pairs for the order and the best cell). **faster**, **slower**, "
+        f"The intervals of a column hold together at {level:.4g} %{looks}: all of them contain the "
+        "true ratios with this probability, if runs vary as the model assumes (Dunnett's "
+        "comparisons with the baseline; Tukey's of all pairs for the order and the best cell, "
+        "which are wider). **faster**, **slower**, "
         "lower, higher, less, more: the interval excludes 1 and reaches beyond the margin of "
         f"±{margin} (`report.margin`). **The same**: the whole interval is inside the margin. "
         "**cannot tell (n more)**: neither; about n more repeats would probably decide it. "

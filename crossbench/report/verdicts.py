@@ -25,44 +25,36 @@ from crossbench.measure.contrasts import (
     Difference,
     compare_cells,
 )
-from crossbench.measure.metric import Metric
+from crossbench.measure.metric import Better, Metric
 from crossbench.measure.multiplicity import alpha_of_look
 from crossbench.measure.winner import corrected_best
 from crossbench.report.allowance import read_allowance
-from crossbench.report.cells import CellSummary, Run, cell_throughput, log_values, p95_estimate
+from crossbench.report.cells import (
+    CellSummary,
+    Run,
+    cell_throughput,
+    compared_unit,
+    log_values,
+    p95_estimate,
+)
+from crossbench.report.judged import difference_text, is_better
 from crossbench.results import Status
 from crossbench.settings.baseline import is_baseline
 from crossbench.settings.places import conf_dir
 from crossbench.settings.stored_plan import FIRST_LOOK
-from crossbench.wording import number, percent
+from crossbench.wording import number
 
 _NORMAL_95 = 1.96
 
 
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """How verdicts on one metric are worded; `better` is the difference that users want."""
-
-    title: str
-    better: Difference
-    higher: str
-    lower: str
-
-    def of(self, difference: Difference) -> str:
-        """Return the word for a value that is higher or lower."""
-        return self.higher if difference is Difference.HIGHER else self.lower
-
-
-THROUGHPUT = Wording("throughput", Difference.HIGHER, "faster", "slower")
-P95 = Wording("p95", Difference.LOWER, "higher", "lower")
-MEMORY = Wording("peak memory", Difference.LOWER, "more", "less")
-
-
 @dataclass(frozen=True)
 class MetricVerdicts:
-    """The verdicts on one metric of the cells that can be compared in it."""
+    """The verdicts on one metric of the cells that can be compared in it.
 
-    wording: Wording
+    Throughput is named by that of pairs, also if the cells count texts.
+    """
+
+    metric: Metric
     cells: tuple[CellSummary, ...]
     contrasts: Contrasts
     margin: float
@@ -72,7 +64,7 @@ class MetricVerdicts:
         return {cell.name: place for place, cell in enumerate(self.cells)}
 
     def _mean_log(self, cell: CellSummary) -> float:
-        return float(np.nanmean(self.contrasts.log_values[self._places[cell.name]]))
+        return float(self.contrasts.fit.means[self._places[cell.name]])
 
     def between(self, a: CellSummary, b: CellSummary) -> Contrast | None:
         """Return the contrast of `a` with `b`; None if one of them cannot be compared.
@@ -101,32 +93,37 @@ class MetricVerdicts:
     def better(self, a: CellSummary, b: CellSummary) -> bool:
         """Return whether `a` is shown to be better than `b`."""
         found = self.between(a, b)
-        return found is not None and found.difference is self.wording.better
+        return found is not None and is_better(self.metric, found.difference)
 
     def may_be_best(self, cells: Sequence[CellSummary]) -> list[CellSummary]:
-        """Return those of the cells that no other one of them is shown to be better than."""
+        """Return those of the cells that no other one of them is shown to be better than.
+
+        If a single cell would be left without being shown to be better than all the others, which
+        can happen if runs are missing, these others may be the best too.
+        """
         inside = [cell for cell in cells if cell.name in self._places]
-        return [
+        left = [
             cell
             for cell in inside
             if not any(self.better(other, cell) for other in inside if other is not cell)
         ]
+        if len(left) > 1:
+            return left
+        return [
+            cell for cell in inside if not left or cell is left[0] or not self.better(left[0], cell)
+        ]
 
     def best_first(self, cells: Sequence[CellSummary]) -> list[CellSummary]:
         """Return the cells in the order of their values, the best one first."""
-        highest = self.wording.better is Difference.HIGHER
+        highest = self.metric.better is Better.HIGHER
         return sorted(cells, key=self._mean_log, reverse=highest)
-
-    def is_best(self, cell: CellSummary, cells: Sequence[CellSummary]) -> bool:
-        """Return whether `cell` is shown to be better than all the others."""
-        return all(self.better(cell, other) for other in cells if other is not cell)
 
     def corrected(self, best: CellSummary, cells: Sequence[CellSummary]) -> float | None:
         """Return the value of the best of `cells`, corrected for having been picked as the best.
 
-        None without repeats: then the correction would depend on an assumed spread.
+        None if the spread is not measured: then the correction would depend on an assumption.
         """
-        if not any(cell.repeated for cell in cells):
+        if not self.contrasts.spread_is_measured:
             return None
         tied = [self._places[cell.name] for cell in self.may_be_best(cells)]
         return corrected_best(self.contrasts, tied, self._places[best.name])
@@ -155,11 +152,7 @@ class MetricVerdicts:
 
     def text(self, contrast: Contrast) -> str:
         """Return a verdict in words, such as `faster` or `cannot tell`."""
-        if contrast.difference is Difference.SAME:
-            return f"the same within ±{percent(self.margin)}"
-        if contrast.difference is Difference.UNKNOWN:
-            return "cannot tell"
-        return self.wording.of(contrast.difference)
+        return difference_text(self.metric, contrast.difference, self.margin)
 
 
 @dataclass(frozen=True)
@@ -168,7 +161,9 @@ class SweepVerdicts:
 
     `baseline` is the cell that others are compared with, None if no cell can be compared. `named`
     says whether the user named one, and `note` why it is not that one. `source` says how the spread
-    of cells that were measured once is known.
+    is known if it was not measured by repeats. `blocks` counts the repeats of the cell that has
+    most, and `level` is the confidence of the intervals: 0.95, or more if the sweep was looked at
+    after each block.
     """
 
     throughput: MetricVerdicts
@@ -178,7 +173,13 @@ class SweepVerdicts:
     named: bool
     note: str
     source: str
-    repeated: bool
+    blocks: int
+    level: float
+
+    @property
+    def spread_is_measured(self) -> bool:
+        """Whether the repeats of this sweep show the spread of the throughput."""
+        return self.throughput.contrasts.spread_is_measured
 
     @property
     def metrics(self) -> tuple[MetricVerdicts, ...]:
@@ -193,38 +194,39 @@ def sweep_verdicts(cells: Sequence[CellSummary]) -> SweepVerdicts:
     served = [cell for cell in cells if cell.computes_scores]
     # A server without a model is no alternative, and its spread is not that of the others
     compared = served if any(cell.throughput for cell in served) else cells
+    unit = compared_unit(compared)
+    compared = [cell for cell in compared if cell.unit == unit]
     of_server = [cell for cell in compared if _has_own_throughput(cell)]
-    of_server = [cell for cell in of_server if cell.unit == of_server[0].unit]
     ranked = [cell for cell in compared if cell.ranked_p95 is not None and not cell.is_ramp]
     measured = [cell for cell in compared if cell.metrics.get(RSS_PEAK_MB.name)]
 
     def verdicts(
-        wording: Wording,
+        metric: Metric,
         compared: Sequence[CellSummary],
         metric_of: Callable[[CellSummary], Metric],
-        key: Metric,
         within_sd: Callable[[CellSummary], float],
     ) -> MetricVerdicts:
         values = log_values(compared, metric_of)
         contrasts = compare_cells(
             values,
             within_sd=_column(compared, within_sd, values),
-            allowance=allowances[key.name],
+            allowance=allowances[metric.name],
             margin=margin,
             alpha=alpha,
         )
-        return MetricVerdicts(wording, tuple(compared), contrasts, margin)
+        return MetricVerdicts(metric, tuple(compared), contrasts, margin)
 
     baseline, named, note = find_baseline(cells, of_server or ranked)
     return SweepVerdicts(
-        throughput=verdicts(THROUGHPUT, of_server, cell_throughput, PAIRS_PER_S, _throughput_sd),
-        p95=verdicts(P95, ranked, lambda cell: P95_LATENCY, P95_LATENCY, _p95_sd),
-        memory=verdicts(MEMORY, measured, lambda cell: RSS_PEAK_MB, RSS_PEAK_MB, lambda cell: 0.0),
+        throughput=verdicts(PAIRS_PER_S, of_server, cell_throughput, _throughput_sd),
+        p95=verdicts(P95_LATENCY, ranked, lambda cell: P95_LATENCY, _p95_sd),
+        memory=verdicts(RSS_PEAK_MB, measured, lambda cell: RSS_PEAK_MB, lambda cell: 0.0),
         baseline=baseline,
         named=named,
         note=note,
         source=allowances[PAIRS_PER_S.name].source,
-        repeated=any(cell.repeated for cell in cells),
+        blocks=max((cell.blocks for cell in compared), default=0),
+        level=1 - alpha,
     )
 
 
@@ -234,25 +236,26 @@ def find_baseline(
     """Return the cell that others are compared with, whether one was named, and a note on it.
 
     It is the one with the values of the config key `baseline`, else the first in the sweep's order
-    that can be compared.
+    that can be compared and does not change the ranking.
     """
     if not compared:
         return None, False, ""
+    first = next((cell for cell in compared if not cell.disqualified), compared[0])
     wanted = next(
         (asked for cell in cells for run in cell.runs
          if (asked := run.result.config.section("baseline"))), {},
     )  # fmt: skip
     if not wanted:
-        return compared[0], False, ""
+        return first, False, ""
     for cell in compared:
         if is_baseline(wanted, cell.flat):
             return cell, True, ""
     name = ", ".join(f"{key}={value}" for key, value in wanted.items())
     note = (
         f"The baseline ({name}) has no result that can be compared, so the cells are compared with "
-        f"the first one, {compared[0].label}."
+        f"{first.label} instead."
     )
-    return compared[0], True, note
+    return first, True, note
 
 
 def ratio_text(contrast: Contrast) -> str:

@@ -186,7 +186,7 @@ def test_flags_in_the_terminal_fit_80_columns(flagged: list[Run]) -> None:
 def test_flags_in_the_reports(tmp_path: Path, flagged: list[Run]) -> None:
     save(tmp_path, flagged)
     text = write_sweep_report(tmp_path).read_text()
-    assert "- **engine-2 is faster than all 2 other cells** (1.50 to 3.00×): 150 pairs/s" in text
+    assert "- **engine-2 is faster than both other cells** (1.50 to 3.00×): 150 pairs/s" in text
     assert "(disturbed)" in text.splitlines()[2]
     assert "| finished, client-bound |" in text
     assert f"> **Disturbed:** engine-2: {REASONS[Flag.DISTURBED]} Measure it again" in text

@@ -227,6 +227,13 @@ def test_useful_concurrency() -> None:
     rates = {1: 100, 2: 180, 4: 240, 8: 242, 16: 243}
     runs = [run(rate, concurrency=c) for c, rate in rates.items()]
     found = topic(recommend(runs, None), "Useful concurrency")
+    assert str(found.advice).startswith(
+        "at least 2, but it cannot be told whether 4 is faster. At 4, throughput is 1.33×"
+    )
+    repeated = [run(rate * (1 + jitter), concurrency=c, repeat=repeat)
+                for c, rate in rates.items()
+                for repeat, jitter in enumerate((0.0, 0.01, -0.005, 0.004), 1)]  # fmt: skip
+    found = topic(recommend(repeated, None), "Useful concurrency")
     assert str(found.advice).startswith("up to 4. At 16, throughput is 1.01×")
     growing = [run(100 * c, concurrency=c) for c in (1, 2, 4)]
     assert str(topic(recommend(growing, None), "Useful concurrency").advice).startswith(

@@ -218,7 +218,7 @@ def test_a_cell_that_changes_the_ranking_is_never_the_best(tmp_path: Path) -> No
     )
     report = write_sweep_report(tmp_path)
     text = report.read_text()
-    assert "**onnx is faster than all 2 other cells** (2.01 to 2.4" in text
+    assert "**onnx is faster than both other cells** (2.01 to 2.4" in text
     assert "**wild** changes the ranking, so it is excluded: found to be changes." in text
     table = text[text.index("## All cells") :]
     assert re.search(r"\| onnx .* \*\*★ \d{3}.* 70\.0 .* keeps \|", table)
@@ -360,7 +360,7 @@ def test_repeats_are_averaged_and_their_spread_decides(tmp_path: Path) -> None:
     # Two backends differ by less than their repeats do; the third differs by more
     slow = {"pytorch": (400, 440, 420, 410), "compiled": (425, 405, 445, 415)}
     text = repeated(tmp_path, {**slow, "quick": (800, 850, 880, 830)})
-    assert "**quick is faster than all 2 other cells** (1.99 to 2.01×)" in text
+    assert "**quick is faster than both other cells** (1.99 to 2.01×)" in text
     assert re.search(r"The order of the others is not decided\. .*repeat", text)
     assert re.search(r"\| quick .* \*\*★ 844 ± ", text)
     assert re.search(r"\| compiled +\| +1\.01× \([\d.]+ to [\d.]+\) \| cannot tell \(", text)

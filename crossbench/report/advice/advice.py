@@ -77,12 +77,10 @@ def flag_reasons(cell: CellSummary) -> dict[str, str]:
 
 def spread_limit(verdicts: SweepVerdicts) -> str:
     """How the spread from run to run of these cells is known."""
-    if verdicts.repeated:
-        most = max((cell.finished for cell in verdicts.throughput.cells), default=0)
-        return f"The intervals are of these configurations, from up to {most} repeats."
-    return (
-        f"Each cell ran once: the intervals assume a spread from run to run of {verdicts.source}."
-    )
+    if verdicts.spread_is_measured:
+        return f"The intervals are of these configurations, from up to {verdicts.blocks} repeats."
+    runs = "Each cell ran once" if verdicts.blocks < 2 else "Three repeats would show the spread"
+    return f"{runs}: the intervals assume a spread from run to run of {verdicts.source}."
 
 
 def matched(

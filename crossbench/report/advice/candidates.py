@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from crossbench.measure.catalogue import KENDALL_TAU, MAX_ABS_DIFF, NDCG_AT_10, NDCG_AT_10_CHANGE
 from crossbench.measure.ranking import Verdict
-from crossbench.report.cells import CellSummary
+from crossbench.report.cells import CellSummary, compared_unit
 from crossbench.types import Pipeline, Quant
 from crossbench.wording import number
 
@@ -32,7 +32,8 @@ class Candidates:
 def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
     """Exclude cells that nobody would serve: not measured, no model, one stage, another ranking.
 
-    Over-saturated cells and ramps are excluded too, as their latencies are not those of one load.
+    Over-saturated cells and ramps are excluded too, as their latencies are not those of one load,
+    and cells of another task than the first one, as pairs are not texts.
 
     A lower precision whose ranking was not verified (see `keeps_ranking`) is excluded if another
     cell is at fp32 or its ranking was verified.
@@ -41,9 +42,11 @@ def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
     safe: list[CellSummary] = []
     unverified: list[CellSummary] = []
     changed = 0
+    unit = compared_unit([cell for cell in cells if cell.computes_scores])
     for cell in cells:
         if cell.throughput is None or cell.p95 is None:
-            excluded[cell.label] = f"not measured: {cell.status}"
+            answered = bool(cell.finished) and "no request was answered"
+            excluded[cell.label] = f"not measured: {answered or cell.status}"
         elif cell.over_saturated:
             excluded[cell.label] = "over-saturated"
         elif cell.is_ramp:
@@ -52,6 +55,8 @@ def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
             excluded[cell.label] = f"measures only {cell.flat['pipeline']}"
         elif not cell.computes_scores:
             excluded[cell.label] = "runs no model"
+        elif cell.unit != unit:
+            excluded[cell.label] = f"counts {cell.unit}, not {unit}"
         elif (kept := keeps_ranking(cell)) is False:
             excluded[cell.label] = f"changes the ranking: {ranking_text(cell)}"
             changed += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from crossbench.load.labels import CONCURRENCY_KEY
 from crossbench.measure.catalogue import REQUESTS_FAILED
@@ -177,7 +177,7 @@ def useful_concurrency(
     more = (f"{rest} slower series are not listed.",) if rest > 0 else ()
     limits = (
         f"More concurrency is worthwhile if it adds at least {percent(MIN_GAIN - 1)} throughput "
-        "and is not shown to be slower or the same.",
+        "and is shown to be faster.",
         spread_limit(verdicts),
     )
     return Recommendation(topic, lines[0], (*lines[1:_LISTED], *more), limits)
@@ -194,38 +194,52 @@ def _concurrency_text(
 ) -> str:
     """The concurrency up to which throughput of one series rises; `by_value` by concurrency."""
     ordered = sorted(by_value.items(), key=lambda item: float(item[0]))
-    cells = [cell for _, cell in ordered]
-    stop = next(
-        i
-        for i in range(len(cells))
-        if not any(_is_worthwhile(cells[i], more, verdicts) for more in cells[i + 1 :])
-    )
+    values, cells = [value for value, _ in ordered], [cell for _, cell in ordered]
+    shown = _last_worthwhile(cells, lambda less, more: verdicts.throughput.better(more, less))
+    possible = _last_worthwhile(cells, lambda less, more: _may_be_better(more, less, verdicts))
     start = f"{name}: " if name else ""
-    value, best = ordered[stop][0], cells[stop]
-    if stop == len(cells) - 1:
-        before = cells[stop - 1]
+    best, last = cells[shown], cells[-1]
+    if shown == len(cells) - 1:
         return (
-            f"{start}at least {value}, the highest value measured. Throughput is "
-            f"{_both_times(best, before, verdicts)} at {ordered[stop - 1][0]}."
+            f"{start}at least {values[shown]}, the highest value measured. Throughput is "
+            f"{_both_times(best, cells[shown - 1], verdicts)} at {values[shown - 1]}."
         )
-    last = cells[-1]
+    if possible > shown:
+        more = cells[possible]
+        return (
+            f"{start}at least {values[shown]}, but it cannot be told whether {values[possible]} is "
+            f"faster. At {values[possible]}, throughput is {_both_times(more, best, verdicts)} at "
+            f"{values[shown]}."
+        )
     return (
-        f"{start}up to {value}. At {ordered[-1][0]}, throughput is "
-        f"{_both_times(last, best, verdicts)} at {value}."
+        f"{start}up to {values[shown]}. At {values[-1]}, throughput is "
+        f"{_both_times(last, best, verdicts)} at {values[shown]}."
     )
+
+
+def _last_worthwhile(
+    cells: Sequence[CellSummary], is_better: Callable[[CellSummary, CellSummary], bool]
+) -> int:
+    """The index of the first cell than which no later one is worthwhile."""
+    return next(
+        index
+        for index, less in enumerate(cells)
+        if not any(
+            _rate(more) >= MIN_GAIN * _rate(less) and is_better(less, more)
+            for more in cells[index + 1 :]
+        )
+    )
+
+
+def _may_be_better(more: CellSummary, less: CellSummary, verdicts: SweepVerdicts) -> bool:
+    found = verdicts.throughput.between(more, less)
+    return found is None or found.difference in (Difference.HIGHER, Difference.UNKNOWN)
 
 
 def _both_times(a: CellSummary, b: CellSummary, verdicts: SweepVerdicts) -> str:
     """`1.10× and p95 1.50× that`; without the p95 if it cannot be compared."""
     p95 = p95_times_text(a, b)
     return times_text(a, b, verdicts) + (f" and p95 {p95}" if p95 else "") + " that"
-
-
-def _is_worthwhile(fewer: CellSummary, more: CellSummary, verdicts: SweepVerdicts) -> bool:
-    if _rate(more) < MIN_GAIN * _rate(fewer):
-        return False
-    found = verdicts.throughput.between(more, fewer)
-    return found is None or found.difference in (Difference.HIGHER, Difference.UNKNOWN)
 
 
 def _comparisons(
