@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Sequence
 
 ABSENT = "–"
 
@@ -33,6 +34,12 @@ def counted(count: int, noun: str) -> str:
         return f"1 {noun}"
     plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{count:,} {plural}"
+
+
+def join_first(texts: Sequence[str], most: int = 5) -> str:
+    """Join the first texts by semicolons and count the rest: `a; b; and 3 more`."""
+    rest = len(texts) - most
+    return "; ".join(texts[:most]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from crossbench.report.rate_answer import rate_answers
 from crossbench.report.steps import best_level
 from crossbench.report.sweep_tables import estimate_text
 from crossbench.report.verdicts import MetricVerdicts, SweepVerdicts, times
-from crossbench.wording import counted
+from crossbench.wording import counted, join_first
 
 _LISTED = 5
 
@@ -109,12 +109,15 @@ def _excluded_lines(candidates: Candidates, measured: Sequence[CellSummary]) -> 
         and not (RATE_KEY in cell.flat and (cell.over_saturated or not candidates.cells))
         and not cell.is_ramp
     ]
-    lines = [f"Excluded from the comparison: {'; '.join(excluded)}."] if excluded else []
-    return lines + [
+    lines = [f"Excluded from the comparison: {join_first(excluded)}."] if excluded else []
+    changed = [cell for cell in measured if cell.disqualified]
+    lines += [
         f"**{cell.label}** changes the ranking, so it is excluded: {quality_reason(cell)}."
-        for cell in measured
-        if cell.disqualified
+        for cell in changed[:_LISTED]
     ]
+    if len(changed) > _LISTED:
+        lines.append(f"In all, {len(changed)} cells change the ranking.")
+    return lines
 
 
 def _description(cell: CellSummary, *, bold: bool = True) -> str:
@@ -153,14 +156,13 @@ def _best_line(
         if adjective:
             text = f"**{best[0].label} is faster than {whom}** ({span})"
         return f"{text}: {_description(best[0], bold=False)}.{_rest(others, verdicts)}"
-    names = "; ".join(_value(cell, verdicts) for cell in best[:_LISTED])
-    more = f"; and {len(best) - _LISTED} more" if len(best) > _LISTED else ""
+    names = join_first([_value(cell, verdicts) for cell in best])
     same = not verdicts.undecided(best)
     one = "are the fastest" if adjective else f"have {title}"
     may = "may be the fastest" if adjective else f"may have {title}"
     if same:
-        return f"**{len(best)} cells {one}**, the same within the margin: {names}{more}."
-    return f"**{len(best)} cells {may}**: {names}{more}.{_needed(best, verdicts)}"
+        return f"**{len(best)} cells {one}**, the same within the margin: {names}."
+    return f"**{len(best)} cells {may}**: {names}.{_needed(best, verdicts)}"
 
 
 def _value(cell: CellSummary, verdicts: MetricVerdicts) -> str:

@@ -32,8 +32,11 @@ _MEMORY = (MODEL_MB, DEVICE_PEAK_MB, RSS_PEAK_MB)
 def axis_comparisons(
     cells: Sequence[CellSummary], axes: Sequence[str], verdicts: SweepVerdicts
 ) -> list[Recommendation]:
-    """Order the values of each non-numeric axis by speed, with how certain the order is."""
-    measured = [cell for cell in cells if cell.throughput is not None]
+    """Order the values of each non-numeric axis by speed, with how certain the order is.
+
+    Cells that change the ranking are no alternatives, so they are left out.
+    """
+    measured = [cell for cell in cells if cell.throughput is not None and not cell.disqualified]
     flats = [cell.flat for cell in cells if cell.flat]
     named = [axis for axis in axes if not numeric_axis([axis], flats) and axis not in _NOT_COMPARED]
     return [_order(measured, axis, axes, verdicts) for axis in named]

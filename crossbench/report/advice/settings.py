@@ -25,11 +25,11 @@ from crossbench.report.columns import requests_ok
 from crossbench.report.knee import LEAST_HEIGHT, find_knee
 from crossbench.report.rate_answer import rate_answers
 from crossbench.report.verdicts import SweepVerdicts
-from crossbench.wording import counted, number, percent
+from crossbench.wording import counted, join_first, number, percent
 
 MIN_GAIN = 1.05  # smallest ratio of throughputs for which more concurrency is worthwhile
 _FEW = "A p95 is compared only from 100 requests"
-_LISTED = 5  # series or cells listed in a sentence; further ones are only counted
+_LISTED = 5  # series that are listed; further ones are only counted
 
 
 def best_settings(
@@ -181,12 +181,6 @@ def useful_concurrency(
         spread_limit(verdicts),
     )
     return Recommendation(topic, lines[0], (*lines[1:_LISTED], *more), limits)
-
-
-def join_first(texts: Sequence[str]) -> str:
-    """Join the first few texts and count the rest."""
-    rest = len(texts) - _LISTED
-    return "; ".join(texts[:_LISTED]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def _concurrency_text(
