@@ -7,6 +7,7 @@ from typing import Any
 
 from crossbench.errors import ConfigError
 from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.flatten import flatten_text
 
 EXAMPLE = "baseline={backend:pytorch,quant:fp32}"
 
@@ -30,7 +31,8 @@ def check_baseline(baseline: Any, cells: Sequence[CellConfig]) -> None:
             f"baseline={baseline} does not name a cell: give the values of its axes, such as "
             f"'{EXAMPLE}'. The quotes keep the shell from expanding the braces"
         )
-    for key in baseline:
+    wanted = flatten_text(baseline)
+    for key in wanted:
         if not any(key in cell.texts for cell in cells):
             raise ConfigError(
                 f"baseline has the key {key}, which no cell of this sweep has: give keys of the "
@@ -39,7 +41,7 @@ def check_baseline(baseline: Any, cells: Sequence[CellConfig]) -> None:
     matching = {cell.cell_id for cell in cells if is_baseline(baseline, cell.texts)}
     if len(matching) == 1:
         return
-    asked = ", ".join(f"{key}={value}" for key, value in baseline.items())
+    asked = ", ".join(f"{key}={value}" for key, value in wanted.items())
     if matching:
         raise ConfigError(
             f"baseline ({asked}) matches {len(matching)} cells of this sweep: give more of its "
@@ -47,7 +49,7 @@ def check_baseline(baseline: Any, cells: Sequence[CellConfig]) -> None:
         )
     measured = {
         key: ", ".join(dict.fromkeys(cell.texts[key] for cell in cells if key in cell.texts))
-        for key in baseline
+        for key in wanted
     }
     values = "; ".join(f"{key}: {texts}" for key, texts in measured.items())
     raise ConfigError(
@@ -57,4 +59,4 @@ def check_baseline(baseline: Any, cells: Sequence[CellConfig]) -> None:
 
 def is_baseline(baseline: Mapping[str, Any], texts: Mapping[str, str]) -> bool:
     """Return whether the values (by dotted key, as text) are those that `baseline` names."""
-    return all(texts.get(key) == str(value) for key, value in baseline.items())
+    return all(texts.get(key) == text for key, text in flatten_text(baseline).items())

@@ -13,7 +13,14 @@ from crossbench.settings.cell_config import CellConfig
 
 def cells() -> list[CellConfig]:
     return [
-        CellConfig({"backend": {"name": backend}, "batch": batch, "repeat": repeat})
+        CellConfig(
+            {
+                "backend": {"name": backend},
+                "batch": batch,
+                "repeat": repeat,
+                "pool": {"name": "threads", "pin": batch == 32},
+            }
+        )
         for repeat in (1, 2)
         for backend in ("pytorch", "onnx")
         for batch in (8, 32)
@@ -21,7 +28,14 @@ def cells() -> list[CellConfig]:
 
 
 @pytest.mark.parametrize(
-    "baseline", [None, {"backend": "onnx", "batch": 8}, {"batch": "32", "backend": "pytorch"}]
+    "baseline",
+    [
+        None,
+        {"backend": "onnx", "batch": 8},
+        {"batch": "32", "backend": "pytorch"},
+        {"backend": "onnx", "pool.pin": True},
+        {"backend": "onnx", "pool": {"pin": False}},
+    ],
 )
 def test_a_baseline_is_one_cell(baseline: Any) -> None:
     check_baseline(baseline, cells())
