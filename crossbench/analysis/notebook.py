@@ -26,8 +26,9 @@ from crossbench.measure.metric import View
 from crossbench.measure.queueing import queueing
 from crossbench.measure.statistics import latency_range_table, windows
 from crossbench.report.axes import varying
-from crossbench.report.cells import Run, summarise_cells
+from crossbench.report.cells import Run
 from crossbench.report.drawing import Draw, draw
+from crossbench.report.summaries import summarise_cells
 from crossbench.report.terminal import summary_rows
 from crossbench.results import RESULT_FILE, RunResult, Status, load_cell
 from crossbench.settings.cell_config import CellConfig

@@ -12,11 +12,12 @@ from crossbench.report.cells import CellSummary
 from crossbench.report.columns import text_with_unit
 from crossbench.report.flags import flagged
 from crossbench.report.judged import title as title_of
+from crossbench.report.metric_verdicts import MetricVerdicts, times
 from crossbench.report.ranking import quality_reason
 from crossbench.report.rate_answer import rate_answers
 from crossbench.report.steps import best_level
 from crossbench.report.sweep_tables import estimate_text
-from crossbench.report.verdicts import MetricVerdicts, SweepVerdicts, times
+from crossbench.report.verdicts import SweepVerdicts
 from crossbench.wording import counted, join_first
 
 _LISTED = 5

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from crossbench.report.advice.candidates import Candidates, by_throughput, select_candidates
 from crossbench.report.cells import CellSummary
-from crossbench.report.verdicts import MetricVerdicts, SweepVerdicts
+from crossbench.report.metric_verdicts import MetricVerdicts
+from crossbench.report.verdicts import SweepVerdicts
 
 BEST_MARK, MAYBE_MARK = "★ ", "☆ "
 

@@ -13,7 +13,7 @@ from crossbench.measure.statistics import summarise
 from crossbench.measure.steps import Step
 from crossbench.report import sections
 from crossbench.report.axes import flatten, label
-from crossbench.report.cells import Run, summarise_cells
+from crossbench.report.cells import Run
 from crossbench.report.columns import requests_ok, text_with_unit
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.ending import ending
@@ -23,6 +23,7 @@ from crossbench.report.predecessor import predecessor_section
 from crossbench.report.ranking import cell_quality
 from crossbench.report.rate_answer import latency_bound_ms, rate_answers
 from crossbench.report.steps import best_step, steps_section
+from crossbench.report.summaries import summarise_cells
 from crossbench.results import Flag, RunResult, Status, load_cell
 from crossbench.system.files import atomic_write
 from crossbench.types import RequestRecord

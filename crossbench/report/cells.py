@@ -1,22 +1,16 @@
-"""Summaries of a sweep's cells: repeats are averaged, and give each value its 95 % interval."""
+"""The cells of a sweep as reports see them: their runs, values, flags and ranking."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from statistics import geometric_mean
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from crossbench.load.labels import is_paced, is_ramp, load_labels
-from crossbench.measure.catalogue import P95_LATENCY, throughput
-from crossbench.measure.intervals import percentile_interval
+from crossbench.measure.catalogue import throughput
 from crossbench.measure.metric import Metric
 from crossbench.measure.ranking import Verdict
 from crossbench.measure.statistics import percentile_supported
-from crossbench.report.axes import flatten, label, varying
 from crossbench.report.columns import requests_ok
 from crossbench.results import Flag, RunResult, Status
 from crossbench.types import RequestRecord
@@ -88,7 +82,7 @@ class CellSummary:
     @property
     def blocks(self) -> int:
         """The number of blocks in which a run finished; runs with the same `repeat` are one."""
-        return len({_block(run) for run in _finished(self.runs)})
+        return len({block_of(run) for run in finished_runs(self.runs)})
 
     @property
     def repeated(self) -> bool:
@@ -97,7 +91,7 @@ class CellSummary:
 
     def values(self, metric: str) -> list[float]:
         """Return the metric's value in each finished run that has it."""
-        return _finished_values(metric, self.runs)
+        return finished_values(metric, self.runs)
 
     @property
     def load_labels(self) -> tuple[str, ...]:
@@ -170,63 +164,9 @@ class CellSummary:
         return ", ".join([f"{self.finished} of {len(self.runs)} finished", *self.flags])
 
 
-def summarise_cells(runs: Sequence[Run]) -> list[CellSummary]:
-    """Summarise the runs of each cell; cells are in the order in which they first ran."""
-    axes = varying([run.result.config for run in runs])
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.result.cell_id or f"folder {run.name}", []).append(run)
-    cells = [
-        CellSummary(
-            name=", ".join(run.name for run in group),
-            label=_label(group[0], axes),
-            runs=tuple(group),
-            unit=group[0].result.task.unit,
-            flat=flatten(group[0].result.config),
-            metrics=_mean_metrics(group),
-            throughput=_mean(throughput(group[0].result.task.unit).name, group),
-            p95=_mean(P95_LATENCY.name, group),
-        )
-        for group in groups.values()
-    ]
-    if not any(cell.repeated for cell in cells):
-        return cells
-    rates = _estimates(cells, lambda cell: cell.throughput, cell_throughput)
-    p95s = _estimates(cells, lambda cell: cell.ranked_p95, lambda cell: P95_LATENCY)
-    return [
-        replace(cell, throughput=rate or cell.throughput, p95=p95 or cell.p95)
-        for cell, rate, p95 in zip(cells, rates, p95s, strict=True)
-    ]
-
-
 def cell_throughput(cell: CellSummary) -> Metric:
     """The metric of a cell's throughput: pairs per second, or texts per second if it embeds."""
     return throughput(cell.unit)
-
-
-def log_values(
-    cells: Sequence[CellSummary], metric_of: Callable[[CellSummary], Metric]
-) -> NDArray[np.float64]:
-    """Return the logarithms of a metric, (cells, blocks), NaN where a cell has no value.
-
-    Runs of the same study with the same `repeat` form a block. If a cell has several runs in one
-    block, because two sweeps are read together, the block has their mean.
-    """
-    found: list[dict[tuple[str, int], list[float]]] = []
-    for cell in cells:
-        by_block: dict[tuple[str, int], list[float]] = {}
-        for run in _finished(cell.runs):
-            value = run.result.metrics.get(metric_of(cell).name)
-            if value is not None and value > 0:
-                by_block.setdefault(_block(run), []).append(math.log(value))
-        found.append(by_block)
-    blocks = sorted({block for by_block in found for block in by_block})
-    matrix = np.full((len(cells), len(blocks)), np.nan)
-    for row, by_block in enumerate(found):
-        for column, block in enumerate(blocks):
-            if block in by_block:
-                matrix[row, column] = np.mean(by_block[block])
-    return matrix
 
 
 def compared_unit(cells: Sequence[CellSummary]) -> str:
@@ -238,33 +178,10 @@ def compared_unit(cells: Sequence[CellSummary]) -> str:
     return units[0] if units else ""
 
 
-def _block(run: Run) -> tuple[str, int]:
+def block_of(run: Run) -> tuple[str, int]:
     """The block of a run: the repeat of its study."""
     config = run.result.config
     return str(config.value("study") or ""), int(config.value("repeat", 0))
-
-
-def _estimates(
-    cells: Sequence[CellSummary],
-    get: Callable[[CellSummary], Estimate | None],
-    metric_of: Callable[[CellSummary], Metric],
-) -> list[Estimate | None]:
-    """The values as if all cells had run in all blocks, with the intervals that repeats give."""
-    from crossbench.measure.contrasts import compare_cells
-
-    with_value = [cell for cell in cells if get(cell) is not None]
-    found: dict[str, Estimate] = {}
-    for unit in dict.fromkeys(cell.unit for cell in with_value):
-        of_unit = [cell for cell in with_value if cell.unit == unit]
-        contrasts = compare_cells(log_values(of_unit, metric_of))
-        for index, cell in enumerate(of_unit):
-            ends, value = contrasts.interval(index), math.exp(contrasts.fit.means[index])
-            found[cell.name] = (
-                Estimate(value)
-                if ends is None
-                else Estimate(value, value - ends.low, ends.high - value)
-            )
-    return [found.get(cell.name) for cell in cells]
 
 
 def rate_unit(cells: Sequence[CellSummary]) -> str:
@@ -283,48 +200,17 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def _label(run: Run, axes: Sequence[str]) -> str:
-    """A cell without a configuration is named after its folder."""
-    return label(run.result.config, axes) if run.result.config else f"cell {run.name}"
-
-
-def _finished(group: Sequence[Run]) -> list[Run]:
+def finished_runs(group: Sequence[Run]) -> list[Run]:
+    """The runs that finished."""
     return [run for run in group if run.result.status == Status.FINISHED]
 
 
 def _p95_supported(group: Sequence[Run]) -> bool:
-    counts = [requests_ok(run.result.metrics) for run in _finished(group)]
+    counts = [requests_ok(run.result.metrics) for run in finished_runs(group)]
     return bool(counts) and percentile_supported(95, min(counts))
 
 
-def _finished_values(metric: str, group: Sequence[Run]) -> list[float]:
-    found = [run.result.metrics.get(metric) for run in _finished(group)]
+def finished_values(metric: str, group: Sequence[Run]) -> list[float]:
+    """The metric's value in each finished run that has it."""
+    found = [run.result.metrics.get(metric) for run in finished_runs(group)]
     return [value for value in found if value is not None]
-
-
-def _mean_metrics(group: Sequence[Run]) -> dict[str, float]:
-    finished = [run.result.metrics for run in _finished(group)]
-    names = dict.fromkeys(name for metrics in finished for name in metrics)
-    columns = {name: _finished_values(name, group) for name in names}
-    return {name: sum(values) / len(values) for name, values in columns.items() if values}
-
-
-def _mean(metric: str, group: Sequence[Run]) -> Estimate | None:
-    """The geometric mean: the ratio of two of them is what the verdicts are about."""
-    values = _finished_values(metric, group)
-    return Estimate(geometric_mean(values)) if values and min(values) > 0 else None
-
-
-def run_p95(cell: CellSummary) -> Estimate | None:
-    """The p95 of a cell that ran once, with its interval of this run, if it can be compared."""
-    if cell.ranked_p95 is None:
-        return cell.p95
-    return p95_estimate(cell.ranked_p95.value, _finished(cell.runs)[0].records)
-
-
-def p95_estimate(value_ms: float, records: Sequence[RequestRecord]) -> Estimate:
-    """The p95 `value_ms` of these requests with its interval of this run, if they suffice."""
-    found = percentile_interval([record.latency_ms for record in records if record.ok], 95)
-    if found is None:
-        return Estimate(value_ms)
-    return Estimate(value_ms, max(0.0, value_ms - found.low), max(0.0, found.high - value_ms))

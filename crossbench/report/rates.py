@@ -12,9 +12,10 @@ from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_FAILED, REQUESTS_
 from crossbench.measure.intervals import share_above
 from crossbench.measure.statistics import percentile_support, percentile_supported
 from crossbench.measure.steps import Step, step_metrics
-from crossbench.report.cells import CellSummary, Estimate, Run, p95_estimate, run_p95
+from crossbench.report.cells import CellSummary, Estimate, Run
 from crossbench.report.columns import requests_ok
 from crossbench.report.scope import OF_THIS_RUN, interval_scope
+from crossbench.report.summaries import p95_estimate, run_p95
 from crossbench.results import Flag, Status
 from crossbench.settings.flatten import is_number, value_text
 from crossbench.types import RequestRecord

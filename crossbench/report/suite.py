@@ -15,10 +15,11 @@ from crossbench.report.advice.advice import rate
 from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.cell import REPORT_FILE
-from crossbench.report.cells import CellSummary, Run, summarise_cells
+from crossbench.report.cells import CellSummary, Run
 from crossbench.report.columns import metric_text
 from crossbench.report.predecessor import predecessor_entries
 from crossbench.report.sections import ranges_table
+from crossbench.report.summaries import summarise_cells
 from crossbench.report.sweep import question, read_runs
 from crossbench.report.sweep_tables import estimate_text, unfinished
 from crossbench.report.tables import markdown_table

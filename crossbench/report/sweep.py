@@ -12,7 +12,7 @@ from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.answer import answer
 from crossbench.report.axes import axis_meaning, flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
-from crossbench.report.cells import CellSummary, Run, summarise_cells
+from crossbench.report.cells import CellSummary, Run
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, fact_text
 from crossbench.report.flags import sweep_notes, warnings_of
@@ -21,6 +21,7 @@ from crossbench.report.ranking import sweep_quality
 from crossbench.report.ranking_queries import on_common_queries
 from crossbench.report.rate_answer import latency_bound_ms
 from crossbench.report.scope import interval_scope
+from crossbench.report.summaries import summarise_cells
 from crossbench.report.sweep_tables import all_cells, unfinished
 from crossbench.report.tables import markdown_table
 from crossbench.report.verdict_tables import verdict_section

@@ -12,11 +12,12 @@ from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.answer import answer
 from crossbench.report.axes import axis_headings, label, varying
 from crossbench.report.best import BEST_MARK, MAYBE_MARK, fastest_cells, mark
-from crossbench.report.cells import CellSummary, Run, rate_unit, summarise_cells
+from crossbench.report.cells import CellSummary, Run, rate_unit
 from crossbench.report.columns import columns
 from crossbench.report.flags import COLUMN, GROWING, latency_text, legend_with_reasons, marks
 from crossbench.report.rate_answer import latency_bound_ms, rate_answers
 from crossbench.report.scope import interval_scope
+from crossbench.report.summaries import summarise_cells
 from crossbench.report.sweep_tables import axis_values, estimate_text, verdict_text
 from crossbench.report.tables import cut, plain_table, shorten, text_width
 from crossbench.report.verdicts import sweep_verdicts

@@ -5,9 +5,10 @@ from __future__ import annotations
 from crossbench.measure.contrasts import Contrast, Difference
 from crossbench.report.cells import CellSummary, rate_unit
 from crossbench.report.judged import title
+from crossbench.report.metric_verdicts import MetricVerdicts, ratio_text
 from crossbench.report.sweep_tables import estimate_text
 from crossbench.report.tables import markdown_table
-from crossbench.report.verdicts import MetricVerdicts, SweepVerdicts, ratio_text
+from crossbench.report.verdicts import SweepVerdicts
 from crossbench.wording import ABSENT, counted, percent
 
 

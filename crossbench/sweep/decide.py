@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossbench.measure.contrasts import Difference
-from crossbench.report.cells import summarise_cells
+from crossbench.report.summaries import summarise_cells
 from crossbench.report.sweep import read_runs
 from crossbench.report.verdicts import sweep_verdicts
 

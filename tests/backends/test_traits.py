@@ -15,8 +15,9 @@ from crossbench.backends.noop import NoopBackend
 from crossbench.models.folder import ModelFolder
 from crossbench.report.advice.bottlenecks import bottlenecks
 from crossbench.report.advice.candidates import select_candidates
-from crossbench.report.cells import Run, summarise_cells
+from crossbench.report.cells import Run
 from crossbench.report.suite import STUDY_FILE, SUITE_FILE, write_suite_report
+from crossbench.report.summaries import summarise_cells
 from crossbench.report.verdicts import sweep_verdicts
 from crossbench.results import RunResult, Status, save_result
 from crossbench.runner.compose import build_reference, build_server

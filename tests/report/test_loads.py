@@ -18,10 +18,11 @@ from crossbench.report.advice.recommendations import recommend, recommendations
 from crossbench.report.axes import axis_title, varying
 from crossbench.report.best import best_cells
 from crossbench.report.cell import write_cell_report
-from crossbench.report.cells import Estimate, Run, summarise_cells
+from crossbench.report.cells import Estimate, Run
 from crossbench.report.rate_answer import rate_answers, series_answers
 from crossbench.report.rates import Level, Series
 from crossbench.report.scope import interval_scope
+from crossbench.report.summaries import summarise_cells
 from crossbench.report.sweep import read_runs, write_sweep_report
 from crossbench.report.terminal import terminal_answer, terminal_table
 from crossbench.report.verdicts import sweep_verdicts

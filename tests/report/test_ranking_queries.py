@@ -12,8 +12,8 @@ import pytest
 from crossbench.measure.ranking import Verdict, judge
 from crossbench.measure.ranking_metrics import quality_metrics
 from crossbench.quality.earlier import earlier_check
-from crossbench.report.cells import summarise_cells
 from crossbench.report.ranking import sweep_quality
+from crossbench.report.summaries import summarise_cells
 from crossbench.report.sweep import read_runs
 from crossbench.results import RunResult, Status, load_queries, save_queries, save_result
 from crossbench.settings.cell_config import CellConfig

@@ -10,10 +10,11 @@ import pytest
 from crossbench.measure.steps import Step
 from crossbench.report.answer import answer
 from crossbench.report.axes import varying
-from crossbench.report.cells import Estimate, Run, summarise_cells
+from crossbench.report.cells import Estimate, Run
 from crossbench.report.rate_answer import rate_answers, series_answers
 from crossbench.report.rates import Level, Series
 from crossbench.report.steps import steps_section
+from crossbench.report.summaries import summarise_cells
 from crossbench.report.verdicts import sweep_verdicts
 from crossbench.results import Flag, Status
 from crossbench.types import RequestRecord

@@ -12,7 +12,8 @@ from crossbench.report.advice.recommendations import recommend
 from crossbench.report.answer import answer
 from crossbench.report.axes import varying
 from crossbench.report.best import best_cells
-from crossbench.report.cells import Run, summarise_cells
+from crossbench.report.cells import Run
+from crossbench.report.summaries import summarise_cells
 from crossbench.report.sweep import write_sweep_report
 from crossbench.report.verdicts import SweepVerdicts, sweep_verdicts
 from crossbench.results import RunResult, Status, save_result

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import crossbench
-from crossbench.report.cells import summarise_cells
+from crossbench.report.summaries import summarise_cells
 from crossbench.report.sweep import read_runs, write_sweep_report
 from crossbench.results import SCHEMA_VERSION, load_result, save_result
 from crossbench.settings.cell_config import CellConfig

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from crossbench.measure.catalogue import P95_LATENCY
 from crossbench.report.cells import CellSummary, Estimate
 from crossbench.report.columns import text_with_unit
+from crossbench.report.metric_verdicts import MetricVerdicts, ratio_text, times
 from crossbench.report.sweep_tables import estimate_text
-from crossbench.report.verdicts import MetricVerdicts, SweepVerdicts, ratio_text, times
+from crossbench.report.verdicts import SweepVerdicts
 from crossbench.settings.flatten import value_text
 
 

@@ -17,7 +17,8 @@ from crossbench.report.advice.candidates import (
 )
 from crossbench.report.axes import numeric_axis
 from crossbench.report.cells import CellSummary
-from crossbench.report.verdicts import SweepVerdicts, times
+from crossbench.report.metric_verdicts import times
+from crossbench.report.verdicts import SweepVerdicts
 from crossbench.settings.flatten import value_text
 from crossbench.types import Quant
 from crossbench.wording import counted

@@ -11,8 +11,9 @@ from crossbench.report.advice.candidates import by_throughput, select_candidates
 from crossbench.report.advice.comparisons import axis_comparisons, lower_precision
 from crossbench.report.advice.settings import best_settings, highest_rate, knee, useful_concurrency
 from crossbench.report.axes import varying
-from crossbench.report.cells import Run, summarise_cells
+from crossbench.report.cells import Run
 from crossbench.report.rate_answer import latency_bound_ms
+from crossbench.report.summaries import summarise_cells
 from crossbench.report.verdicts import sweep_verdicts
 
 
