@@ -1,7 +1,7 @@
 """Verdicts on the differences between a sweep's cells: in throughput, p95 and peak memory.
 
-`measure.contrasts` has the statistics, `metric_verdicts` the verdicts on one metric and their words.
-Here the cells that can be compared are chosen.
+`measure.contrasts` has the statistics, `metric_verdicts` the verdicts on one metric in words. Here
+the cells that can be compared are chosen.
 """
 
 from __future__ import annotations
