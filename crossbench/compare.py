@@ -28,12 +28,14 @@ from crossbench.settings.command_line import in_shell
 from crossbench.settings.flatten import without_credentials
 from crossbench.settings.places import conf_dir, outputs_dir
 from crossbench.settings.run import default_tracker
+from crossbench.settings.stored_plan import read_plan
 from crossbench.sweep.folder import take_new
 from crossbench.system.addresses import bypass_proxy
 from crossbench.system.command import command, exit_with_version
 from crossbench.system.files import atomic_write
 from crossbench.tracking.mlflow_results import stored_results
 from crossbench.tracking.mlflow_store import MlflowTracker
+from crossbench.wording import counted
 
 EXIT_REGRESSION = 3
 
@@ -44,6 +46,8 @@ def compare(given: argparse.Namespace, as_typed: str) -> Comparison:
     Raises:
         CrossbenchError: one of the two cannot be read, or they cannot be compared.
     """
+    if _is_same_folder(given.a, given.b):
+        raise ConfigError(f"A and B are the same folder, {given.a}: give two sweeps")
     sides = [read_side(name, given.tracking_uri, given.experiment) for name in (given.a, given.b)]
     paired = pair_cells(sides[0], sides[1], Match(given.match))
     wrong = contradictions(paired.pairs)
@@ -67,6 +71,8 @@ def compare(given: argparse.Namespace, as_typed: str) -> Comparison:
         contradictions=tuple(wrong),
         explanations=tuple(explanations(paired.pairs)),
         sources=sources,
+        missing=() if given.common else paired.only_a,
+        incomplete=tuple(filter(None, map(_incomplete, "AB", (given.a, given.b), sides))),
         margin=margin,
         threshold=threshold,
     )
@@ -126,9 +132,25 @@ def _result(folder: Path) -> RunResult:
         return RunResult(Status.FAILED, CellConfig(), "", error=str(error))
 
 
+def _incomplete(letter: str, name: str, results: Sequence[RunResult]) -> str:
+    """Say how many runs of a sweep have no result; empty if all have one."""
+    folder = Path(name).expanduser()
+    plan = read_plan(folder) if folder.is_dir() else None
+    planned = len(results) if plan is None else max(len(plan.runs), len(results))
+    missing = planned - sum(bool(run.config) for run in results)
+    if not missing:
+        return ""
+    return f"{letter} is incomplete: {missing} of its {counted(planned, 'run')} have no result."
+
+
 def _name(given: str) -> str:
     folder = Path(given).expanduser()
     return folder.resolve().name if folder.is_dir() else given
+
+
+def _is_same_folder(a: str, b: str) -> bool:
+    folders = [Path(name).expanduser() for name in (a, b)]
+    return all(folder.is_dir() for folder in folders) and folders[0].samefile(folders[1])
 
 
 def _started(results: Sequence[RunResult]) -> str:
@@ -142,7 +164,12 @@ def _output_folder(given: str | None) -> Path:
         taken.release()
         return taken.path
     folder = Path(given).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--output {given}: {error.strerror}: give a folder that can be written"
+        ) from error
     return folder
 
 
@@ -173,11 +200,16 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--threshold", type=_share, metavar="SHARE",
-        help="a difference for the worse beyond it is a regression; default: report.margin (0.02)",
+        help="a difference for the worse beyond it is a regression, if the interval excludes no "
+        "difference; default: report.margin (0.02)",
     )  # fmt: skip
     parser.add_argument(
         "--force", action="store_true", help="compare also different models, data and precisions"
     )
+    parser.add_argument(
+        "--common", action="store_true",
+        help="compare only the cells that both have; else a cell that B lacks is a regression",
+    )  # fmt: skip
     parser.add_argument(
         "--tracking-uri", metavar="URI",
         help="an MLflow store; A and B may then be names of sweeps or ids of their parent runs",

@@ -36,10 +36,10 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {plural}"
 
 
-def join_first(texts: Sequence[str], most: int = 5) -> str:
-    """Join the first texts by semicolons and count the rest: `a; b; and 3 more`."""
+def join_first(texts: Sequence[str], most: int = 5, separator: str = "; ") -> str:
+    """Join the first texts and count the rest: `a; b; and 3 more`."""
     rest = len(texts) - most
-    return "; ".join(texts[:most]) + (f"; and {rest} more" if rest > 0 else "")
+    return separator.join([*texts[:most], *([f"and {rest} more"] if rest > 0 else [])])
 
 
 def duration(seconds: float) -> str:

@@ -64,8 +64,8 @@ class Contrast:
     """The ratio of two cells' values with its simultaneous interval, and the verdict.
 
     `low` and `high` are None if nothing is known about the spread. `more_blocks` is the number of
-    further blocks that would probably decide an undecided contrast, None if it is over 100 or the
-    contrast is decided.
+    further blocks that would probably decide an undecided contrast, None if it is over 100, the
+    spread is only assumed, or the contrast is decided.
     """
 
     ratio: float
@@ -180,10 +180,10 @@ class Contrasts:
         return self.fit.degrees > 0 and self.log_values.shape[1] >= LEAST_BLOCKS
 
     @cached_property
-    def smallest_ratio(self) -> float | None:
-        """The ratio from which on a difference can be told here: the median over all pairs.
+    def smallest_ratios(self) -> tuple[float, float] | None:
+        """The ratios from which on a difference can be told, of the best and of the worst pair.
 
-        It is at least the margin, inside which cells may be the same.
+        Each is at least the margin, inside which cells may be the same. None without such pairs.
         """
         halves = [
             tukey(self.cells, spread.degrees, self.alpha)
@@ -191,25 +191,30 @@ class Contrasts:
             for a, b in itertools.combinations(range(self.cells), 2)
             if (spread := self._spread(a, b)) is not None
         ]
-        return max(math.exp(float(np.median(halves))), 1 + self.margin) if halves else None
+        if not halves:
+            return None
+        least, greatest = (
+            max(math.exp(half), 1 + self.margin) for half in (min(halves), max(halves))
+        )
+        return least, greatest
 
-    @property
-    def variance_of_mean(self) -> float | None:
+    def variance_of_mean(self, cell: int) -> float | None:
         """The variance of a cell's mean apart from that of the blocks; None if it is unknown."""
-        blocks = float(np.median(np.isfinite(self.log_values).sum(axis=1)))
+        blocks = int(np.isfinite(self.log_values[cell]).sum())
         if self.spread_is_measured:
             return self.fit.error / blocks
         return None if self.allowance is None else self.allowance.relative_sd**2 / blocks
 
     def interval(self, cell: int) -> Interval | None:
-        """Return the 95 % interval of a cell's mean; None without `LEAST_BLOCKS` blocks.
+        """Return the 95 % interval of a cell's mean.
 
         It is about another run of the same configuration, so it contains the spread of the blocks.
+        None if no cell has `LEAST_BLOCKS` blocks, or this one has only one.
         """
         counts = np.isfinite(self.log_values).sum(axis=1)
         degrees = float(np.maximum(counts - 1, 0).sum())
         own = counts[cell] - 1
-        if degrees == 0 or own < 0 or counts.max() < LEAST_BLOCKS:
+        if own < 1 or counts.max() < LEAST_BLOCKS:
             return None
         means = np.nanmean(self.log_values, axis=1, keepdims=True)
         squares = np.nansum((self.log_values - means) ** 2, axis=1)
@@ -231,7 +236,7 @@ class Contrasts:
         )
         found = difference_of(middle, half, self.margin)
         more = None
-        if found is Difference.UNKNOWN:
+        if found is Difference.UNKNOWN and self.spread_is_measured:
             more = self._more_blocks(middle, spread, factor, count)
         low, high = math.exp(middle - half), math.exp(middle + half)
         return Contrast(math.exp(middle), low, high, found, more)
@@ -265,7 +270,9 @@ class Contrasts:
             if self.allowance is None:
                 return None
             within = float(np.nanmean(self.within_sd[a] ** 2 + self.within_sd[b] ** 2))
-            variance = 2 * self.allowance.relative_sd**2 + within
+            # Two blocks say little about the spread, but it is hardly less than what they show
+            seen = max(2 * self.fit.error, float(differences.var(ddof=1)) if own else 0.0)
+            variance = max(2 * self.allowance.relative_sd**2 + within, seen)
             return _Spread(variance, self.allowance.degrees, blocks)
         prior = min(PRIOR_DEGREES, self.fit.degrees - own)
         squares = float(((differences - differences.mean()) ** 2).sum())

@@ -29,12 +29,25 @@ Float64Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The runs of a cell: their mean and number, the variance of one run, and its degrees."""
+    """The runs of a cell: their mean and number, the variance of one run, and its degrees.
+
+    `assumed` says whether the variance is an allowance, because the runs are too few to show it.
+    """
 
     mean: float
     runs: int
     variance: float
     degrees: float
+    assumed: bool
+
+    def with_spread_of(self, other: Sample) -> Sample:
+        """Return this sample with the variance of the same cell elsewhere, if it is larger.
+
+        An allowance must not be smaller than what other runs of the cell show.
+        """
+        if not self.assumed or other.variance <= self.variance:
+            return self
+        return replace(self, variance=other.variance, degrees=other.degrees)
 
 
 def samples(cells: Sequence[Float64Array], allowance: Allowance) -> list[Sample]:
@@ -42,19 +55,22 @@ def samples(cells: Sequence[Float64Array], allowance: Allowance) -> list[Sample]
 
     The variance of a cell that was repeated is moderated, as in `contrasts`: its own is averaged
     with that of all cells, which counts as much as `PRIOR_DEGREES`. A cell with fewer runs than
-    `LEAST_BLOCKS` gets the allowance.
+    `LEAST_BLOCKS` gets the allowance, or its own variance if that is larger.
     """
     squares = [float(((values - values.mean()) ** 2).sum()) for values in cells]
     degrees = sum(len(values) - 1 for values in cells)
     found = []
     for values, own_squares in zip(cells, squares, strict=True):
         own = len(values) - 1
-        variance, own_degrees = allowance.relative_sd**2, allowance.degrees
-        if len(values) >= LEAST_BLOCKS:
+        assumed = len(values) < LEAST_BLOCKS
+        if assumed:
+            variance = max(allowance.relative_sd**2, own_squares / own if own else 0.0)
+            own_degrees = allowance.degrees
+        else:
             prior = min(PRIOR_DEGREES, degrees - own)
             own_degrees = prior + own
             variance = (prior * sum(squares) / degrees + own_squares) / own_degrees
-        found.append(Sample(float(values.mean()), len(values), variance, own_degrees))
+        found.append(Sample(float(values.mean()), len(values), variance, own_degrees, assumed))
     return found
 
 

@@ -22,7 +22,7 @@ def corrected_best(contrasts: Contrasts, may_be_best: Sequence[int], best: int) 
     means = contrasts.fit.means
     if len(may_be_best) == 1:
         return math.exp(float(means[best]))
-    variance = contrasts.variance_of_mean
+    variance = contrasts.variance_of_mean(best)
     if variance is None:
         return None
     members = means[list(may_be_best)]

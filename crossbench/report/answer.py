@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from crossbench.load.labels import RATE_KEY, load_description
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
-from crossbench.report.advice.candidates import Candidates
+from crossbench.report.advice.advice import few_runs
+from crossbench.report.advice.candidates import Candidates, by_throughput
+from crossbench.report.advice.settings import best_settings
 from crossbench.report.best import Best, best_cells, contenders
 from crossbench.report.cells import CellSummary
 from crossbench.report.columns import text_with_unit
@@ -38,6 +41,9 @@ def answer(
     rates = rate_answers(cells, axes, bound_ms)
     lines = [*rates, *filter(None, map(best_level, measured))]
     best = best_cells(cells, verdicts)
+    if bound_ms is not None and (of_server := by_throughput(best.candidates.cells)):
+        within = best_settings(replace(best.candidates, cells=tuple(of_server)), bound_ms, verdicts)
+        lines.append(f"**{within.topic}:** {within.advice or within.evidence[0]}")
     if len(measured) == 1 and not lines:
         only = _description(measured[0])
         lines = [f"Only one cell was measured, {only}, so there is nothing to compare."]
@@ -76,6 +82,8 @@ def _best_lines(found: Best, verdicts: SweepVerdicts) -> list[str]:
         lines.append(_best_line(best, same, verdicts.p95, f"{lowest} with {load}"))
     if verdicts.named or not lines:
         lines += _against_baseline(verdicts)
+    if lines and not found.fastest and len(verdicts.throughput.cells) > 1:
+        lines.append(certainty(verdicts))
     if candidates.unverified and (found.fastest or found.lowest_p95):
         lines.append("It was not verified that any of these cells keeps the ranking.")
     if not found.fastest and not contenders(candidates):
@@ -111,6 +119,8 @@ def _excluded_lines(candidates: Candidates, measured: Sequence[CellSummary]) -> 
         and not cell.is_ramp
     ]
     lines = [f"Excluded from the comparison: {join_first(excluded)}."] if excluded else []
+    if not any(cell.computes_scores for cell in measured):
+        lines = ["No cell ran a model, so these figures are of crossbench itself."]
     changed = [cell for cell in measured if cell.disqualified]
     lines += [
         f"**{cell.label}** changes the ranking, so it is excluded: {quality_reason(cell)}."
@@ -175,7 +185,7 @@ def _value(cell: CellSummary, verdicts: MetricVerdicts) -> str:
 
 
 def _against_baseline(verdicts: SweepVerdicts) -> list[str]:
-    """How the throughput of each cell compares with that of the baseline, in one sentence."""
+    """How the throughput of each cell compares with that of the baseline."""
     baseline, throughput = verdicts.baseline, verdicts.throughput
     found = throughput.against(baseline) if baseline is not None else {}
     if baseline is None or not found:
@@ -185,26 +195,30 @@ def _against_baseline(verdicts: SweepVerdicts) -> list[str]:
     for name, contrast in found.items():
         text = f"{labels[name]} ({times(contrast.ratio)}×)"
         by_verdict.setdefault(throughput.text(contrast), []).append(text)
-    parts = []
-    for verdict, cells in by_verdict.items():
-        rest = len(cells) - _LISTED
-        parts.append(
-            f"{verdict}: {', '.join(cells[:_LISTED])}" + (f" and {rest} more" if rest > 0 else "")
-        )
     note = f"{verdicts.note} " if verdicts.note else ""
-    return [f"{note}Compared with the baseline, {baseline.label}: {'; '.join(parts)}."]
+    parts = [
+        f"{verdict}: {join_first(named, separator=', ')}" for verdict, named in by_verdict.items()
+    ]
+    first, *others = parts
+    rest = "".join(f" {part[0].upper()}{part[1:]}." for part in others)
+    return [f"{note}Compared with the baseline {baseline.label}, {first}.{rest}"]
 
 
 def certainty(verdicts: SweepVerdicts) -> str:
     """From which ratio of throughputs on a difference can be told, and why."""
-    ratio = verdicts.throughput.contrasts.smallest_ratio
-    if ratio is None:
+    ratios = verdicts.throughput.contrasts.smallest_ratios
+    if ratios is None:
         return ""
+    low, high = map(times, ratios)
+    on = (
+        f"about {high}× on"
+        if ratios[1] / ratios[0] < 1.1
+        else (f"about {low} to {high}× on, depending on the cells")
+    )
     if verdicts.spread_is_measured:
-        return f"A difference in throughput can be told here from about {times(ratio)}× on."
-    runs = "Each cell was measured once" if verdicts.blocks < 2 else "There are only two repeats"
+        return f"A difference in throughput can be told here from {on}."
     return (
-        f"{runs}, so a difference in throughput can be told only from about {times(ratio)}× on "
+        f"{few_runs(verdicts)}, so a difference in throughput can be told only from {on} "
         f"({verdicts.source})."
     )
 
@@ -219,6 +233,8 @@ def _needed(cells: Sequence[CellSummary], verdicts: MetricVerdicts) -> str:
     """How many repeats would probably decide the order of these cells."""
     if not verdicts.contrasts.spread_is_measured:
         return " `repeats=4` would measure the spread, and may decide."
+    if verdicts.has_no_common_block(cells):
+        return " Some were never measured in the same block, so they cannot be compared."
     more = verdicts.more_blocks(cells)
     if more is None:
         return " More than 100 further repeats would be needed to decide."

@@ -10,12 +10,12 @@ import numpy as np
 
 from crossbench.measure.contrasts import ALPHA, Allowance, Contrast, Difference
 from crossbench.measure.metric import Better, Metric
-from crossbench.measure.ranking import Verdict
 from crossbench.measure.welch import independent_contrast, samples, share_of_alpha
 from crossbench.report.allowance import JUDGED
-from crossbench.report.judged import is_worse, judged_values
+from crossbench.report.judged import judged_values
+from crossbench.report.losses import losses, ranking_verdict
 from crossbench.report.pairing import Distinction, Pair, Paired
-from crossbench.results import RunResult, Status
+from crossbench.results import RunResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Judged:
     """The verdict on one metric of one cell: B against A.
 
     `a` and `b` are the geometric means of the runs that count, `runs` their numbers. `regressed`:
-    the interval excludes no difference, and the ratio is worse than the threshold.
+    the whole interval is worse than no difference, and the ratio is worse than the threshold.
     """
 
     metric: Metric
@@ -38,17 +38,19 @@ class Judged:
 class JudgedCell:
     """The verdicts on one cell. `rankings` are the quality checks' verdicts in A and B.
 
-    `lost` says why the cell got worse in another way than in its numbers; empty if it did not.
+    `losses` say how the cell got worse in another way than in its numbers. `unknown` has the
+    metrics that only A has in a form that can be compared.
     """
 
     label: str
     metrics: tuple[Judged, ...]
     rankings: tuple[str, str]
-    lost: str
+    losses: tuple[str, ...]
+    unknown: tuple[Metric, ...]
 
     @property
     def regressed(self) -> bool:
-        return bool(self.lost) or any(item.regressed for item in self.metrics)
+        return bool(self.losses) or any(item.regressed for item in self.metrics)
 
     def of(self, metric: Metric) -> Judged | None:
         """Return the verdict on a metric; None if it could not be compared."""
@@ -57,7 +59,11 @@ class JudgedCell:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Everything that is known about B against A; `margin` and `threshold` are shares."""
+    """Everything that is known about B against A; `margin` and `threshold` are shares.
+
+    `missing` has the names of the cells that only A has, if B should have them. `incomplete` says
+    which runs of the sweeps have no result.
+    """
 
     names: tuple[str, str]
     started: tuple[str, str]
@@ -66,12 +72,14 @@ class Comparison:
     contradictions: tuple[Distinction, ...]
     explanations: tuple[Distinction, ...]
     sources: tuple[str, ...]
+    missing: tuple[str, ...]
+    incomplete: tuple[str, ...]
     margin: float
     threshold: float
 
     @property
     def regressed(self) -> bool:
-        return any(cell.regressed for cell in self.cells)
+        return bool(self.missing) or any(cell.regressed for cell in self.cells)
 
     @property
     def metrics(self) -> list[Metric]:
@@ -106,24 +114,42 @@ def judge_pairs(
             for side in (0, 1)
         ]
         for side in (0, 1):
-            if any(sample.runs == 1 for sample in sides[side]):
+            if any(sample.assumed for sample in sides[side]):
                 sources[allowances[side][metric.name].source] = None
         alpha = share_of_alpha(ALPHA, len(places))
         for place, a, b in zip(places, *sides, strict=True):
-            contrast = independent_contrast(a, b, margin=margin, alpha=alpha)
+            contrast = independent_contrast(
+                a.with_spread_of(b), b.with_spread_of(a), margin=margin, alpha=alpha
+            )
             means = [geometric_mean(np.exp(column).tolist()) for column in columns[place]]
             found[place].append(
                 Judged(
                     metric, means[0], means[1], (a.runs, b.runs), contrast,
-                    is_worse(metric, contrast.difference)
-                    and _beyond(metric, contrast.ratio, threshold),
+                    _is_worse(metric, contrast) and _beyond(metric, contrast.ratio, threshold),
                 )
             )  # fmt: skip
     cells = (
-        JudgedCell(pair.label, tuple(judged), _rankings(pair), _lost(pair))
+        JudgedCell(
+            pair.label,
+            tuple(judged),
+            (ranking_verdict(pair.a), ranking_verdict(pair.b)),
+            tuple(losses(pair, threshold)),
+            tuple(
+                metric
+                for metric in JUDGED
+                if len(_values(pair.a, metric)) and not len(_values(pair.b, metric))
+            ),
+        )
         for pair, judged in zip(pairs, found, strict=True)
     )
     return tuple(cells), tuple(sources)
+
+
+def _is_worse(metric: Metric, contrast: Contrast) -> bool:
+    """Whether the whole interval is on the worse side of no difference."""
+    if contrast.low is None or contrast.high is None:
+        return False
+    return contrast.high < 1 if metric.better is Better.HIGHER else contrast.low > 1
 
 
 def _beyond(metric: Metric, ratio: float, threshold: float) -> bool:
@@ -134,26 +160,3 @@ def _beyond(metric: Metric, ratio: float, threshold: float) -> bool:
 def _values(runs: Sequence[RunResult], metric: Metric) -> np.ndarray:
     found = judged_values(runs, metric)
     return np.array([value for value in found if value is not None], dtype=np.float64)
-
-
-def _rankings(pair: Pair) -> tuple[str, str]:
-    return _ranking(pair.a), _ranking(pair.b)
-
-
-def _ranking(runs: Sequence[RunResult]) -> str:
-    """The verdict of a cell's quality checks, the worst one if its runs differ; empty: no check."""
-    found = {str(run.quality["verdict"]) for run in runs if run.quality.get("verdict")}
-    found.discard(Verdict.UNCHECKED)
-    worst_first = (Verdict.CHANGES, Verdict.UNSURE)
-    return next((v.value for v in worst_first if v in found), next(iter(sorted(found)), ""))
-
-
-def _lost(pair: Pair) -> str:
-    """Why B is worse than A, apart from the numbers."""
-    finished = [any(run.status is Status.FINISHED for run in side) for side in (pair.a, pair.b)]
-    if finished == [True, False]:
-        reason = (pair.b[0].error or "no reason was recorded").strip().splitlines()[0]
-        return f"it did not finish in B ({pair.b[0].status}: {reason})"
-    if _ranking(pair.b) == Verdict.CHANGES != _ranking(pair.a) and _ranking(pair.a):
-        return f"its ranking changes in B (in A: {_ranking(pair.a)})"
-    return ""

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from crossbench.measure.contrasts import Difference
+from crossbench.measure.ranking import Verdict
 from crossbench.report.comparison import Comparison, Judged, JudgedCell
 from crossbench.report.judged import difference_text, title
 from crossbench.report.pairing import Distinction
@@ -61,10 +62,15 @@ def decision(comparison: Comparison) -> str:
     """Return the first sentence: whether B has a regression."""
     threshold, cells = percent_text(comparison.threshold), len(comparison.cells)
     worse = sum(cell.regressed for cell in comparison.cells)
+    missing = len(comparison.missing)
     if worse:
-        return f"REGRESSION: B is worse than A in {worse} of {counted(cells, 'cell')}."
-    unknown = comparison.count(Difference.UNKNOWN)
-    total = sum(len(cell.metrics) for cell in comparison.cells)
+        also = f" B lacks {counted(missing, 'cell')} of A." if missing else ""
+        return f"REGRESSION: B is worse than A in {worse} of {counted(cells, 'cell')}.{also}"
+    if missing:
+        return f"REGRESSION: B lacks {counted(missing, 'cell')} of A."
+    lost = sum(len(cell.unknown) for cell in comparison.cells)
+    unknown = comparison.count(Difference.UNKNOWN) + lost
+    total = sum(len(cell.metrics) for cell in comparison.cells) + lost
     if not total:
         return "Nothing could be compared: no metric has a value in both A and B."
     if unknown:
@@ -79,20 +85,33 @@ def regressions(comparison: Comparison) -> list[str]:
     """Return a sentence for each regression."""
     lines = []
     for cell in comparison.cells:
-        lines += [f"{cell.label}: {cell.lost}."] * bool(cell.lost)
+        lines += [f"{cell.label}: {loss}." for loss in cell.losses]
         lines += [
-            f"{cell.label}: {title(item.metric)} is "
-            f"{difference_text(item.metric, item.contrast.difference, comparison.margin)}, "
+            f"{cell.label}: {title(item.metric)} is {_verdict(item, comparison.margin)}, "
             f"{_change(item)}."
             for item in cell.metrics
             if item.regressed
         ]
-    return lines
+    return lines + [f"{label}: only A has it." for label in comparison.missing]
+
+
+def _verdict(item: Judged, margin: float) -> str:
+    """The verdict in words; `worse` for a regression inside the margin, beyond the threshold."""
+    if item.regressed and item.contrast.difference is Difference.SAME:
+        return "worse"
+    return difference_text(item.metric, item.contrast.difference, margin)
 
 
 def _cautions(comparison: Comparison) -> list[str]:
     """Return what a reader must know before believing the verdicts."""
-    lines = []
+    lines = list(comparison.incomplete)
+    for cell in comparison.cells:
+        if cell.unknown:
+            names = ", ".join(title(metric) for metric in cell.unknown)
+            lines.append(f"{cell.label}: B has no value that can be compared of {names}.")
+        before, now = cell.rankings
+        if before and before != now and now != Verdict.CHANGES:
+            lines.append(f"{cell.label}: ranking {before} in A, {now or 'not checked'} in B.")
     if comparison.contradictions:
         names = ", ".join(dict.fromkeys(item.name for item in comparison.contradictions))
         lines.append(f"The comparison was forced although these differ: {names}.")
@@ -106,11 +125,17 @@ def _cautions(comparison: Comparison) -> list[str]:
     )
     if disturbed:
         lines.append(f"{counted(disturbed, 'run')} had flags: see the reports of the sweeps.")
-    unmatched = len(comparison.paired.only_a) + len(comparison.paired.only_b)
+    unmatched = len(comparison.paired.only_b)
+    unmatched += 0 if comparison.missing else len(comparison.paired.only_a)
     if unmatched:
-        lines.append(f"{counted(unmatched, 'cell')} had no counterpart and was left out.")
+        verbs = ("has", "is") if unmatched == 1 else ("have", "are")
+        lines.append(
+            f"{counted(unmatched, 'cell')} {verbs[0]} no counterpart and {verbs[1]} not compared."
+        )
     if comparison.sources:
-        lines.append(f"For cells that ran once, the spread is {'; '.join(comparison.sources)}.")
+        lines.append(
+            f"For cells that ran once or twice, the spread is {'; '.join(comparison.sources)}."
+        )
     return lines
 
 
@@ -126,9 +151,9 @@ def _short(item: Judged | None, margin: float) -> str:
     change = percent(contrast.ratio - 1, 1, signed=True)
     if contrast.difference is Difference.UNKNOWN:
         return "cannot tell"  # its number would only mislead
-    if contrast.difference is Difference.SAME:
+    if contrast.difference is Difference.SAME and not item.regressed:
         return f"same {change}"
-    return f"{difference_text(item.metric, contrast.difference, margin)} {change}"
+    return f"{_verdict(item, margin)} {change}"
 
 
 def _change(item: Judged) -> str:
@@ -149,7 +174,7 @@ def _metric_section(comparison: Comparison, index: int) -> str:
         if item is None:
             rows.append([cell.label, ABSENT, ABSENT, ABSENT, "not compared"])
             continue
-        verdict = difference_text(metric, item.contrast.difference, comparison.margin)
+        verdict = _verdict(item, comparison.margin)
         if item.contrast.difference is Difference.UNKNOWN:
             more = item.contrast.more_blocks
             verdict += f" ({'over 100' if more is None else more} more)"
@@ -209,8 +234,9 @@ def _method(comparison: Comparison) -> str:
         f"interval excludes no difference and reaches beyond the margin of ±{margin} "
         "(`report.margin`). the same: the whole interval is inside the margin. cannot tell (n "
         "more): neither; about n more runs of both would probably decide it. A regression is a "
-        f"difference for the worse whose estimate is beyond {threshold} (`--threshold`), a cell "
-        "that finished in A but not in B, or a ranking that changes only in B.\n\n"
+        f"difference for the worse whose whole interval excludes 1 and whose estimate is beyond "
+        f"{threshold} (`--threshold`), a cell or a run that finished only in A, a server that is "
+        "over-saturated only in B, more failed requests, or a ranking that changes only in B.\n\n"
         "The repeats of a sweep show how much runs differ that come soon after each other. They do "
         "not show how much the machine itself changes between A and B. To rule that out, measure A "
         "again after B."

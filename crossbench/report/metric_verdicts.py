@@ -107,6 +107,13 @@ class MetricVerdicts:
             for a, b in itertools.combinations(cells, 2)
         )
 
+    def has_no_common_block(self, cells: Sequence[CellSummary]) -> bool:
+        """Return whether two of the cells were never measured in the same block."""
+        return any(
+            (found := self.between(a, b)) is not None and found.low is None
+            for a, b in itertools.combinations(cells, 2)
+        )
+
     def more_blocks(self, cells: Sequence[CellSummary]) -> int | None:
         """Return how many further blocks would probably decide all undecided pairs of the cells.
 

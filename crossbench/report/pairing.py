@@ -198,7 +198,7 @@ def _settings(pairs: Sequence[Pair]) -> list[Distinction]:
     for pair in pairs:
         if pair.a[0].cell_id == pair.b[0].cell_id:
             continue
-        a, b = flatten(pair.a[0].config), flatten(pair.b[0].config)
+        a, b = (flatten(side[0].config.comparable) for side in (pair.a, pair.b))
         for key in dict.fromkeys([*a, *b]):
             if key != "repeat" and a.get(key) != b.get(key):
                 found[Distinction(key, a.get(key, ABSENT), b.get(key, ABSENT))] = None

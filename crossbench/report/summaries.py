@@ -50,9 +50,16 @@ def summarise_cells(runs: Sequence[Run]) -> list[CellSummary]:
     rates = _estimates(cells, lambda cell: cell.throughput, cell_throughput)
     p95s = _estimates(cells, lambda cell: cell.ranked_p95, lambda cell: P95_LATENCY)
     return [
-        replace(cell, throughput=rate or cell.throughput, p95=p95 or cell.p95)
+        _with_estimates(cell, rate or cell.throughput, p95 or cell.p95)
         for cell, rate, p95 in zip(cells, rates, p95s, strict=True)
     ]
+
+
+def _with_estimates(cell: CellSummary, rate: Estimate | None, p95: Estimate | None) -> CellSummary:
+    """The cell with these values, also among its metrics, which tables show."""
+    values = {cell_throughput(cell).name: rate, P95_LATENCY.name: p95}
+    known = {name: estimate.value for name, estimate in values.items() if estimate is not None}
+    return replace(cell, throughput=rate, p95=p95, metrics={**cell.metrics, **known})
 
 
 def log_values(

@@ -186,8 +186,8 @@ def _plot_note(cells: Sequence[CellSummary], drawn: bool) -> str:
             f"{counted(ramps, 'ramp')} of several loads: see the steps in the cells' own reports."
         )
     if missing := sum(cell.throughput is None for cell in cells):
-        subject = "cell was" if missing == 1 else "cells were"
-        notes.append(f"{missing} {subject} not measured, so the plots do not show them.")
+        subject, what = ("cell was", "it") if missing == 1 else ("cells were", "them")
+        notes.append(f"{missing} {subject} not measured, so the plots do not show {what}.")
     return " ".join(notes)
 
 

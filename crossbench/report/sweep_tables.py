@@ -20,6 +20,8 @@ from crossbench.report.tables import markdown_table, plus_minus
 from crossbench.report.verdicts import SweepVerdicts
 from crossbench.wording import ABSENT, number, percent
 
+_WIDE = 0.3  # an interval of more than this share of the value is given by its two ends
+
 
 def all_cells(
     cells: Sequence[CellSummary], axes: Sequence[str], folder: Path, verdicts: SweepVerdicts
@@ -111,7 +113,12 @@ def _interval_notes(cells: Sequence[CellSummary], measured: Sequence[CellSummary
     if any(cell.throughput and cell.throughput.half_width is not None for cell in measured):
         return [
             "Throughput and p95 are geometric means over the repeats, other values arithmetic "
-            f"ones. ± is the 95 % interval {interval_scope(cells)}."
+            f"ones. ±, or a range in brackets, is the 95 % interval {interval_scope(cells)}."
+        ]
+    if any(cell.repeated for cell in measured):
+        return [
+            "Throughput and p95 are geometric means over the repeats, other values arithmetic "
+            "ones. No value has a ±, because that takes at least three repeats."
         ]
     return [
         "No value has a ±, because each cell was measured once: only repeats show how much another "
@@ -122,8 +129,12 @@ def _interval_notes(cells: Sequence[CellSummary], measured: Sequence[CellSummary
 def estimate_text(estimate: Estimate | None) -> str:
     if estimate is None:
         return ABSENT
-    half = estimate.half_width
-    return number(estimate.value) if half is None else plus_minus(estimate.value, half)
+    half, value = estimate.half_width, estimate.value
+    if half is None or estimate.below is None or estimate.above is None:
+        return number(value)
+    if half > _WIDE * value:  # then both distances differ much
+        return f"{number(value)} ({number(value - estimate.below)} to {number(value + half)})"
+    return plus_minus(value, half)
 
 
 def unfinished(cells: Sequence[CellSummary]) -> str:

@@ -79,7 +79,7 @@ def terminal_table(results: Sequence[RunResult]) -> str:
 
     It fits a terminal of 80 columns if its settings can be shortened enough.
     """
-    headers, rows, align = summary_rows(results, reasons=True)
+    headers, rows, align = summary_rows(results, reasons=len(results) == 1)
     rate_column = align.index("r")
     shown, used = _fitted(headers, rows, rate_column), []
     if _width(headers, shown) > WIDTH:
@@ -91,13 +91,15 @@ def terminal_table(results: Sequence[RunResult]) -> str:
     lines = [table]
     throughput = " ".join(row[rate_column] for row in rows)
     cells = _cells(results)
+    scope = interval_scope(cells)
     texts = {
-        BEST_MARK.strip(): _best_text(results, "fastest: every other cell is shown to be slower"),
-        MAYBE_MARK.strip(): _best_text(results, "may be the fastest"),
-        "✗": "changes the ranking, so it is excluded",
-        "±": f"95 % interval {interval_scope(cells)}",
+        BEST_MARK: _best_text(results, "★ fastest: every other cell is shown to be slower"),
+        MAYBE_MARK: _best_text(results, "☆ may be the fastest"),
+        "✗": "✗ changes the ranking, so it is excluded",
+        "±": f"± 95 % interval {scope}",
+        " to ": f"a to b: 95 % interval {scope}",
     }
-    used += [f"{sign} {text}" for sign, text in texts.items() if sign in throughput]
+    used += [text for sign, text in texts.items() if sign in throughput]
     numbers = [cell for row in rows for cell in row[rate_column:]]
     if any("~" in cell for cell in numbers):
         used.append("~ unreliable: fewer than five requests lie beyond this percentile")
@@ -107,7 +109,7 @@ def terminal_table(results: Sequence[RunResult]) -> str:
     for text in legend_with_reasons(cells):
         indent = "    " if text.startswith(" ") else "  "
         lines += wrapped(text, indent)
-    if len(results) > 1 and (why := _cut_reasons(results)):
+    if len(results) > 1 and (why := _reasons(results)):
         lines += ["", *why]
     return "\n".join(lines)
 
@@ -189,13 +191,17 @@ def _best_text(results: Sequence[RunResult], meaning: str) -> str:
     return f"{meaning} (excluded: {', '.join(reasons)})"
 
 
-def _cut_reasons(results: Sequence[RunResult]) -> list[str]:
-    """The error messages that the table had to cut, each once, in full and with its cells."""
+def _reasons(results: Sequence[RunResult]) -> list[str]:
+    """The error messages, each once, in full and with its cells."""
     axes = varying([result.config for result in results])
     cells_by_reason: dict[str, list[str]] = {}
     for result in results:
         reason = " ".join((result.error or "").split())
-        if result.status is not Status.FINISHED and len(reason) > _REASON - 2:
-            names = cells_by_reason.setdefault(f"{result.status}: {reason}", [])
+        if result.status is not Status.FINISHED:
+            names = cells_by_reason.setdefault(f"{result.status}: {reason or 'no reason'}", [])
             names.append(label(result.config, axes))
-    return [f"{', '.join(names)}: {reason}" for reason, names in cells_by_reason.items()]
+    return [
+        line
+        for reason, names in cells_by_reason.items()
+        for line in wrapped(f"{', '.join(names)}: {reason}", "  ")
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crossbench.measure.contrasts import Contrast, Difference
+from crossbench.report.advice.advice import few_runs
 from crossbench.report.cells import CellSummary, rate_unit
 from crossbench.report.judged import title
 from crossbench.report.metric_verdicts import MetricVerdicts, ratio_text
@@ -49,8 +50,11 @@ def _against_baseline(baseline: CellSummary, verdicts: SweepVerdicts) -> str:
 
 
 def _order(verdicts: MetricVerdicts) -> str:
-    """The cells by throughput, each with its ratio to the first and to the one before it."""
-    ordered = verdicts.best_first(verdicts.cells)
+    """The cells by throughput, each with its ratio to the first and to the one before it.
+
+    Cells that change the ranking are left out.
+    """
+    ordered = verdicts.best_first([cell for cell in verdicts.cells if not cell.disqualified])
     if len(ordered) < 3:  # the table of the baseline says the same about two
         return ""
     rows = []
@@ -75,7 +79,7 @@ def _texts(contrast: Contrast | None, metric: MetricVerdicts) -> list[str]:
     if contrast is None:
         return [ABSENT, ""]
     verdict = metric.text(contrast)
-    if contrast.difference is Difference.UNKNOWN:
+    if contrast.difference is Difference.UNKNOWN and metric.contrasts.spread_is_measured:
         more = contrast.more_blocks
         verdict += f" ({'over 100' if more is None else more} more)"
     return [ratio_text(contrast), verdict]
@@ -88,8 +92,7 @@ def _method(verdicts: SweepVerdicts) -> str:
     if verdicts.spread_is_measured:
         runs = f"The spread comes from {counted(verdicts.blocks, 'block')} of this sweep."
     else:
-        once = "Each cell was measured once." if verdicts.blocks < 2 else "There are two blocks."
-        runs = f"{once} The spread from run to run is {verdicts.source}."
+        runs = f"{few_runs(verdicts)}. The spread from run to run is {verdicts.source}."
     return (
         f"The intervals of a column hold together at {level:.4g} %{looks}: all of them contain the "
         "true ratios with this probability, if runs vary as the model assumes (Dunnett's "

@@ -53,8 +53,9 @@ class SweepVerdicts:
 
     @property
     def spread_is_measured(self) -> bool:
-        """Whether the repeats of this sweep show the spread of the throughput."""
-        return self.throughput.contrasts.spread_is_measured
+        """Whether the repeats show the spread: of throughput, else of the first metric compared."""
+        first = next((metric for metric in self.metrics if len(metric.cells) > 1), self.throughput)
+        return first.contrasts.spread_is_measured
 
     @property
     def metrics(self) -> tuple[MetricVerdicts, ...]:

@@ -53,7 +53,7 @@ def read_plan(folder: Path) -> StoredPlan | None:
     """Return the plan of the sweep in `folder`; None if it has none, like those of old versions.
 
     Raises:
-        ConfigError: the file is not a plan of this version.
+        ConfigError: the file is damaged, or not a plan of this version.
     """
     path = folder / PLAN_FILE
     try:
@@ -63,7 +63,8 @@ def read_plan(folder: Path) -> StoredPlan | None:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): start a new sweep") from error
     try:
-        return StoredPlan(
+        lists = [document[key] for key in ("arguments", "cells", "runs")]
+        plan = StoredPlan(
             arguments=tuple(document["arguments"]),
             directory=document["directory"],
             cells=tuple(document["cells"]),
@@ -73,3 +74,18 @@ def read_plan(folder: Path) -> StoredPlan | None:
         raise ConfigError(
             f"{path} was written by another version of crossbench ({error!r}): start a new sweep"
         ) from error
+    if not all(isinstance(values, list) for values in lists) or not _is_sound(plan):
+        raise ConfigError(f"{path} is damaged: start a new sweep")
+    return plan
+
+
+def _is_sound(plan: StoredPlan) -> bool:
+    """Whether the values have their types, and every run names one of the cells."""
+    texts = [*plan.arguments, plan.directory, *plan.cells]
+    blocks = [run.repeat for run in plan.runs]
+    return (
+        bool(plan.runs)
+        and all(isinstance(text, str) for text in texts)
+        and all(block is None or isinstance(block, int) for block in blocks)
+        and all(isinstance(run.cell, int) and 0 <= run.cell < len(plan.cells) for run in plan.runs)
+    )

@@ -65,6 +65,12 @@ def _is_decided(plan: StoredPlan, number: int, folder: Path) -> bool:
     if block is None or block <= FIRST_LOOK or plan.runs[number - 1].repeat == block:
         return False
     left = undecided(folder)
+    if left is None:
+        console.print(
+            f"after {block - 1} blocks, no two cells have a throughput that can be compared, so no "
+            "further block is measured"
+        )
+        return True
     if not left:
         console.print(f"after {block - 1} blocks, every cell is decided against the baseline")
         return True

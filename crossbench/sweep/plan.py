@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from omegaconf import DictConfig, read_write
 
+from crossbench.errors import ConfigError
 from crossbench.settings.baseline import check_own_baseline
 from crossbench.settings.blocks import SWEEPER, Grid, check_resume, repeats_param
 from crossbench.settings.cell_config import CellConfig
@@ -20,14 +22,15 @@ class SweepPlan:
 
     `overrides` are those of the sweep, the axes of its study included, and `points` those of each
     run, as Hydra's product orders them. `cells` are the ids of the cells, and `runs` the runs in
-    the order of running. The warm-ups and measurements of all runs take at most `longest_s` one
-    after the other.
+    the order of running. `configs` has the cells that can be measured, by their ids. The warm-ups
+    and measurements of all runs take at most `longest_s` one after the other.
     """
 
     overrides: list[str]
     points: list[list[str]]
     cells: tuple[str, ...]
     runs: tuple[PlannedRun, ...]
+    configs: Mapping[str, CellConfig]
     longest_s: float
 
 
@@ -57,13 +60,21 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     ids = check_points(points, check, given, params)
     check_own_baseline(cells)
     grid = Grid.of(points)
+    if config.until_decided and len(grid.cells) < 2:
+        raise ConfigError(
+            "until_decided=true compares cells with a baseline, but this sweep has a single cell: "
+            "give several values of an axis, or repeats=6 instead"
+        )
     shuffled = len(grid.blocks) > 1 and config.hydra.sweeper._target_ == SWEEPER
     runs = [
         PlannedRun(cell, block)
         for index, block in enumerate(grid.blocks)
         for cell in cells_of_block(len(grid.cells), index, config.seed if shuffled else None)
     ]
-    return SweepPlan(overrides, points, tuple(ids[: len(grid.cells)]), tuple(runs), sum(cells_s))
+    configs = {cell.cell_id: cell for cell in cells}
+    return SweepPlan(
+        overrides, points, tuple(ids[: len(grid.cells)]), tuple(runs), configs, sum(cells_s)
+    )
 
 
 def cells_of_block(cells: int, index: int, seed: int | None) -> list[int]:

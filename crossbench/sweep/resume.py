@@ -24,13 +24,14 @@ from crossbench.results import (
     Status,
     load_result,
 )
+from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.stored_plan import StoredPlan, read_plan
 from crossbench.sweep.child import LOG_FILE
 from crossbench.sweep.folder import INTERRUPTED_FILE, TakenFolder, hold, use_folder
 from crossbench.sweep.plan import SweepPlan
 from crossbench.sweep.services import console
 from crossbench.system.command import os_error_message
-from crossbench.wording import counted
+from crossbench.wording import ABSENT, counted, join_first
 
 ATTEMPT = re.compile(r"attempt_(\d+)")
 _RETRIED = (Failure.CRASHED, Failure.TIMED_OUT)
@@ -85,8 +86,26 @@ def resume(config: DictConfig, plan: SweepPlan, axes: Sequence[str]) -> Resumed:
             _complete_report(cell)
             kept[cell] = result
         else:
+            if result is not None and result.cell_id != stored.cells[run.cell] and result.config:
+                today = plan.configs.get(stored.cells[run.cell])
+                label = full_label(result.config, axes)
+                why = _changes(result.config, today)
+                console.print(escape(f"{place} {label}: measured again, because {why}"))
             clear(cell, keep=result is not None)
     return Resumed(taken, stored, len(stored.runs) - len(kept), kept)
+
+
+def _changes(before: CellConfig, today: CellConfig | None) -> str:
+    """The settings of a cell that have changed since it was measured."""
+    if today is None:
+        return "its settings have changed"
+    old, new = before.comparable.texts, today.comparable.texts
+    found = [
+        f"{key} was {old.get(key, ABSENT)} and is {new.get(key, ABSENT)}"
+        for key in dict.fromkeys([*old, *new])
+        if key != "repeat" and old.get(key) != new.get(key)
+    ]
+    return join_first(found) or "what identifies it has changed"
 
 
 def ended_result(cell: Path) -> RunResult | None:

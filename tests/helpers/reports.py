@@ -42,6 +42,7 @@ def run(
     repeat: int = 1,
     n: int = 200,
     task: Task = Task.SCORE,
+    paced: bool = False,
     study: str = "",
     baseline: Mapping[str, str] | None = None,
     status: Status = Status.FINISHED,
@@ -53,7 +54,7 @@ def run(
     config: dict[str, Any] = {
         "batch": batch, "concurrency": concurrency, "repeat": repeat, "pipeline": pipeline,
         "backend": {"_target_": f"made.{backend}", "name": backend}, "quant": {"name": quant},
-        "report": {"latency_bound_ms": bound_ms}, "load": {"task": str(task)}, "study": study,
+        "report": {"latency_bound_ms": bound_ms}, "load": {"task": str(task), **({"rate": 10.0} if paced else {})}, "study": study,
         "baseline": baseline,
     }  # fmt: skip
     name = f"{backend} {quant} {batch} {concurrency} {pipeline} {task}"

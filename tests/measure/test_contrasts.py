@@ -94,7 +94,7 @@ def test_one_run_each_uses_the_allowance_and_the_spread_within_the_run() -> None
     found = compare_cells(values, allowance=ASSUMED, margin=0.02)
     assert found.pair(1, 0).difference is Difference.UNKNOWN
     assert found.pair(2, 0).difference is Difference.HIGHER
-    assert found.smallest_ratio == pytest.approx(math.exp(3.314 * 0.1), rel=1e-3)
+    assert found.smallest_ratios == pytest.approx([math.exp(3.314 * 0.1)] * 2, rel=1e-3)
     assert found.interval(0) is None
     noisy = compare_cells(values, within_sd=np.full((3, 1), 0.4), allowance=ASSUMED, margin=0.02)
     assert noisy.pair(2, 0).difference is Difference.UNKNOWN
@@ -105,7 +105,7 @@ def test_equal_values_are_the_same_and_cause_no_error() -> None:
     found = compare_cells(np.zeros((3, 4)), margin=0.02)
     assert found.pair(0, 1).difference is Difference.SAME
     assert found.interval(0) == found.interval(2)
-    assert found.smallest_ratio == 1.02  # the margin
+    assert found.smallest_ratios == (1.02, 1.02)  # the margin
 
 
 def test_within_the_margin_is_the_same_whatever_its_sign() -> None:

@@ -35,14 +35,14 @@ def runs(
 
 def compared(
     a: Sequence[RunResult], b: Sequence[RunResult], *, threshold: float = 0.02,
-    match: Match = Match.IDENTITY,
+    match: Match = Match.IDENTITY, common: bool = False,
 ) -> Comparison:  # fmt: skip
     paired = pair_cells(a, b, match)
     cells, sources = judge_pairs(paired.pairs, (ALLOWANCES, ALLOWANCES), 0.02, threshold)
     return Comparison(
         ("before", "after"), ("2026-11-25T10:00", "2026-11-26T10:00"), cells, paired,
         tuple(contradictions(paired.pairs)), tuple(explanations(paired.pairs)), sources,
-        0.02, threshold,
+        () if common else paired.only_a, (), 0.02, threshold,
     )  # fmt: skip
 
 
@@ -83,7 +83,9 @@ def test_what_cannot_be_told_is_said_and_is_no_regression() -> None:
     assert decision(found) == (
         "No regression beyond 2 % was found, but 3 of 3 comparisons cannot tell."
     )
-    assert "For cells that ran once, the spread is the default of 10 %" in terminal_text(found)
+    assert "For cells that ran once or twice, the spread is the default of 10 %" in terminal_text(
+        found
+    )
     assert "more)" in markdown_report(found, "command")
 
 
@@ -91,6 +93,63 @@ def test_equal_cells_are_the_same() -> None:
     found = compared(runs(1000, sd=0.001), runs(1000, sd=0.001, seed=1))
     assert [item.contrast.difference for item in found.cells[0].metrics] == [Difference.SAME] * 3
     assert decision(found) == "No regression beyond 2 % in 1 cell."
+
+
+def test_a_threshold_inside_the_margin_counts() -> None:
+    before, after = runs(1000, sd=0.0005, count=6), runs(990, sd=0.0005, count=6, seed=1)
+    assert not compared(before, after).regressed
+    strict = compared(before, after, threshold=0.005)
+    assert strict.regressed
+    assert "throughput is worse, -1.0 %" in terminal_text(strict)
+    assert not compared(before, before, threshold=0.0).regressed
+
+
+def test_a_single_run_has_at_least_the_spread_that_the_other_side_shows() -> None:
+    one, noisy = runs(1130, count=1), runs(700, sd=0.4, count=3, seed=5)
+    assert not compared(one, noisy).regressed
+
+
+def test_two_runs_that_differ_much_are_not_given_the_assumed_spread() -> None:
+    apart = [*runs(500, count=1), *runs(1500, count=1)]
+    assert not compared(runs(1000), apart).regressed
+    found = compared(runs(1000, count=2), runs(850, count=2, seed=1))
+    assert "For cells that ran once or twice" in terminal_text(found)
+
+
+LOSSES: dict[str, tuple[dict[str, Any], str]] = {
+    "over-saturated": ({"flags": {Flag.OVER_SATURATED: "why"}}, "it is over-saturated in B"),
+    "refused": ({"failed": 200.0}, "of its requests failed in B, 0 % in A"),
+    "silent": ({"rate": 0.0}, "no request was answered in B"),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_server_that_no_longer_copes_is_a_regression(loss: str) -> None:
+    values, message = LOSSES[loss]
+    after = []
+    for run in runs(1000, seed=1):
+        metrics = dict(run.metrics)
+        metrics["requests/failed"] = values.get("failed", 0.0)
+        metrics[PAIRS_PER_S.name] = values.get("rate", metrics[PAIRS_PER_S.name])
+        after.append(replace(run, metrics=metrics, flags=values.get("flags", {})))
+    found = compared(runs(1000), after)
+    assert found.regressed
+    assert message in " ".join(terminal_text(found).split())
+    assert not compared(after, runs(1000)).regressed
+
+
+def test_runs_that_crash_only_in_b_are_a_regression() -> None:
+    failed = replace(measured(1.0), status=Status.FAILED, metrics={}, error="killed")
+    found = compared(runs(1000), [*runs(1000, count=3, seed=1), failed])
+    assert "1 of its 4 runs did not finish in B (failed: killed)" in " ".join(
+        terminal_text(found).split()
+    )
+
+
+def test_a_p95_that_only_a_has_is_named_and_cannot_be_told() -> None:
+    found = compared(runs(1000), runs(1000, seed=1, requests=80))
+    assert "B has no value that can be compared of p95" in " ".join(terminal_text(found).split())
+    assert "cannot tell" in decision(found)
 
 
 def test_memory_that_grows_is_a_regression() -> None:
@@ -114,7 +173,7 @@ def test_a_cell_that_no_longer_finishes_is_a_regression() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "regressed"),
     [("keeps", "changes", True), ("cannot say", "changes", True), ("changes", "changes", False),
-     (None, "changes", False), ("keeps", "cannot say", False), ("changes", "keeps", False)],
+     (None, "changes", True), ("keeps", "cannot say", False), ("changes", "keeps", False)],
 )  # fmt: skip
 def test_rankings_stand_side_by_side(before: str | None, after: str, regressed: bool) -> None:
     found = compared(runs(1000, verdict=before), runs(1000, verdict=after, seed=1))
@@ -179,8 +238,13 @@ def test_cells_are_matched_by_label_if_asked() -> None:
     assert {item.name for item in found.explanations} == {"scheduler", "scheduler.wait_ms"}
 
 
-def test_cells_without_a_counterpart_are_listed() -> None:
-    found = compared([*runs(1000), *runs(2000, config=INT8)], runs(1000, seed=1))
+def test_cells_without_a_counterpart_are_a_regression_unless_not_asked_for() -> None:
+    both = [*runs(1000), *runs(2000, config=INT8)]
+    assert decision(compared(both, runs(1000, seed=1))) == "REGRESSION: B lacks 1 cell of A."
+    assert not compared(runs(1000), both).regressed
+    found = compared(both, runs(1000, seed=1), common=True)
+    assert not found.regressed
+    assert "1 cell has no counterpart and is not compared" in terminal_text(found)
     assert found.paired.only_a == ("onnx int8 batch=8 concurrency=1",)
     assert "only in A: onnx int8" in markdown_report(found, "command")
     with pytest.raises(ConfigError, match="no cell in common"):

@@ -12,9 +12,10 @@ from crossbench.report.advice.recommendations import recommend
 from crossbench.report.answer import answer
 from crossbench.report.axes import varying
 from crossbench.report.best import best_cells
-from crossbench.report.cells import Run
+from crossbench.report.cells import Estimate, Run
 from crossbench.report.summaries import summarise_cells
 from crossbench.report.sweep import write_sweep_report
+from crossbench.report.sweep_tables import estimate_text
 from crossbench.report.verdicts import SweepVerdicts, sweep_verdicts
 from crossbench.results import RunResult, Status, save_result
 from crossbench.types import Task
@@ -35,6 +36,7 @@ def repeated(
     *,
     backend: str,
     task: Task = Task.SCORE,
+    paced: bool = False,
 ) -> list[Run]:
     """A cell's runs in these blocks, each of which slows or speeds all cells."""
     drift = {1: 1.0, 2: 0.97, 3: 1.04, 4: 0.5}
@@ -45,6 +47,7 @@ def repeated(
             repeat=block,
             backend=backend,
             task=task,
+            paced=paced,
         )
         for block in blocks
     ]
@@ -91,8 +94,57 @@ def test_a_star_needs_that_every_other_cell_is_shown_to_be_worse() -> None:
 def test_two_repeats_use_the_allowance() -> None:
     runs = [*repeated(1000, (1, 2), backend="a"), *repeated(1100, (1, 2), backend="b")]
     assert not verdicts_of(runs).spread_is_measured
-    assert "There are only two repeats, so" in first_lines(runs)
+    assert "The repeats are too few to show the spread, so" in first_lines(runs)
     assert all(cell.throughput.half_width is None for cell in summarise_cells(runs))  # type: ignore[union-attr]
+
+
+def test_open_loops_show_their_spread_by_their_p95() -> None:
+    runs = [
+        *repeated(1000, backend="a", paced=True),
+        *repeated(1000, backend="b", paced=True),
+    ]
+    verdicts = verdicts_of(runs)
+    assert not verdicts.throughput.cells
+    assert verdicts.spread_is_measured
+
+
+def test_values_of_tables_are_those_of_verdicts() -> None:
+    cells = summarise_cells([*repeated(1000, backend="a"), *repeated(1100, backend="b")])
+    for cell in cells:
+        assert cell.p95 is not None
+        assert cell.metrics["latency/p95_ms"] == cell.p95.value
+
+
+def test_the_first_line_is_about_the_latency_bound() -> None:
+    fast = [run(1000, 80.0, batch=8, repeat=repeat) for repeat in (1, 2, 3)]
+    slow = [run(400, 20.0, batch=2, repeat=repeat) for repeat in (1, 2, 3)]
+    slower = [run(200, 10.0, batch=1, repeat=repeat) for repeat in (1, 2, 3)]
+    first = first_lines([*fast, *slow, *slower], bound_ms=25.0).splitlines()[0]
+    assert first.startswith("- **Best throughput with p95 up to 25.0 ms:** batch=2")
+
+
+def test_a_sweep_without_a_model_says_so_once() -> None:
+    runs = [run(1000, backend="noop", batch=2), run(2500, backend="noop", batch=4)]
+    text = first_lines(runs)
+    assert "Compared with the baseline batch=2, faster: batch=4 (2.50×)." in text
+    assert "No cell ran a model" in text
+    assert "Excluded" not in text
+    assert "Each cell was measured once, so" in text
+
+
+def test_the_number_of_repeats_is_not_derived_from_an_assumed_spread(tmp_path: Path) -> None:
+    for place, item in enumerate((run(100, backend="a"), run(105, backend="b"))):
+        (tmp_path / str(place)).mkdir()
+        save_result(item.result, tmp_path / str(place))
+    text = write_sweep_report(tmp_path).read_text()
+    assert "cannot tell" in text
+    assert "over 100" not in text
+    assert "`repeats=4` would measure the spread" in text
+
+
+def test_a_wide_interval_is_given_by_its_ends() -> None:
+    assert estimate_text(Estimate(359.0, 300.0, 9689.0)) == "359 (59.0 to 10,048)"
+    assert estimate_text(Estimate(359.0, 20.0, 21.0)) == "359 ± 21"
 
 
 def test_repeats_without_a_number_are_one_block() -> None:

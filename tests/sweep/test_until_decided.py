@@ -44,6 +44,7 @@ def test_no_more_blocks_than_needed(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["-m", "until_decided=true", "repeats=3"], "both say how many blocks"),
+        (["-m", "until_decided=true"], "this sweep has a single cell"),
         (["-m", "until_decided=true", "max_repeats=2"], "max_repeats must be a whole number, 3 or"),
         (["-m", "until_decided=true", "repeat=1,2"], "leave one of them out"),
         (["until_decided=true"], "until_decided=true needs -m"),

@@ -76,12 +76,20 @@ def flag_reasons(cell: CellSummary) -> dict[str, str]:
     return reasons
 
 
+def few_runs(verdicts: SweepVerdicts) -> str:
+    """Why the spread of these cells is only assumed."""
+    if verdicts.blocks < 2:
+        return "Each cell was measured once"
+    return "The repeats are too few to show the spread"
+
+
 def spread_limit(verdicts: SweepVerdicts) -> str:
     """How the spread from run to run of these cells is known."""
     if verdicts.spread_is_measured:
         return f"The intervals are of these configurations, from up to {verdicts.blocks} repeats."
-    runs = "Each cell ran once" if verdicts.blocks < 2 else "Three repeats would show the spread"
-    return f"{runs}: the intervals assume a spread from run to run of {verdicts.source}."
+    return (
+        f"{few_runs(verdicts)}: the intervals assume a spread from run to run of {verdicts.source}."
+    )
 
 
 def matched(

@@ -38,6 +38,8 @@ def axis_comparisons(
     Cells that change the ranking are no alternatives, so they are left out.
     """
     measured = [cell for cell in cells if cell.throughput is not None and not cell.disqualified]
+    if any(cell.computes_scores for cell in measured):  # a server without a model is no alternative
+        measured = [cell for cell in measured if cell.computes_scores]
     flats = [cell.flat for cell in cells if cell.flat]
     named = [axis for axis in axes if not numeric_axis([axis], flats) and axis not in _NOT_COMPARED]
     return [_order(measured, axis, axes, verdicts) for axis in named]

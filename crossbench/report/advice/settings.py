@@ -63,7 +63,7 @@ def best_settings(
     tied = sorted((cell for cell in may_be_best if cell is not best), key=_rate, reverse=True)
     evidence = _comparisons(best, tied, within, verdicts)
     corrected = verdicts.throughput.corrected(best, within)
-    if tied and corrected is not None:
+    if tied and corrected is not None and number(corrected) != number(_rate(best)):
         evidence.append(
             f"The highest of several values is probably lucky: corrected for that, {best.label} "
             f"has {number(corrected)} {best.unit}/s."
@@ -89,7 +89,7 @@ def best_settings(
         limits.append("No latency bound was given (report.latency_bound_ms=…).")
     advice = f"{description(best)}."
     if tied:
-        others = join_first([description(cell) for cell in tied])
+        others = join_first([description(cell) for cell in tied], separator=" or ")
         why = "which one is best cannot be told"
         if not verdicts.throughput.undecided(may_be_best):
             why = "they are the same within the margin"
@@ -245,9 +245,10 @@ def _comparisons(
     others = sorted((cell for cell in within if cell is not best), key=_rate, reverse=True)
     if not others:
         return ["No other cell is within the bound."]
-    ratio = times_text(best, others[0], verdicts)
-    verdict = verdict_suffix(best, others[0], verdicts.throughput)
-    lines = [f"{ratio} the throughput of the next, {description(others[0])}{verdict}."]
+    following = tied[0] if tied else others[0]
+    ratio = times_text(best, following, verdicts)
+    verdict = verdict_suffix(best, following, verdicts.throughput)
+    lines = [f"{ratio} the throughput of the next, {description(following)}{verdict}."]
     if slower := len(others) - len(tied) if tied else 0:
         verb = "is" if slower == 1 else "are"
         lines.append(f"{counted(slower, 'other cell')} {verb} shown to be slower.")
