@@ -54,8 +54,8 @@ def run(
     config: dict[str, Any] = {
         "batch": batch, "concurrency": concurrency, "repeat": repeat, "pipeline": pipeline,
         "backend": {"_target_": f"made.{backend}", "name": backend}, "quant": {"name": quant},
-        "report": {"latency_bound_ms": bound_ms}, "load": {"task": str(task), **({"rate": 10.0} if paced else {})}, "study": study,
-        "baseline": baseline,
+        "report": {"latency_bound_ms": bound_ms}, "study": study, "baseline": baseline,
+        "load": {"task": str(task), "rate": 10.0} if paced else {"task": str(task)},
     }  # fmt: skip
     name = f"{backend} {quant} {batch} {concurrency} {pipeline} {task}"
     if status != Status.FINISHED:
