@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +96,41 @@ def test_a_sweep_without_missing_runs_only_writes_its_report(resumed: tuple[Path
     assert "0 cells of 4 left to measure" in ended.stderr
     assert (folder / "report.md").exists()
     assert [(folder / str(n) / "result.json").stat().st_mtime_ns for n in range(4)] == before
+
+
+def test_a_run_whose_settings_have_changed_is_measured_again_with_the_reason(
+    resumed: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(resumed[0], tmp_path / "sweep")
+    path = folder / "0/result.json"
+    document = json.loads(path.read_text("utf-8"))
+    document["config"]["requests"] = 7
+    path.write_text(json.dumps(document), "utf-8")
+    ended = run("-m", f"resume={folder}")
+    assert ended.returncode == 0, ended.stderr
+    assert "measured again, because requests was 7 and is 5" in ended.stderr
+    assert "1 cell of 4 left to measure" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"runs": [{"cell": 7, "repeat": 1}]},
+        {"runs": [{"cell": "1", "repeat": 1}]},
+        {"runs": []},
+        {"directory": None},
+        {"arguments": "-m"},
+        {"cells": [1]},
+    ],
+)
+def test_a_damaged_plan_is_refused(damage: dict[str, Any], tmp_path: Path) -> None:
+    plan = {"arguments": ["-m"], "directory": ".", "cells": ["a"],
+            "runs": [{"cell": 0, "repeat": None}]}  # fmt: skip
+    (tmp_path / PLAN_FILE).write_text(json.dumps(plan))
+    assert read_plan(tmp_path) is not None
+    (tmp_path / PLAN_FILE).write_text(json.dumps({**plan, **damage}))
+    with pytest.raises(ConfigError, match="is damaged: start a new sweep"):
+        read_plan(tmp_path)
 
 
 @pytest.mark.parametrize(
