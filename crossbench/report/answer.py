@@ -41,8 +41,9 @@ def answer(
     rates = rate_answers(cells, axes, bound_ms)
     lines = [*rates, *filter(None, map(best_level, measured))]
     best = best_cells(cells, verdicts)
-    if bound_ms is not None and (of_server := by_throughput(best.candidates.cells)):
-        within = best_settings(replace(best.candidates, cells=tuple(of_server)), bound_ms, verdicts)
+    of_server = tuple(by_throughput(best.candidates.cells))
+    if bound_ms is not None and len(of_server) > 1:
+        within = best_settings(replace(best.candidates, cells=of_server), bound_ms, verdicts)
         lines.append(f"**{within.topic}:** {within.advice or within.evidence[0]}")
     if len(measured) == 1 and not lines:
         only = _description(measured[0])

@@ -111,9 +111,11 @@ def _legend(cells: Sequence[CellSummary], found: Best) -> str:
 def _interval_notes(cells: Sequence[CellSummary], measured: Sequence[CellSummary]) -> list[str]:
     """What the intervals of these cells are of, and why some cells have none."""
     if any(cell.throughput and cell.throughput.half_width is not None for cell in measured):
+        wide = any(" to " in estimate_text(cell.throughput) for cell in measured)
+        sign = "±, or a range in brackets," if wide else "±"
         return [
             "Throughput and p95 are geometric means over the repeats, other values arithmetic "
-            f"ones. ±, or a range in brackets, is the 95 % interval {interval_scope(cells)}."
+            f"ones. {sign} is the 95 % interval {interval_scope(cells)}."
         ]
     if any(cell.repeated for cell in measured):
         return [
