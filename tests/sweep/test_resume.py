@@ -26,7 +26,7 @@ from crossbench.results import (
 )
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.resume import resumed_arguments
-from crossbench.settings.stored_plan import PLAN_FILE, StoredPlan, read_plan
+from crossbench.settings.stored_plan import PLAN_FILE, PlannedRun, StoredPlan, read_plan
 from crossbench.sweep.resume import clear, ended_result, is_kept
 
 CELLS = (
@@ -205,7 +205,7 @@ def test_credentials_are_not_stored_and_must_be_given_again(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ("-m", "batch=2,4", "tracker.uri=http://***@host/")
-    StoredPlan(arguments, str(tmp_path), ("",), ()).save(tmp_path)
+    StoredPlan(arguments, str(tmp_path), ("",), (PlannedRun(0, None),)).save(tmp_path)
     resume = ["-m", f"resume={tmp_path}"]
     with pytest.raises(ConfigError, match="does not store user names and passwords"):
         resumed_arguments(resume)
