@@ -114,7 +114,10 @@ def test_another_model_is_refused_unless_forced(
 
 
 def test_old_results_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main([str(OLD), str(OLD / "1"), "--output", str(tmp_path)]) == 0
+    words = [str(OLD), str(OLD / "1"), "--output", str(tmp_path)]
+    assert compare.main(words) == 3  # the other cells are missing
+    assert "only A has it" in capsys.readouterr().out
+    assert compare.main([*words, "--common"]) == 0
     assert "had no counterpart" in capsys.readouterr().out
 
 
