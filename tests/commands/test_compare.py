@@ -118,7 +118,7 @@ def test_old_results_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert compare.main(words) == 3  # the other cells are missing
     assert "only A has it" in capsys.readouterr().out
     assert compare.main([*words, "--common"]) == 0
-    assert "had no counterpart" in capsys.readouterr().out
+    assert "no counterpart and" in capsys.readouterr().out
 
 
 def test_the_command_says_what_it_cannot_use(tmp_path: Path) -> None:
