@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from email import message_from_bytes
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -92,7 +93,9 @@ def test_a_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path
     )
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as source:
-        source.extractall(tmp_path, filter="data")
+        # Python 3.11 has the filter from 3.11.4 on
+        safe: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        source.extractall(tmp_path, **safe)
     (unpacked,) = (path for path in tmp_path.iterdir() if path.is_dir())
     assert {"CHANGELOG.md", "LICENSE", "README.md"} <= {path.name for path in unpacked.iterdir()}
     command = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]

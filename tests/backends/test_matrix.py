@@ -146,7 +146,9 @@ def test_scores_and_precision(name: str, backend: Any, quant: Quant, tmp_path: P
         assert errors.max() > (0 if quant is Quant.FP32 else MIN_ROUNDING_ERROR)
         PRECISION_CHECKS[name](engine, quant, tmp_path)
         fp32_mb = (model.path / "model.safetensors").stat().st_size / 1e6
-        least, most = SIZE_RATIOS[quant]
+        # OpenVINO's own list of constants has those of a bf16 model in fp32
+        stored = Quant.FP32 if (name, quant) == ("openvino", Quant.BF16) else quant
+        least, most = SIZE_RATIOS[stored]
         assert least < engine.memory().model_mb / fp32_mb < most
     finally:
         engine.close()
