@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from crossbench.errors import ModelError
 from crossbench.models.folder import ModelFolder
 from crossbench.models.library_facts import Probe, TokenizerFacts
 from crossbench.models.text_cache import Encoder, TextCache
-from crossbench.models.word_memo import TextEncoder
+from crossbench.models.word_memo import ID_BYTES, PackedIds, TextEncoder, pack
 from crossbench.types import Int32Array, Int64Array, Pair, TokenBatch
 
 
@@ -26,25 +25,52 @@ class Tokenized:
 
 
 @dataclass(frozen=True, slots=True)
+class _Part:
+    """Special tokens of a template: their ids and type ids, as the bytes of int32 arrays."""
+
+    ids: PackedIds
+    types: PackedIds
+
+
+@dataclass(frozen=True, slots=True)
 class _Template:
     """The special tokens that the tokenizer's post-processor adds around sequences.
 
-    A pair is parts[0] A parts[1] B parts[2]; a single text is parts[0] A parts[1]. Each part is
-    (ids, type ids). `types` has the type ids of A and of B.
+    A pair is parts[0] A parts[1] B parts[2]; a single text is parts[0] A parts[1]. `types` has, for
+    A and B, type ids for as many tokens as the model's maximum.
     """
 
-    parts: tuple[tuple[list[int], list[int]], ...]
-    types: tuple[int, ...]
+    parts: tuple[_Part, ...]
+    types: tuple[PackedIds, ...]
 
     @property
     def added(self) -> int:
-        return sum(len(ids) for ids, _ in self.parts)
+        return sum(len(part.ids) for part in self.parts) // ID_BYTES
+
+    def fill(self, rows: Sequence[tuple[PackedIds, ...]]) -> TokenBatch:
+        """Return the batch of these rows; a row is A, or A and B, already truncated."""
+        ids: list[PackedIds] = []
+        types: list[PackedIds] = []
+        lengths: list[int] = []
+        first, *others = self.parts
+        added = self.added
+        for row in rows:
+            ids.append(first.ids)
+            types.append(first.types)
+            tokens = added
+            for text, text_types, part in zip(row, self.types, others, strict=True):
+                size = len(text)
+                ids += (text, part.ids)
+                types += (text_types[:size], part.types)
+                tokens += size // ID_BYTES
+            lengths.append(tokens)
+        return TokenBatch.from_lengths(_joined(ids), _joined(types), lengths)
 
 
 class PairTokenizer:
     """The tokenizer of a model folder; it is safe to use from several threads.
 
-    A query is tokenised once and joined with its passages in NumPy. The tokenizers library would
+    A query is tokenised once and joined with each of its passages. The tokenizers library would
     tokenise it again for each passage and return Python objects per token. With `cache_tokens`, up
     to that many ids are cached between calls. The folder's pair prompt is added before each query.
 
@@ -59,8 +85,9 @@ class PairTokenizer:
         self.max_length = folder.max_length
         self._prompt = folder.layout.pair_prompt
         self._keep_left = facts.truncation_side == "right"
-        self._single = _template(tokenizer, ("a",), facts.uses_type_ids, path)
-        self._pair = _template(tokenizer, ("a", "a"), facts.uses_type_ids, path)
+        longest = max([self.max_length, *(probe.max_length for probe in facts.probes)])
+        self._single = _template(tokenizer, ("a",), facts.uses_type_ids, longest, path)
+        self._pair = _template(tokenizer, ("a", "a"), facts.uses_type_ids, longest, path)
         kind, least = ("pair", self._pair.added)
         if folder.embedding is not None:
             kind, least = ("text", self._single.added)
@@ -73,62 +100,75 @@ class PairTokenizer:
         if cache_tokens:
             self._encoder = TextCache(self._encoder, cache_tokens)
 
-    def encode_query(self, query: str, passages: Sequence[str]) -> Tokenized:
-        """Encode (query, passage) for each passage, in their order."""
-        query_indices = np.zeros(len(passages), dtype=np.int64)
-        return self._encode_pairs([self._prompt + query], query_indices, passages, self.max_length)
+    def encode_query(
+        self, query: str, passages: Sequence[str], use_library: bool = True
+    ) -> Tokenized:
+        """Encode (query, passage) for each passage, in their order.
 
-    def encode_pairs(self, pairs: Sequence[Pair]) -> Tokenized:
-        """Encode the pairs in their order; each distinct query is tokenised once."""
-        indices: dict[str, int] = {}
-        query_indices = np.array(
-            [indices.setdefault(pair.query, len(indices)) for pair in pairs], dtype=np.int64
-        )
-        queries = [self._prompt + query for query in indices]
-        passages = [pair.passage for pair in pairs]
-        return self._encode_pairs(queries, query_indices, passages, self.max_length)
+        Raises:
+            NeedsLibrary: `use_library` is False, and the ids of a text are not in memory.
+        """
+        texts = [self._prompt + query, *passages]
+        first, *others = self._encoder.encode(texts, use_library)
+        return self._pairs([(first, second) for second in others], self.max_length)
 
-    def encode(self, sequences: Sequence[tuple[str, ...]]) -> Tokenized:
+    def encode_pairs(self, pairs: Sequence[Pair], use_library: bool = True) -> Tokenized:
+        """Encode the pairs in their order; each distinct query is tokenised once.
+
+        Raises:
+            NeedsLibrary: as for encode_query().
+        """
+        queries = dict.fromkeys(pair.query for pair in pairs)
+        texts = [self._prompt + query for query in queries]
+        texts += [pair.passage for pair in pairs]
+        encoded = self._encoder.encode(texts, use_library)
+        ids = dict(zip(queries, encoded, strict=False))
+        rows = [
+            (ids[pair.query], ids_of)
+            for pair, ids_of in zip(pairs, encoded[len(ids) :], strict=True)
+        ]
+        return self._pairs(rows, self.max_length)
+
+    def encode(self, sequences: Sequence[tuple[str, ...]], use_library: bool = True) -> Tokenized:
         """Encode sequences that are all pairs (query, passage) or all single texts."""
         if sequences and len(sequences[0]) == 1:
-            return self.encode_texts([text for (text,) in sequences])
-        return self.encode_pairs([Pair(*sequence) for sequence in sequences])
+            return self.encode_texts([text for (text,) in sequences], use_library)
+        return self.encode_pairs([Pair(*sequence) for sequence in sequences], use_library)
 
-    def encode_texts(self, texts: Sequence[str]) -> Tokenized:
-        """Encode single texts with special tokens, for embedding."""
-        return self._encode_singles(texts, self.max_length)
+    def encode_texts(self, texts: Sequence[str], use_library: bool = True) -> Tokenized:
+        """Encode single texts with special tokens, for embedding.
+
+        Raises:
+            NeedsLibrary: as for encode_query().
+        """
+        return self._singles(self._encoder.encode(texts, use_library), self.max_length)
 
     def count(self, texts: Sequence[str]) -> Int32Array:
         """Return each text's tokens without special tokens or truncation, int32 (n,)."""
-        return self._encoder.encode(texts)[1].astype(np.int32)
+        return np.array([len(ids) // ID_BYTES for ids in self._encoder.encode(texts)], np.int32)
 
-    def _encode_singles(self, texts: Sequence[str], max_length: int) -> Tokenized:
-        ids, lengths = self._encoder.encode(texts)
-        room = max(max_length - self._single.added, 0)
-        kept = np.minimum(lengths, room)
-        starts = _starts(lengths) if self._keep_left else _starts(lengths) + lengths - kept
-        batch = _assemble(self._single, ids, [(starts, kept)])
-        return Tokenized(batch, int(np.count_nonzero(lengths > room)))
+    def _singles(self, texts: Sequence[PackedIds], max_length: int) -> Tokenized:
+        room = max(max_length - self._single.added, 0) * ID_BYTES
+        truncated = sum(len(ids) > room for ids in texts)
+        rows = [(self._cut(ids, room),) for ids in texts] if truncated else zip(texts)
+        return Tokenized(self._single.fill(list(rows)), truncated)
 
-    def _encode_pairs(
-        self,
-        queries: Sequence[str],
-        query_indices: Int64Array,
-        passages: Sequence[str],
-        max_length: int,
-    ) -> Tokenized:
-        """Encode each passage with its query; `query_indices` (passages,) points into `queries`."""
-        ids, lengths = self._encoder.encode([*queries, *passages])
+    def _pairs(self, pairs: Sequence[tuple[PackedIds, PackedIds]], max_length: int) -> Tokenized:
         room = max_length - self._pair.added
-        starts = _starts(lengths)
-        first, second = lengths[query_indices], lengths[len(queries) :]
-        first_start, second_start = starts[query_indices], starts[len(queries) :]
-        kept_first, kept_second = longest_first(first, second, room)
-        if not self._keep_left:
-            first_start = first_start + first - kept_first
-            second_start = second_start + second - kept_second
-        batch = _assemble(self._pair, ids, [(first_start, kept_first), (second_start, kept_second)])
-        return Tokenized(batch, int(np.count_nonzero(first + second > room)))
+        truncated = sum(len(first) + len(second) > room * ID_BYTES for first, second in pairs)
+        if truncated:
+            lengths = np.array([list(map(len, pair)) for pair in pairs], np.int64) // ID_BYTES
+            kept = longest_first(lengths[:, 0], lengths[:, 1], room)
+            sizes = zip(*((part * ID_BYTES).tolist() for part in kept), strict=True)
+            pairs = [
+                (self._cut(first, first_size), self._cut(second, second_size))
+                for (first, second), (first_size, second_size) in zip(pairs, sizes, strict=True)
+            ]
+        return Tokenized(self._pair.fill(pairs), truncated)
+
+    def _cut(self, ids: PackedIds, size: int) -> PackedIds:
+        """Return the `size` bytes of `ids` that truncation keeps."""
+        return ids[:size] if self._keep_left else ids[max(len(ids) - size, 0) :]
 
     def _checked_encoder(self, tokenizer: Any, facts: TokenizerFacts, path: str) -> Encoder:
         """Return the fastest encoder whose ids for the probes equal AutoTokenizer's."""
@@ -144,11 +184,10 @@ class PairTokenizer:
 
     def _reproduces(self, probe: Probe, facts: TokenizerFacts) -> bool:
         if len(probe.texts) == 1:
-            found = self._encode_singles(probe.texts, probe.max_length).batch
+            found = self._singles(self._encoder.encode(probe.texts), probe.max_length).batch
         else:
-            query, passage = probe.texts
-            index = np.zeros(1, dtype=np.int64)
-            found = self._encode_pairs([query], index, [passage], probe.max_length).batch
+            query, passage = self._encoder.encode(probe.texts)
+            found = self._pairs([(query, passage)], probe.max_length).batch
         types = probe.types if facts.uses_type_ids else (0,) * len(probe.ids)
         return (tuple(found.input_ids), tuple(found.type_ids)) == (probe.ids, types)
 
@@ -188,49 +227,14 @@ def longest_first(
     return kept_first, kept_second
 
 
-def _assemble(
-    template: _Template, ids: Int32Array, sequences: list[tuple[Int64Array, Int64Array]]
-) -> TokenBatch:
-    """Concatenate the parts of the template and slices of `ids`, for each row.
-
-    `sequences` has, for A and if present for B, the start in `ids` and the length of each row's
-    slice, both of shape (n,).
-    """
-    rows = len(sequences[0][0])
-    # A single array to gather from: the texts' ids, then the template's parts
-    pool = np.concatenate([ids, *(np.array(part, dtype=np.int32) for part, _ in template.parts)])
-    part_lengths = np.array([len(part) for part, _ in template.parts], dtype=np.int64)
-    part_starts = len(ids) + _starts(part_lengths)
-    columns = 2 * len(sequences) + 1
-    starts = np.empty((rows, columns), dtype=np.int64)
-    lengths = np.empty((rows, columns), dtype=np.int64)
-    starts[:, 0::2], lengths[:, 0::2] = part_starts, part_lengths
-    for index, (start, length) in enumerate(sequences):
-        starts[:, 2 * index + 1], lengths[:, 2 * index + 1] = start, length
-    flat_lengths = lengths.ravel()
-    indices = np.repeat(starts.ravel() - _starts(flat_lengths), flat_lengths)
-    indices += np.arange(len(indices))
-    type_ids = np.zeros(len(indices), dtype=np.int32)
-    if any(template.types) or any(any(types) for _, types in template.parts):
-        # The tokens of a part may have different types, so types are gathered as the ids are
-        part_types = list(chain.from_iterable(types for _, types in template.parts))
-        type_pool = np.concatenate(
-            [np.zeros(len(ids), dtype=np.int32), np.array(part_types, dtype=np.int32)]
-        )
-        column_types = np.zeros(columns, dtype=np.int32)
-        column_types[1::2] = template.types
-        type_ids = type_pool[indices] + np.repeat(np.tile(column_types, rows), flat_lengths)
-    return TokenBatch.from_lengths(
-        pool[indices], type_ids, lengths.sum(axis=1).astype(np.int32, copy=False)
-    )
+def _joined(parts: list[PackedIds]) -> Int32Array:
+    """Return the parts as one array, which is writable because engines share its memory."""
+    return np.frombuffer(bytearray().join(parts), dtype=np.int32)
 
 
-def _starts(lengths: Int64Array) -> Int64Array:
-    """Return the start of each of the consecutive slices, shape (n,)."""
-    return np.cumsum(lengths) - lengths
-
-
-def _template(tokenizer: Any, texts: tuple[str, ...], uses_type_ids: bool, path: str) -> _Template:
+def _template(
+    tokenizer: Any, texts: tuple[str, ...], uses_type_ids: bool, max_length: int, path: str
+) -> _Template:
     """Derive the template from the post-processor's output for texts of one token.
 
     All type ids are 0 if the model does not use them.
@@ -260,4 +264,7 @@ def _template(tokenizer: Any, texts: tuple[str, ...], uses_type_ids: bool, path:
             f"{path}: its tokenizer's template does not have {len(texts)} sequences: choose "
             "another model"
         )
-    return _Template(tuple(parts), tuple(types))
+    return _Template(
+        tuple(_Part(pack(ids), pack(part_types)) for ids, part_types in parts),
+        tuple(pack([type_id] * max(max_length, 0)) for type_id in types),
+    )

@@ -17,7 +17,8 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.reading import read_folder
 from crossbench.models.text_cache import TextCache
 from crossbench.models.tokenizer import PairTokenizer, Tokenized, longest_first
-from crossbench.types import Int32Array, Int64Array, Pair
+from crossbench.models.word_memo import PackedIds, pack
+from crossbench.types import Pair
 
 TEXTS = (
     "what is a corporation?",
@@ -226,10 +227,9 @@ def test_the_text_cache_evicts_the_least_recently_used_text() -> None:
         def __init__(self) -> None:
             self.encoded: list[str] = []
 
-        def encode(self, texts: Sequence[str]) -> tuple[Int32Array, Int64Array]:
+        def encode(self, texts: Sequence[str], use_library: bool = True) -> list[PackedIds]:
             self.encoded += texts
-            ids = np.array([ord(letter) for text in texts for letter in text], dtype=np.int32)
-            return ids, np.array([len(text) for text in texts], dtype=np.int64)
+            return [pack([ord(letter) for letter in text]) for text in texts]
 
     encoder = Letters()
     cache = TextCache(encoder, max_tokens=4)
