@@ -15,6 +15,8 @@ ID_BYTES = 4
 
 _MAX_WORDS = 65_536  # about 10 MB; a larger memo is cleared
 _MAX_WORD_LENGTH = 128  # characters; longer words, such as Chinese sentences, rarely repeat
+# For so few characters, waking the library's threads takes longer than encoding
+_ONE_BY_ONE = 1024
 
 
 class NeedsLibrary(Exception):
@@ -77,7 +79,10 @@ class TextEncoder:
         ]
 
     def _library(self, texts: Sequence[str]) -> list[PackedIds]:
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        if sum(map(len, texts)) <= _ONE_BY_ONE:
+            encodings = [self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        else:
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [pack(encoding.ids) for encoding in encodings]
 
 
