@@ -98,7 +98,7 @@ class TokenBatch:
     @property
     def lengths(self) -> Int32Array:
         """Number of tokens of each sequence, int32 of shape (n,)."""
-        return np.diff(self.cu_seqlens)
+        return self.cu_seqlens[1:] - self.cu_seqlens[:-1]
 
     @property
     def total_tokens(self) -> int:
@@ -110,7 +110,7 @@ class TokenBatch:
     ) -> TokenBatch:
         """Return a batch of flat ids of shape (total,), split into the given lengths."""
         cu_seqlens = np.zeros(len(lengths) + 1, dtype=np.int32)
-        np.cumsum(lengths, out=cu_seqlens[1:])
+        np.asarray(lengths, dtype=np.int32).cumsum(dtype=np.int32, out=cu_seqlens[1:])
         return cls(input_ids, type_ids, cu_seqlens)
 
     @classmethod
