@@ -10,13 +10,15 @@ import threading
 from collections.abc import Sequence
 from typing import Protocol
 
-from crossbench.models.word_memo import ID_BYTES, PackedIds
+from crossbench.models.word_memo import ALL, ID_BYTES, PackedIds
 
 
 class Encoder(Protocol):
     """Encodes texts to ids without special tokens: see word_memo.TextEncoder."""
 
-    def encode(self, texts: Sequence[str], use_library: bool = True) -> list[PackedIds]: ...
+    def encode(
+        self, texts: Sequence[str], use_library: bool = True, enough: int = ALL
+    ) -> list[PackedIds]: ...
 
 
 class TextCache:
@@ -31,8 +33,10 @@ class TextCache:
         self._cache: dict[str, PackedIds] = {}  # in order of use, least recently used first
         self._lock = threading.Lock()
 
-    def encode(self, texts: Sequence[str], use_library: bool = True) -> list[PackedIds]:
-        """Return the ids of each text.
+    def encode(
+        self, texts: Sequence[str], use_library: bool = True, enough: int = ALL
+    ) -> list[PackedIds]:
+        """Return all ids of each text, since a cached text may be needed as a whole later.
 
         Raises:
             NeedsLibrary: `use_library` is False, and the encoder needs it for a text.

@@ -12,7 +12,7 @@ from crossbench.errors import ModelError
 from crossbench.models.folder import ModelFolder
 from crossbench.models.library_facts import Probe, TokenizerFacts
 from crossbench.models.text_cache import Encoder, TextCache
-from crossbench.models.word_memo import ID_BYTES, PackedIds, TextEncoder, pack
+from crossbench.models.word_memo import ALL, ID_BYTES, PackedIds, TextEncoder, pack
 from crossbench.types import Int32Array, Int64Array, Pair, TokenBatch
 
 
@@ -108,9 +108,9 @@ class PairTokenizer:
         Raises:
             NeedsLibrary: `use_library` is False, and the ids of a text are not in memory.
         """
-        texts = [self._prompt + query, *passages]
-        first, *others = self._encoder.encode(texts, use_library)
-        return self._pairs([(first, second) for second in others], self.max_length)
+        (first,) = self._encoder.encode([self._prompt + query], use_library)
+        seconds = self._encoder.encode(passages, use_library, self._enough(len(first)))
+        return self._pairs([(first, second) for second in seconds], self.max_length)
 
     def encode_pairs(self, pairs: Sequence[Pair], use_library: bool = True) -> Tokenized:
         """Encode the pairs in their order; each distinct query is tokenised once.
@@ -118,15 +118,13 @@ class PairTokenizer:
         Raises:
             NeedsLibrary: as for encode_query().
         """
-        queries = dict.fromkeys(pair.query for pair in pairs)
-        texts = [self._prompt + query for query in queries]
-        texts += [pair.passage for pair in pairs]
-        encoded = self._encoder.encode(texts, use_library)
-        ids = dict(zip(queries, encoded, strict=False))
-        rows = [
-            (ids[pair.query], ids_of)
-            for pair, ids_of in zip(pairs, encoded[len(ids) :], strict=True)
-        ]
+        queries = list(dict.fromkeys(pair.query for pair in pairs))
+        prompted = [self._prompt + query for query in queries]
+        firsts = self._encoder.encode(prompted, use_library)
+        enough = self._enough(max(map(len, firsts), default=0))
+        seconds = self._encoder.encode([pair.passage for pair in pairs], use_library, enough)
+        ids = dict(zip(queries, firsts, strict=True))
+        rows = [(ids[pair.query], second) for pair, second in zip(pairs, seconds, strict=True)]
         return self._pairs(rows, self.max_length)
 
     def encode(self, sequences: Sequence[tuple[str, ...]], use_library: bool = True) -> Tokenized:
@@ -141,11 +139,21 @@ class PairTokenizer:
         Raises:
             NeedsLibrary: as for encode_query().
         """
-        return self._singles(self._encoder.encode(texts, use_library), self.max_length)
+        encoded = self._encoder.encode(texts, use_library, self._enough(0))
+        return self._singles(encoded, self.max_length)
 
     def count(self, texts: Sequence[str]) -> Int32Array:
         """Return each text's tokens without special tokens or truncation, int32 (n,)."""
         return np.array([len(ids) // ID_BYTES for ids in self._encoder.encode(texts)], np.int32)
+
+    def _enough(self, query_bytes: int) -> int:
+        """Return the number of tokens after which the rest of a passage changes nothing.
+
+        The passage is then certainly truncated, and longer than its query: truncation needs to know
+        both. If truncation keeps the end of a text, all tokens are needed.
+        """
+        longest = max(self.max_length, query_bytes // ID_BYTES)
+        return longest + 1 if self._keep_left else ALL
 
     def _singles(self, texts: Sequence[PackedIds], max_length: int) -> Tokenized:
         room = max(max_length - self._single.added, 0) * ID_BYTES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -12,6 +12,7 @@ import numpy as np
 # Token ids as the bytes of an int32 array: joining them needs no Python object per token
 PackedIds: TypeAlias = bytes
 ID_BYTES = 4
+ALL = -1  # encode the whole text
 
 _MAX_WORDS = 65_536  # about 10 MB; a larger memo is cleared
 _MAX_WORD_LENGTH = 128  # characters; longer words, such as Chinese sentences, rarely repeat
@@ -37,8 +38,10 @@ class TextEncoder:
         has_memo = use_memo and _splits_at_spaces(tokenizer)
         self._memo: dict[str, PackedIds] | None = {} if has_memo else None
 
-    def encode(self, texts: Sequence[str], use_library: bool = True) -> list[PackedIds]:
-        """Return the ids of each text.
+    def encode(
+        self, texts: Sequence[str], use_library: bool = True, enough: int = ALL
+    ) -> list[PackedIds]:
+        """Return the ids of each text, or at least the first `enough` of them.
 
         Raises:
             NeedsLibrary: `use_library` is False, and a word is not in the memo.
@@ -48,12 +51,12 @@ class TextEncoder:
                 raise NeedsLibrary
             return self._library(texts)
         # Another thread may replace self._memo, but no thread removes words from an existing memo
-        known = self._memo.__getitem__
+        memo = self._memo
         encoded: list[PackedIds] = []
         unknown: list[int] = []
         for index, text in enumerate(texts):
             try:
-                encoded.append(b"".join(map(known, text.split(" "))))
+                encoded.append(_look_up(memo, text, enough))
             except KeyError:
                 if not use_library:
                     raise NeedsLibrary from None
@@ -84,6 +87,20 @@ class TextEncoder:
         else:
             encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [pack(encoding.ids) for encoding in encodings]
+
+
+def _look_up(memo: Mapping[str, PackedIds], text: str, enough: int) -> PackedIds:
+    """Return the ids of a text, or at least `enough` of them, if they are in so many words.
+
+    Raises:
+        KeyError: one of these words is not in the memo.
+    """
+    words = text.split(" ", enough)
+    rest = words.pop() if 0 <= enough < len(words) else ""
+    ids = b"".join(map(memo.__getitem__, words))
+    if rest and len(ids) < enough * ID_BYTES:
+        ids += b"".join(map(memo.__getitem__, rest.split(" ")))
+    return ids
 
 
 def pack(ids: Sequence[int]) -> PackedIds:
