@@ -47,23 +47,21 @@ class _Template:
     def added(self) -> int:
         return sum(len(part.ids) for part in self.parts) // ID_BYTES
 
-    def fill(self, rows: Sequence[tuple[PackedIds, ...]]) -> TokenBatch:
-        """Return the batch of these rows; a row is A, or A and B, already truncated."""
-        ids: list[PackedIds] = []
-        types: list[PackedIds] = []
-        lengths: list[int] = []
-        first, *others = self.parts
+    def fill(self, *texts: Sequence[PackedIds]) -> TokenBatch:
+        """Return the batch of these texts, already truncated: all A, and for pairs all B."""
+        rows, width = len(texts[0]), len(self.parts) + len(texts)
+        ids = [b""] * (rows * width)  # row by row: part, A, part, B, part
+        types = ids.copy()
+        for column, part in enumerate(self.parts):
+            ids[2 * column :: width] = [part.ids] * rows
+            types[2 * column :: width] = [part.types] * rows
+        sizes = [list(map(len, column_texts)) for column_texts in texts]
+        for column, column_texts in enumerate(texts):
+            column_types = self.types[column]
+            ids[2 * column + 1 :: width] = column_texts
+            types[2 * column + 1 :: width] = [column_types[:size] for size in sizes[column]]
         added = self.added
-        for row in rows:
-            ids.append(first.ids)
-            types.append(first.types)
-            tokens = added
-            for text, text_types, part in zip(row, self.types, others, strict=True):
-                size = len(text)
-                ids += (text, part.ids)
-                types += (text_types[:size], part.types)
-                tokens += size // ID_BYTES
-            lengths.append(tokens)
+        lengths = [added + sum(row) // ID_BYTES for row in zip(*sizes, strict=True)]
         return TokenBatch.from_lengths(_joined(ids), _joined(types), lengths)
 
 
@@ -110,7 +108,7 @@ class PairTokenizer:
         """
         (first,) = self._encoder.encode([self._prompt + query], use_library)
         seconds = self._encoder.encode(passages, use_library, self._enough(len(first)))
-        return self._pairs([(first, second) for second in seconds], self.max_length)
+        return self._pairs([first] * len(seconds), seconds, self.max_length)
 
     def encode_pairs(self, pairs: Sequence[Pair], use_library: bool = True) -> Tokenized:
         """Encode the pairs in their order; each distinct query is tokenised once.
@@ -124,8 +122,7 @@ class PairTokenizer:
         enough = self._enough(max(map(len, firsts), default=0))
         seconds = self._encoder.encode([pair.passage for pair in pairs], use_library, enough)
         ids = dict(zip(queries, firsts, strict=True))
-        rows = [(ids[pair.query], second) for pair, second in zip(pairs, seconds, strict=True)]
-        return self._pairs(rows, self.max_length)
+        return self._pairs([ids[pair.query] for pair in pairs], seconds, self.max_length)
 
     def encode(self, sequences: Sequence[tuple[str, ...]], use_library: bool = True) -> Tokenized:
         """Encode sequences that are all pairs (query, passage) or all single texts."""
@@ -144,7 +141,7 @@ class PairTokenizer:
 
     def count(self, texts: Sequence[str]) -> Int32Array:
         """Return each text's tokens without special tokens or truncation, int32 (n,)."""
-        return np.array([len(ids) // ID_BYTES for ids in self._encoder.encode(texts)], np.int32)
+        return _lengths(self._encoder.encode(texts)).astype(np.int32)
 
     def _enough(self, query_bytes: int) -> int:
         """Return the number of tokens after which the rest of a passage changes nothing.
@@ -158,21 +155,24 @@ class PairTokenizer:
     def _singles(self, texts: Sequence[PackedIds], max_length: int) -> Tokenized:
         room = max(max_length - self._single.added, 0) * ID_BYTES
         truncated = sum(len(ids) > room for ids in texts)
-        rows = [(self._cut(ids, room),) for ids in texts] if truncated else zip(texts)
-        return Tokenized(self._single.fill(list(rows)), truncated)
+        kept = [self._cut(ids, room) for ids in texts] if truncated else texts
+        return Tokenized(self._single.fill(kept), truncated)
 
-    def _pairs(self, pairs: Sequence[tuple[PackedIds, PackedIds]], max_length: int) -> Tokenized:
+    def _pairs(
+        self, firsts: Sequence[PackedIds], seconds: Sequence[PackedIds], max_length: int
+    ) -> Tokenized:
         room = max_length - self._pair.added
-        truncated = sum(len(first) + len(second) > room * ID_BYTES for first, second in pairs)
+        room_bytes = room * ID_BYTES
+        truncated = sum(len(a) + len(b) > room_bytes for a, b in zip(firsts, seconds, strict=True))
         if truncated:
-            lengths = np.array([list(map(len, pair)) for pair in pairs], np.int64) // ID_BYTES
-            kept = longest_first(lengths[:, 0], lengths[:, 1], room)
-            sizes = zip(*((part * ID_BYTES).tolist() for part in kept), strict=True)
-            pairs = [
-                (self._cut(first, first_size), self._cut(second, second_size))
-                for (first, second), (first_size, second_size) in zip(pairs, sizes, strict=True)
-            ]
-        return Tokenized(self._pair.fill(pairs), truncated)
+            kept = longest_first(_lengths(firsts), _lengths(seconds), room)
+            firsts = self._cut_all(firsts, kept[0])
+            seconds = self._cut_all(seconds, kept[1])
+        return Tokenized(self._pair.fill(firsts, seconds), truncated)
+
+    def _cut_all(self, texts: Sequence[PackedIds], kept: Int64Array) -> list[PackedIds]:
+        sizes = (kept * ID_BYTES).tolist()
+        return [self._cut(ids, size) for ids, size in zip(texts, sizes, strict=True)]
 
     def _cut(self, ids: PackedIds, size: int) -> PackedIds:
         """Return the `size` bytes of `ids` that truncation keeps."""
@@ -195,7 +195,7 @@ class PairTokenizer:
             found = self._singles(self._encoder.encode(probe.texts), probe.max_length).batch
         else:
             query, passage = self._encoder.encode(probe.texts)
-            found = self._pairs([(query, passage)], probe.max_length).batch
+            found = self._pairs([query], [passage], probe.max_length).batch
         types = probe.types if facts.uses_type_ids else (0,) * len(probe.ids)
         return (tuple(found.input_ids), tuple(found.type_ids)) == (probe.ids, types)
 
@@ -233,6 +233,11 @@ def longest_first(
     kept_first = np.where(cut, np.where(swapped, longer, shorter), first)
     kept_second = np.where(cut, np.where(swapped, shorter, longer), second)
     return kept_first, kept_second
+
+
+def _lengths(texts: Sequence[PackedIds]) -> Int64Array:
+    """Return the number of tokens of each text, shape (n,)."""
+    return np.array([len(ids) for ids in texts], dtype=np.int64) // ID_BYTES
 
 
 def _joined(parts: list[PackedIds]) -> Int32Array:
