@@ -16,6 +16,7 @@ from crossbench.errors import CrossbenchError, DeadlineExpired, QueueFull, Worke
 from crossbench.serving.bell import Bell
 from crossbench.serving.pool_settings import Routing
 from crossbench.serving.scheduler import MicroBatch, Scheduler
+from crossbench.serving.ticket import Ticket
 from crossbench.types import Float32Array, Inference, TokenBatch
 
 log = logging.getLogger(__name__)
@@ -51,36 +52,6 @@ class BatchObserver(Protocol):
     """Receives the size of every micro-batch that ran. Worker threads call it."""
 
     def batch_done(self, pairs: int, tokens: int, tokens_computed: int) -> None: ...
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One request in the pool.
-
-    `done` is called once, from a worker thread or from the thread that closes the pool. Then either
-    `values`, (n,) or (n, dim), or `error` is set. `left` is the number of sequences that are not
-    computed yet. Times are in seconds of `time.perf_counter`.
-    """
-
-    number: int
-    batch: TokenBatch
-    deadline_s: float | None
-    done: Callable[[Ticket], None]
-    submitted_s: float
-    left: int
-    started_s: float = 0.0
-    finished_s: float = 0.0
-    values: Float32Array | None = None
-    error: CrossbenchError | None = None
-    closed: bool = False
-
-    @property
-    def queue_ms(self) -> float:
-        return (self.started_s - self.submitted_s) * 1e3
-
-    @property
-    def infer_ms(self) -> float:
-        return (self.finished_s - self.started_s) * 1e3
 
 
 Work: TypeAlias = tuple[Ticket, np.ndarray]  # a request, and the indices of its sequences to run
@@ -287,7 +258,7 @@ class Pool:
                 self._fail(ticket, reason)
 
     def _compute(self, worker: Worker, work: list[Work]) -> None:
-        batch = TokenBatch.concatenate([_part_of(ticket, rows) for ticket, rows in work])
+        batch = TokenBatch.concatenate([ticket.part(rows) for ticket, rows in work])
         inference = worker.infer(batch)
         if len(inference.values) != len(batch):
             raise WorkerDied(
@@ -329,8 +300,3 @@ class Pool:
     def _forget(self, ticket: Ticket) -> None:
         self._tickets.pop(ticket.number, None)
         self.scheduler.discard(ticket.number)
-
-
-def _part_of(ticket: Ticket, rows: np.ndarray) -> TokenBatch:
-    """Return these sequences of a request. As `rows` are ascending, all of them are the batch."""
-    return ticket.batch if len(rows) == len(ticket.batch) else ticket.batch.select(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from crossbench.serving.pool import Ticket
+from crossbench.serving.ticket import Ticket
 
 
 class Replies:

@@ -16,9 +16,10 @@ from crossbench.models.embedding import Embedding
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer, Tokenized
 from crossbench.serving.finite import check_finite
-from crossbench.serving.pool import Pool, Ticket
+from crossbench.serving.pool import Pool
 from crossbench.serving.replica import Replica
 from crossbench.serving.replies import Replies
+from crossbench.serving.ticket import Ticket
 from crossbench.serving.token_cache import Texts, TokenCache
 from crossbench.serving.tokenizing import Encode, Tokenizing
 from crossbench.types import Float32Array, Pair, Timing

@@ -17,10 +17,11 @@ from crossbench.models.tokenizer import PairTokenizer, Tokenized
 from crossbench.models.word_memo import NeedsLibrary
 from crossbench.serving.bell import Bell
 from crossbench.serving.length_aware import LengthAwareScheduler
-from crossbench.serving.pool import Pool, Ticket
+from crossbench.serving.pool import Pool
 from crossbench.serving.replies import Replies
 from crossbench.serving.scheduler import DirectScheduler, DynamicScheduler, Scheduler
 from crossbench.serving.telemetry import Telemetry
+from crossbench.serving.ticket import Ticket
 from crossbench.serving.tokenizing import (
     INLINE_CHARACTERS,
     INLINE_LIBRARY_CHARACTERS,
