@@ -97,7 +97,7 @@ def test_a_long_request_does_not_hold_up_a_short_one() -> None:
 
 
 def test_known_words_need_no_library(seeded_model: ModelFolder) -> None:
-    tokenizer = PairTokenizer(seeded_model, cache_tokens=10)
+    tokenizer = PairTokenizer(seeded_model)
     medium, long = "y" * 128, "z" * 129
     for passage, is_remembered in (("unseen words", True), (medium, True), (long, False)):
         with pytest.raises(NeedsLibrary):
