@@ -74,6 +74,8 @@ COMPARISONS = (
     Comparison(NOOP, EMPTY, MANY_4, "pairs_per_s", "0.35 or more"),
     Comparison(CACHED, EMPTY, MANY_4, "pairs_per_s", "0.6 or more"),
     Comparison(NOOP, LIBRARY, MANY_4, "pairs_per_s", "2 or more"),
+    Comparison(INPROCESS, PROCESS, ONE_4, "pairs_per_s", "0.91 or more"),
+    Comparison(INPROCESS, PROCESS, MANY_4, "pairs_per_s", "0.91 or more"),
     Comparison(INPROCESS, NOOP, ONE_4, "pairs_per_s", "0.91 or more"),
     Comparison(INPROCESS, NOOP, MANY_4, "pairs_per_s", "0.91 or more"),
     Comparison(PROCESS, NOOP, ONE_4, "pairs_per_s", "0.91 or more"),
