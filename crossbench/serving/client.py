@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -106,7 +106,7 @@ class InferenceClient:
 
     async def _embed(self, message: pb.EmbedRequest, timeout_s: float | None = None) -> Vectors:
         response: pb.EmbedResponse = await self._stub.Embed(message, timeout=timeout_s)
-        flat, texts = _floats(response.values), len(message.texts)
+        flat, texts = np.array(response.values, dtype=np.float32), len(message.texts)
         if not response.dim or len(flat) != texts * response.dim:
             raise _bad_reply(
                 grpc.StatusCode.INTERNAL,
@@ -127,7 +127,7 @@ class InferenceClient:
         """Send a prepared Score or ScorePairs request."""
         rpc = self._stub.Score if isinstance(message, pb.ScoreRequest) else self._stub.ScorePairs
         response: pb.ScoreResponse = await rpc(message, timeout=timeout_s)
-        scores = _floats(response.scores)
+        scores = np.array(response.scores, dtype=np.float32)
         if len(scores) != message_size(message):
             raise _bad_reply(
                 grpc.StatusCode.INTERNAL,
@@ -167,11 +167,6 @@ def message_size(message: Message) -> int:
     if isinstance(message, pb.ScoreRequest):
         return len(message.passages)
     return len(message.texts if isinstance(message, pb.EmbedRequest) else message.pairs)
-
-
-def _floats(values: Collection[float]) -> Float32Array:
-    """Return a repeated field as an array. `np.array` takes ten times longer for one."""
-    return np.fromiter(values, np.float32, len(values))
 
 
 def _checked(values: Float32Array, stages: pb.StageTimings) -> Timing:
