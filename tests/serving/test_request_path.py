@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer, Tokenized
 from crossbench.models.word_memo import NeedsLibrary
 from crossbench.serving.bell import Bell
+from crossbench.serving.event_loop import run
 from crossbench.serving.length_aware import LengthAwareScheduler
 from crossbench.serving.pool import Pool
 from crossbench.serving.replies import Replies
@@ -198,6 +200,21 @@ class RestlessWorker:
 
     def unload_if_idle(self) -> float | None:
         return 0.0
+
+
+def test_a_process_that_only_serves_runs_on_uvloop_if_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("uvloop")
+    used: list[str] = []
+
+    async def main() -> None:
+        used.append(type(asyncio.get_running_loop()).__module__.partition(".")[0])
+
+    run(main())
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    run(main())
+    assert used == ["uvloop", "asyncio"]
 
 
 @pytest.mark.parametrize("routing", ["load", "round_robin"])
