@@ -18,6 +18,7 @@ from crossbench.events import RunEnded, ServerConfigured, ServerListens
 from crossbench.runner.checks import check_config, check_support
 from crossbench.runner.compose import build_server
 from crossbench.runner.models import fetch_model
+from crossbench.serving.event_loop import run
 from crossbench.serving.server import Server, ServerSettings
 from crossbench.settings.launch import NO_CELLS, launch
 from crossbench.settings.plan import composed_config
@@ -47,7 +48,7 @@ def serve(config: DictConfig) -> None:
             url = _url(dashboard)
             journal = FileJournal(path) if url else NoJournal()
             journal.write(ServerConfigured(plan.config.texts))
-            asyncio.run(_run(server, journal))
+            run(_run(server, journal))
         finally:
             dashboard.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate
 from typing import TypeAlias
 
 import numpy as np
@@ -98,7 +99,7 @@ class TokenBatch:
     @property
     def lengths(self) -> Int32Array:
         """Number of tokens of each sequence, int32 of shape (n,)."""
-        return np.diff(self.cu_seqlens)
+        return self.cu_seqlens[1:] - self.cu_seqlens[:-1]
 
     @property
     def total_tokens(self) -> int:
@@ -109,8 +110,11 @@ class TokenBatch:
         cls, input_ids: Int32Array, type_ids: Int32Array, lengths: Sequence[int] | Int32Array
     ) -> TokenBatch:
         """Return a batch of flat ids of shape (total,), split into the given lengths."""
-        cu_seqlens = np.zeros(len(lengths) + 1, dtype=np.int32)
-        np.cumsum(lengths, out=cu_seqlens[1:])
+        if isinstance(lengths, np.ndarray):
+            cu_seqlens = np.zeros(len(lengths) + 1, dtype=np.int32)
+            np.cumsum(lengths, out=cu_seqlens[1:])
+        else:  # without NumPy's overhead for a short list
+            cu_seqlens = np.array([0, *accumulate(lengths)], dtype=np.int32)
         return cls(input_ids, type_ids, cu_seqlens)
 
     @classmethod

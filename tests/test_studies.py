@@ -49,7 +49,7 @@ STUDIES = {
     "16_max_length": ("pytorch", 32, 1, {"model.max_length"}, 4),
     "17_compile_mode": ("compiled", 32, 1, {"backend.mode"}, 3),
     "18_queue_stress": ("pytorch", 32, 1, {"concurrency"}, 4),
-    "19_tokenizer_pool": ("pytorch", 32, 8, {"pool.tokenizers", "pipeline"}, 6),
+    "19_tokenizer_pool": ("pytorch", 64, 8, {"pool.tokenizers", "pipeline"}, 6),
     "20_stages": ("pytorch", 32, 1, {"pipeline"}, 3),
     "21_quantization": ("onnx", 32, 1, {"quant"}, 5),
 }

@@ -1,12 +1,14 @@
-"""crossbench's server and client in one process, with `concurrency` requests of `batch` pairs.
+"""crossbench's client and its server, with `concurrency` requests of `batch` pairs.
 
-The arguments are crossbench overrides.
+The arguments are crossbench overrides. The server is in this process, or in another one with
+target=process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 
 from benchmarks.contestants.cell import open_cell
 from benchmarks.contestants.protocol import answer_requests
@@ -17,6 +19,7 @@ from crossbench.measure import catalogue
 from crossbench.measure.statistics import summarise
 from crossbench.runner.compose import build_server
 from crossbench.runner.load import build_traffic
+from crossbench.runner.targets import Target
 from crossbench.serving.client import InferenceClient
 from crossbench.types import Task
 
@@ -32,16 +35,20 @@ def main(overrides: list[str]) -> None:
     cell = open_cell(overrides)
     traffic = build_traffic(cell.plan)
     load, options = traffic.load, traffic.options
-    server = build_server(cell.plan, cell.model)
+    target: Target = cell.plan.target.build()
     loop = asyncio.new_event_loop()
-    address = loop.run_until_complete(server.start())
+    address = loop.run_until_complete(target.open(partial(build_server, cell.plan, cell.model)))
     client = loop.run_until_complete(_connect(address))
     requests = Requests(cell.lists, cell.plan.settings.batch)
 
-    def measure(seconds: float) -> dict[str, float]:
+    async def drive(seconds: float) -> Sender:
         watch = LimitWatch(Limits(requests=None, max_seconds=seconds))
         sender = Sender(client, requests, options.timeout_s, watch, asyncio.Event())
-        loop.run_until_complete(load.drive(sender))
+        await load.drive(sender)
+        return sender
+
+    def measure(seconds: float) -> dict[str, float]:
+        sender = loop.run_until_complete(drive(seconds))
         metrics = summarise(sender.records, Task.SCORE)
         answer = {key: metrics[name] for key, name in METRICS.items()}
         server_metrics = loop.run_until_complete(client.metrics())
@@ -51,7 +58,7 @@ def main(overrides: list[str]) -> None:
 
     answer_requests(measure)
     loop.run_until_complete(client.close())
-    loop.run_until_complete(server.stop())
+    loop.run_until_complete(target.close())
 
 
 async def _connect(address: str) -> InferenceClient:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from crossbench.errors import ModelError
 from crossbench.models.folder import ModelFolder
 from crossbench.models.library_facts import Probe, TokenizerFacts
 from crossbench.models.text_cache import Encoder, TextCache
-from crossbench.models.word_memo import TextEncoder
+from crossbench.models.word_memo import ALL, ID_BYTES, PackedIds, TextEncoder, pack
 from crossbench.types import Int32Array, Int64Array, Pair, TokenBatch
 
 
@@ -26,25 +25,50 @@ class Tokenized:
 
 
 @dataclass(frozen=True, slots=True)
+class _Part:
+    """Special tokens of a template: their ids and type ids, as the bytes of int32 arrays."""
+
+    ids: PackedIds
+    types: PackedIds
+
+
+@dataclass(frozen=True, slots=True)
 class _Template:
     """The special tokens that the tokenizer's post-processor adds around sequences.
 
-    A pair is parts[0] A parts[1] B parts[2]; a single text is parts[0] A parts[1]. Each part is
-    (ids, type ids). `types` has the type ids of A and of B.
+    A pair is parts[0] A parts[1] B parts[2]; a single text is parts[0] A parts[1]. `types` has, for
+    A and B, type ids for as many tokens as the model's maximum.
     """
 
-    parts: tuple[tuple[list[int], list[int]], ...]
-    types: tuple[int, ...]
+    parts: tuple[_Part, ...]
+    types: tuple[PackedIds, ...]
 
     @property
     def added(self) -> int:
-        return sum(len(ids) for ids, _ in self.parts)
+        return sum(len(part.ids) for part in self.parts) // ID_BYTES
+
+    def fill(self, *texts: Sequence[PackedIds]) -> TokenBatch:
+        """Return the batch of these texts, already truncated: all A, and for pairs all B."""
+        rows, width = len(texts[0]), len(self.parts) + len(texts)
+        ids = [b""] * (rows * width)  # row by row: part, A, part, B, part
+        types = ids.copy()
+        for column, part in enumerate(self.parts):
+            ids[2 * column :: width] = [part.ids] * rows
+            types[2 * column :: width] = [part.types] * rows
+        sizes = [list(map(len, column_texts)) for column_texts in texts]
+        for column, column_texts in enumerate(texts):
+            column_types = self.types[column]
+            ids[2 * column + 1 :: width] = column_texts
+            types[2 * column + 1 :: width] = [column_types[:size] for size in sizes[column]]
+        added = self.added
+        lengths = [added + sum(row) // ID_BYTES for row in zip(*sizes, strict=True)]
+        return TokenBatch.from_lengths(_joined(ids), _joined(types), lengths)
 
 
 class PairTokenizer:
     """The tokenizer of a model folder; it is safe to use from several threads.
 
-    A query is tokenised once and joined with its passages in NumPy. The tokenizers library would
+    A query is tokenised once and joined with each of its passages. The tokenizers library would
     tokenise it again for each passage and return Python objects per token. With `cache_tokens`, up
     to that many ids are cached between calls. The folder's pair prompt is added before each query.
 
@@ -59,8 +83,9 @@ class PairTokenizer:
         self.max_length = folder.max_length
         self._prompt = folder.layout.pair_prompt
         self._keep_left = facts.truncation_side == "right"
-        self._single = _template(tokenizer, ("a",), facts.uses_type_ids, path)
-        self._pair = _template(tokenizer, ("a", "a"), facts.uses_type_ids, path)
+        longest = max([self.max_length, *(probe.max_length for probe in facts.probes)])
+        self._single = _template(tokenizer, ("a",), facts.uses_type_ids, longest, path)
+        self._pair = _template(tokenizer, ("a", "a"), facts.uses_type_ids, longest, path)
         kind, least = ("pair", self._pair.added)
         if folder.embedding is not None:
             kind, least = ("text", self._single.added)
@@ -73,62 +98,85 @@ class PairTokenizer:
         if cache_tokens:
             self._encoder = TextCache(self._encoder, cache_tokens)
 
-    def encode_query(self, query: str, passages: Sequence[str]) -> Tokenized:
-        """Encode (query, passage) for each passage, in their order."""
-        query_indices = np.zeros(len(passages), dtype=np.int64)
-        return self._encode_pairs([self._prompt + query], query_indices, passages, self.max_length)
+    def encode_query(
+        self, query: str, passages: Sequence[str], use_library: bool = True
+    ) -> Tokenized:
+        """Encode (query, passage) for each passage, in their order.
 
-    def encode_pairs(self, pairs: Sequence[Pair]) -> Tokenized:
-        """Encode the pairs in their order; each distinct query is tokenised once."""
-        indices: dict[str, int] = {}
-        query_indices = np.array(
-            [indices.setdefault(pair.query, len(indices)) for pair in pairs], dtype=np.int64
-        )
-        queries = [self._prompt + query for query in indices]
-        passages = [pair.passage for pair in pairs]
-        return self._encode_pairs(queries, query_indices, passages, self.max_length)
+        Raises:
+            NeedsLibrary: `use_library` is False, and the ids of a text are not in memory.
+        """
+        (first,) = self._encoder.encode([self._prompt + query], use_library)
+        seconds = self._encoder.encode(passages, use_library, self._enough(len(first)))
+        return self._pairs([first] * len(seconds), seconds, self.max_length)
 
-    def encode(self, sequences: Sequence[tuple[str, ...]]) -> Tokenized:
+    def encode_pairs(self, pairs: Sequence[Pair], use_library: bool = True) -> Tokenized:
+        """Encode the pairs in their order; each distinct query is tokenised once.
+
+        Raises:
+            NeedsLibrary: as for encode_query().
+        """
+        queries = list(dict.fromkeys(pair.query for pair in pairs))
+        prompted = [self._prompt + query for query in queries]
+        firsts = self._encoder.encode(prompted, use_library)
+        enough = self._enough(max(map(len, firsts), default=0))
+        seconds = self._encoder.encode([pair.passage for pair in pairs], use_library, enough)
+        ids = dict(zip(queries, firsts, strict=True))
+        return self._pairs([ids[pair.query] for pair in pairs], seconds, self.max_length)
+
+    def encode(self, sequences: Sequence[tuple[str, ...]], use_library: bool = True) -> Tokenized:
         """Encode sequences that are all pairs (query, passage) or all single texts."""
         if sequences and len(sequences[0]) == 1:
-            return self.encode_texts([text for (text,) in sequences])
-        return self.encode_pairs([Pair(*sequence) for sequence in sequences])
+            return self.encode_texts([text for (text,) in sequences], use_library)
+        return self.encode_pairs([Pair(*sequence) for sequence in sequences], use_library)
 
-    def encode_texts(self, texts: Sequence[str]) -> Tokenized:
-        """Encode single texts with special tokens, for embedding."""
-        return self._encode_singles(texts, self.max_length)
+    def encode_texts(self, texts: Sequence[str], use_library: bool = True) -> Tokenized:
+        """Encode single texts with special tokens, for embedding.
+
+        Raises:
+            NeedsLibrary: as for encode_query().
+        """
+        encoded = self._encoder.encode(texts, use_library, self._enough(0))
+        return self._singles(encoded, self.max_length)
 
     def count(self, texts: Sequence[str]) -> Int32Array:
         """Return each text's tokens without special tokens or truncation, int32 (n,)."""
-        return self._encoder.encode(texts)[1].astype(np.int32)
+        return _lengths(self._encoder.encode(texts)).astype(np.int32)
 
-    def _encode_singles(self, texts: Sequence[str], max_length: int) -> Tokenized:
-        ids, lengths = self._encoder.encode(texts)
-        room = max(max_length - self._single.added, 0)
-        kept = np.minimum(lengths, room)
-        starts = _starts(lengths) if self._keep_left else _starts(lengths) + lengths - kept
-        batch = _assemble(self._single, ids, [(starts, kept)])
-        return Tokenized(batch, int(np.count_nonzero(lengths > room)))
+    def _enough(self, query_bytes: int) -> int:
+        """Return the number of tokens after which the rest of a passage changes nothing.
 
-    def _encode_pairs(
-        self,
-        queries: Sequence[str],
-        query_indices: Int64Array,
-        passages: Sequence[str],
-        max_length: int,
+        The passage is then certainly truncated, and longer than its query: truncation needs to know
+        both. If truncation keeps the end of a text, all tokens are needed.
+        """
+        longest = max(self.max_length, query_bytes // ID_BYTES)
+        return longest + 1 if self._keep_left else ALL
+
+    def _singles(self, texts: Sequence[PackedIds], max_length: int) -> Tokenized:
+        room = max(max_length - self._single.added, 0) * ID_BYTES
+        truncated = sum(len(ids) > room for ids in texts)
+        kept = [self._cut(ids, room) for ids in texts] if truncated else texts
+        return Tokenized(self._single.fill(kept), truncated)
+
+    def _pairs(
+        self, firsts: Sequence[PackedIds], seconds: Sequence[PackedIds], max_length: int
     ) -> Tokenized:
-        """Encode each passage with its query; `query_indices` (passages,) points into `queries`."""
-        ids, lengths = self._encoder.encode([*queries, *passages])
         room = max_length - self._pair.added
-        starts = _starts(lengths)
-        first, second = lengths[query_indices], lengths[len(queries) :]
-        first_start, second_start = starts[query_indices], starts[len(queries) :]
-        kept_first, kept_second = longest_first(first, second, room)
-        if not self._keep_left:
-            first_start = first_start + first - kept_first
-            second_start = second_start + second - kept_second
-        batch = _assemble(self._pair, ids, [(first_start, kept_first), (second_start, kept_second)])
-        return Tokenized(batch, int(np.count_nonzero(first + second > room)))
+        room_bytes = room * ID_BYTES
+        truncated = sum(len(a) + len(b) > room_bytes for a, b in zip(firsts, seconds, strict=True))
+        if truncated:
+            kept = longest_first(_lengths(firsts), _lengths(seconds), room)
+            firsts = self._cut_all(firsts, kept[0])
+            seconds = self._cut_all(seconds, kept[1])
+        return Tokenized(self._pair.fill(firsts, seconds), truncated)
+
+    def _cut_all(self, texts: Sequence[PackedIds], kept: Int64Array) -> list[PackedIds]:
+        sizes = (kept * ID_BYTES).tolist()
+        return [self._cut(ids, size) for ids, size in zip(texts, sizes, strict=True)]
+
+    def _cut(self, ids: PackedIds, size: int) -> PackedIds:
+        """Return the `size` bytes of `ids` that truncation keeps."""
+        return ids[:size] if self._keep_left else ids[max(len(ids) - size, 0) :]
 
     def _checked_encoder(self, tokenizer: Any, facts: TokenizerFacts, path: str) -> Encoder:
         """Return the fastest encoder whose ids for the probes equal AutoTokenizer's."""
@@ -144,11 +192,10 @@ class PairTokenizer:
 
     def _reproduces(self, probe: Probe, facts: TokenizerFacts) -> bool:
         if len(probe.texts) == 1:
-            found = self._encode_singles(probe.texts, probe.max_length).batch
+            found = self._singles(self._encoder.encode(probe.texts), probe.max_length).batch
         else:
-            query, passage = probe.texts
-            index = np.zeros(1, dtype=np.int64)
-            found = self._encode_pairs([query], index, [passage], probe.max_length).batch
+            query, passage = self._encoder.encode(probe.texts)
+            found = self._pairs([query], [passage], probe.max_length).batch
         types = probe.types if facts.uses_type_ids else (0,) * len(probe.ids)
         return (tuple(found.input_ids), tuple(found.type_ids)) == (probe.ids, types)
 
@@ -188,49 +235,19 @@ def longest_first(
     return kept_first, kept_second
 
 
-def _assemble(
-    template: _Template, ids: Int32Array, sequences: list[tuple[Int64Array, Int64Array]]
-) -> TokenBatch:
-    """Concatenate the parts of the template and slices of `ids`, for each row.
-
-    `sequences` has, for A and if present for B, the start in `ids` and the length of each row's
-    slice, both of shape (n,).
-    """
-    rows = len(sequences[0][0])
-    # A single array to gather from: the texts' ids, then the template's parts
-    pool = np.concatenate([ids, *(np.array(part, dtype=np.int32) for part, _ in template.parts)])
-    part_lengths = np.array([len(part) for part, _ in template.parts], dtype=np.int64)
-    part_starts = len(ids) + _starts(part_lengths)
-    columns = 2 * len(sequences) + 1
-    starts = np.empty((rows, columns), dtype=np.int64)
-    lengths = np.empty((rows, columns), dtype=np.int64)
-    starts[:, 0::2], lengths[:, 0::2] = part_starts, part_lengths
-    for index, (start, length) in enumerate(sequences):
-        starts[:, 2 * index + 1], lengths[:, 2 * index + 1] = start, length
-    flat_lengths = lengths.ravel()
-    indices = np.repeat(starts.ravel() - _starts(flat_lengths), flat_lengths)
-    indices += np.arange(len(indices))
-    type_ids = np.zeros(len(indices), dtype=np.int32)
-    if any(template.types) or any(any(types) for _, types in template.parts):
-        # The tokens of a part may have different types, so types are gathered as the ids are
-        part_types = list(chain.from_iterable(types for _, types in template.parts))
-        type_pool = np.concatenate(
-            [np.zeros(len(ids), dtype=np.int32), np.array(part_types, dtype=np.int32)]
-        )
-        column_types = np.zeros(columns, dtype=np.int32)
-        column_types[1::2] = template.types
-        type_ids = type_pool[indices] + np.repeat(np.tile(column_types, rows), flat_lengths)
-    return TokenBatch.from_lengths(
-        pool[indices], type_ids, lengths.sum(axis=1).astype(np.int32, copy=False)
-    )
+def _lengths(texts: Sequence[PackedIds]) -> Int64Array:
+    """Return the number of tokens of each text, shape (n,)."""
+    return np.array([len(ids) for ids in texts], dtype=np.int64) // ID_BYTES
 
 
-def _starts(lengths: Int64Array) -> Int64Array:
-    """Return the start of each of the consecutive slices, shape (n,)."""
-    return np.cumsum(lengths) - lengths
+def _joined(parts: list[PackedIds]) -> Int32Array:
+    """Return the parts as one array, which is writable because engines share its memory."""
+    return np.frombuffer(bytearray().join(parts), dtype=np.int32)
 
 
-def _template(tokenizer: Any, texts: tuple[str, ...], uses_type_ids: bool, path: str) -> _Template:
+def _template(
+    tokenizer: Any, texts: tuple[str, ...], uses_type_ids: bool, max_length: int, path: str
+) -> _Template:
     """Derive the template from the post-processor's output for texts of one token.
 
     All type ids are 0 if the model does not use them.
@@ -260,4 +277,7 @@ def _template(tokenizer: Any, texts: tuple[str, ...], uses_type_ids: bool, path:
             f"{path}: its tokenizer's template does not have {len(texts)} sequences: choose "
             "another model"
         )
-    return _Template(tuple(parts), tuple(types))
+    return _Template(
+        tuple(_Part(pack(ids), pack(part_types)) for ids, part_types in parts),
+        tuple(pack([type_id] * max(max_length, 0)) for type_id in types),
+    )

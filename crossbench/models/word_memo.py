@@ -3,70 +3,108 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from crossbench.types import Int32Array, Int64Array
+# Token ids as the bytes of an int32 array: joining them needs no Python object per token
+PackedIds: TypeAlias = bytes
+ID_BYTES = 4
+ALL = -1  # encode the whole text
 
-Ids = tuple[int, ...]
+_MAX_WORDS = 65_536  # about 10 MB; a larger memo is cleared
+_MAX_WORD_LENGTH = 128  # characters; longer words, such as Chinese sentences, rarely repeat
+# For so few characters, waking the library's threads takes longer than encoding
+_ONE_BY_ONE = 1024
 
-_MAX_WORDS = 65_536  # about 15 MB; a larger memo is cleared
-_MAX_WORD_LENGTH = 64  # characters; longer words rarely repeat
+
+class NeedsLibrary(Exception):
+    """The texts cannot be encoded from memory: the tokenizers library has to encode a part."""
 
 
 class TextEncoder:
     """Encodes texts without special tokens; it is safe to use from several threads.
 
     A BERT tokenizer encodes each space-separated word independently, so the ids of a word can be
-    computed once and looked up afterwards. Since words repeat, this is ten times faster than the
-    library on English text. The library encodes the whole text for other tokenizers, and always if
+    computed once and looked up afterwards. Since words repeat, this is much faster than the library
+    on English text. The library encodes the whole text for other tokenizers, and always if
     `use_memo` is False.
     """
 
     def __init__(self, tokenizer: Any, use_memo: bool = True) -> None:
         self._tokenizer = tokenizer
         has_memo = use_memo and _splits_at_spaces(tokenizer)
-        self._memo: dict[str, Ids] | None = {} if has_memo else None
+        self._memo: dict[str, PackedIds] | None = {} if has_memo else None
 
-    def encode(self, texts: Sequence[str]) -> tuple[Int32Array, Int64Array]:
-        """Return the concatenated ids of all texts, and each text's number of ids, shape (n,)."""
+    def encode(
+        self, texts: Sequence[str], use_library: bool = True, enough: int = ALL
+    ) -> list[PackedIds]:
+        """Return the ids of each text, or at least the first `enough` of them.
+
+        Raises:
+            NeedsLibrary: `use_library` is False, and a word is not in the memo.
+        """
         if self._memo is None:
-            ids: list[Sequence[int]] = self._library(texts)
-            lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-            flat = chain.from_iterable(ids)
-        else:
-            words = [text.split(" ") for text in texts]
-            lookup = self._lookup(words)
-            pieces = [list(map(lookup, row)) for row in words]
-            lengths = np.fromiter(
-                (sum(map(len, row)) for row in pieces), dtype=np.int64, count=len(pieces)
-            )
-            flat = chain.from_iterable(chain.from_iterable(pieces))
-        return np.fromiter(flat, dtype=np.int32, count=int(lengths.sum())), lengths
+            if not use_library:
+                raise NeedsLibrary
+            return self._library(texts)
+        # Another thread may replace self._memo, but no thread removes words from an existing memo
+        memo = self._memo
+        encoded: list[PackedIds] = []
+        unknown: list[int] = []
+        for index, text in enumerate(texts):
+            try:
+                encoded.append(_look_up(memo, text, enough))
+            except KeyError:
+                if not use_library:
+                    raise NeedsLibrary from None
+                encoded.append(b"")
+                unknown.append(index)
+        if unknown:
+            learnt = self._learn([texts[index].split(" ") for index in unknown])
+            for index, ids in zip(unknown, learnt, strict=True):
+                encoded[index] = ids
+        return encoded
 
-    def _lookup(self, words: list[list[str]]) -> Callable[[str], Ids]:
-        """Return a function from each of `words` to its ids; encode new words in one call."""
+    def _learn(self, rows: Sequence[list[str]]) -> list[PackedIds]:
+        """Return the ids of each row of words. Encode new words in one call, and keep them."""
         assert self._memo is not None
         if len(self._memo) > _MAX_WORDS:
             self._memo = {}
-        # Another thread may replace self._memo, but no thread removes words from an existing memo
         memo = self._memo
-        missing = list(set(chain.from_iterable(words)).difference(memo))
-        if not missing:
-            return memo.__getitem__
-        found = dict(zip(missing, map(tuple, self._library(missing)), strict=True))
-        if all(len(word) <= _MAX_WORD_LENGTH for word in missing):
-            memo.update(found)
-            return memo.__getitem__
-        memo.update((word, ids) for word, ids in found.items() if len(word) <= _MAX_WORD_LENGTH)
-        return lambda word: found[word] if word in found else memo[word]
+        missing = list(set(chain.from_iterable(rows)).difference(memo))
+        new = dict(zip(missing, self._library(missing), strict=True))
+        memo.update((word, ids) for word, ids in new.items() if len(word) <= _MAX_WORD_LENGTH)
+        return [
+            b"".join([new[word] if word in new else memo[word] for word in words]) for words in rows
+        ]
 
-    def _library(self, texts: Sequence[str]) -> list[Sequence[int]]:
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+    def _library(self, texts: Sequence[str]) -> list[PackedIds]:
+        if sum(map(len, texts)) <= _ONE_BY_ONE:
+            encodings = [self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        else:
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [pack(encoding.ids) for encoding in encodings]
+
+
+def _look_up(memo: Mapping[str, PackedIds], text: str, enough: int) -> PackedIds:
+    """Return the ids of a text, or at least `enough` of them, if they are in so many words.
+
+    Raises:
+        KeyError: one of these words is not in the memo.
+    """
+    words = text.split(" ", enough)
+    rest = words.pop() if 0 <= enough < len(words) else ""
+    ids = b"".join(map(memo.__getitem__, words))
+    if rest and len(ids) < enough * ID_BYTES:
+        ids += b"".join(map(memo.__getitem__, rest.split(" ")))
+    return ids
+
+
+def pack(ids: Sequence[int]) -> PackedIds:
+    return np.array(ids, dtype=np.int32).tobytes()
 
 
 def _splits_at_spaces(tokenizer: Any) -> bool:

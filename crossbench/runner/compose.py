@@ -33,6 +33,7 @@ from crossbench.serving.service import ModelService
 from crossbench.serving.startup import build_artifacts, load_and_warm
 from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.token_cache import TokenCache
+from crossbench.serving.tokenizing import Tokenizing
 from crossbench.settings.component import Component
 from crossbench.settings.plan import CellPlan
 from crossbench.types import Pipeline
@@ -64,10 +65,10 @@ def build_server(
     telemetry = Telemetry(lambda: [item.pid for item in all_replicas if item.pid is not None])
     startup = _load(plan, pool, replicas, telemetry)
 
-    tokenizers = ThreadPoolExecutor(pool.tokenizers, thread_name_prefix="tokenizer")
+    tokenizing = Tokenizing(ThreadPoolExecutor(pool.tokenizers, thread_name_prefix="tokenizer"))
     services = {
         served.name: _service(
-            plan, pool, limits, served, replicas[served.name], telemetry, tokenizers
+            plan, pool, limits, served, replicas[served.name], telemetry, tokenizing
         )
         for served in models
     }
@@ -133,7 +134,7 @@ def _service(
     model: ModelFolder,
     replicas: Sequence[Replica],
     telemetry: Telemetry,
-    tokenizers: ThreadPoolExecutor,
+    tokenizing: Tokenizing,
 ) -> ModelService:
     """Build the tokenizer, scheduler and pool of one model with these replicas."""
     pipeline = plan.settings.pipeline
@@ -148,7 +149,7 @@ def _service(
         tokenizer,
         activation_of(model),
         pool,
-        tokenizers,
+        tokenizing,
         pipeline is not Pipeline.TOKENIZE,
         token_cache,
     )

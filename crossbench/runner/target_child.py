@@ -17,6 +17,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from crossbench.errors import CrossbenchError, TargetDied
+from crossbench.serving.event_loop import run
 from crossbench.serving.server import Server
 from crossbench.system.stack_dump import dump_on_signal
 
@@ -44,7 +45,7 @@ def main(descriptor: int) -> None:
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C also reaches the client, which then stops this process
     channel = Connection(descriptor)
-    asyncio.run(serve(channel.recv(), channel))
+    run(serve(channel.recv(), channel))
 
 
 if __name__ == "__main__":

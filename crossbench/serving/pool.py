@@ -13,8 +13,10 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from crossbench.errors import CrossbenchError, DeadlineExpired, QueueFull, WorkerDied
+from crossbench.serving.bell import Bell
 from crossbench.serving.pool_settings import Routing
 from crossbench.serving.scheduler import MicroBatch, Scheduler
+from crossbench.serving.ticket import Ticket
 from crossbench.types import Float32Array, Inference, TokenBatch
 
 log = logging.getLogger(__name__)
@@ -52,36 +54,6 @@ class BatchObserver(Protocol):
     def batch_done(self, pairs: int, tokens: int, tokens_computed: int) -> None: ...
 
 
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One request in the pool.
-
-    `done` is called once, from a worker thread or from the thread that closes the pool. Then either
-    `values`, (n,) or (n, dim), or `error` is set. `left` is the number of sequences that are not
-    computed yet. Times are in seconds of `time.perf_counter`.
-    """
-
-    number: int
-    batch: TokenBatch
-    deadline_s: float | None
-    done: Callable[[Ticket], None]
-    submitted_s: float
-    left: int
-    started_s: float = 0.0
-    finished_s: float = 0.0
-    values: Float32Array | None = None
-    error: CrossbenchError | None = None
-    closed: bool = False
-
-    @property
-    def queue_ms(self) -> float:
-        return (self.started_s - self.submitted_s) * 1e3
-
-    @property
-    def infer_ms(self) -> float:
-        return (self.finished_s - self.started_s) * 1e3
-
-
 Work: TypeAlias = tuple[Ticket, np.ndarray]  # a request, and the indices of its sequences to run
 
 
@@ -107,10 +79,9 @@ class Pool:
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
-        # One condition per worker, so that a notification wakes only the chosen worker
-        self._ready = [threading.Condition(self._lock) for _ in self.workers]
+        self._bells = [Bell() for _ in self.workers]  # rung only by a thread that holds the lock
         self._idle: list[int] = []
-        # Idle workers that are running their idle checks and do not wait for a notification
+        # Idle workers that are running their idle checks and do not hear their bell
         self._unavailable: set[int] = set()
         self._turns = deque(range(len(self.workers)))
 
@@ -166,8 +137,8 @@ class Pool:
         with self._lock:
             self._closed = True
             tickets = list(self._tickets.values())
-            for ready in self._ready:
-                ready.notify()
+            for bell in self._bells:
+                bell.ring()
         for ticket in tickets:
             self._fail(ticket, WorkerDied(_SHUTTING_DOWN))
         for thread in self._threads:
@@ -189,19 +160,21 @@ class Pool:
 
     def _next(self, number: int, pause_s: float | None) -> list[Work]:
         """Wait for work; return an empty list if an idle check is due or the pool is closed."""
-        with self._lock:
-            self._unavailable.discard(number)
-            while True:
-                micro_batch = self._take(number)
-                if micro_batch:
+        bell = self._bells[number]
+        while True:
+            with self._lock:
+                self._unavailable.discard(number)
+                while micro_batch := self._take(number):
                     if work := self._drop_expired(micro_batch):
                         return work
-                    continue
                 if self._closed:
                     return []
                 if number not in self._idle:
                     self._idle.append(number)
-                if not self._ready[number].wait(pause_s):
+            if bell.wait(pause_s):
+                continue
+            with self._lock:
+                if not bell.wait(0.0):  # it was not rung since, either
                     self._unavailable.add(number)
                     return []
 
@@ -214,20 +187,20 @@ class Pool:
         micro_batch = self.scheduler.take(time.perf_counter())
         if micro_batch:
             self._turns.rotate(-1)
-            if number in self._idle:  # it took work without having been notified
+            if number in self._idle:  # it took work without having been woken
                 self._idle.remove(number)
             if self.scheduler.waiting:
                 self._wake()
         return micro_batch
 
     def _wake(self) -> None:
-        """Notify the next worker. Busy workers check the queue themselves when they finish."""
+        """Wake the next worker. Busy workers check the queue themselves when they finish."""
         if self.routing == "round_robin":
             if self._turns:
-                self._ready[self._turns[0]].notify()
+                self._bells[self._turns[0]].ring()
         elif available := [number for number in self._idle if number not in self._unavailable]:
             self._idle.remove(available[-1])
-            self._ready[available[-1]].notify()
+            self._bells[available[-1]].ring()
 
     def _check_idle(self, worker: Worker) -> float | None:
         """Call unload_if_idle() without the lock, since it takes time. Errors are only logged."""
@@ -285,7 +258,7 @@ class Pool:
                 self._fail(ticket, reason)
 
     def _compute(self, worker: Worker, work: list[Work]) -> None:
-        batch = TokenBatch.concatenate([ticket.batch.select(rows) for ticket, rows in work])
+        batch = TokenBatch.concatenate([ticket.part(rows) for ticket, rows in work])
         inference = worker.infer(batch)
         if len(inference.values) != len(batch):
             raise WorkerDied(
@@ -295,23 +268,22 @@ class Pool:
         finished_s = time.perf_counter()
         self.observer.batch_done(len(batch), batch.total_tokens, inference.tokens_computed)
         start = 0
-        for ticket, rows in work:
-            self._deliver(ticket, rows, inference.values[start : start + len(rows)], finished_s)
-            start += len(rows)
+        with self._lock:  # several workers may finish parts of one request at the same time
+            for ticket, rows in work:
+                values = inference.values[start : start + len(rows)]
+                start += len(rows)
+                if not ticket.closed:
+                    self._deliver(ticket, rows, values, finished_s)
 
     def _deliver(
         self, ticket: Ticket, rows: np.ndarray, values: Float32Array, finished_s: float
     ) -> None:
-        with self._lock:  # several workers may finish parts of one request at the same time
-            if ticket.closed:
-                return
-            if ticket.values is None:
-                ticket.values = np.empty((len(ticket.batch), *values.shape[1:]), dtype=np.float32)
-            ticket.values[rows] = values
-            ticket.left -= len(rows)
-            ticket.finished_s = finished_s
-            if ticket.left:
-                return
+        if ticket.values is None:
+            ticket.values = np.empty((len(ticket.batch), *values.shape[1:]), dtype=np.float32)
+        ticket.values[rows] = values
+        ticket.left -= len(rows)
+        ticket.finished_s = finished_s
+        if not ticket.left:
             self._close(ticket, None)
 
     def _fail(self, ticket: Ticket, error: CrossbenchError) -> None:

@@ -17,10 +17,10 @@ class PoolSettings:
 
     `kind` says whether a replica is a thread of the server or a separate process. Each model has
     `workers` replicas (auto: one per device), each with `threads` CPU threads (auto: the usable
-    cores divided among all replicas of all models). `tokenizers` is the number of tokenizer
-    threads. `routing` decides which replica takes the next micro-batch. `cache_tokens` is the size
-    of the token cache (0: no cache). A replica unloads its model after `idle_seconds` without work
-    (None: never). `models` are the additional models to serve.
+    cores divided among all replicas of all models). `tokenizers` is the number of threads that
+    tokenise large requests. `routing` decides which replica takes the next micro-batch.
+    `cache_tokens` is the size of the token cache (0: no cache). A replica unloads its model after
+    `idle_seconds` without work (None: never). `models` are the additional models to serve.
 
     Raises:
         ConfigError: a value is invalid.

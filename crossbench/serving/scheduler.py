@@ -8,6 +8,7 @@ micro-batch to fill up: `take` returns whatever is in the queue.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -19,7 +20,7 @@ from crossbench.types import Int32Array
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Indices of the sequences of one request that run in one micro-batch."""
+    """The sequences of one request that run in one micro-batch, by their ascending indices."""
 
     request: int
     indices: NDArray[np.intp]
@@ -51,13 +52,13 @@ class Scheduler(Protocol):
 
 @dataclass(slots=True)
 class _Waiting:
-    lengths: Int32Array
+    count: int
     arrived_s: float
     taken: int = 0
 
     @property
     def left(self) -> int:
-        return len(self.lengths) - self.taken
+        return self.count - self.taken
 
 
 @dataclass
@@ -65,23 +66,22 @@ class DirectScheduler:
     """Runs each request as one micro-batch in order of arrival, as the predecessor system did."""
 
     name: str
+    waiting: int = field(default=0, init=False)
     _queue: dict[int, int] = field(default_factory=dict, init=False)
-
-    @property
-    def waiting(self) -> int:
-        return sum(self._queue.values())
 
     def add(self, request: int, lengths: Int32Array, now_s: float) -> None:
         self._queue[request] = len(lengths)
+        self.waiting += len(lengths)
 
     def take(self, now_s: float) -> MicroBatch:
         for request, count in self._queue.items():
             del self._queue[request]
+            self.waiting -= count
             return (Part(request, np.arange(count)),)
         return ()
 
     def discard(self, request: int) -> None:
-        self._queue.pop(request, None)
+        self.waiting -= self._queue.pop(request, 0)
 
 
 @dataclass
@@ -95,23 +95,22 @@ class DynamicScheduler:
     name: str
     max_batch_pairs: int
     timeout_ms: float
+    waiting: int = field(default=0, init=False)
     _queue: dict[int, _Waiting] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         require_at_least("scheduler.max_batch_pairs", self.max_batch_pairs, 1)
         require_at_least("scheduler.timeout_ms", self.timeout_ms, 0)
 
-    @property
-    def waiting(self) -> int:
-        return sum(entry.left for entry in self._queue.values())
-
     def add(self, request: int, lengths: Int32Array, now_s: float) -> None:
-        self._queue[request] = _Waiting(lengths, now_s)
+        self._queue[request] = _Waiting(len(lengths), now_s)
+        self.waiting += len(lengths)
 
     def take(self, now_s: float) -> MicroBatch:
         parts: list[Part] = []
         room, closes_s = self.max_batch_pairs, None
-        for request, entry in list(self._queue.items()):
+        # Every request has at least one sequence, so no later requests can be in this micro-batch
+        for request, entry in list(islice(self._queue.items(), room)):
             if closes_s is None:
                 closes_s = entry.arrived_s + self.timeout_ms * 1e-3
             if room == 0 or entry.arrived_s > closes_s:
@@ -122,10 +121,13 @@ class DynamicScheduler:
             room -= count
             if entry.left == 0:
                 del self._queue[request]
+        self.waiting -= self.max_batch_pairs - room
         return tuple(parts)
 
     def discard(self, request: int) -> None:
-        self._queue.pop(request, None)
+        entry = self._queue.pop(request, None)
+        if entry is not None:
+            self.waiting -= entry.left
 
 
 def require_at_least(key: str, value: float, least: float) -> None:

@@ -114,13 +114,15 @@ class Servicer(pb_grpc.InferenceServicer):
         self._stopping.set()
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
+        query, passages = request.query, list(request.passages)  # each access makes new strings
+
         async def run(service: ModelService, deadline_s: float | None) -> Answer:
-            return await service.score(request.query, request.passages, deadline_s)
+            return await service.score(query, passages, deadline_s)
 
         def check() -> None:
-            self._check_size(len(request.passages), request.ByteSize(), "passages")
-            _check_texts([request.query], "query")
-            _check_texts(request.passages, "passages")
+            self._check_size(len(passages), request.ByteSize(), "passages")
+            _check_texts([query], "query")
+            _check_texts(passages, "passages")
 
         return _score_response(await self._answer(request.model, check, run, context))
 
@@ -138,12 +140,14 @@ class Servicer(pb_grpc.InferenceServicer):
         return _score_response(await self._answer(request.model, check, run, context))
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
+        texts = list(request.texts)
+
         async def run(service: ModelService, deadline_s: float | None) -> Answer:
-            return await service.embed(request.texts, deadline_s)
+            return await service.embed(texts, deadline_s)
 
         def check() -> None:
-            self._check_size(len(request.texts), request.ByteSize(), "texts")
-            _check_texts(request.texts, "texts")
+            self._check_size(len(texts), request.ByteSize(), "texts")
+            _check_texts(texts, "texts")
 
         answer = await self._answer(request.model, check, run, context)
         return pb.EmbedResponse(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -16,9 +16,12 @@ from crossbench.models.embedding import Embedding
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer, Tokenized
 from crossbench.serving.finite import check_finite
-from crossbench.serving.pool import Pool, Ticket
+from crossbench.serving.pool import Pool
 from crossbench.serving.replica import Replica
+from crossbench.serving.replies import Replies
+from crossbench.serving.ticket import Ticket
 from crossbench.serving.token_cache import Texts, TokenCache
+from crossbench.serving.tokenizing import Encode, Tokenizing
 from crossbench.types import Float32Array, Pair, Timing
 
 MAX_SHOWN_CHARS = 60  # characters of a text that an error message shows
@@ -38,7 +41,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class ModelService:
-    """Computes scores or embeddings of texts. Tokenisation runs in the threads of `tokenizers`.
+    """Computes scores or embeddings of texts.
 
     A cross-encoder scores pairs. A sentence-transformer embeds every text once and scores pairs by
     the similarity function that its folder names, by default the cosine. If `runs_model` is False,
@@ -51,15 +54,16 @@ class ModelService:
     tokenizer: PairTokenizer
     activation: Activation
     pool: Pool
-    tokenizers: ThreadPoolExecutor
+    tokenizing: Tokenizing
     runs_model: bool = True
     token_cache: TokenCache | None = None
+    replies: Replies = field(default_factory=Replies, init=False)
 
     def start(self) -> None:
         self.pool.start()
 
     def close(self) -> None:
-        self.tokenizers.shutdown(wait=True, cancel_futures=True)
+        self.tokenizing.close()
         self.pool.close()
         for replica in self.replicas:
             replica.close()
@@ -88,7 +92,10 @@ class ModelService:
             keys = [(query, passage) for passage in passages]
             return await self._run_cached(self.token_cache, keys, describe, deadline_s)
         return await self._run(
-            lambda: self.tokenizer.encode_query(query, passages), describe, deadline_s
+            [query, *passages],
+            lambda use_library: self.tokenizer.encode_query(query, passages, use_library),
+            describe,
+            deadline_s,
         )
 
     async def score_pairs(self, pairs: Sequence[Pair], deadline_s: float | None) -> Answer:
@@ -108,7 +115,13 @@ class ModelService:
         if self.token_cache is not None:
             keys = [(pair.query, pair.passage) for pair in pairs]
             return await self._run_cached(self.token_cache, keys, describe, deadline_s)
-        return await self._run(lambda: self.tokenizer.encode_pairs(pairs), describe, deadline_s)
+        texts = [text for pair in pairs for text in (pair.query, pair.passage)]
+        return await self._run(
+            texts,
+            lambda use_library: self.tokenizer.encode_pairs(pairs, use_library),
+            describe,
+            deadline_s,
+        )
 
     async def embed(self, texts: Sequence[str], deadline_s: float | None) -> Answer:
         """Embed every text.
@@ -176,35 +189,51 @@ class ModelService:
             return await self._run_cached(
                 self.token_cache, [(text,) for text in texts], describe, deadline_s
             )
-        return await self._run(lambda: self.tokenizer.encode_texts(texts), describe, deadline_s)
+        return await self._run(
+            texts,
+            lambda use_library: self.tokenizer.encode_texts(texts, use_library),
+            describe,
+            deadline_s,
+        )
 
     async def _run_cached(
         self,
         token_cache: TokenCache,
-        texts: Sequence[Texts],
+        keys: Sequence[Texts],
         describe: DescribeRow,
         deadline_s: float | None,
     ) -> Answer:
         arrived_s = time.perf_counter()
-        tokenized = token_cache.get(texts)
+        tokenized = token_cache.get(keys)
         if tokenized is None:
-            return await self._run(lambda: token_cache.get_or_add(texts), describe, deadline_s)
-        _check_tokens(tokenized, describe)
-        return await self._infer(tokenized, (time.perf_counter() - arrived_s) * 1e3, deadline_s)
+            loop = asyncio.get_running_loop()
+            tokenized = await loop.run_in_executor(
+                self.tokenizing.threads, token_cache.get_or_add, keys
+            )
+        return await self._infer(tokenized, arrived_s, describe, deadline_s)
 
     async def _run(
-        self, tokenize: Callable[[], Tokenized], describe: DescribeRow, deadline_s: float | None
+        self,
+        texts: Sequence[str],
+        encode: Encode,
+        describe: DescribeRow,
+        deadline_s: float | None,
     ) -> Answer:
         arrived_s = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        tokenized = await loop.run_in_executor(self.tokenizers, tokenize)
-        _check_tokens(tokenized, describe)
-        return await self._infer(tokenized, (time.perf_counter() - arrived_s) * 1e3, deadline_s)
+        tokenized = await self.tokenizing.run(texts, encode)
+        return await self._infer(tokenized, arrived_s, describe, deadline_s)
 
     async def _infer(
-        self, tokenized: Tokenized, tokenize_ms: float, deadline_s: float | None
+        self,
+        tokenized: Tokenized,
+        arrived_s: float,
+        describe: DescribeRow,
+        deadline_s: float | None,
     ) -> Answer:
-        if deadline_s is not None and time.perf_counter() > deadline_s:
+        _check_tokens(tokenized, describe)
+        now_s = time.perf_counter()
+        tokenize_ms = (now_s - arrived_s) * 1e3
+        if deadline_s is not None and now_s > deadline_s:
             raise DeadlineExpired(
                 f"the deadline passed during tokenisation, which took {tokenize_ms:.0f} ms"
             )
@@ -212,13 +241,8 @@ class ModelService:
             shape = (len(tokenized.batch), self.model.embedding_dim)
             zeros = np.zeros(shape if self.model.embedding else shape[:1], dtype=np.float32)
             return _answer(tokenized, zeros, Timing(tokenize_ms, 0.0, 0.0))
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Ticket] = loop.create_future()
-
-        def done(ticket: Ticket) -> None:
-            loop.call_soon_threadsafe(_resolve, future, ticket)
-
-        ticket = self.pool.submit(tokenized.batch, deadline_s, done)
+        future: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
+        ticket = self.pool.submit(tokenized.batch, deadline_s, partial(self.replies.add, future))
         try:
             await future
         except asyncio.CancelledError:
@@ -253,18 +277,13 @@ def _check_tokens(tokenized: Tokenized, describe: DescribeRow) -> None:
     Raises:
         InvalidRequest: a text has no tokens.
     """
-    empty = np.flatnonzero(tokenized.batch.lengths == 0)
-    if len(empty):
+    lengths = tokenized.batch.lengths
+    if not lengths.all():
         raise InvalidRequest(
-            f"{describe(int(empty[0]))} has no tokens: the model's tokenizer drops all its "
+            f"{describe(int(lengths.argmin()))} has no tokens: the model's tokenizer drops all its "
             "characters and adds no special tokens. Send other text, or omit it"
         )
 
 
 def _answer(tokenized: Tokenized, values: Float32Array, timing: Timing) -> Answer:
     return Answer(values, timing, tokenized.batch.total_tokens, tokenized.truncated)
-
-
-def _resolve(future: asyncio.Future[Ticket], ticket: Ticket) -> None:
-    if not future.done():
-        future.set_result(ticket)

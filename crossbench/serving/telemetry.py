@@ -87,7 +87,8 @@ class Telemetry:
             self._tokens += tokens
             self._truncated += truncated
             spent_ms = (latency_ms, timing.tokenize_ms, timing.queue_ms, timing.infer_ms)
-            self._sums_ms = [total + ms for total, ms in zip(self._sums_ms, spent_ms, strict=True)]
+            for stage, ms in enumerate(spent_ms):
+                self._sums_ms[stage] += ms
             self._recent.add(time.perf_counter(), spent_ms)
 
     def request_failed(self, status: str) -> None:

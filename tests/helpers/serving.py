@@ -30,6 +30,7 @@ from crossbench.serving.scheduler import DynamicScheduler, Scheduler
 from crossbench.serving.server import Server, ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.telemetry import Telemetry
+from crossbench.serving.tokenizing import Tokenizing
 from crossbench.settings.cell_settings import CellSettings
 from crossbench.types import Quant
 
@@ -110,7 +111,7 @@ async def serving(
         PairTokenizer(model),
         activation_of(model),
         pool,
-        ThreadPoolExecutor(1),
+        Tokenizing(ThreadPoolExecutor(1)),
     )
     info = pb.ServerInfo(models=[pb.ModelInfo(name=model.name)], max_pairs=settings.max_pairs)
     server = Server({model.name: service}, settings, telemetry, info)

@@ -26,6 +26,7 @@ from crossbench.serving.scheduler import DynamicScheduler
 from crossbench.serving.service import ModelService
 from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.token_cache import TokenCache
+from crossbench.serving.tokenizing import Tokenizing
 from crossbench.types import Pair, QueryPassages, Task
 from tests.helpers.engine_checks import backend
 from tests.helpers.serving import noop, serving
@@ -162,7 +163,7 @@ async def service_of(
         tokenizer,
         activation_of(model),
         pool,
-        ThreadPoolExecutor(1),
+        Tokenizing(ThreadPoolExecutor(1)),
         token_cache=token_cache,
     )
     service.start()

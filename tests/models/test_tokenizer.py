@@ -17,7 +17,8 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.reading import read_folder
 from crossbench.models.text_cache import TextCache
 from crossbench.models.tokenizer import PairTokenizer, Tokenized, longest_first
-from crossbench.types import Int32Array, Int64Array, Pair
+from crossbench.models.word_memo import ALL, NeedsLibrary, PackedIds, TextEncoder, pack
+from crossbench.types import Pair
 
 TEXTS = (
     "what is a corporation?",
@@ -209,6 +210,46 @@ def test_errors_for_a_broken_tokenizer_and_a_too_small_max_length(
         read_folder(broken, "broken", 512)
 
 
+def test_long_texts_equal_transformers_although_their_end_is_not_read(
+    folder: ModelFolder, reference: Any
+) -> None:
+    """Texts around the limit, with words of no, one and several tokens, and longer queries."""
+    texts = [
+        *("the " * count + tail for count in (8, 17, 18, 19, 60) for tail in ("", "end", "\u200b")),
+        "\u200b " * 30 + "the",
+        "antidisestablishmentarianism " * 3,
+        " " * 40 + "the fox",
+    ]
+    pairs = [(query, passage) for query in texts for passage in texts]
+    for max_length in (20, 21):
+        tokenizer = PairTokenizer(replace(folder, max_length=max_length))
+        for _ in range(2):  # first with new words, then with words from memory
+            got = tokenizer.encode_pairs([Pair(*pair) for pair in pairs])
+            wanted = expected(
+                reference, *map(list, zip(*pairs, strict=True)), max_length=max_length
+            )
+            assert rows(got) == [(list(ids), list(types)) for ids, types in wanted]
+            counts = dict(zip(texts, tokenizer.count(texts).tolist(), strict=True))
+            room = max_length - reference.num_special_tokens_to_add(pair=True)
+            assert got.truncated == sum(counts[a] + counts[b] > room for a, b in pairs)
+            singles = tokenizer.encode_texts(texts)
+            wanted = expected(reference, texts, max_length=max_length)
+            assert rows(singles) == [(list(ids), list(types)) for ids, types in wanted]
+
+
+def test_the_end_of_a_text_is_not_read_once_there_are_enough_tokens(
+    seeded_model: ModelFolder,
+) -> None:
+    from tokenizers import Tokenizer
+
+    encoder = TextEncoder(Tokenizer.from_file(str(seeded_model.path / "tokenizer.json")))
+    (whole,) = encoder.encode(["the end"])
+    for end in ("", " neverseenbefore"):  # without the library, a new word would be an error
+        assert encoder.encode(["the end" + end], use_library=False, enough=2) == [whole]
+    with pytest.raises(NeedsLibrary):
+        encoder.encode(["the end neverseenbefore"], use_library=False, enough=3)
+
+
 def test_the_text_cache_does_not_change_tokens(seeded_model: ModelFolder) -> None:
     texts = [text for text in TEXTS if text.strip()]
     wanted = rows(PairTokenizer(seeded_model).encode_query("a query", texts))
@@ -226,10 +267,11 @@ def test_the_text_cache_evicts_the_least_recently_used_text() -> None:
         def __init__(self) -> None:
             self.encoded: list[str] = []
 
-        def encode(self, texts: Sequence[str]) -> tuple[Int32Array, Int64Array]:
+        def encode(
+            self, texts: Sequence[str], use_library: bool = True, enough: int = ALL
+        ) -> list[PackedIds]:
             self.encoded += texts
-            ids = np.array([ord(letter) for text in texts for letter in text], dtype=np.int32)
-            return ids, np.array([len(text) for text in texts], dtype=np.int64)
+            return [pack([ord(letter) for letter in text]) for text in texts]
 
     encoder = Letters()
     cache = TextCache(encoder, max_tokens=4)

@@ -48,6 +48,7 @@ from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import DynamicScheduler
 from crossbench.serving.service import Answer, ModelService
 from crossbench.serving.telemetry import Telemetry
+from crossbench.serving.tokenizing import Tokenizing
 from crossbench.settings.cell_config import CellConfig
 from crossbench.system.json_cache import load_cached, write_cached
 from crossbench.types import Float32Array, Quant, QueryPassages, RequestRecord
@@ -155,7 +156,7 @@ def test_a_bad_text_fails_only_its_own_request(
             PairTokenizer(model),
             activation_of(model),
             pool,
-            ThreadPoolExecutor(1),
+            Tokenizing(ThreadPoolExecutor(1)),
         )
         tasks = [asyncio.create_task(service.score("a river", texts, None)) for texts in requests]
         await until(lambda: pool.waiting == sum(map(len, requests)))
