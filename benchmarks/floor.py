@@ -3,9 +3,10 @@
     python -m benchmarks.floor [--rounds 5] [--seconds 3] [--only one] [OVERRIDES ...]
 
 An empty grpc.aio handler of the same service answers zeros. `crossbench.serve backend=noop` takes
-every step that a real backend takes. Both are driven by the same synchronous client in a process of
-its own, in turn. The tokenizers library encodes the same pairs on the same cores. Cells with
-target=inprocess and target=process drive our server with crossbench's own client.
+every step that a real backend takes. An empty handler that passes each request to a thread and back
+is the limit of servers that do not block their event loop. All are driven by the same synchronous
+client in a process of its own, in turn. The tokenizers library encodes the same pairs on the same
+cores. Cells with target=inprocess and target=process drive our server with crossbench's own client.
 
 OVERRIDES are passed to crossbench (model=local model.path=DIR dataset=trec dataset.path=DIR).
 `--only` keeps the comparisons whose name contains it. It writes outputs/floor.md.
@@ -31,8 +32,9 @@ from crossbench.settings.places import outputs_dir
 from crossbench.wording import number
 
 EMPTY, NOOP, CACHED = "empty handler", "noop", "noop, cached tokens"
+WORKER = "empty handler with a worker thread"
 LIBRARY, INPROCESS, PROCESS = "tokenizers library", "target=inprocess", "target=process"
-SYNCHRONOUS = (EMPTY, NOOP, CACHED)  # servers that the synchronous client drives
+SYNCHRONOUS = (EMPTY, WORKER, NOOP, CACHED)  # servers that the synchronous client drives
 LISTENS = "listening on "
 
 
@@ -67,7 +69,12 @@ class Comparison:
         return f"{self.ours} / {self.other}, {self.traffic.label}, {self.metric}"
 
 
+# What no server with a thread for its model can do better
+LIMIT = "the limit"
 COMPARISONS = (
+    Comparison(WORKER, EMPTY, ONE_4, "requests_per_s", LIMIT),
+    Comparison(WORKER, EMPTY, ONE_16, "requests_per_s", LIMIT),
+    Comparison(WORKER, EMPTY, LONE, "p50_ms", LIMIT),
     Comparison(NOOP, EMPTY, ONE_4, "requests_per_s", "0.65 or more"),
     Comparison(NOOP, EMPTY, ONE_16, "requests_per_s", "0.65 or more"),
     Comparison(NOOP, EMPTY, LONE, "p50_ms", "1.4 or less"),
@@ -118,6 +125,7 @@ def server_commands(overrides: Sequence[str]) -> dict[str, list[str]]:
     serve = ["crossbench.serve", "backend=noop", "server.port=0", "dashboard=none", *overrides]
     return {
         EMPTY: ["benchmarks.contestants.empty_server"],
+        WORKER: ["benchmarks.contestants.empty_server", "worker"],
         NOOP: serve,
         CACHED: [*serve, "pipeline=infer"],
     }
