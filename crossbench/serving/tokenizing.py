@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from crossbench.models.tokenizer import Tokenized
 from crossbench.models.word_memo import NeedsLibrary
 
-# A thread costs a request two hand-overs, about 0.2 ms. On the event loop the other requests wait
-# for these characters: about 0.5 ms if their words are known, or if the library encodes them.
+# A thread costs a request two more hand-overs. On the event loop the other requests wait for these
+# characters: about 0.5 ms if their words are known, or if the library encodes them.
 INLINE_CHARACTERS = 16_384
 INLINE_LIBRARY_CHARACTERS = 1024
 
