@@ -51,6 +51,8 @@ def test_a_suite_is_interrupted_and_resumed(tmp_path: Path, seeded_model: ModelF
     given = [
         "studies=[01_backend_pytorch,15_production_optimal]",
         *QUICK,
+        "max_seconds=4",  # long enough to be interrupted
+        "requests=1000000",
         f"outputs_dir={tmp_path}",
     ]
     suite = start(*given, model=seeded_model)

@@ -533,8 +533,8 @@ def test_a_sweep_is_shown_and_a_screenshot_taken(
     ]  # fmt: skip
     sweep = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert sweep.stderr is not None
-    found = re.search(r"dashboard: (http://\S+)", sweep.stderr.readline())
-    assert found
+    lines = (re.search(r"dashboard: (http://\S+)", line) for line in sweep.stderr)
+    found = next(filter(None, lines))
     with opened(browser, found[1]) as page:
         wait_for_status(page, "cell 1 of 2: measuring", 40)
         until_page(page, lambda: tile(page, "Throughput") not in ("–", "0"))
