@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.contestants.cell import open_cell
-from benchmarks.race import REPO, Contestant, Race, machine, ratios
+from benchmarks.race import Contestant, Race, machine, ratios, start
 from crossbench.report.tables import markdown_table
 from crossbench.settings.places import outputs_dir
 from crossbench.wording import number
@@ -101,15 +99,7 @@ def running(command: Sequence[str], log: Path) -> Iterator[str]:
     Raises:
         SystemExit: the server ended before it was ready.
     """
-    with subprocess.Popen(
-        [sys.executable, "-m", *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log.open("a"),
-        encoding="utf-8",
-        cwd=REPO,
-        env={**os.environ, "PYTHONPATH": str(REPO)},
-    ) as server:
+    with start([sys.executable, "-m", *command], log) as server:
         assert server.stdout is not None
         try:
             for line in server.stdout:

@@ -26,6 +26,19 @@ class Contestant:
     command: Sequence[str]
 
 
+def start(command: Sequence[str], log: Path) -> subprocess.Popen[str]:
+    """Start a process of this repository that reads and writes text; its errors go to `log`."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log.open("a"),
+        encoding="utf-8",
+        cwd=REPO,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+    )
+
+
 class Race:
     """Starts contestants; `missing` has the reason for each one that does not start."""
 
@@ -34,15 +47,7 @@ class Race:
         self._running: dict[str, subprocess.Popen[str]] = {}
         for contestant in contestants:
             print(f"starting {contestant.name}", file=sys.stderr, flush=True)
-            process = subprocess.Popen(
-                contestant.command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log.open("a"),
-                encoding="utf-8",
-                cwd=REPO,
-                env={**os.environ, "PYTHONPATH": str(REPO)},
-            )
+            process = start(contestant.command, log)
             assert process.stdout is not None
             if process.stdout.readline():
                 self._running[contestant.name] = process

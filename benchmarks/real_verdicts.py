@@ -7,7 +7,7 @@ Each series measures a few cells block by block, in fresh processes: a cell twic
 that needs 5 % or 2 % more time per pair. The blocks are then cut into separate sweeps of two cells,
 which are judged as the sweeps of users are. The disturbing load are processes that keep a core busy
 for random times. The quiet series is only quiet if nobody else uses the machine; the table has the
-share of runs that were disturbed. With the defaults it takes about an hour on two quiet cores.
+share of runs that were disturbed. With the defaults it takes about 70 minutes on two quiet cores.
 Ctrl-C ends it early, with the table so far. It writes outputs/real_verdicts.md, and the measured
 values to outputs/real_verdicts.json after each block, so that they can be judged again.
 """
@@ -32,11 +32,10 @@ from benchmarks.race import machine
 from crossbench.dashboard.journal import NoJournal
 from crossbench.events import ProgressMade
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S, RSS_PEAK_MB
-from crossbench.measure.contrasts import Difference
 from crossbench.measure.intervals import Interval
 from crossbench.measure.metric import Metric
 from crossbench.measure.run_spread import spread_in_blocks, visible_difference
-from crossbench.report.judged import is_worse, judged_value, title
+from crossbench.report.judged import is_better, is_worse, judged_value, title
 from crossbench.report.selfcheck import pair
 from crossbench.report.tables import markdown_table
 from crossbench.results import Flag, RunResult
@@ -170,10 +169,7 @@ def rows_of(series: Series, margin: float) -> list[list[str]]:
         for cell in range(1, len(names)):
             found = [pair(sweep, margin).difference for sweep in _sweeps(series, cell, metric)]
             worse = sum(is_worse(metric, item) for item in found)
-            better = sum(
-                item in (Difference.HIGHER, Difference.LOWER) and not is_worse(metric, item)
-                for item in found
-            )
+            better = sum(is_better(metric, item) for item in found)
             rows.append([
                 series.title,
                 names[cell],

@@ -1,8 +1,8 @@
 """`python -m crossbench.compare A B`: is B worse than A? For a person, or for a CI job.
 
 A and B are the folders of sweeps or of cells, or, with --tracking-uri, sweeps in MLflow. The exit
-status is 3 if a metric of B regressed, 1 if the two cannot be compared, 2 for a wrong option, and 0
-otherwise, also if nothing can be told.
+status is 3 if B regressed (see docs/comparing.md), 1 if the two cannot be compared, 2 for a wrong
+option, and 0 otherwise, also if nothing can be told.
 """
 
 from __future__ import annotations

@@ -102,13 +102,12 @@ def fit_blocks(log_values: Float64Array) -> BlockFit:
     design[np.arange(count), rows + blocks] = 1
     values = log_values[cells, blocks]
     found, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
-    present = int(known.any(axis=1).sum() + known.any(axis=0).sum())
+    measured, used = known.any(axis=1), known.any(axis=0)
     means = np.full(rows, math.nan)
-    if rank == present - 1:  # all cells are connected, so every cell + block can be estimated
-        means[known.any(axis=1)] = found[:rows][known.any(axis=1)]
-        means += found[rows:][known.any(axis=0)].mean() if count else 0.0
+    if rank == measured.sum() + used.sum() - 1:  # all are connected, so each sum can be estimated
+        means[measured] = found[:rows][measured] + found[rows:][used].mean()
     else:
-        means[known.any(axis=1)] = np.nanmean(log_values[known.any(axis=1)], axis=1)
+        means[measured] = np.nanmean(log_values[measured], axis=1)
     degrees = count - int(rank)
     error = float(((values - design @ found) ** 2).sum()) / degrees if degrees else 0.0
     return BlockFit(means, error, degrees)

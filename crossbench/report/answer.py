@@ -119,9 +119,11 @@ def _excluded_lines(candidates: Candidates, measured: Sequence[CellSummary]) -> 
         and not (RATE_KEY in cell.flat and (cell.over_saturated or not candidates.cells))
         and not cell.is_ramp
     ]
-    lines = [f"Excluded from the comparison: {join_first(excluded)}."] if excluded else []
+    lines = []
     if not any(cell.computes_scores for cell in measured):
         lines = ["No cell ran a model, so these figures are of crossbench itself."]
+    elif excluded:
+        lines = [f"Excluded from the comparison: {join_first(excluded)}."]
     changed = [cell for cell in measured if cell.disqualified]
     lines += [
         f"**{cell.label}** changes the ranking, so it is excluded: {quality_reason(cell)}."

@@ -45,8 +45,8 @@ def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
     unit = compared_unit([cell for cell in cells if cell.computes_scores])
     for cell in cells:
         if cell.throughput is None or cell.p95 is None:
-            answered = bool(cell.finished) and "no request was answered"
-            excluded[cell.label] = f"not measured: {answered or cell.status}"
+            why = "no request was answered" if cell.finished else cell.status
+            excluded[cell.label] = f"not measured: {why}"
         elif cell.over_saturated:
             excluded[cell.label] = "over-saturated"
         elif cell.is_ramp:
