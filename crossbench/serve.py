@@ -19,7 +19,8 @@ from crossbench.runner.checks import check_config, check_support
 from crossbench.runner.compose import build_server
 from crossbench.runner.models import fetch_model
 from crossbench.serving.event_loop import run
-from crossbench.serving.server import Server, ServerSettings
+from crossbench.serving.server import Server
+from crossbench.serving.server_settings import ServerSettings
 from crossbench.settings.launch import NO_CELLS, launch
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import run_settings

@@ -28,7 +28,8 @@ from crossbench.serving.pool_settings import PoolSettings
 from crossbench.serving.process_engine import ProcessEngine
 from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import Scheduler
-from crossbench.serving.server import Server, ServerSettings
+from crossbench.serving.server import Server
+from crossbench.serving.server_settings import ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.startup import build_artifacts, load_and_warm
 from crossbench.serving.telemetry import Telemetry

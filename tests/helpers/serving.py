@@ -27,7 +27,8 @@ from crossbench.serving.pool_settings import Routing
 from crossbench.serving.process_engine import ProcessEngine
 from crossbench.serving.replica import Replica
 from crossbench.serving.scheduler import DynamicScheduler, Scheduler
-from crossbench.serving.server import Server, ServerSettings
+from crossbench.serving.server import Server
+from crossbench.serving.server_settings import ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.tokenizing import Tokenizing

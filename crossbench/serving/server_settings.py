@@ -1,0 +1,58 @@
+"""The address and the limits of a server."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass
+
+from crossbench.errors import ConfigError
+from crossbench.system.addresses import check_host, listen_error_message
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """The server's address and limits. `port` 0 means any free port."""
+
+    name: str
+    host: str
+    port: int
+    max_pairs: int
+    max_request_bytes: int
+    max_queue_pairs: int
+    grace_s: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"server.port must be 0 (any free port) to 65535, got {self.port}")
+        object.__setattr__(self, "host", check_host(self.host, "server"))
+
+    def check_listen(self) -> None:
+        """Check that the server can listen, before it loads a model. Binds and releases the port.
+
+        Raises:
+            ConfigError: the port is in use or not permitted, or the host is not on this machine.
+        """
+        try:
+            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            family, kind, protocol, _, address = addresses[0]
+            with socket.socket(family, kind, protocol) as probe:
+                # Like gRPC, accept a port that has only connections in TIME_WAIT
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:
+            raise ConfigError(self._cannot_listen(error)) from error
+
+    def _cannot_listen(self, error: OSError) -> str:
+        if error.errno == errno.EADDRINUSE:
+            return (
+                f"server.port={self.port} is already in use on {self.host}, perhaps by another "
+                "`python -m crossbench.serve`: stop that process, or give another server.port, or "
+                "server.port=0 for any free port"
+            )
+        if error.errno == errno.EACCES:
+            return (
+                f"this user may not listen on server.port={self.port} of {self.host}: give a port "
+                "above 1023, or server.port=0 for any free port"
+            )
+        return listen_error_message("server", self.host, error)
