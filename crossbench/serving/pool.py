@@ -12,10 +12,11 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from crossbench.errors import CrossbenchError, DeadlineExpired, QueueFull, WorkerDied
+from crossbench.errors import CrossbenchError, DeadlineExpired, WorkerDied
 from crossbench.serving.bell import Bell
 from crossbench.serving.pool_settings import Routing
 from crossbench.serving.scheduler import MicroBatch, Scheduler
+from crossbench.serving.speed import Speed
 from crossbench.serving.ticket import Ticket
 from crossbench.types import Float32Array, Inference, TokenBatch
 
@@ -51,7 +52,17 @@ class Worker(Protocol):
 class BatchObserver(Protocol):
     """Receives the size of every micro-batch that ran. Worker threads call it."""
 
-    def batch_done(self, pairs: int, tokens: int, tokens_computed: int) -> None: ...
+    def batch_done(self, pairs: int, tokens: int, tokens_computed: int, wasted: int) -> None:
+        """Count a micro-batch. `wasted` of its pairs belong to requests that had ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PoolBacklog:
+    """The work before a new request: pairs that wait, and the time until it would start."""
+
+    pairs: int
+    wait_s: float
 
 
 Work: TypeAlias = tuple[Ticket, np.ndarray]  # a request, and the indices of its sequences to run
@@ -61,16 +72,15 @@ Work: TypeAlias = tuple[Ticket, np.ndarray]  # a request, and the indices of its
 class Pool:
     """Runs the scheduler's micro-batches, with one thread per entry of `workers`.
 
-    A worker that supports several concurrent callers has several entries. `max_queue_pairs` limits
-    the queue; an idle pool accepts a request of any size. With `routing` load, the worker that
-    became idle last takes the next micro-batch, so that the others can unload their models. With
-    round_robin, workers take turns strictly, even if the next worker is busy and another is idle.
+    A worker that supports several concurrent callers has several entries. With `routing` load, the
+    worker that became idle last takes the next micro-batch, so that the others can unload their
+    models. With round_robin, workers take turns strictly, even if the next worker is busy and
+    another is idle.
     """
 
     scheduler: Scheduler
     workers: Sequence[Worker]
     observer: BatchObserver
-    max_queue_pairs: int
     routing: Routing
     _tickets: dict[int, Ticket] = field(default_factory=dict, init=False)
     _threads: list[threading.Thread] = field(default_factory=list, init=False)
@@ -84,6 +94,10 @@ class Pool:
         # Idle workers that are running their idle checks and do not hear their bell
         self._unavailable: set[int] = set()
         self._turns = deque(range(len(self.workers)))
+        self._speed = Speed()  # of one worker, per token
+        self._waiting_tokens = 0
+        # By worker: the tokens of its micro-batch, and when it began
+        self._running: list[tuple[int, float] | None] = [None] * len(self.workers)
 
     def start(self) -> None:
         for number, worker in enumerate(self.workers):
@@ -99,29 +113,41 @@ class Pool:
         with self._lock:
             return self.scheduler.waiting
 
+    def backlog(self, now_s: float, more_tokens: float = 0.0) -> PoolBacklog:
+        """Return what a new request would wait for: the queue, running work, and `more_tokens`.
+
+        The time is 0 before the first micro-batch has shown how fast a worker is.
+        """
+        with self._lock:
+            left_s = self._speed.seconds(self._waiting_tokens + more_tokens)
+            for running in self._running:
+                if running is not None:
+                    tokens, started_s = running
+                    left_s += max(self._speed.seconds(tokens) - (now_s - started_s), 0.0)
+            return PoolBacklog(self.scheduler.waiting, left_s / max(len(self._turns), 1))
+
+    def infer_s(self, tokens: float) -> float:
+        """Return how long one worker computes so many tokens; 0 before the first micro-batch."""
+        with self._lock:
+            return self._speed.seconds(tokens)
+
     def submit(
         self, batch: TokenBatch, deadline_s: float | None, done: Callable[[Ticket], None]
     ) -> Ticket:
         """Add a request's sequences to the queue.
 
         Raises:
-            QueueFull: the queue would exceed `max_queue_pairs`.
             WorkerDied: the pool is closed.
         """
         now_s = time.perf_counter()
         with self._lock:
             if self._closed:
                 raise WorkerDied(_SHUTTING_DOWN)
-            waiting = self.scheduler.waiting
-            if waiting and waiting + len(batch) > self.max_queue_pairs:
-                raise QueueFull(
-                    f"the queue holds {waiting} pairs, and {len(batch)} more would exceed the "
-                    f"limit of {self.max_queue_pairs}: send fewer requests at once, or raise "
-                    "server.max_queue_pairs"
-                )
             self._submitted += 1
             ticket = Ticket(self._submitted, batch, deadline_s, done, now_s, len(batch))
             self._tickets[ticket.number] = ticket
+            ticket.waiting_tokens = batch.total_tokens
+            self._waiting_tokens += ticket.waiting_tokens
             self.scheduler.add(ticket.number, batch.lengths, now_s)
             self._wake()
         return ticket
@@ -156,7 +182,7 @@ class Pool:
                 if not worker.alive():
                     break
             else:
-                self._run(worker, micro_batch)
+                self._run(number, worker, micro_batch)
 
     def _next(self, number: int, pause_s: float | None) -> list[Work]:
         """Wait for work; return an empty list if an idle check is due or the pool is closed."""
@@ -233,6 +259,9 @@ class Pool:
             ticket = self._tickets.get(part.request)
             if ticket is None or ticket.closed:
                 continue
+            tokens = ticket.tokens_of(part.indices)
+            ticket.waiting_tokens -= tokens
+            self._waiting_tokens -= tokens
             if ticket.deadline_s is not None and now_s > ticket.deadline_s:
                 waited_ms = (now_s - ticket.submitted_s) * 1e3
                 self._close(
@@ -245,10 +274,10 @@ class Pool:
             work.append((ticket, part.indices))
         return work
 
-    def _run(self, worker: Worker, work: list[Work]) -> None:
+    def _run(self, number: int, worker: Worker, work: list[Work]) -> None:
         """Run a micro-batch. An error fails only its requests, and the thread goes on."""
         try:
-            self._compute(worker, work)
+            self._compute(number, worker, work)
         except Exception as error:
             log.exception("a worker failed on a micro-batch of %d requests", len(work))
             reason = error
@@ -256,9 +285,13 @@ class Pool:
                 reason = WorkerDied(f"the worker failed: {type(error).__name__}: {error}")
             for ticket, _ in work:
                 self._fail(ticket, reason)
+        finally:
+            self._running[number] = None
 
-    def _compute(self, worker: Worker, work: list[Work]) -> None:
+    def _compute(self, number: int, worker: Worker, work: list[Work]) -> None:
         batch = TokenBatch.concatenate([ticket.part(rows) for ticket, rows in work])
+        tokens, started_s = batch.total_tokens, time.perf_counter()
+        self._running[number] = (tokens, started_s)
         inference = worker.infer(batch)
         if len(inference.values) != len(batch):
             raise WorkerDied(
@@ -266,9 +299,11 @@ class Pool:
                 "it must return one value per sequence"
             )
         finished_s = time.perf_counter()
-        self.observer.batch_done(len(batch), batch.total_tokens, inference.tokens_computed)
+        wasted = sum(len(rows) for ticket, rows in work if ticket.closed)
+        self.observer.batch_done(len(batch), tokens, inference.tokens_computed, wasted)
         start = 0
         with self._lock:  # several workers may finish parts of one request at the same time
+            self._speed.add(tokens, finished_s - started_s)
             for ticket, rows in work:
                 values = inference.values[start : start + len(rows)]
                 start += len(rows)
@@ -299,4 +334,6 @@ class Pool:
 
     def _forget(self, ticket: Ticket) -> None:
         self._tickets.pop(ticket.number, None)
+        self._waiting_tokens -= ticket.waiting_tokens
+        ticket.waiting_tokens = 0
         self.scheduler.discard(ticket.number)

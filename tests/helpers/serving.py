@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -43,7 +42,9 @@ SETTINGS = ServerSettings(
     port=0,
     max_pairs=64,
     max_request_bytes=200_000,
+    max_text_bytes=100_000,
     max_queue_pairs=64,
+    max_queue_ms=None,
     grace_s=2.0,
 )
 
@@ -105,14 +106,14 @@ async def serving(
         lambda: [worker.pid for worker in workers if worker.pid is not None], own_peak
     )
     scheduler = scheduler or DynamicScheduler("dynamic", 256, 5.0)
-    pool = Pool(scheduler, workers, telemetry, settings.max_queue_pairs, routing)
+    pool = Pool(scheduler, workers, telemetry, routing)
     service = ModelService(
         model,
         workers,
         PairTokenizer(model),
         activation_of(model),
         pool,
-        Tokenizing(ThreadPoolExecutor(1)),
+        Tokenizing(1),
     )
     info = pb.ServerInfo(models=[pb.ModelInfo(name=model.name)], max_pairs=settings.max_pairs)
     server = Server({model.name: service}, settings, telemetry, info)
