@@ -94,10 +94,11 @@ class Pool:
         # Idle workers that are running their idle checks and do not hear their bell
         self._unavailable: set[int] = set()
         self._turns = deque(range(len(self.workers)))
-        self._speed = Speed()  # of one worker, per token
         self._waiting_tokens = 0
-        # By worker: the tokens of its micro-batch, and when it began
-        self._running: list[tuple[int, float] | None] = [None] * len(self.workers)
+        self._running_tokens = 0
+        self._busy_since_s = 0.0  # when the pool last began to work or finished a micro-batch
+        self._pool_speed = Speed()  # per token, of all workers together
+        self._worker_speed = Speed()
 
     def start(self) -> None:
         for number, worker in enumerate(self.workers):
@@ -119,17 +120,16 @@ class Pool:
         The time is 0 before the first micro-batch has shown how fast a worker is.
         """
         with self._lock:
-            left_s = self._speed.seconds(self._waiting_tokens + more_tokens)
-            for running in self._running:
-                if running is not None:
-                    tokens, started_s = running
-                    left_s += max(self._speed.seconds(tokens) - (now_s - started_s), 0.0)
-            return PoolBacklog(self.scheduler.waiting, left_s / max(len(self._turns), 1))
+            wait_s = self._pool_speed.seconds(self._waiting_tokens + more_tokens)
+            if self._running_tokens:
+                running_s = self._pool_speed.seconds(self._running_tokens)
+                wait_s += max(running_s - (now_s - self._busy_since_s), 0.0)
+            return PoolBacklog(self.scheduler.waiting, wait_s)
 
     def infer_s(self, tokens: float) -> float:
         """Return how long one worker computes so many tokens; 0 before the first micro-batch."""
         with self._lock:
-            return self._speed.seconds(tokens)
+            return self._worker_speed.seconds(tokens)
 
     def submit(
         self, batch: TokenBatch, deadline_s: float | None, done: Callable[[Ticket], None]
@@ -182,7 +182,7 @@ class Pool:
                 if not worker.alive():
                     break
             else:
-                self._run(number, worker, micro_batch)
+                self._run(worker, micro_batch)
 
     def _next(self, number: int, pause_s: float | None) -> list[Work]:
         """Wait for work; return an empty list if an idle check is due or the pool is closed."""
@@ -274,10 +274,10 @@ class Pool:
             work.append((ticket, part.indices))
         return work
 
-    def _run(self, number: int, worker: Worker, work: list[Work]) -> None:
+    def _run(self, worker: Worker, work: list[Work]) -> None:
         """Run a micro-batch. An error fails only its requests, and the thread goes on."""
         try:
-            self._compute(number, worker, work)
+            self._compute(worker, work)
         except Exception as error:
             log.exception("a worker failed on a micro-batch of %d requests", len(work))
             reason = error
@@ -285,25 +285,32 @@ class Pool:
                 reason = WorkerDied(f"the worker failed: {type(error).__name__}: {error}")
             for ticket, _ in work:
                 self._fail(ticket, reason)
-        finally:
-            self._running[number] = None
 
-    def _compute(self, number: int, worker: Worker, work: list[Work]) -> None:
+    def _compute(self, worker: Worker, work: list[Work]) -> None:
         batch = TokenBatch.concatenate([ticket.part(rows) for ticket, rows in work])
         tokens, started_s = batch.total_tokens, time.perf_counter()
-        self._running[number] = (tokens, started_s)
-        inference = worker.infer(batch)
+        with self._lock:
+            if not self._running_tokens:
+                self._busy_since_s = started_s
+            self._running_tokens += tokens
+        try:
+            inference = worker.infer(batch)
+        finally:
+            finished_s = time.perf_counter()
+            with self._lock:
+                self._running_tokens -= tokens
+                self._pool_speed.add(tokens, finished_s - self._busy_since_s)
+                self._worker_speed.add(tokens, finished_s - started_s)
+                self._busy_since_s = finished_s
         if len(inference.values) != len(batch):
             raise WorkerDied(
                 f"the backend returned {len(inference.values)} values for {len(batch)} sequences: "
                 "it must return one value per sequence"
             )
-        finished_s = time.perf_counter()
         wasted = sum(len(rows) for ticket, rows in work if ticket.closed)
         self.observer.batch_done(len(batch), tokens, inference.tokens_computed, wasted)
         start = 0
         with self._lock:  # several workers may finish parts of one request at the same time
-            self._speed.add(tokens, finished_s - started_s)
             for ticket, rows in work:
                 values = inference.values[start : start + len(rows)]
                 start += len(rows)

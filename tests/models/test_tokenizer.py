@@ -253,9 +253,10 @@ def test_the_end_of_a_text_is_not_read_once_there_are_enough_tokens(
 
 
 PIECES = (
-    "the river flows", " ", "  ", ".", "...", "?!", "東京は日本", "é", "e\u0301", "\u0301", "\n", "\t",
-    "x" * 300, "[SEP]", "<s>", "<mask>", "'s", "can't", "😀", "\u200b", "ﬁ", "½", "1,234.5", "Größe",
-    "ภาษา", " a ", "▁", "Ġ", "word ", "an ordinary sentence of English words. ", "unbelievableness ",
+    "the river flows", " ", "  ", ".", "...", "?!", "東京は日本", "é", "e\u0301", "\u0301", "\n",
+    "\t", "x" * 300, "[SEP]", "<s>", "<mask>", "'s", "can't", "😀", "\u200b", "ﬁ", "½", "1,234.5",
+    "Größe", "ภาษา", " a ", "▁", "Ġ", "word ", "unbelievableness ",
+    "an ordinary sentence of English words. ",
 )  # fmt: skip
 
 
