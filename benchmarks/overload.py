@@ -4,9 +4,9 @@
 
 `crossbench.serve OVERRIDES` runs in one process, a client in another. The capacity is the most that
 closed loops reach, measured before and after each storm. In a storm, requests arrive at random, at
-three times the capacity: without deadlines, with deadlines of ten unloaded latencies, and with every
-second client cancelling after a tenth of one. Goodput is what was answered, in time, to clients
-that still waited. It writes outputs/overload.md.
+three times the capacity: without deadlines, with deadlines of ten unloaded latencies, and with
+every second client cancelling after a tenth of one. Goodput is what was answered to clients
+that still waited, in time. It writes outputs/overload.md.
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", min(limit, 2**31 - 1)),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.server.max_pending_requests", settings.max_pending_requests),
+                ("grpc.server.max_pending_requests_hard_limit", 2 * settings.max_pending_requests),
                 ("grpc.so_reuseport", 0),  # two servers on one port must be an error
             ]
         )
