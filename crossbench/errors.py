@@ -9,7 +9,7 @@ CrossbenchError
 +-- DatasetError             a data set is missing, empty or malformed
 +-- InvalidRequest           the server rejects a malformed request (gRPC INVALID_ARGUMENT)
 +-- WrongTask                the model cannot perform the task (gRPC FAILED_PRECONDITION)
-+-- QueueFull                the server's queue is full (gRPC RESOURCE_EXHAUSTED)
++-- QueueFull                the server has too much work (gRPC RESOURCE_EXHAUSTED)
 +-- DeadlineExpired          the deadline passed before the request was computed
 +-- NonFiniteValues          scores or vectors are NaN or infinite (gRPC DATA_LOSS)
 +-- WorkerDied               the worker that computed the request failed or died (gRPC INTERNAL)
@@ -58,7 +58,11 @@ class WrongTask(CrossbenchError):
 
 
 class QueueFull(CrossbenchError):
-    """The server's queue is full."""
+    """The server has too much work to take the request. Send it again after `retry_after_s`."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineExpired(CrossbenchError):

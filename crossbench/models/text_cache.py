@@ -12,6 +12,8 @@ from typing import Protocol
 
 from crossbench.models.word_memo import ALL, ID_BYTES, PackedIds
 
+LONGEST = 16_384  # characters of a text that is cached
+
 
 class Encoder(Protocol):
     """Encodes texts to ids without special tokens: see word_memo.TextEncoder."""
@@ -38,6 +40,8 @@ class TextCache:
     ) -> list[PackedIds]:
         """Return all ids of each text, since a cached text may be needed as a whole later.
 
+        Very long texts are not cached, and may have only their first `enough` ids.
+
         Raises:
             NeedsLibrary: `use_library` is False, and the encoder needs it for a text.
         """
@@ -45,6 +49,9 @@ class TextCache:
             # Remove them and add them at the end, which marks them as most recently used
             found = {text: self._cache.pop(text) for text in set(texts) & self._cache.keys()}
             self._cache.update(found)
+        long = [text for text in set(texts) if len(text) > LONGEST]
+        if long:
+            found |= zip(long, self._encoder.encode(long, use_library, enough), strict=True)
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         if missing:
             new = self._encoder.encode(missing, use_library)

@@ -106,9 +106,8 @@ class PairTokenizer:
         Raises:
             NeedsLibrary: `use_library` is False, and the ids of a text are not in memory.
         """
-        (first,) = self._encoder.encode([self._prompt + query], use_library)
-        seconds = self._encoder.encode(passages, use_library, self._enough(len(first)))
-        return self._pairs([first] * len(seconds), seconds, self.max_length)
+        firsts, seconds = self._encode_both([self._prompt + query], passages, use_library)
+        return self._pairs(firsts * len(seconds), seconds, self.max_length)
 
     def encode_pairs(self, pairs: Sequence[Pair], use_library: bool = True) -> Tokenized:
         """Encode the pairs in their order; each distinct query is tokenised once.
@@ -118,9 +117,8 @@ class PairTokenizer:
         """
         queries = list(dict.fromkeys(pair.query for pair in pairs))
         prompted = [self._prompt + query for query in queries]
-        firsts = self._encoder.encode(prompted, use_library)
-        enough = self._enough(max(map(len, firsts), default=0))
-        seconds = self._encoder.encode([pair.passage for pair in pairs], use_library, enough)
+        passages = [pair.passage for pair in pairs]
+        firsts, seconds = self._encode_both(prompted, passages, use_library)
         ids = dict(zip(queries, firsts, strict=True))
         return self._pairs([ids[pair.query] for pair in pairs], seconds, self.max_length)
 
@@ -136,21 +134,36 @@ class PairTokenizer:
         Raises:
             NeedsLibrary: as for encode_query().
         """
-        encoded = self._encoder.encode(texts, use_library, self._enough(0))
+        encoded = self._encoder.encode(texts, use_library, self._enough)
         return self._singles(encoded, self.max_length)
 
     def count(self, texts: Sequence[str]) -> Int32Array:
         """Return each text's tokens without special tokens or truncation, int32 (n,)."""
         return _lengths(self._encoder.encode(texts)).astype(np.int32)
 
-    def _enough(self, query_bytes: int) -> int:
-        """Return the number of tokens after which the rest of a passage changes nothing.
+    def _encode_both(
+        self, queries: Sequence[str], passages: Sequence[str], use_library: bool
+    ) -> tuple[list[PackedIds], list[PackedIds]]:
+        """Return the ids of queries and passages, as many as truncation needs.
 
-        The passage is then certainly truncated, and longer than its query: truncation needs to know
-        both. If truncation keeps the end of a text, all tokens are needed.
+        It needs to know whether a text is longer than the model's maximum and, if query and passage
+        both are, which one is longer.
         """
-        longest = max(self.max_length, query_bytes // ID_BYTES)
-        return longest + 1 if self._keep_left else ALL
+        enough = self._enough
+        firsts = self._encoder.encode(queries, use_library, enough)
+        seconds = self._encoder.encode(passages, use_library, enough)
+        if enough != ALL and _longest(firsts) >= enough <= _longest(seconds):
+            firsts = self._encoder.encode(queries, use_library)
+            seconds = self._encoder.encode(passages, use_library, _longest(firsts) + 1)
+        return firsts, seconds
+
+    @property
+    def _enough(self) -> int:
+        """The number of tokens after which the rest of a text is certainly truncated.
+
+        If truncation keeps the end of a text, all tokens are needed.
+        """
+        return self.max_length + 1 if self._keep_left else ALL
 
     def _singles(self, texts: Sequence[PackedIds], max_length: int) -> Tokenized:
         room = max(max_length - self._single.added, 0) * ID_BYTES
@@ -238,6 +251,11 @@ def longest_first(
 def _lengths(texts: Sequence[PackedIds]) -> Int64Array:
     """Return the number of tokens of each text, shape (n,)."""
     return np.array([len(ids) for ids in texts], dtype=np.int64) // ID_BYTES
+
+
+def _longest(texts: Sequence[PackedIds]) -> int:
+    """Return the number of tokens of the longest text."""
+    return max(map(len, texts), default=0) // ID_BYTES
 
 
 def _joined(parts: list[PackedIds]) -> Int32Array:

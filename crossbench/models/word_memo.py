@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from crossbench.models.text_start import SHORTEST, text_start_of
+
 # Token ids as the bytes of an int32 array: joining them needs no Python object per token
 PackedIds: TypeAlias = bytes
 ID_BYTES = 4
@@ -35,6 +37,7 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Any, use_memo: bool = True) -> None:
         self._tokenizer = tokenizer
+        self._starts = text_start_of(tokenizer)
         has_memo = use_memo and _splits_at_spaces(tokenizer)
         self._memo: dict[str, PackedIds] | None = {} if has_memo else None
 
@@ -49,7 +52,7 @@ class TextEncoder:
         if self._memo is None:
             if not use_library:
                 raise NeedsLibrary
-            return self._library(texts)
+            return self._library(texts, enough)
         # Another thread may replace self._memo, but no thread removes words from an existing memo
         memo = self._memo
         encoded: list[PackedIds] = []
@@ -62,31 +65,55 @@ class TextEncoder:
                     raise NeedsLibrary from None
                 encoded.append(b"")
                 unknown.append(index)
-        if unknown:
-            learnt = self._learn([texts[index].split(" ") for index in unknown])
-            for index, ids in zip(unknown, learnt, strict=True):
+        # With few tokens per text, most texts need their first words only
+        words = enough if enough > 0 else ALL
+        while unknown:
+            rows = [texts[index].split(" ", words) for index in unknown]
+            is_whole = [words < 0 or len(row) <= words for row in rows]
+            heads = [row if whole else row[:-1] for row, whole in zip(rows, is_whole, strict=True)]
+            for index, ids in zip(unknown, self._learn(heads, enough), strict=True):
                 encoded[index] = ids
+            unknown = [
+                index
+                for index, whole in zip(unknown, is_whole, strict=True)
+                if not whole and len(encoded[index]) < enough * ID_BYTES
+            ]
+            words *= 4
         return encoded
 
-    def _learn(self, rows: Sequence[list[str]]) -> list[PackedIds]:
-        """Return the ids of each row of words. Encode new words in one call, and keep them."""
+    def _learn(self, rows: Sequence[list[str]], enough: int) -> list[PackedIds]:
+        """Return the ids of each row of words. Encode new words in one call, and keep them.
+
+        A very long word may have only its first `enough` ids.
+        """
         assert self._memo is not None
         if len(self._memo) > _MAX_WORDS:
             self._memo = {}
         memo = self._memo
         missing = list(set(chain.from_iterable(rows)).difference(memo))
-        new = dict(zip(missing, self._library(missing), strict=True))
+        new = dict(zip(missing, self._library(missing, enough), strict=True))
         memo.update((word, ids) for word, ids in new.items() if len(word) <= _MAX_WORD_LENGTH)
         return [
             b"".join([new[word] if word in new else memo[word] for word in words]) for words in rows
         ]
 
-    def _library(self, texts: Sequence[str]) -> list[PackedIds]:
+    def _library(self, texts: Sequence[str], enough: int) -> list[PackedIds]:
+        if enough > 0 and max(map(len, texts), default=0) > SHORTEST:
+            return [self._first_ids(text, enough) for text in texts]
         if sum(map(len, texts)) <= _ONE_BY_ONE:
             encodings = [self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
         else:
             encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [pack(encoding.ids) for encoding in encodings]
+
+    def _first_ids(self, text: str, enough: int) -> PackedIds:
+        """Return the ids of the shortest start of `text` that has `enough`, or of all of it."""
+        ids: list[int] = []
+        for part in self._starts.parts(text, enough):
+            ids = self._tokenizer.encode(part, add_special_tokens=False).ids
+            if len(ids) >= enough:
+                break
+        return pack(ids)
 
 
 def _look_up(memo: Mapping[str, PackedIds], text: str, enough: int) -> PackedIds:

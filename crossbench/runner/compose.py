@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import metadata
 
@@ -66,11 +65,9 @@ def build_server(
     telemetry = Telemetry(lambda: [item.pid for item in all_replicas if item.pid is not None])
     startup = _load(plan, pool, replicas, telemetry)
 
-    tokenizing = Tokenizing(ThreadPoolExecutor(pool.tokenizers, thread_name_prefix="tokenizer"))
+    tokenizing = Tokenizing(pool.tokenizers)
     services = {
-        served.name: _service(
-            plan, pool, limits, served, replicas[served.name], telemetry, tokenizing
-        )
+        served.name: _service(plan, pool, served, replicas[served.name], telemetry, tokenizing)
         for served in models
     }
     info = pb.ServerInfo(
@@ -81,6 +78,8 @@ def build_server(
         max_pairs=limits.max_pairs,
         max_queue_pairs=limits.max_queue_pairs,
         max_request_bytes=limits.max_request_bytes,
+        max_text_bytes=limits.max_text_bytes,
+        max_queue_ms=limits.max_queue_ms,
         version=metadata.version("crossbench"),
         startup=startup,
     )
@@ -131,7 +130,6 @@ def _load(
 def _service(
     plan: CellPlan,
     pool_settings: PoolSettings,
-    limits: ServerSettings,
     model: ModelFolder,
     replicas: Sequence[Replica],
     telemetry: Telemetry,
@@ -141,7 +139,7 @@ def _service(
     pipeline = plan.settings.pipeline
     callers = [replica for replica in replicas for _ in range(replica.callers)]
     scheduler = build_scheduler(plan.scheduler, replicas[0].backend.layout)
-    pool = Pool(scheduler, callers, telemetry, limits.max_queue_pairs, pool_settings.routing)
+    pool = Pool(scheduler, callers, telemetry, pool_settings.routing)
     tokenizer = PairTokenizer(model, pool_settings.cache_tokens)
     token_cache = TokenCache(tokenizer.encode) if pipeline is Pipeline.INFER else None
     return ModelService(

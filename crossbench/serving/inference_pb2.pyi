@@ -81,7 +81,7 @@ class GetInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServerInfo(_message.Message):
-    __slots__ = ("models", "scheduler", "workers", "threads", "max_pairs", "max_queue_pairs", "max_request_bytes", "version", "startup")
+    __slots__ = ("models", "scheduler", "workers", "threads", "max_pairs", "max_queue_pairs", "max_request_bytes", "version", "startup", "max_text_bytes", "max_queue_ms")
     MODELS_FIELD_NUMBER: _ClassVar[int]
     SCHEDULER_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,8 @@ class ServerInfo(_message.Message):
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STARTUP_FIELD_NUMBER: _ClassVar[int]
+    MAX_TEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[ModelInfo]
     scheduler: str
     workers: int
@@ -100,7 +102,9 @@ class ServerInfo(_message.Message):
     max_request_bytes: int
     version: str
     startup: Startup
-    def __init__(self, models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ..., scheduler: _Optional[str] = ..., workers: _Optional[int] = ..., threads: _Optional[int] = ..., max_pairs: _Optional[int] = ..., max_queue_pairs: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., version: _Optional[str] = ..., startup: _Optional[_Union[Startup, _Mapping]] = ...) -> None: ...
+    max_text_bytes: int
+    max_queue_ms: float
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ..., scheduler: _Optional[str] = ..., workers: _Optional[int] = ..., threads: _Optional[int] = ..., max_pairs: _Optional[int] = ..., max_queue_pairs: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., version: _Optional[str] = ..., startup: _Optional[_Union[Startup, _Mapping]] = ..., max_text_bytes: _Optional[int] = ..., max_queue_ms: _Optional[float] = ...) -> None: ...
 
 class Startup(_message.Message):
     __slots__ = ("load_s", "compile_s", "rss_before_load_mb", "rss_after_load_mb", "rss_load_peak_mb")
@@ -179,7 +183,7 @@ class Distribution(_message.Message):
     def __init__(self, count: _Optional[int] = ..., mean: _Optional[float] = ..., p50: _Optional[float] = ..., p95: _Optional[float] = ..., p99: _Optional[float] = ...) -> None: ...
 
 class Metrics(_message.Message):
-    __slots__ = ("uptime_s", "since_reset_s", "requests_ok", "requests_failed", "pairs", "tokens", "truncated_pairs", "batches", "batch_pairs", "batch_tokens", "tokens_computed", "queue_pairs", "requests_in_flight", "pairs_per_s", "latency_ms", "tokenize_ms", "queue_ms", "infer_ms", "rss_mb", "cpu_cores", "device_memory_mb", "device_memory_peak_mb", "cpu_s", "rss_peak_mb", "latency_sum_ms", "tokenize_sum_ms", "queue_sum_ms", "infer_sum_ms")
+    __slots__ = ("uptime_s", "since_reset_s", "requests_ok", "requests_failed", "pairs", "tokens", "truncated_pairs", "batches", "batch_pairs", "batch_tokens", "tokens_computed", "queue_pairs", "requests_in_flight", "pairs_per_s", "latency_ms", "tokenize_ms", "queue_ms", "infer_ms", "rss_mb", "cpu_cores", "device_memory_mb", "device_memory_peak_mb", "cpu_s", "rss_peak_mb", "latency_sum_ms", "tokenize_sum_ms", "queue_sum_ms", "infer_sum_ms", "wasted_pairs")
     class RequestsFailedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -215,6 +219,7 @@ class Metrics(_message.Message):
     TOKENIZE_SUM_MS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_SUM_MS_FIELD_NUMBER: _ClassVar[int]
     INFER_SUM_MS_FIELD_NUMBER: _ClassVar[int]
+    WASTED_PAIRS_FIELD_NUMBER: _ClassVar[int]
     uptime_s: float
     since_reset_s: float
     requests_ok: int
@@ -243,4 +248,5 @@ class Metrics(_message.Message):
     tokenize_sum_ms: float
     queue_sum_ms: float
     infer_sum_ms: float
-    def __init__(self, uptime_s: _Optional[float] = ..., since_reset_s: _Optional[float] = ..., requests_ok: _Optional[int] = ..., requests_failed: _Optional[_Mapping[str, int]] = ..., pairs: _Optional[int] = ..., tokens: _Optional[int] = ..., truncated_pairs: _Optional[int] = ..., batches: _Optional[int] = ..., batch_pairs: _Optional[int] = ..., batch_tokens: _Optional[int] = ..., tokens_computed: _Optional[int] = ..., queue_pairs: _Optional[int] = ..., requests_in_flight: _Optional[int] = ..., pairs_per_s: _Optional[float] = ..., latency_ms: _Optional[_Union[Distribution, _Mapping]] = ..., tokenize_ms: _Optional[_Union[Distribution, _Mapping]] = ..., queue_ms: _Optional[_Union[Distribution, _Mapping]] = ..., infer_ms: _Optional[_Union[Distribution, _Mapping]] = ..., rss_mb: _Optional[float] = ..., cpu_cores: _Optional[float] = ..., device_memory_mb: _Optional[float] = ..., device_memory_peak_mb: _Optional[float] = ..., cpu_s: _Optional[float] = ..., rss_peak_mb: _Optional[float] = ..., latency_sum_ms: _Optional[float] = ..., tokenize_sum_ms: _Optional[float] = ..., queue_sum_ms: _Optional[float] = ..., infer_sum_ms: _Optional[float] = ...) -> None: ...
+    wasted_pairs: int
+    def __init__(self, uptime_s: _Optional[float] = ..., since_reset_s: _Optional[float] = ..., requests_ok: _Optional[int] = ..., requests_failed: _Optional[_Mapping[str, int]] = ..., pairs: _Optional[int] = ..., tokens: _Optional[int] = ..., truncated_pairs: _Optional[int] = ..., batches: _Optional[int] = ..., batch_pairs: _Optional[int] = ..., batch_tokens: _Optional[int] = ..., tokens_computed: _Optional[int] = ..., queue_pairs: _Optional[int] = ..., requests_in_flight: _Optional[int] = ..., pairs_per_s: _Optional[float] = ..., latency_ms: _Optional[_Union[Distribution, _Mapping]] = ..., tokenize_ms: _Optional[_Union[Distribution, _Mapping]] = ..., queue_ms: _Optional[_Union[Distribution, _Mapping]] = ..., infer_ms: _Optional[_Union[Distribution, _Mapping]] = ..., rss_mb: _Optional[float] = ..., cpu_cores: _Optional[float] = ..., device_memory_mb: _Optional[float] = ..., device_memory_peak_mb: _Optional[float] = ..., cpu_s: _Optional[float] = ..., rss_peak_mb: _Optional[float] = ..., latency_sum_ms: _Optional[float] = ..., tokenize_sum_ms: _Optional[float] = ..., queue_sum_ms: _Optional[float] = ..., infer_sum_ms: _Optional[float] = ..., wasted_pairs: _Optional[int] = ...) -> None: ...

@@ -12,10 +12,11 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from crossbench.errors import CrossbenchError, DeadlineExpired, QueueFull, WorkerDied
+from crossbench.errors import CrossbenchError, DeadlineExpired, WorkerDied
 from crossbench.serving.bell import Bell
 from crossbench.serving.pool_settings import Routing
 from crossbench.serving.scheduler import MicroBatch, Scheduler
+from crossbench.serving.speed import Speed
 from crossbench.serving.ticket import Ticket
 from crossbench.types import Float32Array, Inference, TokenBatch
 
@@ -51,7 +52,17 @@ class Worker(Protocol):
 class BatchObserver(Protocol):
     """Receives the size of every micro-batch that ran. Worker threads call it."""
 
-    def batch_done(self, pairs: int, tokens: int, tokens_computed: int) -> None: ...
+    def batch_done(self, pairs: int, tokens: int, tokens_computed: int, wasted: int) -> None:
+        """Count a micro-batch. `wasted` of its pairs belong to requests that had ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PoolBacklog:
+    """The work before a new request: pairs that wait, and the time until it would start."""
+
+    pairs: int
+    wait_s: float
 
 
 Work: TypeAlias = tuple[Ticket, np.ndarray]  # a request, and the indices of its sequences to run
@@ -61,16 +72,15 @@ Work: TypeAlias = tuple[Ticket, np.ndarray]  # a request, and the indices of its
 class Pool:
     """Runs the scheduler's micro-batches, with one thread per entry of `workers`.
 
-    A worker that supports several concurrent callers has several entries. `max_queue_pairs` limits
-    the queue; an idle pool accepts a request of any size. With `routing` load, the worker that
-    became idle last takes the next micro-batch, so that the others can unload their models. With
-    round_robin, workers take turns strictly, even if the next worker is busy and another is idle.
+    A worker that supports several concurrent callers has several entries. With `routing` load, the
+    worker that became idle last takes the next micro-batch, so that the others can unload their
+    models. With round_robin, workers take turns strictly, even if the next worker is busy and
+    another is idle.
     """
 
     scheduler: Scheduler
     workers: Sequence[Worker]
     observer: BatchObserver
-    max_queue_pairs: int
     routing: Routing
     _tickets: dict[int, Ticket] = field(default_factory=dict, init=False)
     _threads: list[threading.Thread] = field(default_factory=list, init=False)
@@ -84,6 +94,11 @@ class Pool:
         # Idle workers that are running their idle checks and do not hear their bell
         self._unavailable: set[int] = set()
         self._turns = deque(range(len(self.workers)))
+        self._waiting_tokens = 0
+        self._running_tokens = 0
+        self._busy_since_s = 0.0  # when the pool last began to work or finished a micro-batch
+        self._pool_speed = Speed()  # per token, of all workers together
+        self._worker_speed = Speed()
 
     def start(self) -> None:
         for number, worker in enumerate(self.workers):
@@ -99,29 +114,40 @@ class Pool:
         with self._lock:
             return self.scheduler.waiting
 
+    def backlog(self, now_s: float, more_tokens: float = 0.0) -> PoolBacklog:
+        """Return what a new request would wait for: the queue, running work, and `more_tokens`.
+
+        The time is 0 before the first micro-batch has shown how fast a worker is.
+        """
+        with self._lock:
+            wait_s = self._pool_speed.seconds(self._waiting_tokens + more_tokens)
+            if self._running_tokens:
+                running_s = self._pool_speed.seconds(self._running_tokens)
+                wait_s += max(running_s - (now_s - self._busy_since_s), 0.0)
+            return PoolBacklog(self.scheduler.waiting, wait_s)
+
+    def infer_s(self, tokens: float) -> float:
+        """Return how long one worker computes so many tokens; 0 before the first micro-batch."""
+        with self._lock:
+            return self._worker_speed.seconds(tokens)
+
     def submit(
         self, batch: TokenBatch, deadline_s: float | None, done: Callable[[Ticket], None]
     ) -> Ticket:
         """Add a request's sequences to the queue.
 
         Raises:
-            QueueFull: the queue would exceed `max_queue_pairs`.
             WorkerDied: the pool is closed.
         """
         now_s = time.perf_counter()
         with self._lock:
             if self._closed:
                 raise WorkerDied(_SHUTTING_DOWN)
-            waiting = self.scheduler.waiting
-            if waiting and waiting + len(batch) > self.max_queue_pairs:
-                raise QueueFull(
-                    f"the queue holds {waiting} pairs, and {len(batch)} more would exceed the "
-                    f"limit of {self.max_queue_pairs}: send fewer requests at once, or raise "
-                    "server.max_queue_pairs"
-                )
             self._submitted += 1
             ticket = Ticket(self._submitted, batch, deadline_s, done, now_s, len(batch))
             self._tickets[ticket.number] = ticket
+            ticket.waiting_tokens = batch.total_tokens
+            self._waiting_tokens += ticket.waiting_tokens
             self.scheduler.add(ticket.number, batch.lengths, now_s)
             self._wake()
         return ticket
@@ -233,6 +259,9 @@ class Pool:
             ticket = self._tickets.get(part.request)
             if ticket is None or ticket.closed:
                 continue
+            tokens = ticket.tokens_of(part.indices)
+            ticket.waiting_tokens -= tokens
+            self._waiting_tokens -= tokens
             if ticket.deadline_s is not None and now_s > ticket.deadline_s:
                 waited_ms = (now_s - ticket.submitted_s) * 1e3
                 self._close(
@@ -259,14 +288,27 @@ class Pool:
 
     def _compute(self, worker: Worker, work: list[Work]) -> None:
         batch = TokenBatch.concatenate([ticket.part(rows) for ticket, rows in work])
-        inference = worker.infer(batch)
+        tokens, started_s = batch.total_tokens, time.perf_counter()
+        with self._lock:
+            if not self._running_tokens:
+                self._busy_since_s = started_s
+            self._running_tokens += tokens
+        try:
+            inference = worker.infer(batch)
+        finally:
+            finished_s = time.perf_counter()
+            with self._lock:
+                self._running_tokens -= tokens
+                self._pool_speed.add(tokens, finished_s - self._busy_since_s)
+                self._worker_speed.add(tokens, finished_s - started_s)
+                self._busy_since_s = finished_s
         if len(inference.values) != len(batch):
             raise WorkerDied(
                 f"the backend returned {len(inference.values)} values for {len(batch)} sequences: "
                 "it must return one value per sequence"
             )
-        finished_s = time.perf_counter()
-        self.observer.batch_done(len(batch), batch.total_tokens, inference.tokens_computed)
+        wasted = sum(len(rows) for ticket, rows in work if ticket.closed)
+        self.observer.batch_done(len(batch), tokens, inference.tokens_computed, wasted)
         start = 0
         with self._lock:  # several workers may finish parts of one request at the same time
             for ticket, rows in work:
@@ -299,4 +341,6 @@ class Pool:
 
     def _forget(self, ticket: Ticket) -> None:
         self._tickets.pop(ticket.number, None)
+        self._waiting_tokens -= ticket.waiting_tokens
+        ticket.waiting_tokens = 0
         self.scheduler.discard(ticket.number)

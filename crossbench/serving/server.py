@@ -11,17 +11,15 @@ from grpc_reflection.v1alpha import reflection
 
 from crossbench.errors import ConfigError
 from crossbench.serving import inference_pb2 as pb
-from crossbench.serving import inference_pb2_grpc as pb_grpc
 from crossbench.serving.server_settings import ServerSettings
 from crossbench.serving.service import ModelService
-from crossbench.serving.servicer import Servicer
+from crossbench.serving.servicer import SERVICE_NAME, Servicer
 from crossbench.serving.telemetry import Telemetry
 from crossbench.system.addresses import join_address
 
-SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 # The error of gRPC's own size limit gives no advice, so the server checks max_request_bytes itself.
-# gRPC's limit is this multiple of it and protects the server's memory from huge messages.
-HARD_LIMIT_FACTOR = 16
+# gRPC refuses messages above this multiple of it while it receives them.
+HARD_LIMIT_FACTOR = 2
 
 
 class Server:
@@ -53,11 +51,13 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", min(limit, 2**31 - 1)),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.server.max_pending_requests", settings.max_pending_requests),
+                ("grpc.server.max_pending_requests_hard_limit", 2 * settings.max_pending_requests),
                 ("grpc.so_reuseport", 0),  # two servers on one port must be an error
             ]
         )
         servicer = Servicer(self._services, settings, self._telemetry, self.info)
-        pb_grpc.add_InferenceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        servicer.add_to(server)
         checker = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(checker, server)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)

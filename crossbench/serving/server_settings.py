@@ -7,24 +7,38 @@ import socket
 from dataclasses import dataclass
 
 from crossbench.errors import ConfigError
+from crossbench.serving.scheduler import require_at_least
 from crossbench.system.addresses import check_host, listen_error_message
+
+BYTE_LIMITS = ("max_request_bytes", "max_text_bytes")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """The server's address and limits. `port` 0 means any free port."""
+    """The server's address and limits. `port` 0 means any free port.
+
+    A request is refused if it would wait longer than `max_queue_ms` (None: no such bound). gRPC
+    itself drops requests if more than `max_pending_requests` have not reached the server's code.
+    """
 
     name: str
     host: str
     port: int
     max_pairs: int
     max_request_bytes: int
+    max_text_bytes: int
     max_queue_pairs: int
+    max_queue_ms: float | None
+    max_pending_requests: int
     grace_s: float
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"server.port must be 0 (any free port) to 65535, got {self.port}")
+        for key in (*BYTE_LIMITS, "max_pairs", "max_queue_pairs", "max_pending_requests"):
+            require_at_least(f"server.{key}", getattr(self, key), 1)
+        if self.max_queue_ms is not None:
+            require_at_least("server.max_queue_ms", self.max_queue_ms, 1)
         object.__setattr__(self, "host", check_host(self.host, "server"))
 
     def check_listen(self) -> None:

@@ -76,7 +76,7 @@ class ModelService:
 
         Raises:
             InvalidRequest: a text has no tokens.
-            NonFiniteValues, QueueFull, DeadlineExpired, WorkerDied: see their docstrings.
+            NonFiniteValues, DeadlineExpired, WorkerDied: see their docstrings.
         """
         if self.model.embedding is not None:
             query_rows = [0] * len(passages)
@@ -206,9 +206,9 @@ class ModelService:
         arrived_s = time.perf_counter()
         tokenized = token_cache.get(keys)
         if tokenized is None:
-            loop = asyncio.get_running_loop()
-            tokenized = await loop.run_in_executor(
-                self.tokenizing.threads, token_cache.get_or_add, keys
+            characters = sum(len(text) for texts in keys for text in texts)
+            tokenized = await self.tokenizing.in_thread(
+                len(keys), characters, partial(token_cache.get_or_add, keys)
             )
         return await self._infer(tokenized, arrived_s, describe, deadline_s)
 
@@ -266,9 +266,13 @@ class ModelService:
 
 
 def _describe(what: str, number: int, text: str) -> str:
-    """Describe a text in an error message. A long text is shortened."""
-    shown = repr(text) if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]!r}…"
-    return f"text {number} of {what} ({shown})"
+    """Describe a text in an error message."""
+    return f"text {number} of {what} ({shortened(text)})"
+
+
+def shortened(text: str) -> str:
+    """Return a text in quotes for an error message."""
+    return repr(text) if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]!r}…"
 
 
 def _check_tokens(tokenized: Tokenized, describe: DescribeRow) -> None:

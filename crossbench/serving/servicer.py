@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from operator import methodcaller
 from typing import Any, TypeAlias
 
 import grpc
@@ -20,23 +21,31 @@ from crossbench.errors import (
     WrongTask,
 )
 from crossbench.serving import inference_pb2 as pb
-from crossbench.serving import inference_pb2_grpc as pb_grpc
+from crossbench.serving.admission import Admission
 from crossbench.serving.finite import NON_FINITE
+from crossbench.serving.limits import RequestLimits
+from crossbench.serving.retry import retry_advice
 from crossbench.serving.server_settings import ServerSettings
-from crossbench.serving.service import Answer, ModelService
+from crossbench.serving.service import Answer, ModelService, shortened
 from crossbench.serving.telemetry import Telemetry
+from crossbench.serving.wire import MessageT, decode
 from crossbench.types import Pair
 
 log = logging.getLogger(__name__)
 
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 DEFAULT_WATCH_INTERVAL_S = 1.0
 WATCH_INTERVALS_S = (0.05, 3600.0)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class Servicer(pb_grpc.InferenceServicer):
-    """Implements the RPCs of crossbench.v1.Inference. The first model is the default."""
+class Servicer:
+    """Implements the RPCs of crossbench.v1.Inference. The first model is the default.
+
+    They receive the bytes of a request, so that its size is checked before it is decoded, and bytes
+    that are no message get a clear error.
+    """
 
     def __init__(
         self,
@@ -46,52 +55,67 @@ class Servicer(pb_grpc.InferenceServicer):
         info: pb.ServerInfo,
     ) -> None:
         self._services = services
-        self._settings = settings
+        self._limits = RequestLimits(settings)
+        self._admissions = {
+            name: Admission(service.pool, service.tokenizing, settings, service.model.max_length)
+            for name, service in services.items()
+        }
         self._telemetry = telemetry
         self.info = info
         self._stopping = asyncio.Event()
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register all RPCs."""
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        for method in pb.DESCRIPTOR.services_by_name["Inference"].methods:
+            streams = method.server_streaming
+            make = (
+                grpc.unary_stream_rpc_method_handler
+                if streams
+                else grpc.unary_unary_rpc_method_handler
+            )
+            handlers[method.name] = make(
+                getattr(self, method.name), response_serializer=methodcaller("SerializeToString")
+            )
+        server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
     def end_streams(self) -> None:
         """End all WatchMetrics streams, which would otherwise run for ever."""
         self._stopping.set()
 
-    async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
-        query, passages = request.query, list(request.passages)  # each access makes new strings
-
-        async def run(service: ModelService, deadline_s: float | None) -> Answer:
+    async def Score(self, data: bytes, context: Context) -> pb.ScoreResponse:
+        async def run(
+            message: pb.ScoreRequest, service: ModelService, deadline_s: float | None
+        ) -> Answer:
+            query, passages = message.query, list(message.passages)  # each access makes new strings
+            self._limits.check_texts([query], "query")
+            self._limits.check_texts(passages, "passages")
             return await service.score(query, passages, deadline_s)
 
-        def check() -> None:
-            self._check_size(len(passages), request.ByteSize(), "passages")
-            _check_texts([query], "query")
-            _check_texts(passages, "passages")
+        answer = await self._answer(pb.ScoreRequest, "passages", data, run, context)
+        return _score_response(answer)
 
-        return _score_response(await self._answer(request.model, check, run, context))
-
-    async def ScorePairs(self, request: pb.ScorePairsRequest, context: Context) -> pb.ScoreResponse:
-        pairs = [Pair(pair.query, pair.passage) for pair in request.pairs]
-
-        async def run(service: ModelService, deadline_s: float | None) -> Answer:
+    async def ScorePairs(self, data: bytes, context: Context) -> pb.ScoreResponse:
+        async def run(
+            message: pb.ScorePairsRequest, service: ModelService, deadline_s: float | None
+        ) -> Answer:
+            pairs = [Pair(pair.query, pair.passage) for pair in message.pairs]
+            self._limits.check_texts([pair.query for pair in pairs], "queries of pairs")
+            self._limits.check_texts([pair.passage for pair in pairs], "passages of pairs")
             return await service.score_pairs(pairs, deadline_s)
 
-        def check() -> None:
-            self._check_size(len(pairs), request.ByteSize(), "pairs")
-            _check_texts([pair.query for pair in pairs], "queries of pairs")
-            _check_texts([pair.passage for pair in pairs], "passages of pairs")
+        answer = await self._answer(pb.ScorePairsRequest, "pairs", data, run, context)
+        return _score_response(answer)
 
-        return _score_response(await self._answer(request.model, check, run, context))
-
-    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
-        texts = list(request.texts)
-
-        async def run(service: ModelService, deadline_s: float | None) -> Answer:
+    async def Embed(self, data: bytes, context: Context) -> pb.EmbedResponse:
+        async def run(
+            message: pb.EmbedRequest, service: ModelService, deadline_s: float | None
+        ) -> Answer:
+            texts = list(message.texts)
+            self._limits.check_texts(texts, "texts")
             return await service.embed(texts, deadline_s)
 
-        def check() -> None:
-            self._check_size(len(texts), request.ByteSize(), "texts")
-            _check_texts(texts, "texts")
-
-        answer = await self._answer(request.model, check, run, context)
+        answer = await self._answer(pb.EmbedRequest, "texts", data, run, context)
         return pb.EmbedResponse(
             values=answer.values.ravel().tolist(),
             dim=answer.values.shape[1],
@@ -100,15 +124,16 @@ class Servicer(pb_grpc.InferenceServicer):
             truncated=answer.truncated,
         )
 
-    async def GetInfo(self, request: pb.GetInfoRequest, context: Context) -> pb.ServerInfo:
+    async def GetInfo(self, data: bytes, context: Context) -> pb.ServerInfo:
+        await self._decode(pb.GetInfoRequest, data, context)
         return self.info
 
-    async def GetMetrics(self, request: pb.GetMetricsRequest, context: Context) -> pb.Metrics:
+    async def GetMetrics(self, data: bytes, context: Context) -> pb.Metrics:
+        await self._decode(pb.GetMetricsRequest, data, context)
         return self._metrics()
 
-    async def WatchMetrics(
-        self, request: pb.WatchMetricsRequest, context: Context
-    ) -> AsyncIterator[pb.Metrics]:
+    async def WatchMetrics(self, data: bytes, context: Context) -> AsyncIterator[pb.Metrics]:
+        request = await self._decode(pb.WatchMetricsRequest, data, context)
         interval_s = request.interval_s or DEFAULT_WATCH_INTERVAL_S
         # NaN, which would stop all timers of the event loop, also fails this comparison
         if not WATCH_INTERVALS_S[0] <= interval_s <= WATCH_INTERVALS_S[1]:
@@ -124,31 +149,46 @@ class Servicer(pb_grpc.InferenceServicer):
                 async with asyncio.timeout(interval_s):
                     await self._stopping.wait()
 
-    async def ResetMetrics(
-        self, request: pb.ResetMetricsRequest, context: Context
-    ) -> pb.ResetMetricsResponse:
+    async def ResetMetrics(self, data: bytes, context: Context) -> pb.ResetMetricsResponse:
+        await self._decode(pb.ResetMetricsRequest, data, context)
         self._telemetry.reset()
         return pb.ResetMetricsResponse()
 
+    async def _decode(self, kind: type[MessageT], data: bytes, context: Context) -> MessageT:
+        try:
+            return decode(kind, data)
+        except InvalidRequest as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+
     async def _answer(
         self,
-        model: str,
-        check: Callable[[], None],
-        run: Callable[[ModelService, float | None], Awaitable[Answer]],
+        kind: type[MessageT],
+        items: str,
+        data: bytes,
+        run: Callable[[MessageT, ModelService, float | None], Awaitable[Answer]],
         context: Context,
     ) -> Answer:
+        """Check and decode a request with repeated `items`, and answer it with `run`."""
         arrived_s = time.perf_counter()
         remaining_s = context.time_remaining()
         deadline_s = None if remaining_s is None else arrived_s + remaining_s
         telemetry = self._telemetry
         telemetry.in_flight += 1
         try:
-            check()
-            answer = await run(self._service(model), deadline_s)
+            self._limits.check_bytes(data, items)
+            message = decode(kind, data)
+            count = len(getattr(message, items))
+            self._limits.check_count(count, items)
+            service, admission = self._service(message)
+            admission.check(count, len(data), deadline_s, arrived_s)
+            answer = await run(message, service, deadline_s)
+            admission.learn(len(data), answer.tokens)
         except CrossbenchError as error:
             status = _status_of(error)
             telemetry.request_failed(status.name)
-            await context.abort(status, str(error))
+            await context.abort(status, str(error), retry_advice(error))
+            raise
         except asyncio.CancelledError:
             # gRPC cancels the handler when the client disconnects and when the deadline passes
             expired = deadline_s is not None and time.perf_counter() >= deadline_s
@@ -158,6 +198,7 @@ class Servicer(pb_grpc.InferenceServicer):
             log.exception("a request failed")
             telemetry.request_failed("INTERNAL")
             await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+            raise
         finally:
             telemetry.in_flight -= 1
         latency_ms = (time.perf_counter() - arrived_s) * 1e3
@@ -166,28 +207,15 @@ class Servicer(pb_grpc.InferenceServicer):
         )
         return answer
 
-    def _service(self, model: str) -> ModelService:
-        if not model:
-            return next(iter(self._services.values()))
-        if model not in self._services:
+    def _service(self, message: Any) -> tuple[ModelService, Admission]:
+        """Return the service of the model that a request names; the first one by default."""
+        name = message.model or next(iter(self._services))
+        if name not in self._services:
             raise InvalidRequest(
-                f"this server has no model {model!r}: use one of {', '.join(self._services)}"
+                f"this server has no model {shortened(name)}: use one of "
+                f"{', '.join(self._services)}"
             )
-        return self._services[model]
-
-    def _check_size(self, count: int, size_bytes: int, what: str) -> None:
-        if count == 0:
-            raise InvalidRequest(f"the request contains no {what}: send at least one")
-        if count > self._settings.max_pairs:
-            raise InvalidRequest(
-                f"the request contains {count} {what}, the limit is {self._settings.max_pairs}: "
-                "split the request, or raise server.max_pairs"
-            )
-        if size_bytes > self._settings.max_request_bytes:
-            raise InvalidRequest(
-                f"the request has {size_bytes} bytes, the limit is "
-                f"{self._settings.max_request_bytes}: split it, or raise server.max_request_bytes"
-            )
+        return self._services[name], self._admissions[name]
 
     def _metrics(self) -> pb.Metrics:
         metrics = self._telemetry.snapshot()
@@ -201,12 +229,6 @@ class Servicer(pb_grpc.InferenceServicer):
         if peak:
             metrics.device_memory_peak_mb = sum(peak)
         return metrics
-
-
-def _check_texts(texts: Sequence[str], what: str) -> None:
-    for index, text in enumerate(texts):
-        if not text or text.isspace():
-            raise InvalidRequest(f"text {index} of {what} is empty: send text, or omit it")
 
 
 def _score_response(answer: Answer) -> pb.ScoreResponse:

@@ -64,18 +64,20 @@ class Telemetry:
             self._failed: Counter[str] = Counter()
             self._ok = self._pairs = self._tokens = self._truncated = 0
             self._batches = self._batch_pairs = self._batch_tokens = self._computed = 0
+            self._wasted = 0
             self._sums_ms = [0.0, 0.0, 0.0, 0.0]
             self._recent = RecentRequests()
             self._rate_mark = (self._reset_s, 0, self.usage.cpu_s())
             self._rates = (0.0, 0.0)
 
-    def batch_done(self, pairs: int, tokens: int, tokens_computed: int) -> None:
-        """Count a micro-batch that a worker ran."""
+    def batch_done(self, pairs: int, tokens: int, tokens_computed: int, wasted: int) -> None:
+        """Count a micro-batch that a worker ran; see pool.BatchObserver."""
         with self._lock:
             self._batches += 1
             self._batch_pairs += pairs
             self._batch_tokens += tokens
             self._computed += tokens_computed
+            self._wasted += wasted
 
     def request_done(
         self, latency_ms: float, timing: Timing, pairs: int, tokens: int, truncated: int
@@ -115,6 +117,7 @@ class Telemetry:
                 batch_tokens=self._batch_tokens,
                 tokens_computed=self._computed,
                 requests_in_flight=self.in_flight,
+                wasted_pairs=self._wasted,
                 latency_sum_ms=latency_ms,
                 tokenize_sum_ms=tokenize_ms,
                 queue_sum_ms=queue_ms,

@@ -18,7 +18,8 @@ class Ticket:
 
     `done` is called once, from a worker thread or from the thread that closes the pool. Then either
     `values`, (n,) or (n, dim), or `error` is set. `left` is the number of sequences that are not
-    computed yet. Times are in seconds of `time.perf_counter`.
+    computed yet, `waiting_tokens` the number of tokens that no worker has taken. Times are in
+    seconds of `time.perf_counter`.
     """
 
     number: int
@@ -27,6 +28,7 @@ class Ticket:
     done: Callable[[Ticket], None]
     submitted_s: float
     left: int
+    waiting_tokens: int = 0
     started_s: float = 0.0
     finished_s: float = 0.0
     values: Float32Array | None = None
@@ -40,6 +42,12 @@ class Ticket:
     @property
     def infer_ms(self) -> float:
         return (self.finished_s - self.started_s) * 1e3
+
+    def tokens_of(self, rows: NDArray[np.intp]) -> int:
+        """Return the number of tokens of the sequences at these indices."""
+        if len(rows) == len(self.batch):
+            return self.batch.total_tokens
+        return int(self.batch.lengths[rows].sum())
 
     def part(self, rows: NDArray[np.intp]) -> TokenBatch:
         """Return the sequences at these ascending indices."""

@@ -32,6 +32,8 @@ VALUE_BEFORE_THE_KEY_EXISTED: Mapping[str, Any] = {
     "pool.kind": "thread",
     "pool.cache_tokens": 0,
     "pool.routing": "load",
+    "server.max_text_bytes": 262_144,  # there was no limit; no request that was measured reaches it
+    "server.max_pending_requests": 1000,
 }
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -33,7 +34,7 @@ from crossbench.serving.service import ModelService
 from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.tokenizing import Tokenizing
 from crossbench.settings.cell_settings import CellSettings
-from crossbench.types import Quant
+from crossbench.types import Inference, Quant, TokenBatch
 
 NoopT = TypeVar("NoopT", bound=NoopBackend)
 
@@ -43,7 +44,10 @@ SETTINGS = ServerSettings(
     port=0,
     max_pairs=64,
     max_request_bytes=200_000,
+    max_text_bytes=100_000,
     max_queue_pairs=64,
+    max_queue_ms=None,
+    max_pending_requests=1000,
     grace_s=2.0,
 )
 
@@ -61,6 +65,23 @@ def noop(
 def noop_of(variant: type[NoopT], model: ModelFolder) -> NoopT:
     """Return a test's own variant of noop, which answers at once."""
     return variant("noop", deployment(model, Path()), 0.0, "sleep")
+
+
+@dataclass
+class GatedBackend(NoopBackend):
+    """A noop backend that waits for the test's signal and records its batches."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    ran: list[int] = field(default_factory=list)
+
+    def infer(self, batch: TokenBatch) -> Inference:
+        self.ran.append(len(batch))
+        assert self.gate.wait(20)
+        return super().infer(batch)
+
+
+def gated(model: ModelFolder) -> GatedBackend:
+    return noop_of(GatedBackend, model)
 
 
 def closed_loop(settings: CellSettings) -> ClosedLoop:
@@ -105,14 +126,14 @@ async def serving(
         lambda: [worker.pid for worker in workers if worker.pid is not None], own_peak
     )
     scheduler = scheduler or DynamicScheduler("dynamic", 256, 5.0)
-    pool = Pool(scheduler, workers, telemetry, settings.max_queue_pairs, routing)
+    pool = Pool(scheduler, workers, telemetry, routing)
     service = ModelService(
         model,
         workers,
         PairTokenizer(model),
         activation_of(model),
         pool,
-        Tokenizing(ThreadPoolExecutor(1)),
+        Tokenizing(1),
     )
     info = pb.ServerInfo(models=[pb.ModelInfo(name=model.name)], max_pairs=settings.max_pairs)
     server = Server({model.name: service}, settings, telemetry, info)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -154,7 +153,7 @@ async def service_of(
     replica = Replica(engine, engine)
     replica.load()
     scheduler, telemetry = DynamicScheduler("dynamic", 64, 5.0), Telemetry(list)
-    pool = Pool(scheduler, [replica], telemetry, 4096, "load")
+    pool = Pool(scheduler, [replica], telemetry, "load")
     tokenizer = PairTokenizer(model)
     token_cache = TokenCache(tokenizer.encode) if remember else None
     service = ModelService(
@@ -163,7 +162,7 @@ async def service_of(
         tokenizer,
         activation_of(model),
         pool,
-        Tokenizing(ThreadPoolExecutor(1)),
+        Tokenizing(1),
         token_cache=token_cache,
     )
     service.start()

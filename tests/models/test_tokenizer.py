@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,9 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.reading import read_folder
 from crossbench.models.text_cache import TextCache
 from crossbench.models.tokenizer import PairTokenizer, Tokenized, longest_first
-from crossbench.models.word_memo import ALL, NeedsLibrary, PackedIds, TextEncoder, pack
+from crossbench.models.word_memo import ALL, ID_BYTES, NeedsLibrary, PackedIds, TextEncoder, pack
 from crossbench.types import Pair
+from tests.helpers.tiny_families import FAMILIES
 
 TEXTS = (
     "what is a corporation?",
@@ -248,6 +250,46 @@ def test_the_end_of_a_text_is_not_read_once_there_are_enough_tokens(
         assert encoder.encode(["the end" + end], use_library=False, enough=2) == [whole]
     with pytest.raises(NeedsLibrary):
         encoder.encode(["the end neverseenbefore"], use_library=False, enough=3)
+
+
+PIECES = (
+    "the river flows", " ", "  ", ".", "...", "?!", "東京は日本", "é", "e\u0301", "\u0301", "\n",
+    "\t", "x" * 300, "[SEP]", "<s>", "<mask>", "'s", "can't", "😀", "\u200b", "ﬁ", "½", "1,234.5",
+    "Größe", "ภาษา", " a ", "▁", "Ġ", "word ", "unbelievableness ",
+    "an ordinary sentence of English words. ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "modernbert", "deberta-v2"])
+def test_the_first_tokens_of_a_long_text_are_those_of_the_whole_text(family: str) -> None:
+    tokenizer, draw = FAMILIES[family].tokenizer(), random.Random(0)
+    reads_less = 0
+    for trial in range(40):
+        pieces = draw.sample(PIECES, draw.randint(1, 8))
+        text = "".join(draw.choices(pieces, k=draw.randint(500, 4000)))
+        enough = draw.choice((1, 20, 513))
+        whole = pack(tokenizer.encode(text, add_special_tokens=False).ids)
+        encoder = TextEncoder(tokenizer, use_memo=trial % 2 == 0)
+        (found,) = encoder.encode([text], enough=enough)
+        reads_less += len(found) < len(whole)
+        assert found[: enough * ID_BYTES] == whole[: enough * ID_BYTES]
+    assert reads_less > 10
+
+
+@pytest.mark.parametrize(
+    "text", ["." * 200_000, "東" * 80_000, " ".join(map(str, range(40_000))), "word " * 40_000]
+)
+def test_a_long_text_is_read_only_until_there_are_enough_tokens(
+    seeded_model: ModelFolder, text: str
+) -> None:
+    from tokenizers import Tokenizer
+
+    encoder = TextEncoder(Tokenizer.from_file(str(seeded_model.path / "tokenizer.json")))
+    (whole,) = encoder.encode([text])
+    for enough in (20, 513):
+        (found,) = encoder.encode([text], enough=enough)
+        assert enough * ID_BYTES <= len(found) < len(whole) / 4
+        assert found[: enough * ID_BYTES] == whole[: enough * ID_BYTES]
 
 
 def test_the_text_cache_does_not_change_tokens(seeded_model: ModelFolder) -> None:

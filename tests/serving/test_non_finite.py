@@ -8,7 +8,6 @@ import io
 import math
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -149,14 +148,14 @@ def test_a_bad_text_fails_only_its_own_request(
         telemetry = Telemetry(list)
         replica = Replica(engine, engine)
         replica.load()
-        pool = Pool(DynamicScheduler("dynamic", 64, 5000.0), [replica], telemetry, 64, "load")
+        pool = Pool(DynamicScheduler("dynamic", 64, 5000.0), [replica], telemetry, "load")
         service = ModelService(
             model,
             [replica],
             PairTokenizer(model),
             activation_of(model),
             pool,
-            Tokenizing(ThreadPoolExecutor(1)),
+            Tokenizing(1),
         )
         tasks = [asyncio.create_task(service.score("a river", texts, None)) for texts in requests]
         await until(lambda: pool.waiting == sum(map(len, requests)))

@@ -156,7 +156,7 @@ class RestingWorker:
 def test_a_worker_that_unloads_gets_no_work_and_may_fail() -> None:
     released = threading.Event()
     workers = [RestingWorker(released) for _ in range(2)]
-    pool = Pool(DirectScheduler("direct"), workers, Telemetry(list), 8, "load")
+    pool = Pool(DirectScheduler("direct"), workers, Telemetry(list), "load")
     batch = TokenBatch.from_lengths(np.zeros(2, np.int32), np.zeros(2, np.int32), [2])
 
     def compute() -> None:

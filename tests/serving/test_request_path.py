@@ -70,7 +70,7 @@ def test_only_quick_requests_are_tokenised_on_the_event_loop(
     characters: int, known: bool, on_the_loop: bool
 ) -> None:
     encoder = Encoder(known)
-    tokenizing = Tokenizing(ThreadPoolExecutor(1, thread_name_prefix="tokenizer"))
+    tokenizing = Tokenizing(1)
     assert asyncio.run(tokenizing.run(["x" * (characters - 1), "y"], encoder)) is EMPTY
     tokenizing.close()
     (thread,) = encoder.threads
@@ -85,7 +85,7 @@ def test_a_long_request_does_not_hold_up_a_short_one() -> None:
         return EMPTY
 
     async def run() -> None:
-        tokenizing = Tokenizing(ThreadPoolExecutor(1))
+        tokenizing = Tokenizing(1)
         long = asyncio.create_task(tokenizing.run(["x" * (INLINE_CHARACTERS + 1)], blocked))
         await asyncio.sleep(0)
         assert await tokenizing.run(["short"], Encoder(True)) is EMPTY
@@ -214,7 +214,7 @@ def test_a_process_that_only_serves_runs_on_uvloop() -> None:
 @pytest.mark.parametrize("routing", ["load", "round_robin"])
 def test_no_request_is_forgotten_between_two_idle_checks(routing: str) -> None:
     scheduler = DynamicScheduler("dynamic", 2, 5.0)
-    pool = Pool(scheduler, [RestlessWorker() for _ in range(2)], Telemetry(list), 99, routing)  # type: ignore[arg-type]
+    pool = Pool(scheduler, [RestlessWorker() for _ in range(2)], Telemetry(list), routing)  # type: ignore[arg-type]
     pool.start()
     try:
         for _ in range(300):

@@ -6,7 +6,7 @@ import asyncio
 import math
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import grpc
@@ -22,22 +22,9 @@ from crossbench.serving import inference_pb2_grpc as pb_grpc
 from crossbench.serving.client import InferenceClient
 from crossbench.serving.scheduler import DirectScheduler
 from crossbench.types import Inference, Pair, TokenBatch
-from tests.helpers.serving import noop, noop_of, serving, until
+from tests.helpers.serving import gated, noop, noop_of, serving, until
 
 PASSAGES = ["a short one", "a passage that is quite a bit longer than the first", "middle sized"]
-
-
-@dataclass
-class GatedBackend(NoopBackend):
-    """A noop backend that waits for the test's signal and records its batches."""
-
-    gate: threading.Event = field(default_factory=threading.Event)
-    ran: list[int] = field(default_factory=list)
-
-    def infer(self, batch: TokenBatch) -> Inference:
-        self.ran.append(len(batch))
-        assert self.gate.wait(20)
-        return super().infer(batch)
 
 
 @dataclass
@@ -50,10 +37,6 @@ class BrokenBackend(NoopBackend):
         if batch.lengths.max() > self.limit:
             raise RuntimeError("the engine fell over")
         return super().infer(batch)
-
-
-def gated(model: ModelFolder) -> GatedBackend:
-    return noop_of(GatedBackend, model)
 
 
 @dataclass
