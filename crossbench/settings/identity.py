@@ -32,6 +32,10 @@ VALUE_BEFORE_THE_KEY_EXISTED: Mapping[str, Any] = {
     "pool.kind": "thread",
     "pool.cache_tokens": 0,
     "pool.routing": "load",
+    "server.connections.max_connections": 4096,
+    "server.connections.max_requests": 20_000,
+    "server.connections.max_watchers": 16,
+    "server.connections.idle_s": 600,
 }
 
 
