@@ -168,8 +168,12 @@ class InferenceClient:
 
     async def watch_metrics(self, interval_s: float) -> AsyncIterator[pb.Metrics]:
         message = pb.WatchMetricsRequest(interval_s=interval_s)
-        async for metrics in self._stub.WatchMetrics(message, metadata=self._metadata):
-            yield metrics
+        stream = self._stub.WatchMetrics(message, metadata=self._metadata)
+        try:
+            async for metrics in stream:
+                yield metrics
+        finally:  # else the server would go on sending to a caller that has stopped to read
+            stream.cancel()
 
     async def reset_metrics(self) -> None:
         await self._stub.ResetMetrics(pb.ResetMetricsRequest(), metadata=self._metadata)

@@ -87,8 +87,12 @@ def _verification_fault(where: tuple[str, int], access: ClientAccess) -> str:
         )
     except OSError:
         pass
-    shown = "another one than" if access.cert else "none;"
+    if access.cert is None:
+        return (
+            "the server wants a certificate from its clients: give server.tls.cert and "
+            "server.tls.key"
+        )
     return (
-        f"the server wants a certificate from its clients, and this one has shown {shown} one that "
-        "it trusts: give server.tls.cert and server.tls.key"
+        f"the server does not trust the certificate in {access.cert}: give one that an authority "
+        "in its server.tls.client_ca has signed"
     )
