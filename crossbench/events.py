@@ -46,9 +46,13 @@ class ServerConfigured:
 
 @dataclass(frozen=True, slots=True)
 class ServerListens:
-    """The server accepts requests at `address`, HOST:PORT."""
+    """The server accepts requests at `address`, HOST:PORT.
+
+    `access` is what a client needs to get in: paths of files, see `serving.access`.
+    """
 
     address: str
+    access: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

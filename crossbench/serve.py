@@ -18,6 +18,7 @@ from crossbench.events import RunEnded, ServerConfigured, ServerListens
 from crossbench.runner.checks import check_config, check_support
 from crossbench.runner.compose import build_server
 from crossbench.runner.models import fetch_model
+from crossbench.serving.access import ClientAccess
 from crossbench.serving.event_loop import run
 from crossbench.serving.server import Server
 from crossbench.serving.server_settings import ServerSettings
@@ -38,6 +39,8 @@ def serve(config: DictConfig) -> None:
     check_support(plan)
     limits: ServerSettings = plan.server.build()
     limits.check_listen()
+    for warning in limits.warnings():
+        print(f"warning: {warning}", flush=True)
     model = fetch_model(plan)
     dashboard: Dashboard = run_settings(config, []).dashboard.build()
     with tempfile.TemporaryDirectory(prefix="crossbench-") as folder:
@@ -49,7 +52,7 @@ def serve(config: DictConfig) -> None:
             url = _url(dashboard)
             journal = FileJournal(path) if url else NoJournal()
             journal.write(ServerConfigured(plan.config.texts))
-            run(_run(server, journal))
+            run(_run(server, journal, limits.client_access()))
         finally:
             dashboard.close()
 
@@ -62,9 +65,9 @@ def _url(dashboard: Dashboard) -> str | None:
     )
 
 
-async def _run(server: Server, journal: Journal) -> None:
+async def _run(server: Server, journal: Journal, access: ClientAccess) -> None:
     address = await server.start()
-    journal.write(ServerListens(address))
+    journal.write(ServerListens(address, access.as_paths()))
     info = server.info
     served = info.models[0]
     print(

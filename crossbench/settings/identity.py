@@ -34,6 +34,10 @@ VALUE_BEFORE_THE_KEY_EXISTED: Mapping[str, Any] = {
     "pool.routing": "load",
     "server.max_text_bytes": 262_144,  # there was no limit; no request that was measured reaches it
     "server.max_pending_requests": 1000,
+    "server.connections.max_connections": 4096,
+    "server.connections.max_requests": 20_000,
+    "server.connections.max_watchers": 16,
+    "server.connections.idle_s": 600,
 }
 
 

@@ -238,7 +238,7 @@ def filled_board() -> Board:
         tell(board, CellEnded(status, None, figures), 10.0 * cell + 10, cell)
     tell(board, CellStarted("noop 2", config), 20.0, 2)
     tell(board, StageStarted("measuring"), 21.0, 2)
-    tell(board, ServerListens("127.0.0.1:1"), 21.0, 2)
+    tell(board, ServerListens("127.0.0.1:1", {}), 21.0, 2)
     board.connected(pb.ServerInfo(models=[pb.ModelInfo(name="m", backend="noop")]))
     tell(board, WindowMeasured(3, {"UNAVAILABLE": 1}, 30.0, 5.0, 6.0, 7.0), 22.0, 2)
     tell(board, ProgressMade(done=20, share=0.2, pairs_per_s=30.0, p50_ms=5.0), 22.0, 2)
