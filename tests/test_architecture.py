@@ -119,11 +119,13 @@ def test_every_loader_is_told_never_to_run_a_folder_s_code(path: Path) -> None:
 
 # Pickles between a process and its own child: they never lie in a file
 OF_OUR_PROCESSES = {"serving/frames.py"}
+# The evaluated text is an annotation in a class of crossbench
+OF_OUR_CLASSES = {"settings/field_types.py"}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_stored_data_is_never_executed(path: Path) -> None:
-    if str(path.relative_to(PACKAGE)) in OF_OUR_PROCESSES:
+    if str(path.relative_to(PACKAGE)) in OF_OUR_PROCESSES | OF_OUR_CLASSES:
         return
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
