@@ -37,7 +37,7 @@ _TASKS = {
 }
 # Before sentence-transformers 6, each pooling mode is a flag
 _POOLING_FLAGS = {
-    "pooling_mode_cls_token": "cls",
+    "pooling_mode_cls_token": "cls",  # nosec B105  # a pooling mode
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
