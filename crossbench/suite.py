@@ -40,6 +40,7 @@ from crossbench.settings.overrides import sweep_points, sweeper_params
 from crossbench.settings.places import conf_dir
 from crossbench.settings.plan import CellPlan, composed_plan
 from crossbench.settings.schema import register
+from crossbench.settings.targets import take_allowed
 from crossbench.sweep.folder import absolute, hold, is_held, take_new
 from crossbench.sweep.progress import SteadyConsole
 from crossbench.system.command import command, exit_with_version
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str]) -> int:
         print(HELP, *(f"  {name}" for name in all_studies()), sep="\n")
         return 0
     register()
+    arguments = take_allowed(arguments)
     own = {"studies", "resume"}
     given = {a.partition("=")[0]: a for a in arguments if a.partition("=")[0] in own}
     overrides = [

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from crossbench.errors import ConfigError, ResultError
+from crossbench.settings.command_line import options_first
 from crossbench.settings.launch import NO_CELLS, launch
 from crossbench.settings.run import run_settings
 from crossbench.sweep.folder import absolute
@@ -59,7 +60,7 @@ def _summary(done: Uploaded) -> str:
 
 
 if __name__ == "__main__":
-    given = [word for word in sys.argv[1:] if "=" not in word and not word.startswith("-")]
-    given += [word for word in sys.argv[1:] if "=" in word and Path(word).is_dir()]
-    sys.argv[1:] = [word for word in sys.argv[1:] if word not in given]
+    options, words = options_first(sys.argv[1:])
+    given = [word for word in words if "=" not in word or Path(word).is_dir()]
+    sys.argv[1:] = [*options, *(word for word in words if word not in given)]
     launch(partial(sync, given), choices=["hydra/help=sync", *NO_CELLS])

@@ -54,7 +54,7 @@ def without_credentials(text: str) -> str:
 
 def value_text(axis: str, flat: Mapping[str, str]) -> str:
     """Return a value as part of a cell's name: `pytorch` for a choice, else `batch=32`."""
-    value = flat.get(axis, "–")
+    value = " ".join(flat.get(axis, "–").split())  # a name has one line
     if axis in _CLEAR_ALONE and not is_number(value) and value not in {"none", "null", "–"}:
         return value
     return f"{axis.rsplit('.', 1)[-1]}={value}"

@@ -13,6 +13,7 @@ from crossbench.settings.command_line import in_shell, quoted
 from crossbench.settings.composition_errors import parse_overrides
 from crossbench.settings.places import outputs_dir
 from crossbench.settings.stored_plan import PLAN_FILE, StoredPlan, read_plan
+from crossbench.settings.targets import refuse_allowing
 
 RESUME = "resume"
 LAST = "last"
@@ -27,7 +28,8 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     sweep was started, because its arguments may contain relative paths.
 
     Raises:
-        ConfigError: the folder has no plan, or other overrides are given.
+        ConfigError: the folder has no plan, its plan has `allow_targets`, or other overrides are
+            given.
     """
     given = [argument for argument in arguments if _key(argument) == RESUME]
     if not given:
@@ -53,6 +55,7 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
             "the sweep was killed before it was planned, or this is not the folder of a sweep: "
             "start a new sweep, or give another folder"
         )
+    refuse_allowing(plan.arguments, str(folder / PLAN_FILE))
     completed = _with_credentials(plan, others)
     try:
         os.chdir(plan.directory)

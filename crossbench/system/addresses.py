@@ -94,7 +94,7 @@ def reachable_host(host: str) -> str:
     bound = host.strip("[]")
     if bound == "::":
         return "::1" if has_ipv6() else "127.0.0.1"
-    return "127.0.0.1" if bound == "0.0.0.0" else bound
+    return "127.0.0.1" if bound == "0.0.0.0" else bound  # nosec B104  # compared, not bound
 
 
 def is_this_machine(host: str) -> bool:
