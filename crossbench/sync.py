@@ -20,6 +20,7 @@ from crossbench.sweep.folder import absolute
 from crossbench.sweep.services import make_tracker
 from crossbench.sweep.upload import Uploaded, is_sweep, sweep_folders, upload_sweep
 from crossbench.tracking.mlflow_store import MlflowTracker
+from crossbench.wording import counted
 
 
 def sync(folders: Sequence[str], config: DictConfig) -> None:
@@ -34,6 +35,8 @@ def sync(folders: Sequence[str], config: DictConfig) -> None:
     tracker = make_tracker(run)
     if not isinstance(tracker, MlflowTracker):
         raise ConfigError(f"tracker={run.tracker.name} stores nothing: give tracker=mlflow")
+    if ended := tracker.end_lost_runs():  # first: nothing below keeps them open
+        print(f"{counted(ended, 'run')} of killed processes ended as KILLED", flush=True)
     sweeps = [_sweep(Path(folder)) for folder in folders]
     if not folders:
         sweeps = sweep_folders(absolute(run.outputs_dir, "outputs_dir"))

@@ -100,6 +100,7 @@ def start_sweep(config: DictConfig, plan: SweepPlan) -> Started:
 def _parent_run(
     tracker: Tracker, folder: Path, plan: SweepPlan, resumed: Resumed | None
 ) -> str | None:
+    tracker.end_lost_runs()
     if resumed is None:
         return tracker.start_sweep(folder.name, plan.overrides)
     known = read_state(folder).parent_run_id if (folder / STATE_FILE).exists() else None

@@ -34,6 +34,8 @@ PARAMS_PER_CALL = 25  # 100 are allowed, but 100 long ones would exceed the API'
 # Tags that identify a run. The last one is written after everything else: a run without it is
 # incomplete, and `python -m crossbench.sync` completes it.
 SWEEP_TAG, CELL_TAG, COMPLETE_TAG = "crossbench.sweep", "crossbench.cell", "crossbench.complete"
+PROCESS_TAG = "crossbench.process"  # see `run_process.RunProcess`
+UPLOAD_TAG = "crossbench.upload"  # see `sweep.upload`
 DIGEST_TAG, FLAGS_TAG = "crossbench.model_digest", "crossbench.flags"
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
 
@@ -169,6 +171,14 @@ def sweep_note(report: Path, run_id: str, pages: Mapping[int, str]) -> str:
         return f"[{number}]({pages[number]})" if number in pages else found[1]
 
     return _CELL_LINK.sub(page, _PICTURE.sub(picture, report.read_text("utf-8"))).rstrip()
+
+
+def lost_note(pid: int, host: str) -> str:
+    """The description of a run that its process did not end."""
+    return (
+        f"**killed**: process {pid} on {host} ended without ending this run. If its result is on "
+        "disk, `python -m crossbench.sync` completes it."
+    )
 
 
 def experiment_tags(created_ms: int) -> dict[str, str]:
