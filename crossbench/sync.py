@@ -35,15 +35,20 @@ def sync(folders: Sequence[str], config: DictConfig) -> None:
     tracker = make_tracker(run)
     if not isinstance(tracker, MlflowTracker):
         raise ConfigError(f"tracker={run.tracker.name} stores nothing: give tracker=mlflow")
-    if ended := tracker.end_lost_runs():  # first: nothing below keeps them open
-        print(f"{counted(ended, 'run')} of killed processes ended as KILLED", flush=True)
     sweeps = [_sweep(Path(folder)) for folder in folders]
     if not folders:
         sweeps = sweep_folders(absolute(run.outputs_dir, "outputs_dir"))
     if not sweeps:
+        _end_lost_runs(tracker)
         raise ResultError(f"there is no sweep in {run.outputs_dir}: give the folder of a sweep")
     for folder in sweeps:
         print(_summary(upload_sweep(folder, tracker)), flush=True)
+    _end_lost_runs(tracker)
+
+
+def _end_lost_runs(tracker: MlflowTracker) -> None:
+    if ended := tracker.end_lost_runs():
+        print(f"{counted(ended, 'run')} without a result, of processes that have ended: now KILLED")
 
 
 def _sweep(folder: Path) -> Path:

@@ -34,12 +34,13 @@ STATE_FILE = "sweep.json"
 INTERRUPTED_FILE = "INTERRUPTED"
 MULTIRUN_FILE = "multirun.yaml"
 LOCK_FILE = ".lock"  # locked while a run uses the folder; the system unlocks it when the run ends
+OFFLINE_FILE = ".tracker-offline"  # the tracker has failed; a resumed run removes it
 SUBDIR = "${hydra.job.num}"
 # Files of a run that was killed before its first cell; the next run may replace them
 _LEFTOVERS = frozenset(
     {
         LOCK_FILE, STATE_FILE, INTERRUPTED_FILE, JOURNAL_FILE, DASHBOARD_LOG_FILE,
-        WAITING_LOG_FILE, MULTIRUN_FILE, PLAN_FILE,
+        WAITING_LOG_FILE, MULTIRUN_FILE, PLAN_FILE, OFFLINE_FILE,
     }
 )  # fmt: skip
 _TIME_RESOLVER = "${now:"

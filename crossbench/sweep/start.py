@@ -86,6 +86,7 @@ def start_sweep(config: DictConfig, plan: SweepPlan) -> Started:
         waiting_child.start(folder)
     run = run_settings(config, list(config.hydra.overrides.task))
     tracking = make_tracking(run, folder)
+    tracking.offline.unlink(missing_ok=True)  # of the run that is resumed
     dashboard: Dashboard = run.dashboard.build()
     if missing:
         dashboard.start(folder / JOURNAL_FILE)

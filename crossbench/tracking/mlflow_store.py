@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import logging
+import math
 import os
 import platform
 import time
@@ -14,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossbench.errors import TrackingError
+from crossbench.errors import ConfigError, TrackingError
 from crossbench.measure.catalogue import live_name
 from crossbench.measure.probes import environment
 from crossbench.results import RunResult, Status
@@ -55,7 +56,8 @@ class MlflowTracker:
 
     `uri` is any tracking URI. `artifact_location` applies when the experiment is created; a local
     path applies only to an embedded store, as a server has its own location. `registered_model` is
-    a model in the store's registry, see `mlflow_registry.py`; None does not use the registry.
+    a model in the store's registry, see `mlflow_registry.py`; None does not use the registry. A
+    server has `timeout_s` seconds for each part of an answer; `Tracking` limits whole calls.
     """
 
     name: str
@@ -63,7 +65,20 @@ class MlflowTracker:
     experiment: str
     artifact_location: str | None
     registered_model: str | None
-    http_timeout_s: int
+    timeout_s: float
+
+    def __post_init__(self) -> None:
+        if not self.timeout_s > 0:
+            raise ConfigError(
+                f"tracker.timeout_s must be above 0, got {self.timeout_s}: give for example "
+                "tracker.timeout_s=20"
+            )
+
+    def prepare(self) -> None:
+        with self._errors():
+            self._configure()
+            if sqlite.path_of(self.uri) is not None:
+                _ = self._client
 
     def start_sweep(self, name: str, overrides: Sequence[str]) -> str | None:
         run_id = self.open_sweep(name, environment(), None)
@@ -242,24 +257,30 @@ class MlflowTracker:
             if not token:
                 return found
 
-    @cached_property
-    def _client(self) -> MlflowClient:
+    def _configure(self) -> None:
+        """Import MLflow with our settings, unless the environment has others."""
         # MLflow reads these only from the environment, some on import and some on each call
         settings = {
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # 7 by default, which takes minutes
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(self.http_timeout_s),
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # 7 by default, which takes minutes
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(math.ceil(self.timeout_s)),
         }
         for key, value in settings.items():
             os.environ.setdefault(key, value)
-        from mlflow import MlflowClient
+        import mlflow  # noqa: F401 (now, with these settings)
 
         for noisy in ("mlflow", "alembic"):  # they log every table of a new store
             logging.getLogger(noisy).setLevel(logging.WARNING)
         # It prints the traceback of each error, but we report errors ourselves
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        self._configure()
+        from mlflow import MlflowClient
+
         path = sqlite.path_of(self.uri)
         if path is None:
             return MlflowClient(tracking_uri=self.uri)

@@ -24,6 +24,13 @@ class CellRef:
 class Tracker(Protocol):
     """Stores runs. Every method raises TrackingError if the store fails."""
 
+    def prepare(self) -> None:
+        """Import libraries and create an embedded store; ask no server.
+
+        The other methods do so too. They then take as long as the store needs.
+        """
+        ...
+
     def end_lost_runs(self) -> int:
         """End the runs of this machine whose process has ended without doing so; count them.
 
@@ -60,6 +67,9 @@ class NoTracker:
     """Stores nothing: the results are only on disk."""
 
     name: str
+
+    def prepare(self) -> None:
+        """Do nothing."""
 
     def end_lost_runs(self) -> int:
         return 0

@@ -66,7 +66,7 @@ def tracker(outputs: Path) -> MlflowTracker:
         experiment="crossbench",
         artifact_location=str(outputs / "mlartifacts"),
         registered_model=None,
-        http_timeout_s=30,
+        timeout_s=30,
     )
 
 
