@@ -21,6 +21,7 @@ from crossbench.settings.places import conf_dir
 from crossbench.settings.resume import resumed_arguments
 from crossbench.settings.schema import register
 from crossbench.system.command import command, exit_on_os_error, exit_with_version
+from crossbench.system.credentials import hide_output
 
 # Overrides of commands that measure no cell: they need no output folder
 NO_CELLS = ("hydra.run.dir=.", "~hydra.callbacks.sweep")
@@ -32,6 +33,7 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
     `choices` (`server=standalone`) are defaults that the command line may override.
     """
     exit_with_version(sys.argv)
+    hide_output(sys.argv[1:])
     register()
     given = {argument.split("=", 1)[0] for argument in sys.argv[1:]}
     sys.argv[1:1] = [choice for choice in choices if choice.split("=", 1)[0] not in given]

@@ -11,6 +11,7 @@ import fcntl
 import itertools
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ from crossbench.results import RESULT_FILE, cell_folders
 from crossbench.settings.command_line import quoted
 from crossbench.settings.stored_plan import PLAN_FILE
 from crossbench.sweep.child import WAITING_LOG_FILE
+from crossbench.system.credentials import hide_config
 from crossbench.system.files import atomic_write
 from crossbench.wording import counted
 
@@ -124,6 +126,16 @@ def use_folder(config: DictConfig, folder: Path, key: str) -> None:
         config.hydra["sweep" if "sweep" in key else "run"].dir = str(folder)
         # Launchers compose the config of each job again from the overrides
         config.hydra.overrides.hydra.append(f"{key}={quoted(str(folder))}")
+        document = OmegaConf.to_container(config, resolve=False)
+        subdir = config.hydra.output_subdir
+        if subdir is not None and hide_config(document) != document:
+            print(
+                f"crossbench: hydra.output_subdir={subdir} has no effect: Hydra would store the "
+                "credentials of this command; config.yaml has everything else",
+                file=sys.stderr,
+            )
+            config.hydra.output_subdir = None
+            config.hydra.overrides.hydra.append("hydra.output_subdir=null")
 
 
 def absolute(path: str, key: str) -> Path:

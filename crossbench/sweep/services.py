@@ -16,12 +16,12 @@ from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
 from crossbench.errors import DashboardError, TrackingError
 from crossbench.settings.command_line import in_shell
-from crossbench.settings.flatten import without_credentials
 from crossbench.settings.run import RunSettings
 from crossbench.sweep.folder import OFFLINE_FILE
 from crossbench.sweep.progress import SteadyConsole
 from crossbench.system.addresses import bypass_proxy
 from crossbench.system.bounded import within
+from crossbench.system.credentials import hide_argument
 from crossbench.tracking.protocol import Tracker
 
 PREPARING_S = 120.0  # to import MLflow and create a new store: seconds, or more on a busy machine
@@ -74,13 +74,13 @@ class Tracking:
 def make_tracking(run: RunSettings, folder: Path) -> Tracking:
     """Build the tracker of the run in `folder`."""
     where = [
-        word for word in run.overrides if word.lstrip("+").startswith(("tracker", "outputs_dir"))
+        hide_argument(word)
+        for word in run.overrides
+        if word.lstrip("+").startswith(("tracker", "outputs_dir"))
     ]
     command = in_shell("python", "-m", "crossbench.sync", str(folder), *where)
     timeout_s = run.tracker.values.get("timeout_s")
-    return Tracking(
-        make_tracker(run), without_credentials(command), folder / OFFLINE_FILE, timeout_s
-    )
+    return Tracking(make_tracker(run), command, folder / OFFLINE_FILE, timeout_s)
 
 
 def make_tracker(run: RunSettings) -> Tracker:

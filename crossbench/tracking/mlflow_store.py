@@ -19,7 +19,7 @@ from crossbench.errors import ConfigError, TrackingError
 from crossbench.measure.catalogue import live_name
 from crossbench.measure.probes import environment
 from crossbench.results import RunResult, Status
-from crossbench.settings.flatten import without_credentials
+from crossbench.system.credentials import hide, hide_argument
 from crossbench.tracking import mlflow_format as fmt
 from crossbench.tracking import mlflow_sqlite as sqlite
 from crossbench.tracking.mlflow_registry import link_version
@@ -236,7 +236,7 @@ class MlflowTracker:
             if self._client.get_experiment_by_name(self.experiment) is None:
                 names = sorted(found.name for found in self._client.search_experiments())
                 raise TrackingError(
-                    f"MLflow at {without_credentials(self.uri)} has no experiment "
+                    f"MLflow at {hide_argument(self.uri)} has no experiment "
                     f"{self.experiment!r}. Its experiments: {', '.join(names) or 'none'}"
                 )
             return [run for run in self._search("") if "cell_id" in run.data.tags]
@@ -398,8 +398,8 @@ class MlflowTracker:
         except TrackingError:
             raise
         except Exception as error:
-            uri = without_credentials(self.uri)
-            message = without_credentials(str(error)).strip() or type(error).__name__
+            uri = hide_argument(self.uri)
+            message = hide(str(error), self.uri).strip() or type(error).__name__
             path = sqlite.path_of(self.uri)
             if path is not None and (remedy := sqlite.repair_message(path, message)):
                 raise TrackingError(remedy) from error

@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_only_runs_of_processes_that_ended_are_closed(tracker: MlflowTracker) ->
     untouched = {
         "of another machine": gone | {"host": "elsewhere"},
         "of another container": gone | {"namespace": "pid:[1]"},
-        "of a living process": gone | {"pid": sleeper.pid},
+        "of a living process": gone | {"pid": sleeper.pid, "started_s": time.time()},
         "unreadable": [],
     }
     client = MlflowClient(tracker.uri)
