@@ -183,8 +183,8 @@ def sweep_note(report: Path, run_id: str, pages: Mapping[int, str]) -> str:
 def lost_note(pid: int, host: str) -> str:
     """The description of a run that its process did not end."""
     return (
-        f"**killed**: process {pid} on {markdown_text(host)} ended without ending this run. If its result is on "
-        "disk, `python -m crossbench.sync` completes it."
+        f"**killed**: process {pid} on {markdown_text(host)} ended without ending this run. If its "
+        "result is on disk, `python -m crossbench.sync` completes it."
     )
 
 
