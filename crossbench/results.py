@@ -12,6 +12,7 @@ from typing import Any
 
 from crossbench.errors import ResultError
 from crossbench.settings.cell_config import CellConfig
+from crossbench.system.credentials import hide_config, texts_with_credentials
 from crossbench.system.files import atomic_write
 from crossbench.system.json_text import parse_json
 from crossbench.system.rows import TEXT, load_rows, save_rows
@@ -143,9 +144,11 @@ class RunResult:
 
 
 def save_result(result: RunResult, folder: Path) -> Path:
-    """Write `result.json` into `folder` atomically. NaN and infinity become null."""
+    """Write `result.json` into `folder` atomically, without credentials; NaN becomes null."""
     values = {item.name: getattr(result, item.name) for item in fields(RunResult)}
-    document = {"schema_version": SCHEMA_VERSION, **values, "config": result.config.document}
+    config = hide_config(result.config.document)
+    document = {"schema_version": SCHEMA_VERSION, **values, "config": config}
+    document = hide_config(document, given=texts_with_credentials(result.config.document))
     path = folder / RESULT_FILE
     text = json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n"
     with atomic_write(path) as partial:

@@ -30,7 +30,6 @@ from crossbench.results import RunResult, Status, load_result
 from crossbench.runner.checks import check_config, longest_s
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.command_line import in_shell
-from crossbench.settings.flatten import without_credentials
 from crossbench.settings.launch import NO_CELLS, launch
 from crossbench.settings.places import conf_dir
 from crossbench.settings.plan import composed_config
@@ -39,6 +38,7 @@ from crossbench.sweep.finish import EXIT_FAILED, EXIT_INTERRUPTED
 from crossbench.sweep.folder import absolute, take_new
 from crossbench.sweep.order import block_order
 from crossbench.sweep.progress import SteadyConsole, cell_progress
+from crossbench.system.credentials import hide_argument
 from crossbench.system.files import atomic_write
 from crossbench.wording import counted, duration
 
@@ -201,7 +201,7 @@ def main() -> None:
     if {"-m", "--multirun"} & set(sys.argv):
         sys.exit("crossbench: selfcheck measures one cell again and again: leave out -m")
     signal.signal(signal.SIGTERM, _interrupt)  # like Ctrl-C: the complete blocks are reported
-    command = without_credentials(in_shell("python", "-m", "crossbench.selfcheck", *sys.argv[1:]))
+    command = in_shell("python", "-m", "crossbench.selfcheck", *map(hide_argument, sys.argv[1:]))
     own = [word for word in sys.argv[1:] if word.partition("=")[0] in OWN_KEYS]
     sys.argv[1:] = [word for word in sys.argv[1:] if word not in own]
     try:

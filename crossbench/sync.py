@@ -21,6 +21,7 @@ from crossbench.sweep.folder import absolute
 from crossbench.sweep.services import make_tracker
 from crossbench.sweep.upload import Uploaded, is_sweep, sweep_folders, upload_sweep
 from crossbench.tracking.mlflow_store import MlflowTracker
+from crossbench.wording import counted
 
 
 def sync(folders: Sequence[str], config: DictConfig) -> None:
@@ -39,9 +40,16 @@ def sync(folders: Sequence[str], config: DictConfig) -> None:
     if not folders:
         sweeps = sweep_folders(absolute(run.outputs_dir, "outputs_dir"))
     if not sweeps:
+        _end_lost_runs(tracker)
         raise ResultError(f"there is no sweep in {run.outputs_dir}: give the folder of a sweep")
     for folder in sweeps:
         print(_summary(upload_sweep(folder, tracker)), flush=True)
+    _end_lost_runs(tracker)
+
+
+def _end_lost_runs(tracker: MlflowTracker) -> None:
+    if ended := tracker.end_lost_runs():
+        print(f"{counted(ended, 'run')} without a result, of processes that have ended: now KILLED")
 
 
 def _sweep(folder: Path) -> Path:

@@ -23,6 +23,7 @@ from crossbench.settings.resume import resumed_arguments
 from crossbench.settings.schema import register
 from crossbench.settings.targets import take_allowed
 from crossbench.system.command import command, exit_on_os_error, exit_with_version
+from crossbench.system.credentials import hide_output
 
 # Overrides of commands that measure no cell: they need no output folder
 NO_CELLS = ("hydra.run.dir=.", "~hydra.callbacks.sweep")
@@ -34,6 +35,7 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
     `choices` (`server=standalone`) are defaults that the command line may override.
     """
     exit_with_version(sys.argv)
+    hide_output(sys.argv[1:])
     register()
     try:
         sys.argv[1:] = take_allowed(sys.argv[1:])

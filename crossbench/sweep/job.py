@@ -87,6 +87,7 @@ def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) ->
     dashboard: Dashboard = run.dashboard.build()
     dashboard.start(home / JOURNAL_FILE)
     url = dashboard_url(dashboard)
+    tracking.attempt(lambda tracker: tracker.end_lost_runs())
     state = SweepState(home.name, 1, None, os.getpid(), url, ())
     try:
         result = measure_and_track(cell, folder, home, state, 0, tracking)

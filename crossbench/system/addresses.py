@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from crossbench.errors import ConfigError
+from crossbench.system.credentials import hide_argument
 
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
 _HOST_ADVICE = (
@@ -130,7 +131,7 @@ def proxy_in_use() -> str | None:
     for name in _PROXY_VARIABLES:
         for variable in (name, name.upper()):
             if value := os.environ.get(variable):
-                return f"{variable}={re.sub(r'(?<=//)[^/@]*@', '***@', value)}"
+                return f"{variable}={hide_argument(value)}"
     return None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import codecs
 import contextlib
-import io
 import os
 import select
 import shutil
@@ -14,6 +13,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+
+from crossbench.system.credentials import hide_output
 
 EXIT_BROKEN_PIPE = 141  # the status that a shell reports for a process that SIGPIPE ended
 # Replacements for our non-ASCII characters on terminals that cannot show them
@@ -34,6 +35,7 @@ def exit_with_version(arguments: Sequence[str]) -> None:
 def command() -> Iterator[None]:
     """Wrap a whole command: prepare its output and home folder, and report OS errors."""
     _tolerate_any_encoding()
+    hide_output(sys.argv[1:])
     _ensure_home()
     with exit_on_os_error():
         try:
@@ -76,7 +78,7 @@ def _tolerate_any_encoding() -> None:
     """Replace characters that the terminal's encoding lacks instead of failing on them."""
     codecs.register_error("crossbench", _to_ascii)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        if hasattr(stream, "reconfigure"):  # not if a test has replaced it
             stream.reconfigure(errors="crossbench")
 
 
