@@ -21,14 +21,17 @@ def watch(config: DictConfig) -> None:
         raise ConfigError(f"dashboard={chosen.name} has no page to show: leave out this override")
     address = str(composed_config(config).value("server.address", ""))
     split_address(address, "server.address")
-    from crossbench.dashboard.web import listen, serve, url_of
+    from crossbench.dashboard.token import check_token
+    from crossbench.dashboard.web import listen, notes_of, serve, url_of
 
+    check_token(settings.token)
     listener = listen(settings.host, settings.port)
     url = url_of(listener)
-    if settings.port not in (0, listener.getsockname()[1]):
-        print(f"port {settings.port} is taken, so the dashboard uses the next free one")
+    for note in notes_of(listener, settings.port, settings.token):
+        print(note)
     print(f"dashboard of {address}: {url}  (Ctrl-C ends the dashboard, not the server)", flush=True)
-    serve(listener, Board(address), None, lambda: None)
+    board = Board(address)
+    serve(listener, board, None, lambda: None, settings.token, settings.max_pages)
 
 
 if __name__ == "__main__":

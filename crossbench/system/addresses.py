@@ -113,6 +113,15 @@ def is_this_machine(host: str) -> bool:
     return address.is_loopback or address.is_unspecified or str(address) in _own_addresses()
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    name = host.strip("[]").removesuffix(".").lower()
+    try:
+        return ipaddress.ip_address(name.partition("%")[0]).is_loopback
+    except ValueError:
+        return name in _LOOPBACK_NAMES or name.endswith(".localhost")
+
+
 def proxy_in_use() -> str | None:
     """Return the proxy variable of the environment as `http_proxy=…`, without any credentials.
 

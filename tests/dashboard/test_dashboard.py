@@ -368,7 +368,7 @@ def test_a_server_that_announces_its_stop_is_not_disconnected() -> None:
 def test_a_taken_port_is_replaced_and_the_process_ends_with_its_parent(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        dashboard = WebDashboard("web", "127.0.0.1", port, False)
+        dashboard = WebDashboard("web", "127.0.0.1", port, False, None, 4)
         dashboard.start(tmp_path / JOURNAL_FILE)
         address = dashboard.ready()
         assert address is not None
@@ -381,7 +381,9 @@ def test_a_taken_port_is_replaced_and_the_process_ends_with_its_parent(tmp_path:
 
 
 def test_a_dashboard_that_cannot_start_reports_the_reason(tmp_path: Path) -> None:
-    dashboard = WebDashboard("web", "203.0.113.1", 8080, False)  # not an address of this machine
+    dashboard = WebDashboard(
+        "web", "203.0.113.1", 8080, False, None, 4
+    )  # not an address of this machine
     dashboard.start(tmp_path / JOURNAL_FILE)
     reason = r"dashboard\.host=203\.0\.113\.1 is not an address of this machine"
     with pytest.raises(DashboardError, match=reason):
