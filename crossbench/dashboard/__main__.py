@@ -21,10 +21,12 @@ def watch(config: DictConfig) -> None:
         raise ConfigError(f"dashboard={chosen.name} has no page to show: leave out this override")
     address = str(composed_config(config).value("server.address", ""))
     split_address(address, "server.address")
+    from crossbench.dashboard.pages import check_max_pages
     from crossbench.dashboard.token import check_token
     from crossbench.dashboard.web import listen, notes_of, serve, url_of
 
     check_token(settings.token)
+    check_max_pages(settings.max_pages)
     listener = listen(settings.host, settings.port)
     url = url_of(listener)
     for note in notes_of(listener, settings.port, settings.token):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from crossbench.dashboard.board import Board
+from crossbench.dashboard.pages import check_max_pages
 from crossbench.dashboard.token import check_token
 from crossbench.dashboard.web import listen, notes_of, serve, url_of
 from crossbench.errors import ConfigError
@@ -35,6 +36,7 @@ def main(settings: dict[str, Any]) -> None:
 
     try:
         check_token(settings["token"])
+        check_max_pages(settings["max_pages"])
         listener = listen(settings["host"], settings["port"])
     except ConfigError as error:
         send(DashboardRefused(str(error)))

@@ -6,6 +6,7 @@ import asyncio
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 REQUEST_S = 10.0  # to send a whole request and to take its whole answer
 MAX_CONNECTIONS = 256  # each needs a file descriptor, and a process has about a thousand
@@ -27,9 +28,15 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         self._start_clock()
         if len(self.connections) > MAX_CONNECTIONS:
-            # Web sockets are in the set too, but the number of pages bounds them
-            others = [item for item in self.connections if isinstance(item, BoundedProtocol)]
-            min(others, key=BoundedProtocol.ends_at).expire()
+            # Web sockets are in the set too, but the number of pages bounds them. Those that were
+            # aborted leave it later.
+            others = [
+                item
+                for item in self.connections
+                if isinstance(item, BoundedProtocol) and not item.transport.is_closing()
+            ]
+            if len(others) > MAX_CONNECTIONS:
+                min(others, key=BoundedProtocol.ends_at).expire()
 
     def ends_at(self) -> float:
         """When this connection is closed, on the event loop's clock; an idle one comes first."""
@@ -60,6 +67,38 @@ class BoundedProtocol(H11Protocol):
     def _start_clock(self) -> None:
         if self._deadline is None:
             self._deadline = self.loop.call_later(REQUEST_S, self.expire)
+
+    def _stop_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class BoundedSocket(WebSocketsSansIOProtocol):
+    """A web socket that is closed if its client does not read for REQUEST_S.
+
+    uvicorn's own end of such a connection waits until the client has read everything.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # `pause_writing` is called as soon as anything is unread, `resume_writing` once nothing is
+        self.transport.set_write_buffer_limits(high=0)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(REQUEST_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_clock()
 
     def _stop_clock(self) -> None:
         if self._deadline is not None:

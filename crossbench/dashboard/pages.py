@@ -16,10 +16,25 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from crossbench.errors import ConfigError
+
 SERVED_AGAIN_S = 5.0
 CONNECT_S = 30.0  # a browser that needs longer to connect loads the page again
 RETRY_S = 10
 SOCKETS = "/_nicegui_ws/"
+
+
+def check_max_pages(max_pages: int) -> None:
+    """Check the number of pages.
+
+    Raises:
+        ConfigError: it is less than 1.
+    """
+    if max_pages < 1:
+        raise ConfigError(
+            f"dashboard.max_pages must be 1 or more, got {max_pages}: give dashboard=none for no "
+            "page"
+        )
 
 
 @dataclass

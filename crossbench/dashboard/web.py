@@ -15,7 +15,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from crossbench.dashboard.board import Board
-from crossbench.dashboard.connections import HEADER_BYTES, MESSAGE_BYTES, BoundedProtocol
+from crossbench.dashboard.connections import (
+    HEADER_BYTES,
+    MESSAGE_BYTES,
+    BoundedProtocol,
+    BoundedSocket,
+)
 from crossbench.dashboard.guard import Guard
 from crossbench.dashboard.page import add_page
 from crossbench.dashboard.pages import PageLimit, Pages
@@ -131,6 +136,7 @@ def serve(
         loop="asyncio",
         http=BoundedProtocol,
         h11_max_incomplete_event_size=HEADER_BYTES,
+        ws=BoundedSocket,
         ws_max_size=MESSAGE_BYTES,
         ws_per_message_deflate=False,  # compression is useless on loopback
         timeout_graceful_shutdown=1,
