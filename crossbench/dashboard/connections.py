@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import h11
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -86,6 +87,11 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         # `pause_writing` is called as soon as anything is unread, `resume_writing` once nothing is
         self.transport.set_write_buffer_limits(high=0)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True  # else uvicorn logs an error for each refused web socket
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -28,7 +28,6 @@ from crossbench.dashboard.figures import GpuUse
 from crossbench.dashboard.journal import FileJournal, JournalReader
 from crossbench.dashboard.process import JOURNAL_FILE, WebDashboard
 from crossbench.dashboard.prometheus import exposition
-from crossbench.dashboard.screenshot import BROWSER_ARGS, find_browser
 from crossbench.dashboard.watch import Watcher
 from crossbench.errors import DashboardError
 from crossbench.events import (
@@ -391,18 +390,6 @@ def test_a_dashboard_that_cannot_start_reports_the_reason(tmp_path: Path) -> Non
 
 
 # The page in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = find_browser()
-    if path is None:
-        pytest.skip("no Chromium or Chrome on this machine")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=list(BROWSER_ARGS))
-        yield started
-        started.close()
 
 
 WATCH_SHIFTS = """
