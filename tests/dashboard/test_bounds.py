@@ -52,15 +52,16 @@ def connected(dashboard: RunningDashboard, sent: bytes = b"") -> socket.socket:
     return connection
 
 
-def opened_socket(dashboard: RunningDashboard, page: str) -> ClientConnection:
+@contextlib.contextmanager
+def opened_socket(dashboard: RunningDashboard, page: str) -> Iterator[ClientConnection]:
     """The web socket of a page, as a browser opens it."""
     client_id = re.search(r"'client_id': '([^']+)'", page)
     assert client_id is not None, page[-2000:]
     query = f"client_id={client_id[1]}&implicit_handshake=true&tab_id=t&document_id=d"
-    opened = connect(f"{dashboard.socket_url}&{query}&next_message_id=0", compression=None)
-    opened.recv()
-    opened.send("40")  # connect to Socket.IO
-    return opened
+    with connect(f"{dashboard.socket_url}&{query}&next_message_id=0", compression=None) as opened:
+        opened.recv()
+        opened.send("40")  # connect to Socket.IO
+        yield opened
 
 
 def test_a_page_that_no_browser_uses_is_served_again(dashboard: RunningDashboard) -> None:

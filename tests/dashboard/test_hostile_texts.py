@@ -23,6 +23,8 @@ from crossbench.events import (
     StageStarted,
     SweepStarted,
     WindowMeasured,
+    decode,
+    encode,
 )
 from crossbench.serving import inference_pb2 as pb
 from tests.helpers.dashboards import running_dashboard
@@ -46,6 +48,7 @@ ATTACKS = (
 TEXT = " ".join(ATTACKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 def test_no_text_of_an_event_is_run_or_breaks_the_page(
     tmp_path: Path, browser: Browser, width: int
@@ -85,6 +88,13 @@ def test_no_text_of_an_event_is_run_or_breaks_the_page(
             assert httpx.get(f"{dashboard.url}/metrics/prometheus").status_code == 200
             log = dashboard.log.read_text("utf-8")
         assert log == ""
+
+
+def test_a_text_that_is_not_unicode_is_escaped_on_reading() -> None:
+    of_a_path = "caf\udce9"  # as Python reads a path in Latin-1
+    read = decode(encode(CellStarted(of_a_path, {of_a_path: of_a_path}), 0.0, 0))
+    assert read is not None
+    assert read.event == CellStarted(r"caf\udce9", {r"caf\udce9": r"caf\udce9"})
 
 
 def test_labels_of_prometheus_are_escaped() -> None:
