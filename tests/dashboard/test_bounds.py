@@ -43,6 +43,13 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+def idle_fds(dashboard: RunningDashboard) -> int:
+    """The file descriptors of a dashboard that has answered and has no connection any more."""
+    httpx.get(dashboard.url)
+    until(lambda: not [end for end in dashboard.process.net_connections() if end.raddr])
+    return dashboard.process.num_fds()
+
+
 def connected(dashboard: RunningDashboard, sent: bytes = b"") -> socket.socket:
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -113,8 +120,7 @@ def test_too_long_headers_and_messages_are_refused(dashboard: RunningDashboard) 
 
 
 def test_held_connections_do_not_keep_others_out(dashboard: RunningDashboard) -> None:
-    httpx.get(dashboard.url)
-    before = dashboard.process.num_fds()
+    before = idle_fds(dashboard)
     held = [connected(dashboard, b"GET /" if number % 2 else b"") for number in range(500)]
     assert httpx.get(f"{dashboard.url}/metrics").status_code == 200
     assert httpx.get(dashboard.url).status_code == 200
@@ -131,29 +137,49 @@ def test_slow_and_silent_connections_are_closed(tmp_path: Path) -> None:
 
 
 def hold_every_kind(dashboard: RunningDashboard) -> None:
-    httpx.get(dashboard.url)
-    before = dashboard.process.num_fds()
+    before = idle_fds(dashboard)
     held = [connected(dashboard, sent) for sent in HALF_SENT.values()]
     dripping = connected(dashboard, b"GET / HTTP/1.1\r\n")
     silent = connect(dashboard.socket_url, compression=None, ping_interval=None)
     silent.__enter__()
-    frame = b"\x81\x85\0\0\0\040/x,"  # a request to Socket.IO, which refuses it with a message
-    not_reading = connected(dashboard)
-    unread = connect(dashboard.socket_url, sock=not_reading, compression=None, close_timeout=0)
-    unread.__enter__()
     until(lambda: dashboard.process.num_fds() >= before + len(held))
 
     def all_closed() -> bool:
-        for connection, sent in ((dripping, b"X: y\r\n"), (not_reading, frame * 2000)):
-            with contextlib.suppress(OSError):
-                connection.send(sent, socket.MSG_DONTWAIT)
+        with contextlib.suppress(OSError):
+            dripping.send(b"X: y\r\n")
         assert httpx.get(f"{dashboard.url}/metrics").status_code == 200
         return dashboard.process.num_fds() <= before
 
-    until(all_closed, 120)
-    for connection in (*held, dripping, not_reading):
+    until(all_closed)
+    for connection in (*held, dripping):
         connection.close()
     silent.socket.close()
+
+
+HANDSHAKE = (
+    b"GET /_nicegui_ws/socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+ANSWERED_FRAME = b"\x81\x85" + bytes(4) + b"40/x,"  # Socket.IO refuses this with a message
+
+
+@pytest.mark.slow
+def test_a_web_socket_that_never_reads_is_closed(tmp_path: Path) -> None:
+    with running_dashboard(tmp_path) as dashboard:
+        before = idle_fds(dashboard)
+        with contextlib.closing(connected(dashboard, HANDSHAKE)) as unread:
+            assert unread.recv(12).endswith(b"101")
+            unread.settimeout(0.1)
+            block = pending = ANSWERED_FRAME * 2000
+
+            def fill() -> bool:
+                nonlocal pending
+                with contextlib.suppress(OSError):
+                    pending = pending[unread.send(pending) :] or block
+                return dashboard.process.num_fds() <= before
+
+            until(fill, 40)
 
 
 PARENT = """
