@@ -27,14 +27,19 @@ def watch(config: DictConfig) -> None:
     target: Remote = Component.of("target", document["target"]).build()
     for warning in target.access.warnings(address):
         print(f"warning: {warning}", flush=True)
-    from crossbench.dashboard.web import listen, serve, url_of
+    from crossbench.dashboard.pages import check_max_pages
+    from crossbench.dashboard.token import check_token
+    from crossbench.dashboard.web import listen, notes_of, serve, url_of
 
+    check_token(settings.token)
+    check_max_pages(settings.max_pages)
     listener = listen(settings.host, settings.port)
     url = url_of(listener)
-    if settings.port not in (0, listener.getsockname()[1]):
-        print(f"port {settings.port} is taken, so the dashboard uses the next free one")
+    for note in notes_of(listener, settings.port, settings.token):
+        print(note)
     print(f"dashboard of {address}: {url}  (Ctrl-C ends the dashboard, not the server)", flush=True)
-    serve(listener, Board(address, target.access.as_paths()), None, lambda: None)
+    board = Board(address, target.access.as_paths())
+    serve(listener, board, None, lambda: None, settings.token, settings.max_pages)
 
 
 if __name__ == "__main__":

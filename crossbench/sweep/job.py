@@ -139,7 +139,7 @@ def measure_and_track(
         except OSError as error:  # the result is already saved, and the other cells still run
             console.print(f"[yellow]report:[/] {escape(os_error_message(error))}")
     if state.dashboard_url and config.value("dashboard.screenshot") and result.metrics:
-        screenshot_dashboard(state.dashboard_url, folder)
+        screenshot_dashboard(state.dashboard_url, folder, config.value("dashboard.token"))
     if run_id is not None:
         tracking.attempt(lambda tracker: tracker.finish_cell(run_id, result, folder, interrupted))
     if result.error:

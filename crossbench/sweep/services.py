@@ -104,9 +104,9 @@ def sweep_journal(folder: Path, url: str | None, cell: int | None = None) -> Jou
     return FileJournal(folder / JOURNAL_FILE, cell) if url else NoJournal()
 
 
-def screenshot_dashboard(url: str, cell: Path) -> None:
+def screenshot_dashboard(url: str, cell: Path, token: str | None) -> None:
     """Save a screenshot of the live page in the folder of a cell."""
     try:
-        take_screenshot(url, cell / SCREENSHOT_FILE)
+        take_screenshot(url, cell / SCREENSHOT_FILE, token)
     except DashboardError as error:
         console.print(f"[yellow]dashboard:[/] {escape(str(error))}")
