@@ -46,10 +46,10 @@ from crossbench.sweep.folder import absolute, hold, is_held, take_new
 from crossbench.sweep.progress import SteadyConsole
 from crossbench.system.command import command, exit_with_version
 from crossbench.system.credentials import hide_argument
+from crossbench.system.stop_signals import EXIT_INTERRUPTED
 from crossbench.wording import counted
 
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 STOP_GRACE_S = 60.0
 HELP = """Run the studies of conf/experiment one after the other and write one report.
 
@@ -231,8 +231,12 @@ def run_study(name: str, overrides: Sequence[str], folder: Path) -> int:
         try:
             study.wait(STOP_GRACE_S)
         except (KeyboardInterrupt, subprocess.TimeoutExpired):
-            study.terminate()
-            study.wait()
+            study.terminate()  # like a second Ctrl-C: it kills its cell and writes its report
+            try:
+                study.wait(STOP_GRACE_S)
+            except (KeyboardInterrupt, subprocess.TimeoutExpired):
+                study.kill()
+                study.wait()
         return EXIT_INTERRUPTED
 
 
@@ -240,19 +244,10 @@ def _is_backend(override: str) -> bool:
     return override.lstrip("+").startswith("backend=")
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    signal.signal(
-        signal.SIGTERM, _interrupt
-    )  # like Ctrl-C: the current study stops and keeps its results
     exit_with_version(sys.argv)
     with command():
         try:
             sys.exit(main(sys.argv[1:]))
         except CrossbenchError as error:
             sys.exit(f"crossbench: {error}")
-        except KeyboardInterrupt:
-            sys.exit(EXIT_INTERRUPTED)
