@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from crossbench.errors import ConfigError
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving import inference_pb2_grpc as pb_grpc
+from crossbench.serving.guarded_grpc import guarded_server
 from crossbench.serving.server_settings import ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.servicer import Servicer
@@ -49,8 +50,8 @@ class Server:
         """
         settings = self._settings
         limit = settings.max_request_bytes * HARD_LIMIT_FACTOR
-        server = grpc.aio.server(
-            options=[
+        server = guarded_server(
+            [
                 ("grpc.max_receive_message_length", min(limit, 2**31 - 1)),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # two servers on one port must be an error
