@@ -211,7 +211,7 @@ def _wrong_calls(rng: random.Random) -> Case:
     method = rng.choice(METHODS)
     count = rng.choice((0, 0, 2, 5))
     bodies = tuple(_message(rng, method) for _ in range(count))
-    return Case("wrong calls", SERVICE + method, bodies, timeout_s=5.0, replies=1)
+    return Case("wrong calls", SERVICE + method, bodies, timeout_s=0.5, replies=1)
 
 
 def _large(rng: random.Random) -> Case:
