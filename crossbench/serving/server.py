@@ -7,14 +7,16 @@ from collections.abc import Iterable, Mapping
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from crossbench.errors import ConfigError
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.bearer import TokenCheck, read_token
+from crossbench.serving.guarded_grpc import guarded_server
 from crossbench.serving.server_settings import ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.servicer import SERVICE_NAME, Servicer
+from crossbench.serving.strict_handlers import StrictRegistry
 from crossbench.serving.telemetry import Telemetry
 from crossbench.system.addresses import join_address
 
@@ -48,7 +50,7 @@ class Server:
         """
         settings = self._settings
         limit = settings.max_request_bytes * HARD_LIMIT_FACTOR
-        server = grpc.aio.server(
+        server = guarded_server(
             interceptors=self._interceptors(),
             options=[
                 ("grpc.max_receive_message_length", min(limit, 2**31 - 1)),
@@ -63,9 +65,12 @@ class Server:
         servicer = Servicer(self._services, settings, self._telemetry, self.info)
         servicer.add_to(server)
         checker = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(checker, server)
+        registry = StrictRegistry(server)
+        health_pb2_grpc.add_HealthServicer_to_server(checker, registry)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(names), registry
+        )
         requested = join_address(settings.host, settings.port)
         credentials = settings.tls.credentials()
         try:
