@@ -196,7 +196,7 @@ LONG = ("backend=noop", "max_seconds=100", "requests=100000000", *QUICK[1:])
     [
         signal.SIGINT,
         pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        signal.SIGHUP,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
 def test_a_stop_signal_stops_the_cell_and_reports_the_sweep(

@@ -99,7 +99,7 @@ def test_a_text_that_is_not_unicode_is_escaped_on_reading() -> None:
 
 def test_labels_of_prometheus_are_escaped() -> None:
     board = Board(None)
-    board.apply(Recorded(ServerListens("127.0.0.1:1"), 0.0, None))
+    board.apply(Recorded(ServerListens("127.0.0.1:1", {}), 0.0, None))
     hostile = 'a"} 1\ncrossbench_up{x="\\" 2\n# TYPE crossbench_up counter\n' + ATTACKS[0]
     board.connected(pb.ServerInfo(models=[pb.ModelInfo(name=hostile, backend=hostile)]))
     board.sample(pb.Metrics(requests_failed={hostile: 2}), (), 1.0)

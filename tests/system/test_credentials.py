@@ -98,7 +98,8 @@ def test_arguments_of_commands(argument: str, shown: str) -> None:
 
 
 def test_the_default_config_has_no_secret_key() -> None:
-    assert not [key for key in config_of().flat if is_secret_key(key)]
+    assert [key for key in config_of().flat if is_secret_key(key)] == ["dashboard.token"]
+    assert config_of().flat["dashboard.token"] is None
     document = config_of().document
     assert hide_config(document) == document
 
