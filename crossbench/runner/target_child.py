@@ -20,6 +20,7 @@ from crossbench.errors import CrossbenchError, TargetDied
 from crossbench.serving.event_loop import run
 from crossbench.serving.server import Server
 from crossbench.system.stack_dump import dump_on_signal
+from crossbench.wording import error_text
 
 
 async def serve(make_server: Callable[[], Server], channel: Connection) -> None:
@@ -32,7 +33,7 @@ async def serve(make_server: Callable[[], Server], channel: Connection) -> None:
         return
     except Exception as error:
         traceback.print_exc()  # to the cell's log; the client receives only the message
-        channel.send(TargetDied(f"the server process failed: {type(error).__name__}: {error}"))
+        channel.send(TargetDied(f"the server process failed: {error_text(error)}"))
         return
     channel.send(address)
     with contextlib.suppress(EOFError, ConnectionError):

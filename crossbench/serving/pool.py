@@ -19,6 +19,7 @@ from crossbench.serving.scheduler import MicroBatch, Scheduler
 from crossbench.serving.speed import Speed
 from crossbench.serving.ticket import Ticket
 from crossbench.types import Float32Array, Inference, TokenBatch
+from crossbench.wording import error_text
 
 log = logging.getLogger(__name__)
 
@@ -282,7 +283,7 @@ class Pool:
             log.exception("a worker failed on a micro-batch of %d requests", len(work))
             reason = error
             if not isinstance(reason, WorkerDied):
-                reason = WorkerDied(f"the worker failed: {type(error).__name__}: {error}")
+                reason = WorkerDied(f"the worker failed: {error_text(error)}")
             for ticket, _ in work:
                 self._fail(ticket, reason)
 

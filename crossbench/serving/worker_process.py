@@ -26,6 +26,7 @@ from crossbench.serving.frames import (
 )
 from crossbench.system.stack_dump import dump_on_signal
 from crossbench.types import TokenBatch
+from crossbench.wording import error_text
 
 
 class Host:
@@ -58,7 +59,7 @@ class Host:
             return pack_error(error)
         except Exception as error:
             traceback.print_exc()  # for the log, since the server receives only the message
-            return pack_error(WorkerDied(f"the worker failed: {type(error).__name__}: {error}"))
+            return pack_error(WorkerDied(f"the worker failed: {error_text(error)}"))
 
     def _call(self, call: Call) -> State:
         if call.method == "load_model":
