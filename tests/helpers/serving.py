@@ -114,6 +114,7 @@ async def serving(
     scheduler: Scheduler | None = None,
     routing: Routing = "load",
     own_peak: PeakRss | None = None,
+    infer_timeout_s: float = 120.0,
     **changes: object,
 ) -> AsyncIterator[str]:
     """Start a server with these replicas and yield HOST:PORT. `changes` are settings."""
@@ -126,7 +127,7 @@ async def serving(
         lambda: [worker.pid for worker in workers if worker.pid is not None], own_peak
     )
     scheduler = scheduler or DynamicScheduler("dynamic", 256, 5.0)
-    pool = Pool(scheduler, workers, telemetry, routing)
+    pool = Pool(scheduler, workers, telemetry, routing, infer_timeout_s)
     service = ModelService(
         model,
         workers,
