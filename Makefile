@@ -25,7 +25,7 @@ PLUS :=
 TWO_BACKENDS := $(shell command -v $${CXX:-g++} >/dev/null 2>&1 && echo backend=pytorch,compiled || echo backend=pytorch quant=fp32,bf16)
 endif
 
-.PHONY: help sweep suite test test-full lint ui notebooks proto metrics-doc peers clean
+.PHONY: help sweep suite test test-full lint audit ui notebooks proto metrics-doc peers clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -43,17 +43,23 @@ test: .venv/.test ## all tests except the slow ones (over half a minute)
 test-full: .venv/.full ## all tests, with every optional engine of this platform
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: .venv/.dev ## ruff, mypy, import layers, and a check of the generated code
+lint: .venv/.dev ## ruff, mypy, import layers, bandit, and a check of the generated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/bandit -q -c pyproject.toml -r crossbench hydra_plugins
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
 	$(PROTOC) --python_out="$$fresh" --pyi_out="$$fresh" --grpc_python_out="$$fresh" $(PROTO) && \
 	for file in inference_pb2.py inference_pb2.pyi inference_pb2_grpc.py; do \
 		diff -q "$$fresh/crossbench/serving/$$file" "crossbench/serving/$$file" >/dev/null || \
 		{ echo "crossbench/serving/$$file does not match $(PROTO): run make proto"; exit 1; }; \
 	done
+
+audit: ## known vulnerabilities of the pinned versions (asks a public database, so it is no part of CI)
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" && \
+	"$$tools/bin/python" -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) pip-audit && \
+	"$$tools/bin/pip-audit" --no-deps --disable-pip -r constraints.txt
 
 ui: .venv/.base ## the MLflow page for the runs in outputs/, at MLFLOW_PORT (5000)
 	@mkdir -p outputs

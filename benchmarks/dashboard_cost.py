@@ -46,8 +46,8 @@ def no_dashboard() -> Iterator[None]:
 def dashboard() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / JOURNAL_FILE
-        FileJournal(journal).write(ServerListens(f"127.0.0.1:{PORT}"))
-        web = WebDashboard("web", "127.0.0.1", 0, False)
+        FileJournal(journal).write(ServerListens(f"127.0.0.1:{PORT}", {}))
+        web = WebDashboard("web", "127.0.0.1", 0, False, None, 16)
         web.start(journal)
         url = web.ready()
         assert url is not None

@@ -7,7 +7,8 @@ import runpy
 import sys
 
 COMMANDS = (
-    "client", "compare", "dashboard", "doctor", "selfcheck", "serve", "suite", "sync", "trace",
+    "client", "compare", "dashboard", "doctor", "report", "selfcheck", "serve", "suite", "sync",
+    "trace",
 )  # fmt: skip
 
 

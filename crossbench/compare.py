@@ -25,13 +25,13 @@ from crossbench.report.pairing import Match, contradictions, explanations, pair_
 from crossbench.results import RESULT_FILE, RunResult, Status, cell_folders, load_result
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.command_line import in_shell
-from crossbench.settings.flatten import without_credentials
 from crossbench.settings.places import conf_dir, outputs_dir
 from crossbench.settings.run import default_tracker
 from crossbench.settings.stored_plan import read_plan
 from crossbench.sweep.folder import take_new
 from crossbench.system.addresses import bypass_proxy
 from crossbench.system.command import command, exit_with_version
+from crossbench.system.credentials import hide_argument
 from crossbench.system.files import atomic_write
 from crossbench.tracking.mlflow_results import stored_results
 from crossbench.tracking.mlflow_store import MlflowTracker
@@ -224,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     given = _parser().parse_args(arguments)
-    as_typed = without_credentials(in_shell("python", "-m", "crossbench.compare", *arguments))
+    as_typed = in_shell("python", "-m", "crossbench.compare", *map(hide_argument, arguments))
     return EXIT_REGRESSION if compare(given, as_typed).regressed else 0
 
 

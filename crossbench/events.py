@@ -46,9 +46,13 @@ class ServerConfigured:
 
 @dataclass(frozen=True, slots=True)
 class ServerListens:
-    """The server accepts requests at `address`, HOST:PORT."""
+    """The server accepts requests at `address`, HOST:PORT.
+
+    `access` is what a client needs to get in: paths of files, see `serving.access`.
+    """
 
     address: str
+    access: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +182,17 @@ def decode(line: str | bytes) -> Recorded | None:
     expected = {"time_s": float, "cell": int | None, **_FIELDS[name]}
     if not all(_fits(values.get(key), type_) for key, type_ in expected.items()):
         return None
-    event = _KINDS[name](**{key: values.get(key) for key in _FIELDS[name]})
+    event = _KINDS[name](**{key: _encodable(values.get(key)) for key in _FIELDS[name]})
     return Recorded(event, values["time_s"], values.get("cell"))
+
+
+def _encodable(value: Any) -> Any:
+    """Escape lone surrogates, as of a path that is not UTF-8: no web page can contain them."""
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
 
 
 def _fits(value: object, expected: Any) -> bool:

@@ -12,7 +12,9 @@ from typing import Any
 
 from crossbench.errors import ResultError
 from crossbench.settings.cell_config import CellConfig
+from crossbench.system.credentials import hide_config, texts_with_credentials
 from crossbench.system.files import atomic_write
+from crossbench.system.json_text import parse_json
 from crossbench.system.rows import TEXT, load_rows, save_rows
 from crossbench.types import QueryQuality, RequestRecord, ScoredPair, Task
 
@@ -142,15 +144,21 @@ class RunResult:
 
 
 def save_result(result: RunResult, folder: Path) -> Path:
-    """Write `result.json` into `folder` atomically. NaN and infinity become null."""
+    """Write `result.json` into `folder` atomically, without credentials; NaN becomes null."""
     values = {item.name: getattr(result, item.name) for item in fields(RunResult)}
-    document = {"schema_version": SCHEMA_VERSION, **values, "config": result.config.document}
+    config = hide_config(result.config.document)
+    document = {"schema_version": SCHEMA_VERSION, **values, "config": config}
+    document = hide_config(document, given=texts_with_credentials(result.config.document))
     path = folder / RESULT_FILE
     text = json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n"
     with atomic_write(path) as partial:
         # Non-UTF-8 bytes of the command line are surrogates in Python; write them as "?"
         partial.write_bytes(text.encode("utf-8", "replace"))
     return path
+
+
+# Parts of a result whose texts are kept as they are
+_OF_SEVERAL_LINES = frozenset({"config", "error", "series", "metrics"})
 
 
 def load_result(folder: Path) -> RunResult:
@@ -164,7 +172,7 @@ def load_result(folder: Path) -> RunResult:
     """
     path = folder / RESULT_FILE
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ResultError(f"no {RESULT_FILE} in {folder}: did the cell run to its end?") from None
     except (OSError, ValueError) as error:
@@ -179,13 +187,26 @@ def load_result(folder: Path) -> RunResult:
             "use the version that wrote the file, or run the cell again"
         )
     known = {item.name for item in fields(RunResult)}
-    document = {key: value for key, value in document.items() if key in known}
+    document = {
+        key: value if key in _OF_SEVERAL_LINES else _one_line(value)
+        for key, value in document.items()
+        if key in known
+    }
     try:
         config = CellConfig(document["config"])
         own = {"status": Status(document["status"]), "config": config, "cell_id": config.cell_id}
         return RunResult(**{**document, **own})
     except (KeyError, TypeError, ValueError) as error:
         raise ResultError(f"{path} is incomplete ({error}): run the cell again") from error
+
+
+def _one_line(value: Any) -> Any:
+    """Return a value with every text on one line: in a report, a line may begin a heading."""
+    if isinstance(value, str):
+        return " ".join(value.splitlines())
+    if isinstance(value, dict):
+        return {key: _one_line(item) for key, item in value.items()}
+    return [_one_line(item) for item in value] if isinstance(value, list) else value
 
 
 def load_cell(folder: Path) -> tuple[RunResult, list[RequestRecord]]:

@@ -8,7 +8,6 @@ where reports find it for cells that ran once.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,16 +29,17 @@ from crossbench.results import RunResult, Status, load_result
 from crossbench.runner.checks import check_config, longest_s
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.command_line import in_shell
-from crossbench.settings.flatten import without_credentials
 from crossbench.settings.launch import NO_CELLS, launch
 from crossbench.settings.places import conf_dir
 from crossbench.settings.plan import composed_config
 from crossbench.sweep.cell import run_cell
-from crossbench.sweep.finish import EXIT_FAILED, EXIT_INTERRUPTED
+from crossbench.sweep.finish import EXIT_FAILED
 from crossbench.sweep.folder import absolute, take_new
 from crossbench.sweep.order import block_order
 from crossbench.sweep.progress import SteadyConsole, cell_progress
+from crossbench.system.credentials import hide_argument
 from crossbench.system.files import atomic_write
+from crossbench.system.stop_signals import EXIT_INTERRUPTED
 from crossbench.wording import counted, duration
 
 OWN_KEYS = ("blocks", "slower")
@@ -192,16 +192,11 @@ def _store(findings: Findings, cell: CellConfig, settings: Settings) -> str:
     return f"Stored for reports: {store_check(cache, environment, check)}"
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Run the command."""
     if {"-m", "--multirun"} & set(sys.argv):
         sys.exit("crossbench: selfcheck measures one cell again and again: leave out -m")
-    signal.signal(signal.SIGTERM, _interrupt)  # like Ctrl-C: the complete blocks are reported
-    command = without_credentials(in_shell("python", "-m", "crossbench.selfcheck", *sys.argv[1:]))
+    command = in_shell("python", "-m", "crossbench.selfcheck", *map(hide_argument, sys.argv[1:]))
     own = [word for word in sys.argv[1:] if word.partition("=")[0] in OWN_KEYS]
     sys.argv[1:] = [word for word in sys.argv[1:] if word not in own]
     try:
@@ -209,10 +204,7 @@ def main() -> None:
     except ConfigError as error:
         sys.exit(f"crossbench: {error}")
     choices = ["hydra/help=selfcheck", *NO_CELLS, *default_choices(sys.argv[1:])]
-    try:
-        launch(partial(selfcheck, settings), choices)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    launch(partial(selfcheck, settings), choices)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from crossbench.events import RunEnded, ServerConfigured, ServerListens
 from crossbench.runner.checks import check_config, check_support
 from crossbench.runner.compose import build_server
 from crossbench.runner.models import fetch_model
+from crossbench.serving.access import ClientAccess
 from crossbench.serving.ending import Ending, in_thread
 from crossbench.serving.event_loop import run
 from crossbench.serving.server import Server
@@ -45,11 +46,14 @@ def serve(config: DictConfig) -> None:
     check_support(plan)
     limits: ServerSettings = plan.server.build()
     limits.check_listen()
+    for warning in limits.warnings():
+        print(f"warning: {warning}", flush=True)
+    ending = Ending(limits.grace_s)
+    ending.install()
     model = fetch_model(plan)
     dashboard: Dashboard = run_settings(config, []).dashboard.build()
     with tempfile.TemporaryDirectory(prefix="crossbench-") as folder:
-        ending = Ending(limits.grace_s, Path(folder))
-        ending.install()
+        ending.folder = Path(folder)
         path = Path(folder) / JOURNAL_FILE
         dashboard.start(path)  # its start takes a second of CPU time, so it comes before serving
         print(f"loading {model.name} for backend={plan.backend.name} ...", flush=True)
@@ -58,7 +62,7 @@ def serve(config: DictConfig) -> None:
             url = _url(dashboard)
             journal = FileJournal(path) if url else NoJournal()
             journal.write(ServerConfigured(plan.config.texts))
-            run(_run(server, journal, ending))
+            run(_run(server, journal, limits.client_access(), ending))
         finally:
             dashboard.close()
         ending.end()
@@ -72,9 +76,9 @@ def _url(dashboard: Dashboard) -> str | None:
     )
 
 
-async def _run(server: Server, journal: Journal, ending: Ending) -> None:
+async def _run(server: Server, journal: Journal, access: ClientAccess, ending: Ending) -> None:
     address = await server.start()
-    journal.write(ServerListens(address))
+    journal.write(ServerListens(address, access.as_paths()))
     info = server.info
     served = info.models[0]
     print(

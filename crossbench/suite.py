@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -39,14 +39,17 @@ from crossbench.settings.composition_errors import CONFIG_NAME, did_you_mean, ex
 from crossbench.settings.overrides import sweep_points, sweeper_params
 from crossbench.settings.places import conf_dir
 from crossbench.settings.plan import CellPlan, composed_plan
+from crossbench.settings.resume import with_credentials
 from crossbench.settings.schema import register
+from crossbench.settings.targets import take_allowed
 from crossbench.sweep.folder import absolute, hold, is_held, take_new
 from crossbench.sweep.progress import SteadyConsole
 from crossbench.system.command import command, exit_with_version
+from crossbench.system.credentials import hide_argument
+from crossbench.system.stop_signals import EXIT_INTERRUPTED
 from crossbench.wording import counted
 
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 STOP_GRACE_S = 60.0
 HELP = """Run the studies of conf/experiment one after the other and write one report.
 
@@ -69,19 +72,22 @@ def main(arguments: Sequence[str]) -> int:
         print(HELP, *(f"  {name}" for name in all_studies()), sep="\n")
         return 0
     register()
+    arguments = take_allowed(arguments)
     own = {"studies", "resume"}
     given = {a.partition("=")[0]: a for a in arguments if a.partition("=")[0] in own}
     overrides = [
         readable(argument) for argument in arguments if argument.partition("=")[0] not in own
     ]
     if "resume" in given:
-        if len(arguments) > 1:
+        others = [argument for argument in arguments if argument != given["resume"]]
+        if wrong := [argument for argument in others if hide_argument(argument) == argument]:
             raise ConfigError(
                 "resume=FOLDER continues with the studies and overrides of the interrupted suite: "
-                f"leave out {', '.join(a for a in arguments if a != given['resume'])}"
+                f"leave out {', '.join(wrong)}"
             )
         folder = Path(given["resume"].partition("=")[2]).expanduser().resolve()
         state = read_suite(folder)
+        state = replace(state, overrides=with_credentials(state.overrides, others, "suite"))
         taken = hold(folder, "resume")
     else:
         names = chosen_studies(given.get("studies"))
@@ -89,7 +95,8 @@ def main(arguments: Sequence[str]) -> int:
         folder, state = plan(names, overrides)
         taken = take_new(folder)
         folder = taken.path
-        (folder / SUITE_FILE).write_text(json.dumps(asdict(state), indent=2) + "\n", "utf-8")
+        hidden = asdict(replace(state, overrides=tuple(map(hide_argument, state.overrides))))
+        (folder / SUITE_FILE).write_text(json.dumps(hidden, indent=2) + "\n", "utf-8")
     for name, reason in state.skipped.items():
         console.print(f"[yellow]skipped {escape(name)}:[/] {escape(reason)}")
     try:
@@ -224,8 +231,12 @@ def run_study(name: str, overrides: Sequence[str], folder: Path) -> int:
         try:
             study.wait(STOP_GRACE_S)
         except (KeyboardInterrupt, subprocess.TimeoutExpired):
-            study.terminate()
-            study.wait()
+            study.terminate()  # like a second Ctrl-C: it kills its cell and writes its report
+            try:
+                study.wait(STOP_GRACE_S)
+            except (KeyboardInterrupt, subprocess.TimeoutExpired):
+                study.kill()
+                study.wait()
         return EXIT_INTERRUPTED
 
 
@@ -233,19 +244,10 @@ def _is_backend(override: str) -> bool:
     return override.lstrip("+").startswith("backend=")
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    signal.signal(
-        signal.SIGTERM, _interrupt
-    )  # like Ctrl-C: the current study stops and keeps its results
     exit_with_version(sys.argv)
     with command():
         try:
             sys.exit(main(sys.argv[1:]))
         except CrossbenchError as error:
             sys.exit(f"crossbench: {error}")
-        except KeyboardInterrupt:
-            sys.exit(EXIT_INTERRUPTED)

@@ -14,12 +14,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from crossbench.errors import ConfigError, ResultError
+from crossbench.settings.command_line import options_first
 from crossbench.settings.launch import NO_CELLS, launch
 from crossbench.settings.run import run_settings
 from crossbench.sweep.folder import absolute
 from crossbench.sweep.services import make_tracker
 from crossbench.sweep.upload import Uploaded, is_sweep, sweep_folders, upload_sweep
 from crossbench.tracking.mlflow_store import MlflowTracker
+from crossbench.wording import counted
 
 
 def sync(folders: Sequence[str], config: DictConfig) -> None:
@@ -38,9 +40,16 @@ def sync(folders: Sequence[str], config: DictConfig) -> None:
     if not folders:
         sweeps = sweep_folders(absolute(run.outputs_dir, "outputs_dir"))
     if not sweeps:
+        _end_lost_runs(tracker)
         raise ResultError(f"there is no sweep in {run.outputs_dir}: give the folder of a sweep")
     for folder in sweeps:
         print(_summary(upload_sweep(folder, tracker)), flush=True)
+    _end_lost_runs(tracker)
+
+
+def _end_lost_runs(tracker: MlflowTracker) -> None:
+    if ended := tracker.end_lost_runs():
+        print(f"{counted(ended, 'run')} without a result, of processes that have ended: now KILLED")
 
 
 def _sweep(folder: Path) -> Path:
@@ -59,7 +68,7 @@ def _summary(done: Uploaded) -> str:
 
 
 if __name__ == "__main__":
-    given = [word for word in sys.argv[1:] if "=" not in word and not word.startswith("-")]
-    given += [word for word in sys.argv[1:] if "=" in word and Path(word).is_dir()]
-    sys.argv[1:] = [word for word in sys.argv[1:] if word not in given]
+    options, words = options_first(sys.argv[1:])
+    given = [word for word in words if "=" not in word or Path(word).is_dir()]
+    sys.argv[1:] = [*options, *(word for word in words if word not in given)]
     launch(partial(sync, given), choices=["hydra/help=sync", *NO_CELLS])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 from collections.abc import Sequence
 
 ABSENT = "–"
+_MARKDOWN = re.compile(r"[\\`*_\[\]{}|~#!]")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -21,6 +23,13 @@ def number(value: float | None, digits: int = 3) -> str:
     if size < -3:
         return f"{value:.1e}"
     return f"{value:,.{max(0, digits - 1 - size)}f}"
+
+
+def markdown_text(text: str) -> str:
+    """Return a text of unknown origin as one line of Markdown that shows it as it is."""
+    line = " ".join(text.split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN.sub(r"\\\g<0>", line)
 
 
 def percent(share: float, digits: int = 0, *, signed: bool = False) -> str:

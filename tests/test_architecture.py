@@ -74,3 +74,65 @@ def test_no_test_module_imports_another() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
                 assert (node.module or "").startswith("tests.helpers"), f"{path}:{node.lineno}"
+
+
+LOADERS = {"from_pretrained", "CrossEncoder", "SentenceTransformer"}
+
+
+def careless_loads(source: str) -> Iterator[str]:
+    """Yield the calls that load a model folder and do not say that its code is never run.
+
+    A dict that is unpacked (`**local`) counts if the module has one with that key.
+    """
+    tree = ast.parse(source)
+    dicts = [node for node in ast.walk(tree) if isinstance(node, ast.Dict)]
+    said = any(
+        isinstance(key, ast.Constant) and key.value == "trust_remote_code"
+        and isinstance(value, ast.Constant) and value.value is False
+        for node in dicts
+        for key, value in zip(node.keys, node.values, strict=True)
+    )  # fmt: skip
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call):
+            continue
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        if name not in LOADERS:
+            continue
+        given = {word.arg: word.value for word in call.keywords}
+        value = given.get("trust_remote_code")
+        refused = isinstance(value, ast.Constant) and value.value is False
+        if not refused and not (said and None in given):
+            yield f"{call.lineno}: {ast.unparse(call)}"
+
+
+def test_the_check_finds_careless_loads() -> None:
+    assert list(careless_loads("AutoConfig.from_pretrained(folder)"))
+    assert list(careless_loads("CrossEncoder(path, trust_remote_code=True)"))
+    assert not list(careless_loads("CrossEncoder(path, trust_remote_code=False)"))
+    assert not list(careless_loads("a = {'trust_remote_code': False}\nA.from_pretrained(f, **a)"))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_loader_is_told_never_to_run_a_folder_s_code(path: Path) -> None:
+    assert not list(careless_loads(path.read_text("utf-8")))
+
+
+# Pickles between a process and its own child: they never lie in a file
+OF_OUR_PROCESSES = {"serving/frames.py"}
+# The evaluated text is an annotation in a class of crossbench
+OF_OUR_CLASSES = {"settings/field_types.py"}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_stored_data_is_never_executed(path: Path) -> None:
+    if str(path.relative_to(PACKAGE)) in OF_OUR_PROCESSES | OF_OUR_CLASSES:
+        return
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not {"pickle", "marshal", "shelve"} & {item.name for item in node.names}
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            assert called not in ("eval", "exec", "yaml.load")
+            assert called != "torch.load" or given.get("weights_only") == "True"
+            assert called != "np.load" or given.get("allow_pickle") == "False"

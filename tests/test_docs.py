@@ -15,7 +15,8 @@ import yaml
 REPO = Path(__file__).resolve().parents[1]
 README = REPO / "README.md"
 DOCS = sorted((REPO / "docs").glob("*.md"))
-DOCUMENTS = [README, REPO / "CONTRIBUTING.md", REPO / "CHANGELOG.md", *DOCS]
+SECURITY = REPO / "SECURITY.md"
+DOCUMENTS = [README, REPO / "CONTRIBUTING.md", REPO / "CHANGELOG.md", SECURITY, *DOCS]
 GUIDES = [
     README,
     *(path for path in DOCS if path.name != "int8.md"),
@@ -124,6 +125,16 @@ def test_every_page_of_docs_can_be_reached_from_the_readme() -> None:
         targets = {(page.parent / file).resolve() for file in links if file.endswith(".md")}
         waiting += targets - reached
     assert set(DOCS) <= reached
+
+
+def test_every_promise_names_existing_tests() -> None:
+    rows = [line for line in SECURITY.read_text("utf-8").splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 5
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (REPO / file).read_text("utf-8"), row
 
 
 def test_the_readme_is_short() -> None:

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from crossbench.errors import ModelError
+from crossbench.system.json_text import parse_json
 
 MANIFEST = "manifest.json"
 
@@ -44,7 +45,7 @@ class Artifact:
     def is_complete(self) -> bool:
         """Whether the folder exists and all its files match the manifest."""
         try:
-            sums = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+            sums = parse_json((self.folder / MANIFEST).read_text("utf-8"))
             return bool(sums) and all(_sha256(self.folder / name) == sums[name] for name in sums)
         except (OSError, ValueError, AttributeError, TypeError):
             return False

@@ -51,8 +51,9 @@ class CellRow:
 class Board:
     """The state of one dashboard."""
 
-    def __init__(self, address: str | None) -> None:
+    def __init__(self, address: str | None, access: Mapping[str, str] | None = None) -> None:
         self.address = address
+        self.access = access or {}  # how to get into the server, see `ServerListens`
         self.info: pb.ServerInfo | None = None
         self.open_pages = 0
         self.is_connected = False
@@ -94,7 +95,7 @@ class Board:
             case StageStarted():
                 self.stage, self.flags = event.stage, {}
             case ServerListens():
-                self.address, self.lost = event.address, False
+                self.address, self.lost, self.access = event.address, False, event.access
             case ServerStops():
                 self.address, self.lost = None, False
             case ProgressMade():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 from fastapi import FastAPI
+from nicegui import app as nicegui_app
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 from nicegui.events import GenericEventArguments
@@ -18,6 +19,7 @@ from nicegui.events import GenericEventArguments
 from crossbench.dashboard import content
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.charts import CHARTS, GPU_CHART, Chart
+from crossbench.dashboard.pages import Pages
 from crossbench.dashboard.watch import Watcher
 
 INTERVAL_S = 2.0
@@ -30,16 +32,18 @@ ICON = (
 )
 
 
-def add_page(app: FastAPI, board: Board, watcher: Watcher) -> None:
+def add_page(app: FastAPI, board: Board, watcher: Watcher, pages: Pages) -> None:
     """Serve the dashboard of `board` at `/` on `app`."""
     style, script = ((PACKAGE_FOLDER / name).read_text("utf-8") for name in ("page.css", "page.js"))
 
     @ui.page("/")
     def index() -> None:
+        pages.add(ui.context.client)
         ui.add_css(style)
         ui.add_body_html(f"<script>{script}</script>")
         Page(board, watcher).build()
 
+    nicegui_app.config.socket_io_js_transports = ["websocket"]
     ui.run_with(
         app,
         title="crossbench",

@@ -72,22 +72,34 @@ class WebDashboard:
     host: str
     port: int
     screenshot: bool
+    token: str | None = field(repr=False)
+    max_pages: int
     note: str = field(default="", init=False)
     _process: subprocess.Popen[str] | None = field(default=None, init=False)
     _log: Path = field(default=Path(), init=False)
 
     def start(self, journal: Path) -> None:
-        settings = {"host": self.host, "port": self.port, "journal": str(journal)}
+        settings = {
+            "host": self.host,
+            "port": self.port,
+            "token": self.token,
+            "max_pages": self.max_pages,
+            "journal": str(journal),
+        }
         self._log = journal.with_name(LOG_FILE)
         with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "crossbench.dashboard.child", json.dumps(settings)],
+                [sys.executable, "-m", "crossbench.dashboard.child"],
                 stdin=subprocess.PIPE,  # closes when this process ends, however it ends
                 stdout=subprocess.PIPE,
                 stderr=log,
                 encoding="utf-8",
                 process_group=0,  # Ctrl-C ends the cell; the page stays and shows how it ended
             )
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, which `ready` reports
+            self._process.stdin.write(json.dumps(settings) + "\n")
+            self._process.stdin.flush()
 
     def ready(self) -> str | None:
         process = self._process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from crossbench.errors import DashboardError
 
@@ -25,8 +26,8 @@ def find_browser() -> str | None:
     return named or next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
-def take_screenshot(url: str, path: Path) -> None:
-    """Save the whole page at `url` as a PNG, 1280 pixels wide.
+def take_screenshot(url: str, path: Path, token: str | None) -> None:
+    """Save the whole page at `url`, which may ask for `token`, as a PNG, 1280 pixels wide.
 
     Raises:
         DashboardError: Playwright or a browser is not installed, or the page did not load.
@@ -37,6 +38,8 @@ def take_screenshot(url: str, path: Path) -> None:
         raise DashboardError(
             "dashboard.screenshot=true needs Playwright: pip install playwright"
         ) from error
+    from crossbench.dashboard.token import Cookie
+
     browser_path = find_browser()
     if browser_path is None:
         raise DashboardError(
@@ -49,6 +52,9 @@ def take_screenshot(url: str, path: Path) -> None:
                 executable_path=browser_path, args=list(BROWSER_ARGS)
             )
             page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+            if token is not None:  # in a cookie, as an error would tell a URL with the token
+                cookie = Cookie.of(token, urlsplit(url).port or 80)
+                page.context.add_cookies([{"name": cookie.name, "value": cookie.value, "url": url}])
             page.goto(url, timeout=TIMEOUT_MS)
             page.wait_for_selector(".chart svg path", timeout=TIMEOUT_MS, state="attached")
             page.wait_for_timeout(1500)  # wait for the next update

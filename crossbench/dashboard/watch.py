@@ -12,6 +12,8 @@ import grpc
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.gpu import Gpus
 from crossbench.dashboard.journal import JournalReader
+from crossbench.errors import ConfigError
+from crossbench.serving.access import ClientAccess
 from crossbench.serving.client import InferenceClient
 from crossbench.system.addresses import is_this_machine, split_address
 
@@ -75,7 +77,11 @@ class Watcher:
     async def _stream(self, address: str) -> None:
         """Follow one server until it ends, sends no more messages or cannot be reached."""
         local = is_this_machine(split_address(address, "server.address")[0])
-        async with InferenceClient(address) as client:
+        try:
+            access = ClientAccess.of(self._board.access)
+        except ConfigError:  # its files have gone since the server started
+            return
+        async with InferenceClient(address, access) as client:
             self._client = client
             try:
                 await client.ready(CONNECT_TIMEOUT_S)

@@ -15,13 +15,22 @@ import uvicorn
 from fastapi import FastAPI
 
 from crossbench.dashboard.board import Board
+from crossbench.dashboard.connections import (
+    HEADER_BYTES,
+    MESSAGE_BYTES,
+    BoundedProtocol,
+    BoundedSocket,
+)
 from crossbench.dashboard.guard import Guard
 from crossbench.dashboard.page import add_page
+from crossbench.dashboard.pages import PageLimit, Pages
 from crossbench.dashboard.routes import add_routes
+from crossbench.dashboard.token import TokenGate
 from crossbench.dashboard.watch import Watcher
 from crossbench.errors import ConfigError
 from crossbench.system.addresses import (
     check_host,
+    is_loopback,
     join_address,
     listen_error_message,
     reachable_host,
@@ -75,12 +84,35 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{join_address(reachable_host(host), port)}"
 
 
+def notes_of(listener: socket.socket, wanted: int, token: str | None) -> list[str]:
+    """What the user should know: another port than `wanted`, how to give the token, who gets in."""
+    host, port = listener.getsockname()[:2]
+    notes = [f"port {wanted} is taken"] if wanted not in (0, port) else []
+    if token is not None:
+        notes.append("open it once with /?token=TOKEN")
+    elif not is_loopback(host):
+        notes.append(
+            f"warning: everybody who can reach {host} can read and reset this page: set "
+            "dashboard.token, or dashboard.host=127.0.0.1"
+        )
+    return notes
+
+
 def serve(
-    listener: socket.socket, board: Board, journal: Path | None, started: Callable[[], None]
+    listener: socket.socket,
+    board: Board,
+    journal: Path | None,
+    started: Callable[[], None],
+    token: str | None,
+    max_pages: int,
 ) -> None:
-    """Serve `board` until SIGINT or SIGTERM; call `started` once the server accepts requests."""
+    """Serve `board` until SIGINT or SIGTERM; call `started` once the server accepts requests.
+
+    With a `token`, every route needs it. At most `max_pages` browser tabs are served at once.
+    """
     os.nice(NICENESS)  # the measured server may run on the same machine
     watcher = Watcher(board, journal)
+    pages = Pages(max_pages)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -90,11 +122,23 @@ def serve(
         watching.cancel()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard)
+    app.add_middleware(PageLimit, pages=pages)
+    if token is not None:
+        app.add_middleware(TokenGate, token=token, port=listener.getsockname()[1])
+    app.add_middleware(Guard)  # the last one comes first
     add_routes(app, board, watcher)
-    add_page(app, board, watcher)
+    add_page(app, board, watcher, pages)
     logging.getLogger("nicegui").setLevel(logging.ERROR)  # it logs every 404
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, loop="asyncio", timeout_graceful_shutdown=1
+        app,
+        log_level="warning",
+        access_log=False,
+        loop="asyncio",
+        http=BoundedProtocol,
+        h11_max_incomplete_event_size=HEADER_BYTES,
+        ws=BoundedSocket,
+        ws_max_size=MESSAGE_BYTES,
+        ws_per_message_deflate=False,  # compression is useless on loopback
+        timeout_graceful_shutdown=1,
     )
     uvicorn.Server(config).run(sockets=[listener])

@@ -6,7 +6,6 @@ requested row that is unusable is an error; other unusable rows are counted.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 
 from crossbench.errors import DatasetError
 from crossbench.load.text_lines import COMPRESSED, raw_lines, utf8_error_message
+from crossbench.system.json_text import parse_json
 from crossbench.wording import counted
 
 # Column names in the first row of a file, such as `pid<TAB>passage`
@@ -141,7 +141,7 @@ def _json_row(path: Path, number: int, line: str, problem: str) -> Row:
     """Parse BEIR's `{"_id": …, "title": …, "text": …}`. Join title and text by a space, as BEIR."""
     where = f"{path}:{number}"
     try:
-        document: Any = json.loads(line, object_pairs_hook=_without_repeats)
+        document: Any = parse_json(line, object_pairs_hook=_without_repeats)
     except ValueError as error:
         raise DatasetError(
             f"{where}: the line is not valid JSON ({error}), found {line[:80]!r}"

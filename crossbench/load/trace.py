@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from crossbench.load.protocol import LoadContext
 from crossbench.load.schedule import Schedule
 from crossbench.load.sender import Sender
 from crossbench.load.sizes import MAX_PAIRS
+from crossbench.system.json_text import parse_json
 from crossbench.types import RequestRecord
 
 TIME, PAIRS = "arrival_s", "pairs"
@@ -136,8 +136,8 @@ def _json_lines(text: str, path: Path) -> _Rows:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise ConfigError(f"{path}, line {number} is not JSON ({error}): {_FORMAT}") from error
         if not isinstance(row, dict):
             raise ConfigError(f"{path}, line {number} is not a JSON object: {_FORMAT}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 from pathlib import Path
 from typing import Any
 
 from crossbench.errors import ModelError
+from crossbench.models.folder_files import check_size
+from crossbench.system.json_text import parse_json
 
+DEEPEST = 64  # levels; the deepest files of real models have about ten
 LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 
 
@@ -59,13 +62,27 @@ def refuse_lfs_pointer(path: Path) -> None:
         )
 
 
+def _check_depth(document: Any) -> None:
+    """Refuse what later steps, which call themselves for each level, could not handle."""
+    level, depth = [document], 0
+    while level := [node for node in level if isinstance(node, dict | list)]:
+        items = (node.values() if isinstance(node, dict) else node for node in level)
+        level = list(itertools.chain.from_iterable(items))
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
 def _read(path: Path) -> Any:
     try:
+        check_size(path)
         refuse_lfs_pointer(path)
-        return json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:
+        document = parse_json(path.read_text("utf-8"), parse_constant=_refuse_constant)
+        _check_depth(document)
+        return document
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as JSON ({error}): restore the file") from error

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from crossbench.errors import ModelError
 from crossbench.models.embedding import POOLING_MODES, SIMILARITIES, Embedding
+from crossbench.models.folder_files import check_files
 from crossbench.models.json_file import read_json, read_json_list, read_optional_json
 
 MODULES_FILE = "modules.json"
@@ -36,7 +37,7 @@ _TASKS = {
 }
 # Before sentence-transformers 6, each pooling mode is a flag
 _POOLING_FLAGS = {
-    "pooling_mode_cls_token": "cls",
+    "pooling_mode_cls_token": "cls",  # nosec B105  # a pooling mode
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
@@ -82,14 +83,18 @@ def read_layout(root: Path) -> Layout:
     As in the library, the other files of sentence-transformers are ignored without modules.json.
 
     Raises:
-        ModelError: a file is malformed, or has a key or a value that crossbench does not support.
+        ModelError: a file is malformed, has a key or a value that crossbench does not support, or
+            may not be read (see `check_files`).
     """
+    check_files(root, root)
     modules_file = root / MODULES_FILE
     if not modules_file.exists():
         return Layout(root)
     library = _Document(root / LIBRARY_FILE, read_optional_json(root / LIBRARY_FILE))
     model_type = _model_type(library)
     paths = _module_paths(modules_file, model_type)
+    for path in paths.values():
+        check_files(root, root / path)
     transformer = root / paths["Transformer"]
     settings = _transformer_settings(transformer, model_type)
     prompts, default_prompt = _prompts(library, model_type)

@@ -173,9 +173,9 @@ def _read_facts(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> L
     local = {"local_files_only": True, "trust_remote_code": False}
     part = "config.json"
     try:
-        config = AutoConfig.from_pretrained(folder, **local)
+        config = AutoConfig.from_pretrained(folder, **local)  # nosec B615  # a folder
         part = "tokenizer"
-        tokenizer = AutoTokenizer.from_pretrained(folder, **{**options, **local})
+        tokenizer = AutoTokenizer.from_pretrained(folder, **{**options, **local})  # nosec B615  # a folder
         if not tokenizer.is_fast:
             raise ModelError(
                 f"{folder}: its tokenizer {type(tokenizer).__name__} has no fast version, which "

@@ -8,6 +8,7 @@ from typing import Any
 from crossbench.errors import ModelError
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
+from crossbench.models.folder_files import check_size
 from crossbench.models.json_file import read_json, read_optional_json, refuse_lfs_pointer
 from crossbench.models.layout import MODULES_FILE, Layout, read_layout
 from crossbench.models.library_facts import TOKENIZER_FILES, LibraryFacts, library_facts
@@ -90,6 +91,9 @@ def _files(folder: Path) -> tuple[Path, ...]:
     for name in TOKENIZER_FILES:
         if (folder / name).is_file():
             refuse_lfs_pointer(folder / name)
+            check_size(folder / name)
+            if name.endswith(".json") and name != "tokenizer.json":  # the library limits its depth
+                read_json(folder / name)
     return weight_files(folder)
 
 

@@ -48,7 +48,7 @@ class BertShape:
             "hidden_dropout_prob": 0.1,
             "attention_probs_dropout_prob": 0.1,
             "initializer_range": 0.02,
-            "pad_token_id": 0,
+            "pad_token_id": 0,  # nosec B105  # a token id
             "id2label": {"0": "LABEL_0"},
             "label2id": {"LABEL_0": 0},
             "dtype": "float32",

@@ -19,6 +19,7 @@ from crossbench.models.seeded_bert import BertShape, random_weights, scale_head
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.models.weight_files import INDEX_FILE, SINGLE_FILE
 from crossbench.models.wordpiece import read_word_list, write_tokenizer
+from crossbench.system.json_text import parse_json
 from crossbench.types import Pair, TokenBatch
 
 # Increase it when the files for unchanged fields change, so that cached models are built again
@@ -222,7 +223,7 @@ def _sample_batch(tokenizer: PairTokenizer, seed: int) -> TokenBatch:
 def _is_complete(folder: Path) -> bool:
     """Whether all files in the manifest exist with their full size."""
     try:
-        sizes = json.loads((folder / _MANIFEST).read_text("utf-8"))
+        sizes = parse_json((folder / _MANIFEST).read_text("utf-8"))
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, AttributeError):
         return False

@@ -23,6 +23,7 @@ from crossbench.measure.catalogue import DEVICE_PEAK_MB, P95_LATENCY, RATES, RSS
 from crossbench.measure.contrasts import Allowance
 from crossbench.measure.intervals import t_95
 from crossbench.system.files import atomic_write
+from crossbench.system.json_text import parse_json
 from crossbench.wording import counted, number
 
 # The metrics that verdicts are about
@@ -86,7 +87,7 @@ def store_check(cache_dir: Path, environment: Mapping[str, Any], check: StoredCh
 def read_checks(cache_dir: Path, environment: Mapping[str, Any]) -> dict[str, StoredCheck]:
     """Return the checks of this machine by backend; none if the file is absent or damaged."""
     try:
-        document = json.loads(check_file(cache_dir, environment).read_text("utf-8"))
+        document = parse_json(check_file(cache_dir, environment).read_text("utf-8"))
         return {
             name: StoredCheck(
                 **{

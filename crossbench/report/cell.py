@@ -19,6 +19,7 @@ from crossbench.report.drawing import Draw, draw
 from crossbench.report.ending import ending
 from crossbench.report.facts import MACHINE, MODEL, facts
 from crossbench.report.flags import cell_notes, over_saturated_text
+from crossbench.report.markdown import markdown
 from crossbench.report.predecessor import predecessor_section
 from crossbench.report.ranking import cell_quality
 from crossbench.report.rate_answer import latency_bound_ms, rate_answers
@@ -74,7 +75,7 @@ def write_cell_report(folder: Path) -> Path:
     ]
     path = folder / REPORT_FILE
     with atomic_write(path) as partial:
-        partial.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
+        partial.write_text(markdown(parts), "utf-8")
     return path
 
 

@@ -9,6 +9,7 @@ from crossbench.measure.contrasts import Difference
 from crossbench.measure.ranking import Verdict
 from crossbench.report.comparison import Comparison, Judged, JudgedCell
 from crossbench.report.judged import difference_text, title
+from crossbench.report.markdown import markdown, one_line
 from crossbench.report.pairing import Distinction
 from crossbench.report.tables import markdown_table, plain_table, shorten
 from crossbench.wording import ABSENT, counted, number, percent
@@ -43,7 +44,7 @@ def markdown_report(comparison: Comparison, command: str) -> str:
     """Return the report."""
     a, b = comparison.names
     parts = [
-        f"# {b} against {a}",
+        f"# {one_line(f'{b} against {a}')}",
         f"**{decision(comparison)}**",
         _bullets([*regressions(comparison), *_cautions(comparison)]),
         _times(comparison),
@@ -55,7 +56,7 @@ def markdown_report(comparison: Comparison, command: str) -> str:
         _method(comparison),
         f"Command: `{command}`",
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return markdown(parts)
 
 
 def decision(comparison: Comparison) -> str:

@@ -13,6 +13,7 @@ from crossbench.measure.statistics import percentile_support
 from crossbench.report.facts import MACHINE, facts
 from crossbench.report.flags import MEANING
 from crossbench.report.judged import difference_text, title
+from crossbench.report.markdown import markdown, one_line
 from crossbench.report.selfcheck import REPEATS, SWEEP_REPEATS, Findings, MetricCheck
 from crossbench.report.tables import markdown_table, plain_table
 from crossbench.results import Flag
@@ -47,7 +48,7 @@ def markdown_report(findings: Findings, command: str, stored: str) -> str:
     parts += [_every_run(findings), _use()]
     environment = findings.runs[0].environment if findings.runs else {}
     parts += [facts("Machine", environment, MACHINE), f"Command: `{command}`"]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return markdown(parts)
 
 
 def _wrapped(text: str) -> list[str]:
@@ -68,7 +69,7 @@ def _what(findings: Findings) -> str:
 
 def _too_few(findings: Findings) -> str:
     failed = [run.error for run in findings.runs if run.error]
-    reason = f" The first reason: {failed[0]}" if failed else ""
+    reason = f" The first reason: {one_line(failed[0])}" if failed else ""
     return f"Too few runs finished to say anything.{reason}"
 
 
@@ -149,7 +150,7 @@ def _flags(findings: Findings) -> list[str]:
     if counts[Flag.DISTURBED]:
         lines.append("On a quiet machine the spread may be smaller.")
     if failed := [run for run in findings.runs if run.error]:
-        lines.append(f"{counted(len(failed), 'run')} failed: {failed[0].error}")
+        lines.append(f"{counted(len(failed), 'run')} failed: {one_line(failed[0].error or '')}")
     return lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.cells import CellSummary, Run
 from crossbench.report.columns import metric_text
+from crossbench.report.markdown import markdown, one_line
 from crossbench.report.predecessor import predecessor_entries
 from crossbench.report.sections import ranges_table
 from crossbench.report.summaries import summarise_cells
@@ -25,6 +25,7 @@ from crossbench.report.sweep_tables import estimate_text, unfinished
 from crossbench.report.tables import markdown_table
 from crossbench.report.terminal import summary_rows
 from crossbench.system.files import atomic_write
+from crossbench.system.json_text import parse_json
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, counted, number
 
@@ -62,7 +63,7 @@ def read_suite(folder: Path) -> SuiteState:
         ResultError: the file is missing or is not that of a suite.
     """
     try:
-        found = json.loads((folder / SUITE_FILE).read_text("utf-8"))
+        found = parse_json((folder / SUITE_FILE).read_text("utf-8"))
         return SuiteState(tuple(found["studies"]), tuple(found["overrides"]), found["skipped"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultError(
@@ -74,7 +75,7 @@ def read_suite(folder: Path) -> SuiteState:
 def exit_status(folder: Path) -> int | None:
     """The exit status of the study in `folder`; None if it has not run to its end."""
     try:
-        return int(json.loads((folder / STUDY_FILE).read_text("utf-8"))["exit_status"])
+        return int(parse_json((folder / STUDY_FILE).read_text("utf-8"))["exit_status"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -100,13 +101,15 @@ def write_suite_report(folder: Path) -> Path:
     done = sum(bool(study.runs) for study in studies)
     progress = f"{done} of {len(studies)} studies have results"
     overrides = (
-        f", with {' '.join(f'`{item}`' for item in state.overrides)}" if state.overrides else ""
+        f", with {' '.join(f'`{one_line(item)}`' for item in state.overrides)}"
+        if state.overrides
+        else ""
     )
     parts = [f"# Suite {folder.resolve().name}", f"{progress}{overrides}.", contents]
     parts += [f"## {title}\n\n{text}" for title, text in written]
     path = folder / REPORT_FILE
     with atomic_write(path) as partial:
-        partial.write_text("\n\n".join(parts) + "\n", "utf-8")
+        partial.write_text(markdown(parts), "utf-8")
     return path
 
 

@@ -16,6 +16,7 @@ from crossbench.report.cells import CellSummary, Run
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, fact_text
 from crossbench.report.flags import sweep_notes, warnings_of
+from crossbench.report.markdown import markdown, one_line
 from crossbench.report.predecessor import predecessor_section
 from crossbench.report.ranking import sweep_quality
 from crossbench.report.ranking_queries import on_common_queries
@@ -91,7 +92,7 @@ def write_sweep_report(folder: Path) -> Path:
     ]
     path = folder / REPORT_FILE
     with atomic_write(path) as partial:
-        partial.write_text("\n\n".join(section for section in sections if section) + "\n", "utf-8")
+        partial.write_text(markdown(sections), "utf-8")
     return path
 
 
@@ -126,7 +127,7 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
 def question(runs: Sequence[Run]) -> str:
     """The questions of the study (the config key `study`), each once, in italics."""
     asked = dict.fromkeys(str(run.result.config.value("study") or "") for run in runs)
-    return "\n\n".join(f"*{text}*" for text in asked if text)
+    return "\n\n".join(f"*{one_line(text)}*" for text in asked if text)
 
 
 def _label_with_backend(cell: CellSummary) -> str:

@@ -43,7 +43,7 @@ from crossbench.runner.load import build_traffic
 from crossbench.runner.measure import measure
 from crossbench.runner.models import fetch_model
 from crossbench.runner.result import CellData, Measured, to_result
-from crossbench.runner.targets import Target
+from crossbench.runner.targets import Target, client_access
 from crossbench.serving.client import InferenceClient, error_message
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import CellPlan
@@ -163,8 +163,9 @@ async def _drive(
     events.stage("loading and compiling")
     try:
         address = await target.open(partial(build_server, plan, model, known))
-        events.send(ServerListens(address))
-        async with InferenceClient(address) as client:
+        access = client_access(plan, target)
+        events.send(ServerListens(address, access.as_paths()))
+        async with InferenceClient(address, access) as client:
             interrupted = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
             info = await client.info()

@@ -21,9 +21,10 @@ from crossbench.measure.steps import Step
 from crossbench.quality.check import ServedScores
 from crossbench.results import Failure, Flag, RunResult, Status
 from crossbench.runner.pinning import Cores, cpu_list
-from crossbench.runner.targets import InProcess
+from crossbench.runner.targets import InProcess, Remote
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.info import computes_scores
+from crossbench.serving.server_settings import ServerSettings
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import CellPlan
 from crossbench.types import RequestRecord, Task
@@ -139,6 +140,7 @@ def to_result(
         warnings=[
             *(f"Data set: {warning}" for warning in data.dataset.warnings),
             *length_warnings(data.query_tokens, data.passage_tokens),
+            *_access_warnings(plan),
             *_server_warnings(differences, measured, dropped),
             *([] if error else _failure_warnings(measured)),
             *([measured.warmup_warning] if measured.warmup_warning else []),
@@ -176,6 +178,15 @@ def _failure(measured: Measured) -> str:
     if not measured.cut_short:
         return ""
     return Failure.INTERRUPTED if measured.cut_short == Failure.INTERRUPTED else Failure.CRASHED
+
+
+def _access_warnings(plan: CellPlan) -> list[str]:
+    """Return who may come in, and which secrets lie open."""
+    if plan.server is not None:
+        settings: ServerSettings = plan.server.build()
+        return settings.warnings()
+    target = plan.target.build()
+    return target.access.warnings(target.address) if isinstance(target, Remote) else []
 
 
 def _server_warnings(

@@ -24,8 +24,12 @@ from crossbench.runner.pinning import (
     pin_this_process,
     split_cores,
 )
-from crossbench.serving.client import InferenceClient
+from crossbench.serving.access import ClientAccess
+from crossbench.serving.client import InferenceClient, error_message
+from crossbench.serving.connection_fault import connection_fault
 from crossbench.serving.server import Server
+from crossbench.serving.server_settings import ServerSettings
+from crossbench.settings.plan import CellPlan
 from crossbench.system.addresses import is_this_machine, proxy_in_use, split_address
 from crossbench.system.processes import child_environment
 from crossbench.wording import exit_description
@@ -136,21 +140,29 @@ class SeparateProcess:
 
 @dataclass(frozen=True)
 class Remote:
-    """A server that is already running at `address` (HOST:PORT)."""
+    """A server that is already running at `address` (HOST:PORT), and how to get in."""
 
     name: str
     address: str
     connect_timeout_s: float
+    access: ClientAccess
     cores: Cores | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         split_address(self.address, "server.address")
 
     async def open(self, make_server: Callable[[], Server]) -> str:
-        async with InferenceClient(self.address) as client:
+        async with InferenceClient(self.address, self.access) as client:
             try:
                 await client.ready(self.connect_timeout_s)
             except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                    raise TargetUnreachable(
+                        f"{self.address} refuses this client: {error_message(error)}"
+                    ) from error
+                fault = await asyncio.to_thread(connection_fault, self.address, self.access)
+                if fault:
+                    raise TargetUnreachable(f"{self.address} cannot be used: {fault}") from error
                 raise TargetUnreachable(
                     f"no crossbench server answered at {self.address} within "
                     f"{self.connect_timeout_s:g} s ({error.code().name}): start one with "
@@ -168,3 +180,12 @@ class Remote:
 
     async def close(self) -> None:
         """Leave the server running: it was started by the user."""
+
+
+def client_access(plan: CellPlan, target: Target) -> ClientAccess:
+    """Return how the client of a cell gets into its server."""
+    if isinstance(target, Remote):
+        return target.access
+    assert plan.server is not None, "only target=remote measures a server that runs already"
+    settings: ServerSettings = plan.server.build()
+    return settings.client_access()

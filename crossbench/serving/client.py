@@ -11,6 +11,7 @@ import numpy as np
 
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving import inference_pb2_grpc as pb_grpc
+from crossbench.serving.access import OPEN, ClientAccess
 from crossbench.serving.finite import NON_FINITE, count_non_finite
 from crossbench.system.addresses import is_this_machine, join_address, reachable_host, split_address
 from crossbench.types import Float32Array, Pair, Timing
@@ -45,21 +46,21 @@ class Vectors:
 class InferenceClient:
     """A connection to the server at `address` (HOST:PORT), to be used on one event loop.
 
-    A proxy of the environment (http_proxy, no_proxy) is used only for other machines. `is_local`
-    tells whether the server is on this machine.
+    `access` has what it needs to get in. A proxy of the environment (http_proxy, no_proxy) is used
+    only for other machines. `is_local` tells whether the server is on this machine.
 
     Calls raise grpc.aio.AioRpcError: with the server's status code and message if the server
     fails, with NON_FINITE if the reply contains NaN or infinite values or timings, and with
     INTERNAL if the reply has the wrong number of scores or vectors.
 
     Raises:
-        ConfigError: `address` is not HOST:PORT.
+        ConfigError: `address` is not HOST:PORT, or a file of `access` cannot be read.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, access: ClientAccess = OPEN) -> None:
         host, port = split_address(address, "server.address")
         self.is_local = is_this_machine(host)
-        options = [
+        options: list[tuple[str, int | str]] = [
             # Do not share connections with other clients of this process
             ("grpc.use_local_subchannel_pool", 1),
             # The server limits message sizes; a thousand vectors exceed gRPC's default of 4 MB
@@ -69,7 +70,15 @@ class InferenceClient:
             ("grpc.enable_http_proxy", 0 if self.is_local else 1),
         ]
         target = join_address(reachable_host(host), port)
-        self._channel = grpc.aio.insecure_channel(target, options=options)
+        if access.server_name is not None:
+            options.append(("grpc.ssl_target_name_override", access.server_name))
+        credentials = access.credentials()
+        self._channel = (
+            grpc.aio.insecure_channel(target, options=options)
+            if credentials is None
+            else grpc.aio.secure_channel(target, credentials, options=options)
+        )
+        self._metadata = access.metadata()
         self._stub = pb_grpc.InferenceStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def __aenter__(self) -> InferenceClient:
@@ -87,7 +96,9 @@ class InferenceClient:
         Raises:
             grpc.aio.AioRpcError: the server did not answer within `timeout_s`, or it failed.
         """
-        await self._stub.GetInfo(pb.GetInfoRequest(), wait_for_ready=True, timeout=timeout_s)
+        await self._stub.GetInfo(
+            pb.GetInfoRequest(), wait_for_ready=True, timeout=timeout_s, metadata=self._metadata
+        )
 
     async def score(self, query: str, passages: Sequence[str], model: str | None = None) -> Reply:
         return await self.send_score(pb.ScoreRequest(query=query, passages=passages, model=model))
@@ -105,7 +116,9 @@ class InferenceClient:
         return await self.send_score(message, timeout_s)
 
     async def _embed(self, message: pb.EmbedRequest, timeout_s: float | None = None) -> Vectors:
-        response: pb.EmbedResponse = await self._stub.Embed(message, timeout=timeout_s)
+        response: pb.EmbedResponse = await self._stub.Embed(
+            message, timeout=timeout_s, metadata=self._metadata
+        )
         flat, texts = np.array(response.values, dtype=np.float32), len(message.texts)
         if not response.dim or len(flat) != texts * response.dim:
             raise _bad_reply(
@@ -126,7 +139,7 @@ class InferenceClient:
     ) -> Reply:
         """Send a prepared Score or ScorePairs request."""
         rpc = self._stub.Score if isinstance(message, pb.ScoreRequest) else self._stub.ScorePairs
-        response: pb.ScoreResponse = await rpc(message, timeout=timeout_s)
+        response: pb.ScoreResponse = await rpc(message, timeout=timeout_s, metadata=self._metadata)
         scores = np.array(response.scores, dtype=np.float32)
         if len(scores) != message_size(message):
             raise _bad_reply(
@@ -142,19 +155,28 @@ class InferenceClient:
         )
 
     async def info(self) -> pb.ServerInfo:
-        reply: pb.ServerInfo = await self._stub.GetInfo(pb.GetInfoRequest())
+        reply: pb.ServerInfo = await self._stub.GetInfo(
+            pb.GetInfoRequest(), metadata=self._metadata
+        )
         return reply
 
     async def metrics(self, timeout_s: float | None = None) -> pb.Metrics:
-        reply: pb.Metrics = await self._stub.GetMetrics(pb.GetMetricsRequest(), timeout=timeout_s)
+        reply: pb.Metrics = await self._stub.GetMetrics(
+            pb.GetMetricsRequest(), timeout=timeout_s, metadata=self._metadata
+        )
         return reply
 
     async def watch_metrics(self, interval_s: float) -> AsyncIterator[pb.Metrics]:
-        async for metrics in self._stub.WatchMetrics(pb.WatchMetricsRequest(interval_s=interval_s)):
-            yield metrics
+        message = pb.WatchMetricsRequest(interval_s=interval_s)
+        stream = self._stub.WatchMetrics(message, metadata=self._metadata)
+        try:
+            async for metrics in stream:
+                yield metrics
+        finally:  # else the server would go on sending to a caller that has stopped to read
+            stream.cancel()
 
     async def reset_metrics(self) -> None:
-        await self._stub.ResetMetrics(pb.ResetMetricsRequest())
+        await self._stub.ResetMetrics(pb.ResetMetricsRequest(), metadata=self._metadata)
 
 
 def error_message(error: grpc.aio.AioRpcError) -> str:

@@ -28,9 +28,9 @@ class Ending:
     killed, `folder` is removed, and the exit status is 0.
     """
 
-    def __init__(self, grace_s: float, folder: Path | None = None) -> None:
+    def __init__(self, grace_s: float) -> None:
+        self.folder: Path | None = None  # a temporary one
         self._grace_s = grace_s
-        self._folder = folder
         self._drain: Callable[[], object] | None = None
         self._signals = 0
 
@@ -52,8 +52,8 @@ class Ending:
         for child in _children():
             with contextlib.suppress(psutil.Error):
                 child.kill()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
         os._exit(0)
 
     def _signalled(self) -> None:

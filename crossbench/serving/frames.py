@@ -6,7 +6,7 @@ code on the same machine, so the byte order is the native one.
 
 from __future__ import annotations
 
-import pickle
+import pickle  # nosec B403  # see below
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +54,7 @@ def pack_batch(batch: TokenBatch) -> bytes:
 def unpack_request(message: bytes) -> Call | TokenBatch:
     (kind,) = _KIND.unpack_from(message)
     if kind == _CALL:
-        call: Call = pickle.loads(message[_KIND.size :])
+        call: Call = pickle.loads(message[_KIND.size :])  # nosec B301  # from our parent
         return call
     assert kind == _BATCH
     numbers = np.frombuffer(message, dtype=np.int32)
@@ -103,7 +103,7 @@ def unpack_answer(message: bytes) -> State | tuple[Inference, DeviceMemory]:
             None if current_mb != current_mb else current_mb,
             None if peak_mb != peak_mb else peak_mb,
         )
-    content = pickle.loads(message[_KIND.size :])
+    content = pickle.loads(message[_KIND.size :])  # nosec B301  # from our child
     if kind == _ERROR:
         name, text = content
         raise getattr(errors, name)(text)

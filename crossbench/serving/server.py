@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterable, Mapping
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from crossbench.errors import ConfigError
 from crossbench.serving import inference_pb2 as pb
+from crossbench.serving.bearer import TokenCheck, read_token
+from crossbench.serving.guarded_grpc import guarded_server
 from crossbench.serving.server_settings import ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.servicer import SERVICE_NAME, Servicer
+from crossbench.serving.strict_handlers import StrictRegistry
 from crossbench.serving.telemetry import Telemetry
 from crossbench.system.addresses import join_address
 
@@ -57,24 +60,34 @@ class Server:
         """
         settings = self._settings
         limit = settings.max_request_bytes * HARD_LIMIT_FACTOR
-        server = grpc.aio.server(
+        server = guarded_server(
+            interceptors=self._interceptors(),
             options=[
                 ("grpc.max_receive_message_length", min(limit, 2**31 - 1)),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.server.max_pending_requests", settings.max_pending_requests),
                 ("grpc.server.max_pending_requests_hard_limit", 2 * settings.max_pending_requests),
                 ("grpc.so_reuseport", 0),  # two servers on one port must be an error
-            ]
+                *settings.connections.options(),
+            ],
+            maximum_concurrent_rpcs=settings.connections.max_requests,
         )
         servicer = Servicer(self._services, settings, self._telemetry, self.info)
         servicer.add_to(server)
         checker = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(checker, server)
+        registry = StrictRegistry(server)
+        health_pb2_grpc.add_HealthServicer_to_server(checker, registry)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(names), registry
+        )
         requested = join_address(settings.host, settings.port)
+        credentials = settings.tls.credentials()
         try:
-            port = server.add_insecure_port(requested)
+            if credentials is None:
+                port = server.add_insecure_port(requested)
+            else:
+                port = server.add_secure_port(requested, credentials)
         except RuntimeError as error:
             settings.check_listen()  # raises an error with the reason
             raise ConfigError(
@@ -89,6 +102,17 @@ class Server:
         await self._show_health()
         self.address = join_address(settings.host, port)
         return self.address
+
+    def _interceptors(self) -> list[TokenCheck]:
+        """Return what checks each RPC: nothing without a token, since it costs time."""
+        if self._settings.token_file is None:
+            return []
+
+        def refused(method: str) -> None:
+            if method.startswith(f"/{SERVICE_NAME}/"):
+                self._telemetry.request_failed(grpc.StatusCode.UNAUTHENTICATED.name)
+
+        return [TokenCheck(read_token(self._settings.token_file), refused)]
 
     def precompute_tokens(self, pairs: Iterable[tuple[str, str]]) -> None:
         """With pipeline=infer, cache the token ids of these (query, passage) for every model.

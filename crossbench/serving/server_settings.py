@@ -7,18 +7,24 @@ import socket
 from dataclasses import dataclass
 
 from crossbench.errors import ConfigError
+from crossbench.serving.access import ClientAccess
+from crossbench.serving.bearer import read_token
+from crossbench.serving.connections import ConnectionLimits
 from crossbench.serving.scheduler import require_at_least
-from crossbench.system.addresses import check_host, listen_error_message
+from crossbench.serving.tls import ServerTls
+from crossbench.system.addresses import check_host, is_loopback, listen_error_message
+from crossbench.system.secret_files import exposed_to_others
 
 BYTE_LIMITS = ("max_request_bytes", "max_text_bytes")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """The server's address and limits. `port` 0 means any free port.
+    """The server's address and limits, and who may use it. `port` 0 means any free port.
 
     A request is refused if it would wait longer than `max_queue_ms` (None: no such bound). gRPC
     itself drops requests if more than `max_pending_requests` have not reached the server's code.
+    With `token_file`, clients must send the token in that file.
     """
 
     name: str
@@ -31,6 +37,9 @@ class ServerSettings:
     max_queue_ms: float | None
     max_pending_requests: int
     grace_s: float
+    tls: ServerTls
+    token_file: str | None
+    connections: ConnectionLimits
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -40,6 +49,41 @@ class ServerSettings:
         if self.max_queue_ms is not None:
             require_at_least("server.max_queue_ms", self.max_queue_ms, 1)
         object.__setattr__(self, "host", check_host(self.host, "server"))
+        if self.token_file is not None:
+            read_token(self.token_file)
+
+    def client_access(self) -> ClientAccess:
+        """Return how the clients of this program get into this server."""
+        tls, mutual = self.tls, self.tls.client_ca is not None
+        return ClientAccess(
+            ca=tls.cert,
+            cert=tls.cert if mutual else None,
+            key=tls.key if mutual else None,
+            server_name=tls.name(),
+            token_file=self.token_file,
+        )
+
+    def warnings(self) -> list[str]:
+        """Return in words who may come in without being asked, and which secrets lie open."""
+        found = [self.tls.warning(), self._openness()]
+        if self.token_file is not None:
+            found.append(exposed_to_others(self.token_file, "server.token_file"))
+        return [warning for warning in found if warning]
+
+    def _openness(self) -> str:
+        encrypted = self.tls.cert is not None
+        asks = self.token_file is not None or self.tls.client_ca is not None
+        if is_loopback(self.host) or (encrypted and asks):
+            return ""
+        opened = [] if asks else ["everyone who can reach this machine may use the server"]
+        missing = [] if asks else ["server.token_file or server.tls.client_ca"]
+        if not encrypted:
+            opened.append("others on the network can read what is sent")
+            missing.insert(0, "server.tls.cert and server.tls.key")
+        return (
+            f"server.host={self.host} is not loopback: {' and '.join(opened)}. Give "
+            f"{', and '.join(missing)}, or server.host=127.0.0.1"
+        )
 
     def check_listen(self) -> None:
         """Check that the server can listen, before it loads a model. Binds and releases the port.

@@ -66,6 +66,8 @@ class Servicer:
         self._telemetry = telemetry
         self.info = info
         self._stopping = asyncio.Event()
+        self._max_watchers = settings.connections.max_watchers
+        self._watchers = 0
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register all RPCs."""
@@ -146,11 +148,21 @@ class Servicer:
                 f"interval_s must be {least:g} to {most:g} seconds, got {interval_s}: give a value "
                 f"in this range, or 0 for the default of {DEFAULT_WATCH_INTERVAL_S:g} s",
             )
-        while not self._stopping.is_set():
-            yield self._metrics()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(interval_s):
-                    await self._stopping.wait()
+        if self._watchers >= self._max_watchers:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{self._watchers} clients watch this server already, the limit is "
+                f"{self._max_watchers}: end one of them, or raise server.connections.max_watchers",
+            )
+        self._watchers += 1
+        try:
+            while not self._stopping.is_set():
+                yield self._metrics()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(interval_s):
+                        await self._stopping.wait()
+        finally:
+            self._watchers -= 1
 
     async def ResetMetrics(self, data: bytes, context: Context) -> pb.ResetMetricsResponse:
         await self._decode(pb.ResetMetricsRequest, data, context)

@@ -29,11 +29,32 @@ def readable_arguments(arguments: Sequence[str]) -> list[str]:
     Options come first: Hydra refuses overrides on both sides of an option.
 
     Raises:
-        ConfigError: an override has more than one meaning; the message has the form of each.
+        ConfigError: an override has more than one meaning; the message has the form of each. Or
+            the arguments ask for a pickle to be run.
     """
-    overrides = get_args_parser().parse_intermixed_args(list(arguments)).overrides
-    options = [argument for argument in arguments if argument not in overrides]
+    parsed = get_args_parser().parse_intermixed_args(list(arguments))
+    if parsed.experimental_rerun is not None:
+        raise ConfigError(
+            "--experimental-rerun runs code that is stored in its file (a pickle), which "
+            "crossbench does not do: give the overrides again, or -m resume=FOLDER for a sweep"
+        )
+    options, overrides = options_first(arguments)
     return [*options, *map(readable, overrides)]
+
+
+def options_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the options of a Hydra command with their values, and its other words.
+
+    An option may stand anywhere: `--config-dir DIR`, `--config-dir=DIR`, `-cd DIR`.
+    """
+    given = [_Argument(argument) for argument in arguments]
+    words = get_args_parser().parse_intermixed_args(given).overrides
+    positions = {id(word) for word in words}  # the value of an option may be equal to a word
+    return [str(word) for word in given if id(word) not in positions], list(map(str, words))
+
+
+class _Argument(str):
+    """An argument that is told from an equal one by its identity."""
 
 
 def readable(override: str) -> str:

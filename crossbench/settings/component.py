@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from crossbench.errors import ConfigError
 from crossbench.settings.command_line import in_shell, quoted
 from crossbench.settings.field_types import accepts, description, field_type
 from crossbench.settings.places import conf_dir
+from crossbench.settings.targets import TARGET, allowed_class, check_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,12 @@ class Component:
         """Return the component of a config node with a `_target_`, and check its values' types.
 
         Raises:
-            ConfigError: the node names no class, or a value has the wrong type for its field.
+            ConfigError: the node names no class or one that is not allowed (see `targets`), or a
+                value has the wrong type for its field.
         """
         if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
             raise ConfigError(f"{key} must be a choice of conf/{key}, got {node!r}")
+        check_names(key, node)
         values = {
             str(name): cls.of(f"{key}.{name}", value) if _is_component(value) else value
             for name, value in node.items()
@@ -57,14 +59,9 @@ class Component:
         """The class; the first access imports it.
 
         Raises:
-            ConfigError: the class cannot be imported.
+            ConfigError: the class is not allowed, or cannot be imported.
         """
-        try:
-            return get_class(self.target)
-        except Exception as error:  # Hydra wraps every exception of the import
-            raise ConfigError(
-                f"{self.key} names {self.target}, which cannot be imported: {error}"
-            ) from error
+        return allowed_class(f"{self.key}.{TARGET}", self.target)
 
     def build(self, **extra: Any) -> Any:
         """Construct the class from the values (nested components first) and `extra`.

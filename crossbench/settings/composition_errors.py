@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from crossbench.settings.command_line import in_shell, quoted, this_command
 from crossbench.settings.places import conf_dir
+from crossbench.settings.targets import ALLOW_TARGETS
 
 CONFIG_NAME = "config"
 
@@ -65,6 +66,11 @@ def explain(error: Exception, overrides: Sequence[str] = (), given: Sequence[str
     path = re.search(r"full_key: (\S+)", f"{cause}")
     key = path[1] if path else found[1]
     parent, _, name = key.rpartition(".")
+    if key == ALLOW_TARGETS:
+        return (
+            f"a file of this config has the key {key}, but a file cannot allow classes: remove it. "
+            f"If you trust them, give {key}=[PACKAGE.] on the command line"
+        )
     with _hydra():
         if message := _missing_in_some_choices(key, given):
             return message

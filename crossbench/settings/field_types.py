@@ -35,7 +35,7 @@ def field_type(owner: type, item: Field[Any]) -> Any:
             owner = base
             break
     try:
-        return eval(item.type, vars(sys.modules[owner.__module__]))
+        return eval(item.type, vars(sys.modules[owner.__module__]))  # nosec B307  # an annotation in our code
     except NameError as error:
         raise ConfigError(
             f"the type of {owner.__name__}.{item.name}, {item.type}, is not known at run time "

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
+
+from crossbench.system.credentials import hide_config
 
 # Keys whose values are clear without the key: choices of config groups, and devices
 _CLEAR_ALONE = frozenset(
@@ -14,7 +15,6 @@ _CLEAR_ALONE = frozenset(
         "quality", "tracker", "dashboard", "device",
     }
 )  # fmt: skip
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -38,23 +38,16 @@ def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any
 
 
 def flatten_text(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return `flatten_config` with each value as text, and `***` for credentials in a URI."""
+    """Return `flatten_config` with each value as text, and `***` for credentials."""
     return {
-        key: without_credentials(
-            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-        )
-        for key, value in flatten_config(config).items()
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        for key, value in flatten_config(hide_config(config)).items()
     }
-
-
-def without_credentials(text: str) -> str:
-    """Return `text` with `***` in place of the user and password of every URI."""
-    return _CREDENTIALS.sub("***@", text)
 
 
 def value_text(axis: str, flat: Mapping[str, str]) -> str:
     """Return a value as part of a cell's name: `pytorch` for a choice, else `batch=32`."""
-    value = flat.get(axis, "–")
+    value = " ".join(flat.get(axis, "–").split())  # a name has one line
     if axis in _CLEAR_ALONE and not is_number(value) and value not in {"none", "null", "–"}:
         return value
     return f"{axis.rsplit('.', 1)[-1]}={value}"

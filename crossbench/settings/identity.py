@@ -14,6 +14,7 @@ from typing import Any
 
 from crossbench.settings.flatten import flatten_config
 from crossbench.settings.schema import RootSchema
+from crossbench.system.credentials import hide_config
 
 NOT_IDENTITY = frozenset(
     item.name for item in fields(RootSchema) if item.metadata.get("identity") is False
@@ -35,6 +36,10 @@ VALUE_BEFORE_THE_KEY_EXISTED: Mapping[str, Any] = {
     "server.max_text_bytes": 262_144,  # there was no limit; no request that was measured reaches it
     "server.max_pending_requests": 1000,
     "pool.infer_timeout_s": 120,  # no micro-batch that was measured took as long
+    "server.connections.max_connections": 4096,
+    "server.connections.max_requests": 20_000,
+    "server.connections.max_watchers": 16,
+    "server.connections.idle_s": 600,
 }
 
 
@@ -43,10 +48,11 @@ def identity_of(config: Mapping[str, Any]) -> str:
 
     `config` is nested or flat (dotted keys). A null value counts as absent, equal numbers (8 and
     8.0) count as the same, and so do a value and its text, because MLflow stores only texts.
+    Credentials do not count, because results do not have them.
     """
     identity = {
         key: text
-        for key, value in flatten_config(config).items()
+        for key, value in flatten_config(hide_config(config)).items()
         if key.split(".", 1)[0] not in NOT_IDENTITY
         and value is not None
         and (text := _text(value)) != _text(VALUE_BEFORE_THE_KEY_EXISTED.get(key))

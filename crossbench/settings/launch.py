@@ -17,10 +17,13 @@ from omegaconf.errors import OmegaConfBaseException
 from crossbench.errors import CrossbenchError
 from crossbench.settings.command_line import readable_arguments
 from crossbench.settings.composition_errors import CONFIG_NAME, explain
+from crossbench.settings.hydra_targets import checked_composition
 from crossbench.settings.places import conf_dir
 from crossbench.settings.resume import resumed_arguments
 from crossbench.settings.schema import register
+from crossbench.settings.targets import take_allowed
 from crossbench.system.command import command, exit_on_os_error, exit_with_version
+from crossbench.system.credentials import hide_output
 
 # Overrides of commands that measure no cell: they need no output folder
 NO_CELLS = ("hydra.run.dir=.", "~hydra.callbacks.sweep")
@@ -32,7 +35,12 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
     `choices` (`server=standalone`) are defaults that the command line may override.
     """
     exit_with_version(sys.argv)
+    hide_output(sys.argv[1:])
     register()
+    try:
+        sys.argv[1:] = take_allowed(sys.argv[1:])
+    except CrossbenchError as error:
+        sys.exit(f"crossbench: {error}")
     given = {argument.split("=", 1)[0] for argument in sys.argv[1:]}
     sys.argv[1:1] = [choice for choice in choices if choice.split("=", 1)[0] not in given]
     try:
@@ -56,7 +64,8 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
 
     with command():
         try:
-            app(run)()
+            with checked_composition():
+                app(run)()
         except CrossbenchError as error:
             sys.exit(f"crossbench: {error}")
         except (HydraException, OmegaConfBaseException) as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +19,12 @@ from crossbench.settings.cell_settings import CellSettings, check_settings, to_p
 from crossbench.settings.component import Component
 from crossbench.settings.more_models import named_models
 from crossbench.settings.schema import OF_SWEEP
+from crossbench.system.credentials import hide_config
 from crossbench.types import Pipeline, Quant, Task
 
 CONFIG_FILE = "config.yaml"
+SECRETS_FILE = ".secrets"  # without a suffix, it is no artifact of MLflow
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _GROUPS = (
     "model", "backend", "scheduler", "pool", "target", "load", "stop", "dataset", "quality",
 )  # fmt: skip
@@ -110,15 +116,34 @@ def composed_config(config: DictConfig) -> CellConfig:
 
 
 def save_config(config: CellConfig, folder: Path) -> None:
-    """Write the config of a cell into its folder, for the cell process."""
-    OmegaConf.save(OmegaConf.create(dict(config.document)), folder / CONFIG_FILE)
+    """Write the config of a cell into its folder, for the cell process; without credentials.
+
+    Those that the cell process needs, not the tracker's, go to a file that only this user can read.
+    `load_config` deletes it.
+    """
+    hidden = hide_config(config.document)
+    OmegaConf.save(OmegaConf.create(hidden), folder / CONFIG_FILE)
+    measured = config.comparable.document
+    if secret := {key: node for key, node in measured.items() if node != hidden[key]}:
+        drop_secrets(folder)
+        descriptor = os.open(folder / SECRETS_FILE, _NEW_FILE, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(secret, file)
 
 
 def load_config(folder: Path) -> CellConfig:
     """Read the config that `save_config` wrote."""
     document = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE))
     assert isinstance(document, dict)
+    with contextlib.suppress(FileNotFoundError):
+        document |= json.loads((folder / SECRETS_FILE).read_text("utf-8"))
+    drop_secrets(folder)
     return CellConfig({str(key): value for key, value in document.items()})
+
+
+def drop_secrets(folder: Path) -> None:
+    """Delete the file of credentials, which a cell process that failed early has not read."""
+    (folder / SECRETS_FILE).unlink(missing_ok=True)
 
 
 def replica_devices(numbers: Any, device: str) -> tuple[str, ...]:

@@ -12,12 +12,13 @@ from crossbench.errors import ConfigError
 from crossbench.settings.command_line import in_shell, quoted
 from crossbench.settings.composition_errors import parse_overrides
 from crossbench.settings.places import outputs_dir
-from crossbench.settings.stored_plan import PLAN_FILE, StoredPlan, read_plan
+from crossbench.settings.stored_plan import PLAN_FILE, read_plan
+from crossbench.settings.targets import refuse_allowing
+from crossbench.system.credentials import HIDDEN
 
 RESUME = "resume"
 LAST = "last"
 _MULTIRUN = ("-m", "--multirun")
-_HIDDEN = "***@"  # in place of credentials, see `settings.flatten.without_credentials`
 
 
 def resumed_arguments(arguments: Sequence[str]) -> list[str]:
@@ -27,7 +28,8 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     sweep was started, because its arguments may contain relative paths.
 
     Raises:
-        ConfigError: the folder has no plan, or other overrides are given.
+        ConfigError: the folder has no plan, its plan has `allow_targets`, or other overrides are
+            given.
     """
     given = [argument for argument in arguments if _key(argument) == RESUME]
     if not given:
@@ -53,7 +55,8 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
             "the sweep was killed before it was planned, or this is not the folder of a sweep: "
             "start a new sweep, or give another folder"
         )
-    completed = _with_credentials(plan, others)
+    refuse_allowing(plan.arguments, str(folder / PLAN_FILE))
+    completed = with_credentials(plan.arguments, others, "sweep")
     try:
         os.chdir(plan.directory)
     except OSError as error:
@@ -64,29 +67,29 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     return [*completed, f"{RESUME}={quoted(str(folder))}"]
 
 
-def _with_credentials(plan: StoredPlan, others: Sequence[str]) -> list[str]:
-    """Return the arguments of the plan, with the credentials that it does not store.
+def with_credentials(stored: Sequence[str], others: Sequence[str], what: str) -> tuple[str, ...]:
+    """Return the stored arguments of a sweep or a suite, with the credentials that they lack.
+
+    `others` are the arguments that were given beside `resume=`, and `what` is `sweep` or `suite`.
 
     Raises:
         ConfigError: an argument with credentials is missing, or another argument is given.
     """
-    hidden = [argument for argument in plan.arguments if _HIDDEN in argument]
+    hidden = [argument for argument in stored if HIDDEN in argument]
     again = {_key(argument): argument for argument in others}
     wrong = [argument for argument in others if _key(argument) not in map(_key, hidden)]
     if wrong:
         raise ConfigError(
-            f"{RESUME} continues a sweep with its own overrides: leave out {in_shell(*wrong)}, or "
-            "start a new sweep"
+            f"{RESUME} continues a {what} with its own overrides: leave out {in_shell(*wrong)}, or "
+            f"start a new {what}"
         )
     missing = [argument for argument in hidden if _key(argument) not in again]
     if missing:
         raise ConfigError(
-            "the plan of a sweep does not store user names and passwords: give "
-            f"{in_shell(*missing)} again, with yours in place of ***"
+            f"the plan of a {what} does not store user names, passwords and tokens: give "
+            f"{in_shell(*missing)} again, with yours in place of {HIDDEN}"
         )
-    return [
-        again[_key(argument)] if _HIDDEN in argument else argument for argument in plan.arguments
-    ]
+    return tuple(again[_key(argument)] if HIDDEN in argument else argument for argument in stored)
 
 
 def _newest(outputs: Path) -> Path:

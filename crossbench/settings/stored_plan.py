@@ -11,6 +11,7 @@ from pathlib import Path
 
 from crossbench.errors import ConfigError
 from crossbench.system.files import atomic_write
+from crossbench.system.json_text import parse_json
 
 PLAN_FILE = "plan.json"
 FIRST_LOOK = 3  # a sweep with `until_decided` is looked at from this block on
@@ -57,7 +58,7 @@ def read_plan(folder: Path) -> StoredPlan | None:
     """
     path = folder / PLAN_FILE
     try:
-        document = json.loads(path.read_bytes().decode("utf-8", "surrogateescape"))
+        document = parse_json(path.read_bytes().decode("utf-8", "surrogateescape"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:

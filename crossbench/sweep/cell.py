@@ -15,10 +15,11 @@ from crossbench.measure.probes import environment
 from crossbench.results import Failure, RunResult, Status, load_result, save_result
 from crossbench.runner.checks import check_config
 from crossbench.settings.cell_config import CellConfig
-from crossbench.settings.plan import save_config
+from crossbench.settings.plan import drop_secrets, save_config
 from crossbench.sweep.child import LOG_FILE, cell_child
 from crossbench.sweep.progress import CellProgress
 from crossbench.sweep.watchdog import Watchdog, place_of_hang, time_limits
+from crossbench.system.credentials import hide, texts_with_credentials
 from crossbench.wording import exit_description
 
 LOG_LINES_IN_ERROR = 5
@@ -49,6 +50,7 @@ def run_cell(
         except KeyboardInterrupt:
             interrupted = True
             _end(child)
+    drop_secrets(folder)
     try:
         result = load_result(folder)
         if watchdog.exceeded and not interrupted:  # after the measurement, which is kept
@@ -123,7 +125,7 @@ def _failed(
         status=Status.FAILED,
         config=config,
         cell_id=config.cell_id,
-        error=error,
+        error=hide(error, *texts_with_credentials(config.document)),
         failure=failure,
         environment=environment(),
         started_at=started_at,

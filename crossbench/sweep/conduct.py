@@ -15,12 +15,12 @@ from rich.markup import escape
 from crossbench.errors import ConfigError
 from crossbench.results import RESULT_FILE
 from crossbench.settings.blocks import Grid
-from crossbench.settings.flatten import without_credentials
 from crossbench.settings.overrides import sweep_points
 from crossbench.settings.stored_plan import FIRST_LOOK, StoredPlan, read_plan
 from crossbench.sweep.decide import undecided
 from crossbench.sweep.folder import INTERRUPTED_FILE, MULTIRUN_FILE
 from crossbench.sweep.services import console
+from crossbench.system.credentials import hide_config
 from crossbench.system.files import atomic_write
 from crossbench.wording import counted
 
@@ -105,6 +105,8 @@ def has_result(cell: Path) -> bool:
 
 def save_multirun(config: DictConfig, folder: Path) -> None:
     """Write what was asked for as `multirun.yaml`, without credentials."""
-    text = without_credentials(OmegaConf.to_yaml(config))
+    given = [str(word) for word in config.hydra.overrides.task]  # Hydra joins them elsewhere
+    document = hide_config(OmegaConf.to_container(config, resolve=False), given=given)
+    text = OmegaConf.to_yaml(OmegaConf.create(document))
     with atomic_write(folder / MULTIRUN_FILE) as partial:
         partial.write_bytes(text.encode("utf-8", "surrogateescape"))

@@ -21,10 +21,10 @@ from crossbench.sweep.services import (
     sweep_journal,
 )
 from crossbench.system.command import os_error_message
+from crossbench.system.stop_signals import EXIT_INTERRUPTED
 from crossbench.wording import counted
 
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 
 
 def finish_sweep(folder: Path, tracking: Tracking) -> int:
@@ -36,6 +36,10 @@ def finish_sweep(folder: Path, tracking: Tracking) -> int:
         write_sweep_report(folder)
     except OSError as error:
         console.print(f"[yellow]report:[/] {escape(os_error_message(error))}")
+    except KeyboardInterrupt:  # the parent run must still end
+        console.print("[yellow]report:[/] interrupted while it was written")
+        (folder / INTERRUPTED_FILE).touch()
+        interrupted = True
     runs = read_runs(folder)
     results = [run.result for run in runs]
     if state.parent_run_id is not None:

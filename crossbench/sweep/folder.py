@@ -11,6 +11,7 @@ import fcntl
 import itertools
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ from crossbench.results import RESULT_FILE, cell_folders
 from crossbench.settings.command_line import quoted
 from crossbench.settings.stored_plan import PLAN_FILE
 from crossbench.sweep.child import WAITING_LOG_FILE
+from crossbench.system.credentials import hide_config
 from crossbench.system.files import atomic_write
 from crossbench.wording import counted
 
@@ -34,12 +36,13 @@ STATE_FILE = "sweep.json"
 INTERRUPTED_FILE = "INTERRUPTED"
 MULTIRUN_FILE = "multirun.yaml"
 LOCK_FILE = ".lock"  # locked while a run uses the folder; the system unlocks it when the run ends
+OFFLINE_FILE = ".tracker-offline"  # the tracker has failed; a resumed run removes it
 SUBDIR = "${hydra.job.num}"
 # Files of a run that was killed before its first cell; the next run may replace them
 _LEFTOVERS = frozenset(
     {
         LOCK_FILE, STATE_FILE, INTERRUPTED_FILE, JOURNAL_FILE, DASHBOARD_LOG_FILE,
-        WAITING_LOG_FILE, MULTIRUN_FILE, PLAN_FILE,
+        WAITING_LOG_FILE, MULTIRUN_FILE, PLAN_FILE, OFFLINE_FILE,
     }
 )  # fmt: skip
 _TIME_RESOLVER = "${now:"
@@ -123,6 +126,16 @@ def use_folder(config: DictConfig, folder: Path, key: str) -> None:
         config.hydra["sweep" if "sweep" in key else "run"].dir = str(folder)
         # Launchers compose the config of each job again from the overrides
         config.hydra.overrides.hydra.append(f"{key}={quoted(str(folder))}")
+        document = OmegaConf.to_container(config, resolve=False)
+        subdir = config.hydra.output_subdir
+        if subdir is not None and hide_config(document) != document:
+            print(
+                f"crossbench: hydra.output_subdir={subdir} has no effect: Hydra would store the "
+                "credentials of this command; config.yaml has everything else",
+                file=sys.stderr,
+            )
+            config.hydra.output_subdir = None
+            config.hydra.overrides.hydra.append("hydra.output_subdir=null")
 
 
 def absolute(path: str, key: str) -> Path:

@@ -28,7 +28,7 @@ from crossbench.settings.run import RunSettings, run_settings
 from crossbench.sweep.cell import run_cell
 from crossbench.sweep.child import waiting_child
 from crossbench.sweep.conduct import has_result
-from crossbench.sweep.finish import EXIT_FAILED, EXIT_INTERRUPTED
+from crossbench.sweep.finish import EXIT_FAILED
 from crossbench.sweep.folder import (
     INTERRUPTED_FILE,
     SweepState,
@@ -46,6 +46,7 @@ from crossbench.sweep.services import (
     sweep_journal,
 )
 from crossbench.system.command import os_error_message
+from crossbench.system.stop_signals import EXIT_INTERRUPTED
 from crossbench.tracking.protocol import CellRef
 
 DASHBOARD_FIGURES = names(View.DASHBOARD)
@@ -87,6 +88,7 @@ def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) ->
     dashboard: Dashboard = run.dashboard.build()
     dashboard.start(home / JOURNAL_FILE)
     url = dashboard_url(dashboard)
+    tracking.attempt(lambda tracker: tracker.end_lost_runs())
     state = SweepState(home.name, 1, None, os.getpid(), url, ())
     try:
         result = measure_and_track(cell, folder, home, state, 0, tracking)
@@ -137,8 +139,10 @@ def measure_and_track(
             write_cell_report(folder)
         except OSError as error:  # the result is already saved, and the other cells still run
             console.print(f"[yellow]report:[/] {escape(os_error_message(error))}")
+        except KeyboardInterrupt:  # the run of the cell must still end
+            interrupted = True
     if state.dashboard_url and config.value("dashboard.screenshot") and result.metrics:
-        screenshot_dashboard(state.dashboard_url, folder)
+        screenshot_dashboard(state.dashboard_url, folder, config.value("dashboard.token"))
     if run_id is not None:
         tracking.attempt(lambda tracker: tracker.finish_cell(run_id, result, folder, interrupted))
     if result.error:

@@ -20,7 +20,7 @@ def block_order(cells: int, block: int, seed: int) -> list[int]:
         return list(range(cells))
     rows = cells // 2 if cells % 2 == 0 else cells
     cycle, place = divmod(block // 2, rows)
-    chance = random.Random(f"{seed}/{cycle}")  # a text, so that each cycle has a draw of its own
+    chance = random.Random(f"{seed}/{cycle}")  # a text, so that each cycle has a draw of its own  # nosec B311  # an order
     names = chance.sample(range(cells), cells)
     shift = chance.sample(range(rows), rows)[place]
     zigzag = [index // 2 if index % 2 == 0 else cells - 1 - index // 2 for index in range(cells)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,42 +16,71 @@ from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
 from crossbench.errors import DashboardError, TrackingError
 from crossbench.settings.command_line import in_shell
-from crossbench.settings.flatten import without_credentials
 from crossbench.settings.run import RunSettings
+from crossbench.sweep.folder import OFFLINE_FILE
 from crossbench.sweep.progress import SteadyConsole
 from crossbench.system.addresses import bypass_proxy
+from crossbench.system.bounded import within
+from crossbench.system.credentials import hide_argument
 from crossbench.tracking.protocol import Tracker
 
+PREPARING_S = 120.0  # to import MLflow and create a new store: seconds, or more on a busy machine
 T = TypeVar("T")
 console = SteadyConsole(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """A tracker, and the command that later uploads what the tracker missed."""
+    """A tracker, and the command that later uploads what the tracker missed.
+
+    After its first failure the tracker is not called again in this run, so that it does not hold up
+    each cell. Cells may run in different processes, so the file `offline` marks that. A call takes
+    at most `timeout_s` seconds; None: the tracker stores nothing.
+    """
 
     tracker: Tracker
     sync_command: str
+    offline: Path
+    timeout_s: float | None
 
     def attempt(self, call: Callable[[Tracker], T]) -> T | None:
-        """Call the tracker; print a warning and return None if it cannot be reached."""
-        try:
-            return call(self.tracker)
-        except TrackingError as error:
-            console.print(
-                f"[yellow]tracking:[/] {escape(str(error))} (the results are on disk; "
-                f"to upload those of this run later: {escape(self.sync_command)})"
-            )
+        """Call the tracker; return None if it has failed. The first failure prints a warning."""
+        if self.offline.exists():
             return None
+        try:
+            return self._call(call)
+        except TrackingError as error:
+            reason = str(error)
+        except TimeoutError:
+            reason = (
+                f"the tracker did not end its work within {self.timeout_s:g} s. Check that it is "
+                "reachable, or give it more time: tracker.timeout_s=60"
+            )
+        with contextlib.suppress(OSError):
+            self.offline.touch()
+        console.print(
+            f"[yellow]tracking:[/] {escape(reason)} (this run goes on without it; the results are "
+            f"on disk; to upload those of this run later: {escape(self.sync_command)})"
+        )
+        return None
+
+    def _call(self, call: Callable[[Tracker], T]) -> T:
+        if self.timeout_s is None:
+            return call(self.tracker)
+        within(PREPARING_S, self.tracker.prepare)
+        return within(self.timeout_s, lambda: call(self.tracker))
 
 
 def make_tracking(run: RunSettings, folder: Path) -> Tracking:
     """Build the tracker of the run in `folder`."""
     where = [
-        word for word in run.overrides if word.lstrip("+").startswith(("tracker", "outputs_dir"))
+        hide_argument(word)
+        for word in run.overrides
+        if word.lstrip("+").startswith(("tracker", "outputs_dir"))
     ]
     command = in_shell("python", "-m", "crossbench.sync", str(folder), *where)
-    return Tracking(make_tracker(run), without_credentials(command))
+    timeout_s = run.tracker.values.get("timeout_s")
+    return Tracking(make_tracker(run), command, folder / OFFLINE_FILE, timeout_s)
 
 
 def make_tracker(run: RunSettings) -> Tracker:
@@ -74,9 +104,9 @@ def sweep_journal(folder: Path, url: str | None, cell: int | None = None) -> Jou
     return FileJournal(folder / JOURNAL_FILE, cell) if url else NoJournal()
 
 
-def screenshot_dashboard(url: str, cell: Path) -> None:
+def screenshot_dashboard(url: str, cell: Path, token: str | None) -> None:
     """Save a screenshot of the live page in the folder of a cell."""
     try:
-        take_screenshot(url, cell / SCREENSHOT_FILE)
+        take_screenshot(url, cell / SCREENSHOT_FILE, token)
     except DashboardError as error:
         console.print(f"[yellow]dashboard:[/] {escape(str(error))}")

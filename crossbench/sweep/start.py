@@ -16,7 +16,6 @@ from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.events import SweepStarted
 from crossbench.runner.checks import check_config
 from crossbench.settings.blocks import refuse_without_sweep
-from crossbench.settings.flatten import without_credentials
 from crossbench.settings.overrides import check_study, swept_keys
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import run_settings
@@ -35,6 +34,7 @@ from crossbench.sweep.plan import SweepPlan
 from crossbench.sweep.resume import Resumed, resume
 from crossbench.sweep.resume_runs import resume_runs
 from crossbench.sweep.services import console, dashboard_url, make_tracking, sweep_journal
+from crossbench.system.credentials import hide_argument
 from crossbench.tracking.protocol import Tracker
 from crossbench.wording import counted, duration
 
@@ -76,7 +76,7 @@ def start_sweep(config: DictConfig, plan: SweepPlan) -> Started:
         console.print(f"{counted(missing, 'cell')} of {runs} left to measure")
     else:
         taken = take_output_folder(config, RunMode.MULTIRUN)
-        arguments = tuple(without_credentials(argument) for argument in sys.argv[1:])
+        arguments = tuple(map(hide_argument, sys.argv[1:]))
         StoredPlan(arguments, str(Path.cwd()), plan.cells, plan.runs).save(taken.path)
         runs = missing = len(plan.runs)
     folder = taken.path
@@ -86,6 +86,7 @@ def start_sweep(config: DictConfig, plan: SweepPlan) -> Started:
         waiting_child.start(folder)
     run = run_settings(config, list(config.hydra.overrides.task))
     tracking = make_tracking(run, folder)
+    tracking.offline.unlink(missing_ok=True)  # of the run that is resumed
     dashboard: Dashboard = run.dashboard.build()
     if missing:
         dashboard.start(folder / JOURNAL_FILE)
@@ -100,6 +101,7 @@ def start_sweep(config: DictConfig, plan: SweepPlan) -> Started:
 def _parent_run(
     tracker: Tracker, folder: Path, plan: SweepPlan, resumed: Resumed | None
 ) -> str | None:
+    tracker.end_lost_runs()
     if resumed is None:
         return tracker.start_sweep(folder.name, plan.overrides)
     known = read_state(folder).parent_run_id if (folder / STATE_FILE).exists() else None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from omegaconf import OmegaConf
 
-from crossbench.errors import ResultError
+from crossbench.errors import ConfigError, ResultError
 from crossbench.report.axes import full_label, varying
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.suite import SUITE_FILE
@@ -21,6 +22,7 @@ from crossbench.sweep.folder import (
     INTERRUPTED_FILE,
     MULTIRUN_FILE,
     STATE_FILE,
+    hold,
     home_of,
     is_held,
     place_of,
@@ -29,7 +31,8 @@ from crossbench.tracking.mlflow_format import unix
 from crossbench.tracking.mlflow_store import MlflowTracker, StoredRun
 from crossbench.tracking.protocol import CellRef
 
-UPLOADS_FILE = ".uploads"  # ids of the parent runs that uploads have opened for this sweep
+# Names that uploads give to the parent runs of this sweep before they open them; ids in older ones
+UPLOADS_FILE = ".uploads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +78,41 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
         ResultError: no cell has a readable result.
     """
     folder = folder.resolve()
-    cells, results = _cells(folder), dict[Path, RunResult]()
+    cells = _cells(folder)
+    with _alone(folder) as alone:
+        if not alone:
+            sweep = place_of(folder)[0] if cells == [folder] else folder.name
+            return Uploaded(sweep, 0, 0, 0, still_running=True)
+        return _upload_sweep(folder, cells, tracker)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Keep other uploads and runs away from the folder; yield False if one uses it already."""
+    if _is_running(folder):
+        yield False
+        return
+    try:
+        taken = hold(home_of(folder), "sync")
+    except ConfigError:  # taken a moment ago
+        yield False
+        return
+    except OSError:  # somebody else's folder, which can only be read
+        yield True
+        return
+    try:
+        yield True
+    finally:
+        taken.release()
+
+
+def _upload_sweep(folder: Path, cells: Sequence[Path], tracker: MlflowTracker) -> Uploaded:
+    results = dict[Path, RunResult]()
     for path in cells:
         with contextlib.suppress(ResultError):  # the result is missing, or of another version
             results[path] = load_result(path)
     missing = len(cells) - len(results)
     sweep = place_of(folder)[0] if cells == [folder] else folder.name
-    if _is_running(folder):
-        return Uploaded(sweep, 0, 0, missing, still_running=True)
     if not results:
         raise ResultError(f"no cell in {folder} has a readable {RESULT_FILE}: nothing to upload")
     first = next(iter(results.values()))
@@ -95,6 +125,8 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
     if parent is not None and (uploaded or parent.complete != str(len(cells))):
         all_results = [run.result for run in read_runs(folder)]
         interrupted = (folder / INTERRUPTED_FILE).exists() or not (folder / REPORT_FILE).exists()
+        if parent.upload:
+            tracker.log_overrides(parent.run_id, _overrides(folder))
         tracker.finish_sweep(
             parent.run_id, all_results, folder, interrupted, _written_s([*results][-1])
         )
@@ -147,8 +179,9 @@ def _parent(
 ) -> StoredRun | None:
     """Return the parent run of the sweep, opened if the store has none; None for a single cell.
 
-    Sweeps in different folders may have the same name, so the run is found by its id, or as the
-    parent of one of this sweep's cells.
+    Sweeps in different folders may have the same name, so the run is found by its id, by the name
+    that an upload has given it, or as the parent of one of this sweep's cells. An upload stores the
+    name before it opens the run: if it is killed in between, the next one finds that run.
     """
     if not (folder / STATE_FILE).exists():
         return None
@@ -158,16 +191,17 @@ def _parent(
     started = {result.started_at for result in results}
     known |= {run.parent_id for run in stored if run.complete in started}
     for run in reversed(stored):
-        if run.number is None and run.run_id in known:
+        if run.number is None and known & {run.run_id, run.upload}:
             return run
     first = next(iter(results))
     host = str(first.environment.get("host", ""))
-    run_id = tracker.open_sweep(
-        folder.name, _overrides(folder), first.environment, unix(first.started_at) or None
-    )
+    upload = uuid.uuid4().hex
     with contextlib.suppress(OSError), (folder / UPLOADS_FILE).open("a", encoding="utf-8") as file:
-        file.write(f"{run_id}\n")
-    return StoredRun(run_id, None, None, host, "")
+        file.write(f"{upload}\n")
+    run_id = tracker.open_sweep(
+        folder.name, first.environment, unix(first.started_at) or None, upload
+    )
+    return StoredRun(run_id, None, None, host, "", upload)
 
 
 def _open(
@@ -179,7 +213,7 @@ def _open(
     tracker: MlflowTracker,
 ) -> StoredRun:
     run_id = tracker.open_cell(name, parent_id, cell, host, unix(result.started_at) or None)
-    return StoredRun(run_id, cell.number, parent_id, host, "")
+    return StoredRun(run_id, cell.number, parent_id, host, "", "")
 
 
 def _overrides(folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from crossbench.errors import ConfigError
+from crossbench.system.credentials import hide_argument
 
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
 _HOST_ADVICE = (
@@ -94,7 +95,7 @@ def reachable_host(host: str) -> str:
     bound = host.strip("[]")
     if bound == "::":
         return "::1" if has_ipv6() else "127.0.0.1"
-    return "127.0.0.1" if bound == "0.0.0.0" else bound
+    return "127.0.0.1" if bound == "0.0.0.0" else bound  # nosec B104  # compared, not bound
 
 
 def is_this_machine(host: str) -> bool:
@@ -113,6 +114,15 @@ def is_this_machine(host: str) -> bool:
     return address.is_loopback or address.is_unspecified or str(address) in _own_addresses()
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    name = host.strip("[]").removesuffix(".").lower()
+    try:
+        return ipaddress.ip_address(name.partition("%")[0]).is_loopback
+    except ValueError:
+        return name in _LOOPBACK_NAMES or name.endswith(".localhost")
+
+
 def proxy_in_use() -> str | None:
     """Return the proxy variable of the environment as `http_proxy=…`, without any credentials.
 
@@ -121,7 +131,7 @@ def proxy_in_use() -> str | None:
     for name in _PROXY_VARIABLES:
         for variable in (name, name.upper()):
             if value := os.environ.get(variable):
-                return f"{variable}={re.sub(r'(?<=//)[^/@]*@', '***@', value)}"
+                return f"{variable}={hide_argument(value)}"
     return None
 
 

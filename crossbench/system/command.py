@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import codecs
 import contextlib
-import io
 import os
 import select
 import shutil
@@ -14,6 +13,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+
+from crossbench.system.credentials import hide_output
+from crossbench.system.stop_signals import EXIT_INTERRUPTED, stop_like_ctrl_c
 
 EXIT_BROKEN_PIPE = 141  # the status that a shell reports for a process that SIGPIPE ended
 # Replacements for our non-ASCII characters on terminals that cannot show them
@@ -32,12 +34,19 @@ def exit_with_version(arguments: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def command() -> Iterator[None]:
-    """Wrap a whole command: prepare its output and home folder, and report OS errors."""
+    """Wrap a whole command: prepare its output and home folder, and report OS errors.
+
+    SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does; it exits with status 130.
+    """
     _tolerate_any_encoding()
+    hide_output(sys.argv[1:])
     _ensure_home()
-    with exit_on_os_error():
+    with stop_like_ctrl_c(), exit_on_os_error():
         try:
             yield
+        except KeyboardInterrupt:
+            print("crossbench: interrupted", file=sys.stderr)
+            sys.exit(EXIT_INTERRUPTED)
         finally:
             if sys.stdout is not None:  # it is None if the process started with it closed
                 sys.stdout.flush()
@@ -76,7 +85,7 @@ def _tolerate_any_encoding() -> None:
     """Replace characters that the terminal's encoding lacks instead of failing on them."""
     codecs.register_error("crossbench", _to_ascii)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        if hasattr(stream, "reconfigure"):  # not if a test has replaced it
             stream.reconfigure(errors="crossbench")
 
 

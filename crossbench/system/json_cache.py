@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crossbench.system.files import atomic_write
+from crossbench.system.json_text import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ def load_cached(path: Path) -> Any:
         checksum, _, text = path.read_bytes().partition(b"\n")
         if checksum.decode("ascii") != _checksum(path, text):
             return None
-        return json.loads(text)
+        return parse_json(text)
     except (OSError, ValueError):
         return None
 

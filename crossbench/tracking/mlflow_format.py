@@ -21,6 +21,7 @@ from crossbench.measure.metric import Metric, View
 from crossbench.measure.statistics import percentile_supported
 from crossbench.results import Flag, RunResult, Status
 from crossbench.settings.cell_config import CellConfig
+from crossbench.wording import markdown_text
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -34,6 +35,8 @@ PARAMS_PER_CALL = 25  # 100 are allowed, but 100 long ones would exceed the API'
 # Tags that identify a run. The last one is written after everything else: a run without it is
 # incomplete, and `python -m crossbench.sync` completes it.
 SWEEP_TAG, CELL_TAG, COMPLETE_TAG = "crossbench.sweep", "crossbench.cell", "crossbench.complete"
+PROCESS_TAG = "crossbench.process"  # see `run_process.RunProcess`
+UPLOAD_TAG = "crossbench.upload"  # see `sweep.upload`
 DIGEST_TAG, FLAGS_TAG = "crossbench.model_digest", "crossbench.flags"
 PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
 
@@ -48,6 +51,9 @@ _VIEW_COLUMNS = (
 _VIEW_NAME = "Cells by throughput"
 _UNFIT_IN_KEY = re.compile(r"[^\w\-. ]", re.ASCII)  # MLflow reads a slash as a path
 _PICTURE = re.compile(r"!\[(.*?)\]\((.*?)\)")
+_LINK_ELSEWHERE = re.compile(
+    r"(^|[^!\\])\[((?!\d+\]\(\d+/report\.md\))[^\]\n]*)\]\(([^)\n]*)\)", re.M
+)
 _CELL_LINK = re.compile(r"\[(\d+)\]\(\d+/report\.md\)")
 T = TypeVar("T")
 
@@ -156,7 +162,8 @@ def sweep_note(report: Path, run_id: str, pages: Mapping[int, str]) -> str:
     """The sweep's report as the description of its run.
 
     Images refer to the run's artifacts, and links to cells' reports become links to the pages of
-    their runs. `pages` maps cell numbers to these pages.
+    their runs. `pages` maps cell numbers to these pages. The report quotes names and errors, so
+    other links, such as those to files, become text, and so does HTML.
     """
     if not report.exists():
         return ""
@@ -168,7 +175,17 @@ def sweep_note(report: Path, run_id: str, pages: Mapping[int, str]) -> str:
         number = int(found[1])
         return f"[{number}]({pages[number]})" if number in pages else found[1]
 
-    return _CELL_LINK.sub(page, _PICTURE.sub(picture, report.read_text("utf-8"))).rstrip()
+    text = report.read_text("utf-8").replace("<", "&lt;")
+    text = _LINK_ELSEWHERE.sub(r"\1\\[\2\\](\3)", text)
+    return _CELL_LINK.sub(page, _PICTURE.sub(picture, text)).rstrip()
+
+
+def lost_note(pid: int, host: str) -> str:
+    """The description of a run that its process did not end."""
+    return (
+        f"**killed**: process {pid} on {markdown_text(host)} ended without ending this run. If its "
+        "result is on disk, `python -m crossbench.sync` completes it."
+    )
 
 
 def experiment_tags(created_ms: int) -> dict[str, str]:
@@ -290,7 +307,8 @@ def _text(value: Any) -> str:
 
 
 def _cell_note(result: RunResult) -> str:
-    lines = [f"**{result.status}**" + (f": {result.error}" if result.error else "")]
+    error = f": {markdown_text(result.error)}" if result.error else ""
+    lines = [f"**{result.status}**{error}"]
     rows = [
         f"| {metric.heading} | {metric.text(result.metrics[metric.name], more_digits=1)} |"
         for metric in catalogue.shown(View.MLFLOW_NOTE)
@@ -298,4 +316,4 @@ def _cell_note(result: RunResult) -> str:
     ]
     lines += ["", "| | |", "|---|---:|", *rows] if rows else []
     lines += [""] if result.warnings else []
-    return "\n".join([*lines, *(f"- {warning}" for warning in result.warnings)])
+    return "\n".join([*lines, *(f"- {markdown_text(warning)}" for warning in result.warnings)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from crossbench.errors import TrackingError
 from crossbench.measure import catalogue
 from crossbench.results import RunResult, Status
 from crossbench.settings.cell_config import CellConfig
+from crossbench.system.json_text import parse_json
 from crossbench.tracking import mlflow_format as fmt
 from crossbench.tracking.mlflow_store import MlflowTracker
 
@@ -51,7 +51,7 @@ def stored_results(tracker: MlflowTracker, sweep: str) -> list[RunResult]:
 def parsed(text: str) -> Any:
     """Convert an MLflow param back from text to its value."""
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text
 

@@ -25,6 +25,7 @@ _COMPANIONS = (
     "-shm",
 )  # suffixes of a database and SQLite's files next to it
 _LOCK_TIMEOUT_S = 5.0  # while another process writes
+_CREATION_TIMEOUT_S = 100.0  # while another process creates the store
 _OUT_OF_DATE = "out-of-date database schema"
 _NOT_SQLITE = ("file is not a database", "database disk image is malformed")
 # Error messages of SQLAlchemy and alembic for a store whose tables do not match its version
@@ -52,7 +53,7 @@ def open_store(path: Path, connect: Callable[[str], MlflowClient]) -> MlflowClie
     if path.exists() and not os.access(path.parent, os.W_OK):
         return connect(uri)  # read-only: another user's store
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f"{path.name}.lock")):
+    with FileLock(path.with_name(f"{path.name}.lock"), timeout=_CREATION_TIMEOUT_S):
         if not path.exists():
             draft = path.with_name(f"{path.name}.partial")
             _remove(draft)  # left by a process that was killed

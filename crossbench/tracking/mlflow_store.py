@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import logging
+import math
 import os
 import platform
 import time
@@ -14,15 +15,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossbench.errors import TrackingError
+from crossbench.errors import ConfigError, TrackingError
 from crossbench.measure.catalogue import live_name
 from crossbench.measure.probes import environment
 from crossbench.results import RunResult, Status
-from crossbench.settings.flatten import without_credentials
+from crossbench.system.credentials import hide, hide_argument
 from crossbench.tracking import mlflow_format as fmt
 from crossbench.tracking import mlflow_sqlite as sqlite
 from crossbench.tracking.mlflow_registry import link_version
 from crossbench.tracking.protocol import CellRef
+from crossbench.tracking.run_process import RunProcess
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,7 +38,8 @@ class StoredRun:
     """A run in the store.
 
     `number` is the cell's number, None for a sweep's parent run. `complete` identifies the result
-    that was completely written; it is empty if something is missing.
+    that was completely written; it is empty if something is missing. `upload` is the name that an
+    upload has given to a parent run, empty for other runs.
     """
 
     run_id: str
@@ -44,6 +47,7 @@ class StoredRun:
     parent_id: str | None
     host: str
     complete: str
+    upload: str
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class MlflowTracker:
 
     `uri` is any tracking URI. `artifact_location` applies when the experiment is created; a local
     path applies only to an embedded store, as a server has its own location. `registered_model` is
-    a model in the store's registry, see `mlflow_registry.py`; None does not use the registry.
+    a model in the store's registry, see `mlflow_registry.py`; None does not use the registry. A
+    server has `timeout_s` seconds for each part of an answer; `Tracking` limits whole calls.
     """
 
     name: str
@@ -60,27 +65,44 @@ class MlflowTracker:
     experiment: str
     artifact_location: str | None
     registered_model: str | None
-    http_timeout_s: int
+    timeout_s: float
+
+    def __post_init__(self) -> None:
+        if not self.timeout_s > 0:
+            raise ConfigError(
+                f"tracker.timeout_s must be above 0, got {self.timeout_s}: give for example "
+                "tracker.timeout_s=20"
+            )
+
+    def prepare(self) -> None:
+        with self._errors():
+            self._configure()
+            if sqlite.path_of(self.uri) is not None:
+                _ = self._client
 
     def start_sweep(self, name: str, overrides: Sequence[str]) -> str | None:
-        return self.open_sweep(name, overrides, environment(), None)
+        run_id = self.open_sweep(name, environment(), None)
+        self.log_overrides(run_id, overrides)
+        return run_id
 
     def open_sweep(
-        self,
-        name: str,
-        overrides: Sequence[str],
-        found: Mapping[str, object],
-        start_s: float | None,
+        self, name: str, found: Mapping[str, object], start_s: float | None, upload: str = ""
     ) -> str:
         """Open a sweep's run that started at `start_s` (Unix seconds, None: now).
 
-        `found` is the result of `environment()` on the machine that ran the sweep.
+        `found` is the result of `environment()` on the machine that ran the sweep, and `upload` a
+        name by which a later upload finds the run.
         """
+        tags = {fmt.SWEEP_TAG: name, **fmt.environment_tags(found)}
         with self._errors():
-            tags = {fmt.SWEEP_TAG: name, **fmt.environment_tags(found)}
-            run_id = self._create_run(name, tags, start_s)
+            return self._create_run(
+                name, tags | ({fmt.UPLOAD_TAG: upload} if upload else {}), start_s
+            )
+
+    def log_overrides(self, run_id: str, overrides: Sequence[str]) -> None:
+        """Write the command line of a sweep as the params of its run."""
+        with self._errors():
             self._log_params(run_id, fmt.sweep_params(overrides))
-            return run_id
 
     def start_cell(self, name: str, parent_id: str | None, cell: CellRef) -> str | None:
         return self.open_cell(name, parent_id, cell, platform.node(), None)
@@ -112,7 +134,11 @@ class MlflowTracker:
         """
         # An unsupported cell has no metrics either; the tag `status` tells it from a failure
         ended = "FINISHED" if result.status is Status.FINISHED else "FAILED"
-        with self._errors(), self._ending(run_id, "KILLED" if interrupted else ended, end_s):
+        with (
+            self._errors(),
+            self._complete(run_id, result.started_at),
+            self._ending(run_id, "KILLED" if interrupted else ended, end_s),
+        ):
             self._log_tags(run_id, fmt.cell_tags(result))
             self._log_params(run_id, fmt.flatten_params(result.config))
             started_at = fmt.unix(result.started_at) or time.time()
@@ -125,7 +151,6 @@ class MlflowTracker:
             if self.registered_model and result.status is Status.FINISHED:
                 version = link_version(self._client, self.registered_model, run_id, result)
                 self._log_tags(run_id, {"crossbench.model_version": version})
-            self._log_tags(run_id, {fmt.COMPLETE_TAG: result.started_at})
 
     def finish_sweep(
         self,
@@ -138,7 +163,11 @@ class MlflowTracker:
         """See `Tracker`. `end_s` is when the sweep ended (Unix seconds, None: now)."""
         failed = any(result.status.is_failure for result in results)
         ended = "KILLED" if interrupted else "FAILED" if failed else "FINISHED"
-        with self._errors(), self._ending(run_id, ended, end_s):
+        with (
+            self._errors(),
+            self._complete(run_id, str(len(results))),
+            self._ending(run_id, ended, end_s),
+        ):
             started_at = max((fmt.unix(result.started_at) for result in results), default=0.0)
             self._log_metrics(run_id, fmt.sweep_metrics(results), started_at)
             pages = {
@@ -149,7 +178,6 @@ class MlflowTracker:
             note = fmt.sweep_note(folder / "report.md", run_id, pages)
             self._log_tags(run_id, {fmt.NOTE_TAG: note} if note else {})
             self._log_artifacts(run_id, folder)
-            self._log_tags(run_id, {fmt.COMPLETE_TAG: str(len(results))})
 
     def find(self, sweep: str) -> list[StoredRun]:
         """The parent run and the cells' runs of the sweep with this name, oldest first."""
@@ -162,6 +190,7 @@ class MlflowTracker:
                     parent_id=tags.get(fmt.PARENT_TAG),
                     host=tags.get("host", ""),
                     complete=tags.get(fmt.COMPLETE_TAG, ""),
+                    upload=tags.get(fmt.UPLOAD_TAG, ""),
                 )
                 for run in self._search(f"tags.`{fmt.SWEEP_TAG}` = {quote}{sweep}{quote}")
                 for tags in [run.data.tags]
@@ -173,14 +202,29 @@ class MlflowTracker:
             self._client.set_tag(run_id, fmt.PARENT_TAG, parent_id)
 
     def reopen(self, run_id: str) -> None:
-        """Mark a run as running again."""
+        """Mark a run as running again, now in this process."""
         with self._errors():
+            self._client.set_tag(run_id, fmt.PROCESS_TAG, RunProcess.this().text())
             self._client.update_run(run_id, status="RUNNING")
 
     def end_killed(self, run_id: str) -> None:
         """End a run whose process was killed."""
         with self._errors():
             self._client.set_terminated(run_id, "KILLED")
+
+    def end_lost_runs(self) -> int:
+        """See `Tracker`."""
+        ended = 0
+        with self._errors():
+            ours = f"attributes.status = 'RUNNING' and tags.`{fmt.PROCESS_TAG}` LIKE '%'"
+            for run in self._search(ours):
+                process = RunProcess.of_text(run.data.tags.get(fmt.PROCESS_TAG, ""))
+                if process is not None and process.is_gone():
+                    note = fmt.lost_note(process.pid, process.host)
+                    self._client.set_tag(run.info.run_id, fmt.NOTE_TAG, note)
+                    self._client.set_terminated(run.info.run_id, "KILLED")
+                    ended += 1
+        return ended
 
     def cells(self) -> list[Run]:
         """The MLflow runs of all cells, oldest first.
@@ -192,7 +236,7 @@ class MlflowTracker:
             if self._client.get_experiment_by_name(self.experiment) is None:
                 names = sorted(found.name for found in self._client.search_experiments())
                 raise TrackingError(
-                    f"MLflow at {without_credentials(self.uri)} has no experiment "
+                    f"MLflow at {hide_argument(self.uri)} has no experiment "
                     f"{self.experiment!r}. Its experiments: {', '.join(names) or 'none'}"
                 )
             return [run for run in self._search("") if "cell_id" in run.data.tags]
@@ -213,24 +257,30 @@ class MlflowTracker:
             if not token:
                 return found
 
-    @cached_property
-    def _client(self) -> MlflowClient:
+    def _configure(self) -> None:
+        """Import MLflow with our settings, unless the environment has others."""
         # MLflow reads these only from the environment, some on import and some on each call
         settings = {
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # 7 by default, which takes minutes
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(self.http_timeout_s),
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # 7 by default, which takes minutes
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(math.ceil(self.timeout_s)),
         }
         for key, value in settings.items():
             os.environ.setdefault(key, value)
-        from mlflow import MlflowClient
+        import mlflow  # noqa: F401 (now, with these settings)
 
         for noisy in ("mlflow", "alembic"):  # they log every table of a new store
             logging.getLogger(noisy).setLevel(logging.WARNING)
         # It prints the traceback of each error, but we report errors ourselves
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        self._configure()
+        from mlflow import MlflowClient
+
         path = sqlite.path_of(self.uri)
         if path is None:
             return MlflowClient(tracking_uri=self.uri)
@@ -272,7 +322,7 @@ class MlflowTracker:
         run = self._client.create_run(
             self._experiment_id,
             start_time=_milliseconds(start_s),
-            tags={**standard, **tags},
+            tags={**standard, fmt.PROCESS_TAG: RunProcess.this().text(), **tags},
             run_name=name,
         )
         run_id: str = run.info.run_id
@@ -324,6 +374,12 @@ class MlflowTracker:
                 self._client.log_artifact(run_id, str(path))
 
     @contextlib.contextmanager
+    def _complete(self, run_id: str, value: str) -> Iterator[None]:
+        """Mark the run as complete after its end: a kill in between must not leave it running."""
+        yield
+        self._log_tags(run_id, {fmt.COMPLETE_TAG: value})
+
+    @contextlib.contextmanager
     def _ending(self, run_id: str, status: str, end_s: float | None) -> Iterator[None]:
         """End the run with `status` even if a write fails, so that no run seems to run for ever."""
         try:
@@ -342,8 +398,8 @@ class MlflowTracker:
         except TrackingError:
             raise
         except Exception as error:
-            uri = without_credentials(self.uri)
-            message = without_credentials(str(error)).strip() or type(error).__name__
+            uri = hide_argument(self.uri)
+            message = hide(str(error), self.uri).strip() or type(error).__name__
             path = sqlite.path_of(self.uri)
             if path is not None and (remedy := sqlite.repair_message(path, message)):
                 raise TrackingError(remedy) from error

@@ -24,6 +24,20 @@ class CellRef:
 class Tracker(Protocol):
     """Stores runs. Every method raises TrackingError if the store fails."""
 
+    def prepare(self) -> None:
+        """Import libraries and create an embedded store; ask no server.
+
+        The other methods do so too. They then take as long as the store needs.
+        """
+        ...
+
+    def end_lost_runs(self) -> int:
+        """End the runs of this machine whose process has ended without doing so; count them.
+
+        Runs of other machines, and those of older versions, stay as they are.
+        """
+        ...
+
     def start_sweep(self, name: str, overrides: Sequence[str]) -> str | None:
         """Open the parent run of a sweep and return its id; `overrides` are its command line.
 
@@ -53,6 +67,12 @@ class NoTracker:
     """Stores nothing: the results are only on disk."""
 
     name: str
+
+    def prepare(self) -> None:
+        """Do nothing."""
+
+    def end_lost_runs(self) -> int:
+        return 0
 
     def start_sweep(self, name: str, overrides: Sequence[str]) -> str | None:
         return None

@@ -191,13 +191,21 @@ def test_help_begins_with_the_purpose_of_the_command(module: str) -> None:
 LONG = ("backend=noop", "max_seconds=100", "requests=100000000", *QUICK[1:])
 
 
-def test_ctrl_c_stops_the_cell_and_reports_the_sweep(
-    outputs: Path, environment: dict[str, str]
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
+def test_a_stop_signal_stops_the_cell_and_reports_the_sweep(
+    outputs: Path, environment: dict[str, str], number: signal.Signals
 ) -> None:
     sweep = start("-m", "batch=8,16,32", *LONG, outputs=outputs, environment=environment)
     read_until(sweep, "measuring")
     time.sleep(1)
-    sweep.send_signal(signal.SIGINT)
+    sweep.send_signal(number)
     _, errors = sweep.communicate(timeout=200)
     assert sweep.returncode == 130
     assert "interrupted: results of 1 of 3 cells" in errors

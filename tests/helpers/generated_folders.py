@@ -141,7 +141,7 @@ def changes(draw: st.DrawFn, form: str) -> dict[tuple[str, str], Any]:
 def make(base: Path, folder: Path, form: str, changed: Mapping[tuple[str, str], Any]) -> None:
     """Write the folder, with the weights of `base`."""
     folder.mkdir()
-    (folder / "model.safetensors").symlink_to(base / "model.safetensors")
+    (folder / "model.safetensors").hardlink_to(base / "model.safetensors")
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(base / name, folder)
     vocabulary = json.loads((base / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]

@@ -23,6 +23,7 @@ from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.serving import inference_pb2 as pb
+from crossbench.serving.connections import ConnectionLimits
 from crossbench.serving.pool import Pool
 from crossbench.serving.pool_settings import Routing
 from crossbench.serving.process_engine import ProcessEngine
@@ -32,6 +33,7 @@ from crossbench.serving.server import Server
 from crossbench.serving.server_settings import ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.telemetry import Telemetry
+from crossbench.serving.tls import ServerTls
 from crossbench.serving.tokenizing import Tokenizing
 from crossbench.settings.cell_settings import CellSettings
 from crossbench.types import Inference, Quant, TokenBatch
@@ -49,6 +51,9 @@ SETTINGS = ServerSettings(
     max_queue_ms=None,
     max_pending_requests=1000,
     grace_s=2.0,
+    tls=ServerTls(None, None, None),
+    token_file=None,
+    connections=ConnectionLimits(256, 20_000, 4, 600.0, None),
 )
 
 

@@ -43,7 +43,7 @@ def any_tokenizer(
     path = tmp_path_factory.mktemp("bert")
     shutil.copy(seeded_model.path / "config.json", path)
     shutil.copy(shared / "models/bert-tokenizer/tokenizer.json", path)
-    (path / "model.safetensors").symlink_to(seeded_model.path / "model.safetensors")
+    (path / "model.safetensors").hardlink_to(seeded_model.path / "model.safetensors")
     return PairTokenizer(read_folder(path, "bert", 512))
 
 
@@ -110,7 +110,7 @@ def test_synthetic_lengths_are_exact_for_a_tokenizer_with_other_counts(
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     for name in ("config.json", "model.safetensors"):
-        (tmp_path / name).symlink_to(seeded_model.path / name)
+        (tmp_path / name).hardlink_to(seeded_model.path / name)
     tokenizer = PairTokenizer(read_folder(tmp_path, "bpe", 512))
     loaded = SyntheticDataset("synthetic", 10, 20, passage_tokens=None).load(tokenizer, 0)
     sent = summarise(tokenizer.count([p for item in loaded.lists for p in item.passages]))

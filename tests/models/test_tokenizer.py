@@ -55,7 +55,7 @@ def folder(
     path = tmp_path_factory.mktemp(request.param)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(seeded_model.path / name, path)
-    (path / "model.safetensors").symlink_to(seeded_model.path / "model.safetensors")
+    (path / "model.safetensors").hardlink_to(seeded_model.path / "model.safetensors")
     if request.param == "bert":
         shared = request.getfixturevalue("shared")
         for name in ("tokenizer.json", "tokenizer_config.json"):

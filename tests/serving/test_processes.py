@@ -207,7 +207,7 @@ def test_a_failed_replacement_gives_the_reason_and_is_tried_again(
     seeded_model: ModelFolder, tmp_path: Path
 ) -> None:
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        (tmp_path / name).symlink_to(seeded_model.path / name)
+        (tmp_path / name).hardlink_to(seeded_model.path / name)
     model = read_folder(tmp_path, "m")
     replica = in_process(noop_of(FileBackend, model))
     replica.load()

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from crossbench.errors import ConfigError
-from crossbench.settings.command_line import quoted, readable
+from crossbench.settings.command_line import options_first, quoted, readable, readable_arguments
 from crossbench.settings.composition_errors import explain
 from crossbench.settings.overrides import check_points, check_study, sweep_points
 from crossbench.settings.places import conf_dir
@@ -252,3 +253,37 @@ def test_a_name_that_looks_like_a_number_stays_text() -> None:
         key, _, value = override.partition("=")
         assert readable(override) == f'{key}="{value}"'
     assert readable("batch=32") == "batch=32"
+
+
+CONFIG_DIR = [("--config-dir", "mine"), ("--config-dir=mine",), ("-cd", "mine"), ("-cd=mine",)]
+WORDS = ("backend=mine", "batch=8", "+experiment=x")
+
+
+@pytest.mark.parametrize("option", CONFIG_DIR, ids=" ".join)
+@pytest.mark.parametrize("position", range(len(WORDS) + 1))
+@pytest.mark.parametrize("more", [(), ("-m",), ("--cfg", "job")], ids=" ".join)
+def test_options_may_stand_anywhere(
+    option: tuple[str, ...], position: int, more: tuple[str, ...]
+) -> None:
+    arguments = [*WORDS[:position], *option, *WORDS[position:], *more]
+    parsed = get_args_parser().parse_args(readable_arguments(arguments))  # as Hydra does
+    assert (parsed.config_dir, parsed.overrides) == ("mine", list(WORDS))
+
+
+def test_the_value_of_an_option_is_no_word() -> None:
+    """`crossbench.sync` takes the words without `=` as folders."""
+    arguments = ["outputs/a", "-cd", "outputs/a", "tracker.uri=x", "--config-name", "b"]
+    options = ["-cd", "outputs/a", "--config-name", "b"]
+    assert options_first(arguments) == (options, ["outputs/a", "tracker.uri=x"])
+
+
+@pytest.mark.parametrize("module", ["serve", "sync", "selfcheck"])
+def test_every_command_takes_a_config_dir_before_its_overrides(module: str, tmp_path: Path) -> None:
+    backend = tmp_path / "conf" / "backend"
+    backend.mkdir(parents=True)
+    (backend / "mine.yaml").write_text("defaults: [noop]\nsurely_mine: 1\n", "utf-8")
+    command = [sys.executable, "-m", f"crossbench.{module}", "--config-dir", "conf", "backend=mine"]
+    done = subprocess.run(
+        [*command, "--cfg", "job"], capture_output=True, text=True, cwd=tmp_path, timeout=100
+    )
+    assert "surely_mine: 1" in done.stdout, done.stderr

@@ -76,7 +76,11 @@ def test_a_component_is_built_with_its_nested_components() -> None:
         ("exact", "yes", "group.exact must be true or false, got 'yes'"),
         ("inner", 5, "group.inner must be Inner, got 5"),
         ("inner", {"_target_": f"{__name__}.Inner", "count": None}, "group.inner.count must be"),
-        ("_target_", "nowhere.Class", "group names nowhere.Class, which cannot be imported"),
+        (
+            "_target_",
+            "tests.nowhere.Class",
+            r"group\._target_ names tests\.nowhere\.Class, which",
+        ),
         ("_target_", None, "group must be a choice of conf/group"),
     ],
 )

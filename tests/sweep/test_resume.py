@@ -207,7 +207,7 @@ def test_credentials_are_not_stored_and_must_be_given_again(
     arguments = ("-m", "batch=2,4", "tracker.uri=http://***@host/")
     StoredPlan(arguments, str(tmp_path), ("",), (PlannedRun(0, None),)).save(tmp_path)
     resume = ["-m", f"resume={tmp_path}"]
-    with pytest.raises(ConfigError, match="does not store user names and passwords"):
+    with pytest.raises(ConfigError, match="does not store user names, passwords and tokens"):
         resumed_arguments(resume)
     given = "tracker.uri=http://me:secret@host/"
     completed = resumed_arguments([*resume, given])

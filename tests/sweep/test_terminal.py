@@ -31,7 +31,7 @@ def test_table_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     save_result(replace(result, status=Status.UNAVAILABLE, error=ADVICE), folder / "1")
     state = SweepState(folder.name, 2, None, os.getpid(), None, ())
     (folder / STATE_FILE).write_text(json.dumps(asdict(state)), "utf-8")
-    finish_sweep(folder, Tracking(NoTracker("none"), "sync"))
+    finish_sweep(folder, Tracking(NoTracker("none"), "sync", folder / ".offline", None))
     assert ADVICE in capsys.readouterr().err
 
 

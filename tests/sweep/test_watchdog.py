@@ -68,7 +68,13 @@ def test_a_backend_of_ones_own_that_hangs_in_native_code_in_the_server_process(
     (tmp_path / "conf" / "backend" / "hanging.yaml").write_text(YAML)
     (tmp_path / "hanging.py").write_text(BACKEND)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    options = ("--config-dir", f"{tmp_path}/conf", "backend=hanging", "target=process")
+    options = (
+        "--config-dir",
+        f"{tmp_path}/conf",
+        "backend=hanging",
+        "allow_targets=[hanging.]",
+        "target=process",
+    )
     more = ("cell_timeout_s=6", *HANG[-3:], f"hydra.run.dir={tmp_path}/0")
     subprocess.run(
         [sys.executable, "-m", "crossbench", *options, *more],

@@ -18,6 +18,7 @@ from crossbench.dashboard.web import listen, url_of
 from crossbench.errors import ConfigError, TargetUnreachable
 from crossbench.models.folder import ModelFolder
 from crossbench.runner.targets import Remote
+from crossbench.serving.access import OPEN
 from crossbench.serving.client import InferenceClient
 from crossbench.system.addresses import (
     bypass_proxy,
@@ -86,7 +87,7 @@ def test_client_bypasses_the_proxy_for_a_local_server(
 
 
 def test_error_for_an_unreachable_remote_server_names_the_proxy(proxy: Proxy) -> None:
-    remote = Remote("remote", "server.example:50051", 0.5)
+    remote = Remote("remote", "server.example:50051", 0.5, OPEN)
     with pytest.raises(
         TargetUnreachable, match=r"grpc_proxy=http://127.* add server.example to no"
     ):
@@ -205,6 +206,6 @@ def test_error_for_an_absent_local_server_does_not_mention_the_proxy(proxy: Prox
         address = f"127.0.0.1:{free.getsockname()[1]}"
     message = f"no crossbench server answered at {address}"
     with pytest.raises(TargetUnreachable, match=message) as raised:
-        asyncio.run(Remote("remote", address, 0.5).open(lambda: None))  # type: ignore[arg-type, return-value]
+        asyncio.run(Remote("remote", address, 0.5, OPEN).open(lambda: None))  # type: ignore[arg-type, return-value]
     assert "proxy" not in str(raised.value)
     assert proxy.received == []

@@ -229,6 +229,26 @@ def test_cells_nest_under_their_sweep(
     assert {item.info.run_id for item in nested} == set(children)
 
 
+def test_what_people_type_is_text_in_descriptions(
+    tracker: MlflowTracker, client: MlflowClient, cell: Path
+) -> None:
+    typed = (
+        "<script>alert(1)</script> [click](javascript:x) ![](http://away/x.png)\n# Title *b* a|b"
+    )
+    result = replace(RESULT, status=Status.FAILED, error=typed, warnings=[typed])
+    note = finished(tracker, client, result, cell).data.tags["mlflow.note.content"]
+    assert note.count("&lt;script&gt;") == 2
+    assert note.count(r"\[click\](javascript:x) \!\[\](http://away/x.png) \# Title \*b\* a\|b") == 2
+
+    (cell.parent / "report.md").write_text(f"# Sweep\n\n{typed}\n[0](0/report.md)\n", "utf-8")
+    parent = tracker.start_sweep("sweep", [])
+    assert parent
+    tracker.finish_sweep(parent, [], cell.parent, interrupted=False)
+    note = client.get_run(parent).data.tags["mlflow.note.content"]
+    assert note.startswith(r"# Sweep")
+    assert r"&lt;script>alert(1)&lt;/script> \[click\](javascript:x) ![](get-artifact?path=" in note
+
+
 @pytest.mark.parametrize(
     ("failed", "interrupted", "status"),
     [(True, False, "FAILED"), (False, True, "KILLED"), (True, True, "KILLED")],

@@ -1,0 +1,66 @@
+"""`python -m crossbench.report FOLDER`: write the reports of a sweep or of a cell again.
+
+FOLDER is outputs/SWEEP, or a cell in it. The reports are made from the results on disk, so this
+also works after a sweep whose process was killed. Nothing is measured, and no result is changed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from crossbench.errors import ResultError
+from crossbench.report.cell import write_cell_report
+from crossbench.report.sweep import read_run, read_runs, write_sweep_report
+from crossbench.report.terminal import terminal_answer, terminal_table
+from crossbench.results import RESULT_FILE, cell_folders
+from crossbench.system.command import command, exit_with_version
+from crossbench.wording import counted
+
+_USAGE = "usage: python -m crossbench.report outputs/SWEEP"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the reports, and print the table and the answer of the sweep.
+
+    Raises:
+        ResultError: the folder has no result.
+    """
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        asked = arguments and arguments[0] in ("-h", "--help")
+        print(__doc__ if asked else _USAGE, file=sys.stdout if asked else sys.stderr)
+        sys.exit(0 if asked else 2)
+    folder = Path(arguments[0])
+    is_cell = (folder / RESULT_FILE).is_file()
+    cells = [folder] if is_cell else _cells(folder)
+    finished = [cell for cell in cells if (cell / RESULT_FILE).is_file()]
+    if not finished:
+        raise ResultError(
+            f"{folder} has no cell with a {RESULT_FILE}: give the folder of a sweep, such as "
+            "outputs/SWEEP, or of a cell in it"
+        )
+    for cell in finished:
+        path = write_cell_report(cell)
+    runs = [read_run(folder)] if is_cell else read_runs(folder)
+    if not is_cell:
+        path = write_sweep_report(folder)
+    print(terminal_table([run.result for run in runs]))
+    if answer := terminal_answer(runs):
+        print(f"\n{answer}")
+    if missing := len(cells) - len(finished):
+        print(f"{counted(missing, 'cell')} without a result: resume=FOLDER measures the rest")
+    print(f"report: {path}")
+
+
+def _cells(folder: Path) -> list[Path]:
+    return cell_folders(folder) if folder.is_dir() else []
+
+
+if __name__ == "__main__":
+    exit_with_version(sys.argv[1:])
+    with command():
+        try:
+            main(sys.argv[1:])
+        except ResultError as error:
+            sys.exit(f"crossbench: {error}")

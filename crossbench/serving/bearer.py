@@ -1,0 +1,82 @@
+"""The bearer token: read from a file, sent by clients, checked by the server for each RPC."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+
+from crossbench.errors import ConfigError
+from crossbench.system.secret_files import read_file
+
+METADATA_KEY = "authorization"
+_SCHEME = "Bearer "
+_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
+LEAST_LENGTH = 16
+# Load balancers and container platforms ask for the health of a server without credentials
+OPEN_TO_ALL = "/grpc.health.v1.Health/"
+
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+
+
+def read_token(path: str) -> str:
+    """Return the token in a file, without the spaces and line ends around it.
+
+    Raises:
+        ConfigError: the file cannot be read, or its content is no token.
+    """
+    token = read_file(path, "server.token_file").strip()
+    if len(token) < LEAST_LENGTH or not _TOKEN.fullmatch(token):
+        raise ConfigError(  # the content is not shown: it may be a secret
+            f"server.token_file={path} has no token of at least {LEAST_LENGTH} letters, digits and "
+            f"-._~+/: write one with python -c 'import secrets; print(secrets.token_urlsafe())'"
+        )
+    return token.decode("ascii")
+
+
+def authorization(token: str) -> tuple[str, str]:
+    """Return the metadata with which a client shows its token."""
+    return METADATA_KEY, _SCHEME + token
+
+
+class TokenCheck(grpc.aio.ServerInterceptor):
+    """Refuses RPCs without the right token, before their message is received.
+
+    `refused` is called with the RPC's name for each of them. The health service needs no token.
+    """
+
+    def __init__(self, token: str, refused: Callable[[str], None]) -> None:
+        self._expected = (_SCHEME + token).encode()
+        self._refused = refused
+        # Streams in both directions start without a message; clients of other kinds see no
+        # difference
+        self._refusal: _Handler = grpc.stream_stream_rpc_method_handler(self._refuse)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler:
+        method = str(handler_call_details.method)
+        if method.startswith(OPEN_TO_ALL):
+            return await continuation(handler_call_details)
+        given = b""
+        for key, value in handler_call_details.invocation_metadata:
+            if key == METADATA_KEY:
+                given = value if isinstance(value, bytes) else value.encode()
+        if hmac.compare_digest(given, self._expected):
+            return await continuation(handler_call_details)
+        self._refused(method)
+        return self._refusal
+
+    @staticmethod
+    async def _refuse(requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+        await context.abort(
+            grpc.StatusCode.UNAUTHENTICATED,
+            "this server wants a token, and the request has none or another one: give the client "
+            "server.token_file=FILE with the token of the server, or send the metadata "
+            "authorization: Bearer TOKEN",
+        )
