@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
 import re
-import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -70,7 +67,6 @@ class Computing:
                 "attempts",
                 *(len(batch), batch.total_tokens, reason),
             )
-        release_memory()
         middle = len(batch) // 2
         first = self.infer(batch.select(np.arange(middle)))
         second = self.infer(batch.select(np.arange(middle, len(batch))))
@@ -113,15 +109,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or bool(
         isinstance(error, Exception) and _OUT_OF_MEMORY.search(str(error))
     )
-
-
-def release_memory() -> None:
-    """Return the cached memory of a closed model to the device and to the operating system."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "malloc_trim"):  # glibc keeps freed memory; musl has no such function
-            libc.malloc_trim(0)

@@ -55,7 +55,7 @@ class Crew:
         self._deaths = 0  # of processes since the last success
         self._progress_s = 0.0
         self._closing = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[int, threading.Thread] = {}  # without those that were left behind
         shortest_s, longest_s = TICKS_S
         tick_s = min(max(infer_timeout_s / TICKS, shortest_s), longest_s)
         self._watch = Watch(tick_s, self._check)
@@ -69,7 +69,7 @@ class Crew:
         """End the threads after their current micro-batches; do not wait for those that hang."""
         self._closing.set()
         end_s = time.monotonic() + JOIN_S
-        for thread in self._threads:
+        for thread in list(self._threads.values()):
             thread.join(max(end_s - time.monotonic(), 0.0))
         self._watch.stop()
 
@@ -77,9 +77,8 @@ class Crew:
         thread = threading.Thread(
             target=self._main, args=(member,), name=f"worker-{member.number}", daemon=True
         )
-        self._threads = [other for other in self._threads if other.is_alive()]
+        self._threads[member.number] = thread
         thread.start()
-        self._threads.append(thread)
 
     def _main(self, member: Member) -> None:
         if member.worker.alive():
@@ -87,10 +86,9 @@ class Crew:
         while not (self._closing.is_set() or member.abandoned):
             try:
                 self._serve(member)
-            except BaseException as error:  # the thread must not end without a word
+            except BaseException:  # the thread must not end without a word
                 log.exception("a worker's thread failed; it goes on")
                 member.end()
-                self._queue.fail(member.work, _worker_died(error))
                 self._closing.wait(TICKS_S[1])
         if member.abandoned:
             self._came_back()
@@ -128,6 +126,9 @@ class Crew:
                     second = self._try(member, [item], self._beside_others(member))
                 if second is not None:
                     self._queue.fail([item], second)
+        except BaseException as raised:  # not by the worker: a fault of ours, or no memory
+            self._queue.fail(work, _worker_died(raised))
+            raise
         finally:
             member.work = ()
 
@@ -263,11 +264,12 @@ class Crew:
             self._members[member.number] = successor
             if self._stuck > MOST_STUCK:
                 reason = f"{self._stuck} threads hang"
+            self.availability.set(member.number, False, reason)
             if reason:
                 self._vacant.append(successor)
+                del self._threads[member.number]
             else:
                 self._start(successor)
-        self.availability.set(member.number, False, reason)
 
     def _came_back(self) -> None:
         """A thread that was left behind has ended after all: it makes room for another one."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import gc
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from crossbench.backends.base import Backend
-from crossbench.serving.computing import Computing, release_memory
+from crossbench.serving.computing import Computing
 from crossbench.serving.process_engine import ProcessEngine
 from crossbench.types import DeviceMemory, Inference, TokenBatch
 
@@ -248,3 +251,15 @@ class Replica:
         if life is not self._life and not life.active:
             life.loaded = False
             life.engine.close()
+
+
+def release_memory() -> None:
+    """Return the cached memory of a closed model to the device and to the operating system."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):  # glibc keeps freed memory; musl has no such function
+            libc.malloc_trim(0)
