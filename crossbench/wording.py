@@ -59,6 +59,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def describe_error(error: BaseException) -> str:
+    """Return the kind of an error and its message, if it has one: `SystemExit: 3`."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
 def exit_description(status: int) -> str:
     """Describe how a process ended: `ended with status 1`, `was ended by SIGKILL (…)`."""
     if status >= 0:

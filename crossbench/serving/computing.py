@@ -12,6 +12,7 @@ import numpy as np
 from crossbench.backends.base import Backend
 from crossbench.errors import CrossbenchError, OutOfMemory, WorkerDied
 from crossbench.types import Float32Array, Inference, TokenBatch
+from crossbench.wording import describe_error
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Computing:
         except CrossbenchError:
             raise
         except BaseException as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = describe_error(error)
             if not _is_out_of_memory(error):
                 log.exception("the backend failed on a batch of %d sequences", len(batch))
                 raise WorkerDied(f"the worker failed: {reason}") from error
