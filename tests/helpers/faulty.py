@@ -31,7 +31,6 @@ class Fault(IntEnum):
     HANGS = 50
     STOPS = 51
     NEVER_FITS = 52
-    WAITS = 53  # while there is a file `infer`
 
     @property
     def passage(self) -> str:
@@ -54,15 +53,11 @@ RAISED = {
 
 
 @dataclass
-class FaultyBackend(NoopBackend):
-    """Scores a sequence with its number of tokens, as noop does, unless it has a Fault.
+class HangingBackend(NoopBackend):
+    """Hangs in a method while `deployment.cache_dir` has a file of its name.
 
-    `most` is the number of sequences that fit in memory. It hangs in load_model(), warmup() or
-    close() while `deployment.cache_dir` has a file of that name, and then makes the file
-    `NAME.reached`.
+    Then it makes the file `NAME.reached`.
     """
-
-    most: int = 1000
 
     def load_model(self) -> None:
         self._hang_at("load_model")
@@ -70,8 +65,28 @@ class FaultyBackend(NoopBackend):
     def warmup(self, lengths: Sequence[int]) -> None:
         self._hang_at("warmup")
 
+    def infer(self, batch: TokenBatch) -> Inference:
+        self._hang_at("infer")
+        return super().infer(batch)
+
     def close(self) -> None:
         self._hang_at("close")
+
+    def _hang_at(self, method: str) -> None:
+        file = self.deployment.cache_dir / method
+        while file.exists():
+            file.with_suffix(".reached").touch()
+            time.sleep(0.05)
+
+
+@dataclass
+class FaultyBackend(HangingBackend):
+    """Scores a sequence with its number of tokens, as noop does, unless it has a Fault.
+
+    `most` is the number of sequences that fit in memory.
+    """
+
+    most: int = 1000
 
     def infer(self, batch: TokenBatch) -> Inference:
         found = {Fault(length) for length in batch.lengths if length in list(Fault)}
@@ -86,8 +101,6 @@ class FaultyBackend(NoopBackend):
             os.kill(os.getpid(), signal.SIGSTOP)
         if Fault.HANGS in found:
             time.sleep(1000)
-        if Fault.WAITS in found:
-            self._hang_at("infer")
         inference = super().infer(batch)
         values = inference.values
         if Fault.RETURNS_NONE in found:
@@ -100,24 +113,18 @@ class FaultyBackend(NoopBackend):
             return Inference(values.astype(np.float64), inference.tokens_computed)  # type: ignore[arg-type]
         return inference
 
-    def _hang_at(self, method: str) -> None:
-        file = self.deployment.cache_dir / method
-        while file.exists():
-            file.with_suffix(".reached").touch()
-            time.sleep(0.05)
-
 
 CONFIG = """
-_target_: tests.helpers.faulty.FaultyBackend
+_target_: tests.helpers.faulty.{kind}
 name: faulty
 service_us_per_pair: 0
 service_kind: sleep
-most: 1000
 """
 
 
-def faulty_options(folder: Path) -> list[str]:
-    """Return the options of a command that serves this backend, with a config in `folder`."""
+def faulty_options(folder: Path, kind: type[HangingBackend] = FaultyBackend) -> list[str]:
+    """Return the options of a command that uses this backend, with a config in `folder`."""
     (folder / "conf" / "backend").mkdir(parents=True)
-    (folder / "conf" / "backend" / "faulty.yaml").write_text(CONFIG, "utf-8")
+    config = CONFIG.format(kind=kind.__name__)
+    (folder / "conf" / "backend" / "faulty.yaml").write_text(config, "utf-8")
     return ["--config-dir", f"{folder}/conf", "backend=faulty", "allow_targets=[tests.]"]

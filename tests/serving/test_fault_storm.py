@@ -86,7 +86,7 @@ async def storm(replicas: Sequence[Replica], faults: Sequence[str | Fault], seed
 @pytest.mark.parametrize("seed", range(6))
 def test_ten_faults_of_worker_processes_in_a_row(seeded_model: ModelFolder, seed: int) -> None:
     replicas = [in_process(noop_of(FaultyBackend, seeded_model)) for _ in range(2)]
-    kinds = [fault for fault in Fault if fault != Fault.WAITS] + list(OUTSIDE)
+    kinds = [*Fault, *OUTSIDE]
     faults = random.Random(seed).choices(kinds, k=FAULTS)
     found = asyncio.run(storm(replicas, faults, seed))
     print(f"seed {seed}: {[str(getattr(f, 'name', f)) for f in faults]}: {dict(found.outcomes)}")
@@ -104,7 +104,7 @@ def test_ten_faults_of_worker_processes_in_a_row(seeded_model: ModelFolder, seed
 def test_ten_faults_of_threads_in_a_row(seeded_model: ModelFolder, seed: int) -> None:
     backends = [noop_of(FaultyBackend, seeded_model) for _ in range(2)]
     replicas = [Replica(backend, backend) for backend in backends]
-    kinds = [fault for fault in Fault if fault not in (*DEADLY, Fault.WAITS)]
+    kinds = [fault for fault in Fault if fault not in DEADLY]
     faults = random.Random(seed).choices(kinds, k=FAULTS)
     found = asyncio.run(storm(replicas, faults, seed))
     print(f"seed {seed}: {[fault.name for fault in faults]}: {dict(found.outcomes)}")

@@ -214,7 +214,7 @@ def test_threads_that_were_left_behind_make_room_when_they_end(
         ):
             (tmp_path / "infer").touch()
             for _ in range(4):
-                status, words = await outcome(client, Fault.WAITS)  # type: ignore[misc]
+                status, words = await outcome(client, 12)  # type: ignore[misc]
                 assert (status, "the worker hangs" in words) == ("INTERNAL", True)
             await until_health(address, NOT_SERVING)
             status, words = await outcome(client, 12)  # type: ignore[misc]
