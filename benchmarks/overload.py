@@ -14,10 +14,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -26,13 +24,13 @@ from typing import Any
 from benchmarks.contestants.cell import open_cell
 from benchmarks.contestants.storm import Phase
 from benchmarks.race import machine, start
+from benchmarks.served import served
 from crossbench.report.tables import markdown_table
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
 from crossbench.settings.places import outputs_dir
 from crossbench.wording import number
 
-LISTENS = "listening on "
 OVERLOAD = 3.0  # times the capacity
 LOOPS = (2, 4, 8)  # requests in flight of the closed loops
 CALIBRATION_S = 5.0
@@ -142,17 +140,6 @@ def measure(client: Client, address: str, seconds: float, batch: int) -> list[tu
     return rows
 
 
-def serve(overrides: Sequence[str], log: Path) -> tuple[subprocess.Popen[str], str]:
-    """Start the server; return its process and its address."""
-    command = [sys.executable, "-m", "crossbench.serve", *overrides, "server.port=0"]
-    process = start([*command, "dashboard=none"], log)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(LISTENS):
-            return process, line.removeprefix(LISTENS).split()[0]
-    raise SystemExit(f"the server did not start: see {log}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0)
@@ -166,16 +153,14 @@ def main() -> None:
         lists = Path(folder) / "lists.json"
         cell = open_cell(given.overrides)
         lists.write_text(json.dumps([(item.query, item.passages) for item in cell.lists]))
-        server, address = serve(given.overrides, log)
-        client = Client(address, lists, given.batch, log)
-        try:
-            for turn in range(given.rounds):
-                print(f"round {turn + 1}/{given.rounds}", file=sys.stderr, flush=True)
-                rows += measure(client, address, given.seconds, given.batch)
-        finally:
-            client.close()
-            server.terminate()
-            server.wait(60)
+        with served([*given.overrides, "dashboard=none"]) as server:
+            client = Client(server.address, lists, given.batch, log)
+            try:
+                for turn in range(given.rounds):
+                    print(f"round {turn + 1}/{given.rounds}", file=sys.stderr, flush=True)
+                    rows += measure(client, server.address, given.seconds, given.batch)
+            finally:
+                client.close()
     header = (
         "storm at 3 times the capacity", "goodput / capacity", "work for nobody",
         "p99 accepted / unloaded", "memory", "lone p50 after / before", "at the client",

@@ -8,14 +8,13 @@ option, and 0 otherwise, also if nothing can be told.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from crossbench.errors import ConfigError, CrossbenchError, ResultError
+from crossbench.errors import ConfigError, ResultError
 from crossbench.measure.contrasts import Allowance
 from crossbench.report.allowance import read_allowance
 from crossbench.report.cell import REPORT_FILE
@@ -30,7 +29,7 @@ from crossbench.settings.run import default_tracker
 from crossbench.settings.stored_plan import read_plan
 from crossbench.sweep.folder import take_new
 from crossbench.system.addresses import bypass_proxy
-from crossbench.system.command import command, exit_with_version
+from crossbench.system.command import run_command
 from crossbench.system.credentials import hide_argument
 from crossbench.system.files import atomic_write
 from crossbench.tracking.mlflow_results import stored_results
@@ -229,9 +228,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_version(sys.argv[1:])
-    with command():
-        try:
-            sys.exit(main(sys.argv[1:]))
-        except CrossbenchError as error:
-            sys.exit(f"crossbench: {error}")
+    run_command(main)

@@ -25,7 +25,7 @@ from rich.markup import escape
 
 from crossbench.backends.availability import Ready, Unavailable, availability
 from crossbench.backends.base import Backend
-from crossbench.errors import ConfigError, CrossbenchError
+from crossbench.errors import ConfigError
 from crossbench.report.suite import (
     STUDY_FILE,
     SUITE_FILE,
@@ -44,7 +44,7 @@ from crossbench.settings.schema import register
 from crossbench.settings.targets import take_allowed
 from crossbench.sweep.folder import absolute, hold, is_held, take_new
 from crossbench.sweep.progress import SteadyConsole
-from crossbench.system.command import command, exit_with_version
+from crossbench.system.command import run_command
 from crossbench.system.credentials import hide_argument
 from crossbench.system.stop_signals import EXIT_INTERRUPTED
 from crossbench.wording import counted
@@ -245,9 +245,4 @@ def _is_backend(override: str) -> bool:
 
 
 if __name__ == "__main__":
-    exit_with_version(sys.argv)
-    with command():
-        try:
-            sys.exit(main(sys.argv[1:]))
-        except CrossbenchError as error:
-            sys.exit(f"crossbench: {error}")
+    run_command(main)

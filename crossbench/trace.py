@@ -6,14 +6,13 @@ request was due, in seconds since the start of the measurement, and its pairs.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from crossbench.errors import ResultError
 from crossbench.load.trace import trace_lines
 from crossbench.results import RECORDS_FILE, load_records
-from crossbench.system.command import command, exit_with_version
+from crossbench.system.command import only_argument, run_command
 
 _USAGE = (
     "usage: python -m crossbench.trace outputs/SWEEP/CELL > FILE; then load=trace load.path=FILE"
@@ -26,21 +25,13 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ResultError: the folder has no request records, or they cannot be read.
     """
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        asked = arguments and arguments[0] in ("-h", "--help")
-        print(__doc__ if asked else _USAGE, file=sys.stdout if asked else sys.stderr)
-        sys.exit(0 if asked else 2)
-    records = load_records(Path(arguments[0]))
+    folder = Path(only_argument(arguments, __doc__, _USAGE))
+    records = load_records(folder)
     if not records:
-        raise ResultError(f"{arguments[0]} has no {RECORDS_FILE}: give the folder of a cell")
+        raise ResultError(f"{folder} has no {RECORDS_FILE}: give the folder of a cell")
     for line in trace_lines(records):
         print(line)
 
 
 if __name__ == "__main__":
-    exit_with_version(sys.argv[1:])
-    with command():
-        try:
-            main(sys.argv[1:])
-        except ResultError as error:
-            sys.exit(f"crossbench: {error}")
+    run_command(main)

@@ -32,6 +32,12 @@ def markdown_text(text: str) -> str:
     return _MARKDOWN.sub(r"\\\g<0>", line)
 
 
+def error_text(error: BaseException) -> str:
+    """Return an error of any kind with its type, on one line: `ValueError: no such thing`."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
 def percent(share: float, digits: int = 0, *, signed: bool = False) -> str:
     """Format a share of 1 as a percentage: `12 %`, or `+12 %` if `signed`."""
     return f"{100 * share:{'+' if signed else ''}.{digits}f} %"
@@ -57,11 +63,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def describe_error(error: BaseException) -> str:
-    """Return the kind of an error and its message, if it has one: `SystemExit: 3`."""
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def exit_description(status: int) -> str:

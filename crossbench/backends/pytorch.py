@@ -16,6 +16,7 @@ from crossbench.backends.devices import device_memory, missing_device, stored_by
 from crossbench.errors import ModelError
 from crossbench.models.families import known_family
 from crossbench.types import DeviceMemory, Inference, PaddedBatch, Quant, TokenBatch
+from crossbench.wording import error_text
 
 if TYPE_CHECKING:
     import torch
@@ -195,7 +196,7 @@ def load_library_model(deployment: Deployment) -> torch.nn.Module:
         )
     except Exception as error:  # transformers and safetensors raise many exception types
         raise ModelError(
-            f"transformers cannot load {folder.path} ({type(error).__name__}: {error}): "
+            f"transformers cannot load {folder.path} ({error_text(error)}): "
             "check that its files are complete and belong together"
         ) from error
     # transformers initialises missing tensors at random; an embedder's pooler is not used

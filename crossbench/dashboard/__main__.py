@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from omegaconf import DictConfig
 
 from crossbench.dashboard.board import Board
@@ -39,7 +41,9 @@ def watch(config: DictConfig) -> None:
         print(note)
     print(f"dashboard of {address}: {url}  (Ctrl-C ends the dashboard, not the server)", flush=True)
     board = Board(address, target.access.as_paths())
-    serve(listener, board, None, lambda: None, settings.token, settings.max_pages)
+    # uvicorn ends the page on a signal, and then raises the signal again
+    with contextlib.suppress(KeyboardInterrupt):
+        serve(listener, board, None, lambda: None, settings.token, settings.max_pages)
 
 
 if __name__ == "__main__":

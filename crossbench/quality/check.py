@@ -42,7 +42,7 @@ from crossbench.serving.info import computes_scores
 from crossbench.serving.server import Server
 from crossbench.settings.cell_settings import CellSettings
 from crossbench.types import Float32Array, Pipeline, QueryPassages, QueryQuality, ScoredPair
-from crossbench.wording import counted
+from crossbench.wording import counted, error_text
 
 Announce = Callable[[str], None]
 
@@ -157,7 +157,7 @@ def compare(
     except Exception as error:
         if not isinstance(error, CrossbenchError):
             traceback.print_exc()
-        return unchecked(f"the reference failed: {type(error).__name__}: {error}", served.check)
+        return unchecked(f"the reference failed: {error_text(error)}", served.check)
     return evaluate_scores(served, reference, seed, time.perf_counter() - started_s)
 
 

@@ -6,7 +6,6 @@ also works after a sweep whose process was killed. Nothing is measured, and no r
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from crossbench.report.cell import write_cell_report
 from crossbench.report.sweep import read_run, read_runs, write_sweep_report
 from crossbench.report.terminal import terminal_answer, terminal_table
 from crossbench.results import RESULT_FILE, cell_folders
-from crossbench.system.command import command, exit_with_version
+from crossbench.system.command import only_argument, run_command
 from crossbench.wording import counted
 
 _USAGE = "usage: python -m crossbench.report outputs/SWEEP"
@@ -27,11 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ResultError: the folder has no result.
     """
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        asked = arguments and arguments[0] in ("-h", "--help")
-        print(__doc__ if asked else _USAGE, file=sys.stdout if asked else sys.stderr)
-        sys.exit(0 if asked else 2)
-    folder = Path(arguments[0])
+    folder = Path(only_argument(arguments, __doc__, _USAGE))
     is_cell = (folder / RESULT_FILE).is_file()
     cells = [folder] if is_cell else _cells(folder)
     finished = [cell for cell in cells if (cell / RESULT_FILE).is_file()]
@@ -58,9 +53,4 @@ def _cells(folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    exit_with_version(sys.argv[1:])
-    with command():
-        try:
-            main(sys.argv[1:])
-        except ResultError as error:
-            sys.exit(f"crossbench: {error}")
+    run_command(main)

@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
+from crossbench.wording import error_text
+
 Draw: TypeAlias = Callable[[], Path]  # draws one plot and returns the path of its PNG
 _REASON_CHARACTERS = 300
 
@@ -98,5 +100,5 @@ def _quiet(name: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    reason = error_text(error)
     return reason if len(reason) <= _REASON_CHARACTERS else reason[: _REASON_CHARACTERS - 1] + "…"

@@ -48,6 +48,7 @@ from crossbench.serving.client import InferenceClient, error_message
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import CellPlan
 from crossbench.types import Pipeline, RequestRecord
+from crossbench.wording import error_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def measure_cell(config: CellConfig, events: EventStream, checked_in: str = "") 
         return failure(Status.FAILED, f"the server does not answer ({error_message(error)})")
     except Exception as error:
         traceback.print_exc()
-        return failure(Status.FAILED, f"{type(error).__name__}: {error}")
+        return failure(Status.FAILED, error_text(error))
     result = to_result(plan, started_at, model.digest, data, measured)
     served = measured.served
     if served is None or served.skip_reason:

@@ -20,6 +20,7 @@ from crossbench.serving.ending import Ending
 from crossbench.serving.event_loop import run
 from crossbench.serving.server import Server
 from crossbench.system.stack_dump import dump_on_signal
+from crossbench.wording import error_text
 
 UNLOAD_S = 5.0  # for unloading the models, in the time that the client waits
 
@@ -34,7 +35,7 @@ async def serve(make_server: Callable[[], Server], channel: Connection) -> None:
         return
     except Exception as error:
         traceback.print_exc()  # to the cell's log; the client receives only the message
-        channel.send(TargetDied(f"the server process failed: {type(error).__name__}: {error}"))
+        channel.send(TargetDied(f"the server process failed: {error_text(error)}"))
         return
     drain = asyncio.Event()
     asyncio.get_running_loop().add_reader(channel.fileno(), drain.set)  # the client closes it

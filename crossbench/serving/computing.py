@@ -12,7 +12,7 @@ import numpy as np
 from crossbench.backends.base import Backend
 from crossbench.errors import CrossbenchError, OutOfMemory, WorkerDied
 from crossbench.types import Float32Array, Inference, TokenBatch
-from crossbench.wording import describe_error
+from crossbench.wording import error_text
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Computing:
         except CrossbenchError:
             raise
         except BaseException as error:
-            reason = describe_error(error)
+            reason = error_text(error)
             if not _is_out_of_memory(error):
                 log.exception("the backend failed on a batch of %d sequences", len(batch))
                 raise WorkerDied(f"the worker failed: {reason}") from error

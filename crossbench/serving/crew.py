@@ -14,7 +14,7 @@ from crossbench.serving.gate import Gate
 from crossbench.serving.watch import Watch
 from crossbench.serving.worker import Member, Queue, Work, Worker
 from crossbench.types import TokenBatch
-from crossbench.wording import describe_error
+from crossbench.wording import error_text
 from crossbench.wording import number as shown
 
 log = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ class Crew:
                 member.worker.replace()
                 reason = "" if member.worker.alive() else "it died at once"
             except BaseException as error:
-                reason = describe_error(error)
+                reason = error_text(error)
             finally:
                 member.end()
             if member.abandoned:
@@ -259,7 +259,7 @@ class Crew:
                     worker.renew()
                     self._renewed_s[id(worker)] = self._watch.now_s
                 except Exception as error:
-                    reason = f"it hangs and cannot be copied: {describe_error(error)}"
+                    reason = f"it hangs and cannot be copied: {error_text(error)}"
                     log.exception("worker %d cannot be replaced", member.number)
             successor = Member(member.number, worker, member.gate)
             self._members[member.number] = successor
@@ -284,4 +284,4 @@ def _worker_died(raised: BaseException) -> CrossbenchError:
     """Return the error of the requests whose micro-batch raised this."""
     if isinstance(raised, OutOfMemory | WorkerDied):
         return raised
-    return WorkerDied(f"the worker failed: {describe_error(raised)}")
+    return WorkerDied(f"the worker failed: {error_text(raised)}")

@@ -33,6 +33,7 @@ from crossbench.serving.service import Answer, ModelService, shortened
 from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.wire import MessageT, decode
 from crossbench.types import Pair
+from crossbench.wording import error_text
 
 log = logging.getLogger(__name__)
 
@@ -89,38 +90,15 @@ class Servicer:
         self._stopping.set()
 
     async def Score(self, data: bytes, context: Context) -> pb.ScoreResponse:
-        async def run(
-            message: pb.ScoreRequest, service: ModelService, deadline_s: float | None
-        ) -> Answer:
-            query, passages = message.query, list(message.passages)  # each access makes new strings
-            self._limits.check_texts([query], "query")
-            self._limits.check_texts(passages, "passages")
-            return await service.score(query, passages, deadline_s)
-
-        answer = await self._answer(pb.ScoreRequest, "passages", data, run, context)
+        answer = await self._answer(pb.ScoreRequest, "passages", self._score, data, context)
         return _score_response(answer)
 
     async def ScorePairs(self, data: bytes, context: Context) -> pb.ScoreResponse:
-        async def run(
-            message: pb.ScorePairsRequest, service: ModelService, deadline_s: float | None
-        ) -> Answer:
-            pairs = [Pair(pair.query, pair.passage) for pair in message.pairs]
-            self._limits.check_texts([pair.query for pair in pairs], "queries of pairs")
-            self._limits.check_texts([pair.passage for pair in pairs], "passages of pairs")
-            return await service.score_pairs(pairs, deadline_s)
-
-        answer = await self._answer(pb.ScorePairsRequest, "pairs", data, run, context)
+        answer = await self._answer(pb.ScorePairsRequest, "pairs", self._score_pairs, data, context)
         return _score_response(answer)
 
     async def Embed(self, data: bytes, context: Context) -> pb.EmbedResponse:
-        async def run(
-            message: pb.EmbedRequest, service: ModelService, deadline_s: float | None
-        ) -> Answer:
-            texts = list(message.texts)
-            self._limits.check_texts(texts, "texts")
-            return await service.embed(texts, deadline_s)
-
-        answer = await self._answer(pb.EmbedRequest, "texts", data, run, context)
+        answer = await self._answer(pb.EmbedRequest, "texts", self._embed, data, context)
         return pb.EmbedResponse(
             values=answer.values.ravel().tolist(),
             dim=answer.values.shape[1],
@@ -180,8 +158,8 @@ class Servicer:
         self,
         kind: type[MessageT],
         items: str,
-        data: bytes,
         run: Callable[[MessageT, ModelService, float | None], Awaitable[Answer]],
+        data: bytes,
         context: Context,
     ) -> Answer:
         """Check and decode a request with repeated `items`, and answer it with `run`."""
@@ -215,7 +193,7 @@ class Servicer:
         except Exception as error:
             log.exception("a request failed")
             telemetry.request_failed("INTERNAL")
-            await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+            await context.abort(grpc.StatusCode.INTERNAL, error_text(error))
             raise
         finally:
             telemetry.in_flight -= 1
@@ -224,6 +202,29 @@ class Servicer:
             latency_ms, answer.timing, len(answer.values), answer.tokens, answer.truncated
         )
         return answer
+
+    async def _score(
+        self, message: pb.ScoreRequest, service: ModelService, deadline_s: float | None
+    ) -> Answer:
+        query, passages = message.query, list(message.passages)  # each access makes new strings
+        self._limits.check_texts([query], "query")
+        self._limits.check_texts(passages, "passages")
+        return await service.score(query, passages, deadline_s)
+
+    async def _score_pairs(
+        self, message: pb.ScorePairsRequest, service: ModelService, deadline_s: float | None
+    ) -> Answer:
+        pairs = [Pair(pair.query, pair.passage) for pair in message.pairs]
+        self._limits.check_texts([pair.query for pair in pairs], "queries of pairs")
+        self._limits.check_texts([pair.passage for pair in pairs], "passages of pairs")
+        return await service.score_pairs(pairs, deadline_s)
+
+    async def _embed(
+        self, message: pb.EmbedRequest, service: ModelService, deadline_s: float | None
+    ) -> Answer:
+        texts = list(message.texts)
+        self._limits.check_texts(texts, "texts")
+        return await service.embed(texts, deadline_s)
 
     def _service(self, message: Any) -> tuple[ModelService, Admission]:
         """Return the service of the model that a request names; the first one by default."""

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
+
+from crossbench.errors import InvalidRequest
+from crossbench.serving.wire import decode
 
 
 @dataclass(frozen=True)
@@ -28,36 +30,34 @@ class StrictRegistry:
 
 
 def _strict(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
-    decode, serialize = handler.request_deserializer, handler.response_serializer
+    kind, serialize = handler.request_deserializer.__self__, handler.response_serializer
 
-    async def refuse(context: Any, error: DecodeError) -> None:
-        await context.abort(
-            grpc.StatusCode.INVALID_ARGUMENT, f"the request is no valid message: {error}"
-        )
+    async def refuse(context: Any, error: InvalidRequest) -> None:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     async def answer(data: bytes, context: Any) -> Any:
         try:
-            request = decode(data)
-        except DecodeError as error:
+            request = decode(kind, data)
+        except InvalidRequest as error:
             await refuse(context, error)
         return await handler.unary_unary(request, context)
 
     async def watch(data: bytes, context: Any) -> None:
         try:
-            request = decode(data)
-        except DecodeError as error:
+            request = decode(kind, data)
+        except InvalidRequest as error:
             await refuse(context, error)
         await handler.unary_stream(request, context)  # Health.Watch writes to the context
 
     async def converse(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
         async def decoded() -> AsyncIterator[Any]:
             async for data in messages:
-                yield decode(data)
+                yield decode(kind, data)
 
         try:
             async for reply in handler.stream_stream(decoded(), context):
                 yield reply
-        except DecodeError as error:
+        except InvalidRequest as error:
             await refuse(context, error)
 
     if handler.request_streaming:

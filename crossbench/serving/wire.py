@@ -26,8 +26,8 @@ def decode(kind: type[MessageT], data: bytes) -> MessageT:
         return kind.FromString(data)
     except DecodeError as error:
         raise InvalidRequest(
-            f"the {len(data)} bytes of the request are no valid {kind.DESCRIPTOR.name}: send a "
-            "message of crossbench/serving/inference.proto, with texts in UTF-8"
+            f"the {len(data)} bytes of the request are no valid {kind.DESCRIPTOR.full_name}: send "
+            "that message, with texts in UTF-8"
         ) from error
 
 

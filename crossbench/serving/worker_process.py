@@ -29,7 +29,7 @@ from crossbench.serving.frames import (
 )
 from crossbench.system.stack_dump import dump_on_signal
 from crossbench.types import TokenBatch
-from crossbench.wording import describe_error
+from crossbench.wording import error_text
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Host:
             return pack_error(error)
         except BaseException as error:  # SystemExit too: another request must not suffer from it
             traceback.print_exc()  # for the log, since the server receives only the message
-            return pack_error(WorkerDied(f"the worker failed: {describe_error(error)}"))
+            return pack_error(WorkerDied(f"the worker failed: {error_text(error)}"))
 
     def _call(self, call: Call) -> State:
         if call.method == "load_model":

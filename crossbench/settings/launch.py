@@ -23,7 +23,6 @@ from crossbench.settings.resume import resumed_arguments
 from crossbench.settings.schema import register
 from crossbench.settings.targets import take_allowed
 from crossbench.system.command import command, exit_on_os_error, exit_with_version
-from crossbench.system.credentials import hide_output
 
 # Overrides of commands that measure no cell: they need no output folder
 NO_CELLS = ("hydra.run.dir=.", "~hydra.callbacks.sweep")
@@ -35,18 +34,7 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
     `choices` (`server=standalone`) are defaults that the command line may override.
     """
     exit_with_version(sys.argv)
-    hide_output(sys.argv[1:])
     register()
-    try:
-        sys.argv[1:] = take_allowed(sys.argv[1:])
-    except CrossbenchError as error:
-        sys.exit(f"crossbench: {error}")
-    given = {argument.split("=", 1)[0] for argument in sys.argv[1:]}
-    sys.argv[1:1] = [choice for choice in choices if choice.split("=", 1)[0] not in given]
-    try:
-        sys.argv[1:] = readable_arguments(resumed_arguments(sys.argv[1:]))
-    except CrossbenchError as error:
-        sys.exit(f"crossbench: {error}")
     # Hydra then raises its errors instead of printing them, and we print clearer messages
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     app = hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")
@@ -64,6 +52,7 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
 
     with command():
         try:
+            sys.argv[1:] = _arguments(sys.argv[1:], choices)
             with checked_composition():
                 app(run)()
         except CrossbenchError as error:
@@ -71,3 +60,11 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
         except (HydraException, OmegaConfBaseException) as error:
             overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
             sys.exit(f"crossbench: {explain(error, overrides, overrides)}")
+
+
+def _arguments(typed: Sequence[str], choices: Sequence[str]) -> list[str]:
+    """Return the arguments for Hydra: the choices of the command, and what was typed."""
+    arguments = take_allowed(typed)
+    given = {argument.split("=", 1)[0] for argument in arguments}
+    defaults = [choice for choice in choices if choice.split("=", 1)[0] not in given]
+    return readable_arguments(resumed_arguments([*defaults, *arguments]))

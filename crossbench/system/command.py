@@ -10,10 +10,12 @@ import select
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
+from crossbench.errors import CrossbenchError
 from crossbench.system.credentials import hide_output
 from crossbench.system.stop_signals import EXIT_INTERRUPTED, stop_like_ctrl_c
 
@@ -50,6 +52,27 @@ def command() -> Iterator[None]:
         finally:
             if sys.stdout is not None:  # it is None if the process started with it closed
                 sys.stdout.flush()
+
+
+def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+    """Run a command on this process's arguments and exit with the status that it returns."""
+    exit_with_version(sys.argv[1:])
+    with command():
+        try:
+            sys.exit(main(sys.argv[1:]))
+        except CrossbenchError as error:
+            sys.exit(f"crossbench: {error}")
+
+
+def only_argument(arguments: Sequence[str], description: str, usage: str) -> str:
+    """Return the only argument; exit with the description if help is asked for, or the usage."""
+    if len(arguments) == 1 and not arguments[0].startswith("-"):
+        return arguments[0]
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(description)
+        sys.exit(0)
+    print(usage, file=sys.stderr)
+    sys.exit(2)
 
 
 @contextlib.contextmanager

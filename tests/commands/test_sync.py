@@ -27,6 +27,7 @@ from crossbench.sweep.folder import take_new
 from crossbench.sweep.upload import is_sweep, sweep_folders, upload_sweep
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.tracking.protocol import CellRef
+from tests.helpers.stored_sweeps import embedded_tracker, save_sweep
 
 QUICK = (
     "requests=20",
@@ -60,14 +61,7 @@ RESULT = RunResult(
 
 @pytest.fixture
 def tracker(outputs: Path) -> MlflowTracker:
-    return MlflowTracker(
-        name="mlflow",
-        uri=f"sqlite:///{outputs}/mlflow.db",
-        experiment="crossbench",
-        artifact_location=str(outputs / "mlartifacts"),
-        registered_model=None,
-        timeout_s=30,
-    )
+    return embedded_tracker(outputs)
 
 
 @pytest.fixture
@@ -77,17 +71,10 @@ def sweep(tmp_path: Path) -> Path:
     failed = replace(
         RESULT, status=Status.FAILED, error="no luck", metrics={}, series={}, dataset={}
     )
-    for number, result in enumerate((RESULT, failed)):
-        (folder / str(number)).mkdir(parents=True)
-        save_result(result, folder / str(number))
+    save_sweep(folder, (RESULT, failed), 3, "{quant: 'fp32,int8'}", "['batch=8']")
     (folder / "2").mkdir()
     (folder / "2" / "result.json").write_text("{", "utf-8")
     (folder / "report.md").write_text("# Sweep\n\n[0](0/report.md)\n", "utf-8")
-    state = {"name": folder.name, "cells": 3, "parent_run_id": None, "pid": 1}
-    (folder / "sweep.json").write_text(json.dumps(state), "utf-8")
-    (folder / "multirun.yaml").write_text(
-        "hydra:\n  sweeper: {params: {quant: 'fp32,int8'}}\n  overrides: {task: ['batch=8']}\n"
-    )
     return folder
 
 

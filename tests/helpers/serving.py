@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import numpy as np
+
 from crossbench.backends.base import Backend, Deployment
 from crossbench.backends.noop import NoopBackend
 from crossbench.backends.pytorch import PyTorchBackend
@@ -83,6 +85,34 @@ class GatedBackend(NoopBackend):
         self.ran.append(len(batch))
         assert self.gate.wait(20)
         return super().infer(batch)
+
+
+class ZeroWorker:
+    """A worker of a pool that never dies and scores everything 0."""
+
+    idle_check_s: float | None = None
+
+    def infer(self, batch: TokenBatch) -> Inference:
+        return Inference(np.zeros(len(batch), dtype=np.float32), batch.total_tokens)
+
+    def alive(self) -> bool:
+        return True
+
+    def replace(self) -> None:
+        raise AssertionError("it never dies")
+
+    def kill(self) -> bool:
+        return False
+
+    def renew(self) -> None:
+        raise AssertionError("it never hangs")
+
+    @property
+    def loading_limit_s(self) -> float | None:
+        return None
+
+    def unload_if_idle(self) -> float | None:
+        return None
 
 
 def gated(model: ModelFolder) -> GatedBackend:

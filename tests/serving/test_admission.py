@@ -23,8 +23,8 @@ from crossbench.serving.speed import LATEST, Speed
 from crossbench.serving.telemetry import Telemetry
 from crossbench.serving.ticket import Ticket
 from crossbench.serving.tokenizing import Tokenizing
-from crossbench.types import Inference, TokenBatch
-from tests.helpers.serving import SETTINGS, gated, noop, serving, until
+from crossbench.types import TokenBatch
+from tests.helpers.serving import SETTINGS, ZeroWorker, gated, noop, serving, until
 
 TOKENS = 100
 S_PER_TOKEN = 0.001
@@ -35,31 +35,15 @@ def batch_of(sequences: int) -> TokenBatch:
     return TokenBatch.from_lengths(ids, ids, [TOKENS] * sequences)
 
 
-class Worker:
-    """Computes nothing: these tests only ask what its pool predicts."""
-
-    idle_check_s: float | None = None
-
-    def infer(self, batch: TokenBatch) -> Inference:
-        return Inference(np.zeros(len(batch), dtype=np.float32), batch.total_tokens)
-
-    def alive(self) -> bool:
-        return True
-
-    def replace(self) -> None:
-        raise AssertionError("it never dies")
-
-    def unload_if_idle(self) -> float | None:
-        return None
-
-
 def ignore(ticket: Ticket) -> None:
     """Take a finished request."""
 
 
 def admission(sequences: int, **changes: object) -> Admission:
     """Return an admission whose pool has sequences that no worker takes, of 0.1 s each."""
-    pool = Pool(DynamicScheduler("dynamic", 256, 5.0), [Worker()], Telemetry(list), "load", 120.0)
+    pool = Pool(
+        DynamicScheduler("dynamic", 256, 5.0), [ZeroWorker()], Telemetry(list), "load", 120.0
+    )
     pool._pool_speed.add(1000, 1000 * S_PER_TOKEN)
     pool._worker_speed.add(1000, 1000 * S_PER_TOKEN)
     if sequences:
@@ -102,7 +86,9 @@ def test_work_in_the_tokenizers_threads_counts() -> None:
 
 
 def test_cancelled_work_does_not_count() -> None:
-    pool = Pool(DynamicScheduler("dynamic", 256, 5.0), [Worker()], Telemetry(list), "load", 120.0)
+    pool = Pool(
+        DynamicScheduler("dynamic", 256, 5.0), [ZeroWorker()], Telemetry(list), "load", 120.0
+    )
     pool._pool_speed.add(1000, 1.0)
     tickets = [pool.submit(batch_of(2), None, ignore) for _ in range(3)]
     assert pool.backlog(0.0).wait_s == pytest.approx(0.6)

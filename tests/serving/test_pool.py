@@ -38,7 +38,7 @@ from crossbench.settings.component import Component
 from crossbench.settings.plan import CellPlan, make_plan
 from crossbench.types import Inference, Pair, QueryPassages, TokenBatch
 from tests.helpers.plans import config_of, plan_of
-from tests.helpers.serving import in_process, noop, noop_of, serving, until
+from tests.helpers.serving import ZeroWorker, in_process, noop, noop_of, serving, until
 
 POOL: dict[str, Any] = {
     "_target_": "crossbench.serving.pool_settings.PoolSettings",
@@ -131,22 +131,15 @@ def test_unloading_a_model_frees_its_memory(cache_dir: Path) -> None:
 
 
 @dataclass
-class RestingWorker:
+class RestingWorker(ZeroWorker):
     """A worker that unloads slowly after its first batch."""
 
     released: threading.Event
     unloading: threading.Event = field(default_factory=threading.Event)
-    idle_check_s: float | None = None
 
     def infer(self, batch: TokenBatch) -> Inference:
         self.idle_check_s = 0.01
-        return Inference(np.zeros(len(batch), dtype=np.float32), batch.total_tokens)
-
-    def alive(self) -> bool:
-        return True
-
-    def replace(self) -> None:
-        raise AssertionError("it never dies")
+        return super().infer(batch)
 
     def unload_if_idle(self) -> float | None:
         self.unloading.set()

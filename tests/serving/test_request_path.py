@@ -28,7 +28,8 @@ from crossbench.serving.tokenizing import (
     INLINE_LIBRARY_CHARACTERS,
     Tokenizing,
 )
-from crossbench.types import Inference, TokenBatch
+from crossbench.types import TokenBatch
+from tests.helpers.serving import ZeroWorker
 
 EMPTY = Tokenized(TokenBatch.from_lengths(np.zeros(0, np.int32), np.zeros(0, np.int32), []), 0)
 
@@ -183,19 +184,10 @@ def test_a_bell_that_rang_before_is_heard_once() -> None:
     assert not waiting.is_alive()
 
 
-class RestlessWorker:
+class RestlessWorker(ZeroWorker):
     """A worker whose idle checks are due all the time, so that they meet every submission."""
 
     idle_check_s: float | None = 0.0
-
-    def infer(self, batch: TokenBatch) -> Inference:
-        return Inference(batch.lengths.astype(np.float32), batch.total_tokens)
-
-    def alive(self) -> bool:
-        return True
-
-    def replace(self) -> None:
-        raise AssertionError("it never dies")
 
     def unload_if_idle(self) -> float | None:
         return 0.0

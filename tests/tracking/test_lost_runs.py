@@ -17,13 +17,14 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from crossbench.results import RunResult, Status, save_result
+from crossbench.results import RunResult, Status
 from crossbench.settings.cell_config import CellConfig
 from crossbench.sweep.upload import upload_sweep
 from crossbench.tracking.mlflow_format import PROCESS_TAG
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.tracking.protocol import CellRef
 from crossbench.tracking.run_process import RunProcess
+from tests.helpers.stored_sweeps import embedded_tracker, save_sweep
 
 SWEEP = "2026-01-02_03-04-00"
 RESULT = RunResult(
@@ -40,14 +41,7 @@ RESULT = RunResult(
 
 @pytest.fixture
 def tracker(outputs: Path) -> MlflowTracker:
-    return MlflowTracker(
-        name="mlflow",
-        uri=f"sqlite:///{outputs}/mlflow.db",
-        experiment="crossbench",
-        artifact_location=str(outputs / "mlartifacts"),
-        registered_model=None,
-        timeout_s=30,
-    )
+    return embedded_tracker(outputs)
 
 
 @pytest.fixture
@@ -55,16 +49,10 @@ def sweep(tmp_path: Path) -> Path:
     """A sweep on disk with a finished and a failed cell."""
     folder = tmp_path / SWEEP
     failed = replace(RESULT, status=Status.FAILED, error="no luck", metrics={}, series={})
-    for number, result in enumerate((RESULT, failed)):
-        (folder / str(number)).mkdir(parents=True)
-        save_result(result, folder / str(number))
-        (folder / str(number) / "report.md").write_text("# Cell\n", "utf-8")
+    save_sweep(folder, (RESULT, failed), 2, "{batch: '8,16'}", "[backend=noop]")
+    for number in ("0", "1"):
+        (folder / number / "report.md").write_text("# Cell\n", "utf-8")
     (folder / "report.md").write_text("# Sweep\n", "utf-8")
-    state = {"name": folder.name, "cells": 2, "parent_run_id": None, "pid": 1}
-    (folder / "sweep.json").write_text(json.dumps(state), "utf-8")
-    (folder / "multirun.yaml").write_text(
-        "hydra:\n  sweeper: {params: {batch: '8,16'}}\n  overrides: {task: [backend=noop]}\n"
-    )
     return folder
 
 
