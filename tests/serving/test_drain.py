@@ -50,7 +50,7 @@ class Serve:
                 return found[1]
         raise AssertionError("it does not listen")
 
-    def until_loading(self, method: str) -> None:
+    def until_in(self, method: str) -> None:
         """Wait until its backend hangs in a method."""
         end = time.monotonic() + 60
         while not (self.cache / f"{method}.reached").exists():
@@ -171,8 +171,9 @@ def test_it_ends_although_a_worker_hangs(
     async def run(server: Serve, address: str) -> None:
         async with InferenceClient(address) as client:
             doomed = asyncio.create_task(code_of(client.score("q", [fault.passage])))
+            await asyncio.to_thread(server.until_in, "infer")
             behind = asyncio.create_task(code_of(client.score("q", ["p"])))
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.2)
             within_s = 1.0 if signals == 2 else GRACE_S + 2
             numbers = [signal.SIGTERM] * signals
             await asyncio.to_thread(lambda: server.end(*numbers, within_s=within_s))
@@ -193,7 +194,7 @@ def test_it_ends_while_its_backend_hangs_in_loading(
 ) -> None:
     with serve(tmp_path, seeded_model, f"pool={pool}", "server.grace_s=60") as server:
         (server.cache / method).touch()
-        server.until_loading(method)
+        server.until_in(method)
         server.end(signal.SIGTERM, within_s=2)
 
 
