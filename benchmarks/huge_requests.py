@@ -2,9 +2,9 @@
 
     python -m benchmarks.huge_requests [OVERRIDES ...]
 
-`crossbench.serve backend=noop OVERRIDES` runs in a process of its own. While each request is answered, a client
-asks for the server's health every 10 ms. The CPU time is that of the server. It writes
-outputs/huge_requests.md.
+`crossbench.serve backend=noop OVERRIDES` runs in a process of its own. While each request is
+answered, a client asks for the server's health every 10 ms. The CPU time is that of the server. It
+writes outputs/huge_requests.md.
 """
 
 from __future__ import annotations
