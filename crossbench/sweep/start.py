@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.events import SweepStarted
-from crossbench.runner.checks import check_config
+from crossbench.runner.checks import check_config, check_start
 from crossbench.settings.blocks import refuse_without_sweep
 from crossbench.settings.overrides import check_study, swept_keys
 from crossbench.settings.plan import composed_config
@@ -48,7 +48,7 @@ def start_cell(config: DictConfig) -> TakenFolder:
     check_study(config)
     refuse_without_sweep(config)
     HydraConfig.instance().set_config(config)  # values may interpolate from it
-    check_config(composed_config(config))
+    check_start([check_config(composed_config(config))])
     return take_output_folder(config, RunMode.RUN)
 
 
