@@ -55,4 +55,5 @@ def finish_sweep(folder: Path, tracking: Tracking) -> int:
     sweep_journal(folder, state.dashboard_url).write(RunEnded(f"ended; {location}"))
     if interrupted:
         return EXIT_INTERRUPTED
-    return EXIT_FAILED if any(result.status.is_failure for result in results) else 0
+    failed = any(result.status.is_failure for result in results)
+    return EXIT_FAILED if failed or not any(result.metrics for result in results) else 0
