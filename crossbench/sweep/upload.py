@@ -59,10 +59,11 @@ def sweep_folders(outputs: Path) -> list[Path]:
 
 def is_sweep(folder: Path) -> bool:
     """Return whether `folder` has results, of a sweep or of a single cell."""
-    return any((cell / RESULT_FILE).exists() for cell in _cells(folder))
+    return any((cell / RESULT_FILE).exists() for cell in cells_of(folder))
 
 
-def _cells(folder: Path) -> list[Path]:
+def cells_of(folder: Path) -> list[Path]:
+    """Return the folders of the cells in `folder`, which may be that of a single cell."""
     is_lone = (folder / RESULT_FILE).exists() and not (folder.parent / STATE_FILE).exists()
     return [folder] if is_lone else cell_folders(folder)
 
@@ -78,7 +79,7 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
         ResultError: no cell has a readable result.
     """
     folder = folder.resolve()
-    cells = _cells(folder)
+    cells = cells_of(folder)
     with _alone(folder) as alone:
         if not alone:
             sweep = place_of(folder)[0] if cells == [folder] else folder.name

@@ -151,8 +151,7 @@ def words(count: int) -> str:
 def test_odd_pairs_get_the_librarys_scores(reranker: Served) -> None:
     reranker.check_pairs([Pair(text, "a river") for text in VALID])
     reranker.check_pairs([Pair("a river", text) for text in VALID])
-    reranker.check_pairs([Pair(text, text) for text in VALID])
-    reranker.check_pairs([Pair("a river", A_MILLION_LETTERS), Pair(A_MILLION_LETTERS, "a river")])
+    reranker.check_pairs([Pair("a river", A_MILLION_LETTERS)])
 
 
 def test_pairs_around_the_maximum_get_the_librarys_scores(reranker: Served) -> None:
