@@ -31,7 +31,8 @@ def sync(folders: Sequence[str], config: DictConfig) -> None:
 
     Raises:
         ConfigError: the tracker is not MLflow.
-        ResultError: a folder is not a sweep, or there is no sweep.
+        ResultError: a folder is not a sweep, or there is no sweep; or, after the others are
+            uploaded, the files of a sweep are unusable.
         TrackingError: the store fails or is too slow; says how many sweeps have to wait.
     """
     run = run_settings(config, list(HydraConfig.get().overrides.task))
@@ -44,17 +45,23 @@ def sync(folders: Sequence[str], config: DictConfig) -> None:
     if not sweeps:
         _end_lost_runs(tracker)
         raise ResultError(f"there is no sweep in {run.outputs_dir}: give the folder of a sweep")
-    done = 0
+    done, unusable = 0, list[str]()
     try:
         call_within(tracker.timeout_s, tracker, lambda store: store.find(sweeps[0].name))
         for folder in sweeps:
             limit_s = tracker.timeout_s * (len(cells_of(folder)) + 1)
-            print(_summary(call_within(limit_s, tracker, partial(upload_sweep, folder))), flush=True)
+            try:
+                uploaded = call_within(limit_s, tracker, partial(upload_sweep, folder))
+                print(_summary(uploaded), flush=True)
+            except ResultError as error:  # the other sweeps are uploaded first
+                unusable.append(str(error))
             done += 1
     except TrackingError as error:
         waiting = f"{len(sweeps) - done:,} of {counted(len(sweeps), 'sweep')} not uploaded"
         raise TrackingError(f"{error} ({waiting}: give the same command again later)") from error
     _end_lost_runs(tracker)
+    if unusable:
+        raise ResultError("\n".join(unusable))
 
 
 def _end_lost_runs(tracker: MlflowTracker) -> None:

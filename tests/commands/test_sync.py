@@ -318,6 +318,22 @@ def test_a_sweep_without_a_tracking_server_is_synced_later(
     assert [run.info.status for run in (parent, *cells)] == ["FINISHED"] * 2
 
 
+@pytest.mark.slow
+def test_a_broken_sweep_does_not_keep_the_others_from_being_uploaded(
+    outputs: Path, sweep: Path, tracker: MlflowTracker, seeded_model: ModelFolder
+) -> None:
+    whole = outputs / "whole"
+    for folder in (outputs / "broken", whole):
+        shutil.copytree(sweep, folder)
+    (outputs / "broken" / "sweep.json").write_text("[" * 100_000)
+    process = crossbench("crossbench.sync", f"outputs_dir={outputs}", model=seeded_model)
+    out, errors = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert out.splitlines() == ["whole: 2 uploaded, 0 already present, 1 without a result"]
+    assert "broken/sweep.json cannot be read (it is nested too deeply)" in errors
+    assert "Traceback" not in errors
+
+
 @contextmanager
 def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     command = [
