@@ -11,9 +11,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
@@ -111,38 +110,6 @@ def texts_with_credentials(node: Any, key: str = "") -> list[str]:
     else:
         return [f"{key.rsplit('.', 1)[-1]}={node}" if is_secret_key(key) else str(node)]
     return [text for item in items for text in item]
-
-
-def hide_output(arguments: Iterable[str]) -> None:
-    """Hide credentials in all that this process prints from now on, above all those of `arguments`.
-
-    What libraries print and tracebacks are included. A second call changes nothing.
-    """
-    given = tuple(arguments)
-    sys.stdout, sys.stderr = (
-        stream
-        if stream is None or isinstance(stream, _HidingStream)
-        else _HidingStream(stream, given)
-        for stream in (sys.stdout, sys.stderr)
-    )
-
-
-class _HidingStream:
-    """A text stream that writes everything without credentials."""
-
-    def __init__(self, stream: TextIO, given: tuple[str, ...]) -> None:
-        self._stream, self._given = stream, given
-
-    def write(self, text: str) -> int:
-        self._stream.write(hide(text, *self._given))
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 def _without(text: str, literals: Iterable[str]) -> str:

@@ -30,12 +30,12 @@ from crossbench.settings.schema import register
 from crossbench.settings.stored_plan import PlannedRun, StoredPlan
 from crossbench.sweep.conduct import save_multirun
 from crossbench.system.credentials import (
-    _HidingStream,
     hide,
     hide_argument,
     hide_config,
     is_secret_key,
 )
+from crossbench.system.output import GuardedStream
 from crossbench.tracking.mlflow_format import cell_tags, flatten_params, sweep_params
 from tests.helpers.plans import config_of
 
@@ -204,7 +204,7 @@ def check_nothing_is_written(drawn: tuple[str, str, str]) -> None:
     assert core not in str(sweep_params(overrides))
     assert core not in encode(CellStarted("cell", config.texts), 0.0)
     terminal = io.StringIO()
-    print(error, repr(overrides), file=_HidingStream(terminal, tuple(overrides)))
+    print(error, repr(overrides), file=GuardedStream(terminal, tuple(overrides)))
     assert core not in terminal.getvalue()
     hidden = hide_config(config.document)
     assert hide_config(hidden) == hidden
