@@ -30,6 +30,7 @@ _KEY = (
 _SECRET_KEY = re.compile(rf"(?i).*?{_KEY}", re.DOTALL)
 _REFERENCE = re.compile(r"\$\{oc\.env:\w+\}|\$\{[\w.]+\}")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_BEFORE_QUOTE = re.compile(r"(\\+)(?=[\"'])")  # Hydra's only escapes
 _ONE_URI = re.compile(r"\s*[\"']?[A-Za-z][\w+.-]*://")
 _OVERRIDE = re.compile(r"([-+~]{0,2}[\w.@/-]+)=(.*)", re.DOTALL)
 _USER = re.compile(r"(?<=://)\S*(?=@)")
@@ -146,7 +147,9 @@ def _literals(given: Iterable[str]) -> list[str]:
     """The secrets in these texts, in every spelling in which a program may show them."""
     spellings: set[str] = set()
     for text in given:
-        for secret in {*_secrets(text), *_secrets(_ESCAPE.sub(r"\1", text))}:
+        by_hydra = _BEFORE_QUOTE.sub(lambda found: found[1][: len(found[1]) // 2], text)
+        texts = (text, _ESCAPE.sub(r"\1", text), by_hydra)
+        for secret in {secret for reading in texts for secret in _secrets(reading)}:
             for form in (secret, unquote(secret)):
                 spellings |= {
                     form, quote(form, safe=""), quote(form), json.dumps(form)[1:-1],

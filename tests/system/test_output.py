@@ -50,7 +50,7 @@ def test_texts_cannot_control_the_terminal() -> None:
     shown = drawn.sub("", ended.stderr)
     assert printable(shown.replace("\r", "")) == shown.replace("\r", "")
     by_rich = AS_TEXT.replace(r"\x07", "").replace(r"\x08", "")  # it leaves these out itself
-    assert shown.count(by_rich) >= 3
+    assert shown.count(by_rich) >= 2
     assert shown.endswith(f"crossbench: {AS_TEXT}\n")
 
 
