@@ -62,9 +62,18 @@ def hide(text: str, *given: str) -> str:
     Those of the texts in `given`, such as a URI from which `text` is made, are replaced wherever
     they are.
     """
-    text = _without(text, _literals(given))
+    text = _hide_named(_without(text, _literals(given)))
     text = _USER.sub(_hidden_user, text)
     text = _USER_WITHOUT_SCHEME.sub(HIDDEN, text)
+    return _hide_named(text)
+
+
+def _hide_named(text: str) -> str:
+    """Hide values by the names before them.
+
+    Users are hidden between two calls: a password in a query may begin with the @ that ends a user,
+    and a user may have the name of a key.
+    """
     for pattern in (_HEADER, _PAIR, _ENTRY):
         text = pattern.sub(_hidden_value, text)
     return text
@@ -122,7 +131,7 @@ def _without(text: str, literals: Iterable[str]) -> str:
 def _hide_value(value: str) -> str:
     """Hide in a value that may be a URI; its password may then have any character."""
     if _ONE_URI.match(value):
-        value = _USER_OF_ONE_URI.sub(_hidden_user, value)
+        value = _USER_OF_ONE_URI.sub(_hidden_user, _hide_named(value))
     return hide(value)
 
 
@@ -164,11 +173,10 @@ def _secrets(text: str) -> Iterator[str]:
     value = found[2] if found else text
     if found and is_secret_key(found[1].lstrip("-+~")) and not _is_harmless(value):
         yield _unquoted(value)
-    if _ONE_URI.match(value):
-        users = [match[0] for match in _USER_OF_ONE_URI.finditer(value)]
-    else:
-        users = [match[0] for match in _USER.finditer(value)]
-    users += [match[0] for match in _USER_WITHOUT_SCHEME.finditer(value)]
+    rest = _hide_named(value)
+    users = [match[0] for match in _USER_WITHOUT_SCHEME.finditer(rest)]
+    pattern = _USER_OF_ONE_URI if _ONE_URI.match(rest) else _USER
+    users += [match[0] for match in pattern.finditer(rest)]
     for user in users:
         name, colon, password = user.partition(":")
         secret = password if colon else name
