@@ -169,6 +169,7 @@ def test_nothing_that_a_sweep_writes_has_a_credential(drawn: tuple[str, str, str
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @settings(max_examples=300, deadline=None)
 @given(secrets())
 def test_nothing_that_many_sweeps_write_has_a_credential(drawn: tuple[str, str, str]) -> None:
