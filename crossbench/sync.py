@@ -13,13 +13,13 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from crossbench.errors import ConfigError, ResultError
+from crossbench.errors import ConfigError, ResultError, TrackingError
 from crossbench.settings.command_line import options_first
 from crossbench.settings.launch import NO_CELLS, launch
 from crossbench.settings.run import run_settings
 from crossbench.sweep.folder import absolute
-from crossbench.sweep.services import make_tracker
-from crossbench.sweep.upload import Uploaded, is_sweep, sweep_folders, upload_sweep
+from crossbench.sweep.services import call_within, make_tracker
+from crossbench.sweep.upload import Uploaded, cells_of, is_sweep, sweep_folders, upload_sweep
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.wording import counted
 
@@ -27,10 +27,13 @@ from crossbench.wording import counted
 def sync(folders: Sequence[str], config: DictConfig) -> None:
     """Upload the sweeps and print a summary of each.
 
+    The store has `tracker.timeout_s` seconds for its first answer, and then for each cell.
+
     Raises:
         ConfigError: the tracker is not MLflow.
-        ResultError: a folder is not a sweep, or there is no sweep.
-        TrackingError: the store cannot be reached.
+        ResultError: a folder is not a sweep, or there is no sweep; or, after the others are
+            uploaded, the files of a sweep are unusable.
+        TrackingError: the store fails or is too slow; says how many sweeps have to wait.
     """
     run = run_settings(config, list(HydraConfig.get().overrides.task))
     tracker = make_tracker(run)
@@ -42,13 +45,27 @@ def sync(folders: Sequence[str], config: DictConfig) -> None:
     if not sweeps:
         _end_lost_runs(tracker)
         raise ResultError(f"there is no sweep in {run.outputs_dir}: give the folder of a sweep")
-    for folder in sweeps:
-        print(_summary(upload_sweep(folder, tracker)), flush=True)
+    done, unusable = 0, list[str]()
+    try:
+        call_within(tracker.timeout_s, tracker, lambda store: store.find(sweeps[0].name))
+        for folder in sweeps:
+            limit_s = tracker.timeout_s * (len(cells_of(folder)) + 1)
+            try:
+                uploaded = call_within(limit_s, tracker, partial(upload_sweep, folder))
+                print(_summary(uploaded), flush=True)
+            except ResultError as error:  # the other sweeps are uploaded first
+                unusable.append(str(error))
+            done += 1
+    except TrackingError as error:
+        waiting = f"{len(sweeps) - done:,} of {counted(len(sweeps), 'sweep')} not uploaded"
+        raise TrackingError(f"{error} ({waiting}: give the same command again later)") from error
     _end_lost_runs(tracker)
+    if unusable:
+        raise ResultError("\n".join(unusable))
 
 
 def _end_lost_runs(tracker: MlflowTracker) -> None:
-    if ended := tracker.end_lost_runs():
+    if ended := call_within(tracker.timeout_s, tracker, MlflowTracker.end_lost_runs):
         print(f"{counted(ended, 'run')} without a result, of processes that have ended: now KILLED")
 
 

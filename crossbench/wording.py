@@ -8,6 +8,8 @@ import signal
 from collections.abc import Sequence
 
 ABSENT = "–"
+# All but tab and the ends of lines, and those that change the direction of writing
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _MARKDOWN = re.compile(r"[\\`*_\[\]{}|~#!]")
 
 
@@ -30,6 +32,14 @@ def markdown_text(text: str) -> str:
     line = " ".join(text.split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\g<0>", line)
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters as escapes, such as `\\x1b`.
+
+    A terminal obeys them: they may hide or move other text, or set the title or the clipboard.
+    """
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def error_text(error: BaseException) -> str:

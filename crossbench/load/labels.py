@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
+from crossbench.errors import ConfigError
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.flatten import value_text
+from crossbench.system.json_text import parse_json
 
 LABELS_KEY = "load.labels"
 CONCURRENCY_KEY = "concurrency"  # appears in the name of a cell with the closed loop
@@ -18,11 +18,24 @@ def load_labels(config: CellConfig) -> tuple[str, ...]:
     """Return the config keys that appear in the cell's name: `concurrency`, `load.rate`, ….
 
     Old results lack `load.labels` and always used the closed loop.
+
+    Raises:
+        ConfigError: `load.labels` is not a list of keys.
     """
-    labels = config.value(LABELS_KEY)
+    given = labels = config.value(LABELS_KEY)
     if isinstance(labels, str):  # data frames and MLflow store lists as text
-        labels = json.loads(labels)
-    return (CONCURRENCY_KEY,) if labels is None else tuple(labels)
+        try:
+            labels = parse_json(labels)
+        except ValueError:
+            labels = given
+    if labels is None:
+        return (CONCURRENCY_KEY,)
+    if not isinstance(labels, list | tuple) or not all(isinstance(key, str) for key in labels):
+        raise ConfigError(
+            f"{LABELS_KEY} must be a list of config keys, got {str(given)[:80]!r}: give for "
+            f"example {LABELS_KEY}=[{CONCURRENCY_KEY}]"
+        )
+    return tuple(labels)
 
 
 def load_description(config: CellConfig) -> str:

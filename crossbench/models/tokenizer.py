@@ -15,6 +15,8 @@ from crossbench.models.text_cache import Encoder, TextCache
 from crossbench.models.word_memo import ALL, ID_BYTES, PackedIds, TextEncoder, pack
 from crossbench.types import Int32Array, Int64Array, Pair, TokenBatch
 
+_FURTHER = 8  # times as many tokens are read next of texts of which truncation needs more
+
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
@@ -146,16 +148,38 @@ class PairTokenizer:
     ) -> tuple[list[PackedIds], list[PackedIds]]:
         """Return the ids of queries and passages, as many as truncation needs.
 
-        It needs to know whether a text is longer than the model's maximum and, if query and passage
-        both are, which one is longer.
+        If query and passage are both longer than the model's maximum, each gets half of it, and
+        the longer one an odd token. Only for that one, truncation needs to know which is longer.
         """
-        enough = self._enough
-        firsts = self._encoder.encode(queries, use_library, enough)
-        seconds = self._encoder.encode(passages, use_library, enough)
-        if enough != ALL and _longest(firsts) >= enough <= _longest(seconds):
-            firsts = self._encoder.encode(queries, use_library)
-            seconds = self._encoder.encode(passages, use_library, _longest(firsts) + 1)
+        known = self._enough
+        firsts = self._encoder.encode(queries, use_library, known)
+        seconds = self._encoder.encode(passages, use_library, known)
+        if known == ALL or (self.max_length - self._pair.added) % 2 == 0:
+            return firsts, seconds
+        # Read on until all of one side have ended: a little first, which suffices for most texts
+        for further in (known * _FURTHER, ALL):
+            if not _longest(firsts) >= known <= _longest(seconds):
+                break
+            firsts = self._read_on(queries, firsts, known, further, use_library)
+            further = further if further != ALL else _longest(firsts) + 1
+            seconds = self._read_on(passages, seconds, known, further, use_library)
+            known = further
         return firsts, seconds
+
+    def _read_on(
+        self,
+        texts: Sequence[str],
+        encoded: Sequence[PackedIds],
+        known: int,
+        enough: int,
+        use_library: bool,
+    ) -> list[PackedIds]:
+        """Return at least `enough` ids of each text; those with fewer than `known` have ended."""
+        long = [
+            text for text, ids in zip(texts, encoded, strict=True) if len(ids) >= known * ID_BYTES
+        ]
+        more = dict(zip(long, self._encoder.encode(long, use_library, enough), strict=True))
+        return [more.get(text, ids) for text, ids in zip(texts, encoded, strict=True)]
 
     @property
     def _enough(self) -> int:

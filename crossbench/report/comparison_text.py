@@ -54,7 +54,7 @@ def markdown_report(comparison: Comparison, command: str) -> str:
         _distinctions("What may explain a difference", comparison.explanations),
         _unmatched(comparison),
         _method(comparison),
-        f"Command: `{command}`",
+        f"Command: `{one_line(command)}`",
     ]
     return markdown(parts)
 

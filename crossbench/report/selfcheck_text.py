@@ -44,10 +44,10 @@ def markdown_report(findings: Findings, command: str, stored: str) -> str:
         parts += [_bullets(_legend(findings))]
     else:
         parts += [_too_few(findings)]
-    parts += [_bullets([*_slowdown(findings), *_flags(findings)]), stored]
+    parts += [_bullets([*_slowdown(findings), *_flags(findings)]), one_line(stored)]
     parts += [_every_run(findings), _use()]
     environment = findings.runs[0].environment if findings.runs else {}
-    parts += [facts("Machine", environment, MACHINE), f"Command: `{command}`"]
+    parts += [facts("Machine", environment, MACHINE), f"Command: `{one_line(command)}`"]
     return markdown(parts)
 
 
@@ -60,8 +60,8 @@ def _bullets(texts: Sequence[str]) -> str:
 
 
 def _what(findings: Findings) -> str:
-    runs = counted(len(findings.equal_runs), "run")
-    text = f"{findings.label}: {runs} of this cell in {counted(len(findings.blocks), 'block')}"
+    label, runs = one_line(findings.label), counted(len(findings.equal_runs), "run")
+    text = f"{label}: {runs} of this cell in {counted(len(findings.blocks), 'block')}"
     if findings.interrupted:
         text += f", interrupted before {counted(findings.planned, 'block')}"
     return f"{text}."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc
 import numpy as np
 
+from crossbench.errors import InvalidRequest
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving import inference_pb2_grpc as pb_grpc
 from crossbench.serving.access import OPEN, ClientAccess
@@ -51,7 +53,8 @@ class InferenceClient:
 
     Calls raise grpc.aio.AioRpcError: with the server's status code and message if the server
     fails, with NON_FINITE if the reply contains NaN or infinite values or timings, and with
-    INTERNAL if the reply has the wrong number of scores or vectors.
+    INTERNAL if the reply has the wrong number of scores or vectors. Texts that
+    UTF-8 cannot encode raise InvalidRequest, before anything is sent.
 
     Raises:
         ConfigError: `address` is not HOST:PORT, or a file of `access` cannot be read.
@@ -101,13 +104,19 @@ class InferenceClient:
         )
 
     async def score(self, query: str, passages: Sequence[str], model: str | None = None) -> Reply:
-        return await self.send_score(pb.ScoreRequest(query=query, passages=passages, model=model))
+        with _texts_that_can_be_sent():
+            message = pb.ScoreRequest(query=query, passages=passages, model=model)
+        return await self.send_score(message)
 
     async def score_pairs(self, pairs: Sequence[Pair], model: str | None = None) -> Reply:
-        return await self.send_score(pairs_message(pairs, model))
+        with _texts_that_can_be_sent():
+            message = pairs_message(pairs, model)
+        return await self.send_score(message)
 
     async def embed(self, texts: Sequence[str], model: str | None = None) -> Vectors:
-        return await self._embed(pb.EmbedRequest(texts=texts, model=model))
+        with _texts_that_can_be_sent():
+            message = pb.EmbedRequest(texts=texts, model=model)
+        return await self._embed(message)
 
     async def send(self, message: Message, timeout_s: float | None = None) -> Reply | Vectors:
         """Send a prepared request with the RPC for its type."""
@@ -204,6 +213,20 @@ def _checked(values: Float32Array, stages: pb.StageTimings) -> Timing:
             "the server, for example in fp16, and serve the model in bf16 or fp32",
         )
     return timing
+
+
+@contextlib.contextmanager
+def _texts_that_can_be_sent() -> Iterator[None]:
+    """Raise InvalidRequest, in words, for a text that UTF-8 cannot encode."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        near = error.object[max(error.start - 20, 0) : error.end + 20]
+        raise InvalidRequest(
+            f"a text has an unpaired surrogate at character {error.start:,}, near {near!r}, which "
+            "UTF-8 cannot encode: replace it, for example with "
+            'text.encode("utf-8", "replace").decode()'
+        ) from error
 
 
 def _bad_reply(status: grpc.StatusCode, message: str) -> grpc.aio.AioRpcError:

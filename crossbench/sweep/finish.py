@@ -11,15 +11,13 @@ from crossbench.events import RunEnded
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.sweep import read_runs, write_sweep_report
 from crossbench.report.terminal import terminal_answer, terminal_table
-from crossbench.sweep.folder import (
-    INTERRUPTED_FILE,
-    read_state,
-)
+from crossbench.sweep.folder import INTERRUPTED_FILE
 from crossbench.sweep.services import (
     Tracking,
     console,
     sweep_journal,
 )
+from crossbench.sweep.state import read_state
 from crossbench.system.command import os_error_message
 from crossbench.system.stop_signals import EXIT_INTERRUPTED
 from crossbench.wording import counted

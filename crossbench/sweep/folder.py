@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
-import json
 import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -28,11 +27,10 @@ from crossbench.results import RESULT_FILE, cell_folders
 from crossbench.settings.command_line import quoted
 from crossbench.settings.stored_plan import PLAN_FILE
 from crossbench.sweep.child import WAITING_LOG_FILE
+from crossbench.sweep.state import STATE_FILE
 from crossbench.system.credentials import hide_config
-from crossbench.system.files import atomic_write
 from crossbench.wording import counted
 
-STATE_FILE = "sweep.json"
 INTERRUPTED_FILE = "INTERRUPTED"
 MULTIRUN_FILE = "multirun.yaml"
 LOCK_FILE = ".lock"  # locked while a run uses the folder; the system unlocks it when the run ends
@@ -59,30 +57,6 @@ class TakenFolder:
 
     def release(self) -> None:
         self._lock.close()
-
-
-@dataclass(frozen=True, slots=True)
-class SweepState:
-    """The state of a sweep, stored in its folder; `axes` are the keys that it varies."""
-
-    name: str
-    cells: int
-    parent_run_id: str | None
-    pid: int
-    dashboard_url: str | None
-    axes: tuple[str, ...]
-
-
-def read_state(folder: Path) -> SweepState:
-    """Read the state of the sweep in `folder`."""
-    state = json.loads((folder / STATE_FILE).read_text("utf-8"))
-    return SweepState(**{**state, "axes": tuple(state["axes"])})
-
-
-def save_state(state: SweepState, folder: Path) -> None:
-    """Write the state of the sweep into its folder, atomically."""
-    with atomic_write(folder / STATE_FILE) as partial:
-        partial.write_text(json.dumps(asdict(state)) + "\n", "utf-8")
 
 
 def take_output_folder(config: DictConfig, mode: RunMode) -> TakenFolder:

@@ -29,13 +29,7 @@ from crossbench.sweep.cell import run_cell
 from crossbench.sweep.child import waiting_child
 from crossbench.sweep.conduct import has_result
 from crossbench.sweep.finish import EXIT_FAILED
-from crossbench.sweep.folder import (
-    INTERRUPTED_FILE,
-    SweepState,
-    home_of,
-    place_of,
-    read_state,
-)
+from crossbench.sweep.folder import INTERRUPTED_FILE, home_of, place_of
 from crossbench.sweep.progress import cell_progress
 from crossbench.sweep.services import (
     Tracking,
@@ -45,6 +39,7 @@ from crossbench.sweep.services import (
     screenshot_dashboard,
     sweep_journal,
 )
+from crossbench.sweep.state import SweepState, read_state
 from crossbench.system.command import os_error_message
 from crossbench.system.stop_signals import EXIT_INTERRUPTED
 from crossbench.tracking.protocol import CellRef

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.segment import Segment
 from rich.table import Column
 
 from crossbench.events import ProgressMade
 from crossbench.settings.cell_config import CellConfig
+from crossbench.wording import printable
 
 BAR_AND_FIGURES_COLUMNS = 62  # terminal columns for everything but the cell's name
 
 
 class SteadyConsole(Console):
-    """A console that goes quiet on a closed pipe (`| head -1`) or a full disk, and never fails."""
+    """A console that goes quiet on a closed pipe (`| head -1`) or a full disk, and never fails.
+
+    It draws with control characters, and prints those of texts as escapes.
+    """
 
     def print(self, *objects: Any, **options: Any) -> None:
         try:
             super().print(*objects, **options)
         except OSError:
             self.on_broken_pipe()
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

@@ -26,6 +26,7 @@ from crossbench.tracking.protocol import Tracker
 
 PREPARING_S = 120.0  # to import MLflow and create a new store: seconds, or more on a busy machine
 T = TypeVar("T")
+TrackerT = TypeVar("TrackerT", bound=Tracker)
 console = SteadyConsole(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -48,14 +49,11 @@ class Tracking:
         if self.offline.exists():
             return None
         try:
-            return self._call(call)
+            if self.timeout_s is None:
+                return call(self.tracker)
+            return call_within(self.timeout_s, self.tracker, call)
         except TrackingError as error:
             reason = str(error)
-        except TimeoutError:
-            reason = (
-                f"the tracker did not end its work within {self.timeout_s:g} s. Check that it is "
-                "reachable, or give it more time: tracker.timeout_s=60"
-            )
         with contextlib.suppress(OSError):
             self.offline.touch()
         console.print(
@@ -64,11 +62,21 @@ class Tracking:
         )
         return None
 
-    def _call(self, call: Callable[[Tracker], T]) -> T:
-        if self.timeout_s is None:
-            return call(self.tracker)
-        within(PREPARING_S, self.tracker.prepare)
-        return within(self.timeout_s, lambda: call(self.tracker))
+
+def call_within(limit_s: float, tracker: TrackerT, call: Callable[[TrackerT], T]) -> T:
+    """Return what `call` returns, which may take `limit_s` seconds; importing MLflow is extra.
+
+    Raises:
+        TrackingError: the store fails, or the call takes longer.
+    """
+    try:
+        within(PREPARING_S, tracker.prepare)
+        return within(limit_s, lambda: call(tracker))
+    except TimeoutError as error:
+        raise TrackingError(
+            f"the tracker did not end its work within {limit_s:g} s. Check that it is reachable, "
+            "or give it more time: tracker.timeout_s=60"
+        ) from error
 
 
 def make_tracking(run: RunSettings, folder: Path) -> Tracking:

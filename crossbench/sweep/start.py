@@ -22,18 +22,12 @@ from crossbench.settings.run import run_settings
 from crossbench.settings.stored_plan import StoredPlan
 from crossbench.sweep.child import waiting_child
 from crossbench.sweep.conduct import ONE_BY_ONE
-from crossbench.sweep.folder import (
-    STATE_FILE,
-    SweepState,
-    TakenFolder,
-    read_state,
-    save_state,
-    take_output_folder,
-)
+from crossbench.sweep.folder import TakenFolder, take_output_folder
 from crossbench.sweep.plan import SweepPlan
 from crossbench.sweep.resume import Resumed, resume
 from crossbench.sweep.resume_runs import resume_runs
 from crossbench.sweep.services import console, dashboard_url, make_tracking, sweep_journal
+from crossbench.sweep.state import STATE_FILE, SweepState, read_state, save_state
 from crossbench.system.credentials import hide_argument
 from crossbench.tracking.protocol import Tracker
 from crossbench.wording import counted, duration

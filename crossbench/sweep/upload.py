@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +20,12 @@ from crossbench.results import RESULT_FILE, RunResult, cell_folders, load_result
 from crossbench.sweep.folder import (
     INTERRUPTED_FILE,
     MULTIRUN_FILE,
-    STATE_FILE,
     hold,
     home_of,
     is_held,
     place_of,
 )
+from crossbench.sweep.state import STATE_FILE, read_state
 from crossbench.tracking.mlflow_format import unix
 from crossbench.tracking.mlflow_store import MlflowTracker, StoredRun
 from crossbench.tracking.protocol import CellRef
@@ -59,10 +58,11 @@ def sweep_folders(outputs: Path) -> list[Path]:
 
 def is_sweep(folder: Path) -> bool:
     """Return whether `folder` has results, of a sweep or of a single cell."""
-    return any((cell / RESULT_FILE).exists() for cell in _cells(folder))
+    return any((cell / RESULT_FILE).exists() for cell in cells_of(folder))
 
 
-def _cells(folder: Path) -> list[Path]:
+def cells_of(folder: Path) -> list[Path]:
+    """Return the folders of the cells in `folder`, which may be that of a single cell."""
     is_lone = (folder / RESULT_FILE).exists() and not (folder.parent / STATE_FILE).exists()
     return [folder] if is_lone else cell_folders(folder)
 
@@ -75,10 +75,10 @@ def upload_sweep(folder: Path, tracker: MlflowTracker) -> Uploaded:
 
     Raises:
         TrackingError: the store cannot be reached or refused a write.
-        ResultError: no cell has a readable result.
+        ResultError: no cell has a readable result, or the sweep's own file is unusable.
     """
     folder = folder.resolve()
-    cells = _cells(folder)
+    cells = cells_of(folder)
     with _alone(folder) as alone:
         if not alone:
             sweep = place_of(folder)[0] if cells == [folder] else folder.name
@@ -185,7 +185,7 @@ def _parent(
     """
     if not (folder / STATE_FILE).exists():
         return None
-    known = {json.loads((folder / STATE_FILE).read_text("utf-8"))["parent_run_id"]}
+    known = {read_state(folder).parent_run_id}
     if (folder / UPLOADS_FILE).exists():
         known |= set((folder / UPLOADS_FILE).read_text("utf-8").split())
     started = {result.started_at for result in results}
@@ -237,8 +237,8 @@ def _is_running(folder: Path) -> bool:
     if not (folder / STATE_FILE).exists() or (folder / REPORT_FILE).exists():
         return False
     try:
-        process = psutil.Process(json.loads((folder / STATE_FILE).read_text("utf-8"))["pid"])
+        process = psutil.Process(read_state(folder).pid)
         # Process ids are reused: a process that started later is another one
         return process.create_time() <= (folder / STATE_FILE).stat().st_mtime
-    except psutil.Error:
+    except (psutil.Error, ValueError, OverflowError):  # no process can have that id
         return False

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from crossbench.errors import CrossbenchError
-from crossbench.system.credentials import hide_output
+from crossbench.system.output import guard_output
 from crossbench.system.stop_signals import EXIT_INTERRUPTED, stop_like_ctrl_c
 
 EXIT_BROKEN_PIPE = 141  # the status that a shell reports for a process that SIGPIPE ended
@@ -41,7 +41,7 @@ def command() -> Iterator[None]:
     SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does; it exits with status 130.
     """
     _tolerate_any_encoding()
-    hide_output(sys.argv[1:])
+    guard_output(sys.argv[1:])
     _ensure_home()
     with stop_like_ctrl_c(), exit_on_os_error():
         try:

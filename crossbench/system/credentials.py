@@ -11,9 +11,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
@@ -31,6 +30,7 @@ _KEY = (
 _SECRET_KEY = re.compile(rf"(?i).*?{_KEY}", re.DOTALL)
 _REFERENCE = re.compile(r"\$\{oc\.env:\w+\}|\$\{[\w.]+\}")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_BEFORE_QUOTE = re.compile(r"(\\+)(?=[\"'])")  # Hydra's only escapes
 _ONE_URI = re.compile(r"\s*[\"']?[A-Za-z][\w+.-]*://")
 _OVERRIDE = re.compile(r"([-+~]{0,2}[\w.@/-]+)=(.*)", re.DOTALL)
 _USER = re.compile(r"(?<=://)\S*(?=@)")
@@ -62,9 +62,18 @@ def hide(text: str, *given: str) -> str:
     Those of the texts in `given`, such as a URI from which `text` is made, are replaced wherever
     they are.
     """
-    text = _without(text, _literals(given))
+    text = _hide_named(_without(text, _literals(given)))
     text = _USER.sub(_hidden_user, text)
     text = _USER_WITHOUT_SCHEME.sub(HIDDEN, text)
+    return _hide_named(text)
+
+
+def _hide_named(text: str) -> str:
+    """Hide values by the names before them.
+
+    Users are hidden between two calls: a password in a query may begin with the @ that ends a user,
+    and a user may have the name of a key.
+    """
     for pattern in (_HEADER, _PAIR, _ENTRY):
         text = pattern.sub(_hidden_value, text)
     return text
@@ -113,38 +122,6 @@ def texts_with_credentials(node: Any, key: str = "") -> list[str]:
     return [text for item in items for text in item]
 
 
-def hide_output(arguments: Iterable[str]) -> None:
-    """Hide credentials in all that this process prints from now on, above all those of `arguments`.
-
-    What libraries print and tracebacks are included. A second call changes nothing.
-    """
-    given = tuple(arguments)
-    sys.stdout, sys.stderr = (
-        stream
-        if stream is None or isinstance(stream, _HidingStream)
-        else _HidingStream(stream, given)
-        for stream in (sys.stdout, sys.stderr)
-    )
-
-
-class _HidingStream:
-    """A text stream that writes everything without credentials."""
-
-    def __init__(self, stream: TextIO, given: tuple[str, ...]) -> None:
-        self._stream, self._given = stream, given
-
-    def write(self, text: str) -> int:
-        self._stream.write(hide(text, *self._given))
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
 def _without(text: str, literals: Iterable[str]) -> str:
     for secret in literals:
         text = text.replace(secret, HIDDEN)
@@ -154,7 +131,7 @@ def _without(text: str, literals: Iterable[str]) -> str:
 def _hide_value(value: str) -> str:
     """Hide in a value that may be a URI; its password may then have any character."""
     if _ONE_URI.match(value):
-        value = _USER_OF_ONE_URI.sub(_hidden_user, value)
+        value = _USER_OF_ONE_URI.sub(_hidden_user, _hide_named(value))
     return hide(value)
 
 
@@ -179,7 +156,9 @@ def _literals(given: Iterable[str]) -> list[str]:
     """The secrets in these texts, in every spelling in which a program may show them."""
     spellings: set[str] = set()
     for text in given:
-        for secret in {*_secrets(text), *_secrets(_ESCAPE.sub(r"\1", text))}:
+        by_hydra = _BEFORE_QUOTE.sub(lambda found: found[1][: len(found[1]) // 2], text)
+        texts = (text, _ESCAPE.sub(r"\1", text), by_hydra)
+        for secret in {secret for reading in texts for secret in _secrets(reading)}:
             for form in (secret, unquote(secret)):
                 spellings |= {
                     form, quote(form, safe=""), quote(form), json.dumps(form)[1:-1],
@@ -194,11 +173,10 @@ def _secrets(text: str) -> Iterator[str]:
     value = found[2] if found else text
     if found and is_secret_key(found[1].lstrip("-+~")) and not _is_harmless(value):
         yield _unquoted(value)
-    if _ONE_URI.match(value):
-        users = [match[0] for match in _USER_OF_ONE_URI.finditer(value)]
-    else:
-        users = [match[0] for match in _USER.finditer(value)]
-    users += [match[0] for match in _USER_WITHOUT_SCHEME.finditer(value)]
+    rest = _hide_named(value)
+    users = [match[0] for match in _USER_WITHOUT_SCHEME.finditer(rest)]
+    pattern = _USER_OF_ONE_URI if _ONE_URI.match(rest) else _USER
+    users += [match[0] for match in pattern.finditer(rest)]
     for user in users:
         name, colon, password = user.partition(":")
         secret = password if colon else name

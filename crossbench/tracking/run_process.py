@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from crossbench.system.json_text import parse_json
+
 # The start of a process is computed from the clock, which may be set while the process runs. A
 # process id is not given out again within this time.
 _TOLERANCE_S = 60.0
@@ -43,9 +45,9 @@ class RunProcess:
     def of_text(cls, text: str) -> RunProcess | None:
         """Return what `text` wrote; None if it is not readable."""
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             return cls(**{**values, "pid": int(values["pid"])})
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             return None
 
     def is_gone(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from crossbench.sweep.folder import take_new
 from crossbench.sweep.upload import is_sweep, sweep_folders, upload_sweep
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.tracking.protocol import CellRef
+from tests.helpers.bad_servers import bad_server, free_port
 from tests.helpers.stored_sweeps import embedded_tracker, save_sweep
 
 QUICK = (
@@ -271,16 +271,29 @@ def sync(*arguments: str, model: ModelFolder) -> list[str]:
     return out.splitlines()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["silent", "byte by byte"])
+def test_a_server_that_never_answers_is_asked_once(
+    kind: str, sweep: Path, seeded_model: ModelFolder, tmp_path: Path
+) -> None:
+    """MLflow's own limits are for each part of an answer, and would be reached for each call."""
+    shutil.copytree(sweep, sweep.with_name("another"))
+    with bad_server(kind) as server:
+        words = (f"tracker.uri=http://127.0.0.1:{server.port}", "tracker.timeout_s=0.5")
+        process = crossbench(
+            "crossbench.sync", f"outputs_dir={tmp_path}", *words, model=seeded_model
+        )
+        _, errors = process.communicate(timeout=240)
+        assert server.connections <= 2
+    assert process.returncode == 1
+    assert "the tracker did not end its work within 0.5 s" in errors
+    assert "2 of 2 sweeps not uploaded: give the same command again later" in errors
+    assert "Traceback" not in errors
+
+
 def the_sweep(outputs: Path) -> Path:
     (state,) = outputs.glob("*/sweep.json")
     return state.parent
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 @pytest.mark.slow
@@ -303,6 +316,22 @@ def test_a_sweep_without_a_tracking_server_is_synced_later(
     assert parent.data.params["batch"] == "4"
     assert [run.data.params["batch"] for run in cells] == ["4"]
     assert [run.info.status for run in (parent, *cells)] == ["FINISHED"] * 2
+
+
+@pytest.mark.slow
+def test_a_broken_sweep_does_not_keep_the_others_from_being_uploaded(
+    outputs: Path, sweep: Path, tracker: MlflowTracker, seeded_model: ModelFolder
+) -> None:
+    whole = outputs / "whole"
+    for folder in (outputs / "broken", whole):
+        shutil.copytree(sweep, folder)
+    (outputs / "broken" / "sweep.json").write_text("[" * 100_000)
+    process = crossbench("crossbench.sync", f"outputs_dir={outputs}", model=seeded_model)
+    out, errors = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert out.splitlines() == ["whole: 2 uploaded, 0 already present, 1 without a result"]
+    assert "broken/sweep.json cannot be read (it is nested too deeply)" in errors
+    assert "Traceback" not in errors
 
 
 @contextmanager

@@ -162,6 +162,7 @@ HANDSHAKE = (
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
 ANSWERED_FRAME = b"\x81\x85" + bytes(4) + b"40/x,"  # Socket.IO refuses this with a message
+ALIVE_FRAME = b"\x81\x81" + bytes(4) + b"3"  # without it, Socket.IO ends the session after 6 s
 
 
 @pytest.mark.slow
@@ -171,7 +172,7 @@ def test_a_web_socket_that_never_reads_is_closed(tmp_path: Path) -> None:
         with contextlib.closing(connected(dashboard, HANDSHAKE)) as unread:
             assert unread.recv(12).endswith(b"101")
             unread.settimeout(0.1)
-            block = pending = ANSWERED_FRAME * 2000
+            block = pending = (ANSWERED_FRAME * 50 + ALIVE_FRAME) * 40
 
             def fill() -> bool:
                 nonlocal pending
@@ -179,7 +180,7 @@ def test_a_web_socket_that_never_reads_is_closed(tmp_path: Path) -> None:
                     pending = pending[unread.send(pending) :] or block
                 return dashboard.process.num_fds() <= before
 
-            until(fill, 40)
+            until(fill, 60)
 
 
 PARENT = """

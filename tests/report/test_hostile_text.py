@@ -15,6 +15,8 @@ from markdown_it.token import Token
 from crossbench import compare
 from crossbench.report.cell import write_cell_report
 from crossbench.report.markdown import markdown
+from crossbench.report.selfcheck import Block, find
+from crossbench.report.selfcheck_text import markdown_report
 from crossbench.report.suite import SUITE_FILE, SuiteState, write_suite_report
 from crossbench.report.sweep import write_sweep_report
 from crossbench.results import RunResult, Status, save_records, save_result
@@ -66,9 +68,14 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / SUITE_FILE).write_text(json.dumps(asdict(state)), "utf-8")
     write_suite_report(folder)
     compare.main([str(one), str(two), f"--output={folder / 'comparison'}"])
+    (folder / "selfcheck").mkdir()
+    block = Block((hostile(run(400).result), hostile(run(1, status=Status.FAILED).result)))
+    found = find(HOSTILE, [block] * 4, 5, 0.05, 0.02, seed=0)
+    checked = markdown_report(found, f"python -m x {HOSTILE}", HOSTILE)
+    (folder / "selfcheck" / "report.md").write_text(checked, "utf-8")
     places = {
         "cell": one / "0", "failed cell": one / "2", "sweep": one, "suite": folder,
-        "comparison": folder / "comparison",
+        "comparison": folder / "comparison", "selfcheck": folder / "selfcheck",
     }  # fmt: skip
     return {name: (place / "report.md").read_text("utf-8") for name, place in places.items()}
 
@@ -79,7 +86,9 @@ def tokens(text: str) -> Iterator[Token]:
         yield from token.children or ()
 
 
-@pytest.mark.parametrize("name", ["cell", "failed cell", "sweep", "suite", "comparison"])
+@pytest.mark.parametrize(
+    "name", ["cell", "failed cell", "sweep", "suite", "comparison", "selfcheck"]
+)
 def test_no_text_becomes_markup(name: str, reports: dict[str, str]) -> None:
     text = reports[name]
     assert "evil.test" in text  # it is there, as text

@@ -114,6 +114,6 @@ def test_tracked_runs_of_an_older_version_have_today_s_identity(
     tracker = MlflowTracker("mlflow", uri, "old", str(tmp_path / "artifacts"), None, 10)
     upload_sweep(old, tracker)
     for run in tracker.cells():
-        tracker._client.set_tag(run.info.run_id, "cell_id", "dcdf8cfe9cc2")
+        tracker._connection.client.set_tag(run.info.run_id, "cell_id", "dcdf8cfe9cc2")
     stored = crossbench.load_runs(uri, experiment="old")
     assert list(stored["cell_id"]) == list(crossbench.load_sweep(old)["cell_id"])

@@ -15,7 +15,6 @@ from crossbench.models.folder import ModelFolder
 from crossbench.sweep.folder import (
     INTERRUPTED_FILE,
     LOCK_FILE,
-    STATE_FILE,
     hold,
     home_of,
     is_held,
@@ -23,6 +22,7 @@ from crossbench.sweep.folder import (
     take_named,
     take_new,
 )
+from crossbench.sweep.state import STATE_FILE
 
 KEY = "hydra.sweep.dir"
 QUICK = ("backend=noop", "requests=5",

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crossbench.events import CellStarted, encode
@@ -30,12 +30,12 @@ from crossbench.settings.schema import register
 from crossbench.settings.stored_plan import PlannedRun, StoredPlan
 from crossbench.sweep.conduct import save_multirun
 from crossbench.system.credentials import (
-    _HidingStream,
     hide,
     hide_argument,
     hide_config,
     is_secret_key,
 )
+from crossbench.system.output import GuardedStream
 from crossbench.tracking.mlflow_format import cell_tags, flatten_params, sweep_params
 from tests.helpers.plans import config_of
 
@@ -162,11 +162,14 @@ def written(folder: Path) -> str:
 
 @settings(max_examples=12, deadline=None)
 @given(secrets())
+@example(("Zq700000000", "@Zq700000000", "http://host:9/x?a=1&password=@Zq700000000&b=2"))
+@example(("Zq700000000", "0\\Zq700000000\\", "http://host:9/x?token=0\\Zq700000000\\"))
 def test_nothing_that_a_sweep_writes_has_a_credential(drawn: tuple[str, str, str]) -> None:
     check_nothing_is_written(drawn)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @settings(max_examples=300, deadline=None)
 @given(secrets())
 def test_nothing_that_many_sweeps_write_has_a_credential(drawn: tuple[str, str, str]) -> None:
@@ -204,7 +207,7 @@ def check_nothing_is_written(drawn: tuple[str, str, str]) -> None:
     assert core not in str(sweep_params(overrides))
     assert core not in encode(CellStarted("cell", config.texts), 0.0)
     terminal = io.StringIO()
-    print(error, repr(overrides), file=_HidingStream(terminal, tuple(overrides)))
+    print(error, repr(overrides), file=GuardedStream(terminal, tuple(overrides)))
     assert core not in terminal.getvalue()
     hidden = hide_config(config.document)
     assert hide_config(hidden) == hidden

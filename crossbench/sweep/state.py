@@ -1,0 +1,73 @@
+"""The state of a sweep, stored in its folder as sweep.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from crossbench.errors import ResultError
+from crossbench.system.files import atomic_write
+from crossbench.system.json_text import parse_json
+
+STATE_FILE = "sweep.json"
+_TYPES: Mapping[str, Any] = {
+    "name": str,
+    "cells": int,
+    "parent_run_id": str | None,
+    "pid": int,
+    "dashboard_url": str | None,
+}
+_OLDER_VERSIONS_LACK: Mapping[str, Any] = {"dashboard_url": None, "axes": []}
+
+
+@dataclass(frozen=True, slots=True)
+class SweepState:
+    """The state of a sweep; `axes` are the keys that it varies."""
+
+    name: str
+    cells: int
+    parent_run_id: str | None
+    pid: int
+    dashboard_url: str | None
+    axes: tuple[str, ...]
+
+
+def read_state(folder: Path) -> SweepState:
+    """Read the state of the sweep in `folder`; keys of later versions are left out.
+
+    Raises:
+        ResultError: the file is missing, is not valid JSON, or has other values.
+    """
+    path = folder / STATE_FILE
+    try:
+        document = parse_json(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unusable(path, f"cannot be read ({error})") from error
+    if not isinstance(document, dict):
+        raise _unusable(path, "has no keys and values")
+    values = {**_OLDER_VERSIONS_LACK, **document}
+    for key, kind in _TYPES.items():
+        if key not in values:
+            raise _unusable(path, f"has no {key}")
+        if not isinstance(values[key], kind) or isinstance(values[key], bool):
+            raise _unusable(path, f"has {key}={str(values[key])[:80]!r}")
+    axes = values["axes"]
+    if not isinstance(axes, list) or not all(isinstance(axis, str) for axis in axes):
+        raise _unusable(path, f"has axes={str(axes)[:80]!r}")
+    return SweepState(**{key: values[key] for key in _TYPES}, axes=tuple(axes))
+
+
+def save_state(state: SweepState, folder: Path) -> None:
+    """Write the state of the sweep into its folder, atomically."""
+    with atomic_write(folder / STATE_FILE) as partial:
+        partial.write_text(json.dumps(asdict(state)) + "\n", "utf-8")
+
+
+def _unusable(path: Path, what: str) -> ResultError:
+    return ResultError(
+        f"{path} {what}, so the sweep is not known: restore the file, or move it away, so that "
+        "the cells count as single ones"
+    )
