@@ -11,6 +11,7 @@ import pytest
 from crossbench import AsyncClient, Client, Ranked
 from crossbench.errors import ConfigError, RequestFailed
 from crossbench.models.folder import ModelFolder
+from crossbench.serving.client import InferenceClient
 from crossbench.serving.tls import ServerTls
 from tests.helpers.certificates import Authority
 from tests.helpers.serving import gated, noop, serving
@@ -62,6 +63,7 @@ def test_a_request_without_an_answer_fails_in_time_and_a_refused_one_says_when_t
             serving([backend], max_queue_pairs=1) as address,
             AsyncClient(address) as client,
             AsyncClient(address, timeout_s=0.2) as hasty,
+            InferenceClient(address) as watcher,
         ):
 
             async def failure() -> RequestFailed:
@@ -74,8 +76,10 @@ def test_a_request_without_an_answer_fails_in_time_and_a_refused_one_says_when_t
                 await asyncio.sleep(0.01)
             assert (await failure()).status == "DEADLINE_EXCEEDED"
             waiting.append(asyncio.create_task(client.score("q", PASSAGES[:1])))
-            while (refused := await failure()).status != "RESOURCE_EXHAUSTED":
+            while (await watcher.metrics()).queue_pairs < 1:
                 await asyncio.sleep(0.01)
+            refused = await failure()
+            assert refused.status == "RESOURCE_EXHAUSTED"
             assert refused.retry_after_s is not None
             backend.gate.set()
             await asyncio.gather(*waiting)
