@@ -2,18 +2,19 @@
 
     python -m benchmarks.chaos [--seconds 600] [--seed 7] [--every 4] [OVERRIDES ...]
 
-A sweep of four noop cells is started, and resumed until it is complete; then comes the next one. Its
-workers are processes, and it logs to an MLflow server. At random moments, on average every `--every`
-seconds, a fault of `benchmarks.chaos_faults` strikes. When the time is up, the last sweep finishes
-undisturbed and `crossbench.sync` uploads what MLflow lacks. Each cell must then be finished exactly
-once, in its folder and in MLflow, and nothing may be left: no process, no port, no temporary folder,
-no half-written file. It prints a table, writes it to outputs/chaos.md, and ends with status 1 if a
-check fails.
+A sweep of four noop cells is started, and resumed until it is complete; then comes the next one.
+Its workers are processes, and it logs to an MLflow server. At random moments, on average every
+`--every` seconds, a fault of `benchmarks.chaos_faults` strikes. When the time is up, the last sweep
+finishes undisturbed and `crossbench.sync` uploads what MLflow lacks. Each cell must then be
+finished exactly once, in its folder and in MLflow, and nothing may be left: no process, no port, no
+temporary folder, no half-written file. It prints a table, writes it to outputs/chaos.md, and ends
+with status 1 if a check fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -28,7 +29,7 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from benchmarks.chaos_checks import half_written, lost_in_mlflow, lost_on_disk, missing_cells
+from benchmarks.chaos_checks import half_written, is_complete, lost_in_mlflow, lost_on_disk
 from benchmarks.chaos_faults import MARK, Faults, Place, ports_of, processes_of
 from benchmarks.race import REPO, machine
 from crossbench.report.tables import markdown_table
@@ -63,12 +64,13 @@ class Chaos:
         while time.monotonic() < until_s:
             folder = self._place.outputs / f"sweep-{len(self.sweeps)}"
             self.sweeps.append(folder)
-            while missing_cells(folder) and time.monotonic() < until_s:
+            while not is_complete(folder) and time.monotonic() < until_s:
                 self._attempt(folder, until_s, every_s, rng)
-            print(f"{folder.name}: {missing_cells(folder)} missing", file=sys.stderr, flush=True)
+            what = "complete" if is_complete(folder) else "the time is up"
+            print(f"{folder.name}: {what}", file=sys.stderr, flush=True)
         self._faults.end()
         for _ in range(FINAL_ATTEMPTS):
-            if not missing_cells(self.sweeps[-1]):
+            if is_complete(self.sweeps[-1]):
                 break
             self._attempt(self.sweeps[-1], until_s, every_s, rng)
         self._sync()
@@ -101,7 +103,7 @@ class Chaos:
                 if name.startswith("SIG") and name.endswith("parent"):
                     told_s = told_s or now_s
             hangs = told_s is not None and now_s - told_s > STOP_S
-            if hangs or now_s - max(started_s, min(until_s, now_s)) > LONGEST_S:
+            if hangs or now_s - started_s > LONGEST_S:
                 since = f"{now_s - (told_s or started_s):.0f} s"
                 self._find(f"the parent still ran {since} after it was told to end", log, folder)
                 parent.kill()
@@ -116,9 +118,9 @@ class Chaos:
             self._find("the parent printed a traceback", log, folder)
         _, alive = psutil.wait_procs(processes_of(self._place.mark), timeout=END_S)
         for process in alive:
-            with psutil.Process.oneshot(process) if process.is_running() else _nothing():
+            with contextlib.suppress(psutil.Error):
                 self._find(f"still running {END_S:g} s later: {process.cmdline()}", log, folder)
-            process.kill()
+                process.kill()
         for path in self._place.temporary.iterdir():
             self._find(f"temporary folder left: {path.name}", log, folder)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -192,8 +194,8 @@ def main() -> None:
     rows = [(what, str(times)) for what, times in sorted(faults.times.items())]
     ends = ", ".join(f"{end} {times} times" for end, times in sorted(chaos.ends.items()))
     facts = [
-        f"{given.seconds:g} s, seed {given.seed}, {counted(len(chaos.sweeps), 'sweep')} of 4 cells, "
-        f"{chaos.ends.total()} starts ({ends}); disk: {place.disk.how}",
+        f"{given.seconds:g} s, seed {given.seed}, {counted(len(chaos.sweeps), 'sweep')} of 4 "
+        f"cells, {chaos.ends.total()} starts ({ends}); disk: {place.disk.how}",
         *(f"NOT AS IT SHOULD BE: {line}" for line in chaos.found),
         f"lost: {counted(len(chaos.found), 'thing')}" if chaos.found else "lost: nothing",
     ]

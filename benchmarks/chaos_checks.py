@@ -17,12 +17,12 @@ from crossbench.settings.stored_plan import read_plan
 ENDINGS = {".png": b"IEND\xaeB`\x82", ".svg": b"</svg>\n", ".csv": b"\r\n", ".parquet": b"PAR1"}
 
 
-def missing_cells(folder: Path) -> int | None:
-    """Return how many cells of the sweep are not finished; None if it has no plan yet."""
+def is_complete(folder: Path) -> bool:
+    """Return whether the sweep has a plan, and each of its cells is finished."""
     plan = read_plan(folder)
-    if plan is None:
-        return -1
-    return sum(not _is_finished(folder / str(number)) for number in range(len(plan.runs)))
+    return plan is not None and all(
+        _is_finished(folder / str(number)) for number in range(len(plan.runs))
+    )
 
 
 def _is_finished(cell: Path) -> bool:
@@ -98,9 +98,7 @@ def half_written(outputs: Path) -> Iterator[str]:
                 json.loads(content)
             except ValueError:
                 yield f"{name} is not complete"
-        elif (
-            not content
-            and path.suffix not in (".log", ".lock", "")
-            or not content.endswith(ENDINGS.get(path.suffix, b""))
-        ):
+        elif not content.endswith(ENDINGS.get(path.suffix, b"")):
             yield f"{name} is not complete"
+        elif not content and path.suffix not in (".log", ".lock", ""):
+            yield f"{name} is empty"
