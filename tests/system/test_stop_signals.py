@@ -31,9 +31,8 @@ def test_a_signal_whose_exception_python_drops_is_sent_again(
 ) -> None:
     """Measured: a SIGTERM during WeakSet._remove, and the sweep went on."""
     with stop_like_ctrl_c():
-        collected = InterruptedWhenCollected(number)
+        InterruptedWhenCollected(number)  # Python drops the KeyboardInterrupt of a finaliser
         with pytest.raises(KeyboardInterrupt):
-            del collected  # Python drops the KeyboardInterrupt of a finaliser
             threading.Event().wait(60)
         assert stopped_by()
         with pytest.raises(KeyboardInterrupt):
@@ -60,23 +59,24 @@ def test_the_signal_is_named_until_the_next_command(number: signal.Signals, name
         assert stopped_by() == ""
 
 
+def signals_in_a_block(*numbers: signal.Signals) -> list[str]:
+    """Return what a block that must end first has done when these signals arrive in it."""
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt), finish_first():
+        for number in numbers:
+            signal.raise_signal(number)
+            done.append(number.name)
+    return done
+
+
 def test_a_first_signal_waits_for_the_end_of_the_block_and_a_second_does_not() -> None:
-    done = []
     with stop_like_ctrl_c():
-        with pytest.raises(KeyboardInterrupt), finish_first():
-            signal.raise_signal(signal.SIGTERM)
-            done.append("all of it")
-        with pytest.raises(KeyboardInterrupt), finish_first():
-            signal.raise_signal(signal.SIGTERM)
-            done.append("not this")
+        assert signals_in_a_block(signal.SIGTERM) == ["SIGTERM"]
+        assert signals_in_a_block(signal.SIGTERM) == []
     with stop_like_ctrl_c():
-        with pytest.raises(KeyboardInterrupt), finish_first():
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            done.append("nor this")
-        with pytest.raises(ZeroDivisionError), finish_first():
-            1 / 0  # noqa: B018
-    assert done == ["all of it"]
+        assert signals_in_a_block(signal.SIGINT, signal.SIGHUP) == ["SIGINT"]
+    with stop_like_ctrl_c(), pytest.raises(ZeroDivisionError), finish_first():
+        raise ZeroDivisionError
 
 
 def test_signals_that_the_process_was_started_to_ignore_stay_ignored() -> None:
