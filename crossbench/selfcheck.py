@@ -25,7 +25,7 @@ from crossbench.report.axes import full_label
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.selfcheck import LEAST_BLOCKS, Block, Findings, find
 from crossbench.report.selfcheck_text import markdown_report, terminal_text
-from crossbench.results import RunResult, Status, load_result
+from crossbench.results import RunResult, Status
 from crossbench.runner.checks import check_config, longest_s
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.command_line import in_shell
@@ -155,7 +155,8 @@ def _measure(
         result = run_cell(configs[cell], run_folder, progress, NoJournal())
     if result.error:
         console.print(f"[yellow]{place}: {result.status}[/]: {escape(result.error)}")
-    return load_result(run_folder)
+    unsaved_files.write()
+    return result
 
 
 def finish(findings: Findings, cell: CellConfig, settings: Settings, folder: Path) -> int:

@@ -29,7 +29,8 @@ from crossbench.settings.command_line import quoted
 from crossbench.settings.stored_plan import PLAN_FILE
 from crossbench.sweep.child import WAITING_LOG_FILE
 from crossbench.system.credentials import hide_config
-from crossbench.system.files import atomic_write
+from crossbench.system.files import PARTIAL, atomic_write
+from crossbench.system.stop_signals import stopped_by
 from crossbench.wording import counted
 
 STATE_FILE = "sweep.json"
@@ -83,6 +84,17 @@ def save_state(state: SweepState, folder: Path) -> None:
     """Write the state of the sweep into its folder, atomically."""
     with atomic_write(folder / STATE_FILE) as partial:
         partial.write_text(json.dumps(asdict(state)) + "\n", "utf-8")
+
+
+def is_interrupted(folder: Path) -> bool:
+    """Return whether the sweep in `folder` was told to stop."""
+    return (folder / INTERRUPTED_FILE).exists() or bool(stopped_by())
+
+
+def mark_interrupted(folder: Path) -> None:
+    """Tell the other processes of the sweep to start no cell; this one knows it already."""
+    with contextlib.suppress(OSError):
+        (folder / INTERRUPTED_FILE).touch()
 
 
 def take_output_folder(config: DictConfig, mode: RunMode) -> TakenFolder:
@@ -194,7 +206,7 @@ def take_named(folder: Path, key: str) -> TakenFolder:
 
 
 def _is_leftover(name: str) -> bool:
-    return name in _LEFTOVERS or name.endswith(".partial")
+    return name in _LEFTOVERS or name.endswith(PARTIAL)
 
 
 def hold(folder: Path, key: str) -> TakenFolder:

@@ -62,7 +62,7 @@ def test_the_signal_is_named_until_the_next_command(number: signal.Signals, name
 def signals_in_a_block(*numbers: signal.Signals) -> list[str]:
     """Return what a block that must end first has done when these signals arrive in it."""
     done: list[str] = []
-    with pytest.raises(KeyboardInterrupt), finish_first():
+    with pytest.raises(KeyboardInterrupt), finish_first():  # noqa: PT012
         for number in numbers:
             signal.raise_signal(number)
             done.append(number.name)
