@@ -112,9 +112,12 @@ class Chaos:
     def _check_end(self, status: int, log: Path, folder: Path) -> None:
         ended = f"status {status}" if status >= 0 else signal.Signals(-status).name
         self.ends[ended] += 1
-        if status not in (0, 1, 130, -signal.SIGKILL):
+        told = log.read_text("utf-8", "replace")
+        # A signal ends a process that has not begun, or has ended its work, in the usual way
+        is_at_an_end = not told or "interrupted" in told or "report:" in told
+        if status not in (0, 1, 130, -signal.SIGKILL) and not (status < 0 and is_at_an_end):
             self._find(f"the parent ended with {ended}", log, folder)
-        if "Traceback" in log.read_text("utf-8", "replace"):
+        if "Traceback" in told:
             self._find("the parent printed a traceback", log, folder)
         _, alive = psutil.wait_procs(processes_of(self._place.mark), timeout=END_S)
         for process in alive:

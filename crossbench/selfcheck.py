@@ -155,17 +155,18 @@ def _measure(
         result = run_cell(configs[cell], run_folder, progress, NoJournal())
     if result.error:
         console.print(f"[yellow]{place}: {result.status}[/]: {escape(result.error)}")
-    unsaved_files.write()
     return result
 
 
 def finish(findings: Findings, cell: CellConfig, settings: Settings, folder: Path) -> int:
     """Print the findings, store the spread, write the report; return the exit status."""
     stored = _store(findings, cell, settings)
-    with atomic_write(folder / REPORT_FILE) as partial:
-        partial.write_text(markdown_report(findings, settings.command, stored), "utf-8")
     print(terminal_text(findings))
     print(stored)
+    unsaved_files.write()
+    unsaved_files.tell_lost(settings.command)
+    with atomic_write(folder / REPORT_FILE) as partial:
+        partial.write_text(markdown_report(findings, settings.command, stored), "utf-8")
     console.print(escape(f"report: {folder / REPORT_FILE}"))
     if findings.interrupted:
         return EXIT_INTERRUPTED

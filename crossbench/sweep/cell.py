@@ -37,8 +37,8 @@ def run_cell(
 ) -> RunResult:
     """Measure one cell in a fresh process. Every outcome, a crash too, is a result in `folder`.
 
-    A result that cannot be written is kept in `unsaved_files`. On KeyboardInterrupt the cell process
-    stops and keeps what it has measured; the exception is raised again after that.
+    A result that cannot be written is kept in `unsaved_files`. On KeyboardInterrupt the cell
+    process stops and keeps what it has measured; the exception is raised again after that.
 
     Raises:
         OSError: the cell was not measured, because its folder cannot be written.
