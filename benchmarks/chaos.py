@@ -38,7 +38,7 @@ from crossbench.settings.stored_plan import PLAN_FILE
 from crossbench.wording import counted
 
 CELLS = (
-    "batch=2,4", "concurrency=1,2", "backend=noop", "max_seconds=2", "stop=fixed", "quality=none",
+    "batch=2,4", "concurrency=1,2", "backend=noop", "max_seconds=4", "stop=fixed", "quality=none",
     "warmup_requests=1", "warmup_max_seconds=0.2", "dataset.queries=4", "pool=processes",
     "pool.workers=2", "dashboard.port=0", "tracker.timeout_s=5", "retries=1000",
 )  # fmt: skip

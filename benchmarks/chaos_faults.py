@@ -208,11 +208,12 @@ class Faults:
             self._overload: 2,
             self._fill_disk: 2,
         }
-        (kind,) = self._rng.choices([*kinds], [*kinds.values()])
-        what = kind(parent)
-        if what:
-            self.times[what] += 1
-            self.struck.append(f"{time.monotonic() - self._started_s:.1f} s: {what}")
+        what = ""
+        while not what:  # there may be nothing to strike of some kind
+            (kind,) = self._rng.choices([*kinds], [*kinds.values()])
+            what = kind(parent)
+        self.times[what] += 1
+        self.struck.append(f"{time.monotonic() - self._started_s:.1f} s: {what}")
         return what
 
     def end(self) -> None:

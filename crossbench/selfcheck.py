@@ -37,6 +37,7 @@ from crossbench.sweep.finish import EXIT_FAILED
 from crossbench.sweep.folder import absolute, take_new
 from crossbench.sweep.order import block_order
 from crossbench.sweep.progress import SteadyConsole, cell_progress
+from crossbench.sweep.unsaved import unsaved_files
 from crossbench.system.credentials import hide_argument
 from crossbench.system.files import atomic_write
 from crossbench.system.stop_signals import EXIT_INTERRUPTED

@@ -89,6 +89,7 @@ class CellFiles:
         else:
             if name in self._kept:
                 self._events.send(FileKept(name, None, ""))
+                self._kept.remove(name)
 
 
 def folder_from_stdin() -> Path:

@@ -50,13 +50,16 @@ def finish_sweep(folder: Path, tracking: Tracking) -> int:
         console.print(Text(f"\n{answer}"))
     if interrupted:
         console.print(f"interrupted: results of {len(results)} of {counted(state.cells, 'cell')}")
-    unsaved_files.tell_lost(in_shell("python", "-m", "crossbench", "-m", f"resume={folder}"))
+    is_lost = unsaved_files.tell_lost(
+        in_shell("python", "-m", "crossbench", "-m", f"resume={folder}")
+    )
     location = f"report: {report}" if report.is_file() else f"results: {folder}"
     console.print(escape(location))
     sweep_journal(folder, state.dashboard_url).write(RunEnded(f"ended; {location}"))
     if interrupted:
         return EXIT_INTERRUPTED
-    return EXIT_FAILED if any(result.status.is_failure for result in results) else 0
+    failed = is_lost or any(result.status.is_failure for result in results)
+    return EXIT_FAILED if failed else 0
 
 
 def _with_unsaved(run: Run, folder: Path) -> Run:

@@ -102,13 +102,13 @@ def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) ->
     finally:
         sweep_journal(home, url).write(RunEnded(f"ended; report: {folder / REPORT_FILE}"))
         dashboard.close()
-        unsaved_files.tell_lost("the same command")
+        is_lost = unsaved_files.tell_lost("the same command")
     console.print(Text(terminal_table([result])))
     if answer := terminal_answer([Run(folder.name, result, read_run(folder).records)]):
         console.print(Text(f"\n{answer}"))
     report = folder / REPORT_FILE
     console.print(escape(f"report: {report}" if report.is_file() else f"results: {folder}"))
-    if result.status.is_failure:
+    if is_lost or result.status.is_failure:
         sys.exit(EXIT_FAILED)
 
 

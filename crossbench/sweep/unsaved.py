@@ -70,15 +70,19 @@ class UnsavedFiles:
                 continue
             self.forget(path)
 
-    def tell_lost(self, resume: str) -> None:
-        """Say at the end of the run what is lost; `resume` is the command that measures again."""
+    def tell_lost(self, resume: str) -> bool:
+        """Say at the end of the run what is lost; return whether something is.
+
+        `resume` is the command that measures again.
+        """
+        is_lost = bool(self._files or self._not_measured)
         if self._files:
             names = [f"{path.parent.name}/{path.name}" for path in self._files]
             console.print(
                 f"[yellow]results:[/] {counted(len(names), 'file')} could not be written and will "
                 f"be lost: {escape(join_first(names))}"
             )
-        elif self._told:
+        elif self._told and not self._not_measured:
             console.print("what could not be written before is written now")
         if self._not_measured:
             cells = counted(len(self._not_measured), "cell")
@@ -89,6 +93,7 @@ class UnsavedFiles:
         self._files.clear()
         self._not_measured.clear()
         self._told = False
+        return is_lost
 
 
 # Hydra calls the hooks of a sweep and its cells separately, so they share this object
