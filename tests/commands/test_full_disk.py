@@ -100,7 +100,7 @@ def test_a_disk_that_stays_full_costs_what_is_told_and_no_more(
     assert "1 cell could not be measured" in errors
     assert f"resume={folder}" in errors
     # The row of the second cell is printed from memory
-    assert re.findall(r"^ *([248]) +[\d,.]+", errors, re.MULTILINE) == ["2", "4"]
+    assert re.findall(r"^ *([248])  ", errors, re.MULTILINE) == ["2", "4"]
     assert not [path for path in folder.rglob("config.yaml") if not path.stat().st_size]
     assert not list(folder.rglob("*.partial"))
 
