@@ -2,9 +2,9 @@
 
     python -m benchmarks.huge_requests [OVERRIDES ...]
 
-`crossbench.serve OVERRIDES` runs in a process of its own. While each request is answered, a client
-asks for the server's health every 10 ms. The CPU time is that of the server. It writes
-outputs/huge_requests.md.
+`crossbench.serve backend=noop OVERRIDES` runs in a process of its own. While each request is
+answered, a client asks for the server's health every 10 ms. The CPU time is that of the server. It
+writes outputs/huge_requests.md.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def cpu_s(process: psutil.Process) -> float:
 
 
 def main(overrides: Sequence[str]) -> None:
-    with served([*overrides, "dashboard=none"]) as server:
+    with served(["backend=noop", "dashboard=none", *overrides]) as server:
         rows = asyncio.run(measure(server.address, server.process))
     text = f"{machine()}\n\n{markdown_table(HEADER, rows, 'lrrrrrl')}\n"
     (outputs_dir() / "huge_requests.md").write_text(text, "utf-8")

@@ -12,7 +12,11 @@ CrossbenchError
 +-- QueueFull                the server has too much work (gRPC RESOURCE_EXHAUSTED)
 +-- DeadlineExpired          the deadline passed before the request was computed
 +-- NonFiniteValues          scores or vectors are NaN or infinite (gRPC DATA_LOSS)
++-- OutOfMemory              one text alone does not fit in memory (gRPC RESOURCE_EXHAUSTED)
++-- NotServing               no worker can serve, or the server shuts down (gRPC UNAVAILABLE)
 +-- WorkerDied               the worker that computed the request failed or died (gRPC INTERNAL)
+|   +-- ProcessDied          the worker process ended while it computed the request
+|   +-- WorkerHung           a micro-batch took longer than pool.infer_timeout_s
 +-- TargetUnreachable        no server answers at the given address
 +-- TargetDied               the server process failed or died before it was ready
 +-- ResultError              a result file is missing, unreadable or has another schema version
@@ -73,8 +77,24 @@ class NonFiniteValues(CrossbenchError):
     """Scores or vectors are NaN or infinite."""
 
 
+class OutOfMemory(CrossbenchError):
+    """One text alone does not fit in the memory of the worker."""
+
+
+class NotServing(CrossbenchError):
+    """No worker of the model can serve, or the server is shutting down."""
+
+
 class WorkerDied(CrossbenchError):
     """The worker that computed the request failed or died."""
+
+
+class ProcessDied(WorkerDied):
+    """The worker process ended while it computed the request."""
+
+
+class WorkerHung(WorkerDied):
+    """A micro-batch took longer than `pool.infer_timeout_s`."""
 
 
 class TargetUnreachable(CrossbenchError):

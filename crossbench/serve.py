@@ -1,9 +1,9 @@
-"""`python -m crossbench.serve`: run only the server, until SIGTERM or Ctrl-C."""
+"""`python -m crossbench.serve`: run only the server, until SIGTERM, SIGHUP or Ctrl-C."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
+import contextlib
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from crossbench.runner.checks import check_config, check_support
 from crossbench.runner.compose import build_server
 from crossbench.runner.models import fetch_model
 from crossbench.serving.access import ClientAccess
+from crossbench.serving.ending import Ending, in_thread
 from crossbench.serving.event_loop import run
 from crossbench.serving.server import Server
 from crossbench.serving.server_settings import ServerSettings
@@ -27,9 +28,15 @@ from crossbench.settings.plan import composed_config
 from crossbench.settings.run import run_settings
 from crossbench.wording import counted
 
+UNLOAD_S = 0.7  # for unloading the model; nothing is lost if it takes longer and is killed
+
 
 def serve(config: DictConfig) -> None:
-    """Load the model, print the address, serve until SIGTERM or Ctrl-C."""
+    """Load the model, print the address, serve until SIGTERM, SIGHUP or Ctrl-C.
+
+    Then the process ends with status 0, within `server.grace_s` plus two seconds; a second signal
+    ends it at once.
+    """
     plan = check_config(composed_config(config))
     if plan.server is None:
         raise ConfigError(
@@ -41,20 +48,24 @@ def serve(config: DictConfig) -> None:
     limits.check_listen()
     for warning in limits.warnings():
         print(f"warning: {warning}", flush=True)
+    ending = Ending(limits.grace_s)
+    ending.install()
     model = fetch_model(plan)
     dashboard: Dashboard = run_settings(config, []).dashboard.build()
     with tempfile.TemporaryDirectory(prefix="crossbench-") as folder:
+        ending.folder = Path(folder)
         path = Path(folder) / JOURNAL_FILE
         dashboard.start(path)  # its start takes a second of CPU time, so it comes before serving
         print(f"loading {model.name} for backend={plan.backend.name} ...", flush=True)
         try:
-            server = build_server(plan, model)
+            server = in_thread(lambda: build_server(plan, model))
             url = _url(dashboard)
             journal = FileJournal(path) if url else NoJournal()
             journal.write(ServerConfigured(plan.config.texts))
-            run(_run(server, journal, limits.client_access()))
+            run(_run(server, journal, limits.client_access(), ending))
         finally:
             dashboard.close()
+        ending.end()
 
 
 def _url(dashboard: Dashboard) -> str | None:
@@ -65,7 +76,7 @@ def _url(dashboard: Dashboard) -> str | None:
     )
 
 
-async def _run(server: Server, journal: Journal, access: ClientAccess) -> None:
+async def _run(server: Server, journal: Journal, access: ClientAccess, ending: Ending) -> None:
     address = await server.start()
     journal.write(ServerListens(address, access.as_paths()))
     info = server.info
@@ -80,15 +91,19 @@ async def _run(server: Server, journal: Journal, access: ClientAccess) -> None:
     )
     if served.caveat:
         print(served.caveat, flush=True)
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ended.set)
-    await ended.wait()
-    journal.write(RunEnded("the server has ended"))
-    print("stopping: new requests are refused, requests in flight are completed", flush=True)
-    await server.stop()
-    print("ended", flush=True)
+    drain = asyncio.Event()
+    ending.drain_by(drain)
+    await drain.wait()
+    with contextlib.suppress(OSError):
+        journal.write(RunEnded("the server has ended"))
+    _say("stopping: new requests are refused, requests in flight are completed")
+    await server.stop(UNLOAD_S)
+    _say("ended")
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal has been closed
+        print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def _service(
     pipeline = plan.settings.pipeline
     callers = [replica for replica in replicas for _ in range(replica.callers)]
     scheduler = build_scheduler(plan.scheduler, replicas[0].backend.layout)
-    pool = Pool(scheduler, callers, telemetry, pool_settings.routing)
+    pool = Pool(scheduler, callers, telemetry, pool_settings.routing, pool_settings.infer_timeout_s)
     tokenizer = PairTokenizer(model, pool_settings.cache_tokens)
     token_cache = TokenCache(tokenizer.encode) if pipeline is Pipeline.INFER else None
     return ModelService(

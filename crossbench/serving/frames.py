@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from crossbench import errors
+from crossbench.errors import CrossbenchError
 from crossbench.types import DeviceMemory, Inference, TokenBatch
 
 _KIND = struct.Struct("=i")
@@ -65,8 +67,10 @@ def pack_state(state: State) -> bytes:
     return _KIND.pack(_STATE) + pickle.dumps(state)
 
 
-def pack_error(error: Exception) -> bytes:
-    return _KIND.pack(_ERROR) + pickle.dumps(error)
+def pack_error(error: CrossbenchError) -> bytes:
+    """Return the class and the message of an error: an error itself may not survive pickling."""
+    known = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    return _KIND.pack(_ERROR) + pickle.dumps((known.__name__, str(error)))
 
 
 def pack_inference(inference: Inference, memory: DeviceMemory) -> bytes:
@@ -101,6 +105,7 @@ def unpack_answer(message: bytes) -> State | tuple[Inference, DeviceMemory]:
         )
     content = pickle.loads(message[_KIND.size :])  # nosec B301  # from our child
     if kind == _ERROR:
-        raise content
+        name, text = content
+        raise getattr(errors, name)(text)
     assert isinstance(content, State)
     return content

@@ -1,53 +1,27 @@
-"""The worker pool: threads that run the scheduler's micro-batches on the replicas of one model."""
+"""The worker pool: the requests of one model, on their way to its workers and back."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 
-from crossbench.errors import CrossbenchError, DeadlineExpired, WorkerDied
+from crossbench.errors import CrossbenchError, DeadlineExpired, NotServing, WorkerDied
 from crossbench.serving.bell import Bell
+from crossbench.serving.crew import Crew
 from crossbench.serving.pool_settings import Routing
 from crossbench.serving.scheduler import MicroBatch, Scheduler
 from crossbench.serving.speed import Speed
 from crossbench.serving.ticket import Ticket
+from crossbench.serving.worker import Work, Worker
 from crossbench.types import Float32Array, Inference, TokenBatch
-from crossbench.wording import error_text
 
-log = logging.getLogger(__name__)
-
-_SHUTTING_DOWN = "the server is shutting down: send the request again later"
-
-
-class Worker(Protocol):
-    """Computes micro-batches. The implementation is replica.Replica."""
-
-    def infer(self, batch: TokenBatch) -> Inference: ...
-
-    def alive(self) -> bool:
-        """Whether the worker can compute. If not, call replace() first."""
-        ...
-
-    def replace(self) -> None: ...
-
-    @property
-    def idle_check_s(self) -> float | None:
-        """Seconds without work before calling unload_if_idle() and alive(), or None for never."""
-        ...
-
-    def unload_if_idle(self) -> float | None:
-        """Unload the model if it has been idle for long enough.
-
-        Returns the seconds after which to call unload_if_idle() again, or None for never.
-        """
-        ...
+SHUTTING_DOWN = "the server is shutting down: send the request again later"
 
 
 class BatchObserver(Protocol):
@@ -66,27 +40,25 @@ class PoolBacklog:
     wait_s: float
 
 
-Work: TypeAlias = tuple[Ticket, np.ndarray]  # a request, and the indices of its sequences to run
-
-
 @dataclass
 class Pool:
-    """Runs the scheduler's micro-batches, with one thread per entry of `workers`.
+    """The queue of one model's requests, and the crew that computes them.
 
-    A worker that supports several concurrent callers has several entries. With `routing` load, the
-    worker that became idle last takes the next micro-batch, so that the others can unload their
-    models. With round_robin, workers take turns strictly, even if the next worker is busy and
-    another is idle.
+    A worker that supports several concurrent callers has several entries in `workers`. With
+    `routing` load, the worker that became idle last takes the next micro-batch, so that the others
+    can unload their models. With round_robin, workers take turns strictly, even if the next worker
+    is busy and another is idle.
     """
 
     scheduler: Scheduler
     workers: Sequence[Worker]
     observer: BatchObserver
     routing: Routing
+    infer_timeout_s: float
     _tickets: dict[int, Ticket] = field(default_factory=dict, init=False)
-    _threads: list[threading.Thread] = field(default_factory=list, init=False)
     _submitted: int = field(default=0, init=False)
     _closed: bool = field(default=False, init=False)
+    _refusal: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
@@ -100,14 +72,10 @@ class Pool:
         self._busy_since_s = 0.0  # when the pool last began to work or finished a micro-batch
         self._pool_speed = Speed()  # per token, of all workers together
         self._worker_speed = Speed()
+        self.crew = Crew(self, self.workers, self.infer_timeout_s)
 
     def start(self) -> None:
-        for number, worker in enumerate(self.workers):
-            thread = threading.Thread(
-                target=self._serve, args=(number, worker), name=f"worker-{number}", daemon=True
-            )
-            thread.start()
-            self._threads.append(thread)
+        self.crew.start()
 
     @property
     def waiting(self) -> int:
@@ -138,12 +106,12 @@ class Pool:
         """Add a request's sequences to the queue.
 
         Raises:
-            WorkerDied: the pool is closed.
+            NotServing: no worker can serve, or the pool is closed.
         """
         now_s = time.perf_counter()
         with self._lock:
-            if self._closed:
-                raise WorkerDied(_SHUTTING_DOWN)
+            if self._refusal:
+                raise NotServing(self._refusal)
             self._submitted += 1
             ticket = Ticket(self._submitted, batch, deadline_s, done, now_s, len(batch))
             self._tickets[ticket.number] = ticket
@@ -160,32 +128,54 @@ class Pool:
             self._forget(ticket)
 
     def close(self) -> None:
-        """Stop the workers after their current micro-batches. Waiting requests fail."""
+        """Fail all requests, and stop the workers after their current micro-batches.
+
+        A worker that hangs is left behind.
+        """
+        self.shut()
+        self.crew.close()
+
+    def shut(self) -> None:
+        """Fail all requests, and refuse new ones."""
+        self.refuse(SHUTTING_DOWN)
         with self._lock:
             self._closed = True
-            tickets = list(self._tickets.values())
             for bell in self._bells:
                 bell.ring()
-        for ticket in tickets:
-            self._fail(ticket, WorkerDied(_SHUTTING_DOWN))
-        for thread in self._threads:
-            thread.join()
 
-    def _serve(self, number: int, worker: Worker) -> None:
-        while True:
-            if not worker.alive():
-                self._replace(number, worker)
-            pause_s = worker.idle_check_s
-            while not (micro_batch := self._next(number, pause_s)):
-                if self._closed:
-                    return
-                pause_s = self._check_idle(worker)
-                if not worker.alive():
-                    break
-            else:
-                self._run(worker, micro_batch)
+    def refuse(self, reason: str) -> None:
+        """Fail all requests and refuse new ones; with an empty reason, accept them again."""
+        with self._lock:
+            if self._closed:
+                return
+            self._refusal = reason
+            for ticket in list(self._tickets.values()) if reason else ():
+                self._close(ticket, NotServing(reason))
 
-    def _next(self, number: int, pause_s: float | None) -> list[Work]:
+    def fail_older(self, age_s: float, reason: str) -> None:
+        """Fail all requests that came more than `age_s` ago."""
+        oldest_s = time.perf_counter() - age_s
+        with self._lock:
+            for ticket in list(self._tickets.values()):
+                if ticket.submitted_s < oldest_s:
+                    self._close(ticket, NotServing(reason))
+
+    def suspend(self, number: int) -> None:
+        """Give a worker no work until resume()."""
+        with self._lock:
+            if number in self._turns:
+                self._turns.remove(number)
+            if number in self._idle:
+                self._idle.remove(number)
+            if self.scheduler.waiting:
+                self._wake()
+
+    def resume(self, number: int) -> None:
+        with self._lock:
+            if number not in self._turns:
+                self._turns.append(number)
+
+    def next(self, number: int, pause_s: float | None) -> list[Work]:
         """Wait for work; return an empty list if an idle check is due or the pool is closed."""
         bell = self._bells[number]
         while True:
@@ -229,29 +219,6 @@ class Pool:
             self._idle.remove(available[-1])
             self._bells[available[-1]].ring()
 
-    def _check_idle(self, worker: Worker) -> float | None:
-        """Call unload_if_idle() without the lock, since it takes time. Errors are only logged."""
-        try:
-            return worker.unload_if_idle()
-        except Exception:
-            log.exception("a worker could not unload its model")
-            return worker.idle_check_s
-
-    def _replace(self, number: int, worker: Worker) -> None:
-        """Replace a dead worker. It receives no work in the meantime."""
-        with self._lock:
-            self._turns.remove(number)
-            if number in self._idle:
-                self._idle.remove(number)
-            if self.scheduler.waiting:
-                self._wake()
-        try:
-            worker.replace()
-        except Exception:
-            log.exception("a worker could not be replaced; its next micro-batch tries again")
-        with self._lock:
-            self._turns.append(number)
-
     def _drop_expired(self, micro_batch: MicroBatch) -> list[Work]:
         """Return the parts to run. Fail requests past their deadline, and skip closed ones."""
         now_s = time.perf_counter()
@@ -275,41 +242,35 @@ class Pool:
             work.append((ticket, part.indices))
         return work
 
-    def _run(self, worker: Worker, work: list[Work]) -> None:
-        """Run a micro-batch. An error fails only its requests, and the thread goes on."""
-        try:
-            self._compute(worker, work)
-        except Exception as error:
-            log.exception("a worker failed on a micro-batch of %d requests", len(work))
-            reason = error
-            if not isinstance(reason, WorkerDied):
-                reason = WorkerDied(f"the worker failed: {error_text(error)}")
-            for ticket, _ in work:
-                self._fail(ticket, reason)
-
-    def _compute(self, worker: Worker, work: list[Work]) -> None:
-        batch = TokenBatch.concatenate([ticket.part(rows) for ticket, rows in work])
-        tokens, started_s = batch.total_tokens, time.perf_counter()
+    def began(self, tokens: int) -> None:
+        """A worker begins a micro-batch of so many tokens."""
         with self._lock:
             if not self._running_tokens:
-                self._busy_since_s = started_s
+                self._busy_since_s = time.perf_counter()
             self._running_tokens += tokens
-        try:
-            inference = worker.infer(batch)
-        finally:
-            finished_s = time.perf_counter()
-            with self._lock:
-                self._running_tokens -= tokens
-                self._pool_speed.add(tokens, finished_s - self._busy_since_s)
-                self._worker_speed.add(tokens, finished_s - started_s)
-                self._busy_since_s = finished_s
-        if len(inference.values) != len(batch):
-            raise WorkerDied(
-                f"the backend returned {len(inference.values)} values for {len(batch)} sequences: "
-                "it must return one value per sequence"
-            )
+
+    def ended(self, tokens: int, seconds: float | None) -> None:
+        """The micro-batch has ended after `seconds`; None if that does not show its speed."""
+        now_s = time.perf_counter()
+        with self._lock:
+            self._running_tokens -= tokens
+            if seconds is not None:
+                self._pool_speed.add(tokens, now_s - self._busy_since_s)
+                self._worker_speed.add(tokens, seconds)
+            self._busy_since_s = now_s
+
+    def deliver(self, work: Sequence[Work], inference: Inference, tokens: int) -> None:
+        """Give the values of a micro-batch of so many tokens to its requests.
+
+        Raises:
+            WorkerDied: there is not one value per sequence.
+        """
+        pairs = sum(len(rows) for _, rows in work)
+        if len(inference.values) != pairs:
+            raise WorkerDied(f"{len(inference.values)} values for {pairs} sequences")
+        finished_s = time.perf_counter()
         wasted = sum(len(rows) for ticket, rows in work if ticket.closed)
-        self.observer.batch_done(len(batch), tokens, inference.tokens_computed, wasted)
+        self.observer.batch_done(pairs, tokens, inference.tokens_computed, wasted)
         start = 0
         with self._lock:  # several workers may finish parts of one request at the same time
             for ticket, rows in work:
@@ -317,6 +278,13 @@ class Pool:
                 start += len(rows)
                 if not ticket.closed:
                     self._deliver(ticket, rows, values, finished_s)
+
+    def fail(self, work: Sequence[Work], error: CrossbenchError) -> None:
+        """Fail the requests of a micro-batch that are not answered yet."""
+        with self._lock:
+            for ticket, _ in work:
+                if not ticket.closed:
+                    self._close(ticket, error)
 
     def _deliver(
         self, ticket: Ticket, rows: np.ndarray, values: Float32Array, finished_s: float
@@ -328,11 +296,6 @@ class Pool:
         ticket.finished_s = finished_s
         if not ticket.left:
             self._close(ticket, None)
-
-    def _fail(self, ticket: Ticket, error: CrossbenchError) -> None:
-        with self._lock:
-            if not ticket.closed:
-                self._close(ticket, error)
 
     def _close(self, ticket: Ticket, error: CrossbenchError | None) -> None:
         ticket.closed = True

@@ -20,7 +20,8 @@ class PoolSettings:
     cores divided among all replicas of all models). `tokenizers` is the number of threads that
     tokenise large requests. `routing` decides which replica takes the next micro-batch.
     `cache_tokens` is the size of the token cache (0: no cache). A replica unloads its model after
-    `idle_seconds` without work (None: never). `models` are the additional models to serve.
+    `idle_seconds` without work (None: never). A micro-batch that takes longer than
+    `infer_timeout_s` hangs: its worker is replaced. `models` are the additional models to serve.
 
     Raises:
         ConfigError: a value is invalid.
@@ -34,6 +35,7 @@ class PoolSettings:
     cache_tokens: int
     routing: Routing
     idle_seconds: float | None
+    infer_timeout_s: float
     models: Any
 
     def __post_init__(self) -> None:
@@ -48,6 +50,11 @@ class PoolSettings:
             raise ConfigError(
                 f"pool.idle_seconds must be a positive number of seconds, got {idle!r}: "
                 "give null to keep idle models loaded"
+            )
+        if not 0 < self.infer_timeout_s < float("inf"):
+            raise ConfigError(
+                f"pool.infer_timeout_s must be a positive number of seconds, got "
+                f"{self.infer_timeout_s!r}: give for example pool.infer_timeout_s=120"
             )
         require_at_least("pool.tokenizers", self.tokenizers, 1)
         require_at_least("pool.cache_tokens", self.cache_tokens, 0)

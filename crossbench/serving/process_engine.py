@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import queue
 import socket
 import subprocess
@@ -12,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 
 from crossbench.backends.base import Backend
-from crossbench.errors import WorkerDied
+from crossbench.errors import ProcessDied
 from crossbench.serving.frames import Call, State, pack_batch, pack_call, unpack_answer
 from crossbench.system.processes import child_environment
 from crossbench.types import DeviceMemory, Inference, TokenBatch
@@ -28,8 +30,32 @@ class _Child:
     """A running worker process and the server's ends of its channels."""
 
     process: subprocess.Popen[bytes]
-    channels: tuple[Connection, ...]
+    sockets: tuple[socket.socket, ...]
+    channels: tuple[Connection, ...]  # over duplicates of the sockets
     free: queue.SimpleQueue[Connection]
+
+    def kill(self) -> None:
+        """Kill the process, and fail all calls at once: it may take long to end, or never do so."""
+        self.process.kill()
+        for server_end in self.sockets:
+            with contextlib.suppress(OSError):  # it has already been closed
+                server_end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the channels, which ends the process; kill it if it does not end in time."""
+        for channel in self.channels:
+            channel.close()
+        for server_end in self.sockets:
+            server_end.close()
+        try:
+            self.process.wait(EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            log.warning("worker process %d did not end: killing it", self.process.pid)
+            self.process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel holds it
+                self.process.wait(EXIT_TIMEOUT_S)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
 
 @dataclass
@@ -64,13 +90,14 @@ class ProcessEngine:
 
         Raises:
             BackendUnavailable, ModelError: the backend raised this error.
-            WorkerDied: the backend raised another error, or the process died.
+            WorkerDied: the backend raised another error.
+            ProcessDied: the process died.
         """
         self.close()
         self._child = _start(self.backend.workers)
         try:
             self._call(Call("load_model", (self.backend,)))
-        except Exception:
+        except BaseException:
             self.close()
             raise
 
@@ -81,7 +108,8 @@ class ProcessEngine:
         """Compute a batch in the worker process.
 
         Raises:
-            WorkerDied: the backend failed, or the process died.
+            OutOfMemory, WorkerDied: see computing.Computing.
+            ProcessDied: the process died.
         """
         answer = self._exchange(pack_batch(batch))
         assert isinstance(answer, tuple)
@@ -95,22 +123,18 @@ class ProcessEngine:
         """Device memory as of the last reply, since a new call would wait for running batches."""
         return self._state.memory
 
+    def kill(self) -> None:
+        """Kill the worker process: its calls, in any thread, raise ProcessDied at once."""
+        child = self._child
+        if child is not None:
+            child.kill()
+
     def close(self) -> None:
         """Ask the worker process to end, and kill it if it does not within `EXIT_TIMEOUT_S`."""
         child, self._child = self._child, None
         self._state = State(self._state.device, DeviceMemory())
-        if child is None:
-            return
-        for channel in child.channels:
-            channel.close()
-        try:
-            child.process.wait(EXIT_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            log.warning("worker process %d did not end: killing it", child.process.pid)
-            child.process.kill()
-            child.process.wait()
-        assert child.process.stdin is not None
-        child.process.stdin.close()
+        if child is not None:
+            child.close()
 
     def _call(self, call: Call) -> None:
         answer = self._exchange(pack_call(call))
@@ -125,7 +149,7 @@ class ProcessEngine:
             channel.send_bytes(message)
             answer = channel.recv_bytes()
         except (EOFError, OSError) as error:
-            raise WorkerDied(_exit_reason(child.process)) from error
+            raise ProcessDied(_exit_reason(child.process)) from error
         finally:
             child.free.put(channel)
         return unpack_answer(answer)
@@ -144,11 +168,12 @@ def _start(channels: int) -> _Child:
     finally:
         for _, child_end in pairs:
             child_end.close()
-    connections = tuple(Connection(server_end.detach()) for server_end, _ in pairs)
+    sockets = tuple(server_end for server_end, _ in pairs)
+    connections = tuple(Connection(os.dup(server_end.fileno())) for server_end in sockets)
     free: queue.SimpleQueue[Connection] = queue.SimpleQueue()
     for connection in connections:
         free.put(connection)
-    return _Child(process, connections, free)
+    return _Child(process, sockets, connections, free)
 
 
 def _exit_reason(process: subprocess.Popen[bytes]) -> str:
@@ -157,8 +182,8 @@ def _exit_reason(process: subprocess.Popen[bytes]) -> str:
         status = process.wait(EXIT_TIMEOUT_S)  # the channel closes just before the process ends
     except subprocess.TimeoutExpired:
         process.kill()  # the process lives, but without its channel it is useless
-        status = process.wait()
-    return (
-        f"worker process {process.pid} {exit_description(status)} while it computed this request: "
-        "a new process replaces it, send the request again"
-    )
+        try:
+            status = process.wait(EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return f"worker process {process.pid} does not answer and cannot be killed"
+    return f"worker process {process.pid} {exit_description(status)} while it computed this request"

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import logging
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from crossbench.backends.base import Backend
+from crossbench.serving.computing import Computing
 from crossbench.serving.process_engine import ProcessEngine
 from crossbench.types import DeviceMemory, Inference, TokenBatch
 
 log = logging.getLogger(__name__)
 
 LIVENESS_CHECK_S = 0.2  # interval for checking that an idle worker process is alive
+LOADING_FACTOR = 10.0  # a later load may take so many times as long as the longest one so far
 
 
 class Engine(Protocol):
@@ -32,6 +35,29 @@ class Engine(Protocol):
     def infer(self, batch: TokenBatch) -> Inference: ...
     def memory(self) -> DeviceMemory: ...
     def close(self) -> None: ...
+
+
+class _Life:
+    """An engine and the calls into it. If one of them hangs, the replica starts another life."""
+
+    def __init__(self, backend: Backend, engine: Engine, must_load: bool) -> None:
+        self.engine = engine
+        in_process = isinstance(engine, ProcessEngine)
+        self.compute: Callable[[TokenBatch], Inference] = (
+            engine.infer if in_process else Computing(backend).infer
+        )
+        self.changed = threading.Condition(threading.Lock())  # held while the engine loads
+        self.loading = False
+        self.loaded = False
+        self.must_load = must_load  # it is useless until its model is loaded
+        self.active = 0
+        self.last_used_s = 0.0
+
+    @property
+    def alive(self) -> bool:
+        if self.must_load:
+            return False
+        return not self.loaded or not isinstance(self.engine, ProcessEngine) or self.engine.alive
 
 
 @dataclass
@@ -49,12 +75,11 @@ class Replica:
     loading: AbstractContextManager[object] = field(default_factory=nullcontext)
     idle_check_s: float | None = field(default=None, init=False)
     _warmup: Sequence[int] = field(default=(), init=False, repr=False)
-    _loaded: bool = field(default=False, init=False)
-    _active: int = field(default=0, init=False)
-    _last_used_s: float = field(default=0.0, init=False)
+    _load_s: float = field(default=0.0, init=False)
+    _warmup_s: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._life = _Life(self.backend, self.engine, must_load=False)
         liveness_check_s = LIVENESS_CHECK_S if isinstance(self.engine, ProcessEngine) else None
         pauses = [pause for pause in (liveness_check_s, self.idle_seconds) if pause is not None]
         self.idle_check_s = min(pauses, default=None)
@@ -65,54 +90,90 @@ class Replica:
         return self.backend.workers
 
     @property
+    def active(self) -> int:
+        """Number of infer() calls that run now."""
+        return self._life.active
+
+    @property
     def unloaded(self) -> bool:
         """Whether the model is unloaded."""
-        return not self._loaded
+        return not self._life.loaded
 
     @property
     def pid(self) -> int | None:
         """The id of the worker process, None if there is none."""
         return self.engine.pid if isinstance(self.engine, ProcessEngine) else None
 
+    @property
+    def loading_limit_s(self) -> float | None:
+        """How long the load that runs now may take, warm-up included; None if none runs."""
+        if not self._life.loading:
+            return None
+        return LOADING_FACTOR * (self._load_s + self._warmup_s)
+
     def load(self) -> None:
         """Load the model. Raises the errors of the engine's load_model()."""
-        with self._changed:
-            self._load()
+        life = self._life
+        with life.changed:
+            self._load(life)
 
     def warmup(self, lengths: Sequence[int]) -> None:
         """Warm up with sequences of these token lengths, now and after each later load."""
         self._warmup = lengths
-        self.engine.warmup(lengths)
+        self._warm_up(self._life)
 
     def infer(self, batch: TokenBatch) -> Inference:
         """Compute a batch. An unloaded or dead replica is first loaded again.
 
         Raises:
-            WorkerDied: the worker process died while it computed this batch.
+            ProcessDied: the worker process died while it computed this batch.
+            OutOfMemory, WorkerDied: see computing.Computing.
         """
-        with self._changed:
-            if not (self._loaded and self.alive()):
-                self._reload()
-            self._active += 1
+        life = self._life
+        with life.changed:
+            if not (life.loaded and life.alive):
+                self._reload(life)
+            life.active += 1
         try:
-            return self.engine.infer(batch)
+            return life.compute(batch)
         finally:
-            with self._changed:
-                self._active -= 1
-                self._last_used_s = time.perf_counter()
-                if not self._active:
-                    self._changed.notify_all()
+            with life.changed:
+                life.active -= 1
+                life.last_used_s = time.perf_counter()
+                if not life.active:
+                    life.changed.notify_all()
+                    self._close_if_left(life)
 
     def alive(self) -> bool:
-        """Whether the worker process runs. An unloaded replica counts as alive."""
-        return not self._loaded or not isinstance(self.engine, ProcessEngine) or self.engine.alive
+        """Whether the replica can compute. An unloaded one can: it loads its model again."""
+        return self._life.alive
 
     def replace(self) -> None:
-        """Restart a dead replica. Raises the errors of the engine's load_model()."""
-        with self._changed:
-            if not self.alive():
-                log.warning("a worker process has died: starting a new one")
-                self._reload()
+        """Load a dead replica again. Raises the errors of the engine's load_model()."""
+        life = self._life
+        with life.changed:
+            if not life.alive:
+                log.warning("a worker has died: starting a new one")
+                self._reload(life)
+
+    def kill(self) -> bool:
+        """Kill the worker process, which ends all calls; return False if there is none.
+
+        Waits for nothing.
+        """
+        engine = self.engine
+        if not isinstance(engine, ProcessEngine):
+            return False
+        engine.kill()
+        return True
+
+    def renew(self) -> None:
+        """Leave the engine to the calls that hang in it; replace() then loads another one."""
+        copied: Any = self.backend
+        self.backend = dataclasses.replace(copied)
+        in_process = isinstance(self.engine, ProcessEngine)
+        self.engine = ProcessEngine(self.backend) if in_process else self.backend
+        self._life = _Life(self.backend, self.engine, must_load=True)
 
     def unload_if_idle(self) -> float | None:
         """Unload the model if it has been idle for `idle_seconds`.
@@ -121,14 +182,15 @@ class Replica:
         """
         if self.idle_seconds is None:
             return self.idle_check_s
-        with self._changed:
-            if not self._loaded:
+        life = self._life
+        with life.changed:
+            if not life.loaded:
                 return None  # the caller that loads the model again resumes the checks
-            left_s = self._last_used_s + self.idle_seconds - time.perf_counter()
-            if self._active or left_s > 0:
+            left_s = life.last_used_s + self.idle_seconds - time.perf_counter()
+            if life.active or left_s > 0:
                 return min(self.idle_check_s or left_s, max(left_s, 0.0) or self.idle_seconds)
-            self._loaded = False
-            self.engine.close()
+            life.loaded = False
+            life.engine.close()
         release_memory()
         return None
 
@@ -136,29 +198,59 @@ class Replica:
         return self.engine.memory()
 
     def close(self) -> None:
-        with self._changed:
-            self._loaded = False
-            self.engine.close()
+        """Unload the model, unless a call in this process still computes with it."""
+        life = self._life
+        with life.changed:
+            life.loaded = False
+            if life.active and not isinstance(life.engine, ProcessEngine):
+                log.warning("a call still computes: the model stays loaded")
+                return
+            life.engine.close()
 
-    def _reload(self) -> None:
+    def _reload(self, life: _Life) -> None:
         # Wait until all calls to the dead process have failed, before its channels are closed
-        self._changed.wait_for(lambda: not self._active)
-        if self._loaded and self.alive():
+        life.changed.wait_for(lambda: not life.active)
+        if life.loaded and life.alive:
             return
-        self._loaded = False
-        self._load()
-        if self._warmup:
-            try:
-                self.engine.warmup(self._warmup)
-            except Exception:
-                self._loaded = False
-                raise
+        life.loaded = False
+        life.must_load = True
+        self._load(life)
+        try:
+            self._warm_up(life)
+        except BaseException:
+            life.loaded = False
+            raise
+        life.must_load = False
+        self._close_if_left(life)
 
-    def _load(self) -> None:
-        with self.loading:
-            self.engine.load_model()
-        self._loaded = True
-        self._last_used_s = time.perf_counter()
+    def _load(self, life: _Life) -> None:
+        started_s = time.perf_counter()
+        life.loading = True
+        try:
+            with self.loading:
+                life.engine.load_model()
+        finally:
+            life.loading = False
+        life.last_used_s = time.perf_counter()
+        life.loaded = True
+        self._load_s = max(self._load_s, life.last_used_s - started_s)
+
+    def _warm_up(self, life: _Life) -> None:
+        if not self._warmup:
+            return
+        started_s = time.perf_counter()
+        life.loading = True
+        try:
+            life.engine.warmup(self._warmup)
+        finally:
+            life.loading = False
+        self._warmup_s = max(self._warmup_s, time.perf_counter() - started_s)
+
+    def _close_if_left(self, life: _Life) -> None:
+        """Close the engine of an earlier life whose calls have ended after all."""
+        if life is not self._life and not life.active:
+            life.loaded = False
+            life.engine.close()
 
 
 def release_memory() -> None:

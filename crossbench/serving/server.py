@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -23,6 +26,13 @@ from crossbench.system.addresses import join_address
 # The error of gRPC's own size limit gives no advice, so the server checks max_request_bytes itself.
 # gRPC refuses messages above this multiple of it while it receives them.
 HARD_LIMIT_FACTOR = 2
+
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.01
+FLUSH_S = 0.3  # for the last replies
+UNLOAD_S = 15.0  # for unloading the models; a worker process that takes longer is killed
 
 
 class Server:
@@ -83,12 +93,13 @@ class Server:
             raise ConfigError(
                 f"cannot listen on {requested} ({error}): give another server.host or server.port"
             ) from error
+        self._loop = asyncio.get_running_loop()
         for service in self._services.values():
+            service.pool.crew.availability.changed = self._workers_changed
             service.start()
         await server.start()
-        for name in ("", SERVICE_NAME):
-            await checker.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._server, self._servicer, self._checker = server, servicer, checker
+        await self._show_health()
         self.address = join_address(settings.host, port)
         return self.address
 
@@ -112,12 +123,64 @@ class Server:
         for service in self._services.values():
             service.precompute_tokens(known)
 
-    async def stop(self) -> None:
-        """Reject new requests, give those in flight `grace_s` to finish, then unload the models."""
+    async def stop(self, unload_s: float = UNLOAD_S) -> None:
+        """Refuse new requests, give those in flight `grace_s` to finish, then unload the models.
+
+        Requests that then have no answer fail with UNAVAILABLE. Takes at most about
+        `grace_s + unload_s + 0.5` seconds: workers and tokenizers that hang are left behind, and
+        worker processes that have not ended are killed.
+        """
         if self._server is not None:
-            self._servicer.end_streams()
+            # Health checks say NOT_SERVING first, and the port stays open: who calls gets an answer
             await self._checker.enter_graceful_shutdown()
-            await self._server.stop(self._settings.grace_s)
-        for service in self._services.values():
-            await asyncio.to_thread(service.close)
+            self._servicer.drain()
+            await _until(lambda: not self._telemetry.in_flight, self._settings.grace_s)
+            for service in self._services.values():
+                service.pool.shut()
+            await self._server.stop(FLUSH_S)
+        await self._unload(unload_s)
         self._telemetry.usage.close()
+
+    @property
+    def grace_s(self) -> float:
+        """How long stop() waits for requests in flight."""
+        return self._settings.grace_s
+
+    def kill(self) -> None:
+        """Kill all worker processes at once."""
+        for service in self._services.values():
+            for replica in service.replicas:
+                replica.kill()
+
+    async def _unload(self, unload_s: float) -> None:
+        # In threads that nobody joins: an engine may hang when it is asked to end
+        threads = [
+            threading.Thread(target=service.close, name="unload", daemon=True)
+            for service in self._services.values()
+        ]
+        for thread in threads:
+            thread.start()
+        if not await _until(lambda: not any(t.is_alive() for t in threads), unload_s):
+            log.warning("a model was not unloaded within %g s: it is left behind", unload_s)
+            self.kill()
+
+    def _workers_changed(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the event loop has ended
+            self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._show_health()))
+
+    async def _show_health(self) -> None:
+        """Say SERVING if every model has a worker that can serve."""
+        serving = all(s.pool.crew.availability.serving for s in self._services.values())
+        status = health_pb2.HealthCheckResponse
+        for name in ("", SERVICE_NAME):
+            await self._checker.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
+async def _until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Wait for a condition; return whether it came true in time."""
+    end_s = asyncio.get_running_loop().time() + timeout_s
+    while not condition():
+        if asyncio.get_running_loop().time() > end_s:
+            return False
+        await asyncio.sleep(POLL_S)
+    return True

@@ -17,6 +17,8 @@ from crossbench.errors import (
     DeadlineExpired,
     InvalidRequest,
     NonFiniteValues,
+    NotServing,
+    OutOfMemory,
     QueueFull,
     WrongTask,
 )
@@ -24,6 +26,7 @@ from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.admission import Admission
 from crossbench.serving.finite import NON_FINITE
 from crossbench.serving.limits import RequestLimits
+from crossbench.serving.pool import SHUTTING_DOWN
 from crossbench.serving.retry import retry_advice
 from crossbench.serving.server_settings import ServerSettings
 from crossbench.serving.service import Answer, ModelService, shortened
@@ -82,8 +85,8 @@ class Servicer:
             )
         server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
-    def end_streams(self) -> None:
-        """End all WatchMetrics streams, which would otherwise run for ever."""
+    def drain(self) -> None:
+        """Refuse new requests, and end all WatchMetrics streams, which would run for ever."""
         self._stopping.set()
 
     async def Score(self, data: bytes, context: Context) -> pb.ScoreResponse:
@@ -164,6 +167,9 @@ class Servicer:
         remaining_s = context.time_remaining()
         deadline_s = None if remaining_s is None else arrived_s + remaining_s
         telemetry = self._telemetry
+        if self._stopping.is_set():
+            telemetry.request_failed(grpc.StatusCode.UNAVAILABLE.name)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)
         telemetry.in_flight += 1
         try:
             self._limits.check_bytes(data, items)
@@ -265,8 +271,10 @@ def _status_of(error: CrossbenchError) -> grpc.StatusCode:
         return grpc.StatusCode.INVALID_ARGUMENT
     if isinstance(error, WrongTask):
         return grpc.StatusCode.FAILED_PRECONDITION
-    if isinstance(error, QueueFull):
+    if isinstance(error, QueueFull | OutOfMemory):
         return grpc.StatusCode.RESOURCE_EXHAUSTED
+    if isinstance(error, NotServing):
+        return grpc.StatusCode.UNAVAILABLE
     if isinstance(error, DeadlineExpired):
         return grpc.StatusCode.DEADLINE_EXCEEDED
     if isinstance(error, NonFiniteValues):

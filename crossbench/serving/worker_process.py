@@ -2,7 +2,8 @@
 
 It holds one backend and computes the batches that arrive on its channels, with one thread per
 channel. It ends when its channels close. If its standard input closes, the server has died, and the
-worker process exits immediately.
+worker process exits immediately. Other signals than SIGKILL do not end it: they reach the whole
+process group or container, and the server, which then still needs its workers, ends them itself.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import signal
 import sys
 import threading
 import traceback
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from crossbench.backends.base import Backend
 from crossbench.errors import CrossbenchError, WorkerDied
+from crossbench.serving.computing import Computing
 from crossbench.serving.frames import (
     Call,
     State,
@@ -29,11 +32,12 @@ from crossbench.types import TokenBatch
 from crossbench.wording import error_text
 
 
+@dataclass
 class Host:
     """Holds the backend of this process, which the server's first call delivers."""
 
-    def __init__(self) -> None:
-        self._backend: Backend | None = None
+    _backend: Backend | None = None
+    _computing: Computing | None = None
 
     def serve(self, channel: Connection) -> None:
         """Answer the messages on `channel` until the server closes it."""
@@ -53,11 +57,12 @@ class Host:
             request = unpack_request(message)
             if isinstance(request, TokenBatch):
                 assert self._backend is not None
-                return pack_inference(self._backend.infer(request), self._backend.memory())
+                assert self._computing is not None
+                return pack_inference(self._computing.infer(request), self._backend.memory())
             return pack_state(self._call(request))
         except CrossbenchError as error:
             return pack_error(error)
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: another request must not suffer from it
             traceback.print_exc()  # for the log, since the server receives only the message
             return pack_error(WorkerDied(f"the worker failed: {error_text(error)}"))
 
@@ -65,6 +70,7 @@ class Host:
         if call.method == "load_model":
             (self._backend,) = call.arguments
             assert self._backend is not None
+            self._computing = Computing(self._backend)
             self._backend.load_model()
         else:
             assert call.method == "warmup"
@@ -83,8 +89,10 @@ def _end_with_server() -> None:
 
 
 def main(descriptors: list[int]) -> None:
-    # Ctrl-C reaches the whole process group; the server then ends this process itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not SIG_IGN, which the processes that an engine starts would inherit and then not end
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
     _end_with_server()
     host = Host()
     first, *others = [Connection(descriptor) for descriptor in descriptors]

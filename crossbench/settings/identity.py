@@ -35,6 +35,7 @@ VALUE_BEFORE_THE_KEY_EXISTED: Mapping[str, Any] = {
     "pool.routing": "load",
     "server.max_text_bytes": 262_144,  # there was no limit; no request that was measured reaches it
     "server.max_pending_requests": 1000,
+    "pool.infer_timeout_s": 120,  # no micro-batch that was measured took as long
     "server.connections.max_connections": 4096,
     "server.connections.max_requests": 20_000,
     "server.connections.max_watchers": 16,

@@ -8,9 +8,12 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from crossbench.quality.sample import QualityCheck
 from crossbench.runner.load import build_stop
@@ -19,7 +22,7 @@ from crossbench.system.stack_dump import DUMP_SIGNAL
 from crossbench.wording import number
 
 SLACK_S = 60.0  # for starting, stopping and writing, in each stage
-_DUMP_S = 2.0  # for writing the stacks
+_DUMP_S = 0.5  # for writing the stacks of one process
 _BACKEND_METHODS = frozenset({"load_model", "warmup", "infer"})  # of backends outside crossbench
 _THREAD = re.compile(r"^(?:Current thread|Thread) 0x")
 _FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+)$')
@@ -92,11 +95,20 @@ class Watchdog:
             return
         self.exceeded = reason
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            # The backend may run in a server or worker process of the cell
-            os.killpg(self._child.pid, DUMP_SIGNAL)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(_DUMP_S)
+            # In turn, since they write to the same log. A worker or server process of the cell,
+            # in which the backend may run, comes before the process that waits for it
+            for process in reversed([self._child.pid, *self._descendants()]):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, DUMP_SIGNAL)
+                    time.sleep(_DUMP_S)
             os.killpg(self._child.pid, signal.SIGKILL)
+
+    def _descendants(self) -> list[int]:
+        try:
+            children = psutil.Process(self._child.pid).children(recursive=True)
+        except psutil.Error:
+            return []
+        return [child.pid for child in children]
 
 
 def place_of_hang(log: Path) -> str:
@@ -127,6 +139,7 @@ def place_of_hang(log: Path) -> str:
 
 def _is_of_a_backend(frame: re.Match[str]) -> bool:
     in_library = "/site-packages/" in frame["file"]
-    return not in_library and (
+    of_server = "/crossbench/serving/" in frame["file"]  # calls a backend, perhaps in a process
+    return not (in_library or of_server) and (
         "/crossbench/backends/" in frame["file"] or frame["name"] in _BACKEND_METHODS
     )

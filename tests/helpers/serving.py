@@ -101,6 +101,16 @@ class ZeroWorker:
     def replace(self) -> None:
         raise AssertionError("it never dies")
 
+    def kill(self) -> bool:
+        return False
+
+    def renew(self) -> None:
+        raise AssertionError("it never hangs")
+
+    @property
+    def loading_limit_s(self) -> float | None:
+        return None
+
     def unload_if_idle(self) -> float | None:
         return None
 
@@ -139,6 +149,7 @@ async def serving(
     scheduler: Scheduler | None = None,
     routing: Routing = "load",
     own_peak: PeakRss | None = None,
+    infer_timeout_s: float = 120.0,
     **changes: object,
 ) -> AsyncIterator[str]:
     """Start a server with these replicas and yield HOST:PORT. `changes` are settings."""
@@ -151,7 +162,7 @@ async def serving(
         lambda: [worker.pid for worker in workers if worker.pid is not None], own_peak
     )
     scheduler = scheduler or DynamicScheduler("dynamic", 256, 5.0)
-    pool = Pool(scheduler, workers, telemetry, routing)
+    pool = Pool(scheduler, workers, telemetry, routing, infer_timeout_s)
     service = ModelService(
         model,
         workers,

@@ -153,7 +153,7 @@ async def service_of(
     replica = Replica(engine, engine)
     replica.load()
     scheduler, telemetry = DynamicScheduler("dynamic", 64, 5.0), Telemetry(list)
-    pool = Pool(scheduler, [replica], telemetry, "load")
+    pool = Pool(scheduler, [replica], telemetry, "load", 120.0)
     tokenizer = PairTokenizer(model)
     token_cache = TokenCache(tokenizer.encode) if remember else None
     service = ModelService(

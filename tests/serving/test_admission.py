@@ -41,7 +41,9 @@ def ignore(ticket: Ticket) -> None:
 
 def admission(sequences: int, **changes: object) -> Admission:
     """Return an admission whose pool has sequences that no worker takes, of 0.1 s each."""
-    pool = Pool(DynamicScheduler("dynamic", 256, 5.0), [ZeroWorker()], Telemetry(list), "load")
+    pool = Pool(
+        DynamicScheduler("dynamic", 256, 5.0), [ZeroWorker()], Telemetry(list), "load", 120.0
+    )
     pool._pool_speed.add(1000, 1000 * S_PER_TOKEN)
     pool._worker_speed.add(1000, 1000 * S_PER_TOKEN)
     if sequences:
@@ -84,7 +86,9 @@ def test_work_in_the_tokenizers_threads_counts() -> None:
 
 
 def test_cancelled_work_does_not_count() -> None:
-    pool = Pool(DynamicScheduler("dynamic", 256, 5.0), [ZeroWorker()], Telemetry(list), "load")
+    pool = Pool(
+        DynamicScheduler("dynamic", 256, 5.0), [ZeroWorker()], Telemetry(list), "load", 120.0
+    )
     pool._pool_speed.add(1000, 1.0)
     tickets = [pool.submit(batch_of(2), None, ignore) for _ in range(3)]
     assert pool.backlog(0.0).wait_s == pytest.approx(0.6)

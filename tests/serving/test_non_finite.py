@@ -148,7 +148,7 @@ def test_a_bad_text_fails_only_its_own_request(
         telemetry = Telemetry(list)
         replica = Replica(engine, engine)
         replica.load()
-        pool = Pool(DynamicScheduler("dynamic", 64, 5000.0), [replica], telemetry, "load")
+        pool = Pool(DynamicScheduler("dynamic", 64, 5000.0), [replica], telemetry, "load", 120.0)
         service = ModelService(
             model,
             [replica],

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from crossbench.backends.noop import NoopBackend
-from crossbench.errors import ConfigError, WorkerDied
+from crossbench.errors import ConfigError, NotServing
 from crossbench.load.closed import keep_in_flight
 from crossbench.load.requests import RequestOptions, Requests
 from crossbench.load.sender import Sender
@@ -50,6 +50,7 @@ POOL: dict[str, Any] = {
     "cache_tokens": 0,
     "routing": "load",
     "idle_seconds": None,
+    "infer_timeout_s": 120.0,
     "models": None,
 }
 PASSAGES = ["a short one", "a passage that is quite a bit longer than the first", "middle sized"]
@@ -149,7 +150,7 @@ class RestingWorker(ZeroWorker):
 def test_a_worker_that_unloads_gets_no_work_and_may_fail() -> None:
     released = threading.Event()
     workers = [RestingWorker(released) for _ in range(2)]
-    pool = Pool(DirectScheduler("direct"), workers, Telemetry(list), "load")
+    pool = Pool(DirectScheduler("direct"), workers, Telemetry(list), "load", 120.0)
     batch = TokenBatch.from_lengths(np.zeros(2, np.int32), np.zeros(2, np.int32), [2])
 
     def compute() -> None:
@@ -170,7 +171,7 @@ def test_a_worker_that_unloads_gets_no_work_and_may_fail() -> None:
     finally:
         released.set()
         pool.close()
-    with pytest.raises(WorkerDied, match="shutting down"):
+    with pytest.raises(NotServing, match="shutting down"):
         pool.submit(batch, None, lambda ticket: None)
 
 
@@ -285,6 +286,7 @@ def test_additional_models_that_cannot_be_served(cache_dir: Path, models: Any, w
         ({"routing": "random"}, "load or round_robin"),
         ({"idle_seconds": 0}, "give null to keep idle models loaded"),
         ({"tokenizers": 0}, "pool.tokenizers"),
+        ({"infer_timeout_s": 0}, "give for example pool.infer_timeout_s=120"),
     ],
 )
 def test_invalid_pool_settings_are_rejected(changes: Mapping[str, Any], words: str) -> None:

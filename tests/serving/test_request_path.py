@@ -206,7 +206,7 @@ def test_a_process_that_only_serves_runs_on_uvloop() -> None:
 @pytest.mark.parametrize("routing", ["load", "round_robin"])
 def test_no_request_is_forgotten_between_two_idle_checks(routing: str) -> None:
     scheduler = DynamicScheduler("dynamic", 2, 5.0)
-    pool = Pool(scheduler, [RestlessWorker() for _ in range(2)], Telemetry(list), routing)  # type: ignore[arg-type]
+    pool = Pool(scheduler, [RestlessWorker() for _ in range(2)], Telemetry(list), routing, 120.0)  # type: ignore[arg-type]
     pool.start()
     try:
         for _ in range(300):

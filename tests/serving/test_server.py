@@ -195,7 +195,7 @@ def test_a_missing_score_fails_only_its_own_request(
             message = pb.ScoreRequest(query="q", passages=["ok", "long " * 40])
             code, details = await status_of(client.send(message, timeout_s=10))
             assert code == grpc.StatusCode.INTERNAL
-            assert "returned 1 values for 2 sequences" in details
+            assert "must return shape (2,), one row per sequence" in details
             reply = await client.send(pb.ScoreRequest(query="q", passages=["ok"]), timeout_s=10)
             assert len(reply.scores) == 1
 
