@@ -1,6 +1,6 @@
 """Disturb sweeps at random until the time is up, let them finish, and check that nothing is lost.
 
-    python -m benchmarks.chaos [--seconds 600] [--seed 7] [--every 4] [OVERRIDES ...]
+    python -m benchmarks.chaos [--seconds 600] [--seed 7] [--every 8] [OVERRIDES ...]
 
 A sweep of four noop cells is started, and resumed until it is complete; then comes the next one.
 Its workers are processes, and it logs to an MLflow server. At random moments, on average every
@@ -181,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--every", type=float, default=4.0, help="seconds between faults, mean")
+    parser.add_argument("--every", type=float, default=8.0, help="seconds between faults, mean")
     parser.add_argument("overrides", nargs="*", help="for example max_seconds=1")
     given = parser.parse_args()
     rng = random.Random(given.seed)

@@ -93,6 +93,7 @@ class Disk:
 
     def __init__(self, folder: Path, mark: str) -> None:
         self._folder, self._mark = folder, mark
+        self._lock = threading.Lock()  # it is freed from another thread
         mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(folder)]
         can_mount = shutil.which("mount") and os.geteuid() == 0
         self._is_mounted = bool(can_mount) and not subprocess.run(mount).returncode
@@ -102,18 +103,18 @@ class Disk:
         if not self._is_mounted:
             self._limit(0)
             return
-        with contextlib.suppress(OSError), (self._folder / "filler").open("wb", 0) as file:
-            while True:
-                file.write(b"x" * (1 << 20))
-        with contextlib.suppress(OSError), (self._folder / "filler").open("ab", 0) as file:
-            while True:
-                file.write(b"x")
+        with self._lock, (self._folder / "filler").open("ab", 0) as file:
+            for size in (1 << 20, 1 << 10, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"x" * size)
 
     def free(self) -> None:
-        if self._is_mounted:
-            (self._folder / "filler").unlink(missing_ok=True)
-        else:
+        if not self._is_mounted:
             self._limit(None)
+            return
+        with self._lock:
+            (self._folder / "filler").unlink(missing_ok=True)
 
     def close(self) -> None:
         if self._is_mounted:

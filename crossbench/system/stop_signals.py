@@ -32,6 +32,12 @@ class _Received:
 _received = _Received()
 
 
+def end_at_once_until_handled() -> None:
+    """Let Ctrl-C end this process without a traceback until `stop_like_ctrl_c` handles it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def stopped_by() -> str:
     """Return what stopped this command, for messages: `Ctrl-C`, `SIGTERM`; empty if nothing did."""
     if not _received.numbers:
