@@ -64,15 +64,15 @@ class Chaos:
         while time.monotonic() < until_s:
             folder = self._place.outputs / f"sweep-{len(self.sweeps)}"
             self.sweeps.append(folder)
-            while not is_complete(folder) and time.monotonic() < until_s:
-                self._attempt(folder, until_s, every_s, rng)
-            what = "complete" if is_complete(folder) else "the time is up"
+            is_done = False
+            while not is_done and time.monotonic() < until_s:
+                is_done = self._attempt(folder, until_s, every_s, rng)
+            what = "complete" if is_done else "the time is up"
             print(f"{folder.name}: {what}", file=sys.stderr, flush=True)
         self._faults.end()
         for _ in range(FINAL_ATTEMPTS):
-            if is_complete(self.sweeps[-1]):
+            if self._attempt(self.sweeps[-1], until_s, every_s, rng):
                 break
-            self._attempt(self.sweeps[-1], until_s, every_s, rng)
         self._sync()
         for folder in self.sweeps:
             self.found += lost_on_disk(folder)
@@ -80,8 +80,11 @@ class Chaos:
         self.found += half_written(self._place.outputs)
         self.found += self._held_ports()
 
-    def _attempt(self, folder: Path, until_s: float, every_s: float, rng: random.Random) -> None:
-        """Start or resume the sweep, with faults until `until_s`, and wait until it has ended."""
+    def _attempt(self, folder: Path, until_s: float, every_s: float, rng: random.Random) -> bool:
+        """Start or resume the sweep, with faults until `until_s`, and wait until it has ended.
+
+        Returns whether it has reached its end with all cells.
+        """
         log = self._place.root / "parent.log"
         with log.open("wb") as output:
             words = self._command("crossbench", "-m", *self._words(folder))
@@ -108,6 +111,7 @@ class Chaos:
                 self._find(f"the parent still ran {since} after it was told to end", log, folder)
                 parent.kill()
         self._check_end(status, log, folder)
+        return not status and is_complete(folder)
 
     def _check_end(self, status: int, log: Path, folder: Path) -> None:
         ended = f"status {status}" if status >= 0 else signal.Signals(-status).name

@@ -94,7 +94,7 @@ def interrupted_result(config: CellConfig, folder: Path, started_at: str = "") -
 
 def _save(result: RunResult, folder: Path) -> None:
     try:
-        save_result(result, folder)
+        unsaved_files.forget(save_result(result, folder))  # an earlier state of it
     except NotWritten as error:
         unsaved_files.keep(error)
 

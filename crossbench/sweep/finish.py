@@ -14,6 +14,7 @@ from crossbench.report.cell import REPORT_FILE
 from crossbench.report.cells import Run
 from crossbench.report.sweep import read_runs, write_sweep_report
 from crossbench.report.terminal import terminal_answer, terminal_table
+from crossbench.results import Failure
 from crossbench.settings.command_line import in_shell
 from crossbench.sweep.closing import closing
 from crossbench.sweep.folder import is_interrupted, mark_interrupted, read_state
@@ -44,7 +45,10 @@ def finish_sweep(folder: Path, tracking: Tracking) -> int:
     results = [run.result for run in runs]
     if state.parent_run_id is not None:
         parent = state.parent_run_id
-        tracking.attempt(lambda tracker: tracker.finish_sweep(parent, results, folder, interrupted))
+        missing = len(results) < state.cells
+        cut = missing or any(result.failure == Failure.INTERRUPTED for result in results)
+        killed = interrupted and cut
+        tracking.attempt(lambda tracker: tracker.finish_sweep(parent, results, folder, killed))
     console.print(Text(terminal_table(results)))
     if answer := terminal_answer(runs):
         console.print(Text(f"\n{answer}"))

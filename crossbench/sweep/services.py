@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from crossbench.tracking.protocol import Tracker
 
 PREPARING_S = 120.0  # to import MLflow and create a new store: seconds, or more on a busy machine
 T = TypeVar("T")
+_offline_files: set[Path] = set()  # those that could not be written
 console = SteadyConsole(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -45,7 +45,7 @@ class Tracking:
 
     def attempt(self, call: Callable[[Tracker], T]) -> T | None:
         """Call the tracker; return None if it has failed. The first failure prints a warning."""
-        if self.offline.exists():
+        if self.offline.exists() or self.offline in _offline_files:
             return None
         try:
             return self._call(call)
@@ -56,8 +56,10 @@ class Tracking:
                 f"the tracker did not end its work within {self.timeout_s:g} s. Check that it is "
                 "reachable, or give it more time: tracker.timeout_s=60"
             )
-        with contextlib.suppress(OSError):
+        try:
             self.offline.touch()
+        except OSError:
+            _offline_files.add(self.offline)
         console.print(
             f"[yellow]tracking:[/] {escape(reason)} (this run goes on without it; the results are "
             f"on disk; to upload those of this run later: {escape(self.sync_command)})"

@@ -54,6 +54,6 @@ def remove_partial_files(folder: Path) -> None:
 
     Call this only while no process writes there.
     """
-    for path in folder.rglob(f"*{PARTIAL}"):
+    for path in folder.rglob(f"*.[0-9]*{PARTIAL}"):
         with contextlib.suppress(OSError):
             path.unlink()
