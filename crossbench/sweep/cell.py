@@ -52,7 +52,7 @@ def run_cell(
         return _failed(config, folder, started_at, str(error))
     interrupted = False
     with cell_child(folder) as child, closing(Watchdog(child, limits)) as watchdog:
-        follower = _Follower(folder, progress, journal, watchdog)
+        follower = Follower(folder, progress, journal, watchdog)
         try:
             follower.follow(child)
         except KeyboardInterrupt:
@@ -100,7 +100,7 @@ def _save(result: RunResult, folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Follower:
+class Follower:
     """Handles the events of a cell process."""
 
     folder: Path
