@@ -45,11 +45,11 @@ class Closing:
         interrupted = False
         for cell in waiting:
             try:
-                is_written = _write_report(cell.folder)
+                whole = _write_report(cell.folder)
             except KeyboardInterrupt:
-                interrupted = is_written = True
-            if is_written or last:
-                _end_run(cell, tracking)
+                interrupted, whole = True, False
+            if whole or last or interrupted:
+                _end_run(cell, tracking, whole)
             else:
                 self._waiting.append(cell)
         if interrupted:
@@ -68,13 +68,15 @@ def _write_report(cell: Path) -> bool:
     return not unsaved_files.of(cell)
 
 
-def _end_run(cell: MeasuredCell, tracking: Tracking) -> None:
+def _end_run(cell: MeasuredCell, tracking: Tracking, whole: bool) -> None:
     run_id = cell.run_id
     if run_id is None:
         return
     result = unsaved_files.result_of(cell.folder)
     interrupted = result.failure == Failure.INTERRUPTED
-    tracking.attempt(lambda tracker: tracker.finish_cell(run_id, result, cell.folder, interrupted))
+    tracking.attempt(
+        lambda tracker: tracker.finish_cell(run_id, result, cell.folder, interrupted, whole=whole)
+    )
 
 
 # Hydra calls the hooks of a sweep and its cells separately, so they share this object

@@ -168,4 +168,4 @@ def _end_unmeasured(
 ) -> None:
     """End the run of a cell that was not measured, because its folder could not be written."""
     result = RunResult(Status.FAILED, config, config.cell_id, error=os_error_message(error))
-    tracking.attempt(lambda tracker: tracker.finish_cell(run_id, result, folder))
+    tracking.attempt(lambda tracker: tracker.finish_cell(run_id, result, folder, whole=False))

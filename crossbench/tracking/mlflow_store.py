@@ -127,6 +127,8 @@ class MlflowTracker:
         folder: Path,
         interrupted: bool = False,
         end_s: float | None = None,
+        *,
+        whole: bool = True,
     ) -> None:
         """See `Tracker`. `end_s` is when the cell ended (Unix seconds, None: now).
 
@@ -136,7 +138,7 @@ class MlflowTracker:
         ended = "FINISHED" if result.status is Status.FINISHED else "FAILED"
         with (
             self._errors(),
-            self._complete(run_id, result.started_at),
+            self._complete(run_id, result.started_at) if whole else contextlib.nullcontext(),
             self._ending(run_id, "KILLED" if interrupted else ended, end_s),
         ):
             self._log_tags(run_id, fmt.cell_tags(result))
