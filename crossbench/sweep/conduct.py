@@ -23,7 +23,7 @@ from crossbench.sweep.folder import MULTIRUN_FILE, is_interrupted, mark_interrup
 from crossbench.sweep.services import console
 from crossbench.sweep.unsaved import unsaved_files
 from crossbench.system.credentials import hide_config
-from crossbench.system.files import atomic_write
+from crossbench.system.files import NotWritten, atomic_write
 from crossbench.wording import counted
 
 # Runs the cells one after the other, in this process
@@ -54,7 +54,7 @@ def conduct(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) ->
     for numbers in batches(plan, folder, alone):
         try:
             if config.until_decided and _is_decided(plan, numbers[0], folder):
-                replace(plan, runs=plan.runs[: numbers[0]]).save(folder)
+                _shorten(plan, numbers[0], folder)
                 break
             points = [grid.point(plan.runs[n].cell, plan.runs[n].repeat) for n in numbers]
             jobs = launcher.launch(points, initial_job_idx=numbers[0])
@@ -68,6 +68,14 @@ def conduct(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) ->
                 with contextlib.suppress(OSError):  # of a cell that has files
                     (folder / str(number)).rmdir()  # Hydra created it
     return returned
+
+
+def _shorten(plan: StoredPlan, runs: int, folder: Path) -> None:
+    """Leave the last runs out of the plan of a sweep."""
+    try:
+        replace(plan, runs=plan.runs[:runs]).save(folder)
+    except NotWritten as error:
+        unsaved_files.keep(error)
 
 
 def _is_decided(plan: StoredPlan, number: int, folder: Path) -> bool:
