@@ -97,7 +97,7 @@ def test_half_precisions_are_really_used(
 
 
 # Linear layers are inside the compiled graph (mkl) or between graphs (onednn)
-@pytest.mark.parametrize("linear", ["mkl", "onednn"])
+@pytest.mark.parametrize("linear", [pytest.param("mkl", marks=pytest.mark.slow), "onednn"])
 def test_compiled_scores_equal_sentence_transformers(
     seeded_model: ModelFolder, cache_dir: Path, linear: str
 ) -> None:

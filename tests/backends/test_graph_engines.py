@@ -101,6 +101,7 @@ def test_unsupported_precisions_and_options_are_refused(engine, tiny, tmp_path):
         checks.backend(engine.name, tiny, "int8", tmp_path, int8={"text": "nowhere.tsv"})
 
 
+@pytest.mark.slow
 def test_a_cell_builds_its_artifact_in_another_process(tiny, tmp_path):
     """So the memory of torch and of the float weights is not part of the measurement."""
     pytest.importorskip("onnxruntime")

@@ -44,6 +44,7 @@ METRICS = {
 }
 
 
+@pytest.mark.slow
 def test_one_cell_of_the_real_model(outputs: Path, environment: dict[str, str]) -> None:
     done = crossbench(*QUICK, "batch=4", outputs=outputs, environment=environment)
     assert done.returncode == 0, done.stderr
@@ -146,14 +147,8 @@ def test_a_config_that_does_not_compose_is_refused_with_what_exists(
     ("override", "message"),
     [
         ("batch=1.5", "batch must be a positive whole number, got 1.5"),
-        ("concurrency=-1", "concurrency must be a positive whole number, got -1"),
-        ("requests=many", "requests must be a positive whole number, got 'many'"),
-        ("max_seconds=0", "max_seconds must be a positive number of seconds"),
         ("server.port=99999", "server.port must be 0 (any free port) to 65535, got 99999"),
-        ("pool.workers=0", "pool.workers must be a positive whole number or auto, got 0"),
-        ("scheduler.max_batch_pairs=many", "max_batch_pairs must be a whole number, got 'many'"),
         ("model=local", "model.path=DIR"),
-        ("dataset=trec", "dataset.path=DIR"),
     ],
 )
 def test_a_single_cell_with_a_bad_value_is_refused(

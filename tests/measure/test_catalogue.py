@@ -329,6 +329,7 @@ def apply(diff: str, root: Path) -> None:
     (root / path).write_text(text.replace(before, before + added), "utf-8")
 
 
+@pytest.mark.slow
 def test_a_new_metric_takes_two_files_and_is_shown(
     tmp_path: Path, outputs: Path, seeded_model: ModelFolder
 ) -> None:

@@ -209,5 +209,5 @@ def test_the_meter_tells_while_it_happens_and_at_the_end(idle_process: int) -> N
     assert "other processes used" in meter.flags()[Flag.DISTURBED]
     metrics = meter.metrics()
     assert metrics["harness/loop_lag_p99_ms"] > 10
-    assert metrics["harness/client_cpu_share"] > 0.3
+    assert metrics["harness/client_cpu_share"] > 0.1  # other tests may take cores, too
     assert metrics["harness/cores_used_by_others"] > 0.8 * (os.cpu_count() or 1)

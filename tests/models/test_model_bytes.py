@@ -62,6 +62,7 @@ def test_stored_bytes_counts_packed_weights_and_counts_shared_weights_once() -> 
     assert stored_bytes(made) == pytest.approx(256 * 128 + 4 * 128, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_worker_process_reports_its_model_size(model: ModelFolder, cache_dir: Path) -> None:
     engine = ProcessEngine(pytorch(model, cache_dir))
     engine.backend.close()

@@ -71,6 +71,7 @@ def test_seeded_model_has_the_architecture_of_minilm_l6(seeded_model: ModelFolde
     assert "meaningless" in seeded_model.caveat
 
 
+@pytest.mark.slow
 def test_seeded_scores_are_distributed_like_a_trained_models(
     seeded_model: ModelFolder,
 ) -> None:

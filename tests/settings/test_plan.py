@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import pytest
 
-from crossbench.errors import ConfigError
+from crossbench.errors import ConfigError, CrossbenchError
+from crossbench.runner.checks import check_config
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.component import Component
 from crossbench.settings.plan import load_config, make_plan, save_config
@@ -102,13 +103,19 @@ def test_a_value_that_the_class_does_not_accept_is_refused() -> None:
         ("dataset.passage_tokens=20", "dataset.passage_tokens must be a list of whole numbers"),
         ("load.task=rank", "load.task must be one of score, embed, got 'rank'"),
         ("batch=0", "batch must be a positive whole number, got 0"),
+        ("concurrency=-1", "concurrency must be a positive whole number, got -1"),
+        ("requests=many", "requests must be a positive whole number, got 'many'"),
+        ("max_seconds=0", "max_seconds must be a positive number of seconds"),
+        ("pool.workers=0", "pool.workers must be a positive whole number or auto, got 0"),
+        ("scheduler.max_batch_pairs=many", "max_batch_pairs must be a whole number, got 'many'"),
+        ("dataset=trec", "dataset.path=DIR"),
         ("quality.depth=deep", "quality.depth must be a whole number or null, got 'deep'"),
         ("pool.models=[tall]", "pool.models: 'tall' is not a choice of conf/model"),
     ],
 )
 def test_a_bad_value_for_a_key_of_conf_is_refused(override: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        make_plan(config_of(override))
+    with pytest.raises(CrossbenchError, match=message):
+        check_config(config_of(override))
 
 
 def test_the_cell_process_reads_the_plan_of_the_parent(tmp_path: Path, cache_dir: Path) -> None:

@@ -76,6 +76,7 @@ def test_a_waiting_process_measures_like_a_fresh_one(tmp_path: Path) -> None:
     assert not (tmp_path / WAITING_LOG_FILE).exists()
 
 
+@pytest.mark.slow
 def test_a_cell_with_another_environment_gets_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

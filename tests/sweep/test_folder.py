@@ -47,6 +47,7 @@ def batches(folder: Path) -> list[int]:
     return [json.loads((cell / "result.json").read_text())["config"]["batch"] for cell in cells]
 
 
+@pytest.mark.slow
 def test_runs_that_start_at_once_get_different_folders(
     tmp_path: Path, seeded_model: ModelFolder
 ) -> None:

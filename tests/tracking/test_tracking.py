@@ -395,6 +395,7 @@ print(tracker.start_cell("cell", None, CellRef("sweep", int(number))))
 """
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_share_one_new_store(tmp_path: Path) -> None:
     draft = tmp_path / "mlflow.db.partial"
     draft.write_text("of a process that was ended while it made the store")
