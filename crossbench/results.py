@@ -84,7 +84,7 @@ class Failure(StrEnum):
 
     CRASHED = "crashed"  # its process or its server ended
     TIMED_OUT = "timed out"  # it did not end in time
-    INTERRUPTED = "interrupted"  # by Ctrl-C
+    INTERRUPTED = "interrupted"  # by Ctrl-C or another stop signal
 
 
 class Flag(StrEnum):
