@@ -1,7 +1,16 @@
 """`python -m crossbench`: measure one cell, or a sweep with `-m`."""
 
-from crossbench.settings.launch import launch
-from crossbench.sweep.task import run_job
+from crossbench.system.stop_signals import end_at_once_until_handled
+
+
+def main() -> None:
+    """Run the command. Its imports take half a second, in which Ctrl-C may come already."""
+    end_at_once_until_handled()
+    from crossbench.settings.launch import launch
+    from crossbench.sweep.task import run_job
+
+    launch(run_job)
+
 
 if __name__ == "__main__":
-    launch(run_job)
+    main()

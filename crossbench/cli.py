@@ -6,6 +6,8 @@ from __future__ import annotations
 import runpy
 import sys
 
+from crossbench.system.stop_signals import end_at_once_until_handled
+
 COMMANDS = (
     "client", "compare", "dashboard", "doctor", "report", "selfcheck", "serve", "suite", "sync",
     "trace",
@@ -14,6 +16,7 @@ COMMANDS = (
 
 def main() -> None:
     """Run the command that the first argument names, or `python -m crossbench` if it names none."""
+    end_at_once_until_handled()
     module = "crossbench"
     if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
         module += f".{sys.argv.pop(1)}"

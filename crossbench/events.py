@@ -131,6 +131,18 @@ class DashboardRefused:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class FileKept:
+    """The cell process could not write a file: `content` in base64, and the error's `reason`.
+
+    None: it has written the file of this `name` after all.
+    """
+
+    name: str
+    content: str | None
+    reason: str
+
+
 Event: TypeAlias = (
     SweepStarted
     | CellStarted
@@ -141,6 +153,7 @@ Event: TypeAlias = (
     | ProgressMade
     | WindowMeasured
     | FlagsChanged
+    | FileKept
     | CellEnded
     | RunEnded
     | DashboardListens

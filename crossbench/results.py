@@ -13,7 +13,7 @@ from typing import Any
 from crossbench.errors import ResultError
 from crossbench.settings.cell_config import CellConfig
 from crossbench.system.credentials import hide_config, texts_with_credentials
-from crossbench.system.files import atomic_write
+from crossbench.system.files import write_file
 from crossbench.system.json_text import parse_json
 from crossbench.system.rows import TEXT, load_rows, save_rows
 from crossbench.types import QueryQuality, RequestRecord, ScoredPair, Task
@@ -84,7 +84,7 @@ class Failure(StrEnum):
 
     CRASHED = "crashed"  # its process or its server ended
     TIMED_OUT = "timed out"  # it did not end in time
-    INTERRUPTED = "interrupted"  # by Ctrl-C
+    INTERRUPTED = "interrupted"  # by Ctrl-C or another stop signal
 
 
 class Flag(StrEnum):
@@ -144,16 +144,19 @@ class RunResult:
 
 
 def save_result(result: RunResult, folder: Path) -> Path:
-    """Write `result.json` into `folder` atomically, without credentials; NaN becomes null."""
+    """Write `result.json` into `folder` atomically, without credentials; NaN becomes null.
+
+    Raises:
+        NotWritten: it cannot be written; `parse_result` reads the content of the error.
+    """
     values = {item.name: getattr(result, item.name) for item in fields(RunResult)}
     config = hide_config(result.config.document)
     document = {"schema_version": SCHEMA_VERSION, **values, "config": config}
     document = hide_config(document, given=texts_with_credentials(result.config.document))
     path = folder / RESULT_FILE
     text = json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n"
-    with atomic_write(path) as partial:
-        # Non-UTF-8 bytes of the command line are surrogates in Python; write them as "?"
-        partial.write_bytes(text.encode("utf-8", "replace"))
+    # Non-UTF-8 bytes of the command line are surrogates in Python; write them as "?"
+    write_file(path, text.encode("utf-8", "replace"))
     return path
 
 
@@ -172,10 +175,23 @@ def load_result(folder: Path) -> RunResult:
     """
     path = folder / RESULT_FILE
     try:
-        document = parse_json(path.read_text("utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise ResultError(f"no {RESULT_FILE} in {folder}: did the cell run to its end?") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ResultError(f"{path} cannot be read ({error}): run the cell again") from error
+    return parse_result(content, path)
+
+
+def parse_result(content: bytes, path: Path) -> RunResult:
+    """Return the result that the file `path` has as its content.
+
+    Raises:
+        ResultError: see `load_result`.
+    """
+    try:
+        document = parse_json(content.decode("utf-8"))
+    except ValueError as error:
         raise ResultError(f"{path} is not valid JSON ({error}): run the cell again") from error
     if not isinstance(document, dict):
         raise ResultError(f"{path} does not contain a result: run the cell again")

@@ -25,7 +25,7 @@ from crossbench.report.axes import full_label
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.selfcheck import LEAST_BLOCKS, Block, Findings, find
 from crossbench.report.selfcheck_text import markdown_report, terminal_text
-from crossbench.results import RunResult, Status, load_result
+from crossbench.results import RunResult, Status
 from crossbench.runner.checks import check_config, longest_s
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.command_line import in_shell
@@ -37,6 +37,7 @@ from crossbench.sweep.finish import EXIT_FAILED
 from crossbench.sweep.folder import absolute, take_new
 from crossbench.sweep.order import block_order
 from crossbench.sweep.progress import SteadyConsole, cell_progress
+from crossbench.sweep.unsaved import unsaved_files
 from crossbench.system.credentials import hide_argument
 from crossbench.system.files import atomic_write
 from crossbench.system.stop_signals import EXIT_INTERRUPTED
@@ -155,16 +156,18 @@ def _measure(
         result = run_cell(configs[cell], run_folder, progress, NoJournal())
     if result.error:
         console.print(f"[yellow]{place}: {result.status}[/]: {escape(result.error)}")
-    return load_result(run_folder)
+    return result
 
 
 def finish(findings: Findings, cell: CellConfig, settings: Settings, folder: Path) -> int:
     """Print the findings, store the spread, write the report; return the exit status."""
     stored = _store(findings, cell, settings)
-    with atomic_write(folder / REPORT_FILE) as partial:
-        partial.write_text(markdown_report(findings, settings.command, stored), "utf-8")
     print(terminal_text(findings))
     print(stored)
+    unsaved_files.write()
+    unsaved_files.tell_lost(settings.command)
+    with atomic_write(folder / REPORT_FILE) as partial:
+        partial.write_text(markdown_report(findings, settings.command, stored), "utf-8")
     console.print(escape(f"report: {folder / REPORT_FILE}"))
     if findings.interrupted:
         return EXIT_INTERRUPTED

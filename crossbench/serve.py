@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from omegaconf import DictConfig
 
 from crossbench.dashboard.address import wait_for_url
 from crossbench.dashboard.journal import FileJournal, Journal, NoJournal
-from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
+from crossbench.dashboard.process import JOURNAL_FILE, Dashboard, NoDashboard
 from crossbench.errors import ConfigError
 from crossbench.events import RunEnded, ServerConfigured, ServerListens
 from crossbench.runner.checks import check_config, check_support
@@ -52,10 +53,11 @@ def serve(config: DictConfig) -> None:
     ending.install()
     model = fetch_model(plan)
     dashboard: Dashboard = run_settings(config, []).dashboard.build()
-    with tempfile.TemporaryDirectory(prefix="crossbench-") as folder:
-        ending.folder = Path(folder)
-        path = Path(folder) / JOURNAL_FILE
-        dashboard.start(path)  # its start takes a second of CPU time, so it comes before serving
+    with _temporary_folder(dashboard) as folder:
+        ending.folder = folder
+        path = (folder or Path()) / JOURNAL_FILE
+        # Its start takes a second of CPU time, so it comes before serving
+        dashboard.start(path, temporary=True)
         print(f"loading {model.name} for backend={plan.backend.name} ...", flush=True)
         try:
             server = in_thread(lambda: build_server(plan, model))
@@ -66,6 +68,16 @@ def serve(config: DictConfig) -> None:
         finally:
             dashboard.close()
         ending.end()
+
+
+@contextlib.contextmanager
+def _temporary_folder(dashboard: Dashboard) -> Iterator[Path | None]:
+    """Yield a temporary folder for the journal; None if there is no dashboard to read it."""
+    if isinstance(dashboard, NoDashboard):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="crossbench-") as folder:
+        yield Path(folder)
 
 
 def _url(dashboard: Dashboard) -> str | None:

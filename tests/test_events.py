@@ -37,7 +37,7 @@ from crossbench.events import (
 from crossbench.load.stop import Limits, LimitWatch
 from crossbench.models.folder import ModelFolder
 from crossbench.runner.event_stream import EventStream, ProgressReporter
-from crossbench.sweep.cell import _follow
+from crossbench.sweep.cell import Follower
 from crossbench.sweep.watchdog import TimeLimits, Watchdog
 from crossbench.types import RequestRecord
 
@@ -202,7 +202,7 @@ def test_the_parent_survives_the_truncated_line_of_a_killed_child(tmp_path: Path
         ) as child,
         closing(Watchdog(child, TimeLimits(60.0, {}))) as watchdog,
     ):
-        _follow(child, heard, FileJournal(path, cell=4), watchdog)
+        Follower(tmp_path, heard, FileJournal(path, cell=4), watchdog).follow(child)
     assert (heard.stages, heard.progress) == (["warming up"], [progress])
     assert list(JournalReader(path).new()) == [
         Recorded(StageStarted("warming up"), 1.0, 4),

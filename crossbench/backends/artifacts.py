@@ -76,7 +76,10 @@ class Artifact:
         return self.folder
 
     def _build_and_rename(self) -> None:
-        draft = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))
+        prefix = f".{self.folder.name}-"
+        for left in self.folder.parent.glob(f"{prefix}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        draft = Path(tempfile.mkdtemp(prefix=prefix, dir=self.folder.parent))
         try:
             self.build(draft)
             sums = {file.name: _sha256(file) for file in sorted(draft.iterdir())}

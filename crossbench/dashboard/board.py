@@ -17,6 +17,7 @@ from crossbench.events import (
     CellStarted,
     DashboardListens,
     DashboardRefused,
+    FileKept,
     FlagsChanged,
     ProgressMade,
     Recorded,
@@ -106,7 +107,7 @@ class Board:
                 self.flags = event.flags
             case RunEnded():
                 self.ended, self.address = event.message, None
-            case CellStarted() | CellEnded() | DashboardListens() | DashboardRefused():
+            case CellStarted() | CellEnded() | FileKept() | DashboardListens() | DashboardRefused():
                 pass
             case _:
                 assert_never(event)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -49,11 +50,13 @@ def main(settings: dict[str, Any]) -> None:
             pass
         if board.open_pages:
             time.sleep(FINAL_REFRESH_S)
+        if settings["temporary"]:
+            shutil.rmtree(journal.parent, ignore_errors=True)
         os._exit(0)
 
+    journal = Path(settings["journal"])
     threading.Thread(target=end_with_parent, name="parent-watch", daemon=True).start()
     ready = DashboardListens(url_of(listener), "; ".join(notes))
-    journal = Path(settings["journal"])
     serve(listener, board, journal, lambda: send(ready), token, settings["max_pages"])
 
 

@@ -32,8 +32,12 @@ class Dashboard(Protocol):
     name: str
     note: str  # a message for the user once it is ready; may be empty
 
-    def start(self, journal: Path) -> None:
-        """Start to show the events of `journal`; returns at once."""
+    def start(self, journal: Path, *, temporary: bool = False) -> None:
+        """Start to show the events of `journal`; returns at once.
+
+        `temporary`: the folder of the journal is deleted when this process ends, also if it is
+        killed.
+        """
         ...
 
     def ready(self) -> str | None:
@@ -54,7 +58,7 @@ class NoDashboard:
     name: str
     note: str = field(default="", init=False)
 
-    def start(self, journal: Path) -> None:
+    def start(self, journal: Path, *, temporary: bool = False) -> None:
         """Do nothing."""
 
     def ready(self) -> str | None:
@@ -78,13 +82,14 @@ class WebDashboard:
     _process: subprocess.Popen[str] | None = field(default=None, init=False)
     _log: Path = field(default=Path(), init=False)
 
-    def start(self, journal: Path) -> None:
+    def start(self, journal: Path, *, temporary: bool = False) -> None:
         settings = {
             "host": self.host,
             "port": self.port,
             "token": self.token,
             "max_pages": self.max_pages,
             "journal": str(journal),
+            "temporary": temporary,
         }
         self._log = journal.with_name(LOG_FILE)
         with self._log.open("w", encoding="utf-8") as log:
@@ -132,8 +137,9 @@ class WebDashboard:
             process.wait()
         assert process.stdout is not None
         process.stdout.close()
-        if self._log.stat().st_size == 0:
-            self._log.unlink()
+        with contextlib.suppress(FileNotFoundError):  # it was in a temporary folder
+            if self._log.stat().st_size == 0:
+                self._log.unlink()
 
     def _start_failure(self) -> str:
         process = self._process

@@ -109,7 +109,7 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
     flats = [flatten(run.result.config) for run in runs]
     settings = dict.fromkeys(key for flat in flats for key in flat)
     metrics = sorted({name for run in runs for name in run.result.metrics})
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(
             ["folder", "cell_id", "status", "flags", "error", "started_at", *settings, *metrics]

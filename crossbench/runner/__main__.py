@@ -7,6 +7,7 @@ It ends when its standard input closes, so that it never outlives its parent pro
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -15,15 +16,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
+from crossbench.events import FileKept
 from crossbench.quality.earlier import earlier_check
-from crossbench.results import RunResult, save_quality, save_queries, save_records, save_result
+from crossbench.results import save_quality, save_queries, save_records, save_result
 from crossbench.runner.cell import measure_cell, with_quality
 from crossbench.runner.event_stream import EventStream
 from crossbench.settings.plan import load_config
-from crossbench.system.command import os_error_message
+from crossbench.system.files import NotWritten
 from crossbench.system.stack_dump import dump_on_signal
 
 
@@ -55,30 +56,40 @@ def main(folder: Path) -> None:
     _end_with_parent()
     config = load_config(folder)
     outcome = measure_cell(config, events, earlier_check(folder, config))
-    # Save the measurement before the reference model takes memory and time. The result is written
-    # even if the disk has no space for the request records.
-    result = outcome.result
+    files = CellFiles(events)
+    # Save the measurement before the reference model takes memory and time
     if outcome.records:
-        result = saved(result, lambda: save_records(outcome.records, folder))
+        files.save(lambda: save_records(outcome.records, folder))
     if (schedule := outcome.schedule) is not None:
-        result = saved(result, lambda: schedule.save(folder))
-    save_result(result, folder)
+        files.save(lambda: schedule.save(folder))
+    files.save(lambda: save_result(outcome.result, folder))
     if outcome.check_quality is not None:
         checked = outcome.check_quality()
         if checked.pairs:
-            result = saved(result, lambda: save_quality(checked.pairs, folder))
-            result = saved(result, lambda: save_queries(checked.queries, folder))
-        save_result(with_quality(result, checked), folder)
+            files.save(lambda: save_quality(checked.pairs, folder))
+            files.save(lambda: save_queries(checked.queries, folder))
+        files.save(lambda: save_result(with_quality(outcome.result, checked), folder))
 
 
-def saved(result: RunResult, save: Callable[[], Path]) -> RunResult:
-    """Call `save`; return the result, with a warning if the file could not be written."""
-    try:
-        save()
-    except OSError as error:
-        warning = f"a file is missing: {os_error_message(error)}"
-        return replace(result, warnings=[*result.warnings, warning])
-    return result
+class CellFiles:
+    """Saves files. The parent process gets those that cannot be written, and tries again later."""
+
+    def __init__(self, events: EventStream) -> None:
+        self._events = events
+        self._kept: set[str] = set()  # names of files that the parent process has
+
+    def save(self, save: Callable[[], Path]) -> None:
+        """Call `save`, which writes a file and returns its path."""
+        try:
+            name = save().name
+        except NotWritten as error:
+            content = base64.b64encode(error.content).decode("ascii")
+            self._events.send(FileKept(error.path.name, content, str(error.strerror)))
+            self._kept.add(error.path.name)
+        else:
+            if name in self._kept:
+                self._events.send(FileKept(name, None, ""))
+                self._kept.remove(name)
 
 
 def folder_from_stdin() -> Path:

@@ -20,6 +20,7 @@ from crossbench.settings.component import Component
 from crossbench.settings.more_models import named_models
 from crossbench.settings.schema import OF_SWEEP
 from crossbench.system.credentials import hide_config
+from crossbench.system.files import write_file
 from crossbench.types import Pipeline, Quant, Task
 
 CONFIG_FILE = "config.yaml"
@@ -122,13 +123,18 @@ def save_config(config: CellConfig, folder: Path) -> None:
     `load_config` deletes it.
     """
     hidden = hide_config(config.document)
-    OmegaConf.save(OmegaConf.create(hidden), folder / CONFIG_FILE)
+    text = OmegaConf.to_yaml(OmegaConf.create(hidden))
+    write_file(folder / CONFIG_FILE, text.encode())
     measured = config.comparable.document
     if secret := {key: node for key, node in measured.items() if node != hidden[key]}:
         drop_secrets(folder)
         descriptor = os.open(folder / SECRETS_FILE, _NEW_FILE, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(secret, file)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(secret, file)
+        except OSError:  # half of it would be read as no JSON
+            drop_secrets(folder)
+            raise
 
 
 def load_config(folder: Path) -> CellConfig:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from crossbench.errors import ConfigError
-from crossbench.system.files import atomic_write
+from crossbench.system.files import write_file
 from crossbench.system.json_text import parse_json
 
 PLAN_FILE = "plan.json"
@@ -44,10 +44,13 @@ class StoredPlan:
     runs: tuple[PlannedRun, ...]
 
     def save(self, folder: Path) -> None:
-        """Write the plan into the folder of its sweep, atomically."""
-        with atomic_write(folder / PLAN_FILE) as partial:
-            text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
-            partial.write_bytes(text.encode("utf-8", "surrogateescape"))
+        """Write the plan into the folder of its sweep, atomically.
+
+        Raises:
+            NotWritten: it cannot be written.
+        """
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        write_file(folder / PLAN_FILE, text.encode("utf-8", "surrogateescape"))
 
 
 def read_plan(folder: Path) -> StoredPlan | None:

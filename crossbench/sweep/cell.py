@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
+import threading
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from crossbench.dashboard.journal import Journal
 from crossbench.errors import CrossbenchError, ResultError
-from crossbench.events import FlagsChanged, ProgressMade, StageStarted, decode
+from crossbench.events import FileKept, FlagsChanged, ProgressMade, StageStarted, decode
 from crossbench.measure.probes import environment
-from crossbench.results import Failure, RunResult, Status, load_result, save_result
+from crossbench.results import Failure, RunResult, Status, save_result
 from crossbench.runner.checks import check_config
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import drop_secrets, save_config
 from crossbench.sweep.child import LOG_FILE, cell_child
 from crossbench.sweep.progress import CellProgress
+from crossbench.sweep.unsaved import unsaved_files
 from crossbench.sweep.watchdog import Watchdog, place_of_hang, time_limits
 from crossbench.system.credentials import hide, texts_with_credentials
+from crossbench.system.files import NotWritten
+from crossbench.system.stop_signals import raise_if_stopped, stopped_by
 from crossbench.wording import exit_description
 
 LOG_LINES_IN_ERROR = 5
@@ -32,8 +37,11 @@ def run_cell(
 ) -> RunResult:
     """Measure one cell in a fresh process. Every outcome, a crash too, is a result in `folder`.
 
-    On KeyboardInterrupt the cell process stops and keeps what it has measured; the exception is
-    raised again after the result is written.
+    A result that cannot be written is kept in `unsaved_files`. On KeyboardInterrupt the cell
+    process stops and keeps what it has measured; the exception is raised again after that.
+
+    Raises:
+        OSError: the cell was not measured, because its folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -44,62 +52,115 @@ def run_cell(
         return _failed(config, folder, started_at, str(error))
     interrupted = False
     with cell_child(folder) as child, closing(Watchdog(child, limits)) as watchdog:
+        follower = Follower(folder, progress, journal, watchdog)
         try:
-            _follow(child, progress, journal, watchdog)
-            child.wait()  # while the watchdog runs: engines may hang when their process ends
+            follower.follow(child)
         except KeyboardInterrupt:
             interrupted = True
-            _end(child)
+            follower.stop(child)
     drop_secrets(folder)
+    if interrupted:
+        interrupted_result(config, folder, started_at)
+        raise KeyboardInterrupt
     try:
-        result = load_result(folder)
-        if watchdog.exceeded and not interrupted:  # after the measurement, which is kept
-            reason, failure = _hang_reason(watchdog.exceeded, folder), Failure.TIMED_OUT
-            result = replace(result, status=Status.FAILED, error=reason, failure=failure)
-            save_result(result, folder)
+        result = unsaved_files.result_of(folder)
     except ResultError:
-        if interrupted:
-            reason, failure = "interrupted by Ctrl-C", Failure.INTERRUPTED
-        elif watchdog.exceeded:
+        if watchdog.exceeded:
             reason, failure = _hang_reason(watchdog.exceeded, folder), Failure.TIMED_OUT
         else:
             reason, failure = _exit_reason(child.returncode, folder), Failure.CRASHED
-        result = _failed(config, folder, started_at, reason, failure)
-    if interrupted:
-        raise KeyboardInterrupt
+        return _failed(config, folder, started_at, reason, failure)
+    if watchdog.exceeded:  # after the measurement, which is kept
+        reason, failure = _hang_reason(watchdog.exceeded, folder), Failure.TIMED_OUT
+        result = replace(result, status=Status.FAILED, error=reason, failure=failure)
+        _save(result, folder)
     return result
 
 
-def _follow(
-    child: subprocess.Popen[str], progress: CellProgress, journal: Journal, watchdog: Watchdog
-) -> None:
-    """Read the events of the cell process until it closes its pipe.
+def interrupted_result(config: CellConfig, folder: Path, started_at: str = "") -> RunResult:
+    """Return the result of an interrupted cell, which says by what; it is saved if it has none."""
+    by = f"interrupted by {stopped_by() or 'Ctrl-C'}"
+    try:
+        result = unsaved_files.result_of(folder)
+    except ResultError:
+        return _failed(config, folder, started_at, by, Failure.INTERRUPTED)
+    if result.failure != Failure.INTERRUPTED or (result.error or "").startswith(by):
+        return result
+    error = (result.error or "").removeprefix(Failure.INTERRUPTED)
+    result = replace(result, error=f"{by}{error}")
+    _save(result, folder)
+    return result
 
-    A killed process may leave an incomplete line, which is skipped.
-    """
-    assert child.stdout is not None
-    for line in child.stdout:
+
+def _save(result: RunResult, folder: Path) -> None:
+    try:
+        unsaved_files.forget(save_result(result, folder))  # an earlier state of it
+    except NotWritten as error:
+        unsaved_files.keep(error)
+
+
+@dataclass(frozen=True)
+class Follower:
+    """Handles the events of a cell process."""
+
+    folder: Path
+    progress: CellProgress
+    journal: Journal
+    watchdog: Watchdog
+
+    def follow(self, child: subprocess.Popen[str]) -> None:
+        """Follow the cell process until it ends.
+
+        Raises:
+            KeyboardInterrupt: after a stop signal.
+        """
+        assert child.stdout is not None
+        for line in child.stdout:
+            raise_if_stopped()
+            self._handle(line)
+        child.wait()  # while the watchdog runs: engines may hang when their process ends
+
+    def stop(self, child: subprocess.Popen[str]) -> None:
+        """Tell the cell process to write its result; kill it if it takes too long."""
+        assert child.stdout is not None
+        child.terminate()
+        killer = threading.Timer(STOP_GRACE_S, child.kill)
+        killer.daemon = True
+        killer.start()
+        try:
+            for line in child.stdout:  # a full pipe would keep it from ending
+                self._handle(line)
+            child.wait()
+        except KeyboardInterrupt:
+            child.kill()
+        finally:
+            killer.cancel()
+
+    def _handle(self, line: str) -> None:
         recorded = decode(line)
-        if recorded is None:
-            continue
-        journal.write(recorded.event, recorded.time_s)
+        if recorded is None:  # a killed process may leave an incomplete line
+            return
+        if isinstance(recorded.event, FileKept):
+            self._keep(recorded.event)
+            return
+        self.journal.write(recorded.event, recorded.time_s)
         match recorded.event:
             case StageStarted(stage):
-                progress.stage(stage)
-                watchdog.stage(stage)
+                self.progress.stage(stage)
+                self.watchdog.stage(stage)
             case ProgressMade():
-                progress.advance(recorded.event)
+                self.progress.advance(recorded.event)
             case FlagsChanged(flags):
-                progress.flag(flags)
+                self.progress.flag(flags)
 
-
-def _end(child: subprocess.Popen[str]) -> None:
-    """Tell the cell process to stop and write its result; kill it if it takes too long."""
-    child.terminate()
-    try:
-        child.wait(STOP_GRACE_S)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        child.kill()
+    def _keep(self, event: FileKept) -> None:
+        """Keep a file that the cell process could not write, or forget it."""
+        path = self.folder / event.name
+        if event.content is None:
+            unsaved_files.forget(path)
+        else:
+            content = base64.b64decode(event.content)
+            unsaved_files.keep(NotWritten(path, content, OSError(None, event.reason)))
 
 
 def _hang_reason(exceeded: str, folder: Path) -> str:
@@ -128,7 +189,7 @@ def _failed(
         error=hide(error, *texts_with_credentials(config.document)),
         failure=failure,
         environment=environment(),
-        started_at=started_at,
+        started_at=started_at or datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    save_result(result, folder)
+    _save(result, folder)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,10 +19,11 @@ from crossbench.settings.blocks import Grid
 from crossbench.settings.overrides import sweep_points
 from crossbench.settings.stored_plan import FIRST_LOOK, StoredPlan, read_plan
 from crossbench.sweep.decide import undecided
-from crossbench.sweep.folder import INTERRUPTED_FILE, MULTIRUN_FILE
+from crossbench.sweep.folder import MULTIRUN_FILE, is_interrupted, mark_interrupted
 from crossbench.sweep.services import console
+from crossbench.sweep.unsaved import unsaved_files
 from crossbench.system.credentials import hide_config
-from crossbench.system.files import atomic_write
+from crossbench.system.files import NotWritten, atomic_write
 from crossbench.wording import counted
 
 # Runs the cells one after the other, in this process
@@ -50,13 +52,30 @@ def conduct(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) ->
     returned: list[Any] = []
     alone = config.hydra.launcher._target_ == ONE_BY_ONE
     for numbers in batches(plan, folder, alone):
-        if config.until_decided and _is_decided(plan, numbers[0], folder):
-            replace(plan, runs=plan.runs[: numbers[0]]).save(folder)
-            break
-        points = [grid.point(plan.runs[n].cell, plan.runs[n].repeat) for n in numbers]
-        jobs = launcher.launch(points, initial_job_idx=numbers[0])
-        returned += [job.return_value for job in jobs]  # raises the exception of a failed job
+        try:
+            if config.until_decided and _is_decided(plan, numbers[0], folder):
+                _shorten(plan, numbers[0], folder)
+                break
+            points = [grid.point(plan.runs[n].cell, plan.runs[n].repeat) for n in numbers]
+            jobs = launcher.launch(points, initial_job_idx=numbers[0])
+            returned += [job.return_value for job in jobs]  # raises the exception of a failed job
+        except OSError as error:  # Hydra could not create the folder of a cell
+            for number in numbers:
+                unsaved_files.not_measured(folder / str(number), error)
+        except KeyboardInterrupt:  # between two cells
+            mark_interrupted(folder)
+            for number in numbers:
+                with contextlib.suppress(OSError):  # of a cell that has files
+                    (folder / str(number)).rmdir()  # Hydra created it
     return returned
+
+
+def _shorten(plan: StoredPlan, runs: int, folder: Path) -> None:
+    """Leave the last runs out of the plan of a sweep."""
+    try:
+        replace(plan, runs=plan.runs[:runs]).save(folder)
+    except NotWritten as error:
+        unsaved_files.keep(error)
 
 
 def _is_decided(plan: StoredPlan, number: int, folder: Path) -> bool:
@@ -93,7 +112,7 @@ def batches(plan: StoredPlan, folder: Path, alone: bool) -> Iterator[list[int]]:
             continue
         together = range(missing[0], missing[-1] + 1)
         for batch in [[number] for number in missing] if alone else [list(together)]:
-            if (folder / INTERRUPTED_FILE).exists():
+            if is_interrupted(folder):
                 return
             yield batch
 

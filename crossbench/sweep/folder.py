@@ -29,6 +29,8 @@ from crossbench.settings.stored_plan import PLAN_FILE
 from crossbench.sweep.child import WAITING_LOG_FILE
 from crossbench.sweep.state import STATE_FILE
 from crossbench.system.credentials import hide_config
+from crossbench.system.files import PARTIAL
+from crossbench.system.stop_signals import stopped_by
 from crossbench.wording import counted
 
 INTERRUPTED_FILE = "INTERRUPTED"
@@ -57,6 +59,17 @@ class TakenFolder:
 
     def release(self) -> None:
         self._lock.close()
+
+
+def is_interrupted(folder: Path) -> bool:
+    """Return whether the sweep in `folder` was told to stop."""
+    return (folder / INTERRUPTED_FILE).exists() or bool(stopped_by())
+
+
+def mark_interrupted(folder: Path) -> None:
+    """Tell the other processes of the sweep to start no cell; this one knows it already."""
+    with contextlib.suppress(OSError):
+        (folder / INTERRUPTED_FILE).touch()
 
 
 def take_output_folder(config: DictConfig, mode: RunMode) -> TakenFolder:
@@ -168,7 +181,7 @@ def take_named(folder: Path, key: str) -> TakenFolder:
 
 
 def _is_leftover(name: str) -> bool:
-    return name in _LEFTOVERS or name.endswith(".partial")
+    return name in _LEFTOVERS or name.endswith(PARTIAL)
 
 
 def hold(folder: Path, key: str) -> TakenFolder:

@@ -22,6 +22,7 @@ from crossbench.settings.composition_errors import explain
 from crossbench.settings.run import run_settings
 from crossbench.sweep.plan import plan_sweep
 from crossbench.system.command import os_error_message
+from crossbench.system.stop_signals import finish_first
 
 if TYPE_CHECKING:
     from crossbench.dashboard.process import Dashboard
@@ -64,9 +65,12 @@ class SweepCallback(Callback):
             waiting_child.close()
             folder = Path(config.hydra.sweep.dir)
             run = run_settings(config, list(config.hydra.overrides.task))
-            status = finish_sweep(folder, make_tracking(run, folder))
-        if self._dashboard is not None:
-            self._dashboard.close()
+            try:
+                with finish_first():
+                    status = finish_sweep(folder, make_tracking(run, folder))
+            finally:
+                if self._dashboard is not None:
+                    self._dashboard.close()
         # A resumed sweep without missing runs has done all that it can do
         if status and self._missing:
             sys.exit(status)

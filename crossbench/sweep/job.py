@@ -18,18 +18,20 @@ from crossbench.events import CellEnded, CellStarted, RunEnded
 from crossbench.measure.catalogue import names
 from crossbench.measure.metric import View
 from crossbench.report.axes import full_label
-from crossbench.report.cell import REPORT_FILE, write_cell_report
+from crossbench.report.cell import REPORT_FILE
+from crossbench.report.cells import Run
 from crossbench.report.sweep import read_run
 from crossbench.report.terminal import terminal_answer, terminal_table
-from crossbench.results import RunResult, load_result
+from crossbench.results import RunResult, Status
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import RunSettings, run_settings
-from crossbench.sweep.cell import run_cell
+from crossbench.sweep.cell import interrupted_result, run_cell
 from crossbench.sweep.child import waiting_child
+from crossbench.sweep.closing import MeasuredCell, closing
 from crossbench.sweep.conduct import has_result
 from crossbench.sweep.finish import EXIT_FAILED
-from crossbench.sweep.folder import INTERRUPTED_FILE, home_of, place_of
+from crossbench.sweep.folder import home_of, is_interrupted, mark_interrupted, place_of
 from crossbench.sweep.progress import cell_progress
 from crossbench.sweep.services import (
     Tracking,
@@ -40,8 +42,9 @@ from crossbench.sweep.services import (
     sweep_journal,
 )
 from crossbench.sweep.state import SweepState, read_state
+from crossbench.sweep.unsaved import unsaved_files
 from crossbench.system.command import os_error_message
-from crossbench.system.stop_signals import EXIT_INTERRUPTED
+from crossbench.system.stop_signals import EXIT_INTERRUPTED, finish_first
 from crossbench.tracking.protocol import CellRef
 
 DASHBOARD_FIGURES = names(View.DASHBOARD)
@@ -62,7 +65,7 @@ def run_job(config: DictConfig) -> None:
         _run_single(cell, run, folder, home_of(folder))
         return
     home = folder.parent
-    if (home / INTERRUPTED_FILE).exists():
+    if is_interrupted(home):
         waiting_child.close()
         shutil.rmtree(folder)  # Hydra created it; an empty folder would count as a failed cell
         return
@@ -72,9 +75,9 @@ def run_job(config: DictConfig) -> None:
     try:
         measure_and_track(cell, folder, home, read_state(home), hydra.job.num, tracking)
     except KeyboardInterrupt:
-        (home / INTERRUPTED_FILE).touch()
+        mark_interrupted(home)
     except OSError as error:  # if it were raised, Hydra would not call on_multirun_end
-        console.print(f"[yellow]cell {hydra.job.num + 1}:[/] {escape(os_error_message(error))}")
+        unsaved_files.not_measured(folder, error)
 
 
 def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) -> None:
@@ -93,12 +96,13 @@ def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) ->
     finally:
         sweep_journal(home, url).write(RunEnded(f"ended; report: {folder / REPORT_FILE}"))
         dashboard.close()
+        is_lost = unsaved_files.tell_lost("the same command")
     console.print(Text(terminal_table([result])))
-    if answer := terminal_answer([read_run(folder)]):
+    if answer := terminal_answer([Run(folder.name, result, read_run(folder).records)]):
         console.print(Text(f"\n{answer}"))
     report = folder / REPORT_FILE
     console.print(escape(f"report: {report}" if report.is_file() else f"results: {folder}"))
-    if result.status.is_failure:
+    if is_lost or result.status.is_failure:
         sys.exit(EXIT_FAILED)
 
 
@@ -123,23 +127,27 @@ def measure_and_track(
             result = run_cell(config, folder, progress, journal)
         except KeyboardInterrupt:
             interrupted = True
-            result = load_result(folder)
-        if not interrupted and number + 1 < state.cells and state.pid == os.getpid():
-            waiting_child.start(home)  # with another launcher, cells may overlap
+            result = interrupted_result(config, folder)
+        except OSError as error:
+            if run_id is not None:
+                _end_unmeasured(config, run_id, folder, error, tracking)
+            raise
+        is_alone = state.pid == os.getpid()  # with another launcher, cells may overlap
+        goes_on = is_alone and number + 1 < state.cells and not interrupted
+        if goes_on:
+            waiting_child.start(home)
         found = {key: result.metrics.get(key) for key in DASHBOARD_FIGURES}
         figures = {key: value for key, value in found.items() if value is not None}
         journal.write(CellEnded(result.status, result.error, figures))
         progress.stage("writing the report")
         try:
-            write_cell_report(folder)
-        except OSError as error:  # the result is already saved, and the other cells still run
-            console.print(f"[yellow]report:[/] {escape(os_error_message(error))}")
-        except KeyboardInterrupt:  # the run of the cell must still end
+            with finish_first():
+                if state.dashboard_url and config.value("dashboard.screenshot") and result.metrics:
+                    token = config.value("dashboard.token")
+                    screenshot_dashboard(state.dashboard_url, folder, token)
+                closing.close(MeasuredCell(folder, run_id), tracking, last=not goes_on)
+        except KeyboardInterrupt:
             interrupted = True
-    if state.dashboard_url and config.value("dashboard.screenshot") and result.metrics:
-        screenshot_dashboard(state.dashboard_url, folder, config.value("dashboard.token"))
-    if run_id is not None:
-        tracking.attempt(lambda tracker: tracker.finish_cell(run_id, result, folder, interrupted))
     if result.error:
         console.print(
             f"[yellow]{place} {escape(label)}: {result.status}[/]: {escape(result.error)}"
@@ -147,3 +155,11 @@ def measure_and_track(
     if interrupted:
         raise KeyboardInterrupt
     return result
+
+
+def _end_unmeasured(
+    config: CellConfig, run_id: str, folder: Path, error: OSError, tracking: Tracking
+) -> None:
+    """End the run of a cell that was not measured, because its folder could not be written."""
+    result = RunResult(Status.FAILED, config, config.cell_id, error=os_error_message(error))
+    tracking.attempt(lambda tracker: tracker.finish_cell(run_id, result, folder, whole=False))

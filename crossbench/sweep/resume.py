@@ -31,6 +31,7 @@ from crossbench.sweep.folder import INTERRUPTED_FILE, TakenFolder, hold, use_fol
 from crossbench.sweep.plan import SweepPlan
 from crossbench.sweep.services import console
 from crossbench.system.command import os_error_message
+from crossbench.system.files import remove_partial_files
 from crossbench.wording import ABSENT, counted, join_first
 
 ATTEMPT = re.compile(r"attempt_(\d+)")
@@ -92,6 +93,7 @@ def resume(config: DictConfig, plan: SweepPlan, axes: Sequence[str]) -> Resumed:
                 why = _changes(result.config, today)
                 console.print(escape(f"{place} {label}: measured again, because {why}"))
             clear(cell, keep=result is not None)
+    remove_partial_files(folder)
     return Resumed(taken, stored, len(stored.runs) - len(kept), kept)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from crossbench.tracking.protocol import Tracker
 PREPARING_S = 120.0  # to import MLflow and create a new store: seconds, or more on a busy machine
 T = TypeVar("T")
 TrackerT = TypeVar("TrackerT", bound=Tracker)
+_offline_files: set[Path] = set()  # those that could not be written
 console = SteadyConsole(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -46,7 +46,7 @@ class Tracking:
 
     def attempt(self, call: Callable[[Tracker], T]) -> T | None:
         """Call the tracker; return None if it has failed. The first failure prints a warning."""
-        if self.offline.exists():
+        if self.offline.exists() or self.offline in _offline_files:
             return None
         try:
             if self.timeout_s is None:
@@ -54,8 +54,10 @@ class Tracking:
             return call_within(self.timeout_s, self.tracker, call)
         except TrackingError as error:
             reason = str(error)
-        with contextlib.suppress(OSError):
+        try:
             self.offline.touch()
+        except OSError:
+            _offline_files.add(self.offline)
         console.print(
             f"[yellow]tracking:[/] {escape(reason)} (this run goes on without it; the results are "
             f"on disk; to upload those of this run later: {escape(self.sync_command)})"

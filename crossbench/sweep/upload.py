@@ -26,6 +26,7 @@ from crossbench.sweep.folder import (
     place_of,
 )
 from crossbench.sweep.state import STATE_FILE, read_state
+from crossbench.system.files import remove_partial_files
 from crossbench.tracking.mlflow_format import unix
 from crossbench.tracking.mlflow_store import MlflowTracker, StoredRun
 from crossbench.tracking.protocol import CellRef
@@ -101,6 +102,7 @@ def _alone(folder: Path) -> Iterator[bool]:
         yield True
         return
     try:
+        remove_partial_files(folder)
         yield True
     finally:
         taken.release()

@@ -6,6 +6,7 @@ Columns are therefore built from buffers and read with a ParquetFile.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from crossbench.errors import ResultError
-from crossbench.system.files import atomic_write
+from crossbench.system.files import write_file
 
 Row = TypeVar("Row")
 TEXT = "text"  # a column of str; the other kinds are numpy dtype names ("int64", "bool")
@@ -24,16 +25,18 @@ def save_rows(rows: Sequence[Any], columns: Mapping[str, str], path: Path) -> Pa
     """Write one row per object atomically; `columns` maps attribute names to column kinds.
 
     None becomes null.
+
+    Raises:
+        NotWritten: it cannot be written; the error has its content.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     arrays = [_array([getattr(row, name) for row in rows], kind) for name, kind in columns.items()]
     table = pa.Table.from_arrays(arrays, names=list(columns))
-    # Pass an open file: pyarrow encodes file names in UTF-8, whatever the locale
-    with atomic_write(path) as partial, partial.open("wb") as file:
-        pq.write_table(table, file)
-        file.flush()  # a full disk must raise before the file is renamed
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    write_file(path, content.getvalue())
     return path
 
 

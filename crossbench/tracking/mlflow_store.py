@@ -118,6 +118,8 @@ class MlflowTracker:
         folder: Path,
         interrupted: bool = False,
         end_s: float | None = None,
+        *,
+        whole: bool = True,
     ) -> None:
         """See `Tracker`. `end_s` is when the cell ended (Unix seconds, None: now).
 
@@ -128,7 +130,7 @@ class MlflowTracker:
         run = self._run(run_id)
         with (
             self._connection.errors(),
-            run.complete(result.started_at),
+            run.complete(result.started_at) if whole else contextlib.nullcontext(),
             run.ending("KILLED" if interrupted else ended, end_s),
         ):
             run.log_tags(fmt.cell_tags(result))

@@ -50,9 +50,18 @@ class Tracker(Protocol):
         ...
 
     def finish_cell(
-        self, run_id: str, result: RunResult, folder: Path, interrupted: bool = False
+        self,
+        run_id: str,
+        result: RunResult,
+        folder: Path,
+        interrupted: bool = False,
+        *,
+        whole: bool = True,
     ) -> None:
-        """Store the cell's result and the files in its `folder`, and end its run."""
+        """Store the cell's result and the files in its `folder`, and end its run.
+
+        Unless `whole`, `folder` lacks some of them, and a later upload completes the run.
+        """
         ...
 
     def finish_sweep(
@@ -81,7 +90,13 @@ class NoTracker:
         return None
 
     def finish_cell(
-        self, run_id: str, result: RunResult, folder: Path, interrupted: bool = False
+        self,
+        run_id: str,
+        result: RunResult,
+        folder: Path,
+        interrupted: bool = False,
+        *,
+        whole: bool = True,
     ) -> None:
         """Do nothing."""
 

@@ -144,9 +144,12 @@ print((Artifact(folder, build).fetch() / "graph").read_text(), end="")
 
 def test_concurrent_processes_build_an_artifact_once(tmp_path):
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "cache/key"), str(tmp_path / "log")]
+    left = tmp_path / "cache/.key-0"  # by a process that was killed
+    left.mkdir(parents=True)
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate(timeout=100)[0] for process in processes] == ["whole"] * 3
     assert (tmp_path / "log").read_text() == "built"
+    assert not left.exists()
 
 
 def test_error_for_an_unwritable_cache_says_what_to_do(tmp_path):

@@ -213,10 +213,33 @@ def test_a_stop_signal_stops_the_cell_and_reports_the_sweep(
     folder = the_sweep(outputs)
     (result,) = results(folder)
     assert result["status"] == "failed"
-    assert "interrupted" in str(result["error"])
+    name = "Ctrl-C" if number == signal.SIGINT else number.name
+    assert str(result["error"]).startswith(f"interrupted by {name}")
     assert load_records(folder / "0")
     assert (folder / "report.md").exists()
     assert {run.info.status for run in runs(outputs)} == {"KILLED"}
+
+
+@pytest.mark.slow
+def test_a_signal_while_a_report_is_written_waits_for_it_and_its_upload(
+    outputs: Path, environment: dict[str, str]
+) -> None:
+    sweep = start(
+        "-m", "batch=8,16", *QUICK, "backend=noop", outputs=outputs, environment=environment
+    )
+    read_until(sweep, "writing the report")
+    sweep.send_signal(signal.SIGTERM)
+    _, errors = sweep.communicate(timeout=200)
+    assert sweep.returncode == 130
+    assert "interrupted: results of 1 of 2 cells" in errors
+    folder = the_sweep(outputs)
+    (result,) = results(folder)
+    assert result["status"] == "finished"
+    assert (folder / "0" / "report.md").exists()
+    assert (folder / "report.md").exists()
+    parents = {run.data.tags.get("mlflow.parentRunId"): run for run in runs(outputs)}
+    assert parents.pop(None).info.status == "KILLED"
+    assert [run.info.status for run in parents.values()] == ["FINISHED"]
 
 
 def test_a_killed_cell_process_fails_its_cell_and_the_sweep_continues(

@@ -142,6 +142,26 @@ def test_incomplete_runs_are_completed_without_duplicates(
     assert len(client.get_run(whole).inputs.dataset_inputs) == 1
 
 
+def test_a_run_that_lacked_files_is_completed(sweep: Path, tracker: MlflowTracker) -> None:
+    """On a full disk, MLflow gets the result without its files; there is space later."""
+    run_id = tracker.open_cell("cell", None, CellRef(sweep.name, 0), "bench-1", None)
+    files = sweep / "0"
+    elsewhere = files.rename(sweep.parent / "elsewhere")
+    files.mkdir()
+    tracker.finish_cell(run_id, RESULT, files, whole=False)
+    client = MlflowClient(tracker.uri)
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert client.get_run(run_id).data.metrics["throughput/pairs_per_s"] == 100
+    assert not client.list_artifacts(run_id)
+    files.rmdir()
+    elsewhere.rename(files)
+    assert upload_sweep(sweep, tracker).uploaded == 2
+    _, cells = parent_and_cells(tracker.uri)
+    assert [run.info.status for run in cells] == ["FINISHED", "FAILED"]
+    assert cells[0].info.run_id == run_id
+    assert "result.json" in {item.path for item in client.list_artifacts(run_id)}
+
+
 def test_the_same_folder_run_again_is_another_run(sweep: Path, tracker: MlflowTracker) -> None:
     upload_sweep(sweep, tracker)
     save_result(replace(RESULT, started_at="2026-01-02T09:00:00+00:00"), sweep / "0")

@@ -159,6 +159,21 @@ def test_a_signal_drains(tmp_path: Path, seeded_model: ModelFolder, number: sign
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dashboard", ["web", "none"])
+def test_a_killed_server_leaves_no_process_and_no_temporary_folder(
+    tmp_path: Path, seeded_model: ModelFolder, dashboard: str
+) -> None:
+    options = [f"dashboard={dashboard}", *(["dashboard.port=0"] if dashboard == "web" else [])]
+    with serve(tmp_path, seeded_model, *options) as server:
+        server.address()
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        server.process.kill()
+        _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault.HANGS, Fault.STOPS])
 @pytest.mark.parametrize("signals", [1, 2])
 def test_it_ends_although_a_worker_hangs(

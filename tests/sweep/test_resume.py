@@ -63,6 +63,8 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     kill_at("cell 2/4", [*CELLS, "outputs_dir=."], outputs)
     kill_at("writing the report", ["-m", "resume=last", f"outputs_dir={outputs}"], outputs.parent)
     (folder,) = outputs.glob(f"*/{PLAN_FILE}")
+    for half_written in ("report.md.1.partial", "0/report.md.1.partial"):  # by a killed process
+        (folder.parent / half_written).touch()
     ended = run("-m", f"resume={folder.parent.name}", cwd=outputs)
     assert ended.returncode == 0, ended.stderr
     return folder.parent, ended.stderr
@@ -80,6 +82,7 @@ def test_each_cell_of_a_killed_sweep_is_measured_once(resumed: tuple[Path, str])
     ]
     assert batches == [(4, 1), (4, 2), (2, 1), (2, 2)]
     assert [int(run.name) for run in runs] == sorted(range(4), key=lambda n: plan.runs[n].cell)
+    assert not list(folder.rglob("*.partial"))
     assert "cell 1/4 noop fp32 batch=" in output
     assert ": finished already" in output
     assert sorted(path.name for path in (folder / "0").iterdir()) == sorted(

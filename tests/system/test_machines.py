@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -19,8 +18,7 @@ from crossbench.measure.statistics import summarise
 from crossbench.models.folder import ModelFolder
 from crossbench.report.cell import write_cell_report
 from crossbench.report.sweep import write_sweep_report
-from crossbench.results import RunResult, Status, load_records, save_records, save_result
-from crossbench.runner.__main__ import saved
+from crossbench.results import RunResult, Status, save_records, save_result
 from crossbench.settings.cell_config import CellConfig
 from crossbench.sweep.progress import SteadyConsole
 from crossbench.types import RequestRecord
@@ -208,16 +206,3 @@ def test_an_unwritable_output_folder_gets_a_readable_message(tmp_path: Path) -> 
         assert f"{tmp_path}/file/x" in line
         assert "Not a directory" in line
         assert "outputs_dir=DIR" in line
-
-
-def test_a_file_that_cannot_be_written_adds_a_warning_to_the_result(tmp_path: Path) -> None:
-    """A folder blocks the file's path here; a full disk was tested by hand."""
-    result = RunResult(Status.FINISHED, CellConfig(), "0")
-    (tmp_path / "requests.parquet").mkdir()
-    kept = saved(result, lambda: save_records(RECORDS, tmp_path))
-    assert kept == replace(result, warnings=kept.warnings)
-    assert "Is a directory" in kept.warnings[0]
-    assert [path.name for path in tmp_path.iterdir()] == ["requests.parquet"]
-    (tmp_path / "requests.parquet").rmdir()
-    assert saved(result, lambda: save_records(RECORDS, tmp_path)) == result
-    assert load_records(tmp_path) == RECORDS
