@@ -14,7 +14,7 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.overrides import check_points, check_study, sweep_points, sweeper_params
 from crossbench.settings.plan import CellPlan
 from crossbench.settings.stored_plan import PlannedRun
-from crossbench.sweep.order import block_order
+from crossbench.sweeps.order import block_order
 
 
 @dataclass(frozen=True, slots=True)

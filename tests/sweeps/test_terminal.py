@@ -14,10 +14,10 @@ import pytest
 
 from crossbench.results import Status, load_result, save_result
 from crossbench.settings.cell_config import CellConfig
-from crossbench.sweep.finish import finish_sweep
-from crossbench.sweep.progress import cell_progress
-from crossbench.sweep.services import Tracking
-from crossbench.sweep.state import STATE_FILE, SweepState
+from crossbench.sweeps.finish import finish_sweep
+from crossbench.sweeps.progress import cell_progress
+from crossbench.sweeps.services import Tracking
+from crossbench.sweeps.state import STATE_FILE, SweepState
 from crossbench.tracking.protocol import NoTracker
 
 STORED = Path(__file__).resolve().parents[1] / "data" / "sweep_of_schema_1"
