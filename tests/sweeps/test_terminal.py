@@ -36,7 +36,8 @@ def test_table_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_table_of_a_single_cell(tmp_path: Path) -> None:
-    """The error message has the name of a missing folder."""
+    """The error message has the name of an empty folder."""
+    (tmp_path / "models[new]").mkdir()
     arguments = ["model=local", "model.path='models[new]'", "backend=noop", "tracker=none"]
     done = subprocess.run(
         [
