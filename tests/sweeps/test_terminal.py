@@ -54,8 +54,8 @@ def test_table_of_a_single_cell(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    table = done.stderr.partition("pairs/s  p50 (ms)")[2]
-    assert "models[new]" in table
+    assert "failed: " in done.stderr.partition("pairs/s  p50 (ms)")[2]
+    assert "models[new] is not a model folder" in done.stderr
 
 
 def test_lines_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
