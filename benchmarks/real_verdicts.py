@@ -44,7 +44,7 @@ from crossbench.settings.composition_errors import CONFIG_NAME
 from crossbench.settings.places import conf_dir, outputs_dir
 from crossbench.settings.plan import composed_config
 from crossbench.settings.schema import register
-from crossbench.sweep.cell import run_cell
+from crossbench.sweeps.cell import run_cell
 from crossbench.wording import ABSENT, percent
 
 METRICS = (PAIRS_PER_S, P95_LATENCY, RSS_PEAK_MB)

@@ -62,7 +62,7 @@ def load_requests_of_sweep(place: Path) -> Callable[[], object]:
 
 def sync(place: Path) -> Callable[[], object]:
     """Upload to an existing store, because creating one takes seconds."""
-    from crossbench.sweep.upload import upload_sweep
+    from crossbench.sweeps.upload import upload_sweep
     from crossbench.tracking.mlflow_store import MlflowTracker
 
     uri, artifacts = f"sqlite:///{place / 'mlflow.db'}", str(place / "mlartifacts")

@@ -7,7 +7,7 @@ def main() -> None:
     """Run the command. Its imports take half a second, in which Ctrl-C may come already."""
     end_at_once_until_handled()
     from crossbench.settings.launch import launch
-    from crossbench.sweep.task import run_job
+    from crossbench.sweeps.task import run_job
 
     launch(run_job)
 

@@ -2,7 +2,7 @@
 load and reports as `python -m crossbench`."""
 
 from crossbench.settings.launch import launch
-from crossbench.sweep.task import run_job
+from crossbench.sweeps.task import run_job
 
 if __name__ == "__main__":
     launch(run_job, choices=["hydra/help=client", "target=remote", "server=remote"])

@@ -27,7 +27,7 @@ from crossbench.settings.command_line import in_shell
 from crossbench.settings.places import conf_dir, outputs_dir
 from crossbench.settings.run import default_tracker
 from crossbench.settings.stored_plan import read_plan
-from crossbench.sweep.folder import take_new
+from crossbench.sweeps.folder import take_new
 from crossbench.system.addresses import bypass_proxy
 from crossbench.system.command import run_command
 from crossbench.system.credentials import hide_argument

@@ -17,6 +17,8 @@ CrossbenchError
 +-- WorkerDied               the worker that computed the request failed or died (gRPC INTERNAL)
 |   +-- ProcessDied          the worker process ended while it computed the request
 |   +-- WorkerHung           a micro-batch took longer than pool.infer_timeout_s
++-- RequestFailed            the server refused or failed a request of a `Client`
++-- MeasuringFailed          `run` or `sweep` measured nothing
 +-- TargetUnreachable        no server answers at the given address
 +-- TargetDied               the server process failed or died before it was ready
 +-- ResultError              a result file is missing, unreadable or has another schema version
@@ -95,6 +97,23 @@ class ProcessDied(WorkerDied):
 
 class WorkerHung(WorkerDied):
     """A micro-batch took longer than `pool.infer_timeout_s`."""
+
+
+class RequestFailed(CrossbenchError):
+    """The server refused or failed a request of a `Client`, or did not answer in time.
+
+    `status` is gRPC's status, such as `RESOURCE_EXHAUSTED`. A busy server says in `retry_after_s`
+    when to try again.
+    """
+
+    def __init__(self, message: str, status: str, retry_after_s: float | None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class MeasuringFailed(CrossbenchError):
+    """`run` or `sweep` measured nothing; the message is that of the command."""
 
 
 class TargetUnreachable(CrossbenchError):

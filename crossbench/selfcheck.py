@@ -32,12 +32,12 @@ from crossbench.settings.command_line import in_shell
 from crossbench.settings.launch import NO_CELLS, launch
 from crossbench.settings.places import conf_dir
 from crossbench.settings.plan import composed_config
-from crossbench.sweep.cell import run_cell
-from crossbench.sweep.finish import EXIT_FAILED
-from crossbench.sweep.folder import absolute, take_new
-from crossbench.sweep.order import block_order
-from crossbench.sweep.progress import SteadyConsole, cell_progress
-from crossbench.sweep.unsaved import unsaved_files
+from crossbench.sweeps.cell import run_cell
+from crossbench.sweeps.finish import EXIT_FAILED
+from crossbench.sweeps.folder import absolute, take_new
+from crossbench.sweeps.order import block_order
+from crossbench.sweeps.progress import SteadyConsole, cell_progress
+from crossbench.sweeps.unsaved import unsaved_files
 from crossbench.system.credentials import hide_argument
 from crossbench.system.files import atomic_write
 from crossbench.system.stop_signals import EXIT_INTERRUPTED

@@ -42,8 +42,8 @@ from crossbench.settings.plan import CellPlan, composed_plan
 from crossbench.settings.resume import with_credentials
 from crossbench.settings.schema import register
 from crossbench.settings.targets import take_allowed
-from crossbench.sweep.folder import absolute, hold, is_held, take_new
-from crossbench.sweep.progress import SteadyConsole
+from crossbench.sweeps.folder import absolute, hold, is_held, take_new
+from crossbench.sweeps.progress import SteadyConsole
 from crossbench.system.command import run_command
 from crossbench.system.credentials import hide_argument
 from crossbench.system.stop_signals import EXIT_INTERRUPTED

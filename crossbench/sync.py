@@ -17,9 +17,9 @@ from crossbench.errors import ConfigError, ResultError, TrackingError
 from crossbench.settings.command_line import options_first
 from crossbench.settings.launch import NO_CELLS, launch
 from crossbench.settings.run import run_settings
-from crossbench.sweep.folder import absolute
-from crossbench.sweep.services import call_within, make_tracker
-from crossbench.sweep.upload import Uploaded, cells_of, is_sweep, sweep_folders, upload_sweep
+from crossbench.sweeps.folder import absolute
+from crossbench.sweeps.services import call_within, make_tracker
+from crossbench.sweeps.upload import Uploaded, cells_of, is_sweep, sweep_folders, upload_sweep
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.wording import counted
 

@@ -37,8 +37,8 @@ from crossbench.events import (
 from crossbench.load.stop import Limits, LimitWatch
 from crossbench.models.folder import ModelFolder
 from crossbench.runner.event_stream import EventStream, ProgressReporter
-from crossbench.sweep.cell import Follower
-from crossbench.sweep.watchdog import TimeLimits, Watchdog
+from crossbench.sweeps.cell import Follower
+from crossbench.sweeps.watchdog import TimeLimits, Watchdog
 from crossbench.types import RequestRecord
 
 KINDS: tuple[type[Event], ...] = get_args(Event)

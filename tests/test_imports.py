@@ -18,7 +18,7 @@ assert "batch" in text.getvalue()
 """
 
 
-@pytest.mark.parametrize("code", [HELP, "import sys, crossbench.sweep.job"], ids=["help", "job"])
+@pytest.mark.parametrize("code", [HELP, "import sys, crossbench.sweeps.job"], ids=["help", "job"])
 def test_nothing_heavy_is_imported(code: str) -> None:
     program = f"{code}\nimport json; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from importlib import metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -16,29 +17,45 @@ if TYPE_CHECKING:
 
 
 def missing_device(device: str) -> Missing | None:
-    """Return what is missing for PyTorch to use `cpu`, `mps`, `cuda` or `cuda:N`, or None."""
-    import torch
+    """Return what is missing for PyTorch to use `cpu`, `mps`, `cuda` or `cuda:N`, or None.
 
-    if device == "mps" and not torch.backends.mps.is_available():
+    Imports torch only where a GPU is likely.
+    """
+    if device == "mps" and not (sys.platform == "darwin" and _sees_apple_gpu()):
         return Missing(
             "PyTorch sees no Apple GPU",
             "use a Mac with Apple silicon and macOS 14 or newer",
         )
     if not device.startswith("cuda"):
         return None
-    if torch.version.cuda is None:
+    version = metadata.version("torch")
+    if "+cpu" in version or not _is_built_with_cuda():
         return Missing(
-            f"PyTorch {torch.__version__} is built without CUDA",
+            f"PyTorch {version} is built without CUDA",
             "on a machine with an NVIDIA GPU, pip install --force-reinstall torch from an index "
             "with its CUDA builds",
         )
+    import torch
+
     count = torch.cuda.device_count()
     if int(device.partition(":")[2] or 0) >= count:
         return Missing(
-            f"PyTorch {torch.__version__} sees {count} CUDA devices, so there is no {device}",
+            f"PyTorch {version} sees {count} CUDA devices, so there is no {device}",
             "use a machine with an NVIDIA GPU and its driver (nvidia-smi lists the GPUs)",
         )
     return None
+
+
+def _sees_apple_gpu() -> bool:
+    import torch
+
+    return torch.backends.mps.is_available()
+
+
+def _is_built_with_cuda() -> bool:
+    import torch
+
+    return torch.version.cuda is not None
 
 
 def cpp_compiler() -> str | None:

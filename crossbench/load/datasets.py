@@ -42,6 +42,14 @@ class LoadedDataset:
 class Dataset(Protocol):
     """One choice of conf/dataset."""
 
+    def check(self) -> None:
+        """Refuse a path that does not exist, without reading anything.
+
+        Raises:
+            DatasetError: the message names the path.
+        """
+        ...
+
     def recipe(self, seed: int) -> object:
         """Return a value whose repr, with the tokenizer, determines generated texts.
 
@@ -87,6 +95,9 @@ class SyntheticDataset:
                 "[20,400], or null for the lengths of MS MARCO"
             )
 
+    def check(self) -> None:
+        """Do nothing: the texts need no files."""
+
     def recipe(self, seed: int) -> object:
         shape = (self.queries, self.passages_per_query, self.passage_tokens)
         return "synthetic", self.name, seed, *shape, QUERIES, PASSAGES, read_word_list()
@@ -124,6 +135,14 @@ class TrecDataset:
         if not (self.path or "").strip():
             raise DatasetError(f"dataset={self.name} reads a folder: give dataset.path=DIR")
 
+    def check(self) -> None:
+        """Refuse a path without a folder.
+
+        Raises:
+            DatasetError: the folder does not exist.
+        """
+        self._folder()
+
     def recipe(self, seed: int) -> None:
         """Return None, since the data is read from files."""
 
@@ -134,13 +153,7 @@ class TrecDataset:
             DatasetError: a file is missing or empty, a line is malformed, or the files do not
                 belong together.
         """
-        assert self.path
-        folder = _existing(self.path)
-        if not folder.is_dir():
-            raise DatasetError(
-                f"dataset.path={self.path} is a file: give the folder that contains it, and unpack "
-                "it first if it is an archive"
-            )
+        folder = self._folder()
         data = read_trec(
             folder, self.queries_file, self.collection_file, self.run, self.qrels, self.limit
         )
@@ -152,6 +165,16 @@ class TrecDataset:
             warnings=data.warnings,
             judged_left_out=data.judged_left_out,
         )
+
+    def _folder(self) -> Path:
+        assert self.path
+        folder = _existing(self.path)
+        if not folder.is_dir():
+            raise DatasetError(
+                f"dataset.path={self.path} is a file: give the folder that contains it, and unpack "
+                "it first if it is an archive"
+            )
+        return folder
 
 
 @dataclass(frozen=True)
@@ -174,6 +197,15 @@ class MsMarcoDataset:
 
     def __post_init__(self) -> None:
         _check_limit(self.limit)
+
+    def check(self) -> None:
+        """Refuse a path without a file or folder.
+
+        Raises:
+            DatasetError: it does not exist.
+        """
+        if self.path and self.path.strip():
+            _existing(self.path)
 
     def recipe(self, seed: int) -> None:
         """Return None, since the data is read from files."""

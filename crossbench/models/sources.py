@@ -55,6 +55,9 @@ class SeededModel:
     positions: int
     max_length: int | None
 
+    def check(self) -> None:
+        """Do nothing: the model needs no files."""
+
     def fetch(self, cache_dir: Path) -> ModelFolder:
         """Return the folder cache_dir/<name>-<hash of its fields>, and create it if necessary.
 
@@ -142,6 +145,9 @@ class HubModel:
         if not self.repo:
             raise ModelError("model=hub needs a repository: give model.repo=OWNER/NAME")
 
+    def check(self) -> None:
+        """Do nothing: only the download shows whether the model exists."""
+
     def fetch(self, cache_dir: Path) -> ModelFolder:
         """Return the folder of the downloaded snapshot; only JSON, text and safetensors are loaded.
 
@@ -184,19 +190,31 @@ class LocalModel:
         if not (self.path or "").strip():
             raise ModelError("model=local needs a folder: give model.path=DIR")
 
+    def check(self) -> None:
+        """Refuse a path without a folder.
+
+        Raises:
+            ModelError: the folder does not exist.
+        """
+        self._folder()
+
     def fetch(self, cache_dir: Path) -> ModelFolder:
         """Return the checked folder.
 
         Raises:
             ModelError: the folder does not exist, or its files are invalid.
         """
+        path = self._folder()
+        return read_folder(path, self.name or path.name, self.max_length, cache_dir)
+
+    def _folder(self) -> Path:
         assert self.path
         text = self.path.strip()
         path = Path(text).expanduser().resolve()
         if not path.is_dir():
             fault = "is a file" if path.exists() else "does not exist"
             raise ModelError(f"model.path={text} {fault} ({path}): give the folder of a model")
-        return read_folder(path, self.name or path.name, self.max_length, cache_dir)
+        return path
 
 
 def _sample_batch(tokenizer: PairTokenizer, seed: int) -> TokenBatch:

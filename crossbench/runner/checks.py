@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from crossbench.backends.availability import find_unsupported, raise_unsupported
+from collections.abc import Sequence
+
+from crossbench.backends.availability import (
+    Ready,
+    Unsupported,
+    availability,
+    find_unsupported,
+    raise_unsupported,
+)
 from crossbench.backends.base import Backend
-from crossbench.errors import ConfigError
+from crossbench.errors import BackendUnavailable, ConfigError
 from crossbench.models.folder import ModelFolder
 from crossbench.runner.compose import build_scheduler
 from crossbench.runner.load import build_stop, build_traffic
@@ -28,6 +36,39 @@ def check_config(config: CellConfig) -> CellPlan:
     if plan.server is not None:
         plan.server.build()
     return plan
+
+
+def check_start(plans: Sequence[CellPlan]) -> None:
+    """Refuse a run whose files are not there, or of which this machine can measure no cell.
+
+    In a sweep, cells that cannot run are results as long as others can. Torch is imported only on
+    a machine with an NVIDIA driver, if no other backend can run.
+
+    Raises:
+        ModelError, DatasetError: a path does not exist.
+        BackendUnavailable: no cell can run; the message has the reason of each kind of cell.
+    """
+    for plan in plans:
+        for component in (plan.model, *plan.more_models.values(), plan.dataset):
+            component.build().check()
+    if all(plan.server is None for plan in plans):  # the servers run already
+        return
+    kinds = {
+        (str(plan.backend.name), plan.settings.quant, plan.settings.device): plan for plan in plans
+    }
+    reasons = []
+    for name, quant, device in sorted(kinds, key=lambda kind: "cuda" in f"{kind}"):
+        found = availability(kinds[name, quant, device].backend.type, quant, device)
+        if isinstance(found, Ready):
+            return
+        told = found.reason if isinstance(found, Unsupported) else str(found)
+        reasons.append(f"backend={name} quant={quant.value}: {told}")
+    cells = "the cell" if len(plans) == 1 else f"any of the {len(plans)} cells"
+    raise BackendUnavailable(
+        f"this machine cannot run {cells}:\n  "
+        + "\n  ".join(reasons)
+        + "\npython -m crossbench.doctor shows what it can run"
+    )
 
 
 def longest_s(plan: CellPlan) -> float:

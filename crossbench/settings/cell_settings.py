@@ -119,7 +119,9 @@ def _count(config: Mapping[str, Any], key: str, least: int) -> int:
     value = config[key]
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         kind = "a positive whole number" if least else "a whole number, 0 or more"
-        raise ConfigError(f"{key} must be {kind}, got {value!r}: give for example {key}=32")
+        raise ConfigError(
+            f"{key} must be {kind}, got {value!r}: give at least {least}, for example {key}=32"
+        )
     return value
 
 

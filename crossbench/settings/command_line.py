@@ -38,6 +38,15 @@ def readable_arguments(arguments: Sequence[str]) -> list[str]:
             "--experimental-rerun runs code that is stored in its file (a pickle), which "
             "crossbench does not do: give the overrides again, or -m resume=FOLDER for a sweep"
         )
+    modes = {
+        "-m": parsed.multirun,
+        "--run": parsed.run,
+        "--cfg": parsed.cfg,
+        "--info": parsed.info,
+        "--shell-completion": parsed.shell_completion,
+    }
+    if len(given := [option for option, value in modes.items() if value]) > 1:
+        raise ConfigError(f"{' and '.join(given)} exclude each other: give one of them")
     options, overrides = options_first(arguments)
     return [*options, *map(readable, overrides)]
 
@@ -67,7 +76,7 @@ def readable(override: str) -> str:
         ConfigError: the value cannot be parsed and has more than one possible meaning.
     """
     key, equals, value = override.partition("=")
-    parsed = _parse(override)
+    parsed = _parse(override) if key.strip("+~ ") else None
     if parsed is not None:
         if _is_choice(key) and not parsed.is_delete():
             return f"{key}={_quote_non_text(value)}"
@@ -75,7 +84,7 @@ def readable(override: str) -> str:
         if is_number and _is_text(key):
             return f"{key}={quoted(value.strip())}"
         return override
-    if not equals:
+    if not equals or not key.strip("+~ "):
         raise ConfigError(
             f"{override!r} is not an override: give KEY=VALUE, for example backend=onnx; --help "
             "lists the keys"

@@ -62,7 +62,7 @@ def explain(error: Exception, overrides: Sequence[str] = (), given: Sequence[str
         )
     found = re.search(r"Key '([^']+)' (?:is not in struct|not in )", f"{error}\n{cause}")
     if not found:
-        return "\n".join(dict.fromkeys(lines))
+        return _rule_of_hydra(lines, cause)
     path = re.search(r"full_key: (\S+)", f"{cause}")
     key = path[1] if path else found[1]
     parent, _, name = key.rpartition(".")
@@ -77,10 +77,19 @@ def explain(error: Exception, overrides: Sequence[str] = (), given: Sequence[str
         configs = [_with_choices(overrides), *_of_swept_choices(key, given)]
         existing = sorted({item for config in configs for item in _keys(config, parent)})
     place = f"under {parent}" if parent else "at the root"
-    return (
-        f"there is no key {key}.{did_you_mean(name, existing)} "
-        f"Available keys {place}: {', '.join(existing)}"
-    )
+    available = f" Available keys {place}: {', '.join(existing)}" if existing else ""
+    return f"there is no key {key}.{did_you_mean(name, existing)}{available}"
+
+
+def _rule_of_hydra(lines: Sequence[str], cause: BaseException | None) -> str:
+    """Return an error message for an override that breaks a rule of Hydra; else Hydra's own."""
+    if found := re.match(r"Could not override '([^']+)'\. No match in the defaults", lines[0]):
+        return f"{found[1]} has no default choice, so it is added with a plus: give +{found[1]}=..."
+    if found := re.match(r"Multiple values for ([^.]+)\. To override", lines[0]):
+        return f"{found[1]} already has a choice: give {found[1]}=..., without the plus"
+    if (found := re.match(r"Error merging override (.+)", lines[0])) and cause is not None:
+        return f"{found[1]}: {str(cause).splitlines()[0]}"
+    return "\n".join(dict.fromkeys(lines))
 
 
 def did_you_mean(name: str, existing: Sequence[str]) -> str:
@@ -105,8 +114,15 @@ def _unknown_choice(error: MissingConfigException) -> str:
             existing = [f"{subfolder}/{item}" for item in inside] or existing
     config = re.match(r"In '([^']+)'", str(error))
     place = f"{config[1]}: " if config and config[1] not in (CONFIG_NAME, "hydra/config") else ""
+    if group == "model" and re.fullmatch(r"[\w.-]+/[\w.-]+", choice):
+        remedy = (
+            f" For a repository of the Hugging Face Hub, give model=hub model.repo={choice}; for a "
+            f"folder, model=local model.path={choice}."
+        )
+    else:
+        remedy = did_you_mean(choice, existing)
     return (
-        f"{place}there is no choice {group}={choice}.{did_you_mean(choice, existing)} "
+        f"{place}there is no choice {group}={choice}.{remedy} "
         f"Available choices of {group}: {', '.join(existing)}"
     )
 

@@ -38,7 +38,7 @@ class CrossbenchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Measure the cells of the sweep; `arguments` are the overrides of its command line."""
-        from crossbench.sweep.conduct import conduct
+        from crossbench.sweeps.conduct import conduct
 
         assert self.config is not None
         assert self.launcher is not None

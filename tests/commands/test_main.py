@@ -102,10 +102,10 @@ def test_a_sweep_continues_after_unavailable_and_failed_cells(
 
 
 def test_an_unsupported_cell_is_not_a_failure(outputs: Path, environment: dict[str, str]) -> None:
-    overrides = ["-m", "backend=pytorch", "quant=int4", *QUICK]
+    overrides = ["-m", "backend=noop,pytorch", "quant=int4", *QUICK]
     done = crossbench(*overrides, outputs=outputs, environment=environment)
     assert done.returncode == 0, done.stderr
-    (result,) = results(the_sweep(outputs))
+    _, result = results(the_sweep(outputs))
     assert result["status"] == "unsupported"
     assert "fp32, fp16, bf16" in str(result["error"])
 
@@ -130,6 +130,12 @@ def test_an_unsupported_cell_is_not_a_failure(outputs: Path, environment: dict[s
         ),
         (["backend=noop", "batch=8,16"], ["For a sweep, give python -m crossbench -m batch=8,16;"]),
         (["-m", "backend=noop", "hydra.sweep.subdir=x"], ["hydra.sweep.subdir=x cannot be used"]),
+        (["-m", "backend=noop", "--cfg", "job"], ["-m and --cfg exclude each other"]),
+        (["model=cross-encoder/ms-marco-MiniLM-L-6-v2"], ["model=hub model.repo=cross-encoder/"]),
+        (["+backend=noop"], ["give backend=..., without the plus"]),
+        (["=3"], ["'=3' is not an override"]),
+        (["-m", "quant=int4", "batch=8,32"], ["cannot run any of the 2 cells", "doctor"]),
+        (["-m", "model=local", "model.path=/no,/where"], ["model.path=/no does not exist"]),
     ],
 )
 def test_a_config_that_does_not_compose_is_refused_with_what_exists(

@@ -17,7 +17,7 @@ from crossbench.errors import ConfigError, ResultError
 from crossbench.models.folder import ModelFolder
 from crossbench.report.suite import SUITE_FILE, exit_status, read_suite
 from crossbench.suite import all_studies, chosen_studies, main, run_study, skip_reason
-from crossbench.sweep.folder import hold
+from crossbench.sweeps.folder import hold
 from tests.helpers.plans import plan_of
 
 QUICK = ("backend=noop", "tracker=none", "dashboard=none", "max_seconds=1",

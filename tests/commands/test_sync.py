@@ -22,8 +22,8 @@ from crossbench.errors import ResultError
 from crossbench.models.folder import ModelFolder
 from crossbench.results import RunResult, Status, save_result
 from crossbench.settings.cell_config import CellConfig
-from crossbench.sweep.folder import take_new
-from crossbench.sweep.upload import is_sweep, sweep_folders, upload_sweep
+from crossbench.sweeps.folder import take_new
+from crossbench.sweeps.upload import is_sweep, sweep_folders, upload_sweep
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.tracking.protocol import CellRef
 from tests.helpers.bad_servers import bad_server, free_port

@@ -15,7 +15,7 @@ from crossbench.report.summaries import summarise_cells
 from crossbench.report.sweep import read_runs, write_sweep_report
 from crossbench.results import SCHEMA_VERSION, load_result, save_result
 from crossbench.settings.cell_config import CellConfig
-from crossbench.sweep.upload import upload_sweep
+from crossbench.sweeps.upload import upload_sweep
 from crossbench.tracking.mlflow_store import MlflowTracker
 from tests.helpers.places import REPO
 from tests.helpers.plans import config_of

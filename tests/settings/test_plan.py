@@ -15,6 +15,7 @@ from crossbench.runner.checks import check_config
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.component import Component
 from crossbench.settings.plan import load_config, make_plan, save_config
+from crossbench.settings.run import default_tracker
 from tests.helpers.plans import config_of, plan_of
 
 
@@ -135,3 +136,10 @@ def test_a_config_is_read_by_dotted_key() -> None:
     assert config.value("load.task") == "score"
     assert config.value("nothing", "absent") == "absent"
     assert not CellConfig()
+
+
+def test_mlflows_own_variables_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example:5000")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "rerankers")
+    values = default_tracker().values
+    assert (values["uri"], values["experiment"]) == ("http://mlflow.example:5000", "rerankers")

@@ -40,7 +40,7 @@ def nothing_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         "os.system", "subprocess.Popen", "builtins.eval", "crossbenchmark.Evil", "crossbench",
         "crossbench.cli.main", "crossbench.cli.sys", "crossbench.cli.runpy.run_path",
-        "crossbench.sweep.upload.psutil.Popen", "crossbench.models.library_facts.subprocess.Popen",
+        "crossbench.sweeps.upload.psutil.Popen", "crossbench.models.library_facts.subprocess.Popen",
         "crossbench.settings.component.Component.of", "crossbench..cli", "", "../x", 7, None,
         "crossbench.no_such_module.Class", "crossbench.settings.component.Any",
         "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
@@ -130,7 +130,7 @@ HYDRA = {
     "a callback": "++hydra.callbacks.x._target_=os.system",
     "through a module": "++hydra.callbacks.x._target_=crossbench.cli.runpy.run_path",
     "a function of Hydra": "++hydra.callbacks.x._target_=hydra.utils.get_method",
-    "inside a callback": "++hydra.callbacks.x={_target_:crossbench.sweep.hooks.SweepCallback,"
+    "inside a callback": "++hydra.callbacks.x={_target_:crossbench.sweeps.hooks.SweepCallback,"
     "y:[{_target_:os.system}]}",
     "by reference": "++hydra.callbacks.x=${study}",
     "by interpolation": "++hydra.callbacks.x._target_=${oc.env:NO_SUCH_VARIABLE}",

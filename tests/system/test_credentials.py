@@ -28,7 +28,7 @@ from crossbench.settings.plan import (
 )
 from crossbench.settings.schema import register
 from crossbench.settings.stored_plan import PlannedRun, StoredPlan
-from crossbench.sweep.conduct import save_multirun
+from crossbench.sweeps.conduct import save_multirun
 from crossbench.system.credentials import (
     hide,
     hide_argument,

@@ -20,7 +20,7 @@ from crossbench.report.cell import write_cell_report
 from crossbench.report.sweep import write_sweep_report
 from crossbench.results import RunResult, Status, save_records, save_result
 from crossbench.settings.cell_config import CellConfig
-from crossbench.sweep.progress import SteadyConsole
+from crossbench.sweeps.progress import SteadyConsole
 from crossbench.types import RequestRecord
 from tests.helpers.places import REPO
 

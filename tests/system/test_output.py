@@ -16,7 +16,7 @@ AS_TEXT = r"a\x1b]0;title\x07b\x1b]52;c;aGk=\x1b\c\x1b[2J\x9b8md\x08\x7fe\u202ef
 PRINTS = """
 import sys
 from crossbench.errors import ConfigError
-from crossbench.sweep.progress import SteadyConsole
+from crossbench.sweeps.progress import SteadyConsole
 from crossbench.system.command import run_command
 from rich.progress import Progress
 from rich.text import Text

@@ -19,7 +19,7 @@ from mlflow.entities import Run
 
 from crossbench.results import RunResult, Status
 from crossbench.settings.cell_config import CellConfig
-from crossbench.sweep.upload import upload_sweep
+from crossbench.sweeps.upload import upload_sweep
 from crossbench.tracking.mlflow_format import PROCESS_TAG
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.tracking.protocol import CellRef

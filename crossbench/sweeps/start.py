@@ -14,20 +14,20 @@ from omegaconf import DictConfig
 
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.events import SweepStarted
-from crossbench.runner.checks import check_config
+from crossbench.runner.checks import check_config, check_start
 from crossbench.settings.blocks import refuse_without_sweep
 from crossbench.settings.overrides import check_study, swept_keys
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import run_settings
 from crossbench.settings.stored_plan import StoredPlan
-from crossbench.sweep.child import waiting_child
-from crossbench.sweep.conduct import ONE_BY_ONE
-from crossbench.sweep.folder import TakenFolder, take_output_folder
-from crossbench.sweep.plan import SweepPlan
-from crossbench.sweep.resume import Resumed, resume
-from crossbench.sweep.resume_runs import resume_runs
-from crossbench.sweep.services import console, dashboard_url, make_tracking, sweep_journal
-from crossbench.sweep.state import STATE_FILE, SweepState, read_state, save_state
+from crossbench.sweeps.child import waiting_child
+from crossbench.sweeps.conduct import ONE_BY_ONE
+from crossbench.sweeps.folder import TakenFolder, take_output_folder
+from crossbench.sweeps.plan import SweepPlan
+from crossbench.sweeps.resume import Resumed, resume
+from crossbench.sweeps.resume_runs import resume_runs
+from crossbench.sweeps.services import console, dashboard_url, make_tracking, sweep_journal
+from crossbench.sweeps.state import STATE_FILE, SweepState, read_state, save_state
 from crossbench.system.credentials import hide_argument
 from crossbench.tracking.protocol import Tracker
 from crossbench.wording import counted, duration
@@ -42,7 +42,7 @@ def start_cell(config: DictConfig) -> TakenFolder:
     check_study(config)
     refuse_without_sweep(config)
     HydraConfig.instance().set_config(config)  # values may interpolate from it
-    check_config(composed_config(config))
+    check_start([check_config(composed_config(config))])
     return take_output_folder(config, RunMode.RUN)
 
 

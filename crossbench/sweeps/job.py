@@ -26,14 +26,14 @@ from crossbench.results import RunResult, Status
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import RunSettings, run_settings
-from crossbench.sweep.cell import interrupted_result, run_cell
-from crossbench.sweep.child import waiting_child
-from crossbench.sweep.closing import MeasuredCell, closing
-from crossbench.sweep.conduct import has_result
-from crossbench.sweep.finish import EXIT_FAILED
-from crossbench.sweep.folder import home_of, is_interrupted, mark_interrupted, place_of
-from crossbench.sweep.progress import cell_progress
-from crossbench.sweep.services import (
+from crossbench.sweeps.cell import interrupted_result, run_cell
+from crossbench.sweeps.child import waiting_child
+from crossbench.sweeps.closing import MeasuredCell, closing
+from crossbench.sweeps.conduct import has_result
+from crossbench.sweeps.finish import EXIT_FAILED
+from crossbench.sweeps.folder import home_of, is_interrupted, mark_interrupted, place_of
+from crossbench.sweeps.progress import cell_progress
+from crossbench.sweeps.services import (
     Tracking,
     console,
     dashboard_url,
@@ -41,8 +41,8 @@ from crossbench.sweep.services import (
     screenshot_dashboard,
     sweep_journal,
 )
-from crossbench.sweep.state import SweepState, read_state
-from crossbench.sweep.unsaved import unsaved_files
+from crossbench.sweeps.state import SweepState, read_state
+from crossbench.sweeps.unsaved import unsaved_files
 from crossbench.system.command import os_error_message
 from crossbench.system.stop_signals import EXIT_INTERRUPTED, finish_first
 from crossbench.tracking.protocol import CellRef

@@ -18,10 +18,10 @@ from crossbench.results import Failure, RunResult, Status, save_result
 from crossbench.runner.checks import check_config
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import drop_secrets, save_config
-from crossbench.sweep.child import LOG_FILE, cell_child
-from crossbench.sweep.progress import CellProgress
-from crossbench.sweep.unsaved import unsaved_files
-from crossbench.sweep.watchdog import Watchdog, place_of_hang, time_limits
+from crossbench.sweeps.child import LOG_FILE, cell_child
+from crossbench.sweeps.progress import CellProgress
+from crossbench.sweeps.unsaved import unsaved_files
+from crossbench.sweeps.watchdog import Watchdog, place_of_hang, time_limits
 from crossbench.system.credentials import hide, texts_with_credentials
 from crossbench.system.files import NotWritten
 from crossbench.system.stop_signals import raise_if_stopped, stopped_by

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from crossbench.report.cell import write_cell_report
 from crossbench.results import RESULT_FILE, Failure
-from crossbench.sweep.services import Tracking
-from crossbench.sweep.unsaved import unsaved_files
+from crossbench.sweeps.services import Tracking
+from crossbench.sweeps.unsaved import unsaved_files
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from crossbench.results import (
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.resume import resumed_arguments
 from crossbench.settings.stored_plan import PLAN_FILE, PlannedRun, StoredPlan, read_plan
-from crossbench.sweep.resume import clear, ended_result, is_kept
+from crossbench.sweeps.resume import clear, ended_result, is_kept
 
 CELLS = (
     "-m", "repeats=2", "batch=4,2", "backend=noop", "requests=5", "stop=fixed", "warmup_requests=1",

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from crossbench.results import RESULT_FILE, RunResult, load_result, parse_result
-from crossbench.sweep.services import console
+from crossbench.sweeps.services import console
 from crossbench.system.command import os_error_message
 from crossbench.system.files import NotWritten, write_file
 from crossbench.wording import counted, join_first

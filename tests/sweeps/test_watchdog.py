@@ -14,8 +14,8 @@ import pytest
 from crossbench.dashboard.journal import NoJournal
 from crossbench.events import ProgressMade
 from crossbench.results import Failure, RunResult, Status, load_result, save_result
-from crossbench.sweep.cell import run_cell
-from crossbench.sweep.watchdog import SLACK_S, TimeLimits, place_of_hang, time_limits
+from crossbench.sweeps.cell import run_cell
+from crossbench.sweeps.watchdog import SLACK_S, TimeLimits, place_of_hang, time_limits
 from tests.helpers.plans import config_of, plan_of
 
 HANG = (

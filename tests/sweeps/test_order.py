@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from crossbench.sweep.order import block_order
+from crossbench.sweeps.order import block_order
 
 
 @pytest.mark.parametrize("cells", [2, 3, 4, 5, 6, 12])

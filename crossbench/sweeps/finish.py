@@ -16,11 +16,11 @@ from crossbench.report.sweep import read_runs, write_sweep_report
 from crossbench.report.terminal import terminal_answer, terminal_table
 from crossbench.results import Failure
 from crossbench.settings.command_line import in_shell
-from crossbench.sweep.closing import closing
-from crossbench.sweep.folder import is_interrupted, mark_interrupted
-from crossbench.sweep.services import Tracking, console, sweep_journal
-from crossbench.sweep.state import read_state
-from crossbench.sweep.unsaved import unsaved_files
+from crossbench.sweeps.closing import closing
+from crossbench.sweeps.folder import is_interrupted, mark_interrupted
+from crossbench.sweeps.services import Tracking, console, sweep_journal
+from crossbench.sweeps.state import read_state
+from crossbench.sweeps.unsaved import unsaved_files
 from crossbench.system.command import os_error_message
 from crossbench.system.stop_signals import EXIT_INTERRUPTED
 from crossbench.wording import counted
@@ -64,7 +64,7 @@ def finish_sweep(folder: Path, tracking: Tracking) -> int:
     if interrupted:
         return EXIT_INTERRUPTED
     failed = is_lost or any(result.status.is_failure for result in results)
-    return EXIT_FAILED if failed else 0
+    return EXIT_FAILED if failed or not any(result.metrics for result in results) else 0
 
 
 def _with_unsaved(run: Run, folder: Path) -> Run:

@@ -17,7 +17,7 @@ import pytest
 from crossbench.errors import ConfigError
 from crossbench.results import RunResult, Status, save_result
 from crossbench.settings.cell_config import CellConfig
-from crossbench.sweep.services import Tracking
+from crossbench.sweeps.services import Tracking
 from crossbench.system.bounded import within
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.tracking.protocol import CellRef

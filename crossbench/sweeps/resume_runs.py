@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crossbench.results import RunResult
-from crossbench.sweep.upload import upload_cells
+from crossbench.sweeps.upload import upload_cells
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.tracking.protocol import Tracker
 

@@ -12,8 +12,9 @@ from crossbench.settings.baseline import check_own_baseline
 from crossbench.settings.blocks import SWEEPER, Grid, check_resume, repeats_param
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.overrides import check_points, check_study, sweep_points, sweeper_params
+from crossbench.settings.plan import CellPlan
 from crossbench.settings.stored_plan import PlannedRun
-from crossbench.sweep.order import block_order
+from crossbench.sweeps.order import block_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,13 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
         config.hydra.sweeper.params = swept  # read by the sweeper that Hydra creates next
     overrides = [*(f"{key}={value}" for key, value in swept.items()), *given]
     points = sweep_points(overrides)
-    cells_s: list[float] = []
-    cells: list[CellConfig] = []
+    from crossbench.runner.checks import check_config, check_start, longest_s
 
-    def check(cell: CellConfig) -> None:
-        cells.append(cell)
-        cells_s.append(_checked_s(cell))
-
-    ids = check_points(points, check, given, params)
+    plans: list[CellPlan] = []
+    ids = check_points(points, lambda cell: plans.append(check_config(cell)), given, params)
+    cells = [plan.config for plan in plans]
+    if config.resume is None:
+        check_start(plans)
     check_own_baseline(cells)
     grid = Grid.of(points)
     if config.until_decided and len(grid.cells) < 2:
@@ -73,7 +73,12 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     ]
     configs = {cell.cell_id: cell for cell in cells}
     return SweepPlan(
-        overrides, points, tuple(ids[: len(grid.cells)]), tuple(runs), configs, sum(cells_s)
+        overrides,
+        points,
+        tuple(ids[: len(grid.cells)]),
+        tuple(runs),
+        configs,
+        sum(map(longest_s, plans)),
     )
 
 
@@ -83,10 +88,3 @@ def cells_of_block(cells: int, index: int, seed: int | None) -> list[int]:
     A sweep with a single block has no `seed`: its cells run in the order of the command line.
     """
     return list(range(cells)) if seed is None else block_order(cells, index, seed)
-
-
-def _checked_s(config: CellConfig) -> float:
-    """Check the values of a cell; return the seconds that it takes at most (see `longest_s`)."""
-    from crossbench.runner.checks import check_config, longest_s
-
-    return longest_s(check_config(config))

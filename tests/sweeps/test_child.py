@@ -15,7 +15,7 @@ import pytest
 
 from crossbench.results import RunResult, Status, load_result
 from crossbench.settings.plan import save_config
-from crossbench.sweep.child import LOG_FILE, WAITING_LOG_FILE, cell_child, waiting_child
+from crossbench.sweeps.child import LOG_FILE, WAITING_LOG_FILE, cell_child, waiting_child
 from tests.helpers.plans import config_of
 
 NOOP = (
@@ -102,7 +102,7 @@ def test_a_dead_waiting_process_does_not_fail_the_cell(tmp_path: Path) -> None:
 
 def test_a_waiting_process_ends_with_its_parent(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from crossbench.sweep.child import *;"
+        "import sys, time; from pathlib import Path; from crossbench.sweeps.child import *;"
         "waiting_child.start(Path(sys.argv[1])); print('started', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

@@ -14,10 +14,10 @@ import pytest
 
 from crossbench.results import Status, load_result, save_result
 from crossbench.settings.cell_config import CellConfig
-from crossbench.sweep.finish import finish_sweep
-from crossbench.sweep.progress import cell_progress
-from crossbench.sweep.services import Tracking
-from crossbench.sweep.state import STATE_FILE, SweepState
+from crossbench.sweeps.finish import finish_sweep
+from crossbench.sweeps.progress import cell_progress
+from crossbench.sweeps.services import Tracking
+from crossbench.sweeps.state import STATE_FILE, SweepState
 from crossbench.tracking.protocol import NoTracker
 
 STORED = Path(__file__).resolve().parents[1] / "data" / "sweep_of_schema_1"
@@ -36,7 +36,8 @@ def test_table_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_table_of_a_single_cell(tmp_path: Path) -> None:
-    """The error message has the name of a missing folder."""
+    """The error message has the name of an empty folder."""
+    (tmp_path / "models[new]").mkdir()
     arguments = ["model=local", "model.path='models[new]'", "backend=noop", "tracker=none"]
     done = subprocess.run(
         [
@@ -53,8 +54,8 @@ def test_table_of_a_single_cell(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    table = done.stderr.partition("pairs/s  p50 (ms)")[2]
-    assert "models[new]" in table
+    assert "failed: " in done.stderr.partition("pairs/s  p50 (ms)")[2]
+    assert "models[new] is not a model folder" in done.stderr
 
 
 def test_lines_of_progress(capsys: pytest.CaptureFixture[str]) -> None:

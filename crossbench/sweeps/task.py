@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def run_job(config: DictConfig) -> None:
-    """Call `crossbench.sweep.job.run_job`."""
-    from crossbench.sweep import job
+    """Call `crossbench.sweeps.job.run_job`."""
+    from crossbench.sweeps import job
 
     job.run_job(config)

@@ -20,13 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 from crossbench.errors import CrossbenchError
 from crossbench.settings.composition_errors import explain
 from crossbench.settings.run import run_settings
-from crossbench.sweep.plan import plan_sweep
+from crossbench.sweeps.plan import plan_sweep
 from crossbench.system.command import os_error_message
 from crossbench.system.stop_signals import finish_first
 
 if TYPE_CHECKING:
     from crossbench.dashboard.process import Dashboard
-    from crossbench.sweep.folder import TakenFolder
+    from crossbench.sweeps.folder import TakenFolder
 
 
 class SweepCallback(Callback):
@@ -43,14 +43,14 @@ class SweepCallback(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         with _exit_on_error():
-            from crossbench.sweep.start import start_cell
+            from crossbench.sweeps.start import start_cell
 
             self._taken = start_cell(config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         with _exit_on_error():
             plan = plan_sweep(config)
-            from crossbench.sweep.start import start_sweep
+            from crossbench.sweeps.start import start_sweep
 
             started = start_sweep(config, plan)
             self._taken, self._dashboard = started.taken, started.dashboard
@@ -58,9 +58,9 @@ class SweepCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         with _exit_on_error():
-            from crossbench.sweep.child import waiting_child
-            from crossbench.sweep.finish import finish_sweep
-            from crossbench.sweep.services import make_tracking
+            from crossbench.sweeps.child import waiting_child
+            from crossbench.sweeps.finish import finish_sweep
+            from crossbench.sweeps.services import make_tracking
 
             waiting_child.close()
             folder = Path(config.hydra.sweep.dir)
@@ -88,8 +88,8 @@ def _exit_on_error() -> Iterator[None]:
     except OSError as error:
         sys.exit(f"crossbench: {os_error_message(error)}")
     except Exception:
-        from crossbench.sweep.finish import EXIT_FAILED
-        from crossbench.sweep.services import console
+        from crossbench.sweeps.finish import EXIT_FAILED
+        from crossbench.sweeps.services import console
 
         console.print_exception()
         sys.exit(EXIT_FAILED)

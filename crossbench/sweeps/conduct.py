@@ -18,10 +18,10 @@ from crossbench.results import RESULT_FILE
 from crossbench.settings.blocks import Grid
 from crossbench.settings.overrides import sweep_points
 from crossbench.settings.stored_plan import FIRST_LOOK, StoredPlan, read_plan
-from crossbench.sweep.decide import undecided
-from crossbench.sweep.folder import MULTIRUN_FILE, is_interrupted, mark_interrupted
-from crossbench.sweep.services import console
-from crossbench.sweep.unsaved import unsaved_files
+from crossbench.sweeps.decide import undecided
+from crossbench.sweeps.folder import MULTIRUN_FILE, is_interrupted, mark_interrupted
+from crossbench.sweeps.services import console
+from crossbench.sweeps.unsaved import unsaved_files
 from crossbench.system.credentials import hide_config
 from crossbench.system.files import NotWritten, atomic_write
 from crossbench.wording import counted

@@ -26,10 +26,10 @@ from crossbench.results import (
 )
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.stored_plan import StoredPlan, read_plan
-from crossbench.sweep.child import LOG_FILE
-from crossbench.sweep.folder import INTERRUPTED_FILE, TakenFolder, hold, use_folder
-from crossbench.sweep.plan import SweepPlan
-from crossbench.sweep.services import console
+from crossbench.sweeps.child import LOG_FILE
+from crossbench.sweeps.folder import INTERRUPTED_FILE, TakenFolder, hold, use_folder
+from crossbench.sweeps.plan import SweepPlan
+from crossbench.sweeps.services import console
 from crossbench.system.command import os_error_message
 from crossbench.system.files import remove_partial_files
 from crossbench.wording import ABSENT, counted, join_first

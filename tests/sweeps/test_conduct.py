@@ -12,9 +12,9 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
 from crossbench.settings.stored_plan import PlannedRun, StoredPlan
-from crossbench.sweep.conduct import ONE_BY_ONE, conduct
-from crossbench.sweep.folder import is_interrupted
-from crossbench.sweep.unsaved import unsaved_files
+from crossbench.sweeps.conduct import ONE_BY_ONE, conduct
+from crossbench.sweeps.folder import is_interrupted
+from crossbench.sweeps.unsaved import unsaved_files
 
 
 class Launching(Launcher):

@@ -12,7 +12,7 @@ import pytest
 
 from crossbench.errors import ConfigError
 from crossbench.models.folder import ModelFolder
-from crossbench.sweep.folder import (
+from crossbench.sweeps.folder import (
     INTERRUPTED_FILE,
     LOCK_FILE,
     hold,
@@ -22,7 +22,7 @@ from crossbench.sweep.folder import (
     take_named,
     take_new,
 )
-from crossbench.sweep.state import STATE_FILE
+from crossbench.sweeps.state import STATE_FILE
 
 KEY = "hydra.sweep.dir"
 QUICK = ("backend=noop", "requests=5",
@@ -99,7 +99,7 @@ def test_a_folder_in_use_is_refused_and_free_afterwards(tmp_path: Path) -> None:
 def test_a_killed_process_releases_its_folder(tmp_path: Path) -> None:
     code = (
         "import sys, time, pathlib\n"
-        "from crossbench.sweep.folder import take_named\n"
+        "from crossbench.sweeps.folder import take_named\n"
         "taken = take_named(pathlib.Path(sys.argv[1]), 'key')\n"
         "print('taken', flush=True)\n"
         "time.sleep(60)\n"

@@ -16,8 +16,8 @@ from crossbench.dashboard.screenshot import SCREENSHOT_FILE, take_screenshot
 from crossbench.errors import DashboardError, TrackingError
 from crossbench.settings.command_line import in_shell
 from crossbench.settings.run import RunSettings
-from crossbench.sweep.folder import OFFLINE_FILE
-from crossbench.sweep.progress import SteadyConsole
+from crossbench.sweeps.folder import OFFLINE_FILE
+from crossbench.sweeps.progress import SteadyConsole
 from crossbench.system.addresses import bypass_proxy
 from crossbench.system.bounded import within
 from crossbench.system.credentials import hide_argument
