@@ -89,7 +89,8 @@ class Pool:
         The time is 0 before the first micro-batch has shown how fast a worker is.
         """
         with self._lock:
-            wait_s = self._pool_speed.seconds(self._waiting_tokens + more_tokens)
+            queued_s = self._pool_speed.seconds(self._waiting_tokens + more_tokens)
+            wait_s = self.scheduler.overtaking * queued_s
             if self._running_tokens:
                 running_s = self._pool_speed.seconds(self._running_tokens)
                 wait_s += max(running_s - (now_s - self._busy_since_s), 0.0)

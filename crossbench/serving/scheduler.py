@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,11 @@ class Scheduler(Protocol):
     @property
     def waiting(self) -> int:
         """Number of waiting sequences."""
+        ...
+
+    @property
+    def overtaking(self) -> float:
+        """How much longer a request waits than the work before it takes; 1 in order of arrival."""
         ...
 
     def add(self, request: int, lengths: Int32Array, now_s: float) -> None:
@@ -65,6 +70,8 @@ class _Waiting:
 class DirectScheduler:
     """Runs each request as one micro-batch in order of arrival, as the predecessor system did."""
 
+    overtaking: ClassVar[float] = 1.0
+
     name: str
     waiting: int = field(default=0, init=False)
     _queue: dict[int, int] = field(default_factory=dict, init=False)
@@ -91,6 +98,8 @@ class DynamicScheduler:
     While all workers are busy, a micro-batch accepts requests that arrive within `timeout_ms` of
     its oldest one. Later requests go into the next micro-batch, so they cannot make it any slower.
     """
+
+    overtaking: ClassVar[float] = 1.0
 
     name: str
     max_batch_pairs: int
