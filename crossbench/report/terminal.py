@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from crossbench.measure.catalogue import PAIRS_PER_S
+from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
 from crossbench.measure.metric import View
 from crossbench.measure.ranking import Verdict
 from crossbench.report.advice.candidates import select_candidates
@@ -13,7 +13,7 @@ from crossbench.report.answer import answer
 from crossbench.report.axes import axis_headings, label, varying
 from crossbench.report.best import BEST_MARK, MAYBE_MARK, fastest_cells, mark
 from crossbench.report.cells import CellSummary, Run, rate_unit
-from crossbench.report.columns import columns
+from crossbench.report.columns import columns, text_with_unit
 from crossbench.report.flags import COLUMN, GROWING, latency_text, legend_with_reasons, marks
 from crossbench.report.rate_answer import latency_bound_ms, rate_answers
 from crossbench.report.scope import interval_scope
@@ -112,6 +112,22 @@ def terminal_table(results: Sequence[RunResult]) -> str:
     if len(results) > 1 and (why := _reasons(results)):
         lines += ["", *why]
     return "\n".join(lines)
+
+
+def cell_line(result: RunResult, name: str) -> str:
+    """One line for a cell that has ended: `NAME: 1,234 pairs/s, p95 41.2 ms, ranking keeps`."""
+    (cell,) = _cells([result])
+    if cell.throughput is None:
+        return f"{name}: {result.status}" + (f": {result.error}" if result.error else "")
+    parts = [f"{estimate_text(cell.throughput)} {cell.unit}/s"]
+    if cell.p95 is not None:
+        parts.append(f"p95 {text_with_unit(P95_LATENCY, cell.metrics)}")
+    if (verdict := verdict_text(cell)) != ABSENT:
+        parts.append(f"ranking {verdict}")
+    parts += [str(flag) for flag in result.flags]
+    if result.error:
+        parts.append(f"{result.status}: {result.error}")
+    return f"{name}: {', '.join(parts)}"
 
 
 def terminal_answer(runs: Sequence[Run]) -> str:

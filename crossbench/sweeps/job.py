@@ -18,10 +18,11 @@ from crossbench.events import CellEnded, CellStarted, RunEnded
 from crossbench.measure.catalogue import names
 from crossbench.measure.metric import View
 from crossbench.report.axes import full_label
+from crossbench.report.axes import label as varying_label
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.cells import Run
 from crossbench.report.sweep import read_run
-from crossbench.report.terminal import terminal_answer, terminal_table
+from crossbench.report.terminal import cell_line, terminal_answer, terminal_table
 from crossbench.results import RunResult, Status
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import composed_config
@@ -32,7 +33,7 @@ from crossbench.sweeps.closing import MeasuredCell, closing
 from crossbench.sweeps.conduct import has_result
 from crossbench.sweeps.finish import EXIT_FAILED
 from crossbench.sweeps.folder import home_of, is_interrupted, mark_interrupted, place_of
-from crossbench.sweeps.progress import cell_progress
+from crossbench.sweeps.progress import cell_progress, time_left_s
 from crossbench.sweeps.services import (
     Tracking,
     console,
@@ -46,6 +47,7 @@ from crossbench.sweeps.unsaved import unsaved_files
 from crossbench.system.command import os_error_message
 from crossbench.system.stop_signals import EXIT_INTERRUPTED, finish_first
 from crossbench.tracking.protocol import CellRef
+from crossbench.wording import duration
 
 DASHBOARD_FIGURES = names(View.DASHBOARD)
 
@@ -116,13 +118,14 @@ def measure_and_track(
 ) -> RunResult:
     """Measure a cell, write its report and log its MLflow run; `home` is the folder of the run."""
     label = full_label(config, state.axes)
-    place = f"cell {number + 1}/{state.cells}"
+    # The terminal names a cell after what varies
+    shown = f"cell {number + 1}/{state.cells} {varying_label(config, state.axes)}"
     where = CellRef(*place_of(folder))
     run_id = tracking.attempt(lambda tracker: tracker.start_cell(label, state.parent_run_id, where))
     journal = sweep_journal(home, state.dashboard_url, cell=number)
     journal.write(CellStarted(label, config.texts))
     interrupted = False
-    with cell_progress(f"{place} {label}", config) as progress:
+    with cell_progress(shown, config) as progress:
         try:
             result = run_cell(config, folder, progress, journal)
         except KeyboardInterrupt:
@@ -148,10 +151,11 @@ def measure_and_track(
                 closing.close(MeasuredCell(folder, run_id), tracking, last=not goes_on)
         except KeyboardInterrupt:
             interrupted = True
-    if result.error:
-        console.print(
-            f"[yellow]{place} {escape(label)}: {result.status}[/]: {escape(result.error)}"
-        )
+    if state.cells > 1 or result.error:
+        left_s = time_left_s(home, state.cells - number - 1)
+        left = f"; about {duration(left_s)} left" if left_s and not interrupted else ""
+        style = "yellow" if result.error else ""
+        console.print(Text(f"{cell_line(result, shown)}{left}", style))
     if interrupted:
         raise KeyboardInterrupt
     return result

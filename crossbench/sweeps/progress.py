@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from statistics import median
 from typing import Any, Protocol
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -12,11 +15,15 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.segment import Segment
 from rich.table import Column
 
+from crossbench.errors import ResultError
 from crossbench.events import ProgressMade
+from crossbench.results import RESULT_FILE, cell_folders, load_result
 from crossbench.settings.cell_config import CellConfig
 from crossbench.wording import printable
 
-BAR_AND_FIGURES_COLUMNS = 62  # terminal columns for everything but the cell's name
+# Terminal columns for everything but the cell's name, with and without the number of requests
+WIDE_FIGURES, NARROW_FIGURES = 62, 44
+NARROW = 110  # a terminal with fewer columns shows no number of requests
 
 
 class SteadyConsole(Console):
@@ -64,6 +71,7 @@ class _Bar:
         requests = config.value("requests")
         self._of = f"/{requests}" if requests else ""
         self._unit = config.task.unit
+        self._narrow = bar.console.width < NARROW
         self._flags: Mapping[str, str] = {}
         self._told: set[str] = set()
 
@@ -74,8 +82,9 @@ class _Bar:
 
     def advance(self, made: ProgressMade) -> None:
         # A flag takes the place of the counter, so that the line still fits
-        counter = ", ".join(self._flags) or f"{made.done}{self._of} req"
-        status = f"{counter}, {made.pairs_per_s:,.1f} {self._unit}/s, p50 {made.p50_ms:,.1f} ms"
+        counter = ", ".join(self._flags) or ("" if self._narrow else f"{made.done}{self._of} req")
+        figures = f"{made.pairs_per_s:,.1f} {self._unit}/s, p50 {made.p50_ms:,.1f} ms"
+        status = ", ".join(filter(None, (counter, figures)))
         self._bar.update(self._task, completed=made.share, status=status)
         self._bar.refresh()
 
@@ -120,7 +129,8 @@ def cell_progress(label: str, config: CellConfig) -> Iterator[CellProgress]:
         yield _Lines(console, label)
         return
     # On a narrow terminal, the name is shortened and the figures are not
-    name_columns = console.width - BAR_AND_FIGURES_COLUMNS
+    figures = NARROW_FIGURES if console.width < NARROW else WIDE_FIGURES
+    name_columns = console.width - figures
     name = Column(no_wrap=True, overflow="ellipsis", max_width=max(12, name_columns))
     columns = (
         TextColumn("{task.description}", table_column=name, markup=False),
@@ -129,3 +139,14 @@ def cell_progress(label: str, config: CellConfig) -> Iterator[CellProgress]:
     )
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
         yield _Bar(bar, bar.add_task(label, total=1.0, status="starting"), label, config)
+
+
+def time_left_s(home: Path, cells: int) -> float:
+    """Return how long so many cells will take, if they take as long as those in `home` did."""
+    took_s = []
+    for folder in cell_folders(home):
+        with contextlib.suppress(OSError, ResultError, ValueError):
+            ended_s = (folder / RESULT_FILE).stat().st_mtime
+            started_s = datetime.fromisoformat(load_result(folder).started_at).timestamp()
+            took_s.append(max(ended_s - started_s, 0.0))
+    return cells * median(took_s) if took_s else 0.0

@@ -52,7 +52,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def measuring(number: int) -> str:
-    return f"cell {number}/3 noop fp32 batch={2**number} concurrency=1: measuring"
+    return f"cell {number}/3 batch={2**number}: measuring"
 
 
 @pytest.mark.slow
