@@ -153,7 +153,7 @@ def measure_and_track(
             interrupted = True
     if state.cells > 1 or result.error:
         left_s = time_left_s(home, state.cells - number - 1)
-        left = f"; about {duration(left_s)} left" if left_s and not interrupted else ""
+        left = f"; ~{duration(left_s)} left" if left_s and not interrupted else ""
         style = "yellow" if result.error else ""
         console.print(Text(f"{cell_line(result, shown)}{left}", style))
     if interrupted:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from crossbench.results import Status, load_result, save_result
+from crossbench.events import ProgressMade
+from crossbench.report.terminal import cell_line
+from crossbench.results import RESULT_FILE, Status, load_result, save_result
 from crossbench.settings.cell_config import CellConfig
 from crossbench.sweeps.finish import finish_sweep
-from crossbench.sweeps.progress import cell_progress
+from crossbench.sweeps.progress import cell_progress, time_left_s
 from crossbench.sweeps.services import Tracking
 from crossbench.sweeps.state import STATE_FILE, SweepState
 from crossbench.tracking.protocol import NoTracker
@@ -68,3 +74,35 @@ def test_lines_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
         "cell 1/2 model=my[bold]: loading [x] :warning:\n"
         "cell 1/2 model=my[bold]: disturbed: others used 1.2 cores.\n"
     )
+
+
+def test_an_ended_cell_has_a_line_with_its_figures_or_its_reason() -> None:
+    result = load_result(STORED / "1")
+    line = cell_line(result, "cell 2/4 batch=8")
+    assert re.fullmatch(r"cell 2/4 batch=8: [\d,.]+( ± [\d.]+)? pairs/s, p95 .* ms.*", line), line
+    failed = replace(result, status=Status.FAILED, error="out of memory", metrics={})
+    assert cell_line(failed, "cell 2/4 batch=8") == "cell 2/4 batch=8: failed: out of memory"
+
+
+def test_the_time_left_is_that_of_the_measured_cells(tmp_path: Path) -> None:
+    assert time_left_s(tmp_path, 3) == 0.0
+    started = datetime(2026, 1, 1, tzinfo=UTC)
+    for number, took_s in enumerate((10, 20, 60)):
+        shutil.copytree(STORED / "1", tmp_path / str(number))
+        result = load_result(tmp_path / str(number))
+        save_result(replace(result, started_at=started.isoformat()), tmp_path / str(number))
+        ended_s = started.timestamp() + took_s
+        os.utime(tmp_path / str(number) / RESULT_FILE, (ended_s, ended_s))
+    assert time_left_s(tmp_path, 3) == 60.0
+
+
+def test_at_80_columns_the_name_and_the_figures_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    name = "cell 12/24 batch=32 concurrency=16"
+    output = io.StringIO()
+    with contextlib.redirect_stderr(output), cell_progress(name, CellConfig()) as progress:
+        progress.advance(ProgressMade(120, 0.5, 12345.6, 123.4))
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue())
+    assert name in text
+    assert "12,345.6 pairs/s, p50 123.4 ms" in text
