@@ -13,12 +13,12 @@ from crossbench.report.advice.advice import (
     flag_reasons,
     matched,
     p95_times_text,
-    rate,
     spread_limit,
     times_text,
     verdict_suffix,
 )
 from crossbench.report.advice.candidates import Candidates
+from crossbench.report.advice.choice import choose, p95_of, rate_of
 from crossbench.report.axes import numeric_axis
 from crossbench.report.cells import CellSummary, pareto
 from crossbench.report.columns import requests_ok
@@ -41,35 +41,34 @@ def best_settings(
     if len(candidates.cells) < 2:
         found = f"only {description(candidates.cells[0])}" if candidates.cells else "no cell"
         return Recommendation(topic, None, (f"{found} qualifies.", *excluded))
-    known = [cell for cell in candidates.cells if bound_ms is None or cell.ranked_p95 is not None]
-    within = [cell for cell in known if bound_ms is None or _p95(cell) <= bound_ms]
-    over = [cell for cell in known if cell not in within]
-    if unknown := [cell.label for cell in candidates.cells if cell not in known]:
+    chosen = choose(candidates.cells, bound_ms, verdicts)
+    best, tied, within, over = chosen.best, chosen.tied, chosen.within, chosen.over
+    if chosen.unknown:
+        names = join_first([cell.label for cell in chosen.unknown])
         excluded = [
-            f"It cannot be said whether these are within the bound: {join_first(unknown)}. {_FEW}.",
+            f"It cannot be said whether these are within the bound: {names}. {_FEW}.",
             *excluded,
         ]
-    if not known:
-        return Recommendation(topic, None, tuple(excluded))
-    if not within:
-        nearest = min(over, key=_p95)
+    if best is None:
+        if chosen.nearest is None:
+            return Recommendation(topic, None, tuple(excluded))
         return Recommendation(
             topic,
             None,
-            (f"no cell is within the bound; the closest is {description(nearest)}.", *excluded),
+            (
+                f"no cell is within the bound; the closest is {description(chosen.nearest)}.",
+                *excluded,
+            ),
         )
-    may_be_best = verdicts.throughput.may_be_best(within) or within
-    best = max(may_be_best, key=_rate)
-    tied = sorted((cell for cell in may_be_best if cell is not best), key=_rate, reverse=True)
     evidence = _comparisons(best, tied, within, verdicts)
     corrected = verdicts.throughput.corrected(best, within)
-    if tied and corrected is not None and number(corrected) != number(_rate(best)):
+    if tied and corrected is not None and number(corrected) != number(rate_of(best)):
         evidence.append(
             f"The highest of several values is probably lucky: corrected for that, {best.label} "
             f"has {number(corrected)} {best.unit}/s."
         )
     if over:
-        fastest = max(over, key=_rate)
+        fastest = max(over, key=rate_of)
         evidence.append(
             f"Of the cells over the bound ({len(over)}), the fastest is {description(fastest)}."
         )
@@ -79,8 +78,8 @@ def best_settings(
         n = requests_ok(best.metrics)
         limits.append(f"Its p95 is unreliable: it is based on {counted(n, 'request')}.")
     above = best.p95.above if best.p95 else None
-    if bound_ms and above is not None and _p95(best) + above > bound_ms:
-        limits.append(f"The 95 % interval of its p95 reaches {number(_p95(best) + above)} ms.")
+    if bound_ms and above is not None and p95_of(best) + above > bound_ms:
+        limits.append(f"The 95 % interval of its p95 reaches {number(p95_of(best) + above)} ms.")
     if failed := best.metrics.get(REQUESTS_FAILED.name):
         limits.append(f"{number(failed)} of its requests failed.")
     if candidates.unverified:
@@ -91,7 +90,7 @@ def best_settings(
     if tied:
         others = join_first([description(cell) for cell in tied], separator=" or ")
         why = "which one is best cannot be told"
-        if not verdicts.throughput.undecided(may_be_best):
+        if not verdicts.throughput.undecided([best, *tied]):
             why = "they are the same within the margin"
         advice = f"{description(best)} or {others}: {why}."
     return Recommendation(topic, advice, tuple(evidence), tuple(limits))
@@ -100,7 +99,7 @@ def best_settings(
 def knee(candidates: Candidates, verdicts: SweepVerdicts) -> Recommendation:
     topic = "Knee of throughput against p95"
     cells = [cell for cell in candidates.cells if cell.ranked_p95 is not None]
-    front = [cells[i] for i in pareto([(_rate(cell), _p95(cell)) for cell in cells])]
+    front = [cells[i] for i in pareto([(rate_of(cell), p95_of(cell)) for cell in cells])]
     few = len(candidates.cells) - len(cells)
     if len(front) < 3:
         return Recommendation(
@@ -108,7 +107,7 @@ def knee(candidates: Candidates, verdicts: SweepVerdicts) -> Recommendation:
             (f"the Pareto frontier has {counted(len(front), 'cell')}, but a knee needs three.",
              *([f"{_FEW}, which {counted(few, 'cell')} did not have."] if few else ())),
         )  # fmt: skip
-    points = [(_p95(cell), _rate(cell)) for cell in front]
+    points = [(p95_of(cell), rate_of(cell)) for cell in front]
     found = find_knee(points)
     if found is None:
         return Recommendation(
@@ -171,7 +170,7 @@ def useful_concurrency(
     series = {key: by_value for key, by_value in groups.items() if len(by_value) > 1}
     if not series:
         return Recommendation(topic, None, ("no two cells differ only in concurrency.",))
-    ranked = sorted(series.items(), key=lambda item: -max(map(_rate, item[1].values())))
+    ranked = sorted(series.items(), key=lambda item: -max(map(rate_of, item[1].values())))
     lines = [_concurrency_text(" ".join(key), by_value, verdicts) for key, by_value in ranked]
     rest = len(lines) - _LISTED
     more = (f"{rest} slower series are not listed.",) if rest > 0 else ()
@@ -219,7 +218,7 @@ def _last_worthwhile(
         index
         for index, less in enumerate(cells)
         if not any(
-            _rate(more) >= MIN_GAIN * _rate(less) and is_better(less, more)
+            rate_of(more) >= MIN_GAIN * rate_of(less) and is_better(less, more)
             for more in cells[index + 1 :]
         )
     )
@@ -242,7 +241,7 @@ def _comparisons(
     within: Sequence[CellSummary],
     verdicts: SweepVerdicts,
 ) -> list[str]:
-    others = sorted((cell for cell in within if cell is not best), key=_rate, reverse=True)
+    others = sorted((cell for cell in within if cell is not best), key=rate_of, reverse=True)
     if not others:
         return ["No other cell is within the bound."]
     following = tied[0] if tied else others[0]
@@ -268,12 +267,3 @@ def _range_limits(best: CellSummary, cells: Sequence[CellSummary]) -> list[str]:
                 f"{axis}={best.flat[axis]} is the largest value tried: a larger one may be better."
             )
     return notes
-
-
-def _rate(cell: CellSummary) -> float:
-    return rate(cell).value
-
-
-def _p95(cell: CellSummary) -> float:
-    assert cell.ranked_p95 is not None
-    return cell.ranked_p95.value
