@@ -20,7 +20,8 @@ from crossbench.measure.statistics import summarise, windows
 from crossbench.report.axes import flatten, label, varying
 from crossbench.report.cell import write_cell_report
 from crossbench.report.cells import pareto
-from crossbench.report.style import PALETTE, figure, place_labels, save
+from crossbench.report.style import PALETTE, figure, place_labels
+from crossbench.report.style import save as save_plot
 from crossbench.report.sweep import read_runs, write_sweep_report
 from crossbench.report.tables import interval_text, markdown_table, plain_table, plus_minus
 from crossbench.report.terminal import terminal_table
@@ -495,11 +496,11 @@ class Interrupting(Artist):
 def test_a_plot_that_is_interrupted_leaves_no_half_of_a_file(tmp_path: Path) -> None:
     with figure(2.0) as made:
         artist = made.add_artist(Interrupting())
-        save(made, tmp_path, "plot")
+        save_plot(made, tmp_path, "plot")
         complete = (tmp_path / "plot.svg").read_bytes()
         artist.armed = True
         for path in (tmp_path, tmp_path / "new"):
             with pytest.raises(KeyboardInterrupt):
-                save(made, path, "plot")
+                save_plot(made, path, "plot")
     assert (tmp_path / "plot.svg").read_bytes() == complete
     assert not list((tmp_path / "new").iterdir())
