@@ -34,8 +34,8 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.places import outputs_dir
 from crossbench.settings.run import default_tracker
 from crossbench.system.addresses import bypass_proxy
+from crossbench.tracking.mlflow_config import stored_config
 from crossbench.tracking.mlflow_format import CELL_TAG, COMPLETE_TAG, FLAGS_TAG, SWEEP_TAG
-from crossbench.tracking.mlflow_results import parsed
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.types import RequestRecord
 
@@ -195,7 +195,7 @@ def _row_of_run(run: Run) -> dict[str, Any]:
     tags = run.data.tags
     sweep, number = tags.get(SWEEP_TAG, ""), tags.get(CELL_TAG)
     metrics = {key: item for key, item in run.data.metrics.items() if not catalogue.is_live(key)}
-    settings = {key: parsed(text) for key, text in run.data.params.items()}
+    settings = stored_config(tags, run.data.params)
     return {
         "sweep": sweep,
         "cell": int(number) if number else None,

@@ -17,6 +17,7 @@ from crossbench.errors import TrackingError
 from crossbench.system.credentials import hide, hide_argument
 from crossbench.tracking import mlflow_format as fmt
 from crossbench.tracking import mlflow_sqlite as sqlite
+from crossbench.tracking.mlflow_view import experiment_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,11 +60,8 @@ class MlflowConnection:
         """The id of the experiment, which is created if the store has none of that name."""
         found = self.client.get_experiment_by_name(self.experiment)
         if found is None:
-            tags = fmt.experiment_tags(round(time.time() * 1e3))
             try:
-                created: str = self.client.create_experiment(
-                    self.experiment, self._location(), tags
-                )
+                created: str = self.client.create_experiment(self.experiment, self._location())
                 return created
             except Exception:  # another process may have created it
                 found = self.client.get_experiment_by_name(self.experiment)
@@ -76,6 +74,15 @@ class MlflowConnection:
             )
         experiment_id: str = found.experiment_id
         return experiment_id
+
+    @cached_property
+    def described_experiment_id(self) -> str:
+        """The id of the experiment, which gets the view and the description that it lacks."""
+        experiment = self.client.get_experiment(self.experiment_id)
+        tags = experiment_tags(self.experiment_id, experiment.tags, round(time.time() * 1e3))
+        for key, value in tags.items():
+            self.client.set_experiment_tag(self.experiment_id, key, value)
+        return self.experiment_id
 
     def check_experiment(self) -> None:
         """Check that the store has the experiment, without creating it.

@@ -9,8 +9,8 @@ from crossbench.errors import TrackingError
 from crossbench.measure import catalogue
 from crossbench.results import RunResult, Status
 from crossbench.settings.cell_config import CellConfig
-from crossbench.system.json_text import parse_json
 from crossbench.tracking import mlflow_format as fmt
+from crossbench.tracking.mlflow_config import parsed, stored_config
 from crossbench.tracking.mlflow_store import MlflowTracker
 
 if TYPE_CHECKING:
@@ -48,21 +48,13 @@ def stored_results(tracker: MlflowTracker, sweep: str) -> list[RunResult]:
     return [_result(run) for run in found]
 
 
-def parsed(text: str) -> Any:
-    """Convert an MLflow param back from text to its value."""
-    try:
-        return parse_json(text)
-    except ValueError:
-        return text
-
-
 def _tag(run: Run, name: str) -> str:
     return str(run.data.tags.get(name, ""))
 
 
 def _result(run: Run) -> RunResult:
     tags = run.data.tags
-    config = CellConfig({key: parsed(text) for key, text in run.data.params.items()})
+    config = CellConfig(stored_config(tags, run.data.params))
     known = tags.get("status") in set(Status)
     return RunResult(
         Status(tags["status"]) if known else Status.FAILED,

@@ -180,7 +180,7 @@ def test_sweeps_of_the_same_name_are_not_mixed(
     save_result(replace(RESULT, started_at="2026-01-02T09:00:00+00:00"), other / "0")
     save_result(replace(RESULT, started_at="2026-01-02T09:01:00+00:00"), other / "1")
     upload_sweep(sweep, tracker)
-    begun = tracker.open_sweep(sweep.name, {"host": "bench-1"}, None)
+    begun = tracker.open_sweep(sweep.name, sweep.name, {"host": "bench-1"}, None)
     tracker.open_cell("of a third sweep", begun, CellRef(sweep.name, 0), "bench-1", None)
     for _ in range(2):
         upload_sweep(other, tracker)

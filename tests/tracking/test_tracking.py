@@ -192,7 +192,7 @@ def test_cells_nest_under_their_sweep(
     tracker: MlflowTracker, client: MlflowClient, cell: Path
 ) -> None:
     overrides = ["backend=noop,pytorch", "+extra.key=1,2"]
-    parent = tracker.start_sweep("2026-01-02_03-04-05", overrides)
+    parent = tracker.start_sweep("2026-01-02_03-04-05", "batch (2026)", overrides)
     assert parent is not None
     children = [
         tracker.start_cell(name, parent, CellRef("sweep", number))
@@ -208,7 +208,7 @@ def test_cells_nest_under_their_sweep(
 
     run = client.get_run(parent)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "2026-01-02_03-04-05"
+    assert run.info.run_name == "batch (2026)"
     assert run.data.params == {"backend": "noop,pytorch", "extra.key": "1,2"}
     assert run.data.metrics == {
         "cells/finished": 2,
@@ -241,7 +241,7 @@ def test_what_people_type_is_text_in_descriptions(
     assert note.count(r"\[click\](javascript:x) \!\[\](http://away/x.png) \# Title \*b\* a\|b") == 2
 
     (cell.parent / "report.md").write_text(f"# Sweep\n\n{typed}\n[0](0/report.md)\n", "utf-8")
-    parent = tracker.start_sweep("sweep", [])
+    parent = tracker.start_sweep("sweep", "sweep", [])
     assert parent
     tracker.finish_sweep(parent, [], cell.parent, interrupted=False)
     note = client.get_run(parent).data.tags["mlflow.note.content"]
@@ -261,7 +261,7 @@ def test_the_status_of_a_sweep_follows_from_its_cells(
     interrupted: bool,
     status: str,
 ) -> None:
-    parent = tracker.start_sweep("sweep", [])
+    parent = tracker.start_sweep("sweep", "sweep", [])
     assert parent is not None
     result = replace(RESULT, status=Status.FAILED if failed else Status.FINISHED)
     tracker.finish_sweep(parent, [RESULT, result], tmp_path, interrupted)
@@ -363,7 +363,7 @@ def test_an_unreachable_server_is_reported_soon(tracker: MlflowTracker) -> None:
         away = replace(tracker, uri=f"http://me:secret@{address}")
         started = time.monotonic()
         with pytest.raises(TrackingError, match=r"tracker=none") as caught:
-            away.start_sweep("sweep", [])
+            away.start_sweep("sweep", "sweep", [])
     assert time.monotonic() - started < 30
     assert address in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -379,7 +379,7 @@ def test_an_unusable_uri_is_reported(tracker: MlflowTracker, uri: str) -> None:
 def test_none_tracks_nothing(cell: Path) -> None:
     tracker = Component.choice("tracker", "none").build()
     assert isinstance(tracker, NoTracker)
-    assert tracker.start_sweep("sweep", []) is None
+    assert tracker.start_sweep("sweep", "sweep", []) is None
     assert tracker.start_cell("cell", None, CellRef("sweep", 0)) is None
     tracker.finish_cell("", RESULT, cell)
     tracker.finish_sweep("", [], cell, interrupted=False)
