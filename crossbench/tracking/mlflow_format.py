@@ -43,6 +43,7 @@ _PICTURE = re.compile(r"!\[(.*?)\]\((.*?)\)")
 _LINK_ELSEWHERE = re.compile(
     r"(^|[^!\\])\[((?!\d+\]\(\d+/report\.md\))[^\]\n]*)\]\(([^)\n]*)\)", re.M
 )
+_FOLDING = re.compile(r"^(?:</?details>|<summary>(.*)</summary>)$", re.M)
 _CELL_LINK = re.compile(r"\[(\d+)\]\(\d+/report\.md\)")
 T = TypeVar("T")
 
@@ -129,21 +130,25 @@ def live_step(time_s: float) -> int:
 def sweep_note(report: Path, run_id: str, pages: Mapping[int, str]) -> str:
     """The sweep's report as the description of its run.
 
-    Images refer to the run's artifacts, and links to cells' reports become links to the pages of
+    Images refer to the run's artifacts: to the SVG files where there are any, because MLflow shows
+    every pixel of a PNG, which does not fit. Links to cells' reports become links to the pages of
     their runs. `pages` maps cell numbers to these pages. The report quotes names and errors, so
-    other links, such as those to files, become text, and so does HTML.
+    other links, such as those to files, become text, and so does HTML; MLflow cannot fold.
     """
     if not report.exists():
         return ""
 
     def picture(found: re.Match[str]) -> str:
-        return f"![{found[1]}](get-artifact?path={quote(found[2], safe='')}&run_uuid={run_id})"
+        drawn = Path(found[2]).with_suffix(".svg")
+        path = drawn.as_posix() if (report.parent / drawn).is_file() else found[2]
+        return f"![{found[1]}](get-artifact?path={quote(path, safe='')}&run_uuid={run_id})"
 
     def page(found: re.Match[str]) -> str:
         number = int(found[1])
         return f"[{number}]({pages[number]})" if number in pages else found[1]
 
-    text = report.read_text("utf-8").replace("<", "&lt;")
+    text = _FOLDING.sub(lambda found: found[1] or "", report.read_text("utf-8"))
+    text = text.replace("<", "&lt;")
     text = _LINK_ELSEWHERE.sub(r"\1\\[\2\\](\3)", text)
     return _CELL_LINK.sub(page, _PICTURE.sub(picture, text)).rstrip()
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from crossbench.measure import catalogue
 from crossbench.measure.metric import View
-from crossbench.tracking.mlflow_format import CELL_TAG, NOTE_TAG
+from crossbench.tracking.mlflow_format import CELL_TAG, NOTE_TAG, SWEEP_TAG
 
 # The version of the tags below. An experiment with an older one, or none, gets them anew; what
 # people then change in the page stays.
@@ -27,15 +27,15 @@ _NAME = "Cells"
 _OWN_NOTE = "Each parent run is a sweep of crossbench"  # how the descriptions of all versions begin
 # Columns of the page by their ids, with their widths in pixels, from left to right
 _RUN_NAME, _CREATED, _DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
-_METRICS = {f"metrics.`{name}`": 110 for name in catalogue.names(View.MLFLOW_FIRST)}
+_METRICS = {f"metrics.`{name}`": 48 + 6 * len(name) for name in catalogue.names(View.MLFLOW_FIRST)}
 _TAGS = {
     f"tags.`{key}`": width
     for key, width in (
-        ("model", 150), ("backend", 90), ("quant", 70), ("batch", 70), ("concurrency", 110),
-        ("status", 90), ("crossbench.sweep", 170),
+        ("backend", 90), ("quant", 70), ("batch", 70), ("concurrency", 110), ("status", 90),
+        ("model", 150), (SWEEP_TAG, 170),
     )
 }  # fmt: skip
-_WIDTHS = {_RUN_NAME: 240, _CREATED: 130, **_METRICS, **_TAGS, _DURATION: 80}
+_WIDTHS = {_RUN_NAME: 240, _CREATED: 150, **_METRICS, **_TAGS, _DURATION: 80}
 
 
 def view_path(experiment_id: str) -> str:
@@ -58,8 +58,8 @@ def experiment_tags(experiment_id: str, present: Mapping[str, str], now_ms: int)
     note = present.get(NOTE_TAG, "")
     if not note or note.startswith(_OWN_NOTE):
         tags[NOTE_TAG] = (
-            f"{_OWN_NOTE}, its child runs are the cells: "
-            f"[the cells and their numbers]({view_path(experiment_id)})"
+            f"{_OWN_NOTE}, its child runs are the cells. "
+            f"[All cells with their numbers]({view_path(experiment_id)})"
         )
     return tags
 
@@ -67,11 +67,12 @@ def experiment_tags(experiment_id: str, present: Mapping[str, str], now_ms: int)
 def _view(now_ms: int) -> str:
     """Return the view in the form that the page saves ("Views", "Save as new view").
 
-    It lists the cells alone, newest first: their parent runs would hide them.
+    It lists the cells, those of the newest sweep first (folders are named after the time). Sorted
+    by the time of creation, the page would list their parent runs and hide the cells.
     """
     state = {
         "searchFilter": f"tags.`{CELL_TAG}` LIKE '%'",
-        "orderByKey": "attributes.start_time",
+        "orderByKey": f"tags.`{SWEEP_TAG}`",
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
