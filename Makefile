@@ -63,10 +63,7 @@ audit: ## known vulnerabilities of the pinned versions (asks a public database, 
 
 ui: .venv/.base ## the MLflow page for the runs in outputs/, at MLFLOW_PORT (5000)
 	@mkdir -p outputs
-	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
-		$(BIN)/mlflow ui --workers 1 --host 127.0.0.1 --port $(MLFLOW_PORT) \
-		--backend-store-uri "sqlite:///$(CURDIR)/outputs/mlflow.db" \
-		--default-artifact-root "$(CURDIR)/outputs/mlartifacts"
+	@$(BIN)/python -m crossbench.tracking $(MLFLOW_PORT)
 
 notebooks: .venv/.notebooks ## JupyterLab on notebooks/, which read the results in outputs/
 	$(BIN)/jupyter lab --notebook-dir notebooks

@@ -20,6 +20,7 @@ from crossbench.tracking.mlflow_config import cell_params, config_tags, sweep_pa
 from crossbench.tracking.mlflow_connection import MlflowConnection
 from crossbench.tracking.mlflow_registry import link_version
 from crossbench.tracking.mlflow_run import MlflowRun, milliseconds
+from crossbench.tracking.mlflow_view import view_path
 from crossbench.tracking.protocol import CellRef
 from crossbench.tracking.run_process import RunProcess
 
@@ -239,6 +240,15 @@ class MlflowTracker:
         with self._connection.errors():
             self._connection.check_experiment()
             return [run for run in self._connection.search("") if "cell_id" in run.data.tags]
+
+    def view_path(self) -> str:
+        """The path of the view of all cells on MLflow's page, see `mlflow_view.view_path`.
+
+        Raises:
+            TrackingError: the store cannot be reached or refused a write.
+        """
+        with self._connection.errors():
+            return view_path(self._connection.described_experiment_id)
 
     @cached_property
     def _connection(self) -> MlflowConnection:
