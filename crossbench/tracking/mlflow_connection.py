@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _RUNS_PER_PAGE = 1000
+# MLflow sends them to a server; user and password come before the token
+_CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -130,11 +133,16 @@ class MlflowConnection:
             path = sqlite.path_of(self.uri)
             if path is not None and (remedy := sqlite.repair_message(path, message)):
                 raise TrackingError(remedy) from error
-            check = "the server is running" if path is None else f"{path} is readable and writable"
             raise TrackingError(
-                f"MLflow at {uri} failed: {fmt.shorten(message, 1000)}. Check that {check} and "
-                "that tracker.uri is correct, or measure without MLflow: tracker=none"
+                f"MLflow at {uri} failed: {fmt.shorten(message, 1000)}. "
+                f"{_refused(error) or self._check()}, or measure without MLflow: tracker=none"
             ) from error
+
+    def _check(self) -> str:
+        """What to check after an error that has no better advice."""
+        path = sqlite.path_of(self.uri)
+        check = "the server is running" if path is None else f"{path} is readable and writable"
+        return f"Check that {check} and that tracker.uri is correct"
 
     def _configure(self) -> None:
         """Import MLflow with our settings, unless the environment has others."""
@@ -161,3 +169,18 @@ class MlflowConnection:
             return self.artifact_location
         embedded = self.uri.startswith(("sqlite:", "file:")) or "://" not in self.uri
         return str(Path(self.artifact_location).expanduser().resolve()) if embedded else None
+
+
+def _refused(error: Exception) -> str:
+    """What to do if the server refused the user, empty if the error is another one."""
+    # Only MLflow's errors have a status
+    status = error.get_http_status_code() if hasattr(error, "get_http_status_code") else 0
+    if status == HTTPStatus.FORBIDDEN:
+        return "This user may not do that: ask for permission to edit the experiment"
+    if status != HTTPStatus.UNAUTHORIZED:
+        return ""
+    used = [name for name in _CREDENTIALS if os.environ.get(name)]
+    if used:
+        return f"The server refused {' and '.join(used)} of the environment: correct them"
+    user, password, token = _CREDENTIALS
+    return f"The server asks who you are: set {user} and {password}, or {token}"
