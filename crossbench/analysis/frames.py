@@ -36,6 +36,7 @@ from crossbench.settings.run import default_tracker
 from crossbench.system.addresses import bypass_proxy
 from crossbench.tracking.mlflow_config import stored_config
 from crossbench.tracking.mlflow_format import CELL_TAG, COMPLETE_TAG, FLAGS_TAG, SWEEP_TAG
+from crossbench.tracking.mlflow_results import cells_of
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.types import RequestRecord
 
@@ -62,8 +63,9 @@ def load_sweep(path: str | Path) -> pd.DataFrame:
 def load_runs(
     uri: str | None = None, *, experiment: str | None = None, sweep: str | None = None
 ) -> pd.DataFrame:
-    """Load the cells in an MLflow store, oldest first, or only those of the sweep named `sweep`.
+    """Load the cells in an MLflow store, oldest first, or only those of one `sweep`.
 
+    `sweep` is the name of its folder, or the id or the name of its MLflow run.
     `uri` is any tracking URI and `experiment` a name; None means the value in
     conf/tracker/mlflow.yaml, which is the store in outputs/. The column `folder` is
     `<sweep>/<number>`, and `run_id` is MLflow's id of the run. Live series are left out.
@@ -76,15 +78,8 @@ def load_runs(
     if tracker.uri.startswith("sqlite:///") and not file.exists():  # MLflow would create it
         raise TrackingError(f"the MLflow store {file} does not exist: give the URI of another one")
     runs = tracker.cells()
-    names = [run.data.tags.get(SWEEP_TAG, "") for run in runs]
     if sweep is not None:
-        runs = [run for run, name in zip(runs, names, strict=True) if name == sweep]
-        if not runs:
-            known = ", ".join(dict.fromkeys(filter(None, names))) or "none"
-            raise TrackingError(
-                f"the store has no cell of a sweep named {sweep!r}. Its sweeps: {known}. Upload "
-                "the sweep with python -m crossbench.sync"
-            )
+        runs = cells_of(tracker, sweep, runs)
     return _frame([_row_of_run(run) for run in runs])
 
 

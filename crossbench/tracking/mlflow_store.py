@@ -241,6 +241,17 @@ class MlflowTracker:
             self._connection.check_experiment()
             return [run for run in self._connection.search("") if "cell_id" in run.data.tags]
 
+    def sweeps_named(self, name: str) -> set[str]:
+        """The ids of the parent runs with this name in MLflow.
+
+        Raises:
+            TrackingError: the store cannot be reached.
+        """
+        quote = '"' if "'" in name else "'"
+        with self._connection.errors():
+            found = self._connection.search(f"attributes.run_name = {quote}{name}{quote}")
+            return {run.info.run_id for run in found if fmt.CELL_TAG not in run.data.tags}
+
     def view_path(self) -> str:
         """The path of the view of all cells on MLflow's page, see `mlflow_view.view_path`.
 

@@ -14,6 +14,7 @@ import nbformat
 import pandas as pd
 import pytest
 from filelock import FileLock
+from mlflow import MlflowClient
 from nbclient import NotebookClient
 
 import crossbench
@@ -60,6 +61,7 @@ def sweep(outputs: Path, model: ModelFolder) -> None:
         "backend=noop", "batch=0,4,8", "requests=80", "max_seconds=20",
         "warmup_requests=1", "warmup_max_seconds=0.2", "stop=fixed",
         "concurrency=2", "dataset.queries=4", "dataset.passages_per_query=40", "dashboard=none",
+        "sweep_name='the sizes of requests'",
     )  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "crossbench", "-m", *overrides, f"outputs_dir={outputs}"],
@@ -96,6 +98,17 @@ def test_mlflow_gives_the_same_frame(ran: Ran) -> None:
     pd.testing.assert_frame_equal(runs[shared], frame[shared], check_dtype=False)
     assert notebook.summary(runs)["pairs/s"].tolist() == notebook.summary(frame)["pairs/s"].tolist()
     assert len(crossbench.load_runs(ran.uri)) == 3
+    named = crossbench.load_runs(ran.uri, sweep="the sizes of requests")
+    pd.testing.assert_frame_equal(named, runs)
+
+
+def test_the_runs_of_a_sweep_are_named_after_what_varies(ran: Ran) -> None:
+    client = MlflowClient(ran.uri)
+    found = client.search_runs(["1"], order_by=["attributes.start_time ASC"])
+    names = ["the sizes of requests", "batch=0", "batch=4", "batch=8"]
+    assert [run.info.run_name for run in found] == names
+    cells = [{"batch": size} for size in ("0", "4", "8")]
+    assert [run.data.params for run in found[1:]] == cells
 
 
 def test_a_sweep_without_measurements_is_a_frame_too(ran: Ran, tmp_path: Path) -> None:
@@ -124,7 +137,7 @@ def test_missing_data_is_reported(ran: Ran, tmp_path: Path) -> None:
         crossbench.load_sweep(tmp_path / "nowhere")
     with pytest.raises(ResultError, match="run one"):
         crossbench.latest_sweep(tmp_path)
-    with pytest.raises(TrackingError, match=rf"no cell of a sweep named 'x'.*{ran.folder.name}"):
+    with pytest.raises(TrackingError, match=rf"no sweep and no run 'x'.*{ran.folder.name}"):
         crossbench.load_runs(ran.uri, sweep="x")
     with pytest.raises(TrackingError, match=r"no experiment 'other'.*crossbench"):
         crossbench.load_runs(ran.uri, experiment="other")
