@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nbformat
@@ -22,7 +22,7 @@ from crossbench.analysis import notebook
 from crossbench.errors import ResultError, TrackingError
 from crossbench.measure.queueing import queueing
 from crossbench.models.folder import ModelFolder
-from crossbench.results import save_quality
+from crossbench.results import load_result, save_quality, save_result
 from crossbench.types import RequestRecord, ScoredPair
 from tests.helpers.places import REPO
 
@@ -191,6 +191,31 @@ def test_scores_of_the_quality_check_are_a_frame(ran: Ran, tmp_path: Path) -> No
     assert scores[["query_id", "passage_id"]].values.tolist() == [["q1", "p1"], ["q1", "p2"]]
     assert (scores["score"] - scores["reference_score"])[0] == pytest.approx(0.25)
     assert pd.isna(scores["relevance"][1])
+
+
+def test_the_reference_has_its_own_scores(ran: Ran, tmp_path: Path) -> None:
+    result = load_result(ran.folder / "1")
+    model, other_model = {"digest": "feed", "max_length": 512}, {"digest": "beef"}
+    reference = {"check": "sample", "verdict": "reference", "reason": "it is"}
+    cells = [(model, reference), (model, {}), (model, {}), (other_model, {})]
+    for number, (served, quality) in enumerate(cells):
+        (tmp_path / str(number)).mkdir()
+        save_result(replace(result, model=served, quality=quality), tmp_path / str(number))
+    first, second = ScoredPair("q1", "p1", 0.5, 0.25, 2), ScoredPair("q1", "p2", 0.1, 0.2, None)
+    save_quality([first, ScoredPair("q2", "p1", 0.7, None, None)], tmp_path / "1")
+    save_quality([first, second], tmp_path / "2")
+    save_quality([ScoredPair("q9", "p9", 0.9, 0.9, None)], tmp_path / "3")
+
+    scores = crossbench.load_quality(tmp_path)
+    own = scores[scores["cell"] == 0]
+    assert own["passage_id"].tolist() == ["p1", "p2"]
+    assert own["score"].tolist() == own["reference_score"].tolist() == pytest.approx([0.25, 0.2])
+    pd.testing.assert_frame_equal(crossbench.load_quality(tmp_path / "0"), own)
+    assert scores.dtypes["score"] == "float32"
+
+    save_quality([ScoredPair("q1", "p1", 0.3, None, 2)], tmp_path / "0")  # where it is judged
+    own = crossbench.load_quality(tmp_path / "0")
+    assert own["score"].tolist() == own["reference_score"].tolist() == pytest.approx([0.3])
 
 
 def record(sent_s: float, received_s: float, queue_ms: float, infer_ms: float) -> RequestRecord:
