@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crossbench.errors import ResultError
+from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.answer import answer
 from crossbench.report.axes import axis_meaning, flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
 from crossbench.report.cells import CellSummary, Run
+from crossbench.report.decision import decision
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, fact_text
 from crossbench.report.flags import sweep_notes, warnings_of
@@ -75,6 +77,7 @@ def write_sweep_report(folder: Path) -> Path:
     sections = [
         f"# Sweep {folder.resolve().name}",
         question(runs),
+        decision(select_candidates(cells), bound_ms, verdicts),
         answer(cells, axes, bound_ms, verdicts),
         _notes(runs, cells),
         _varied(axes, cells),
