@@ -21,6 +21,8 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
+from crossbench.system.files import atomic_write
+
 # Okabe and Ito's palette, which is distinguishable with every common colour blindness. Yellow is
 # left out, as it is too pale for lines on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -73,7 +75,7 @@ def figure(height_in: float, width_in: float = WIDTH_IN) -> Iterator[Figure]:
 
 
 def save(made: Figure, folder: Path, name: str) -> Path:
-    """Write `name`.png and `name`.svg into `folder`; return the PNG's path.
+    """Write `name`.png and `name`.svg into `folder`, atomically; return the PNG's path.
 
     `savefig` is avoided because it draws a figure twice for each file.
     """
@@ -82,11 +84,13 @@ def save(made: Figure, folder: Path, name: str) -> Path:
     vector, picture = folder / f"{name}.svg", folder / f"{name}.png"
     try:
         svg: Any = FigureCanvasSVG(made)
-        svg.print_svg(vector, metadata={"Date": None})
+        with atomic_write(vector) as partial:
+            svg.print_svg(partial, metadata={"Date": None})
         made.dpi = _DPI  # writing the SVG has changed it
         png: Any = FigureCanvasAgg(made)
-        png.print_png(picture)
-    except OSError:  # on a full disk, removing the partial plot leaves room for the report
+        with atomic_write(picture) as partial:
+            png.print_png(partial)
+    except OSError:  # on a full disk, removing half of a plot leaves room for the report
         vector.unlink(missing_ok=True)
         picture.unlink(missing_ok=True)
         raise

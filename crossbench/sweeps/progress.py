@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -37,6 +37,18 @@ class SteadyConsole(Console):
             super().print(*objects, **options)
         except OSError:
             self.on_broken_pipe()
+
+    @property
+    def file(self) -> IO[str]:
+        """The stream to draw on; rich itself unwraps only one of those around it."""
+        file = super().file
+        while (inner := getattr(file, "rich_proxied_file", None)) is not None:
+            file = inner
+        return file
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from crossbench import compare
+from crossbench.errors import CrossbenchError
 from crossbench.measure.catalogue import PAIRS_PER_S
 from crossbench.models.folder import ModelFolder
 from crossbench.results import RESULT_FILE
@@ -82,7 +83,7 @@ def test_sweeps_in_mlflow_are_named_or_have_an_id(
     parent = json.loads((folder / "sweep.json").read_text("utf-8"))["parent_run_id"]
     words = ["--tracking-uri", uri, "--output", str(tmp_path)]
     assert compare.main([parent, folder.name, *words]) == 0
-    with pytest.raises(compare.CrossbenchError, match=f"no run 'nothing'. .*{folder.name}"):
+    with pytest.raises(CrossbenchError, match=f"no run 'nothing'. .*{folder.name}"):
         compare.main(["nothing", folder.name, *words])
 
 
@@ -107,7 +108,7 @@ def test_another_model_is_refused_unless_forced(
     folder, _ = swept
     other = changed(folder, tmp_path / "other", lambda result: result["model"].update(digest="x"))
     words = [str(folder), str(other), "--output", str(tmp_path / "out")]
-    with pytest.raises(compare.CrossbenchError, match=r"hash of the model \(.* in A, x in B\)"):
+    with pytest.raises(CrossbenchError, match=r"hash of the model \(.* in A, x in B\)"):
         compare.main(words)
     assert compare.main([*words, "--force"]) == 0
     assert "was forced although these differ: hash of the model" in capsys.readouterr().out

@@ -30,6 +30,7 @@ OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 100),
 )
 CHANNELS = 6
+LATER_REPLY_S = 2.0  # for each reply of a stream after its first
 
 
 @dataclass
@@ -117,17 +118,20 @@ async def _call(channel: grpc.aio.Channel, case: Case) -> None:
     if case.replies is None:
         await call
         return
-    for _ in range(case.replies):
-        if await call.read() is grpc.aio.EOF:
+    for number in range(case.replies):
+        try:
+            async with asyncio.timeout(LATER_REPLY_S if number else None):
+                reply = await call.read()
+        except TimeoutError:  # a mutated interval may be valid and an hour long
             break
-    else:
-        call.cancel()
-        return
-    if await call.code() is not grpc.StatusCode.OK:
-        raise grpc.aio.AioRpcError(
-            await call.code(), await call.initial_metadata(), await call.trailing_metadata(),
-            await call.details(),
-        )  # fmt: skip
+        if reply is grpc.aio.EOF:
+            if await call.code() is not grpc.StatusCode.OK:
+                raise grpc.aio.AioRpcError(
+                    await call.code(), await call.initial_metadata(),
+                    await call.trailing_metadata(), await call.details(),
+                )  # fmt: skip
+            return
+    call.cancel()
 
 
 @dataclass

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.artist import Artist
+from matplotlib.backend_bases import RendererBase
 
 from crossbench.errors import ResultError
 from crossbench.measure.correlation import correlation_metrics
@@ -19,6 +21,7 @@ from crossbench.report.axes import flatten, label, varying
 from crossbench.report.cell import write_cell_report
 from crossbench.report.cells import pareto
 from crossbench.report.style import PALETTE, figure, place_labels
+from crossbench.report.style import save as save_plot
 from crossbench.report.sweep import read_runs, write_sweep_report
 from crossbench.report.tables import interval_text, markdown_table, plain_table, plus_minus
 from crossbench.report.terminal import terminal_table
@@ -478,3 +481,26 @@ def test_labels_never_overlap() -> None:
         for i, box in enumerate(boxes):
             assert not any(box.overlaps(other) for other in boxes[:i])
             assert not any(box.contains(x, y) for x, y in marks)
+
+
+class Interrupting(Artist):
+    """Is interrupted while it is drawn, after the layout has been computed."""
+
+    armed = False
+
+    def draw(self, renderer: RendererBase) -> None:
+        if self.armed:
+            raise KeyboardInterrupt
+
+
+def test_a_plot_that_is_interrupted_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+    with figure(2.0) as made:
+        artist = made.add_artist(Interrupting())
+        save_plot(made, tmp_path, "plot")
+        complete = (tmp_path / "plot.svg").read_bytes()
+        artist.armed = True
+        for path in (tmp_path, tmp_path / "new"):
+            with pytest.raises(KeyboardInterrupt):
+                save_plot(made, path, "plot")
+    assert (tmp_path / "plot.svg").read_bytes() == complete
+    assert not list((tmp_path / "new").iterdir())

@@ -98,6 +98,7 @@ def test_a_disturbed_cell_says_so(tmp_path: Path, environment: dict[str, str]) -
     assert result.metrics["harness/cores_used_by_others"] > 0.3
     assert cell_tags(result)["crossbench.flags"] == "disturbed"
 
+    assert "\\x1b" not in shown  # the terminal obeys what draws the bar
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", shown)]
     told = [line for line in lines if "disturbed: other processes used" in line]
     assert len(told) == 1  # while it was measured, once
