@@ -35,7 +35,8 @@ from crossbench.report.suite import (
     write_suite_report,
 )
 from crossbench.settings.command_line import in_shell, quoted, readable
-from crossbench.settings.composition_errors import CONFIG_NAME, did_you_mean, explain
+from crossbench.settings.composing import CONFIG_NAME
+from crossbench.settings.composition_errors import did_you_mean, explain
 from crossbench.settings.overrides import sweep_points, sweeper_params
 from crossbench.settings.places import conf_dir
 from crossbench.settings.plan import CellPlan, composed_plan

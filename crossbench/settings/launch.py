@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from crossbench.errors import CrossbenchError
 from crossbench.settings.command_line import readable_arguments
-from crossbench.settings.composition_errors import CONFIG_NAME, explain
+from crossbench.settings.composing import CONFIG_NAME
+from crossbench.settings.composition_errors import explain
 from crossbench.settings.hydra_targets import checked_composition
 from crossbench.settings.places import conf_dir
 from crossbench.settings.resume import resumed_arguments
