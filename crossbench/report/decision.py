@@ -2,61 +2,62 @@
 
 from __future__ import annotations
 
+from crossbench.measure import catalogue
 from crossbench.measure.catalogue import NDCG_AT_10, P95_LATENCY, RSS_PEAK_MB
 from crossbench.report.advice.candidates import Candidates, by_throughput
 from crossbench.report.advice.choice import Choice, choose
 from crossbench.report.answer import certainty
 from crossbench.report.cells import CellSummary
 from crossbench.report.columns import text_with_unit
+from crossbench.report.configuration import serve_command
 from crossbench.report.flags import flagged
+from crossbench.report.markdown import Section
 from crossbench.report.metric_verdicts import times
 from crossbench.report.sweep_tables import estimate_text, verdict_text
 from crossbench.report.tables import markdown_table
 from crossbench.report.verdicts import SweepVerdicts
-from crossbench.settings.choices import server_overrides
-from crossbench.settings.command_line import in_shell
-from crossbench.wording import ABSENT, join_first, number
+from crossbench.results import Flag
+from crossbench.wording import ABSENT, counted, join_first, number
 
 _LISTED = 4  # cells that cannot be told from the best one
 
 
-def decision(candidates: Candidates, bound_ms: float | None, verdicts: SweepVerdicts) -> str:
-    """Return a table of the decision and the command that serves; empty if nothing is to decide.
+def decision(
+    candidates: Candidates, bound_ms: float | None, verdicts: SweepVerdicts
+) -> list[Section]:
+    """Return the table of the decision and the command that serves; empty if none is to be made.
 
     That is so with fewer than two cells that can be recommended, or if their throughput is the
     rate of an open loop: the report then begins with the rates that hold.
     """
     cells = by_throughput(candidates.cells)
     if len(cells) < 2 or len(cells) < len(candidates.cells):
-        return ""
+        return []
     chosen = choose(cells, bound_ms, verdicts)
     best = chosen.best
     if best is None:
         nearest = chosen.nearest
         if nearest is None or bound_ms is None:
-            return ""
-        return (
+            return []
+        return [
             f"**No cell keeps its p95 within {number(bound_ms)} ms.** The closest is "
             f"{nearest.label} with {text_with_unit(P95_LATENCY, nearest.metrics)}."
-        )
+        ]
     rows = [
         ("serve", _serve(chosen, verdicts)),
         ("latency", _latency(best, bound_ms)),
         ("gain", _gain(best, verdicts)),
+        ("cost", _cost(best)),
         ("memory", _memory(chosen, verdicts)),
         ("ranking", _ranking(best)),
-        ("how sure", certainty(verdicts) or ABSENT),
+        ("how sure", _certainty(best, verdicts)),
     ]
-    table = markdown_table(["decision", ""], [(f"**{name}**", text) for name, text in rows])
-    return "\n\n".join(filter(None, (table, serve_command(best))))
-
-
-def serve_command(cell: CellSummary) -> str:
-    """Return the command that serves as the cell did, as a block of Markdown; empty if unknown."""
-    overrides = server_overrides(cell.runs[0].result.config)
-    if overrides is None:
-        return ""
-    return f"    {in_shell('python', '-m', 'crossbench.serve', *overrides)}"
+    table = markdown_table(["decision", ""], [(f"**{name}**", text) for name, text in rows if text])
+    command = serve_command(best.runs[0].result.config)
+    if not command:
+        return [table]
+    of_which = f" of {best.label}" if chosen.tied else ""
+    return [table, f"The server{of_which} without the measurement:", command]
 
 
 def _serve(chosen: Choice, verdicts: SweepVerdicts) -> str:
@@ -117,9 +118,26 @@ def _memory(chosen: Choice, verdicts: SweepVerdicts) -> str:
     return "; ".join(parts)
 
 
+def _cost(best: CellSummary) -> str:
+    per_day, cost = catalogue.per_day(best.unit), catalogue.cost(best.unit)
+    if cost.name not in best.metrics:
+        return ""
+    return (
+        f"{text_with_unit(cost, best.metrics)} per million {best.unit}; at most "
+        f"{text_with_unit(per_day, best.metrics)} million a day"
+    )
+
+
 def _ranking(best: CellSummary) -> str:
     verdict = verdict_text(best)
-    ndcg = ""
-    if NDCG_AT_10.name in best.metrics:
-        ndcg = f"; nDCG@10 {text_with_unit(NDCG_AT_10, best.metrics)}"
-    return f"{'not checked' if verdict == ABSENT else verdict}{ndcg}"
+    if verdict == ABSENT:
+        return "not checked"
+    if NDCG_AT_10.name not in best.metrics:
+        return verdict
+    return f"{verdict}; nDCG@10 {text_with_unit(NDCG_AT_10, best.metrics)}"
+
+
+def _certainty(best: CellSummary, verdicts: SweepVerdicts) -> str:
+    repeats = f"{counted(best.blocks, 'repeat')} of each cell. " if best.blocks > 1 else ""
+    disturbed = "Other work disturbed it. " if Flag.DISTURBED in best.flags else ""
+    return f"{repeats}{disturbed}{certainty(verdicts)}" or ABSENT
