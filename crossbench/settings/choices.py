@@ -29,14 +29,17 @@ def cell_overrides(config: CellConfig) -> list[str] | None:
     """Return what differs from the defaults: the overrides that measure this cell again.
 
     How a cell is watched, stored and reported is left out. None if the config cannot be composed
-    here: a choice is not one of conf/, or it was written by another version of crossbench.
+    here: a choice is not one of conf/, it was written by another version of crossbench, or a value
+    has control characters.
     """
     document = {key: node for key, node in config.document.items() if key not in _LEFT_OUT}
     try:
         with hydra_on_conf():
-            return _overrides(document)
+            overrides = _overrides(document)
     except (CrossbenchError, HydraException, OmegaConfBaseException):
         return None
+    one_line = overrides is not None and all(map(str.isprintable, overrides))
+    return overrides if one_line else None
 
 
 def server_overrides(config: CellConfig) -> list[str] | None:
