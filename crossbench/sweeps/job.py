@@ -155,7 +155,7 @@ def measure_and_track(
         left_s = time_left_s(home, state.cells - number - 1)
         left = f"; ~{duration(left_s)} left" if left_s and not interrupted else ""
         style = "yellow" if result.error else ""
-        console.print(Text(f"{cell_line(result, shown)}{left}", style))
+        console.tell(Text(f"{cell_line(result, shown)}{left}", style))
     if interrupted:
         raise KeyboardInterrupt
     return result
