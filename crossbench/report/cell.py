@@ -12,9 +12,10 @@ from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_FAILED, throughpu
 from crossbench.measure.statistics import summarise
 from crossbench.measure.steps import Step
 from crossbench.report import sections
-from crossbench.report.axes import flatten, label
+from crossbench.report.axes import label
 from crossbench.report.cells import Run
 from crossbench.report.columns import requests_ok, text_with_unit
+from crossbench.report.configuration import configuration
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.ending import ending
 from crossbench.report.facts import MACHINE, MODEL, facts
@@ -70,7 +71,7 @@ def write_cell_report(folder: Path) -> Path:
         predecessor_section([(label(result.config), result)]),
         sections.dataset(result.dataset),
         facts("Model", result.model, MODEL),
-        facts("Configuration", flatten(result.config), {}),
+        *configuration(result.config),
         facts("Environment", result.environment, MACHINE),
     ]
     path = folder / REPORT_FILE

@@ -12,6 +12,7 @@ import pytest
 from crossbench.measure.ranking import Verdict, judge
 from crossbench.measure.ranking_metrics import quality_metrics
 from crossbench.quality.earlier import earlier_check
+from crossbench.report.markdown import markdown
 from crossbench.report.ranking import sweep_quality
 from crossbench.report.summaries import summarise_cells
 from crossbench.report.sweep import read_runs
@@ -73,7 +74,7 @@ def test_cells_are_compared_on_the_queries_that_all_scored(tmp_path: Path) -> No
     assert slow.result.metrics["quality/queries"] == 15
     assert slow.result.metrics["throughput/pairs_per_s"] == 100
     assert "quality/ndcg_at_10" not in slowest.result.metrics
-    text = sweep_quality(summarise_cells(runs))
+    text = markdown(sweep_quality(summarise_cells(runs)))
     assert "All cells are compared on the first 15 queries" in text
     assert "scored up to 40" in text
     assert "not compared in nDCG@10: slowest" in text
@@ -90,7 +91,7 @@ def test_the_same_scores_are_named_instead_of_a_row_of_zeros(tmp_path: Path) -> 
     save_cell(tmp_path / "0", "a", [query(number, 0.8, 1e-6) for number in range(12)],
               same_scores=True)  # fmt: skip
     save_cell(tmp_path / "1", "b", [query(number, 0.8, 0.1) for number in range(12)])
-    text = sweep_quality(summarise_cells(read_runs(tmp_path)))
+    text = markdown(sweep_quality(summarise_cells(read_runs(tmp_path))))
     row = next(line for line in text.splitlines() if line.startswith("| a "))
     assert "same order, same scores" in row
     assert "1.0e-06" not in row
@@ -111,4 +112,4 @@ def test_a_repeat_relies_on_the_check_of_an_earlier_one(tmp_path: Path) -> None:
     (cell,) = summarise_cells(read_runs(tmp_path))
     assert cell.verdict is Verdict.SAME_ORDER
     assert cell.metrics["quality/ndcg_at_10"] == pytest.approx(0.8)
-    assert "Each cell was checked once" in sweep_quality([cell])
+    assert "Each cell was checked once" in markdown(sweep_quality([cell]))
