@@ -43,7 +43,9 @@ _PICTURE = re.compile(r"!\[(.*?)\]\((.*?)\)")
 _LINK_ELSEWHERE = re.compile(
     r"(^|[^!\\])\[((?!\d+\]\(\d+/report\.md\))[^\]\n]*)\]\(([^)\n]*)\)", re.M
 )
-_FOLDING = re.compile(r"^(?:</?details>|<summary>(.*)</summary>)$", re.M)
+_FOLDED = re.compile(r"^<details>\n.*?\n</details>\n+", re.M | re.S)
+_SECTION = "\n## "
+_REST = "\n\nThe rest is in the artifact report.md."
 _CELL_LINK = re.compile(r"\[(\d+)\]\(\d+/report\.md\)")
 T = TypeVar("T")
 
@@ -133,7 +135,8 @@ def sweep_note(report: Path, run_id: str, pages: Mapping[int, str]) -> str:
     Images refer to the run's artifacts: to the SVG files where there are any, because MLflow shows
     every pixel of a PNG, which does not fit. Links to cells' reports become links to the pages of
     their runs. `pages` maps cell numbers to these pages. The report quotes names and errors, so
-    other links, such as those to files, become text, and so does HTML; MLflow cannot fold.
+    other links, such as those to files, become text, and so does HTML. What is folded is left out,
+    as MLflow cannot fold, and so are the last sections of a report that is too long for a tag.
     """
     if not report.exists():
         return ""
@@ -147,10 +150,21 @@ def sweep_note(report: Path, run_id: str, pages: Mapping[int, str]) -> str:
         number = int(found[1])
         return f"[{number}]({pages[number]})" if number in pages else found[1]
 
-    text = _FOLDING.sub(lambda found: found[1] or "", report.read_text("utf-8"))
-    text = text.replace("<", "&lt;")
+    text = _FOLDED.sub("", report.read_text("utf-8")).replace("<", "&lt;")
     text = _LINK_ELSEWHERE.sub(r"\1\\[\2\\](\3)", text)
-    return _CELL_LINK.sub(page, _PICTURE.sub(picture, text)).rstrip()
+    return _whole_sections(_CELL_LINK.sub(page, _PICTURE.sub(picture, text)).rstrip())
+
+
+def _whole_sections(text: str) -> str:
+    """As many sections of a text in Markdown, from the first one on, as fit into a tag."""
+    if len(text) <= MAX_TAG:
+        return text
+    kept, *others = text.split(_SECTION)
+    for section in others:
+        if len(kept) + len(_SECTION) + len(section) + len(_REST) > MAX_TAG:
+            break
+        kept += _SECTION + section
+    return kept.rstrip() + _REST
 
 
 def lost_note(pid: int, host: str) -> str:

@@ -209,7 +209,9 @@ def test_cells_nest_under_their_sweep(
     (cell.parent / "plots" / "b.svg").touch()
     report = (
         "# Sweep\n\n![picture](plots/a b.png) ![other](plots/b.png)\n"
-        "<details>\n<summary>Folded</summary>\n\n[0](0/report.md) [7](7/report.md)\n\n</details>\n"
+        "<details>\n<summary>Legend</summary>\n\nfolded\n\n</details>\n\n"
+        "[0](0/report.md) [7](7/report.md)\n"
+        "\n## Next\n\nnext\n\n## Long\n\n" + "long " * 1600 + "\n\n## Last\n\nlast\n"
     )
     (cell.parent / "report.md").write_text(report, "utf-8")
     (cell.parent / "results.csv").write_text("a,b\n", "utf-8")
@@ -230,7 +232,8 @@ def test_cells_nest_under_their_sweep(
     page = f"#/experiments/{run.info.experiment_id}/runs/{children[0]}"
     assert run.data.tags["mlflow.note.content"] == (
         f"# Sweep\n\n![picture](get-artifact?path=plots%2Fa%20b.png&run_uuid={parent}) "
-        f"![other](get-artifact?path=plots%2Fb.svg&run_uuid={parent})\n\nFolded\n\n[0]({page}) 7"
+        f"![other](get-artifact?path=plots%2Fb.svg&run_uuid={parent})\n[0]({page}) 7\n\n"
+        "## Next\n\nnext\n\nThe rest is in the artifact report.md."
     )
     assert run.data.tags["host"]
     names = {item.path for item in client.list_artifacts(parent)}
