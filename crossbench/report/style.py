@@ -141,6 +141,17 @@ def number_bars(
     for row, end, text in zip(rows, ends, texts, strict=True):
         axes.annotate(text, (end, row), (_GAP_AT_BAR, 0), va="center",
                       textcoords="offset points", fontsize=LABEL_SIZE)  # fmt: skip
+    _drop_cut_tick(axes, made)
+
+
+def _drop_cut_tick(axes: Axes, made: Figure) -> None:
+    """Remove the last tick of the x axis if the border of the picture would cut its label."""
+    made.draw_without_rendering()
+    _, right = axes.get_xlim()
+    ticks = [tick for tick in axes.xaxis.get_major_ticks() if tick.get_loc() <= right]
+    if ticks and ticks[-1].label1.get_window_extent().x1 > made.bbox.x1:
+        axes.set_xticks([tick.get_loc() for tick in ticks[:-1]])
+        axes.set_xlim(right=right)
 
 
 def text_sizes(made: Figure, texts: Sequence[str]) -> NDArray[np.float64]:

@@ -196,6 +196,19 @@ def test_the_ticks_of_many_batch_sizes_do_not_overlap() -> None:
             assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
 
 
+@pytest.mark.parametrize("longest", [850, 853, 859, 865, 950])
+def test_the_border_cuts_no_tick_of_bars(longest: float) -> None:
+    with figure(3.0) as made:
+        axes = made.subplots()
+        axes.barh([0, 1], [longest, 10])
+        number_bars(axes, [0, 1], [longest, 10], ["~854 ms (n=6)", "10"])
+        made.draw_without_rendering()
+        right = axes.get_xlim()[1]
+        shown = [tick for tick in axes.xaxis.get_major_ticks() if tick.get_loc() <= right]
+        assert len(shown) > 2
+        assert max(tick.label1.get_window_extent().x1 for tick in shown) <= made.bbox.x1
+
+
 def test_a_long_title_has_several_lines_above_the_axes() -> None:
     with figure(3.0) as made:
         axes = made.subplots()
