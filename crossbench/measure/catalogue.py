@@ -170,7 +170,7 @@ TOP10_OVERLAP = Metric(
     "over the queries with more than ten.", (View.QUALITY,), short="top 10 in common",
 )  # fmt: skip
 KENDALL_TAU = Metric(
-    "quality/kendall_tau", "Kendall's tau, mean over queries", "", HIGHER,
+    "quality/kendall_tau", "Kendall's tau", "", HIGHER,
     "Kendall's tau-b with the reference's order, mean over the queries; 1 means the same order.",
     (View.SWEEP, View.QUALITY), short="tau",
 )  # fmt: skip
