@@ -34,6 +34,7 @@ from crossbench.report.suite import (
     read_suite,
     write_suite_report,
 )
+from crossbench.settings.choices import studies_text
 from crossbench.settings.command_line import in_shell, quoted, readable
 from crossbench.settings.composition_errors import CONFIG_NAME, did_you_mean, explain
 from crossbench.settings.overrides import sweep_points, sweeper_params
@@ -51,14 +52,18 @@ from crossbench.wording import counted
 
 EXIT_FAILED = 1
 STOP_GRACE_S = 60.0
-HELP = """Run the studies of conf/experiment one after the other and write one report.
+HELP = """\
+python -m crossbench.suite: run the studies of conf/experiment one after the
+other and write one report.
 
-  python -m crossbench.suite                                     all studies that can run here
-  python -m crossbench.suite studies=[20_stages,10b_packing_enabled]
-  python -m crossbench.suite max_seconds=3 backend=onnx ...      overrides for every study
-  python -m crossbench.suite resume=outputs/suite_...            continue an interrupted suite
+  python -m crossbench.suite                            all that can run here
+  python -m crossbench.suite studies=[20_stages,16_max_length]
+  python -m crossbench.suite max_seconds=3 backend=onnx overrides for every study
+  python -m crossbench.suite resume=outputs/suite_...   go on after Ctrl-C
+  python -m crossbench -m +experiment=20_stages         one study alone
 
-Studies:"""
+Studies and their questions:
+"""
 console = SteadyConsole(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -69,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         ConfigError: a study or an override does not exist; nothing was started.
     """
     if {"-h", "--help"} & set(arguments):
-        print(HELP, *(f"  {name}" for name in all_studies()), sep="\n")
+        print(f"{HELP}\n{studies_text()}\n\nMore: docs/configuration.md#ready-studies")
         return 0
     register()
     arguments = take_allowed(arguments)

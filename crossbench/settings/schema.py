@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from crossbench.settings.choices import groups_text, values_text
 from crossbench.settings.places import outputs_dir
 
 # Marks keys that say how a cell is watched, stored or repeated, not what it measures
@@ -72,4 +73,10 @@ def register() -> None:
     # Hydra deep-copies the whole store for each group in `--help` and each composed config, only to
     # read it: returning the store itself saves that time
     store.__dict__["__deepcopy__"] = lambda _: store
-    OmegaConf.register_new_resolver("crossbench.outputs", lambda: str(outputs_dir()), replace=True)
+    resolvers = {
+        "outputs": lambda: str(outputs_dir()),
+        "groups": groups_text,
+        "values": values_text,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(f"crossbench.{name}", resolver, replace=True)
