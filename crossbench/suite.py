@@ -34,7 +34,7 @@ from crossbench.report.suite import (
     read_suite,
     write_suite_report,
 )
-from crossbench.settings.choices import studies_text
+from crossbench.settings.choices import studies_text, study_names
 from crossbench.settings.command_line import in_shell, quoted, readable
 from crossbench.settings.composition_errors import CONFIG_NAME, did_you_mean, explain
 from crossbench.settings.overrides import sweep_points, sweeper_params
@@ -78,6 +78,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     register()
     arguments = take_allowed(arguments)
+    if wrong := [word for word in arguments if word.partition("=")[0] == "study"]:
+        raise ConfigError(f"{wrong[0]}: give studies=[{wrong[0].partition('=')[2]}]")
     own = {"studies", "resume"}
     given = {a.partition("=")[0]: a for a in arguments if a.partition("=")[0] in own}
     overrides = [
@@ -110,18 +112,13 @@ def main(arguments: Sequence[str]) -> int:
         taken.release()
 
 
-def all_studies() -> list[str]:
-    """Return the names of all studies, sorted."""
-    return sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
-
-
 def chosen_studies(given: str | None) -> list[str]:
     """Return the names in `studies=[a,b]`, in that order; all studies for None.
 
     Raises:
         ConfigError: a study does not exist.
     """
-    known = all_studies()
+    known = study_names()
     if given is None or given == "studies=all":
         return known
     try:
@@ -129,6 +126,8 @@ def chosen_studies(given: str | None) -> list[str]:
     except HydraException as error:
         raise ConfigError(f"{given} cannot be parsed: give studies=[a,b]") from error
     names = [str(name) for name in value] if isinstance(value, list) else [str(value)]
+    if not any(names):
+        raise ConfigError(f"{given} names no study: give studies=[a,b], or leave it out for all")
     for name in names:
         if name not in known:
             raise ConfigError(

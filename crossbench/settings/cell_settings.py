@@ -103,9 +103,17 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{error.full_key} has no value: give {error.full_key}=...") from error
+        example = "HOST:PORT" if str(error.full_key).endswith("address") else "..."
+        raise ConfigError(
+            f"{error.full_key} has no value: give {error.full_key}={example}"
+        ) from error
     except InterpolationKeyError as error:
         reason = str(error).splitlines()[0].removeprefix("Interpolation key ")
+        if "server.address" in reason:
+            raise ConfigError(
+                "target=remote measures a server that is already running: give "
+                "python -m crossbench.client server.address=HOST:PORT"
+            ) from error
         raise ConfigError(
             f"{error.full_key} refers to a key that does not exist: {reason}"
         ) from error

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from crossbench.settings.places import conf_dir
 
@@ -55,8 +55,13 @@ def values_text(*keys: str) -> str:
 
 def studies_text() -> str:
     """Return every study of conf/experiment with its question, wrapped."""
-    rows = [(path.stem, question(path)) for path in sorted((conf_dir() / _STUDIES).glob("*.yaml"))]
+    rows = [(name, question(conf_dir() / _STUDIES / f"{name}.yaml")) for name in study_names()]
     return "\n".join(_aligned(rows))
+
+
+def study_names() -> list[str]:
+    """Return the names of all studies, sorted."""
+    return sorted(path.stem for path in (conf_dir() / _STUDIES).glob("*.yaml"))
 
 
 def question(study: Path) -> str:
@@ -82,6 +87,27 @@ def about(group: str, choice: str) -> str:
             first = path.read_text("utf-8").partition("\n")[0]
             return first.lstrip("# ") if first.startswith("#") else ""
     return ""
+
+
+def choices_with(group: str, key: str) -> list[str]:
+    """Return the choices of a group that have a key, their own or that of a choice they extend."""
+    texts = {path.stem: path.read_text("utf-8") for path in (conf_dir() / group).glob("*.yaml")}
+
+    def has(choice: str) -> bool:
+        if choice not in texts:  # of another group, or `_self_`
+            return False
+        if re.search(rf"^{re.escape(key)}:", texts[choice], re.MULTILINE):
+            return True
+        return any(map(has, _extended(texts[choice])))
+
+    return [choice for choice in sorted(texts) if has(choice)]
+
+
+def _extended(text: str) -> list[str]:
+    """Return the plain texts in the defaults list of a YAML file."""
+    document = OmegaConf.create(text)
+    defaults = document.get("defaults", []) if isinstance(document, DictConfig) else []
+    return [item for item in defaults if isinstance(item, str)]
 
 
 def _choices(group: str) -> list[str]:

@@ -6,8 +6,10 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -30,9 +32,16 @@ def readable_arguments(arguments: Sequence[str]) -> list[str]:
 
     Raises:
         ConfigError: an override has more than one meaning; the message has the form of each. Or
-            the arguments ask for a pickle to be run.
+            the arguments ask for a pickle to be run or for another config, or have options that
+            do not exist or exclude each other.
     """
-    parsed = get_args_parser().parse_intermixed_args(list(arguments))
+    parsed = _parser().parse_intermixed_args(list(arguments))
+    for option, value in {"path": parsed.config_path, "name": parsed.config_name}.items():
+        if value is not None:
+            raise ConfigError(
+                f"--config-{option} {value}: crossbench always starts from its own config: leave "
+                "out this option; --config-dir DIR adds a folder with more choices"
+            )
     if parsed.experimental_rerun is not None:
         raise ConfigError(
             "--experimental-rerun runs code that is stored in its file (a pickle), which "
@@ -55,11 +64,35 @@ def options_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the options of a Hydra command with their values, and its other words.
 
     An option may stand anywhere: `--config-dir DIR`, `--config-dir=DIR`, `-cd DIR`.
+
+    Raises:
+        ConfigError: there is no such option, or it lacks its value.
     """
     given = [_Argument(argument) for argument in arguments]
-    words = get_args_parser().parse_intermixed_args(given).overrides
+    words = _parser().parse_intermixed_args(given).overrides
     positions = {id(word) for word in words}  # the value of an option may be equal to a word
     return [str(word) for word in given if id(word) not in positions], list(map(str, words))
+
+
+def _parser() -> ArgumentParser:
+    """Return Hydra's parser; for a mistake it raises ConfigError instead of printing its usage."""
+    parser = get_args_parser()
+    parser.__dict__["error"] = _refuse_option
+    return parser
+
+
+def _refuse_option(message: str) -> NoReturn:
+    unknown = re.match(r"unrecognized arguments: (\S+)", message)
+    if unknown is None:
+        raise ConfigError(f"{message}; --hydra-help lists the options")
+    raise ConfigError(_no_option(unknown[1]))
+
+
+def _no_option(word: str) -> str:
+    return (
+        f"there is no option {word}. Settings have no dashes: give KEY=VALUE, for example "
+        "backend=onnx; --help lists the keys"
+    )
 
 
 class _Argument(str):
@@ -84,6 +117,8 @@ def readable(override: str) -> str:
         if is_number and _is_text(key):
             return f"{key}={quoted(value.strip())}"
         return override
+    if override.startswith("-"):
+        raise ConfigError(_no_option(override))
     if not equals or not key.strip("+~ "):
         raise ConfigError(
             f"{override!r} is not an override: give KEY=VALUE, for example backend=onnx; --help "
@@ -91,6 +126,11 @@ def readable(override: str) -> str:
         )
     if _parse(f"{key}=x") is None:
         raise ConfigError(f"{key!r} cannot be the name of a setting: --help lists the names")
+    if value.endswith(","):
+        raise ConfigError(
+            f"{override!r} ends with a comma: give several values without spaces between them, "
+            f"for example {key}=1,2"
+        )
     if "${" in value or "," in value or _is_structure(value):
         raise ConfigError(_forms(key, value))
     return f"{key}={quoted(value)}"

@@ -16,11 +16,13 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from crossbench.settings.choices import choices_with
 from crossbench.settings.command_line import in_shell, quoted, this_command
 from crossbench.settings.places import conf_dir
 from crossbench.settings.targets import ALLOW_TARGETS
 
 CONFIG_NAME = "config"
+_SUGGESTED = 3  # names at most
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
@@ -76,6 +78,8 @@ def explain(error: Exception, overrides: Sequence[str] = (), given: Sequence[str
             return message
         configs = [_with_choices(overrides), *_of_swept_choices(key, given)]
         existing = sorted({item for config in configs for item in _keys(config, parent)})
+    if having := choices_with(parent, name):
+        return f"{key} is a key of {parent}={', '.join(having)} only: give one of them too"
     place = f"under {parent}" if parent else "at the root"
     available = f" Available keys {place}: {', '.join(existing)}" if existing else ""
     return f"there is no key {key}.{did_you_mean(name, existing)}{available}"
@@ -93,9 +97,14 @@ def _rule_of_hydra(lines: Sequence[str], cause: BaseException | None) -> str:
 
 
 def did_you_mean(name: str, existing: Sequence[str]) -> str:
-    """Return ` Did you mean …?` with the existing name nearest to `name`; empty if none is near."""
+    """Return ` Did you mean …?` with the existing name nearest to `name`; empty if none is near.
+
+    If none is, these are the names of which `name` is a part: `8` of `int8`.
+    """
     near = difflib.get_close_matches(name, existing, n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+    if not near and name:
+        near = [item for item in existing if name.lower() in item.lower()]
+    return f" Did you mean {' or '.join(near)}?" if 0 < len(near) <= _SUGGESTED else ""
 
 
 def _unknown_choice(error: MissingConfigException) -> str:
@@ -105,6 +114,8 @@ def _unknown_choice(error: MissingConfigException) -> str:
     named = re.search(r"Available options in '([^']+)'", str(error))
     group = named[1] if named else folder
     choice = path.removeprefix(f"{group}/")
+    if group == "model" and "/" in choice:
+        return _unknown_model(choice)
     with _hydra():
         options = GlobalHydra.instance().config_loader().get_group_options
         existing = list(error.options or options(group, results_filter=ObjectType.CONFIG))
@@ -114,16 +125,27 @@ def _unknown_choice(error: MissingConfigException) -> str:
             existing = [f"{subfolder}/{item}" for item in inside] or existing
     config = re.match(r"In '([^']+)'", str(error))
     place = f"{config[1]}: " if config and config[1] not in (CONFIG_NAME, "hydra/config") else ""
-    if group == "model" and re.fullmatch(r"[\w.-]+/[\w.-]+", choice):
-        remedy = (
-            f" For a repository of the Hugging Face Hub, give model=hub model.repo={choice}; for a "
-            f"folder, model=local model.path={choice}."
-        )
-    else:
-        remedy = did_you_mean(choice, existing)
     return (
-        f"{place}there is no choice {group}={choice}.{remedy} "
+        f"{place}there is no choice {group}={choice}.{did_you_mean(choice, existing)} "
         f"Available choices of {group}: {', '.join(existing)}"
+    )
+
+
+def _unknown_model(given: str) -> str:
+    """Return an error message for `model=OWNER/NAME` or `model=some/folder`."""
+    folder = f"model=local model.path={given}"
+    hub = f"model=hub model.repo={given}"
+    remedy = (
+        f"For a repository of the Hugging Face Hub, give {hub}; for a folder, {folder}."
+        if re.fullmatch(r"\w[\w.-]*/[\w.-]+", given)
+        else f"For a folder, give {folder}."
+    )
+    with _hydra():
+        loader = GlobalHydra.instance().config_loader()
+        existing = loader.get_group_options("model", results_filter=ObjectType.CONFIG)
+    return (
+        f"there is no choice model={given}. {remedy} Available choices of model: "
+        f"{', '.join(existing)}"
     )
 
 

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from crossbench.errors import CrossbenchError
+from crossbench.errors import ConfigError, CrossbenchError
 from crossbench.settings.command_line import readable_arguments
 from crossbench.settings.composition_errors import CONFIG_NAME, explain
 from crossbench.settings.hydra_targets import checked_composition
@@ -65,6 +65,8 @@ def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> N
 def _arguments(typed: Sequence[str], choices: Sequence[str]) -> list[str]:
     """Return the arguments for Hydra: the choices of the command, and what was typed."""
     arguments = take_allowed(typed)
+    if {"-m", "--multirun"} & set(arguments) and set(NO_CELLS) <= set(choices):
+        raise ConfigError("this command measures no cells: leave out -m")
     given = {argument.split("=", 1)[0] for argument in arguments}
     defaults = [choice for choice in choices if choice.split("=", 1)[0] not in given]
     return readable_arguments(resumed_arguments([*defaults, *arguments]))
