@@ -1,5 +1,5 @@
 """The console script: `crossbench` runs `python -m crossbench`, `crossbench serve` runs
-`python -m crossbench.serve`, and so on for every command. It also answers the shell's completion."""
+`python -m crossbench.serve`, and so on for every command. It answers the shell's completion too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The choices and values of conf/ for `--help`, each with one line: the comment in its YAML file."""
+"""The choices and values of conf/ for `--help`, with one line each: the comment in its YAML file."""
 
 from __future__ import annotations
 
@@ -65,9 +65,10 @@ def study_names() -> list[str]:
 
 
 def question(study: Path) -> str:
-    """Return the question of a study. Nothing is composed, which would take seconds for them all."""
+    """Return the question of a study, without composing it: for all, that would take seconds."""
     config = OmegaConf.load(conf_dir() / "config.yaml")
     own = OmegaConf.load(study)
+    assert isinstance(own, DictConfig)
     for item in own.get("defaults", []):
         if isinstance(item, str):  # a sweep that several studies share
             config = OmegaConf.merge(config, OmegaConf.load(study.parent / f"{item}.yaml"))
@@ -75,7 +76,7 @@ def question(study: Path) -> str:
         ((group, choice),) = item.items()
         if group.startswith(_OVERRIDE):
             config = OmegaConf.merge(config, {group.removeprefix(_OVERRIDE): {"name": choice}})
-    return str(OmegaConf.merge(config, own)["study"])
+    return str(OmegaConf.merge(config, own).study)
 
 
 def about(group: str, choice: str) -> str:

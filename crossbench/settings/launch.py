@@ -20,7 +20,7 @@ from crossbench.settings.composition_errors import CONFIG_NAME, explain
 from crossbench.settings.hydra_targets import checked_composition
 from crossbench.settings.places import conf_dir
 from crossbench.settings.resume import resumed_arguments
-from crossbench.settings.schema import register
+from crossbench.settings.schema import register, register_search
 from crossbench.settings.targets import take_allowed
 from crossbench.system.command import command, exit_on_os_error, exit_with_version
 
@@ -28,25 +28,25 @@ from crossbench.system.command import command, exit_on_os_error, exit_with_versi
 NO_CELLS = ("hydra.run.dir=.", "~hydra.callbacks.sweep")
 
 
-def launch(task: Callable[[DictConfig], None], choices: Sequence[str] = ()) -> None:
+def launch(task: Callable[[DictConfig], object], choices: Sequence[str] = ()) -> None:
     """Compose the config of the command line and run `task` on it.
 
     `choices` (`server=standalone`) are defaults that the command line may override.
     """
     exit_with_version(sys.argv)
     register()
+    register_search()
     # Hydra then raises its errors instead of printing them, and we print clearer messages
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     app = hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")
 
     @functools.wraps(task)
-    def run(config: DictConfig) -> None:
+    def run(config: DictConfig) -> object:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            task(config)  # after an exception, Hydra still runs the other cells
-            return
+            return task(config)  # after an exception, Hydra still runs the other cells
         try:
             with exit_on_os_error():
-                task(config)
+                return task(config)
         except CrossbenchError as error:
             sys.exit(f"crossbench: {error}")  # for an exception, Hydra would print all overrides
 

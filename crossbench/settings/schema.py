@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import MISSING, OmegaConf
 
 from crossbench.settings.choices import groups_text, values_text
-from crossbench.settings.places import outputs_dir
+from crossbench.settings.places import conf_dir, outputs_dir
 
 # Marks keys that say how a cell is watched, stored or repeated, not what it measures
 _NOT_IDENTITY = {"identity": False}
@@ -59,6 +60,7 @@ class RootSchema:
     outputs_dir: str = field(default=MISSING, metadata=_NOT_IDENTITY)
     cache_dir: str = field(default=MISSING, metadata=_NOT_IDENTITY)
     repeats: Any = field(default=MISSING, metadata=_OF_SWEEP)
+    objective: Any = field(default=MISSING, metadata=_OF_SWEEP)
     retries: Any = field(default=MISSING, metadata=_OF_SWEEP)
     resume: Any = field(default=MISSING, metadata=_OF_SWEEP)
 
@@ -80,3 +82,13 @@ def register() -> None:
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(f"crossbench.{name}", resolver, replace=True)
+
+
+def register_search() -> None:
+    """Register conf/hydra/optuna.yaml as `hydra/sweeper=optuna`, in place of the plugin's own.
+
+    A file conf/hydra/sweeper/optuna.yaml would not do: Hydra refuses one with the plugin's name.
+    """
+    Plugins.instance()  # the plugin registers its own when it is found
+    node = OmegaConf.load(conf_dir() / "hydra" / "optuna.yaml")
+    ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=node)
