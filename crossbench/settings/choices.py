@@ -1,4 +1,4 @@
-"""The choices and values of conf/ for `--help`, with one line each: the comment in its YAML file."""
+"""The choices and values of conf/ for `--help`: one line each, the comment in its YAML file."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 
@@ -114,6 +115,12 @@ def _unknown_choice(error: MissingConfigException) -> str:
     named = re.search(r"Available options in '([^']+)'", str(error))
     group = named[1] if named else folder
     choice = path.removeprefix(f"{group}/")
+    if group == "hydra/sweeper/sampler" and not has_optuna():
+        return (
+            "hydra/sweeper=optuna needs the package hydra-optuna-sweeper: install it with "
+            "python -m pip install 'crossbench[optuna]', or in a checkout with "
+            "python -m pip install -c constraints.txt -e '.[optuna]'"
+        )
     if group == "model" and "/" in choice:
         return _unknown_model(choice)
     with _hydra():
@@ -129,6 +136,11 @@ def _unknown_choice(error: MissingConfigException) -> str:
         f"{place}there is no choice {group}={choice}.{did_you_mean(choice, existing)} "
         f"Available choices of {group}: {', '.join(existing)}"
     )
+
+
+def has_optuna() -> bool:
+    """Return whether Hydra's plugin for Optuna is installed."""
+    return importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is not None
 
 
 def _unknown_model(given: str) -> str:

@@ -46,7 +46,7 @@ def plan_search(config: DictConfig) -> SweepPlan:
     overrides = search_space(config, given)
     parsed = parse_overrides(overrides)
     points = _points(parsed)
-    trials = min(config.hydra.sweeper.n_trials, _combinations(parsed))
+    trials = int(min(config.hydra.sweeper.n_trials, _combinations(parsed)))
     plans: list[CellPlan] = []
     check_points(points, lambda cell: plans.append(check_config(cell)), given)
     check_start(plans)
@@ -123,19 +123,16 @@ def _points(parsed: Sequence[Override]) -> list[list[str]]:
 
 def _combinations(parsed: Sequence[Override]) -> float:
     """Return how many different cells there are: infinitely many if an axis has any float."""
-    counts = [
-        _numbers_in(item.value()) if isinstance(item.value(), IntervalSweep)
-        else len(set(_values(item)))
-        for item in parsed
-        if item.is_sweep_override()
-    ]  # fmt: skip
-    return math.prod(counts)
+    return math.prod(_count(item) for item in parsed if item.is_sweep_override())
 
 
-def _numbers_in(interval: IntervalSweep) -> float:
-    low, high = interval.start, interval.end
-    is_whole = isinstance(low, int) and isinstance(high, int)
-    return high - low + 1 if is_whole else math.inf
+def _count(axis: Override) -> float:
+    interval = axis.value()
+    if not isinstance(interval, IntervalSweep):
+        return len(set(_values(axis)))
+    if isinstance(interval.start, int) and isinstance(interval.end, int):
+        return interval.end - interval.start + 1
+    return math.inf
 
 
 def _values(item: Override) -> list[str]:
