@@ -54,7 +54,7 @@ def conduct(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) ->
     for numbers in batches(plan, folder, alone):
         with keep_going(numbers, folder):
             if config.until_decided and _is_decided(plan, numbers[0], folder):
-                shorten(plan, numbers[0], folder)
+                shorten_plan(plan, numbers[0], folder)
                 break
             points = [grid.point(plan.runs[n].cell, plan.runs[n].repeat) for n in numbers]
             jobs = launcher.launch(points, initial_job_idx=numbers[0])
@@ -77,7 +77,7 @@ def keep_going(numbers: Sequence[int], folder: Path) -> Iterator[None]:
                 (folder / str(number)).rmdir()  # Hydra created it
 
 
-def shorten(plan: StoredPlan, runs: int, folder: Path) -> None:
+def shorten_plan(plan: StoredPlan, runs: int, folder: Path) -> None:
     """Leave the last runs out of the plan of a sweep."""
     try:
         replace(plan, runs=plan.runs[:runs]).save(folder)

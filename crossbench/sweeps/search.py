@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from crossbench.settings.stored_plan import read_plan
-from crossbench.sweeps.conduct import keep_going, save_multirun, shorten
+from crossbench.sweeps.conduct import keep_going, save_multirun, shorten_plan
 from crossbench.sweeps.folder import is_interrupted
 from crossbench.sweeps.objective import Objective
 from crossbench.sweeps.search_plan import read_search, search_space
@@ -65,7 +65,7 @@ def search(
             proposed.append(new)
         if not proposed:
             console.print("the search ends early: the sampler proposes only what is known already")
-            shorten(plan, first, folder)
+            shorten_plan(plan, first, folder)
             break
         numbers = list(range(first, len(known)))
         with keep_going(numbers, folder):

@@ -185,7 +185,6 @@ def test_help_begins_with_the_purpose_of_the_command(module: str) -> None:
     command = [sys.executable, "-m", module, "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.startswith(f"python -m {module}: ")
-    assert "backend: compiled, cuda" in done.stdout
     assert "Powered by" not in done.stdout
 
 
