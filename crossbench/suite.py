@@ -58,7 +58,7 @@ other and write one report.
 
   python -m crossbench.suite                            all that can run here
   python -m crossbench.suite studies=[20_stages,16_max_length]
-  python -m crossbench.suite max_seconds=3 backend=onnx overrides for every study
+  python -m crossbench.suite max_seconds=3 backend=onnx overrides for all
   python -m crossbench.suite resume=outputs/suite_...   go on after Ctrl-C
   python -m crossbench -m +experiment=20_stages         one study alone
 

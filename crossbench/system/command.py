@@ -69,7 +69,7 @@ def only_argument(arguments: Sequence[str], description: str, usage: str) -> str
     if len(arguments) == 1 and not arguments[0].startswith("-"):
         return arguments[0]
     if arguments and arguments[0] in ("-h", "--help"):
-        print(description.replace("`", "").strip())
+        print(description)
         sys.exit(0)
     print(usage, file=sys.stderr)
     sys.exit(2)
