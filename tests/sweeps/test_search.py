@@ -152,7 +152,7 @@ def test_a_search_that_cannot_be_made_is_refused_before_it_starts(
 
 
 QUICK_CELLS = (
-    "stop=fixed", "requests=20", "warmup_requests=1", "warmup_max_seconds=0.2",
+    "stop=fixed", "requests=6", "warmup_requests=1", "warmup_max_seconds=0.2",
     "dataset.queries=4", "dataset.passages_per_query=40",
 )  # fmt: skip
 
@@ -164,7 +164,7 @@ def test_a_search_measures_reports_and_tracks_its_cells(
     """Each pair takes 10 ms, so requests of 64 break the bound, on a busy machine too."""
     done = crossbench(
         *SEARCH, *QUICK_CELLS, f"objective={RATE}", "hydra.sweeper.n_trials=9",
-        "requests=6", "backend.service_us_per_pair=10000", "backend.service_kind=sleep",
+        "backend.service_us_per_pair=10000", "backend.service_kind=sleep",
         "report.latency_bound_ms=400", "batch=0,2,64", "concurrency=interval(1,2)",
         outputs=outputs, environment=environment,
     )  # fmt: skip
@@ -177,7 +177,7 @@ def test_a_search_measures_reports_and_tracks_its_cells(
     }
     assert len(found) == 6  # every combination, each once, though nine were asked for
     assert {batch for (batch, _), status in found.items() if status == "failed"} == {0}
-    counted = re.findall(r"not counted, because its p95 is [\d.]+ ms, and .*=400", done.stderr)
+    counted = re.findall(r"not counted, because its p95 is [\d.,]+ ms, and .*=400", done.stderr)
     assert len(counted) == 2
     (best,) = re.findall(r"the best of 6 cells is .* in cell (\d) \(batch=2 ", done.stderr)
     written = OmegaConf.load(sweep / "optimization_results.yaml")
