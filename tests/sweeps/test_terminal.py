@@ -60,7 +60,9 @@ def test_table_of_a_single_cell(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "failed: " in done.stderr.partition("pairs/s  p50 (ms)")[2]
+    below = " ".join(done.stderr.partition("pairs/s  p50 (ms)")[2].split())
+    assert "failed: " in below
+    assert "the folder with modules.json)" in below  # nothing is cut off
     assert "models[new] is not a model folder" in done.stderr
 
 
