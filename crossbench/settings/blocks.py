@@ -67,6 +67,11 @@ def repeats_param(
                 f"{override.input_line}: {override.key_or_group} belongs to the whole sweep and "
                 f"takes one value: give for example {override.key_or_group}=3"
             )
+    if not isinstance(config.until_decided, bool):
+        raise ConfigError(
+            f"until_decided must be true or false, got {config.until_decided!r}: give "
+            "until_decided=true"
+        )
     if config.until_decided:
         return _until_decided(config, params, given)
     count = config.repeats

@@ -49,6 +49,11 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
     pipeline = config["pipeline"]
     if pipeline not in set(Pipeline):
         raise ConfigError(f"pipeline must be one of {', '.join(Pipeline)}, got {pipeline!r}")
+    if not isinstance(config["report"], Mapping):
+        raise ConfigError(
+            f"report={config['report']}: report has keys of its own: give for example "
+            "report.latency_bound_ms=200"
+        )
     bound_ms = config["report"]["latency_bound_ms"]
     if bound_ms is not None and (isinstance(bound_ms, bool | str) or not bound_ms > 0):
         raise ConfigError(
@@ -74,7 +79,7 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
         repeat=_count(config, "repeat", least=0),
         pipeline=Pipeline(pipeline),
         device=device,
-        seed=int(config["seed"]),
+        seed=_count(config, "seed", least=0),
         quant=Quant(quant),
         cache_dir=_cache_dir(str(config["cache_dir"])),
     )

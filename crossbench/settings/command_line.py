@@ -22,6 +22,7 @@ from crossbench.settings.places import conf_dir
 _FUNCTION = re.compile(r"\s*([A-Za-z_]\w*)\s*\((.*)\)\s*", re.DOTALL)
 # Keys whose values are always text: 12e5 may be a revision
 _TEXTS = ("path", "dir", "name", "repo", "revision", "experiment", "registered_model")
+_MIXED = ("predecessor", "experiment")  # the first takes several; the other has its own message
 _PAIRS = {"[": "]", "{": "}", "'": "'", '"': '"'}
 
 
@@ -32,8 +33,8 @@ def readable_arguments(arguments: Sequence[str]) -> list[str]:
 
     Raises:
         ConfigError: an override has more than one meaning; the message has the form of each. Or
-            the arguments ask for a pickle to be run or for another config, or have options that
-            do not exist or exclude each other.
+            the arguments ask for a pickle to be run or for another config, have options that do
+            not exist or exclude each other, or several choices of a group at once.
     """
     parsed = _parser().parse_intermixed_args(list(arguments))
     for option, value in {"path": parsed.config_path, "name": parsed.config_name}.items():
@@ -57,6 +58,8 @@ def readable_arguments(arguments: Sequence[str]) -> list[str]:
     if len(given := [option for option, value in modes.items() if value]) > 1:
         raise ConfigError(f"{' and '.join(given)} exclude each other: give one of them")
     options, overrides = options_first(arguments)
+    if options and options[-1] in ("--info", "-i"):  # or it would take the first override
+        options[-1] = "--info=all"
     return [*options, *map(readable, overrides)]
 
 
@@ -112,6 +115,7 @@ def readable(override: str) -> str:
     parsed = _parse(override) if key.strip("+~ ") else None
     if parsed is not None:
         if _is_choice(key) and not parsed.is_delete():
+            _refuse_mixing(parsed)
             return f"{key}={_quote_non_text(value)}"
         is_number = not parsed.is_sweep_override() and isinstance(parsed.value(), int | float)
         if is_number and _is_text(key):
@@ -168,6 +172,17 @@ def _is_choice(key: str) -> bool:
     """Return whether `key` (`backend`, `+experiment`) is a config group of conf/."""
     group = key.lstrip("+").partition("@")[0]
     return bool(group) and "." not in group and (conf_dir() / group).is_dir()
+
+
+def _refuse_mixing(override: Override) -> None:
+    """Refuse several choices of a group at once, except of groups that are made for it."""
+    value = None if override.is_sweep_override() else override.value()
+    if isinstance(value, list) and override.key_or_group not in _MIXED:
+        listed = ",".join(map(str, value))
+        raise ConfigError(
+            f"{override.input_line} mixes the values of several choices into one: give one of "
+            f"them, or for a sweep -m {override.key_or_group}={listed}"
+        )
 
 
 def _quote_non_text(choices: str) -> str:

@@ -80,7 +80,10 @@ def explain(error: Exception, overrides: Sequence[str] = (), given: Sequence[str
         configs = [_with_choices(overrides), *_of_swept_choices(key, given)]
         existing = sorted({item for config in configs for item in _keys(config, parent)})
     if having := choices_with(parent, name):
-        return f"{key} is a key of {parent}={', '.join(having)} only: give one of them too"
+        return (
+            f"{key} is a key of {parent}={' or '.join(having)} only: give for example "
+            f"{parent}={having[0]} too"
+        )
     place = f"under {parent}" if parent else "at the root"
     available = f" Available keys {place}: {', '.join(existing)}" if existing else ""
     return f"there is no key {key}.{did_you_mean(name, existing)}{available}"
@@ -92,6 +95,8 @@ def _rule_of_hydra(lines: Sequence[str], cause: BaseException | None) -> str:
         return f"{found[1]} has no default choice, so it is added with a plus: give +{found[1]}=..."
     if found := re.match(r"Multiple values for ([^.]+)\. To override", lines[0]):
         return f"{found[1]} already has a choice: give {found[1]}=..., without the plus"
+    if found := re.match(r"\w+ raised while resolving interpolation: (.+)", lines[0]):
+        return found[1]
     if (found := re.match(r"Error merging override (.+)", lines[0])) and cause is not None:
         return f"{found[1]}: {str(cause).splitlines()[0]}"
     return "\n".join(dict.fromkeys(lines))

@@ -14,7 +14,7 @@ from crossbench.quality.sample import NoCheck
 from crossbench.runner.checks import check_config, check_start, longest_s
 from crossbench.settings.blocks import check_resume, repeats_param
 from crossbench.settings.composition_errors import parse_overrides
-from crossbench.settings.overrides import check_points, check_study, sweeper_params
+from crossbench.settings.overrides import check_points, check_study, study_axes, sweeper_params
 from crossbench.settings.plan import CellPlan
 from crossbench.settings.stored_plan import PlannedRun
 from crossbench.sweeps.objective import Objective, read_objective
@@ -37,8 +37,7 @@ def plan_search(config: DictConfig) -> SweepPlan:
     check_resume(config)
     objective = read_search(config)
     repeats_param(config, {}, given)  # refuses blocks
-    params = {str(key): str(value) for key, value in (config.hydra.sweeper.params or {}).items()}
-    swept = sweeper_params(params, given)
+    swept = sweeper_params(study_axes(config), given)
     with read_write(config):
         config.hydra.sweeper.params = swept  # read by the sweeper that Hydra creates next
         if "seed" in config.hydra.sweeper.sampler:

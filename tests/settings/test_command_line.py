@@ -115,6 +115,7 @@ def test_an_argument_that_is_not_an_override_is_refused(argument: str, message: 
         (["--cfg", "all_of_it"], "invalid choice: 'all_of_it'"),
         (["batch=8", "--config-dir"], "expected one argument; --hydra-help lists the options"),
         (["--config-name", "x"], "--config-name x: crossbench always starts from its own config"),
+        (["backend=[onnx,packed]"], "mixes the values of several choices into one: give one of"),
         (["batch=1,", "2"], "'batch=1,' ends with a comma: give several values without spaces"),
     ],
 )
@@ -137,6 +138,11 @@ def test_arguments_that_no_command_takes_are_refused_in_words(
 )
 def test_the_nearest_name_is_suggested(typed: str, existing: list[str], meant: str) -> None:
     assert did_you_mean(typed, existing) == meant
+
+
+def test_info_takes_no_override_for_its_value() -> None:
+    assert readable_arguments(["batch=8", "--info"]) == ["--info=all", "batch=8"]
+    assert readable_arguments(["--info", "defaults"]) == ["--info", "defaults"]
 
 
 def test_a_path_passes_through_the_shell_and_the_command(tmp_path: Path) -> None:
