@@ -177,11 +177,14 @@ def _is_choice(key: str) -> bool:
 def _refuse_mixing(override: Override) -> None:
     """Refuse several choices of a group at once, except of groups that are made for it."""
     value = None if override.is_sweep_override() else override.value()
-    if isinstance(value, list) and override.key_or_group not in _MIXED:
+    group = override.key_or_group
+    if not isinstance(value, list) or group in _MIXED:
+        return
+    if all((conf_dir() / group / f"{choice}.yaml").is_file() for choice in value):
         listed = ",".join(map(str, value))
         raise ConfigError(
             f"{override.input_line} mixes the values of several choices into one: give one of "
-            f"them, or for a sweep -m {override.key_or_group}={listed}"
+            f"them, or for a sweep -m {group}={listed}"
         )
 
 
