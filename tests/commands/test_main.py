@@ -131,11 +131,6 @@ def test_an_unsupported_cell_is_not_a_failure(outputs: Path, environment: dict[s
         (["backend=noop", "batch=8,16"], ["For a sweep, give python -m crossbench -m batch=8,16;"]),
         (["-m", "backend=noop", "hydra.sweep.subdir=x"], ["hydra.sweep.subdir=x cannot be used"]),
         (["--batch=32"], ["there is no option --batch=32. Settings have no dashes", "--help"]),
-        (["quant=8"], ["Did you mean int8?"]),
-        (
-            ["load.rate=3"],
-            ["load.rate is a key of load=constant or gamma or poisson only: give for"],
-        ),
         (["target=remote"], ["python -m crossbench.client server.address=HOST:PORT"]),
         (["-m", "backend=noop", "--cfg", "job"], ["-m and --cfg exclude each other"]),
         (["model=cross-encoder/ms-marco-MiniLM-L-6-v2"], ["model=hub model.repo=cross-encoder/"]),

@@ -257,6 +257,10 @@ def test_a_key_that_only_some_swept_choices_have_is_refused(given: list[str], me
         ("model=[local,hubb]", "there is no choice model=hubb. Did you mean hub? Available"),
         ("hydra/launcher=joblb", "no choice hydra/launcher=joblb. Available choices of hydra/"),
         ("backend=32", "there is no choice backend=32. Available choices of backend: compiled"),
+        ("quant=8", "there is no choice quant=8. Did you mean int8? Available"),
+        ("+experiment=21", "there is no choice experiment=21. Did you mean 21_quantization?"),
+        ("model=../here", "For a folder, give model=local model.path=../here. Available choices"),
+        ("load.rate=3", "load.rate is a key of load=constant or gamma or poisson only: give for"),
         ("quant=null", "there is no choice quant=null. Available choices of quant: bf16, fp16"),
     ],
 )

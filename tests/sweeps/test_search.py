@@ -110,7 +110,10 @@ def test_without_the_plugin_the_message_says_what_to_install(tmp_path: Path) -> 
     ("overrides", "message"),
     [
         ([*SEARCH, "batch=4,8"], "needs an objective: give objective=throughput/pairs_per_s"),
-        ([*SEARCH, f"objective={RATE}"], "a search needs values to choose from"),
+        pytest.param(
+            [*SEARCH, f"objective={RATE}"], "a search needs values to choose from",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             [*SEARCH, f"objective={RATE}", "batch=4,8", "repeats=3"],
             "repeats needs the sweeper of crossbench", marks=pytest.mark.slow,
