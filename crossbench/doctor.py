@@ -28,7 +28,7 @@ from crossbench.backends.availability import (
 from crossbench.backends.devices import cpp_compiler
 from crossbench.measure.probes import environment
 from crossbench.report.tables import plain_table
-from crossbench.settings.composition_errors import CONFIG_NAME
+from crossbench.settings.composing import CONFIG_NAME
 from crossbench.settings.launch import NO_CELLS, launch
 from crossbench.settings.plan import CellPlan, composed_plan
 from crossbench.types import Quant

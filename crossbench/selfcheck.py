@@ -113,7 +113,7 @@ def selfcheck(settings: Settings, composed: DictConfig) -> None:
     longest = sum(longest_s(check_config(config)) for config in configs) * settings.blocks
     folder = absolute(str(cell.value("outputs_dir")), "outputs_dir")
     taken = take_new(folder / f"selfcheck_{datetime.now().astimezone():%Y-%m-%d_%H-%M-%S}")
-    console.print(
+    console.tell(
         f"{counted(settings.blocks, 'block')} of {counted(len(configs), 'run')}: requests are sent "
         f"for at most {duration(longest)}"
     )

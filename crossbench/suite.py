@@ -35,8 +35,9 @@ from crossbench.report.suite import (
     write_suite_report,
 )
 from crossbench.settings.choices import studies_text, study_names
-from crossbench.settings.command_line import in_shell, quoted, readable
-from crossbench.settings.composition_errors import CONFIG_NAME, did_you_mean, explain
+from crossbench.settings.command_line import in_shell, quoted, readable, take_quiet
+from crossbench.settings.composing import CONFIG_NAME
+from crossbench.settings.composition_errors import did_you_mean, explain
 from crossbench.settings.overrides import sweep_points, sweeper_params
 from crossbench.settings.places import conf_dir
 from crossbench.settings.plan import CellPlan, composed_plan
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{HELP}\n{studies_text()}\n\nMore: docs/configuration.md#ready-studies")
         return 0
     register()
-    arguments = take_allowed(arguments)
+    arguments = take_allowed(take_quiet(arguments))
     if wrong := [word for word in arguments if word.partition("=")[0] == "study"]:
         raise ConfigError(f"{wrong[0]}: give studies=[{wrong[0].partition('=')[2]}]")
     own = {"studies", "resume"}
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
         taken = hold(folder, "resume")
     else:
         names = chosen_studies(given.get("studies"))
-        console.print(f"checking {counted(len(names), 'study')}")
+        console.tell(f"checking {counted(len(names), 'study')}")
         folder, state = plan(names, overrides)
         taken = take_new(folder)
         folder = taken.path
@@ -194,9 +195,9 @@ def run(folder: Path, state: SuiteState) -> int:
     for number, name in enumerate(todo, start=1):
         place = f"study {number}/{len(todo)} {name}"
         if exit_status(folder / name) is not None:
-            console.print(escape(f"{place}: already done"))
+            console.tell(escape(f"{place}: already done"))
             continue
-        console.print(f"[bold]{escape(place)}[/]")
+        console.tell(f"[bold]{escape(place)}[/]")
         status = run_study(name, state.overrides, folder / name)
         if status == EXIT_INTERRUPTED:
             interrupted = True

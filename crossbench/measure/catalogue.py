@@ -69,6 +69,18 @@ SPAN_RATES = tuple(
            (View.CELL_SUMMARY,))
     for unit in UNITS
 )  # fmt: skip
+PER_DAY = tuple(
+    Metric(f"throughput/million_{unit}_per_day", f"million {unit} per day", "", HIGHER,
+           f"Millions of {unit} in 24 hours at the measured throughput.", (View.CELL_SUMMARY,))
+    for unit in UNITS
+)  # fmt: skip
+COST = tuple(
+    Metric(f"cost/per_million_{unit}", f"cost per million {unit}", "", LOWER,
+           f"Price of the time for a million {unit} at the measured throughput, in the currency of "
+           "`cost.per_hour`; absent without that price.",
+           (View.CELL_SUMMARY, View.SWEEP, View.COMPARISON, View.MLFLOW_FIRST))
+    for unit in UNITS
+)  # fmt: skip
 LATENCY = distribution(
     "latency", "latency", "counted from when the request was due", PERCENTILES, _LATENCY_VIEWS
 )
@@ -158,7 +170,7 @@ TOP10_OVERLAP = Metric(
     "over the queries with more than ten.", (View.QUALITY,), short="top 10 in common",
 )  # fmt: skip
 KENDALL_TAU = Metric(
-    "quality/kendall_tau", "Kendall's tau, mean over queries", "", HIGHER,
+    "quality/kendall_tau", "Kendall's tau", "", HIGHER,
     "Kendall's tau-b with the reference's order, mean over the queries; 1 means the same order.",
     (View.SWEEP, View.QUALITY), short="tau",
 )  # fmt: skip
@@ -209,6 +221,8 @@ METRICS: tuple[Metric, ...] = (
     REQUESTS_PER_S,
     TOKENS_PER_S,
     *SPAN_RATES,
+    *PER_DAY,
+    *COST,
     *LATENCY.values(),
     *SERVICE.values(),
     *STAGE.values(),
@@ -325,6 +339,16 @@ BY_NAME = {metric.name: metric for metric in ALL}
 def throughput(unit: str) -> Metric:
     """Return throughput in `unit` (`Task.unit`: pairs or texts) per second."""
     return RATES[UNITS.index(unit)]
+
+
+def per_day(unit: str) -> Metric:
+    """Return what is computed in a day, in millions of `unit`."""
+    return PER_DAY[UNITS.index(unit)]
+
+
+def cost(unit: str) -> Metric:
+    """Return the cost of a million of `unit`."""
+    return COST[UNITS.index(unit)]
 
 
 def latency(q: int) -> Metric:

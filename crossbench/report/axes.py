@@ -15,7 +15,7 @@ _ORDER = (
 )  # fmt: skip
 _NOT_AN_AXIS = frozenset({"repeat"})  # a repeat is the same cell
 # Keys that only reports read
-_NOT_A_SETTING = frozenset({"study", "report", "predecessor", "reference"})
+_NOT_A_SETTING = frozenset({"study", "report", "cost", "predecessor", "reference"})
 _CELL_AXES = ("backend", "quant", "batch")  # in every cell's name, with the keys of its load
 # What the values of an axis are; an axis that is not listed is shown by its key alone
 _MEANING = {

@@ -12,9 +12,10 @@ from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_FAILED, throughpu
 from crossbench.measure.statistics import summarise
 from crossbench.measure.steps import Step
 from crossbench.report import sections
-from crossbench.report.axes import flatten, label
+from crossbench.report.axes import label
 from crossbench.report.cells import Run
 from crossbench.report.columns import requests_ok, text_with_unit
+from crossbench.report.configuration import configuration
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.ending import ending
 from crossbench.report.facts import MACHINE, MODEL, facts
@@ -45,7 +46,8 @@ def write_cell_report(folder: Path) -> Path:
     offline = is_offline(result.config)
     has_schedule = offline or (folder / SCHEDULE_FILE).is_file()
     steps = [Step(**step) for step in result.steps]
-    plots = draw(lambda: _plots(records, folder / PLOTS_FOLDER, unit, steps, has_schedule))
+    name = label(result.config)
+    plots = draw(lambda: _plots(records, folder / PLOTS_FOLDER, name, unit, steps, has_schedule))
     metrics = {**(summarise(records, result.task) if records else {}), **result.metrics}
     metrics = {name: value for name, value in metrics.items() if value is not None}
     parts = [
@@ -70,7 +72,7 @@ def write_cell_report(folder: Path) -> Path:
         predecessor_section([(label(result.config), result)]),
         sections.dataset(result.dataset),
         facts("Model", result.model, MODEL),
-        facts("Configuration", flatten(result.config), {}),
+        *configuration(result.config),
         facts("Environment", result.environment, MACHINE),
     ]
     path = folder / REPORT_FILE
@@ -82,13 +84,14 @@ def write_cell_report(folder: Path) -> Path:
 def _plots(
     records: Sequence[RequestRecord],
     folder: Path,
+    name: str,
     unit: str,
     steps: Sequence[Step],
     has_schedule: bool,
 ) -> Mapping[str, Draw]:
     from crossbench.report.cell_plots import cell_plots
 
-    return cell_plots(records, folder, unit, steps, has_schedule=has_schedule)
+    return cell_plots(records, folder, unit, steps, name=name, has_schedule=has_schedule)
 
 
 def _head(result: RunResult, records: Sequence[RequestRecord], metrics: Mapping[str, float]) -> str:

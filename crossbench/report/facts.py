@@ -45,13 +45,19 @@ DATASET = {
 
 def facts(title: str, values: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """A section with a table of `values`, empty without any; `caveat` is left out, it is a note."""
+    table = facts_table(values, names)
+    return f"## {title}\n\n{table}" if table else ""
+
+
+def facts_table(values: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """The table of `facts` without its heading."""
     rows = []
     for key, value in values.items():
         if isinstance(value, Mapping):
             rows += [[str(inner), fact_text(item)] for inner, item in value.items()]
         elif key != "caveat" and value is not None:
             rows.append([names.get(key, key), fact_text(value)])
-    return f"## {title}\n\n{markdown_table(['', 'value'], rows)}" if rows else ""
+    return markdown_table(["", "value"], rows) if rows else ""
 
 
 def fact_text(value: Any) -> str:

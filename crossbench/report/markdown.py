@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 _FENCE = re.compile(r"```\w*")
 # What reports link to themselves: plots and other reports in their folder
 _OWN_TARGET = re.compile(r"\]\((?![\w./-]*(?:#[\w-]*)?\))")
 _DEFINITION = re.compile(r"^([\s>*+-]*)\[(?=[^\]]*\]:)")
-_CODE = re.compile(r"#+ [^\n]*\n(?:\n| {4}[^\n]*(?:\n|\Z))+")
+_CODE = re.compile(r"(?P<heading>#+ [^\n]*\n)?(?P<code>(?:\n| {4}[^\n]*(?:\n|\Z))+)")
 
 
-def markdown(sections: Iterable[str]) -> str:
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A part of a report of which a page shows only the title until somebody opens it."""
+
+    title: str
+    body: str
+
+
+Section = str | Folded
+
+
+def markdown(sections: Iterable[Section]) -> str:
     """Return the text of a report; sections without text are left out."""
     return "\n\n".join(_safe(section) for section in sections if section) + "\n"
 
@@ -26,10 +38,12 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _safe(section: str) -> str:
-    heading, _, body = section.partition("\n")
-    if _CODE.fullmatch(section):  # an indented block of code, which needs no escapes
-        return f"{_safe_line(heading)}\n{body}"
+def _safe(section: Section) -> str:
+    if isinstance(section, Folded):
+        title, body = _safe_line(section.title), _safe(section.body)
+        return f"<details>\n<summary>{title}</summary>\n\n{body}\n\n</details>"
+    if block := _CODE.fullmatch(section):  # an indented block of code, which needs no escapes
+        return _safe_line(block["heading"] or "") + block["code"]
     lines, fenced = [], False
     for line in section.split("\n"):
         is_fence = _FENCE.fullmatch(line) is not None

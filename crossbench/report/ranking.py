@@ -10,6 +10,7 @@ from crossbench.measure.metric import Kind, Metric, View
 from crossbench.measure.ranking import MIN_QUERIES, Verdict
 from crossbench.report.cells import CellSummary
 from crossbench.report.columns import interval_of, metric_text
+from crossbench.report.markdown import Folded, Section
 from crossbench.report.ranking_queries import COMMON_KEY
 from crossbench.report.tables import markdown_table
 from crossbench.results import Status
@@ -61,11 +62,11 @@ def cell_quality(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> st
     return "\n\n".join(parts)
 
 
-def sweep_quality(cells: Sequence[CellSummary]) -> str:
+def sweep_quality(cells: Sequence[CellSummary]) -> list[Section]:
     """The section of a sweep's report: what each checked cell does to scores and ranking."""
     checked = [cell for cell in cells if cell.verdict not in (None, Verdict.UNCHECKED)]
     if not checked:
-        return ""
+        return []
     shown = catalogue.shown(View.QUALITY)
     headers = ["cell", "ranking", *(metric.heading for metric in shown)]
     rows = []
@@ -96,8 +97,11 @@ def sweep_quality(cells: Sequence[CellSummary]) -> str:
         int(run.result.quality.get("passages_a_query", 0)) for cell in checked for run in cell.runs
     } - {0}
     sample = f" The first {max(depths)} passages of each query were ranked." if depths else ""
-    notes = f"{_METHOD}{_TAU}{sample}{_query_count_note(checked)}{_one_check_note(checked)}"
-    return f"## Ranking quality\n\n{table}\n\n{reasons}\n\n{notes}"
+    notes = f"{sample}{_query_count_note(checked)}{_one_check_note(checked)}".strip()
+    return [
+        "\n\n".join(filter(None, ("## Ranking quality", table, reasons, notes))),
+        Folded("How the ranking is judged", f"{_METHOD}{_TAU}"),
+    ]
 
 
 def same_scores(cell: CellSummary) -> bool:

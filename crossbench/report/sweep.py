@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crossbench.errors import ResultError
+from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.answer import answer
 from crossbench.report.axes import axis_meaning, flatten, varying
 from crossbench.report.cell import PLOTS_FOLDER, REPORT_FILE
 from crossbench.report.cells import CellSummary, Run
+from crossbench.report.decision import decision
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, fact_text
 from crossbench.report.flags import sweep_notes, warnings_of
-from crossbench.report.markdown import markdown, one_line
+from crossbench.report.markdown import Section, markdown, one_line
 from crossbench.report.predecessor import predecessor_section
 from crossbench.report.ranking import sweep_quality
 from crossbench.report.ranking_queries import on_common_queries
@@ -49,7 +51,7 @@ def read_runs(folder: Path) -> list[Run]:
     if plan is not None:
         cells = dict(enumerate(run.cell for run in plan.runs))
         folders.sort(key=lambda path: cells.get(int(path.name), len(plan.cells)))
-    return on_common_queries([read_run(path) for path in folders], folder)
+    return on_common_queries([read_run(path) for path in folders], folders)
 
 
 def read_run(folder: Path) -> Run:
@@ -72,23 +74,26 @@ def write_sweep_report(folder: Path) -> Path:
     write_csv(runs, folder / CSV_FILE)
     bound_ms = latency_bound_ms([run.result for run in runs])
     plots = draw(lambda: _plots(cells, axes, folder / PLOTS_FOLDER, bound_ms))
-    sections = [
+    decided = decision(select_candidates(cells), bound_ms, verdicts)
+    findings = answer(cells, axes, bound_ms, verdicts)
+    sections: list[Section] = [
         f"# Sweep {folder.resolve().name}",
         question(runs),
-        answer(cells, axes, bound_ms, verdicts),
+        *(decided or [findings]),
         _notes(runs, cells),
-        _varied(axes, cells),
-        all_cells(cells, axes, folder, verdicts),
-        verdict_section(verdicts),
+        f"## Findings\n\n{findings}" if decided else "",
+        *all_cells(cells, axes, folder, verdicts),
         *plots.markdown(folder),
         _plot_note(cells, bool(plots.paths)),
-        sweep_quality(cells),
+        recommendations(runs),
+        *verdict_section(verdicts),
+        *sweep_quality(cells),
         predecessor_section(
             [(_label_with_backend(cell), run.result) for cell in cells for run in cell.runs]
         ),
         _failures(cells),
+        _varied(axes, cells),
         _environment(runs),
-        recommendations(runs),
     ]
     path = folder / REPORT_FILE
     with atomic_write(path) as partial:

@@ -15,6 +15,7 @@ from crossbench.report.cell import REPORT_FILE
 from crossbench.report.cells import CellSummary, Estimate, rate_unit
 from crossbench.report.columns import columns
 from crossbench.report.flags import GROWING, latency_text, legend
+from crossbench.report.markdown import Folded, Section
 from crossbench.report.scope import interval_scope
 from crossbench.report.tables import markdown_table, plus_minus
 from crossbench.report.verdicts import SweepVerdicts
@@ -25,10 +26,10 @@ _WIDE = 0.3  # an interval of more than this share of the value is given by its 
 
 def all_cells(
     cells: Sequence[CellSummary], axes: Sequence[str], folder: Path, verdicts: SweepVerdicts
-) -> str:
-    """The report's table of all cells, with the legend of its marks; empty without cells."""
+) -> list[Section]:
+    """The report's table of all cells, and the legend of its marks, folded; empty without cells."""
     if not cells:
-        return ""
+        return []
     found = best_cells(cells, verdicts)
     metrics = columns(View.SWEEP, [cell.metrics for cell in cells])
     checked = any(verdict_text(cell) != ABSENT for cell in cells)
@@ -56,7 +57,7 @@ def all_cells(
         ])  # fmt: skip
     left = 2 + len(_headings(axes))
     table = markdown_table(headers, rows, "l" * left + "r" * (len(headers) - left))
-    return f"## All cells\n\n{table}\n\n{_legend(cells, found)}"
+    return [f"## All cells\n\n{table}", Folded("Marks and intervals", _legend(cells, found))]
 
 
 def _rejected(cell: CellSummary) -> float:

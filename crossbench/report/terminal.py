@@ -210,12 +210,12 @@ def _best_text(results: Sequence[RunResult], meaning: str) -> str:
 def _reasons(results: Sequence[RunResult]) -> list[str]:
     """The error messages, each once, in full and with its cells."""
     axes = varying([result.config for result in results])
-    cells_by_reason: dict[str, list[str]] = {}
+    cells_by_reason: dict[str, dict[str, None]] = {}
     for result in results:
         reason = " ".join((result.error or "").split())
         if result.status is not Status.FINISHED:
-            names = cells_by_reason.setdefault(f"{result.status}: {reason or 'no reason'}", [])
-            names.append(label(result.config, axes))
+            names = cells_by_reason.setdefault(f"{result.status}: {reason or 'no reason'}", {})
+            names[label(result.config, axes)] = None  # once for all of the cell's repeats
     return [
         line
         for reason, names in cells_by_reason.items()

@@ -6,6 +6,7 @@ from crossbench.measure.contrasts import Contrast, Difference
 from crossbench.report.advice.advice import few_runs
 from crossbench.report.cells import CellSummary, rate_unit
 from crossbench.report.judged import title
+from crossbench.report.markdown import Folded, Section
 from crossbench.report.metric_verdicts import MetricVerdicts, ratio_text
 from crossbench.report.sweep_tables import estimate_text
 from crossbench.report.tables import markdown_table
@@ -13,19 +14,18 @@ from crossbench.report.verdicts import SweepVerdicts
 from crossbench.wording import ABSENT, counted, percent
 
 
-def verdict_section(verdicts: SweepVerdicts) -> str:
+def verdict_section(verdicts: SweepVerdicts) -> list[Section]:
     """The verdicts on all cells that can be compared; empty if there are fewer than two."""
     baseline = verdicts.baseline
     if baseline is None or all(len(metric.cells) < 2 for metric in verdicts.metrics):
-        return ""
-    parts = [
+        return []
+    return [
         "## Verdicts",
         verdicts.note,
         _against_baseline(baseline, verdicts),
         _order(verdicts.throughput),
-        _method(verdicts),
+        Folded("How verdicts are made", _method(verdicts)),
     ]
-    return "\n\n".join(part for part in parts if part)
 
 
 def _against_baseline(baseline: CellSummary, verdicts: SweepVerdicts) -> str:

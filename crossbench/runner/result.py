@@ -13,6 +13,7 @@ from crossbench.load.schedule import Schedule
 from crossbench.load.stop import End
 from crossbench.measure.catalogue import throughput
 from crossbench.measure.correlation import correlation_intervals
+from crossbench.measure.cost import throughput_costs
 from crossbench.measure.probes import environment
 from crossbench.measure.rate_windows import throughput_interval
 from crossbench.measure.stalls import stalls_s
@@ -123,6 +124,7 @@ def to_result(
         **measured.metrics,
         **throughput_interval(records, throughput(plan.task.unit), measured.metrics),
         **correlation_intervals(records),
+        **throughput_costs(measured.metrics, plan.task.unit, plan.settings.price_per_hour),
     }
     metrics = {name: value for name, value in found.items() if math.isfinite(value)}
     dropped = [name for name in found if name not in metrics]

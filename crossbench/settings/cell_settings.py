@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class CellSettings:
     seed: int
     quant: Quant
     cache_dir: Path
+    price_per_hour: float | None  # of the machine, in any currency
 
 
 def check_settings(config: Mapping[str, Any]) -> CellSettings:
@@ -82,7 +84,20 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
         seed=_count(config, "seed", least=0),
         quant=Quant(quant),
         cache_dir=_cache_dir(str(config["cache_dir"])),
+        price_per_hour=_price_per_hour(config),
     )
+
+
+def _price_per_hour(config: Mapping[str, Any]) -> float | None:
+    price = config["cost"]["per_hour"]
+    if price is None:
+        return None
+    if isinstance(price, bool | str) or not 0 < price < math.inf:
+        raise ConfigError(
+            f"cost.per_hour must be the positive price of an hour, got {price!r}: give for example "
+            "cost.per_hour=1.2, or null for no price"
+        )
+    return float(price)
 
 
 def _cache_dir(text: str) -> Path:

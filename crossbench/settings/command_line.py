@@ -3,6 +3,7 @@ be text; otherwise it is refused, and the error message has the quoted form to t
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -19,11 +20,20 @@ from hydra.errors import HydraException
 from crossbench.errors import ConfigError
 from crossbench.settings.places import conf_dir
 
+QUIET = "CROSSBENCH_QUIET"  # environment variable: show no progress
+_QUIET_OPTION = "--quiet"
 _FUNCTION = re.compile(r"\s*([A-Za-z_]\w*)\s*\((.*)\)\s*", re.DOTALL)
 # Keys whose values are always text: 12e5 may be a revision
 _TEXTS = ("path", "dir", "name", "repo", "revision", "experiment", "registered_model")
 _MIXED = ("predecessor", "experiment")  # the first takes several; the other has its own message
 _PAIRS = {"[": "]", "{": "}", "'": "'", '"': '"'}
+
+
+def take_quiet(arguments: Sequence[str]) -> list[str]:
+    """Remove `--quiet` from a command line, and set it for this process and its children."""
+    if _QUIET_OPTION in arguments:
+        os.environ[QUIET] = "1"
+    return [word for word in arguments if word != _QUIET_OPTION]
 
 
 def readable_arguments(arguments: Sequence[str]) -> list[str]:

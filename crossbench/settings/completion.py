@@ -16,7 +16,7 @@ from crossbench.settings.choices import study_names
 
 _LINE = "COMP_LINE"  # what the shell has: the whole line up to the cursor
 _OF_FOLDERS = ("compare", "report", "trace")
-_OPTIONS = ("--cfg", "--config-dir", "--help", "--multirun", "--version")
+_OPTIONS = ("--cfg", "--config-dir", "--help", "--multirun", "--quiet", "--version")
 
 
 def answer_shell(commands: Sequence[str], run: Callable[[], object]) -> None:

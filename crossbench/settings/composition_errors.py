@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,10 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from crossbench.settings.choices import choices_with
 from crossbench.settings.command_line import in_shell, quoted, this_command
-from crossbench.settings.places import conf_dir
+from crossbench.settings.composing import CONFIG_NAME, hydra_on_conf
 from crossbench.settings.targets import ALLOW_TARGETS
 
-CONFIG_NAME = "config"
 _SUGGESTED = 3  # names at most
 
 
@@ -74,7 +72,7 @@ def explain(error: Exception, overrides: Sequence[str] = (), given: Sequence[str
             f"a file of this config has the key {key}, but a file cannot allow classes: remove it. "
             f"If you trust them, give {key}=[PACKAGE.] on the command line"
         )
-    with _hydra():
+    with hydra_on_conf():
         if message := _missing_in_some_choices(key, given):
             return message
         configs = [_with_choices(overrides), *_of_swept_choices(key, given)]
@@ -128,7 +126,7 @@ def _unknown_choice(error: MissingConfigException) -> str:
         )
     if group == "model" and "/" in choice:
         return _unknown_model(choice)
-    with _hydra():
+    with hydra_on_conf():
         options = GlobalHydra.instance().config_loader().get_group_options
         existing = list(error.options or options(group, results_filter=ObjectType.CONFIG))
         if folder != group:  # a choice in a subfolder, such as experiment=sweep/batch_size
@@ -157,7 +155,7 @@ def _unknown_model(given: str) -> str:
         if re.fullmatch(r"\w[\w.-]*/[\w.-]+", given)
         else f"For a folder, give {folder}."
     )
-    with _hydra():
+    with hydra_on_conf():
         loader = GlobalHydra.instance().config_loader()
         existing = loader.get_group_options("model", results_filter=ObjectType.CONFIG)
     return (
@@ -240,13 +238,3 @@ def _keys(config: DictConfig, path: str) -> set[str]:
     node = OmegaConf.select(config, path) if path else config
     keys = [str(key) for key in node] if isinstance(node, DictConfig) else []
     return {key for key in keys if not key.startswith("_")}
-
-
-@contextlib.contextmanager
-def _hydra() -> Iterator[None]:
-    """Use the initialized Hydra, or initialize it on our conf/ if it is not."""
-    if GlobalHydra.instance().is_initialized():
-        yield
-        return
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        yield

@@ -15,8 +15,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from crossbench.errors import ConfigError, CrossbenchError
-from crossbench.settings.command_line import readable_arguments
-from crossbench.settings.composition_errors import CONFIG_NAME, explain
+from crossbench.settings.command_line import readable_arguments, take_quiet
+from crossbench.settings.composing import CONFIG_NAME
+from crossbench.settings.composition_errors import explain
 from crossbench.settings.hydra_targets import checked_composition
 from crossbench.settings.places import conf_dir
 from crossbench.settings.resume import resumed_arguments
@@ -64,7 +65,7 @@ def launch(task: Callable[[DictConfig], object], choices: Sequence[str] = ()) ->
 
 def _arguments(typed: Sequence[str], choices: Sequence[str]) -> list[str]:
     """Return the arguments for Hydra: the choices of the command, and what was typed."""
-    arguments = take_allowed(typed)
+    arguments = take_allowed(take_quiet(typed))
     if {"-m", "--multirun"} & set(arguments) and set(NO_CELLS) <= set(choices):
         raise ConfigError("this command measures no cells: leave out -m")
     given = {argument.split("=", 1)[0] for argument in arguments}

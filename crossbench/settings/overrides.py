@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from crossbench.errors import ConfigError, CrossbenchError
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.command_line import in_shell, this_command
+from crossbench.settings.composing import CONFIG_NAME
 from crossbench.settings.composition_errors import (
-    CONFIG_NAME,
     command_with,
     explain,
     is_group,

@@ -52,6 +52,7 @@ class RootSchema:
     study: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     report: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     baseline: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    cost: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     predecessor: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     until_decided: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     max_repeats: Any = field(default=MISSING, metadata=_NOT_IDENTITY)

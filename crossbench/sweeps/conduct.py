@@ -92,17 +92,17 @@ def _is_decided(plan: StoredPlan, number: int, folder: Path) -> bool:
         return False
     left = undecided(folder)
     if left is None:
-        console.print(
+        console.tell(
             f"after {block - 1} blocks, no two cells have a throughput that can be compared, so no "
             "further block is measured"
         )
         return True
     if not left:
-        console.print(f"after {block - 1} blocks, every cell is decided against the baseline")
+        console.tell(f"after {block - 1} blocks, every cell is decided against the baseline")
         return True
     names = ", ".join(left[:_LISTED]) + (", ..." if len(left) > _LISTED else "")
     cells = f"{counted(len(left), 'cell')} undecided: {names}"
-    console.print(escape(f"after {block - 1} blocks, {cells}"))
+    console.tell(escape(f"after {block - 1} blocks, {cells}"))
     return False
 
 

@@ -166,8 +166,11 @@ def measure_and_track(
     if state.cells > 1 or result.error:
         left_s = time_left_s(home, state.cells - number - 1)
         left = f"; ~{duration(left_s)} left" if left_s and not interrupted else ""
-        style = "yellow" if result.error else ""
-        console.print(Text(f"{cell_line(result, shown)}{left}", style))
+        line = f"{cell_line(result, shown)}{left}"
+        if result.error:
+            console.print(Text(line, "yellow"))
+        else:
+            console.tell(line, markup=False)
     if interrupted:
         raise KeyboardInterrupt
     return result

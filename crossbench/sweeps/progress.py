@@ -1,4 +1,7 @@
-"""The progress bar of a cell in a terminal, or plain lines if the output is not a terminal."""
+"""The progress bar of a cell in a terminal, or plain lines if the output is not a terminal.
+
+With CROSSBENCH_QUIET=1, which the option --quiet sets, neither is shown.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from crossbench.errors import ResultError
 from crossbench.events import ProgressMade
 from crossbench.results import RESULT_FILE, cell_folders, load_result
 from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.command_line import QUIET
 from crossbench.wording import printable
 
 # Terminal columns for everything but the cell's name, with and without the number of requests
@@ -37,6 +41,11 @@ class SteadyConsole(Console):
             super().print(*objects, **options)
         except OSError:
             self.on_broken_pipe()
+
+    def tell(self, *objects: Any, **options: Any) -> None:
+        """Print what only says how far the work is, unless the user wants none of it."""
+        if not is_quiet():
+            self.print(*objects, **options)
 
     @property
     def file(self) -> IO[str]:
@@ -61,6 +70,11 @@ class SteadyConsole(Console):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self.file.fileno())
         os.close(null)
+
+
+def is_quiet() -> bool:
+    """Return whether the user wants to see only the result, and what goes wrong."""
+    return os.environ.get(QUIET, "0") not in {"", "0"}
 
 
 class CellProgress(Protocol):
@@ -122,6 +136,14 @@ class _Lines:
         _print_new(self._console, self._label, flags, self._told)
 
 
+class _Nothing:
+    def stage(self, stage: str) -> None: ...
+
+    def advance(self, made: ProgressMade) -> None: ...
+
+    def flag(self, flags: Mapping[str, str]) -> None: ...
+
+
 def _print_new(console: Console, label: str, flags: Mapping[str, str], told: set[str]) -> None:
     """Print a line for each flag that is not in `told`, and add it: once per cell is enough."""
     for flag in (flag for flag in flags if flag not in told):
@@ -136,6 +158,9 @@ def _print_line(console: Console, text: str) -> None:
 @contextlib.contextmanager
 def cell_progress(label: str, config: CellConfig) -> Iterator[CellProgress]:
     """Show the progress of one cell; `label` has its number and its name."""
+    if is_quiet():
+        yield _Nothing()
+        return
     console = SteadyConsole(stderr=True, emoji=False)
     if not console.is_terminal:
         yield _Lines(console, label)

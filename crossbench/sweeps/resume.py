@@ -83,7 +83,7 @@ def resume(config: DictConfig, plan: SweepPlan, axes: Sequence[str]) -> Resumed:
         place = f"cell {number + 1}/{len(stored.runs)}"
         if result is not None and is_kept(result, cell, stored.cells[run.cell], config.retries):
             label = full_label(result.config, axes) if result.config else cell.name
-            console.print(escape(f"{place} {label}: {result.status} already"))
+            console.tell(escape(f"{place} {label}: {result.status} already"))
             _complete_report(cell)
             kept[cell] = result
         else:
@@ -91,7 +91,7 @@ def resume(config: DictConfig, plan: SweepPlan, axes: Sequence[str]) -> Resumed:
                 today = plan.configs.get(stored.cells[run.cell])
                 label = full_label(result.config, axes)
                 why = _changes(result.config, today)
-                console.print(escape(f"{place} {label}: measured again, because {why}"))
+                console.tell(escape(f"{place} {label}: measured again, because {why}"))
             clear(cell, keep=result is not None)
     remove_partial_files(folder)
     return Resumed(taken, stored, len(stored.runs) - len(kept), kept)

@@ -106,7 +106,7 @@ def dashboard_url(dashboard: Dashboard) -> str | None:
     def warn(reason: str) -> None:
         console.print(f"[yellow]dashboard:[/] {escape(reason)} (measuring without it)")
 
-    return wait_for_url(dashboard, lambda text: console.print(escape(text)), warn)
+    return wait_for_url(dashboard, lambda text: console.tell(escape(text)), warn)
 
 
 def sweep_journal(folder: Path, url: str | None, cell: int | None = None) -> Journal:

@@ -67,7 +67,7 @@ def start_sweep(config: DictConfig, plan: SweepPlan) -> Started:
     if config.resume is not None:
         resumed = resume(config, plan, axes)
         taken, runs, missing = resumed.taken, len(resumed.plan.runs), resumed.missing
-        console.print(f"{counted(missing, 'cell')} of {runs} left to measure")
+        console.tell(f"{counted(missing, 'cell')} of {runs} left to measure")
     else:
         taken = take_output_folder(config, RunMode.MULTIRUN)
         arguments = tuple(map(hide_argument, sys.argv[1:]))
@@ -75,7 +75,7 @@ def start_sweep(config: DictConfig, plan: SweepPlan) -> Started:
         runs = missing = len(plan.runs)
     folder = taken.path
     if missing:
-        console.print(longest_time(missing, plan.longest_s * missing / len(plan.runs)))
+        console.tell(longest_time(missing, plan.longest_s * missing / len(plan.runs)))
     if missing and config.hydra.launcher._target_ == ONE_BY_ONE:
         waiting_child.start(folder)
     run = run_settings(config, list(config.hydra.overrides.task))

@@ -51,6 +51,7 @@ def settings(cache_dir: Path) -> CellSettings:
         seed=0,
         quant=Quant.INT8,
         cache_dir=cache_dir,
+        price_per_hour=None,
     )
 
 

@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from crossbench.measure import catalogue
 from crossbench.measure.correlation import correlation_intervals, correlation_metrics
+from crossbench.measure.cost import throughput_costs
 from crossbench.measure.frequency import FrequencyRange
 from crossbench.measure.harness import HarnessMeter
 from crossbench.measure.metric import Better, Kind, View
@@ -115,6 +116,7 @@ def test_all_computed_metrics_are_in_the_catalogue(tmp_path: Path) -> None:
         emitted |= {
             *summarise(records(), task),
             *correlation_metrics(records()),
+            *throughput_costs(summarise(records(), task), task.unit, price_per_hour=1.2),
             *correlation_intervals(many_records()),
             *throughput_interval(
                 many_records(), catalogue.throughput(task.unit), summarise(many_records(), task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from markdown_it.token import Token
 
 from crossbench import compare
 from crossbench.report.cell import write_cell_report
-from crossbench.report.markdown import markdown
+from crossbench.report.markdown import Folded, markdown
 from crossbench.report.selfcheck import Block, find
 from crossbench.report.selfcheck_text import markdown_report
 from crossbench.report.suite import SUITE_FILE, SuiteState, write_suite_report
@@ -28,6 +29,9 @@ HOSTILE = (
     "[y](javascript:z) [q](&#104;ttp://evil.test) ` [bold]rich[/bold]\n# INJECTED\n\n"
     "[r]: http://evil.test\n\n    code\n```\n| a | b |\n<b>"
 )
+
+
+FOLDS = re.compile(r"</details>\n?|<details>\n<summary>[\w ]+</summary>\n?")  # our own
 
 
 def hostile(result: RunResult) -> RunResult:
@@ -93,7 +97,8 @@ def test_no_text_becomes_markup(name: str, reports: dict[str, str]) -> None:
     text = reports[name]
     assert "evil.test" in text  # it is there, as text
     found = list(tokens(text))
-    assert not [token.content for token in found if token.type.startswith("html")]
+    html = [token.content for token in found if token.type.startswith("html")]
+    assert not [text for text in html if not FOLDS.fullmatch(text)]
     links = [str(token.attrs.get("href", token.attrs.get("src", ""))) for token in found]
     assert not [link for link in links if ":" in link or link.startswith("/")]
     after_heading = [b for a, b in itertools.pairwise(found) if a.type == "heading_open"]
@@ -112,3 +117,6 @@ def test_links_and_plots_of_our_own_stay() -> None:
     own = "- [one](one/report.md)\n- [Studies](#studies)\n\n![p95](plots/p95.png)"
     code = "## Why\n\n    <b> stays, it is code"
     assert markdown([own, "", code]) == f"{own}\n\n{code}\n"
+    assert markdown(["    a < b"]) == "    a < b\n"
+    folded = markdown([Folded("All", "a <b>")])
+    assert folded == "<details>\n<summary>All</summary>\n\na &lt;b>\n\n</details>\n"

@@ -188,7 +188,7 @@ def test_flags_in_the_reports(tmp_path: Path, flagged: list[Run]) -> None:
     save(tmp_path, flagged)
     text = write_sweep_report(tmp_path).read_text()
     assert "- **engine-2 is faster than both other cells** (1.50 to 3.00×): 150 pairs/s" in text
-    assert "(disturbed)" in text.splitlines()[2]
+    assert "(disturbed)" in text.split("> **Disturbed:**")[0]  # the decision
     assert "| finished, client-bound |" in text
     assert f"> **Disturbed:** engine-2: {REASONS[Flag.DISTURBED]} Measure it again" in text
     assert "Disturbed: other work on the machine took part of its time." in text  # the legend

@@ -20,8 +20,9 @@ from crossbench.events import ProgressMade
 from crossbench.report.terminal import cell_line
 from crossbench.results import RESULT_FILE, Status, load_result, save_result
 from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.command_line import QUIET, take_quiet
 from crossbench.sweeps.finish import finish_sweep
-from crossbench.sweeps.progress import cell_progress, time_left_s
+from crossbench.sweeps.progress import SteadyConsole, cell_progress, time_left_s
 from crossbench.sweeps.services import Tracking
 from crossbench.sweeps.state import STATE_FILE, SweepState
 from crossbench.tracking.protocol import NoTracker
@@ -51,6 +52,7 @@ def test_table_of_a_single_cell(tmp_path: Path) -> None:
             "-m",
             "crossbench",
             *arguments,
+            "--quiet",
             "dashboard=none",
             f"outputs_dir={tmp_path}",
         ],
@@ -60,10 +62,27 @@ def test_table_of_a_single_cell(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
+    first, second, *_ = done.stderr.splitlines()
+    assert first.startswith("cell 1/1 noop fp32 batch=32 concurrency=1: failed: ")
+    assert second == "noop fp32 batch=32 concurrency=1"  # of the table: there is no progress
     below = " ".join(done.stderr.partition("pairs/s  p50 (ms)")[2].split())
     assert "failed: " in below
     assert "the folder with modules.json)" in below  # nothing is cut off
     assert "models[new] is not a model folder" in done.stderr
+
+
+def test_quiet_shows_no_progress(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(QUIET, "0")  # restored after the test
+    assert take_quiet(["-m", "--quiet", "batch=8"]) == ["-m", "batch=8"]
+    with cell_progress("cell 1/2", CellConfig()) as progress:
+        progress.stage("loading")
+        progress.flag({"disturbed": "others used 1.2 cores."})
+    console = SteadyConsole(stderr=True)
+    console.tell("cell 1/2: 100 pairs/s")
+    console.print("tracking: no space left")
+    assert capsys.readouterr().err == "tracking: no space left\n"
 
 
 def test_lines_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
