@@ -33,6 +33,7 @@ from crossbench.sweeps.closing import MeasuredCell, closing
 from crossbench.sweeps.conduct import has_result
 from crossbench.sweeps.finish import EXIT_FAILED
 from crossbench.sweeps.folder import home_of, is_interrupted, mark_interrupted, place_of
+from crossbench.sweeps.objective import read_objective
 from crossbench.sweeps.progress import cell_progress, time_left_s
 from crossbench.sweeps.services import (
     Tracking,
@@ -52,8 +53,11 @@ from crossbench.wording import duration
 DASHBOARD_FIGURES = names(View.DASHBOARD)
 
 
-def run_job(config: DictConfig) -> None:
+def run_job(config: DictConfig) -> float | None:
     """Measure the composed cell, write its report and log its run.
+
+    Returns the value of the `objective` for a sweeper that searches; the worst one for a cell that
+    cannot be the best. None without an objective, and if the cell was not measured.
 
     Ctrl-C stops the cell and marks the sweep as interrupted. The remaining cells are then skipped,
     so that Hydra still reaches the end of the sweep and its report is written.
@@ -65,21 +69,29 @@ def run_job(config: DictConfig) -> None:
     cell, run = composed_config(config), run_settings(config, list(hydra.overrides.task))
     if hydra.mode == RunMode.RUN:
         _run_single(cell, run, folder, home_of(folder))
-        return
+        return None
     home = folder.parent
     if is_interrupted(home):
         waiting_child.close()
         shutil.rmtree(folder)  # Hydra created it; an empty folder would count as a failed cell
-        return
+        return None
     if has_result(folder):  # the batch of a resumed sweep includes it
-        return
+        return None
+    objective = read_objective(config)
     tracking = make_tracking(run, home)
     try:
-        measure_and_track(cell, folder, home, read_state(home), hydra.job.num, tracking)
+        result = measure_and_track(cell, folder, home, read_state(home), hydra.job.num, tracking)
     except KeyboardInterrupt:
         mark_interrupted(home)
+        return None
     except OSError as error:  # if it were raised, Hydra would not call on_multirun_end
         unsaved_files.not_measured(folder, error)
+        return None
+    if objective is None:
+        return None
+    if result.metrics and (why := objective.disqualified(result)):
+        console.print(escape(f"objective {objective.metric.name}: not counted, because {why}"))
+    return objective.value(result)
 
 
 def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) -> None:
