@@ -13,15 +13,17 @@ window.addEventListener("load", () => {
     if (drawn) drawn.getZr().setSleepAfterStill(1);
     else setTimeout(stopRedrawing, 100, chart);
   };
-  // The table of cells scrolls to the running one when another one starts, and tells what is chosen
+  // The table of cells scrolls to the running one when another one starts, at first also to the one
+  // that the tiles show, and tells what is chosen
   const followCells = (table) => {
     let followed = null;
     const follow = () => {
-      const row = table.querySelector("tr.running");
-      const cell = row?.querySelector("button").dataset.cell;
+      const shown = followed === null && table.querySelector("tr:has([aria-pressed=true])");
+      const row = table.querySelector("tr.running") ?? shown;
+      const cell = row ? row.querySelector("button").dataset.cell : followed;
       if (cell === followed) return;
       followed = cell;
-      if (row) table.scrollTop += row.getBoundingClientRect().top - table.getBoundingClientRect().top - 60;
+      table.scrollTop += row.getBoundingClientRect().top - table.getBoundingClientRect().top - 60;
     };
     follow();
     new MutationObserver(follow).observe(table, { childList: true, subtree: true });

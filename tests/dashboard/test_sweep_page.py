@@ -139,6 +139,8 @@ def test_a_page_follows_the_next_cell_and_an_interruption(
     journal.write(started=4, now_s=time.time())
     with running_dashboard(tmp_path) as dashboard, opened(browser, dashboard.url, width) as page:
         wait_for_status(page, "waiting for the next cell")
+        # In view is the last one that was measured, although none is running
+        until_page(page, lambda: is_within(page, "tr:has([aria-pressed=true])", ".cells"))
         assert "4 of 6 cells done" in page.get_by_label("Sweep").first.inner_text()
         journal.write(started=5, now_s=time.time())
         wait_for_status(page, "cell 5 of 6: measuring")
