@@ -44,10 +44,11 @@ from crossbench.settings.plan import CellPlan, composed_plan
 from crossbench.settings.resume import with_credentials
 from crossbench.settings.schema import register
 from crossbench.settings.targets import take_allowed
-from crossbench.sweeps.folder import absolute, hold, is_held, take_new
+from crossbench.sweeps.folder import absolute, hold, take_new
 from crossbench.sweeps.progress import SteadyConsole
 from crossbench.system.command import run_command
 from crossbench.system.credentials import hide_argument
+from crossbench.system.folder_lock import is_held
 from crossbench.system.stop_signals import EXIT_INTERRUPTED
 from crossbench.wording import counted
 

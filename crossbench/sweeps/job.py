@@ -15,15 +15,13 @@ from rich.text import Text
 
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.events import CellEnded, CellStarted, RunEnded
-from crossbench.measure.catalogue import names
-from crossbench.measure.metric import View
 from crossbench.report.axes import full_label
 from crossbench.report.axes import label as varying_label
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.cells import Run
 from crossbench.report.sweep import read_run
 from crossbench.report.terminal import cell_line, terminal_answer, terminal_table
-from crossbench.results import RunResult, Status
+from crossbench.results import Failure, RunResult, Status
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import RunSettings, run_settings
@@ -49,8 +47,6 @@ from crossbench.system.command import os_error_message
 from crossbench.system.stop_signals import EXIT_INTERRUPTED, finish_first
 from crossbench.tracking.protocol import CellRef
 from crossbench.wording import duration
-
-DASHBOARD_FIGURES = names(View.DASHBOARD)
 
 
 def run_job(config: DictConfig) -> float | None:
@@ -108,7 +104,8 @@ def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) ->
         console.print(escape(f"interrupted; results so far: {folder}"))
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        sweep_journal(home, url).write(RunEnded(f"ended; report: {folder / REPORT_FILE}"))
+        ended = RunEnded(f"report: {folder / REPORT_FILE}", interrupted=is_interrupted(home))
+        sweep_journal(home, url).write(ended)
         dashboard.close()
         is_lost = unsaved_files.tell_lost("the same command")
     console.print(Text(terminal_table([result])))
@@ -130,12 +127,13 @@ def measure_and_track(
 ) -> RunResult:
     """Measure a cell, write its report and log its MLflow run; `home` is the folder of the run."""
     label = full_label(config, state.axes)
-    # The terminal names a cell after what varies
-    shown = f"cell {number + 1}/{state.cells} {varying_label(config, state.axes)}"
+    # The terminal and the page name a cell after what varies
+    short = varying_label(config, state.axes)
+    shown = f"cell {number + 1}/{state.cells} {short}"
     where = CellRef(*place_of(folder))
     run_id = tracking.attempt(lambda tracker: tracker.start_cell(label, state.parent_run_id, where))
     journal = sweep_journal(home, state.dashboard_url, cell=number)
-    journal.write(CellStarted(label, config.texts))
+    journal.write(CellStarted(short, config.texts))
     interrupted = False
     with cell_progress(shown, config) as progress:
         try:
@@ -151,9 +149,8 @@ def measure_and_track(
         goes_on = is_alone and number + 1 < state.cells and not interrupted
         if goes_on:
             waiting_child.start(home)
-        found = {key: result.metrics.get(key) for key in DASHBOARD_FIGURES}
-        figures = {key: value for key, value in found.items() if value is not None}
-        journal.write(CellEnded(result.status, result.error, figures))
+        is_cut = result.failure == Failure.INTERRUPTED
+        journal.write(CellEnded(result.status, result.error, is_cut, result.metrics))
         progress.stage("writing the report")
         try:
             with finish_first():
