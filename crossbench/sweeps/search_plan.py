@@ -87,8 +87,8 @@ def read_search(config: DictConfig) -> Objective:
     objective = read_objective(config)
     if objective is None:
         raise ConfigError(
-            f"hydra/sweeper=optuna needs an objective: give objective={PAIRS_PER_S.name}, or another "
-            "metric of docs/metrics.md"
+            "hydra/sweeper=optuna needs an objective: give "
+            f"objective={PAIRS_PER_S.name}, or another metric of docs/metrics.md"
         )
     sweeper = config.hydra.sweeper
     for key in ("n_trials", "n_jobs"):
