@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import runpy
 import sys
 
@@ -24,6 +25,15 @@ def main() -> None:
         answer_shell(COMMANDS, lambda: runpy.run_module("crossbench", run_name="__main__"))
         return
     module = "crossbench"
+    if len(sys.argv) > 1 and (near := _meant(sys.argv[1])):
+        sys.exit(f"crossbench: there is no command {sys.argv[1]}. Did you mean {near}?")
     if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
         module += f".{sys.argv.pop(1)}"
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _meant(word: str) -> str | None:
+    """Return the command that a word resembles; None for commands, options and overrides."""
+    if word in COMMANDS or not word.isalpha():
+        return None
+    return next(iter(difflib.get_close_matches(word, COMMANDS, n=1)), None)

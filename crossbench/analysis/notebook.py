@@ -7,6 +7,7 @@ folder or from MLflow. Confidence intervals need the files in the cells' folders
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from crossbench.measure.correlation import correlations
 from crossbench.measure.metric import View
 from crossbench.measure.queueing import queueing
 from crossbench.measure.statistics import latency_range_table, windows
+from crossbench.report.advice.candidates import select_candidates
 from crossbench.report.axes import varying
 from crossbench.report.cells import Run
 from crossbench.report.drawing import Draw
@@ -63,13 +65,15 @@ def comparison_plots(frame: pd.DataFrame) -> Pictures:
 def baseline_and_best(frame: pd.DataFrame, baseline: int | None = None) -> pd.DataFrame:
     """Compare a baseline with the cell of the highest throughput (the predecessor's first table).
 
-    `baseline` is the position of a row; None means the first finished cell.
+    `baseline` is the position of a row; None means the first finished cell. The best is one of the
+    cells that reports may recommend, which leaves out those whose ranking is not verified.
 
     Raises:
         ResultError: no cell finished, or the baseline did not finish.
     """
     finished, rows = _finished(frame).to_dict("records"), frame.to_dict("records")
-    first, best = finished[0], max(finished, key=lambda row: row[RATE])
+    first = finished[0]
+    best = max(_recommendable(frame).to_dict("records"), key=lambda row: row[RATE])
     if baseline is not None:
         if baseline not in range(len(rows)) or rows[baseline]["status"] != Status.FINISHED:
             raise ResultError(
@@ -90,12 +94,12 @@ def baseline_and_best(frame: pd.DataFrame, baseline: int | None = None) -> pd.Da
 def by_choice(frame: pd.DataFrame, group: str = "backend") -> pd.DataFrame:
     """The fastest cell of each value of `group`, with its settings, latency and memory.
 
-    This is the predecessor system's second table.
+    Only cells that reports may recommend count. This is the predecessor system's second table.
 
     Raises:
         ResultError: no cell finished.
     """
-    finished = _finished(frame)
+    finished = _recommendable(frame)
     best = finished.loc[finished.groupby(group)[RATE].idxmax()].sort_values(RATE, ascending=False)
     settings = [name for name in _varying_columns(frame) if name != group]
     figures = [name for name in _FIGURES if name in best]
@@ -279,6 +283,16 @@ def _folder(row: Mapping[Any, Any]) -> Path | None:
     """The folder with the cell's files; None if it is not on this machine."""
     folder = Path(str(row["folder"]))
     return folder if folder.is_absolute() and (folder / RESULT_FILE).exists() else None
+
+
+def _recommendable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The finished cells that reports may recommend; all of them if no cell served a model."""
+    finished = _finished(frame)
+    runs = [replace(run, name=str(row)) for row, run in enumerate(runs_of(frame))]
+    cells = select_candidates(summarise_cells(runs)).cells
+    rows = sorted(int(run.name) for cell in cells for run in cell.runs)
+    kept = finished.loc[finished.index.intersection(frame.index[rows])]
+    return kept if len(kept) else finished
 
 
 def _finished(frame: pd.DataFrame) -> pd.DataFrame:

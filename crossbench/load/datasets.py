@@ -255,7 +255,8 @@ def _existing(path: str) -> Path:
     text = path.strip()
     resolved = Path(text).expanduser().resolve()
     if not resolved.exists():
-        raise DatasetError(f"dataset.path={text} does not exist ({resolved}): check the path")
+        where = "" if text == str(resolved) else f" ({resolved})"
+        raise DatasetError(f"dataset.path={text} does not exist{where}: check the path")
     return resolved
 
 

@@ -37,7 +37,7 @@ def answer(
     if not cells:
         return "**No cell was run.**"
     if not measured:
-        return "**No cell finished.** The reasons are listed below."
+        return "**No cell finished.**"
     rates = rate_answers(cells, axes, bound_ms)
     lines = [*rates, *filter(None, map(best_level, measured))]
     best = best_cells(cells, verdicts)
@@ -76,7 +76,7 @@ def _best_lines(found: Best, verdicts: SweepVerdicts) -> list[str]:
     if found.lowest_p95:
         compared = [cell for cell in candidates.cells if not cell.is_paced]
         lines.append(_best_line(found.lowest_p95, compared, verdicts.p95, lowest))
-    elif found.fastest:
+    elif found.fastest and any(cell.p95_supported for cell in candidates.cells):
         lines.append(f"{lowest.capitalize()}: n/a.")
     for best, same in found.by_load[:_LISTED]:
         load = load_description(best[0].runs[0].result.config)
@@ -89,14 +89,18 @@ def _best_lines(found: Best, verdicts: SweepVerdicts) -> list[str]:
         lines.append("It was not verified that any of these cells keeps the ranking.")
     if not found.fastest and not contenders(candidates):
         lines += [f"{_description(cell)}." for cell in candidates.cells if not cell.is_paced]
-    unsupported = [cell for cell in candidates.cells if not cell.p95_supported]
-    if unsupported and lines:
-        subject = "its p95 is" if len(unsupported) == 1 else "their p95 are"
-        lines.append(
-            f"{counted(len(unsupported), 'cell')} had fewer than 100 requests, so {subject} not "
-            "compared."
-        )
-    return lines
+    return [*lines, *_unsupported_p95(candidates.cells)] if lines else []
+
+
+def _unsupported_p95(cells: Sequence[CellSummary]) -> list[str]:
+    """Which of the compared cells have too few requests for a p95 that can be compared."""
+    unsupported = [cell for cell in cells if not cell.p95_supported]
+    if not unsupported:
+        return []
+    if len(unsupported) == len(cells):
+        return ["No p95 is compared: it takes 100 requests, which no compared cell had."]
+    number_of = counted(len(unsupported), "compared cell")
+    return [f"{number_of} had fewer than 100 requests, too few for a p95 that can be compared."]
 
 
 def _trace_lines(candidates: Candidates) -> list[str]:
@@ -123,7 +127,7 @@ def _excluded_lines(candidates: Candidates, measured: Sequence[CellSummary]) -> 
     if not any(cell.computes_scores for cell in measured):
         lines = ["No cell ran a model, so these figures are of crossbench itself."]
     elif excluded:
-        lines = [f"Excluded from the comparison: {join_first(excluded)}."]
+        lines = [f"Left out of the choice of the best cell: {join_first(excluded)}."]
     changed = [cell for cell in measured if cell.disqualified]
     lines += [
         f"**{cell.label}** changes the ranking, so it is excluded: {quality_reason(cell)}."
@@ -163,7 +167,7 @@ def _best_line(
         ratios = [found.ratio for cell in others if (found := verdicts.between(best[0], cell))]
         low, high = times(min(ratios)), times(max(ratios))
         span = f"{low}×" if low == high else f"{low} to {high}×"
-        whom = {1: "the other cell", 2: "both other cells"}.get(
+        whom = {1: others[0].label, 2: "both other cells"}.get(
             len(others), f"all {len(others)} other cells"
         )
         text = f"**{best[0].label} has {title}**, {span} that of {whom}"

@@ -73,8 +73,10 @@ def cell_bars(measured: Sequence[Measured], folder: Path) -> Path:
         )
         if entries:
             legend_below(made, entries)
-        _write_values(panels[0], [rate for _, rate, _ in measured])
-        _write_values(panels[1], [p95 for *_, p95 in measured])
+        _write_values(panels[0], [(rate, "") for _, rate, _ in measured])
+        _write_values(
+            panels[1], [(p95, "" if cell.p95_supported else "~") for cell, _, p95 in measured]
+        )
         return save(made, folder, "by_cell")
 
 
@@ -87,13 +89,13 @@ def _draw_bars(panel: Axes, estimates: Sequence[Estimate], colour: str) -> None:
     panel.grid(visible=False, axis="y")
 
 
-def _write_values(panel: Axes, estimates: Sequence[Estimate]) -> None:
-    """Write each value behind its bar, or behind its error bar if it has one."""
+def _write_values(panel: Axes, estimates: Sequence[tuple[Estimate, str]]) -> None:
+    """Write each value, after its mark, behind its bar, or behind its error bar if it has one."""
     number_bars(
         panel,
         range(len(estimates)),
-        [_length(estimate) + (estimate.above or 0.0) for estimate in estimates],
-        [estimate_text(e) if math.isfinite(e.value) else "n/a" for e in estimates],
+        [_length(estimate) + (estimate.above or 0.0) for estimate, _ in estimates],
+        [mark + estimate_text(e) if math.isfinite(e.value) else "n/a" for e, mark in estimates],
     )
 
 

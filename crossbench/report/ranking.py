@@ -127,8 +127,8 @@ def _query_count_note(checked: Sequence[CellSummary]) -> str:
     if common:
         most = max(int(quality.get("queries_scored", 0)) for quality in qualities)
         text = (
-            f" All cells are compared on the first {min(common)} queries, the number that the "
-            f"slowest check scored in time; other cells scored up to {most}."
+            f" All cells are compared on the first {min(common)} queries, which each of them "
+            f"scored in time; some scored up to {most}."
         )
     slow = [
         cell.label
@@ -138,8 +138,8 @@ def _query_count_note(checked: Sequence[CellSummary]) -> str:
     ]
     if slow:
         text += (
-            f" Too slow to score {MIN_QUERIES} queries within quality.longest_seconds, so not "
-            f"compared in nDCG@10: {'; '.join(slow)}."
+            f" Fewer than {MIN_QUERIES} queries were scored in time (quality.max_seconds, "
+            f"quality.longest_seconds), so nDCG@10 is not compared: {'; '.join(slow)}."
         )
     return text
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crossbench.errors import ResultError
-from crossbench.report.advice.candidates import select_candidates
+from crossbench.report.advice.candidates import NOT_VERIFIED, select_candidates
 from crossbench.report.advice.recommendations import recommendations
 from crossbench.report.answer import answer
 from crossbench.report.axes import axis_meaning, flatten, varying
@@ -154,7 +154,8 @@ def _notes(runs: Sequence[Run], cells: Sequence[CellSummary]) -> str:
     lines = [f"> {note}" for note in sweep_notes(runs, labels)]
     for note, names in names_by_note.items():
         measured = [run for run in runs if run.result.config]
-        where = "" if len(names) >= len(measured) else f" (cell {', '.join(names)})"
+        cells_of = dict.fromkeys(labels.get(name, name) for name in names)
+        where = "" if len(names) >= len(measured) else f" ({', '.join(cells_of)})"
         lines.append(f"> **Note:** {note}{where}")
     return "\n\n".join(lines)
 
@@ -180,6 +181,9 @@ def _plot_note(cells: Sequence[CellSummary], drawn: bool) -> str:
     notes = []
     if any(cell.throughput and cell.throughput.half_width is not None for cell in cells):
         notes = [f"Error bars are 95 % intervals {interval_scope(cells)}."]
+    excluded = select_candidates(cells).excluded
+    if unverified := [label for label, why in excluded.items() if why == NOT_VERIFIED]:
+        notes.append(f"The ranking is not verified: {', '.join(unverified)}.")
     if any(cell.disqualified for cell in cells):
         notes.append("Crossed-out points change the ranking and are not part of the frontier.")
     if any(cell.over_saturated and not cell.is_ramp for cell in cells):

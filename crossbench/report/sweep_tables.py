@@ -9,6 +9,7 @@ from crossbench.load.saturation import rejected_share
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S, REQUESTS_PER_S
 from crossbench.measure.metric import View
 from crossbench.measure.ranking import Verdict
+from crossbench.report.advice.candidates import NOT_VERIFIED
 from crossbench.report.axes import axis_headings
 from crossbench.report.best import BEST_MARK, MAYBE_MARK, Best, best_cells, contenders, mark
 from crossbench.report.cell import REPORT_FILE
@@ -36,7 +37,7 @@ def all_cells(
     paced = any(cell.is_paced for cell in cells)
     rejected = any(_rejected(cell) for cell in cells)
     throughput = f"{PAIRS_PER_S.title} ({rate_unit(cells)})"
-    headers = ["cell", *_headings(axes), "status", *["answered (requests/s)"] * paced,
+    headers = ["folder", *_headings(axes), "status", *["answered (requests/s)"] * paced,
                *["rejected (%)"] * rejected, throughput,
                *(metric.heading for metric in metrics), *["ranking"] * checked]  # fmt: skip
     rows = []
@@ -101,6 +102,8 @@ def _legend(cells: Sequence[CellSummary], found: Best) -> str:
         notes.append(
             "In an open loop below capacity, throughput is that of the load, so it is not compared."
         )
+    if NOT_VERIFIED in candidates.excluded.values():
+        notes.append("Lower precisions whose ranking is not verified are never the best either.")
     if any(cell.verdict not in (None, Verdict.UNCHECKED) for cell in cells):
         notes.append(
             "The columns tau and ranking are explained under Ranking quality below. A cell that "
@@ -146,10 +149,12 @@ def unfinished(cells: Sequence[CellSummary]) -> str:
     for cell in cells:
         for run in cell.failures:
             reason = " ".join((run.result.error or "no reason was recorded").split())
-            name = f"{run.name} ({cell.label})" if run.result.config else run.name
+            name = (
+                f"{cell.label} (folder {run.name})" if run.result.config else f"folder {run.name}"
+            )
             names_by_reason.setdefault((str(run.result.status), reason), []).append(name)
     return "\n".join(
-        f"- {'Cell' if len(names) == 1 else 'Cells'} {', '.join(names)}: **{status}**: {reason}"
+        f"- {', '.join(names)}: **{status}**: {reason}"
         for (status, reason), names in names_by_reason.items()
     )
 

@@ -48,6 +48,11 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     else:
         folder = Path(value).expanduser()
     folder = folder.resolve()
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{RESUME}={value}: there is no folder {folder}: give that of a sweep, or "
+            f"{RESUME}={LAST}"
+        )
     plan = read_plan(folder)
     if plan is None:
         raise ConfigError(

@@ -163,7 +163,7 @@ def measure_and_track(
         left = f"; ~{duration(left_s)} left" if left_s and not interrupted else ""
         line = f"{cell_line(result, shown)}{left}"
         if result.error:
-            console.print(Text(line, "yellow"))
+            console.print(Text(line, "yellow"), soft_wrap=not console.is_terminal)
         else:
             console.tell(line, markup=False)
     if interrupted:

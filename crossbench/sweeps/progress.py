@@ -6,6 +6,7 @@ With CROSSBENCH_QUIET=1, which the option --quiet sets, neither is shown.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -44,8 +45,8 @@ class SteadyConsole(Console):
 
     def tell(self, *objects: Any, **options: Any) -> None:
         """Print what only says how far the work is, unless the user wants none of it."""
-        if not is_quiet():
-            self.print(*objects, **options)
+        if not is_quiet():  # a terminal would break lines inside words
+            self.print(*objects, soft_wrap=not self.is_terminal, **options)
 
     @property
     def file(self) -> IO[str]:
@@ -147,12 +148,12 @@ class _Nothing:
 def _print_new(console: Console, label: str, flags: Mapping[str, str], told: set[str]) -> None:
     """Print a line for each flag that is not in `told`, and add it: once per cell is enough."""
     for flag in (flag for flag in flags if flag not in told):
-        _print_line(console, f"{label}: {flag}: {flags[flag]}")
+        _print_line(console, f"{label}: {flag} now: {flags[flag]}")
     told.update(flags)
 
 
 def _print_line(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    console.print(text, highlight=False, soft_wrap=not console.is_terminal, markup=False)
 
 
 @contextlib.contextmanager
@@ -179,11 +180,19 @@ def cell_progress(label: str, config: CellConfig) -> Iterator[CellProgress]:
 
 
 def time_left_s(home: Path, cells: int) -> float:
-    """Return how long so many cells will take, if they take as long as those in `home` did."""
-    took_s = []
+    """Return how long so many cells will take, if they take as long as those in `home` did.
+
+    A cell lasts from the end of the one before it, because starts and reports take time too.
+    """
+    times = []
     for folder in cell_folders(home):
         with contextlib.suppress(OSError, ResultError, ValueError):
             ended_s = (folder / RESULT_FILE).stat().st_mtime
             started_s = datetime.fromisoformat(load_result(folder).started_at).timestamp()
-            took_s.append(max(ended_s - started_s, 0.0))
-    return cells * median(took_s) if took_s else 0.0
+            times.append((ended_s, started_s))
+    times.sort()
+    if not times:
+        return 0.0
+    ends_s = [ended_s for ended_s, _ in times]
+    first_s = max(ends_s[0] - times[0][1], 0.0)
+    return cells * median([first_s, *(b - a for a, b in itertools.pairwise(ends_s))])

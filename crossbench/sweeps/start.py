@@ -107,6 +107,6 @@ def longest_time(cells: int, longest_s: float) -> str:
     """Say for how long the warm-ups and measurements of a sweep send requests, rounded up."""
     up_s = longest_s if longest_s < 90 else 60 * math.ceil(longest_s / 60)
     return (
-        f"{counted(cells, 'cell')}: requests are sent for at most {duration(up_s)}; loading, "
-        "quality checks and reports come on top"
+        f"{counted(cells, 'cell')}: requests are sent for at most {duration(up_s)}; the last "
+        "replies, loading, quality checks and reports come on top"
     )

@@ -7,6 +7,7 @@ first. With MLFLOW_TRACKING_URI=http://HOST:PORT, the page is that server's, and
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     """Print the address of the cells, and become the server of the page.
 
     Raises:
-        ConfigError: PORT is not the number of a port.
+        ConfigError: PORT is not the number of a free port.
         TrackingError: the store cannot be reached.
     """
     port = only_argument(arguments, __doc__, _USAGE)
@@ -36,14 +37,28 @@ def main(arguments: Sequence[str]) -> None:
     tracker: MlflowTracker = default_tracker().build()
     is_server = tracker.uri.startswith(("http:", "https:"))
     root = hide_argument(tracker.uri).rstrip("/") if is_server else f"http://127.0.0.1:{port}"
-    print(f"The cells with their numbers: {root}/{tracker.view_path()}", flush=True)
     if is_server:
+        print(f"The cells with their numbers: {root}/{tracker.view_path()}")
         return
+    _refuse_used_port(int(port))
+    print(f"The cells with their numbers: {root}/{tracker.view_path()}", flush=True)
     command = [
         *(sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", "127.0.0.1"),
         *("--port", port, "--backend-store-uri", tracker.uri),
     ]
     os.execvpe(sys.executable, command, {**os.environ, **_SERVER_SETTINGS})
+
+
+def _refuse_used_port(port: int) -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} cannot be used ({error.strerror}): give another one, such as "
+                f"python -m crossbench.tracking {port + 1 if port < 65535 else port - 1}"
+            ) from error
 
 
 if __name__ == "__main__":

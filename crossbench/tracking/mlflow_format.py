@@ -16,8 +16,10 @@ from urllib.parse import quote
 
 from crossbench.measure import catalogue
 from crossbench.measure.metric import Metric, View
+from crossbench.measure.ranking import Verdict
 from crossbench.measure.statistics import percentile_supported
 from crossbench.results import Flag, RunResult, Status
+from crossbench.types import Quant
 from crossbench.wording import markdown_text
 
 if TYPE_CHECKING:
@@ -95,13 +97,13 @@ def cell_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
 def sweep_metrics(results: Sequence[RunResult]) -> dict[str, float]:
     """Summary metrics of a sweep for its parent run: cells by status, and the best values.
 
-    The best latency is of cells whose percentile can be compared: not over-saturated, and with
-    enough requests.
+    The best values are of cells that keep the ranking, and the best latency of those whose
+    percentile can be compared: not over-saturated, and with enough requests.
     """
     metrics = {catalogue.CELLS[status].name: 0.0 for status in Status}
     for result in results:
         metrics[catalogue.CELLS[result.status].name] += 1
-    finished = [result for result in results if result.status is Status.FINISHED]
+    finished = _with_safe_ranking([item for item in results if item.status is Status.FINISHED])
     for name, best in catalogue.BEST.items():
         compared = [
             result.metrics for result in finished if _is_compared(result, catalogue.BY_NAME[name])
@@ -110,6 +112,19 @@ def sweep_metrics(results: Sequence[RunResult]) -> dict[str, float]:
         if values:
             metrics[best.name] = best.better.pick(values)
     return metrics
+
+
+def _with_safe_ranking(results: Sequence[RunResult]) -> list[RunResult]:
+    """The results at fp32 or with a verified ranking; without any, all that do not change it."""
+    kept = [item for item in results if item.quality.get("verdict") != Verdict.CHANGES]
+    verified = {Verdict.KEEPS, Verdict.SAME_ORDER, Verdict.REFERENCE}
+    safe = [
+        item
+        for item in kept
+        if item.quality.get("verdict") in verified
+        or item.config.value("quant", Quant.FP32) == Quant.FP32
+    ]
+    return safe or kept
 
 
 def _is_compared(result: RunResult, metric: Metric) -> bool:

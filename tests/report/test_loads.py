@@ -246,7 +246,7 @@ def test_a_p95_of_fewer_than_100_requests_is_shown_but_not_compared(tmp_path: Pa
     assert best_cells(cells, sweep_verdicts(cells)).lowest_p95 == (cells[0], cells[2])
     save(tmp_path, runs)
     text = write_sweep_report(tmp_path).read_text()
-    assert "1 cell had fewer than 100 requests, so its p95 is not compared." in text
+    assert "1 compared cell had fewer than 100 requests, too few for a p95 that can be" in text
     assert re.search(r"\| 1 +\|.* ~1\d\.\d \(n=99\)", text)
     best = recommend(runs, 150)[0]
     assert "It cannot be said whether these are within the bound: b." in " ".join(best.limits)

@@ -78,7 +78,7 @@ def test_which_backend_is_faster() -> None:
     found = topic(recommend(runs, None), "Which backend")
     assert found.advice == "quick > same ? slow."
     assert "faster in 2 of 2 comparisons" in text(found)
-    assert "Each cell was measured once: the intervals assume a spread" in text(found)
+    assert "Each cell was measured once: the intervals assume the spread" in text(found)
     # Repeats that differ by 10 %, block by block: the blocks cancel out
     again = [
         run(rate * (1 + 0.1 * (repeat - 2)), backend=name, repeat=repeat)

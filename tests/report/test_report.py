@@ -171,7 +171,9 @@ def test_two_cells_of_which_one_is_unavailable(tmp_path: Path) -> None:
     report = write_sweep_report(tmp_path)
     text = report.read_text()
     assert "there is nothing to compare" in text
-    assert "- Cell 0 (mps): **unavailable**: backend=mps needs a Mac | here is Linux more\n" in text
+    assert (
+        "- mps (folder 0): **unavailable**: backend=mps needs a Mac | here is Linux more\n" in text
+    )
     assert "[0](0/report.md)" in text
     assert len(linked(report)) == 1
     table = terminal_table([gone, here])
@@ -265,7 +267,7 @@ def test_only_a_cell_that_can_be_served_is_the_fastest(tmp_path: Path) -> None:
     assert "**9," not in text[text.index("## All cells") :]
     assert "faster than" not in text  # there is only one whole pipeline
     assert re.search(
-        r"Excluded from the comparison: \*\*pipeline=tokenize\*\*, .* \(measures only tokenize\);",
+        r"Left out of the choice .*: \*\*pipeline=tokenize\*\*, .* \(measures only tokenize\);",
         text,
     )
     assert not set("★☆") & set(terminal_table(stages))
@@ -295,7 +297,7 @@ def test_an_over_saturated_cell_is_marked_and_not_compared(tmp_path: Path) -> No
     assert "S over-saturated: requests were due faster than the server could answer" in table
     assert max(map(len, table.splitlines()[:5])) <= 80
     text = write_sweep_report(tmp_path).read_text()
-    assert re.search(r"Excluded from the comparison: \*\*batch=96\*\*, .* \(over-saturated\)", text)
+    assert re.search(r"Left out of the choice .*: \*\*batch=96\*\*, .* \(over-saturated\)", text)
     assert "(not measured" not in text
     assert "**2 cells may be the fastest**: **batch=32**" in text  # 1.13×, and one run each
 
@@ -381,7 +383,7 @@ def test_a_drift_of_blocks_hides_no_difference(tmp_path: Path) -> None:
         "pytorch": [value * slower for value, slower in zip(first, drift, strict=True)],
         "compiled": [value * slower for value, slower in zip(second, drift, strict=True)],
     }
-    assert "**compiled is faster than the other cell** (1.10×)" in repeated(tmp_path, speeds)
+    assert "**compiled is faster than pytorch** (1.10×)" in repeated(tmp_path, speeds)
 
 
 def test_cells_within_the_margin_are_the_same(tmp_path: Path) -> None:
@@ -398,7 +400,7 @@ def test_one_run_calls_nothing_faster_that_another_run_could_change(tmp_path: Pa
     assert "measured once, so a difference in throughput can be told only from" in text
     assert "±" not in text[text.index("## All cells") : text.index("## Verdicts")].split("\n\n")[1]
     clear = repeated(tmp_path / "clear", {"pytorch": (400,), "compiled": (900,)})
-    assert "**compiled is faster than the other cell** (2.25×)" in clear
+    assert "**compiled is faster than pytorch** (2.25×)" in clear
 
 
 def test_the_baseline_that_the_user_names(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_lines_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
             progress.flag({})
     assert capsys.readouterr().err == (
         "cell 1/2 model=my[bold]: loading [x] :warning:\n"
-        "cell 1/2 model=my[bold]: disturbed: others used 1.2 cores.\n"
+        "cell 1/2 model=my[bold]: disturbed now: others used 1.2 cores.\n"
     )
 
 
@@ -108,7 +108,7 @@ def test_an_ended_cell_has_a_line_with_its_figures_or_its_reason() -> None:
 def test_the_time_left_is_that_of_the_measured_cells(tmp_path: Path) -> None:
     assert time_left_s(tmp_path, 3) == 0.0
     started = datetime(2026, 1, 1, tzinfo=UTC)
-    for number, took_s in enumerate((10, 20, 60)):
+    for number, took_s in enumerate((10, 30, 90)):
         shutil.copytree(STORED / "1", tmp_path / str(number))
         result = load_result(tmp_path / str(number))
         save_result(replace(result, started_at=started.isoformat()), tmp_path / str(number))

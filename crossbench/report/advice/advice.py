@@ -86,10 +86,11 @@ def few_runs(verdicts: SweepVerdicts) -> str:
 def spread_limit(verdicts: SweepVerdicts) -> str:
     """How the spread from run to run of these cells is known."""
     if verdicts.spread_is_measured:
-        return f"The intervals are of these configurations, from up to {verdicts.blocks} repeats."
-    return (
-        f"{few_runs(verdicts)}: the intervals assume a spread from run to run of {verdicts.source}."
-    )
+        return (
+            f"The intervals are of these configurations, from up to {verdicts.blocks} repeats, and "
+            "hold for all pairs of cells at once, so they are wider than those against a baseline."
+        )
+    return f"{few_runs(verdicts)}: the intervals assume the spread that is named under Verdicts."
 
 
 def matched(

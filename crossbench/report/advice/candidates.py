@@ -11,6 +11,8 @@ from crossbench.report.cells import CellSummary, compared_unit
 from crossbench.types import Pipeline, Quant
 from crossbench.wording import number
 
+NOT_VERIFIED = "ranking not verified"  # the reason why a lower precision is excluded
+
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
@@ -63,7 +65,7 @@ def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
         else:
             (safe if kept or is_fp32(cell) else unverified).append(cell)
     if safe:
-        excluded |= {cell.label: "ranking not verified" for cell in unverified}
+        excluded |= {cell.label: NOT_VERIFIED for cell in unverified}
     order = {id(cell): index for index, cell in enumerate(cells)}
     chosen = sorted(safe or unverified, key=lambda cell: order[id(cell)])
     comparable = changed + len(safe) + len(unverified)
