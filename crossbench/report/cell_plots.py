@@ -55,11 +55,13 @@ def cell_plots(
     plots: dict[str, Draw] = {"Distribution of latency": partial(latency_cdf, good, folder)}
     if has_schedule:
         plots["Requests due and answered"] = partial(due_and_answered, records, folder, steps)
-    return plots | {
+    plots |= {
         "Throughput and latency over time": partial(over_time, records, folder, unit, steps),
         "Throughput against latency": partial(throughput_latency, records, folder, unit),
-        "Where the time goes": partial(stages, good, folder),
     }
+    if all(record.has_stages for record in good):
+        plots["Where the time goes"] = partial(stages, good, folder)
+    return plots
 
 
 def latency_cdf(good: Sequence[RequestRecord], folder: Path) -> Path:
