@@ -36,7 +36,8 @@ from crossbench.quality.sample import Check, NoCheck, QualityCheck, is_judged
 from crossbench.quality.score_cache import ReferenceCache
 from crossbench.quality.scoring import ScoringOptions, score_lists
 from crossbench.serving import inference_pb2 as pb
-from crossbench.serving.client import InferenceClient, error_message
+from crossbench.serving.client import error_message
+from crossbench.serving.endpoint import Endpoint
 from crossbench.serving.finite import NON_FINITE
 from crossbench.serving.info import computes_scores
 from crossbench.serving.server import Server
@@ -53,7 +54,8 @@ class ServedScores:
 
     `skip_reason` explains why nothing was checked, or is empty. `non_finite` is the server's error
     message if a score was NaN or infinite, which fails the cell. `chosen` is the number of lists
-    in the sample. `judged_left_out`: see LoadedDataset.
+    in the sample. `judged_left_out`: see LoadedDataset. `of_others`: the server is not crossbench's
+    own, so its scores may have another scale.
     """
 
     check: str
@@ -65,6 +67,7 @@ class ServedScores:
     skip_reason: str = ""
     non_finite: str = ""
     judged_left_out: int = 0
+    of_others: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def reason_not_checked(
 
 
 async def score_sample(
-    client: InferenceClient,
+    client: Endpoint,
     check: QualityCheck,
     lists: Sequence[QueryPassages],
     info: pb.ServerInfo,
@@ -114,7 +117,7 @@ async def score_sample(
     announce("checking quality")
     options = ScoringOptions(
         users=settings.concurrency,
-        batch=min(settings.batch, info.max_pairs),
+        batch=min(settings.batch, info.max_pairs or settings.batch),
         max_seconds=check.max_seconds,
         min_lists=check.min_queries,
         longest_s=max(check.max_seconds, check.longest_seconds),

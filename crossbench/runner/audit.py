@@ -10,13 +10,13 @@ import grpc
 from crossbench.events import FlagsChanged
 from crossbench.measure.harness import HarnessMeter
 from crossbench.runner.event_stream import EventStream
-from crossbench.serving.client import InferenceClient
+from crossbench.serving.endpoint import Endpoint
 from crossbench.settings.plan import CellPlan
 
 TIMEOUT_S = 1.0  # for the counters of a server that may hang
 
 
-def harness_meter(client: InferenceClient, plan: CellPlan, events: EventStream) -> HarnessMeter:
+def harness_meter(client: Endpoint, plan: CellPlan, events: EventStream) -> HarnessMeter:
     """Return the meter of a cell, which sends an event when the flags of the moment change."""
     runs_already = plan.server is None
     server_cpu = _ServerCpu(client) if runs_already and client.is_local else None
@@ -26,14 +26,15 @@ def harness_meter(client: InferenceClient, plan: CellPlan, events: EventStream) 
 class _ServerCpu:
     """The CPU time of a server on this machine that is not one of the run's processes."""
 
-    def __init__(self, client: InferenceClient) -> None:
+    def __init__(self, client: Endpoint) -> None:
         self._client = client
         self._cpu_s = 0.0
 
     async def __call__(self) -> float:
         """Return CPU seconds; the last known ones if the server does not answer."""
         with contextlib.suppress(grpc.aio.AioRpcError):  # the sender reports it, and the cell ends
-            self._cpu_s = (await self._client.metrics(TIMEOUT_S)).cpu_s
+            if (counters := await self._client.metrics(TIMEOUT_S)) is not None:
+                self._cpu_s = counters.cpu_s
         return self._cpu_s
 
 

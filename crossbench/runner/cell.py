@@ -43,8 +43,8 @@ from crossbench.runner.load import build_traffic
 from crossbench.runner.measure import measure
 from crossbench.runner.models import fetch_model
 from crossbench.runner.result import CellData, Measured, to_result
-from crossbench.runner.targets import Target, client_access
-from crossbench.serving.client import InferenceClient, error_message
+from crossbench.runner.targets import Target, client_access, connect
+from crossbench.serving.client import error_message
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import CellPlan
 from crossbench.types import Pipeline, RequestRecord
@@ -164,12 +164,15 @@ async def _drive(
     events.stage("loading and compiling")
     try:
         address = await target.open(partial(build_server, plan, model, known))
-        access = client_access(plan, target)
-        events.send(ServerListens(address, access.as_paths()))
-        async with InferenceClient(address, access) as client:
+        if not plan.of_others:  # the live page cannot read the counters of other servers
+            events.send(ServerListens(address, client_access(plan, target).as_paths()))
+        async with connect(plan, target, address) as client:
             interrupted = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
             info = await client.info()
+            if plan.of_others:  # the user says that the server has this model
+                info.models[0].digest = model.digest
+                info.models[0].name = info.models[0].name or model.name
             measured = await measure(client, traffic, info, plan, data, interrupted, events)
             measured = replace(measured, cores=target.cores)
             if (
@@ -187,7 +190,11 @@ async def _drive(
             served = await score_sample(
                 client, check, lists, info, settings, interrupted, events.stage
             )
-            served = replace(served, judged_left_out=data.dataset.judged_left_out)
+            served = replace(
+                served,
+                judged_left_out=data.dataset.judged_left_out,
+                of_others=plan.of_others,
+            )
             return replace(measured, served=served, non_finite=served.non_finite)
     finally:
         events.send(ServerStops())

@@ -76,8 +76,7 @@ class HttpServer:
                 await client.send(_TRIAL, self.connect_timeout_s)
             except grpc.aio.AioRpcError as error:
                 raise TargetUnreachable(
-                    f"target={self.name}: {self.url} cannot be measured with target.api={self.api}: "
-                    f"{error.details()}"
+                    f"{self.url} cannot be measured with target.api={self.api}: {error.details()}"
                 ) from error
         return self.url
 

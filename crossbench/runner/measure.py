@@ -26,7 +26,7 @@ from crossbench.runner.load import Traffic
 from crossbench.runner.load_flags import load_flags
 from crossbench.runner.result import CellData, Measured, server_metrics
 from crossbench.serving import inference_pb2 as pb
-from crossbench.serving.client import InferenceClient
+from crossbench.serving.endpoint import Endpoint
 from crossbench.serving.finite import NON_FINITE
 from crossbench.settings.plan import CellPlan
 from crossbench.types import Task
@@ -35,7 +35,7 @@ COUNTERS_TIMEOUT_S = 30.0  # for the counters of a server that may hang
 
 
 async def measure(
-    client: InferenceClient,
+    client: Endpoint,
     traffic: Traffic,
     info: pb.ServerInfo,
     plan: CellPlan,
@@ -67,7 +67,10 @@ async def measure(
 
     sizes = traffic.options.distribution
     requests = Requests(
-        data.dataset.lists, sizes.draw(settings.seed) if sizes else settings.batch, task
+        data.dataset.lists,
+        sizes.draw(settings.seed) if sizes else settings.batch,
+        task,
+        one_query=not client.spans_queries,
     )
     reserved = [requests.take() for _ in range(settings.warmup_requests)]
     events.stage("warming up")
@@ -107,7 +110,7 @@ async def measure(
 
 
 async def _drive(
-    client: InferenceClient,
+    client: Endpoint,
     load: Load,
     sender: Sender,
     info: pb.ServerInfo,
@@ -131,7 +134,7 @@ async def _drive(
     compiled = compilation_count()
 
     metrics = {**summarise(sender.records, task), **correlation_metrics(sender.records)}
-    if after is not None:
+    if before is not None and after is not None:
         metrics |= server_metrics(info, before, after, wall_s, task)
     reset_midway = after is not None and after.since_reset_s < wall_s
     # With target=inprocess, the server is included
@@ -141,8 +144,11 @@ async def _drive(
     return cut_short, reset_midway, metrics
 
 
-async def _counters(client: InferenceClient) -> tuple[pb.Metrics | None, str]:
-    """Return the server's counters, or None and why it did not send them."""
+async def _counters(client: Endpoint) -> tuple[pb.Metrics | None, str]:
+    """Return the server's counters, or None and why it did not send them.
+
+    The reason is empty if the server has no counters.
+    """
     try:
         return await client.metrics(COUNTERS_TIMEOUT_S), ""
     except grpc.aio.AioRpcError as error:

@@ -21,6 +21,7 @@ from crossbench.measure.statistics import windows
 from crossbench.measure.steps import Step
 from crossbench.quality.check import ServedScores
 from crossbench.results import Failure, Flag, RunResult, Status
+from crossbench.runner.http_target import HttpServer
 from crossbench.runner.pinning import Cores, cpu_list
 from crossbench.runner.targets import InProcess, Remote
 from crossbench.serving import inference_pb2 as pb
@@ -98,9 +99,11 @@ def as_served(
 ) -> tuple[CellConfig, list[str]]:
     """Return the config with what a running server actually serves, and the list of differences.
 
-    `digest` is that of the config's own model. If a choice differs, only its name is known.
+    `digest` is that of the config's own model. If a choice differs, only its name is known. What
+    the server does not tell is as in the config.
     """
-    actual = {"backend": served.backend, "quant": served.quant}
+    told = {"backend": served.backend, "quant": served.quant}
+    actual = {key: name for key, name in told.items() if name}
     if served.digest != digest:
         actual["model"] = served.name
     differing = {
@@ -188,6 +191,8 @@ def _access_warnings(plan: CellPlan) -> list[str]:
         settings: ServerSettings = plan.server.build()
         return settings.warnings()
     target = plan.target.build()
+    if isinstance(target, HttpServer):
+        return target.warnings()
     return target.access.warnings(target.address) if isinstance(target, Remote) else []
 
 
@@ -263,23 +268,23 @@ def _core_facts(cores: Cores | None) -> dict[str, Any]:
 
 
 def _model_facts(info: pb.ServerInfo) -> dict[str, Any]:
-    """Return the facts about the served model and its server for result.json."""
+    """Return the facts about the served model and its server for result.json; None: not known."""
     served, *others = info.models
     return {
         "name": served.name,
-        "backend": served.backend,
+        "backend": served.backend or None,
         "computes_scores": computes_scores(served),
-        "encoder": served.encoder,
-        "quant": served.quant,
-        "device": served.device,
-        "architecture": served.architecture,
-        "max_length": served.max_length,
+        "encoder": served.encoder or None,
+        "quant": served.quant or None,
+        "device": served.device or None,
+        "architecture": served.architecture or None,
+        "max_length": served.max_length or None,
         "embedding_dim": served.embedding_dim or None,
         "digest": served.digest,
         "caveat": served.caveat or None,
         **({"also_served": [model.name for model in others]} if others else {}),
-        "workers": info.workers,
-        "threads": info.threads,
+        "workers": info.workers or None,
+        "threads": info.threads or None,
     }
 
 

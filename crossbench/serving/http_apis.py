@@ -123,7 +123,8 @@ def cosines(vectors: Float32Array) -> Float32Array:
 def _as_float32(values: Sequence[Any]) -> Float32Array:
     with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite
         try:
-            return np.array(values, dtype=np.float64).astype(np.float32)
+            wide: NDArray[np.float64] = np.array(values, dtype=np.float64)
+            return wide.astype(np.float32)
         except OverflowError:  # an integer too large for float64
             raise BadReply("a number is too large") from None
 

@@ -195,7 +195,8 @@ class HttpClient:
             ) from None
         except aiohttp.ClientConnectorError as error:
             reason = error.strerror or str(error)
-            hint = ": does it speak http:// only?" if isinstance(error, aiohttp.ClientSSLError) else ""
+            tls = isinstance(error, aiohttp.ClientSSLError)
+            hint = ": if it has no TLS, give http:// in target.url" if tls else ""
             raise bad_reply(Status.UNAVAILABLE, f"no connection ({reason}){hint}") from None
         except aiohttp.ClientError as error:
             fault = " ".join(str(error).split()) or type(error).__name__

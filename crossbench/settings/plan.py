@@ -73,7 +73,9 @@ class CellPlan:
         return dataclasses.replace(
             self,
             settings=settings,
-            **{key: Component.choice(key, name) for key, name in _OF_REFERENCE.items()},
+            backend=Component.choice("backend", _OF_REFERENCE["backend"]),
+            scheduler=Component.choice("scheduler", _OF_REFERENCE["scheduler"]),
+            pool=Component.choice("pool", _OF_REFERENCE["pool"]),
             server=Component.choice("server", "cell"),
             devices=("cpu",),
             more_models={},
@@ -89,8 +91,13 @@ def make_plan(config: CellConfig) -> CellPlan:
     document = config.document
     of_others = is_of_others(document)
     if of_others:  # what is not known of the server is not in its config
-        parts = {key: choice_values(key, name) for key, name in _OF_REFERENCE.items()}
-        document = {"quant": {"name": Quant.FP32}, "device": "cpu", "server": {}, **parts, **document}
+        document = {
+            **{key: choice_values(key, name) for key, name in _OF_REFERENCE.items()},
+            "quant": {"name": Quant.FP32},
+            "device": "cpu",
+            "server": {},
+            **document,
+        }
     settings = check_settings(document)
     groups = {key: Component.of(key, document.get(key)) for key in _GROUPS}
     runs_already = "_target_" not in document["server"]
