@@ -203,8 +203,9 @@ class QueryQuality:
     `pairs` is the number of its checked passages. `relevant` says whether one passage of the query
     is judged relevant, and `order_matters` whether the candidates have different grades, so that
     their order affects nDCG. `ndcg`, `rr` and `reference_ndcg` are None without relevant passages.
-    `reference_ndcg` and all following values are None without reference scores. `tau` (Kendall) is
-    also None if the reference gives all passages the same score, `top10_overlap` (a share) if there
+    `reference_ndcg` and all following values are None without reference scores. The differences
+    are also None if the scores have another scale than the reference's. `tau` (Kendall) is also
+    None if the reference gives all passages the same score, `top10_overlap` (a share) if there
     are ten passages or fewer. `same_order` ignores ties that only rounding breaks.
     """
 

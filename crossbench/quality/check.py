@@ -31,6 +31,7 @@ from crossbench.measure.ranking_metrics import (
     query_qualities,
     without_change_interval,
 )
+from crossbench.measure.score_scale import Scale, match_scales
 from crossbench.quality.reference_scores import reference_scores
 from crossbench.quality.sample import Check, NoCheck, QualityCheck, is_judged
 from crossbench.quality.score_cache import ReferenceCache
@@ -174,18 +175,21 @@ def evaluate_scores(
     if served.skip_reason:
         return unchecked(served.skip_reason, served.check)
     count = len(served.scores) if reference is None else len(reference)
+    scores, parity = served.scores[:count], None
+    if served.of_others and reference is not None:
+        parity = match_scales(scores, reference)
+        scores, reference = parity.served, parity.reference
     lists = [
         ScoredList(
             entry.query_id,
             entry.passage_ids,
-            scores,
+            scores[index],
             None if reference is None else reference[index],
             entry.relevance,
             entry.other_grades,
+            one_scale=parity is None or parity.scale is not Scale.OTHER,
         )
-        for index, (entry, scores) in enumerate(
-            zip(served.lists[:count], served.scores[:count], strict=True)
-        )
+        for index, entry in enumerate(served.lists[:count])
     ]
     try:
         queries = query_qualities(lists)
@@ -216,6 +220,7 @@ def evaluate_scores(
         "passages_a_query": max((len(item.scores) for item in lists), default=0),
         "served_s": served.seconds,
         "reference_s": reference_s,
+        **({"scale": parity.scale.value, "parity": parity.text} if parity else {}),
     }
     return QualityResult(summary, metrics, list(_pairs(lists)), queries)
 

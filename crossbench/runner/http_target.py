@@ -65,6 +65,13 @@ class HttpServer:
             if not getattr(self, key) > 0:
                 raise ConfigError(f"target.{key} must be above 0, got {getattr(self, key)}")
 
+    @property
+    def local_port(self) -> int | None:
+        """The port of a server on this machine; None if it is on another one."""
+        parts = urlsplit(self.url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        return port if is_this_machine(parts.hostname or "") else None
+
     async def open(self, make_server: Callable[[], Server]) -> str:
         """Send one request, to find out whether the server understands it; return its URL.
 

@@ -20,7 +20,7 @@ from crossbench.measure.intervals import load_special_functions
 from crossbench.measure.probes import CpuMeter
 from crossbench.measure.statistics import summarise
 from crossbench.results import Failure
-from crossbench.runner.audit import harness_meter
+from crossbench.runner.audit import find_listening, harness_meter
 from crossbench.runner.event_stream import EventStream, ProgressReporter
 from crossbench.runner.load import Traffic
 from crossbench.runner.load_flags import load_flags
@@ -83,7 +83,8 @@ async def measure(
 
     load_special_functions()
     events.stage("measuring")
-    harness = harness_meter(client, plan, events)
+    listening = find_listening(plan)
+    harness = harness_meter(client, plan, events, listening)
     watch = traffic.watch()
     measured = sender(requests, watch, ProgressReporter(events, watch), errors)
     cut_short, reset_midway, metrics = await _drive(
@@ -91,6 +92,8 @@ async def measure(
     )
     if interrupted.is_set():
         cut_short = cut_short or Failure.INTERRUPTED
+    if listening is not None:
+        metrics |= listening.metrics()
     metrics["startup/warmup_s"] = warmup_s
     non_finite = {**errors, **warmup_errors}.get(NON_FINITE.name, "")
     return Measured(

@@ -116,17 +116,18 @@ def cosines(vectors: Float32Array) -> Float32Array:
     """Return the cosine of the first vector with each other one; (n + 1, dim) gives (n,)."""
     wide = vectors.astype(np.float64)
     norms = np.linalg.norm(wide, axis=1)
-    products: NDArray[np.float64] = wide[1:] @ wide[0]
-    return (products / np.maximum(norms[1:] * norms[0], 1e-12)).astype(np.float32)
+    found: NDArray[np.float64] = wide[1:] @ wide[0] / np.maximum(norms[1:] * norms[0], 1e-12)
+    return found.astype(np.float32)
 
 
 def _as_float32(values: Sequence[Any]) -> Float32Array:
     with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite
         try:
             wide: NDArray[np.float64] = np.array(values, dtype=np.float64)
-            return wide.astype(np.float32)
+            narrow: Float32Array = wide.astype(np.float32)
         except OverflowError:  # an integer too large for float64
             raise BadReply("a number is too large") from None
+    return narrow
 
 
 def _shown(value: Any) -> str:

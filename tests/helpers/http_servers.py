@@ -49,8 +49,8 @@ def _reply(path: str, body: Any, scorer: Scorer) -> Any:
     """Return the reply of an API, sorted by descending score where the API sorts."""
     if path == "/v1/embeddings":
         vectors = [[float(len(text)), float(text.count("e")), 1.0] for text in body["input"]]
-        return {"object": "list", "data": [{"index": i, "embedding": v, "object": "embedding"}
-                                           for i, v in reversed([*enumerate(vectors)])]}  # fmt: skip
+        data = [{"index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+        return {"object": "list", "data": data[::-1]}
     if path == "/score":
         first, second = body["text_1"], body["text_2"]
         queries = [first] * len(second) if isinstance(first, str) else first
@@ -79,7 +79,8 @@ async def _metrics(request: web.Request) -> web.Response:
         "# TYPE queue_size gauge\nqueue_size 3\n"
         f'# TYPE requests counter\nrequests_total{{path="/rerank"}} {count}\n'
         "# TYPE batch_size histogram\n"
-        f'batch_size_bucket{{le="+Inf"}} {count}\nbatch_size_sum {8 * count}\nbatch_size_count {count}\n'
+        f'batch_size_bucket{{le="+Inf"}} {count}\n'
+        f"batch_size_sum {8 * count}\nbatch_size_count {count}\n"
     )
     return web.Response(text=text, content_type="text/plain")
 
