@@ -20,7 +20,13 @@ from pathlib import Path
 
 from crossbench.events import FileKept
 from crossbench.quality.earlier import earlier_check
-from crossbench.results import save_quality, save_queries, save_records, save_result
+from crossbench.results import (
+    save_quality,
+    save_queries,
+    save_records,
+    save_result,
+    save_scraped,
+)
 from crossbench.runner.cell import measure_cell, with_quality
 from crossbench.runner.event_stream import EventStream
 from crossbench.settings.plan import load_config
@@ -62,6 +68,8 @@ def main(folder: Path) -> None:
         files.save(lambda: save_records(outcome.records, folder))
     if (schedule := outcome.schedule) is not None:
         files.save(lambda: schedule.save(folder))
+    if outcome.scraped:
+        files.save(lambda: save_scraped(outcome.scraped, folder))
     files.save(lambda: save_result(outcome.result, folder))
     if outcome.check_quality is not None:
         checked = outcome.check_quality()

@@ -24,6 +24,7 @@ from crossbench.load.prepared import prepare
 from crossbench.load.requests import first_pairs
 from crossbench.load.schedule import Schedule
 from crossbench.measure.probes import environment
+from crossbench.measure.scraped import ScrapedValue
 from crossbench.models.folder import ModelFolder
 from crossbench.quality.check import (
     QualityResult,
@@ -53,11 +54,12 @@ from crossbench.wording import error_text
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A cell's result and records, and the rest of its quality check if there is one."""
+    """A cell's result and raw data, and the rest of its quality check if there is one."""
 
     result: RunResult
     records: Sequence[RequestRecord] = ()
     schedule: Schedule | None = None
+    scraped: Sequence[ScrapedValue] = ()
     check_quality: Callable[[], QualityResult] | None = None
 
 
@@ -103,6 +105,7 @@ def measure_cell(config: CellConfig, events: EventStream, checked_in: str = "") 
         traceback.print_exc()
         return failure(Status.FAILED, error_text(error))
     result = to_result(plan, started_at, model.digest, data, measured)
+    outcome = Outcome(result, measured.records, measured.schedule, measured.scraped)
     served = measured.served
     if served is None or served.skip_reason:
         if served is not None:
@@ -112,7 +115,7 @@ def measure_cell(config: CellConfig, events: EventStream, checked_in: str = "") 
         else:
             why = measured.cut_short or "no request succeeded"
         checked = unchecked(why, check.name, checked_in)
-        return Outcome(with_quality(result, checked), measured.records, measured.schedule)
+        return replace(outcome, result=with_quality(result, checked))
 
     def finish() -> QualityResult:
         cache = ReferenceCache(plan.settings.cache_dir / "reference", model)
@@ -121,7 +124,7 @@ def measure_cell(config: CellConfig, events: EventStream, checked_in: str = "") 
 
     # The quality in the result until the check has finished
     pending = unchecked(UNFINISHED_CHECK, served.check)
-    return Outcome(with_quality(result, pending), measured.records, measured.schedule, finish)
+    return replace(outcome, result=with_quality(result, pending), check_quality=finish)
 
 
 def with_quality(result: RunResult, checked: QualityResult) -> RunResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 
 import grpc
 
@@ -25,6 +26,7 @@ from crossbench.runner.event_stream import EventStream, ProgressReporter
 from crossbench.runner.load import Traffic
 from crossbench.runner.load_flags import load_flags
 from crossbench.runner.result import CellData, Measured, server_metrics
+from crossbench.runner.scraper import find_scraper
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.endpoint import Endpoint
 from crossbench.serving.finite import NON_FINITE
@@ -87,9 +89,11 @@ async def measure(
     harness = harness_meter(client, plan, events, listening)
     watch = traffic.watch()
     measured = sender(requests, watch, ProgressReporter(events, watch), errors)
-    cut_short, reset_midway, metrics = await _drive(
-        client, traffic.load, measured, info, task, harness
-    )
+    scraper = find_scraper(plan)
+    async with scraper.watch() if scraper else nullcontext():
+        cut_short, reset_midway, metrics = await _drive(
+            client, traffic.load, measured, info, task, harness
+        )
     if interrupted.is_set():
         cut_short = cut_short or Failure.INTERRUPTED
     if listening is not None:
@@ -109,6 +113,8 @@ async def measure(
         warmup.warning() if reserved else "",
         traffic.load.schedule if isinstance(traffic.load, HasSchedule) else None,
         traffic.load.steps if isinstance(traffic.load, HasSteps) else (),
+        scraped=scraper.values() if scraper else (),
+        scrape_warning=scraper.warning() if scraper else "",
     )
 
 

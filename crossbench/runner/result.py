@@ -16,6 +16,7 @@ from crossbench.measure.correlation import correlation_intervals
 from crossbench.measure.cost import throughput_costs
 from crossbench.measure.probes import environment
 from crossbench.measure.rate_windows import throughput_interval
+from crossbench.measure.scraped import ScrapedValue, scraped_metrics
 from crossbench.measure.stalls import stalls_s
 from crossbench.measure.statistics import windows
 from crossbench.measure.steps import Step
@@ -56,6 +57,8 @@ class Measured:
     steps: Sequence[Step]  # of a ramp
     served: ServedScores | None = None  # the scores for the quality check; None: nothing to check
     cores: Cores | None = None  # of client and server, if each has its own
+    scraped: Sequence[ScrapedValue] = ()  # of target.scrape
+    scrape_warning: str = ""  # samples that could not be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,7 @@ def to_result(
         **measured.metrics,
         **throughput_interval(records, throughput(plan.task.unit), measured.metrics),
         **correlation_intervals(records),
+        **scraped_metrics(measured.scraped),
         **throughput_costs(measured.metrics, plan.task.unit, plan.settings.price_per_hour),
     }
     metrics = {name: value for name, value in found.items() if math.isfinite(value)}
@@ -148,7 +152,7 @@ def to_result(
             *_access_warnings(plan),
             *_server_warnings(differences, measured, dropped),
             *([] if error else _failure_warnings(measured)),
-            *([measured.warmup_warning] if measured.warmup_warning else []),
+            *filter(None, (measured.warmup_warning, measured.scrape_warning)),
             *_load_warnings(measured),
             *_audit_warnings(measured, plan),
         ],

@@ -17,7 +17,7 @@ from typing import Protocol
 import grpc
 
 from crossbench.errors import CrossbenchError, TargetDied, TargetUnreachable
-from crossbench.runner.http_target import HttpServer
+from crossbench.runner.http_target import HttpServer, check_url
 from crossbench.runner.pinning import (
     Cores,
     children_on,
@@ -148,10 +148,13 @@ class Remote:
     address: str
     connect_timeout_s: float
     access: ClientAccess
+    scrape: str | None
     cores: Cores | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         split_address(self.address, "server.address")
+        if self.scrape is not None:
+            check_url("target.scrape", self.scrape)
 
     async def open(self, make_server: Callable[[], Server]) -> str:
         async with InferenceClient(self.address, self.access) as client:

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import grpc
@@ -18,6 +17,7 @@ import grpc
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import Message, Reply, Vectors, bad_reply, refuse_non_finite
 from crossbench.serving.http_apis import APIS, BadReply, cosines, to_scores, to_vectors
+from crossbench.serving.http_page import proxy_for
 from crossbench.system.addresses import is_this_machine
 from crossbench.types import Pair, Timing
 
@@ -25,8 +25,8 @@ from crossbench.types import Pair, Timing
 IDLE_S = 2.0
 ERROR_BYTES = 2000  # of the body of an error, for its message
 _CAVEAT = (
-    "This is not a server of crossbench. Its precision, device, batches and memory are not known, "
-    "and the model is the one that the user says it has."
+    "This is not a server of crossbench: its precision, its device and its batches are not known. "
+    "That it has this model is what the user says."
 )
 _UNTOLD = Timing(math.nan, math.nan, math.nan)
 Status = grpc.StatusCode
@@ -75,14 +75,11 @@ class HttpClient:
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings, self._api = settings, APIS[settings.api]
-        parts = urlsplit(settings.url)
-        host = parts.hostname or ""
-        self.is_local = is_this_machine(host)
+        self.is_local = is_this_machine(urlsplit(settings.url).hostname or "")
         self.spans_queries = self._api.ask_pairs is not None
         path = self._api.path if settings.path is None else settings.path
         self._url = settings.url.rstrip("/") + path
-        direct = self.is_local or bool(proxy_bypass(host))
-        self._proxy = None if direct else getproxies().get(parts.scheme)
+        self._proxy = proxy_for(settings.url)
         self._stack = AsyncExitStack()
         self._session: aiohttp.ClientSession
 
