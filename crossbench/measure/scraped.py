@@ -73,10 +73,10 @@ def _summary(family: str, values: Sequence[ScrapedValue]) -> Iterator[tuple[str,
     kind = values[0].kind
     if kind in ("info", "stateset"):
         return
-    if kind == "counter":
+    if kind == "counter" or (kind in ("unknown", "untyped") and family.endswith("_total")):
         totals = _totals(values, lambda name: not name.endswith("_created"))
         if (rate := _increase(totals, per_s=True)) is not None:
-            yield f"{family}_per_s", rate
+            yield f"{family.removesuffix('_total')}_per_s", rate
     elif kind in ("histogram", "summary"):
         total = _increase(_totals(values, lambda name: name.endswith("_sum")))
         count = _increase(_totals(values, lambda name: name.endswith("_count")))

@@ -215,9 +215,9 @@ def scraped(metrics: Mapping[str, float]) -> str:
         return ""
     return (
         f"## The server's own metrics\n\n{markdown_table(['', 'value'], rows, 'lr')}\n\nSampled "
-        "about once a second, and added up over labels. `_per_s`: increase of a counter per second. "
-        "`_mean`: of a gauge, or of what a histogram observed during the measurement. `_max`: of a "
-        f"gauge. `{SCRAPE_FILE}` has every sample."
+        "about once a second, and added up over labels. `_per_s`: increase of a counter per second."
+        " `_mean`: of a gauge, or of what a histogram observed during the measurement. `_max`: of "
+        f"a gauge. `{SCRAPE_FILE}` has every sample."
     )
 
 

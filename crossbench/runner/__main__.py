@@ -29,6 +29,7 @@ from crossbench.results import (
 )
 from crossbench.runner.cell import measure_cell, with_quality
 from crossbench.runner.event_stream import EventStream
+from crossbench.runner.remote_match import swept_keys_of
 from crossbench.settings.plan import load_config
 from crossbench.system.files import NotWritten
 from crossbench.system.stack_dump import dump_on_signal
@@ -61,7 +62,7 @@ def main(folder: Path) -> None:
     events = EventStream.take_over_stdout()
     _end_with_parent()
     config = load_config(folder)
-    outcome = measure_cell(config, events, earlier_check(folder, config))
+    outcome = measure_cell(config, events, earlier_check(folder, config), swept_keys_of(folder))
     files = CellFiles(events)
     # Save the measurement before the reference model takes memory and time
     if outcome.records:

@@ -43,6 +43,7 @@ from crossbench.runner.event_stream import EventStream
 from crossbench.runner.load import build_traffic
 from crossbench.runner.measure import measure
 from crossbench.runner.models import fetch_model
+from crossbench.runner.remote_match import check_remote
 from crossbench.runner.result import CellData, Measured, to_result
 from crossbench.runner.targets import Target, client_access, connect
 from crossbench.serving.client import error_message
@@ -63,11 +64,13 @@ class Outcome:
     check_quality: Callable[[], QualityResult] | None = None
 
 
-def measure_cell(config: CellConfig, events: EventStream, checked_in: str = "") -> Outcome:
+def measure_cell(
+    config: CellConfig, events: EventStream, checked_in: str = "", swept: Sequence[str] = ()
+) -> Outcome:
     """Measure one cell; every failure becomes a result with an error message.
 
     `checked_in` is the folder of the repeat that has checked the quality of this cell; this one
-    then measures only speed. Empty if none has.
+    then measures only speed. Empty if none has. `swept` are the keys that the sweep varies.
     """
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -92,7 +95,7 @@ def measure_cell(config: CellConfig, events: EventStream, checked_in: str = "") 
         data = load_data(plan, model)
         if not data.query_tokens.smallest or not data.passage_tokens.smallest:
             refuse_no_tokens(data.dataset.lists, model, plan.task)
-        measured = asyncio.run(_drive(plan, model, data, check, events, checked_in))
+        measured = asyncio.run(_drive(plan, model, data, check, events, checked_in, swept))
     except (UnsupportedQuant, UnsupportedDevice) as error:
         return failure(Status.UNSUPPORTED, str(error))
     except BackendUnavailable as error:
@@ -151,6 +154,7 @@ async def _drive(
     check: Check,
     events: EventStream,
     checked_in: str,
+    swept: Sequence[str],
 ) -> Measured:
     """Open the target, warm up, measure, score the quality check's sample, close the target."""
     settings = plan.settings
@@ -173,6 +177,7 @@ async def _drive(
             interrupted = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
             info = await client.info()
+            check_remote(plan, swept, info, model)
             if plan.of_others:  # the user says that the server has this model
                 info.models[0].digest = model.digest
                 info.models[0].name = info.models[0].name or model.name

@@ -17,6 +17,7 @@ from crossbench.report.cell import REPORT_FILE
 from crossbench.report.suite import SUITE_FILE
 from crossbench.report.sweep import read_runs
 from crossbench.results import RESULT_FILE, RunResult, cell_folders, load_result
+from crossbench.settings.sweep_state import STATE_FILE, read_state
 from crossbench.sweeps.folder import (
     INTERRUPTED_FILE,
     MULTIRUN_FILE,
@@ -25,7 +26,6 @@ from crossbench.sweeps.folder import (
     is_held,
     place_of,
 )
-from crossbench.sweeps.state import STATE_FILE, read_state
 from crossbench.system.files import remove_partial_files
 from crossbench.tracking.mlflow_format import unix
 from crossbench.tracking.mlflow_store import MlflowTracker, StoredRun

@@ -77,7 +77,7 @@ async def _metrics(request: web.Request) -> web.Response:
     count = len(server.requests)
     text = (
         "# TYPE queue_size gauge\nqueue_size 3\n"
-        f'# TYPE requests counter\nrequests_total{{path="/rerank"}} {count}\n'
+        f'# TYPE requests_total counter\nrequests_total{{path="/rerank"}} {count}\n'
         "# TYPE batch_size histogram\n"
         f'batch_size_bucket{{le="+Inf"}} {count}\n'
         f"batch_size_sum {8 * count}\nbatch_size_count {count}\n"
