@@ -272,23 +272,29 @@ def _core_facts(cores: Cores | None) -> dict[str, Any]:
 
 
 def _model_facts(info: pb.ServerInfo) -> dict[str, Any]:
-    """Return the facts about the served model and its server for result.json; None: not known."""
+    """Return the facts about the served model and its server for result.json.
+
+    What a server of other people does not tell is left out.
+    """
     served, *others = info.models
+    told = {
+        "backend": served.backend,
+        "encoder": served.encoder,
+        "quant": served.quant,
+        "device": served.device,
+        "architecture": served.architecture,
+        "max_length": served.max_length,
+        "workers": info.workers,
+        "threads": info.threads,
+    }
     return {
         "name": served.name,
-        "backend": served.backend or None,
         "computes_scores": computes_scores(served),
-        "encoder": served.encoder or None,
-        "quant": served.quant or None,
-        "device": served.device or None,
-        "architecture": served.architecture or None,
-        "max_length": served.max_length or None,
+        **{key: value for key, value in told.items() if value},
         "embedding_dim": served.embedding_dim or None,
         "digest": served.digest,
         "caveat": served.caveat or None,
         **({"also_served": [model.name for model in others]} if others else {}),
-        "workers": info.workers or None,
-        "threads": info.threads or None,
     }
 
 

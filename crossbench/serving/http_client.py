@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -191,7 +192,8 @@ class HttpClient:
                 "authority that signed it, and the name in it as the host of target.url",
             ) from None
         except aiohttp.ClientConnectorError as error:
-            reason = error.strerror or str(error)
+            number = error.errno or 0  # negative if the name is not found
+            reason = os.strerror(number) if number > 0 else error.strerror or str(error)
             tls = isinstance(error, aiohttp.ClientSSLError)
             hint = ": if it has no TLS, give http:// in target.url" if tls else ""
             raise bad_reply(Status.UNAVAILABLE, f"no connection ({reason}){hint}") from None

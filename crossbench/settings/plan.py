@@ -100,12 +100,18 @@ def make_plan(config: CellConfig) -> CellPlan:
         }
     settings = check_settings(document)
     groups = {key: Component.of(key, document.get(key)) for key in _GROUPS}
-    runs_already = "_target_" not in document["server"]
+    starts_server = not of_others and "address" not in groups["target"].values
+    if starts_server and "_target_" not in document["server"]:
+        raise ConfigError(
+            f"target={groups['target'].name} starts a server, but server="
+            f"{document['server'].get('name')} is one that runs already: leave server out, or give "
+            "target=remote"
+        )
     return CellPlan(
         config=config,
         settings=settings,
         task=_task(groups["load"]),
-        server=None if runs_already else Component.of("server", document["server"]),
+        server=Component.of("server", document["server"]) if starts_server else None,
         of_others=of_others,
         more_models=named_models(groups["pool"].values.get("models")),
         devices=replica_devices(groups["backend"].values.get("devices"), settings.device),

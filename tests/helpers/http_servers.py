@@ -45,6 +45,9 @@ class Rerankers:
     connections: set[int] = field(default_factory=set)
 
 
+SERVER = web.AppKey("server", Rerankers)
+
+
 def _reply(path: str, body: Any, scorer: Scorer) -> Any:
     """Return the reply of an API, sorted by descending score where the API sorts."""
     if path == "/v1/embeddings":
@@ -73,7 +76,7 @@ def _reply(path: str, body: Any, scorer: Scorer) -> Any:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    server = request.app["server"]
+    server = request.app[SERVER]
     count = len(server.requests)
     text = (
         "# TYPE queue_size gauge\nqueue_size 3\n"
@@ -86,7 +89,7 @@ async def _metrics(request: web.Request) -> web.Response:
 
 
 async def _handle(request: web.Request) -> web.StreamResponse:
-    server: Rerankers = request.app["server"]
+    server: Rerankers = request.app[SERVER]
     body = await request.json()
     server.requests.append((request.path, dict(request.headers), body))
     assert request.transport is not None
@@ -115,8 +118,8 @@ def rerankers(
 
     async def start() -> tuple[web.AppRunner, Rerankers]:
         app = web.Application(client_max_size=1 << 26)
-        runner = web.AppRunner(app)
-        server = app["server"] = Rerankers("", scorer, answer, token)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        server = app[SERVER] = Rerankers("", scorer, answer, token)
         for path in (
             "/rerank",
             "/v1/rerank",
@@ -128,7 +131,7 @@ def rerankers(
             app.router.add_post(path, _handle)
         app.router.add_get("/metrics", _metrics)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls, shutdown_timeout=1.0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
         port = runner.addresses[0][1]
         server.url = f"http{'s' if tls else ''}://127.0.0.1:{port}"
