@@ -56,9 +56,11 @@ def _reply(path: str, body: Any, scorer: Scorer) -> Any:
         return {"object": "list", "data": data[::-1]}
     if path == "/score":
         first, second = body["text_1"], body["text_2"]
-        queries = [first] * len(second) if isinstance(first, str) else first
-        pairs = zip(queries, second, strict=True)
-        scores = [scorer(query, [text])[0] for query, text in pairs]
+        if isinstance(first, str):
+            scores = scorer(first, second)
+        else:
+            pairs = zip(first, second, strict=True)
+            scores = [scorer(query, [text])[0] for query, text in pairs]
         return {"data": [{"index": i, "object": "score", "score": s} for i, s in enumerate(scores)]}
     if path == "/v1/ranking":
         scores = scorer(body["query"]["text"], [entry["text"] for entry in body["passages"]])
