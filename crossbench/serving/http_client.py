@@ -198,7 +198,8 @@ class HttpClient:
             hint = ": if it has no TLS, give http:// in target.url" if tls else ""
             raise bad_reply(Status.UNAVAILABLE, f"no connection ({reason}){hint}") from None
         except aiohttp.ClientError as error:
-            fault = " ".join(str(error).split()) or type(error).__name__
+            told = getattr(error, "strerror", None) or str(error)
+            fault = " ".join(told.split()) or type(error).__name__
             raise bad_reply(Status.UNAVAILABLE, f"the connection broke ({fault[:200]})") from None
         try:
             return json.loads(content)
