@@ -2,9 +2,9 @@
 
     python -m benchmarks.http_clients
 
-Requests of 32 pairs with 60 words each, eight in flight, in rounds that take turns: crossbench's own
-client over HTTP, the two HTTP libraries without it, and crossbench's client over gRPC against an
-empty server. It prints the CPU time of this process per request and the requests per second.
+Requests of 32 pairs with 60 words each, eight in flight, in rounds that take turns: crossbench's
+own client over HTTP, the two HTTP libraries without it, and crossbench's client over gRPC against
+an empty server. It prints the CPU time of this process per request and the requests per second.
 """
 
 from __future__ import annotations
