@@ -24,7 +24,6 @@ RESULT_FILE = "result.json"
 RECORDS_FILE = "requests.parquet"
 QUALITY_FILE = "quality.parquet"
 QUERIES_FILE = "quality_queries.parquet"
-SCRAPE_FILE = "scrape.parquet"
 # The reason in `quality` until the check has ended; the result is written before
 UNFINISHED_CHECK = "the check did not finish"
 # Old results lack `computes_scores`; this was the only backend without a model at that time
@@ -63,14 +62,6 @@ _QUERY_COLUMNS = {
     "tau": "float64",
     "top10_overlap": "float64",
     "same_order": "bool",
-}
-_SCRAPE_COLUMNS = {
-    "time_s": "float64",
-    "family": TEXT,
-    "kind": TEXT,
-    "name": TEXT,
-    "labels": TEXT,
-    "value": "float64",
 }
 
 
@@ -293,11 +284,6 @@ def load_queries(folder: Path) -> list[QueryQuality]:
         ResultError: the file is incomplete or damaged.
     """
     return load_rows(folder / QUERIES_FILE, QueryQuality, [*_QUERY_COLUMNS])
-
-
-def save_scraped(values: Sequence[Any], folder: Path) -> Path:
-    """Write `scrape.parquet` into `folder`, one row per `measure.scraped.ScrapedValue`."""
-    return save_rows(values, _SCRAPE_COLUMNS, folder / SCRAPE_FILE)
 
 
 def _finite(value: Any) -> Any:

@@ -7,9 +7,12 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from crossbench.measure.catalogue import scrape_name
+from crossbench.system.rows import TEXT, save_rows
 
+SCRAPE_FILE = "scrape.parquet"
 MOST_METRICS = 300  # a server may have thousands of series
 _UNFIT = re.compile(r"[^\w]", re.ASCII)
 
@@ -28,6 +31,21 @@ class ScrapedValue:
     name: str
     labels: str
     value: float
+
+
+_COLUMNS = {
+    "time_s": "float64",
+    "family": TEXT,
+    "kind": TEXT,
+    "name": TEXT,
+    "labels": TEXT,
+    "value": "float64",
+}
+
+
+def save_scraped(values: Sequence[ScrapedValue], folder: Path) -> Path:
+    """Write `scrape.parquet` into `folder`, with one row per value."""
+    return save_rows(values, _COLUMNS, folder / SCRAPE_FILE)
 
 
 def parse(text: str, time_s: float) -> list[ScrapedValue]:

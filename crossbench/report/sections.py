@@ -12,11 +12,11 @@ from crossbench.measure.catalogue import PERCENTILES, STAGES
 from crossbench.measure.correlation import correlations as correlations_of
 from crossbench.measure.intervals import percentile_interval
 from crossbench.measure.metric import Metric, View
+from crossbench.measure.scraped import SCRAPE_FILE
 from crossbench.measure.statistics import latency_range_table, percentile_supported
 from crossbench.report.columns import metric_text, requests_ok
 from crossbench.report.facts import DATASET, facts
 from crossbench.report.tables import interval_text, markdown_table
-from crossbench.results import SCRAPE_FILE
 from crossbench.types import RequestRecord
 from crossbench.wording import ABSENT, number
 

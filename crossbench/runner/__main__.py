@@ -19,14 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crossbench.events import FileKept
+from crossbench.measure.scraped import save_scraped
 from crossbench.quality.earlier import earlier_check
-from crossbench.results import (
-    save_quality,
-    save_queries,
-    save_records,
-    save_result,
-    save_scraped,
-)
+from crossbench.results import save_quality, save_queries, save_records, save_result
 from crossbench.runner.cell import measure_cell, with_quality
 from crossbench.runner.event_stream import EventStream
 from crossbench.runner.remote_match import swept_keys_of

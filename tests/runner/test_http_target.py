@@ -16,10 +16,11 @@ from crossbench.errors import ConfigError
 from crossbench.events import ServerListens, decode
 from crossbench.measure.ranking import Verdict
 from crossbench.measure.score_scale import Scale
+from crossbench.measure.scraped import SCRAPE_FILE, save_scraped
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.report.axes import full_label, label, varying
-from crossbench.results import SCRAPE_FILE, Status, save_scraped
+from crossbench.results import Status
 from crossbench.runner.cell import Outcome, measure_cell
 from crossbench.runner.checks import check_config
 from crossbench.runner.event_stream import EventStream
