@@ -89,7 +89,7 @@ def scraped_metrics(values: Sequence[ScrapedValue]) -> dict[str, float]:
 
 def _summary(family: str, values: Sequence[ScrapedValue]) -> Iterator[tuple[str, float]]:
     kind = values[0].kind
-    if kind in ("info", "stateset"):
+    if kind in ("info", "stateset") or family.endswith(("_info", "_created")):
         return
     if kind == "counter" or (kind in ("unknown", "untyped") and family.endswith("_total")):
         totals = _totals(values, lambda name: not name.endswith("_created"))
