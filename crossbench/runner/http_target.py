@@ -39,7 +39,7 @@ class HttpServer:
     api: ApiName
     path: str | None
     model: str | None
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] | None
     token_file: str | None
     ca: str | None
     connect_timeout_s: float
@@ -101,7 +101,7 @@ class HttpServer:
                 api=self.api,
                 path=self.path,
                 model=self.model,
-                body=self.body,
+                body=self.body or {},
                 token=None if token is None else read_token(token, "target.token_file", least=1),
                 ca=self.ca,
                 max_connections=self.max_connections,

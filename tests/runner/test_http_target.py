@@ -171,12 +171,13 @@ def test_the_token_and_the_metrics_of_the_server(
     with rerankers(token=TOKEN) as server:
         outcome = measured(config(
             cache_dir, model, server.url, "quality=none", f"target.token_file={token}",
-            f"target.scrape='{server.url}/metrics'",
+            f"target.scrape='{server.url}/metrics'", "target.body={raw_scores:true}",
         ))  # fmt: skip
     result = outcome.result
     assert result.status is Status.FINISHED, result.error
     assert any("can be read by other users" in warning for warning in result.warnings)
     assert TOKEN not in json.dumps(result.config.document)
+    assert all(body["raw_scores"] for _, _, body in server.requests)
     assert result.metrics["scrape/queue_size_max"] == 3
     assert result.metrics["scrape/batch_size_mean"] == 8
     assert result.metrics["scrape/requests_per_s"] > 0
