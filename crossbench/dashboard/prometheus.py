@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import (
 )
 
 from crossbench.dashboard.board import Board
-from crossbench.dashboard.document import STAGES, server_facts
+from crossbench.dashboard.document import STAGES
 from crossbench.serving import inference_pb2 as pb
 
 MB = 1e6
@@ -34,20 +34,20 @@ class BoardCollector:
         up.add_metric([], float(board.is_connected))
         yield up
         yield from self._sweep()
-        if not board.is_connected or board.last is None:
+        if not board.is_connected or board.server.last is None:
             return
-        facts = {key: str(value) for key, value in server_facts(board.info).items()}
+        facts = {key: str(value) for key, value in board.server.facts.items()}
         yield InfoMetricFamily("crossbench_server", "Model, backend, precision and device", facts)
         yield from self._counters()
-        yield from self._now(board.last.metrics)
+        yield from self._now(board.server.last.metrics)
         yield from self._gpus()
 
     def _counters(self) -> Iterator[Metric]:
-        board, totals = self.board, self.board.totals
+        board, totals = self.board, self.board.server.totals
         requests = CounterMetricFamily(
             "crossbench_requests", "Completed requests by gRPC status", labels=["status"]
         )
-        for status, count in {"OK": totals.requests_ok, **board.failed}.items():
+        for status, count in {"OK": totals.requests_ok, **board.server.failed}.items():
             requests.add_metric([status], count)
         yield requests
         for name, help_text, value in (
@@ -62,7 +62,7 @@ class BoardCollector:
             yield CounterMetricFamily(f"crossbench_{name}", help_text, value)
 
     def _now(self, metrics: pb.Metrics) -> Iterator[Metric]:
-        totals = self.board.totals
+        totals = self.board.server.totals
         yield CounterMetricFamily(
             "crossbench_cpu_seconds", "CPU time of the server's processes", metrics.cpu_s
         )
@@ -97,7 +97,7 @@ class BoardCollector:
             yield GaugeMetricFamily(f"crossbench_{name}", help_text, value)
 
     def _gpus(self) -> Iterator[Metric]:
-        gpus = self.board.last.gpus if self.board.last else ()
+        gpus = self.board.server.last.gpus if self.board.server.last else ()
         if not gpus:
             return
         labels = ["gpu", "name"]
@@ -126,8 +126,7 @@ class BoardCollector:
         for status, count in Counter(row.status for row in board.done).items():
             ended.add_metric([status], count)
         yield ended
-        if board.windows:
-            window = board.windows[-1]
+        if (window := board.window) is not None:
             yield GaugeMetricFamily(
                 "crossbench_client_throughput_pairs_per_second",
                 "Pairs/s over the last second, measured by the client",

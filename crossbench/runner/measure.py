@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import grpc
 
 from crossbench.backends.compilations import compilation_count
+from crossbench.events import MEASURING
 from crossbench.load.closed import keep_in_flight
 from crossbench.load.protocol import HasSchedule, HasSteps, Load
 from crossbench.load.requests import Repeated, Requests, RequestSource
@@ -84,11 +85,11 @@ async def measure(
     warmup_s = time.perf_counter() - warming_s
 
     load_special_functions()
-    events.stage("measuring")
+    events.stage(MEASURING)
     listening = find_listening(plan)
     harness = harness_meter(client, plan, events, listening)
     watch = traffic.watch()
-    measured = sender(requests, watch, ProgressReporter(events, watch), errors)
+    measured = sender(requests, watch, ProgressReporter(events, watch, task.unit), errors)
     scraper = find_scraper(plan)
     async with scraper.watch() if scraper else nullcontext():
         cut_short, reset_midway, metrics = await _drive(

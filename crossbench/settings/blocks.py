@@ -1,11 +1,11 @@
-"""The cells of a sweep and its blocks: `repeats=3`, or `repeat=1,2,3` on the command line."""
+"""The cells of a sweep, its blocks (`repeats=3`, or `repeat=1,2,3`), and its name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from crossbench.errors import ConfigError
 from crossbench.settings.composition_errors import parse_overrides
@@ -13,7 +13,10 @@ from crossbench.settings.overrides import REPEAT
 from crossbench.settings.schema import OF_SWEEP
 from crossbench.settings.stored_plan import FIRST_LOOK
 
+LONGEST_NAME = 200  # of a sweep; MLflow stores 250 characters
 SWEEPER = "hydra_plugins.crossbench_sweeper.sweeper.CrossbenchSweeper"
+SEARCHER = "hydra_plugins.crossbench_sweeper.search.SearchSweeper"
+_BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,11 @@ def repeats_param(
                 f"{override.input_line}: {override.key_or_group} belongs to the whole sweep and "
                 f"takes one value: give for example {override.key_or_group}=3"
             )
+    if not isinstance(config.until_decided, bool):
+        raise ConfigError(
+            f"until_decided must be true or false, got {config.until_decided!r}: give "
+            "until_decided=true"
+        )
     if config.until_decided:
         return _until_decided(config, params, given)
     count = config.repeats
@@ -140,8 +148,45 @@ def check_resume(config: DictConfig) -> None:
             f"retries must be a whole number, 0 or more, got {retries!r}: give for example "
             "retries=1"
         )
+    if config.resume is not None and config.hydra.sweeper._target_ == SEARCHER:
+        raise ConfigError(
+            "a search cannot be resumed, because what it measures depends on what it has measured: "
+            "start a new one. With hydra.sweeper.storage=sqlite:///study.db and "
+            "hydra.sweeper.study_name=NAME, a later search knows the values of earlier ones"
+        )
     if config.resume is not None:
         require_our_sweeper(config, "resume")
+
+
+def sweep_name(config: DictConfig) -> str | None:
+    """Return the name that was given to the sweep, None if there is none.
+
+    Raises:
+        ConfigError: it is not a text of one line, or too long.
+    """
+    name = config.sweep_name
+    if name is None:
+        return None
+    text = str(name).strip()
+    if not OmegaConf.is_config(name) and text.isprintable() and 0 < len(text) <= LONGEST_NAME:
+        return text
+    raise ConfigError(
+        f"sweep_name must be one line of 1 to {LONGEST_NAME} characters, got {text[:80]!r}: give "
+        "for example sweep_name='batch sizes on the new machine'"
+    )
+
+
+def refuse_objective(config: DictConfig) -> None:
+    """Refuse an objective for a sweep that measures every combination.
+
+    Raises:
+        ConfigError: the message has what to give.
+    """
+    if config.objective is not None and config.hydra.sweeper._target_ in (SWEEPER, _BASIC):
+        raise ConfigError(
+            f"objective={config.objective} is for a search, but this sweep measures every "
+            "combination: give hydra/sweeper=optuna too, or leave it out"
+        )
 
 
 def refuse_without_sweep(config: DictConfig) -> None:
@@ -154,10 +199,20 @@ def refuse_without_sweep(config: DictConfig) -> None:
         raise ConfigError(
             f"resume={config.resume} needs -m: give python -m crossbench -m resume={config.resume}"
         )
+    if config.objective is not None:
+        raise ConfigError(
+            f"objective={config.objective} needs a search: give "
+            f"-m hydra/sweeper=optuna objective={config.objective}"
+        )
     if config.until_decided:
         raise ConfigError(
             "until_decided=true needs -m, because a run without -m measures one cell once: give "
             "python -m crossbench -m until_decided=true ..."
+        )
+    if config.sweep_name is not None:
+        raise ConfigError(
+            f"sweep_name={config.sweep_name} needs -m, because a run without -m is no sweep: leave "
+            "it out"
         )
     if config.repeats is not None:
         raise ConfigError(
