@@ -25,7 +25,7 @@ from crossbench.runner.cell import Outcome, measure_cell
 from crossbench.runner.checks import check_config
 from crossbench.runner.event_stream import EventStream
 from crossbench.settings.cell_config import CellConfig
-from crossbench.settings.choices import cell_overrides, server_overrides
+from crossbench.settings.reproduce import cell_overrides, server_overrides
 from crossbench.system.rows import load_rows
 from tests.helpers.bad_servers import bad_server, free_port
 from tests.helpers.engine_checks import tiny_model
