@@ -79,6 +79,8 @@ def test_one_report_of_ours_and_two_servers_of_others(
     assert (frame["throughput/pairs_per_s"] > 0).all()
     logged = load_runs(f"sqlite:///{outputs}/mlflow.db", experiment="crossbench")
     assert sorted(logged["cell_id"]) == sorted(frame["cell_id"])
+    backends = logged.set_index("target")["backend"]
+    assert backends["inprocess"] == "packed"
+    assert backends[["first", "second"]].isna().all()
     params = {run.data.params.get("target"): run.data.params for run in runs(outputs)}
     assert "backend" not in params["first"]
-    assert params["inprocess"]["backend"] == "packed"
