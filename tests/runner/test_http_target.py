@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
@@ -52,10 +53,11 @@ def logits(model: ModelFolder, cache_dir: Path) -> Scorer:
     """Score with the model itself, by transformers' forward."""
     tokenizer, backend = PairTokenizer(model), pytorch(model, cache_dir)
 
-    def score(query: str, texts: Sequence[str]) -> list[float]:
+    @functools.cache
+    def scores(query: str, texts: tuple[str, ...]) -> list[float]:
         return backend.infer(tokenizer.encode_query(query, texts).batch).values.tolist()
 
-    return score
+    return lambda query, texts: scores(query, tuple(texts))
 
 
 @pytest.fixture(scope="module")
