@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from omegaconf import DictConfig, OmegaConf
 
 from crossbench.errors import ConfigError
-from crossbench.measure.catalogue import METRICS, P95_LATENCY
+from crossbench.measure.catalogue import METRICS, P95_LATENCY, PAIRS_PER_S
 from crossbench.measure.metric import Better, Metric
 from crossbench.measure.ranking import Verdict
 from crossbench.results import Flag, RunResult
@@ -74,7 +74,7 @@ def read_objective(config: DictConfig) -> Objective | None:
     if name not in known:
         raise ConfigError(
             f"objective={name} is not a metric of a cell.{did_you_mean(name, list(known))} Give "
-            "one of docs/metrics.md, such as objective=throughput/pairs_per_s"
+            f"one of docs/metrics.md, such as objective={PAIRS_PER_S.name}"
         )
     metric = known[name]
     given = OmegaConf.select(config, "hydra.sweeper.direction")

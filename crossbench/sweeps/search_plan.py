@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from crossbench.errors import ConfigError
-from crossbench.measure.catalogue import QUALITY_FAMILY, RATES, throughput
+from crossbench.measure.catalogue import PAIRS_PER_S, QUALITY_FAMILY, RATES, throughput
 from crossbench.quality.sample import NoCheck
 from crossbench.runner.checks import check_config, check_start, longest_s
 from crossbench.settings.blocks import check_resume, repeats_param, sweep_name
@@ -87,8 +87,8 @@ def read_search(config: DictConfig) -> Objective:
     objective = read_objective(config)
     if objective is None:
         raise ConfigError(
-            "hydra/sweeper=optuna needs an objective: give objective=throughput/pairs_per_s, or "
-            "another metric of docs/metrics.md"
+            "hydra/sweeper=optuna needs an objective: give "
+            f"objective={PAIRS_PER_S.name}, or another metric of docs/metrics.md"
         )
     sweeper = config.hydra.sweeper
     for key in ("n_trials", "n_jobs"):

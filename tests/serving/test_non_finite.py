@@ -415,7 +415,11 @@ def test_non_finite_server_metrics_are_omitted(model: ModelFolder, tmp_path: Pat
         {"backend": {"name": "onnx"}, "quant": {"name": "int8"}, "model": {"name": "tiny"}}
     )
     result = to_result(plan_with(settings(tmp_path), config), "", model.digest, data, measured)
-    assert result.metrics == {"throughput/pairs_per_s": 2.0}
+    per_day = 2.0 * 24 * 3600 / 1e6
+    assert result.metrics == {
+        "throughput/pairs_per_s": 2.0,
+        "throughput/million_pairs_per_day": pytest.approx(per_day),
+    }
     assert [word for word in result.warnings if word.startswith("memory/rss_peak_mb: ")]
 
 
