@@ -12,22 +12,24 @@ Lengths = dict[str, float]
 
 
 class ModelFacts(TypedDict):
-    """The served model and its server."""
+    """The served model and its server; of a server of other people, little is known."""
 
     name: Annotated[str, "Name of the model."]
-    backend: Annotated[str, "Name of the backend that computed the scores."]
+    backend: NotRequired[Annotated[str, "Name of the backend that computed the scores."]]
     computes_scores: Annotated[bool, "Whether a model computed the scores; false for noop."]
-    encoder: Annotated[str, "What runs the forward: packed, transformers, or an engine's graph."]
-    quant: Annotated[str, "Precision in which the model was computed."]
-    device: Annotated[str, "Device of the model, such as cpu or cuda:0."]
-    architecture: Annotated[str, "Architecture, as the model's config.json has it."]
-    max_length: Annotated[int, "Longest input in tokens; longer pairs are truncated."]
+    encoder: NotRequired[
+        Annotated[str, "What runs the forward: packed, transformers, or an engine's graph."]
+    ]
+    quant: NotRequired[Annotated[str, "Precision in which the model was computed."]]
+    device: NotRequired[Annotated[str, "Device of the model, such as cpu or cuda:0."]]
+    architecture: NotRequired[Annotated[str, "Architecture, as the model's config.json has it."]]
+    max_length: NotRequired[Annotated[int, "Longest input in tokens; longer pairs are truncated."]]
     embedding_dim: Annotated[int | None, "Dimension of the embeddings; null if it scores pairs."]
     digest: Annotated[str, "Hash of the model's files."]
     caveat: Annotated[str | None, "What limits what the scores say, such as seeded weights."]
     also_served: NotRequired[Annotated[list[str], "Names of the server's other models."]]
-    workers: Annotated[int, "Workers that computed micro-batches."]
-    threads: Annotated[int, "Threads of each worker."]
+    workers: NotRequired[Annotated[int, "Workers that computed micro-batches."]]
+    threads: NotRequired[Annotated[int, "Threads of each worker."]]
 
 
 class DatasetFacts(TypedDict):
@@ -77,5 +79,7 @@ class QualityFacts(TypedDict):
     queries_scored: NotRequired[Annotated[int, "Queries that the cell scored."]]
     queries_compared: NotRequired[Annotated[int, "Queries that the reference scored too."]]
     passages_a_query: NotRequired[Annotated[int, "Most passages of a query."]]
+    scale: NotRequired[Annotated[str, "Scale of the scores of a server of other people."]]
+    parity: NotRequired[Annotated[str, "The same as a clause."]]
     served_s: NotRequired[Annotated[float, "Seconds that the cell's server took."]]
     reference_s: NotRequired[Annotated[float, "Seconds that the reference took."]]

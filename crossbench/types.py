@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -202,8 +203,9 @@ class QueryQuality:
     `pairs` is the number of its checked passages. `relevant` says whether one passage of the query
     is judged relevant, and `order_matters` whether the candidates have different grades, so that
     their order affects nDCG. `ndcg`, `rr` and `reference_ndcg` are None without relevant passages.
-    `reference_ndcg` and all following values are None without reference scores. `tau` (Kendall) is
-    also None if the reference gives all passages the same score, `top10_overlap` (a share) if there
+    `reference_ndcg` and all following values are None without reference scores. The differences
+    are also None if the scores have another scale than the reference's. `tau` (Kendall) is also
+    None if the reference gives all passages the same score, `top10_overlap` (a share) if there
     are ten passages or fewer. `same_order` ignores ties that only rounding breaks.
     """
 
@@ -237,7 +239,8 @@ class RequestRecord:
     `due_s`, `sent_s` and `received_s` are in seconds since the start of the measurement: when the
     request was due, when it was sent, and when its reply arrived. `pairs` is the number of pairs,
     or of texts if the cell embeds. `status` is the name of the gRPC status code ("OK" for success).
-    `tokens` counts real tokens after truncation.
+    `tokens` counts real tokens after truncation. If the server does not tell them, `tokens` and
+    `truncated` are None and the times of the stages NaN.
     """
 
     index: int
@@ -245,8 +248,8 @@ class RequestRecord:
     sent_s: float
     received_s: float
     pairs: int
-    tokens: int
-    truncated: int
+    tokens: int | None
+    truncated: int | None
     tokenize_ms: float
     queue_ms: float
     infer_ms: float
@@ -255,6 +258,11 @@ class RequestRecord:
     @property
     def ok(self) -> bool:
         return self.status == "OK"
+
+    @property
+    def has_stages(self) -> bool:
+        """Whether the server has told how long each stage took."""
+        return not math.isnan(self.infer_ms)
 
     @property
     def latency_ms(self) -> float:

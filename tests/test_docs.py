@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shlex
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _INDENTED = re.compile(r"(?:^ {4}.*\S.*\n)+", re.MULTILINE)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+_WRITTEN = re.compile(r"> \S+/(\w+/[\w-]+)\.yaml")  # a choice that a command writes
 _OVERRIDE = re.compile(r"\+{0,2}([a-z_]+(?:\.[a-z0-9_]+)*)=(.*)", re.DOTALL)
 _KEY = re.compile(r"[a-z]+(?:\.[a-z_]+)+")
 _OWN_OF_COMMANDS = {"studies", "resume", "blocks", "slower", "sweep"}  # not of cells
@@ -85,14 +87,18 @@ def has_key(document: Any, keys: list[str]) -> bool:
     return True
 
 
-def exists(key: str, value: str) -> bool:
-    """Return whether conf/ has the key and, for a group, the choices."""
+def exists(key: str, value: str, written: Collection[str] = ()) -> bool:
+    """Return whether conf/ has the key and, for a group, the choices.
+
+    `written` are choices that the document itself writes: `target/infinity`.
+    """
     if key.startswith("hydra.") or key in _OWN_OF_COMMANDS:
         return True
     group = group_of(key)
     if group is not None:
         choices = [choice for choice in value.split(",") if choice not in ("", "…", "STUDY")]
-        return all((group / f"{choice}.yaml").is_file() for choice in choices)
+        files = [group / f"{choice}.yaml" for choice in choices]
+        return all(file.is_file() or f"{group.name}/{file.stem}" in written for file in files)
     first, *rest = key.split(".")
     folder = group_of(first)
     if folder is None or not rest:
@@ -166,7 +172,8 @@ def test_overrides_exist(document: Path) -> None:
     given = [(found[1], found[2]) for word in words if (found := _OVERRIDE.fullmatch(word))]
     given += [(code, "") for code in codes if is_key(code)]
     assert given or not commands(document)
-    unknown = [f"{key}={value}" for key, value in given if not exists(key, value)]
+    written = {found[1] for line in commands(document) for found in _WRITTEN.finditer(line)}
+    unknown = [f"{key}={value}" for key, value in given if not exists(key, value, written)]
     assert not unknown
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 HEAVY = ("matplotlib", "pandas", "scipy", "mlflow", "torch", "transformers")
+OF_HTTP = ("aiohttp", "prometheus_client")
 HELP = """
 import contextlib, io, runpy, sys
 sys.argv = ["crossbench", "--help"]
@@ -25,3 +26,12 @@ def test_nothing_heavy_is_imported(code: str) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert not {*HEAVY} & {*json.loads(done.stdout)}
+
+
+def test_a_cell_of_our_own_server_imports_no_http_client() -> None:
+    """Only target=http and target.scrape need one, and a cell starts the sooner without."""
+    program = "import json, sys, crossbench.runner.__main__; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not {*OF_HTTP} & {*json.loads(done.stdout)}

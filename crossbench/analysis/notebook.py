@@ -94,12 +94,16 @@ def baseline_and_best(frame: pd.DataFrame, baseline: int | None = None) -> pd.Da
 def by_choice(frame: pd.DataFrame, group: str = "backend") -> pd.DataFrame:
     """The fastest cell of each value of `group`, with its settings, latency and memory.
 
-    Only cells that reports may recommend count. This is the predecessor system's second table.
+    Only cells that reports may recommend count. This is the predecessor system's second table. A
+    server of other people has no backend that is known, so its cells are under their target.
 
     Raises:
         ResultError: no cell finished.
     """
     finished = _recommendable(frame)
+    if group == "backend" and "target" in finished:
+        known = finished.reindex(columns=["backend"])["backend"]
+        finished = finished.copy().assign(backend=known.where(known.notna(), finished["target"]))
     best = finished.loc[finished.groupby(group)[RATE].idxmax()].sort_values(RATE, ascending=False)
     settings = [name for name in _varying_columns(frame) if name != group]
     figures = [name for name in _FIGURES if name in best]

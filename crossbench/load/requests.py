@@ -101,7 +101,8 @@ class Requests:
 
     The pairs of each request (or texts if it embeds) come from `sizes`, one number for all or one
     for each, unless the load asks for another size. It is a Score request if all its pairs have the
-    same query, and otherwise a ScorePairs request.
+    same query, and otherwise a ScorePairs request. With `one_query`, every request is a Score
+    request of its first pair's query, and has passages of the next lists if its own is too short.
     """
 
     def __init__(
@@ -109,7 +110,10 @@ class Requests:
         lists: Sequence[QueryPassages],
         sizes: int | Iterator[int],
         task: Task = Task.SCORE,
+        *,
+        one_query: bool = False,
     ) -> None:
+        self._one_query = one_query
         self._sizes = repeat(sizes) if isinstance(sizes, int) else sizes
         self._lists = cycle(lists)
         self._list, self._start = next(self._lists), 0
@@ -132,6 +136,9 @@ class Requests:
             if len(passages) == size:
                 return pb.ScoreRequest(query=entry.query, passages=passages)
             pairs += [Pair(entry.query, text) for text in passages]
+            if len(pairs) == size and self._one_query:
+                texts = [pair.passage for pair in pairs]
+                return pb.ScoreRequest(query=pairs[0].query, passages=texts)
             if len(pairs) == size:
                 return pairs_message(pairs)
             self._list, self._start = next(self._lists), 0

@@ -12,7 +12,8 @@ import grpc
 
 from crossbench.load.requests import RequestSource
 from crossbench.load.stop import End, Watch
-from crossbench.serving.client import InferenceClient, Message, error_message, message_size
+from crossbench.serving.client import Message, error_message, message_size
+from crossbench.serving.endpoint import Endpoint
 from crossbench.types import RequestRecord
 
 Observer = Callable[[RequestRecord], None]
@@ -41,7 +42,7 @@ class Sender:
     `on_failure` the status and the error message of every request that failed.
     """
 
-    client: InferenceClient
+    client: Endpoint
     requests: RequestSource
     timeout_s: float
     watch: Watch
@@ -114,7 +115,8 @@ class Sender:
         return self._exchange(message, index, due_s)
 
     async def _exchange(self, message: Message, index: int, due_s: float) -> RequestRecord:
-        tokens = truncated = 0
+        tokens: int | None = 0
+        truncated: int | None = 0
         tokenize_ms = queue_ms = infer_ms = 0.0
         sent_s = self.now_s()
         try:

@@ -404,6 +404,16 @@ def live_name(series: str) -> str:
     return f"live/{series}"
 
 
+def scrape_name(name: str) -> str:
+    """Return the name of a metric that the server itself has told (`target.scrape`)."""
+    return f"scrape/{name}"
+
+
+def is_scraped(name: str) -> bool:
+    """Return whether the server itself has told a metric. The catalogue does not describe it."""
+    return name.startswith(scrape_name(""))
+
+
 def is_live(name: str) -> bool:
     """Return whether a metric in MLflow is a live series."""
     return name.startswith(live_name(""))

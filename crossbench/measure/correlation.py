@@ -87,10 +87,11 @@ def correlations(records: Sequence[RequestRecord]) -> dict[str, Correlation]:
         for end_s, rate, p50 in zip(series.time_s, series.pairs_per_s, series.p50_ms, strict=True)
         if p50 is not None and end_s <= last_send_s
     ]
+    tokens = [record.tokens for record in good if record.tokens is not None]
     found = {
         "request": pearson(request_throughput(good), latency),
         "window": pearson([rate for rate, _ in steady], [p50 for _, p50 in steady]),
-        "tokens": pearson([record.tokens for record in good], latency),
+        "tokens": pearson(tokens, latency) if len(tokens) == len(good) else None,
     }
     return {name: value for name, value in found.items() if value is not None}
 

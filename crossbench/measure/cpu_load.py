@@ -123,12 +123,12 @@ class CpuLoad:
             busy_s=busy_s,
             idle_s=idle_s,
             stolen_s=stolen_s,
-            ours_s=sum(map(_cpu_s, self._ours)),
+            ours_s=sum(map(cpu_s, self._ours)),
             waiting_s=_waiting_s(),
         )
 
 
-def _cpu_s(process: psutil.Process) -> float:
+def cpu_s(process: psutil.Process) -> float:
     """Return the CPU time of a process and of its children that have ended."""
     try:
         times = process.cpu_times()

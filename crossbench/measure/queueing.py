@@ -32,7 +32,10 @@ class Queueing:
 
 
 def queueing(records: Sequence[RequestRecord]) -> Queueing | None:
-    """Return the means over successful requests, or None if there are none or they took no time."""
+    """Return the means over successful requests.
+
+    None if there are none, if they took no time, or if the server does not tell its stages.
+    """
     good = [record for record in records if record.ok]
     if not good:
         return None
@@ -41,6 +44,8 @@ def queueing(records: Sequence[RequestRecord]) -> Queueing | None:
     if span_s <= 0 or service.mean() <= 0:
         return None
     stages = stage_ms(good)
+    if not stages:
+        return None
     rate = len(good) / span_s
 
     def number(times_ms: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:

@@ -64,8 +64,9 @@ def judge(queries: Sequence[QueryQuality], metrics: dict[str, float]) -> Judgeme
             f"too few queries: {len(lists)} with two or more passages were compared, but at least "
             f"{MIN_QUERIES} are needed",
         )
-    drift = max(query.max_abs_diff or 0.0 for query in lists)
-    same_scores = not changed and drift < ROUNDING
+    drifts = [query.max_abs_diff for query in lists if query.max_abs_diff is not None]
+    drift = max(drifts, default=None)  # None: the scores have another scale
+    same_scores = not changed and drift is not None and drift < ROUNDING
     informative = sum(query.relevant and query.order_matters for query in queries)
     needed = None
     if judged and informative >= MIN_QUERIES:
@@ -73,12 +74,12 @@ def judge(queries: Sequence[QueryQuality], metrics: dict[str, float]) -> Judgeme
             return Judgement(shown, _summary(judged, metrics), same_scores)
         needed = _queries_needed(judged, metrics)
     if not changed:
-        scores = (
-            f"the scores are the same: they differ by at most {number(drift, 2)}, which is rounding"
-            if same_scores
-            else f"scores differ by up to {number(drift, 2)}"
-        )
-        reason = f"same order on all {counted(len(lists), 'checked query')}; {scores}"
+        reason = f"same order on all {counted(len(lists), 'checked query')}"
+        if same_scores:
+            reason += "; the scores are the same: they differ by at most "
+            reason += f"{number(drift, 2)}, which is rounding"
+        elif drift is not None:
+            reason += f"; scores differ by up to {number(drift, 2)}"
         if needed and not same_scores:
             reason += f"; {_needed_text(needed)} would exclude a rare loss of more than 1 %"
         return Judgement(Verdict.SAME_ORDER, reason, same_scores)

@@ -34,7 +34,7 @@ class ScoredList:
     """A query's passages with the served scores and, if available, the reference scores.
 
     `scores` and `reference` are float32 (n,). `relevance` and `other_grades` are as in
-    QueryPassages.
+    QueryPassages. Without `one_scale`, differences between the two have no meaning.
     """
 
     query_id: str
@@ -43,6 +43,7 @@ class ScoredList:
     reference: Float32Array | None
     relevance: tuple[int | None, ...] | None = None
     other_grades: tuple[int, ...] = ()
+    one_scale: bool = True
 
     @property
     def grades(self) -> list[int]:
@@ -176,7 +177,8 @@ def _query_quality(
 ) -> QueryQuality:
     differences, tau, overlap, same = None, None, None, None
     if item.reference is not None:
-        differences = np.abs(item.scores.astype(np.float64) - item.reference)
+        if item.one_scale:
+            differences = np.abs(item.scores.astype(np.float64) - item.reference)
         tau = kendall_tau(item.scores, item.reference)
         same = _same_order(item, item.reference)
         # In a list of ten or fewer passages, the first ten never change
@@ -217,14 +219,12 @@ def _same_order(item: ScoredList, reference: Float32Array) -> bool:
 
 
 def _drift(queries: Sequence[QueryQuality]) -> dict[str, float]:
+    metrics: dict[str, float] = {}
     largest = [query.max_abs_diff for query in queries if query.max_abs_diff is not None]
-    if len(largest) < len(queries):
-        return {}
-    total = sum((query.mean_abs_diff or 0.0) * query.pairs for query in queries)
-    metrics = {
-        "quality/max_abs_diff": max(largest),
-        "quality/mean_abs_diff": total / sum(query.pairs for query in queries),
-    }
+    if len(largest) == len(queries):
+        total = sum((query.mean_abs_diff or 0.0) * query.pairs for query in queries)
+        metrics["quality/max_abs_diff"] = max(largest)
+        metrics["quality/mean_abs_diff"] = total / sum(query.pairs for query in queries)
     taus = [query.tau for query in queries if query.tau is not None]
     if taus:
         metrics["quality/kendall_tau"] = sum(taus) / len(taus)

@@ -46,7 +46,9 @@ class RateWindows:
         if not record.ok:
             return
         end_s = record.received_s
-        begin_s = max(end_s - record.infer_ms / 1e3, record.sent_s)
+        begin_s = record.sent_s
+        if record.has_stages:
+            begin_s = max(end_s - record.infer_ms / 1e3, begin_s)
         self.latencies_ms.append(record.latency_ms)
         self._model_s.append(end_s - begin_s)
         self._recent_s.append(end_s - record.sent_s)

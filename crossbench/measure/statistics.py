@@ -80,14 +80,18 @@ def summarise(records: Sequence[RequestRecord], task: Task = Task.SCORE) -> dict
     metrics = {
         "requests/ok": float(len(good)),
         "requests/failed": float(len(records) - len(good)),
-        f"requests/truncated_{task.unit}": float(sum(record.truncated for record in good)),
     }
+    truncated = [record.truncated for record in good if record.truncated is not None]
+    if len(truncated) == len(good):
+        metrics[f"requests/truncated_{task.unit}"] = float(sum(truncated))
     if not good:
         return metrics
     if (rate := steady_rate(records)) is not None:
         metrics[f"throughput/{task.unit}_per_s"] = rate * sum(r.pairs for r in good) / len(good)
         metrics["throughput/requests_per_s"] = rate
-        metrics["throughput/tokens_per_s"] = rate * sum(r.tokens for r in good) / len(good)
+        tokens = [record.tokens for record in good if record.tokens is not None]
+        if len(tokens) == len(good):
+            metrics["throughput/tokens_per_s"] = rate * sum(tokens) / len(good)
     span_s = max(r.received_s for r in records) - min(r.sent_s for r in records)
     if span_s > 0:
         metrics[f"throughput/span_{task.unit}_per_s"] = sum(r.pairs for r in good) / span_s
@@ -142,11 +146,13 @@ def _model_times(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return when the model began and ended each request, in seconds, each of shape (n,).
 
-    This ignores the time that a reply takes to the client, which is short.
+    This ignores the time that a reply takes to the client, which is short. If the server does not
+    tell its stages, the model begins when a request is sent.
     """
     end_s = _values(records, lambda r: r.received_s)
     sent_s = _values(records, lambda r: r.sent_s)
-    return np.maximum(end_s - _values(records, lambda r: r.infer_ms) / 1e3, sent_s), end_s
+    # fmax ignores NaN
+    return np.fmax(end_s - _values(records, lambda r: r.infer_ms) / 1e3, sent_s), end_s
 
 
 def percentile(values: Sequence[float] | NDArray[np.float64], q: float) -> float:
@@ -169,7 +175,12 @@ def percentile_supported(q: float, n: int) -> bool:
 
 
 def stage_ms(records: Sequence[RequestRecord]) -> dict[str, NDArray[np.float64]]:
-    """Return the time of each stage per request in ms, each of shape (len(records),)."""
+    """Return the time of each stage per request in ms, each of shape (len(records),).
+
+    Empty if the server does not tell the stages of a request.
+    """
+    if not all(record.has_stages for record in records):
+        return {}
     stages = {
         "tokenize": _values(records, lambda r: r.tokenize_ms),
         "queue": _values(records, lambda r: r.queue_ms),

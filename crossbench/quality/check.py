@@ -30,13 +30,15 @@ from crossbench.measure.ranking_metrics import (
     query_qualities,
     without_change_interval,
 )
+from crossbench.measure.score_scale import Scale, match_scales
 from crossbench.quality.reference_scores import reference_scores
 from crossbench.quality.sample import Check, NoCheck, QualityCheck, is_judged
 from crossbench.quality.score_cache import ReferenceCache
 from crossbench.quality.scoring import ScoringOptions, score_lists
 from crossbench.result_facts import QualityFacts
 from crossbench.serving import inference_pb2 as pb
-from crossbench.serving.client import InferenceClient, error_message
+from crossbench.serving.client import error_message
+from crossbench.serving.endpoint import Endpoint
 from crossbench.serving.finite import NON_FINITE
 from crossbench.serving.info import computes_scores
 from crossbench.serving.server import Server
@@ -53,7 +55,8 @@ class ServedScores:
 
     `skip_reason` explains why nothing was checked, or is empty. `non_finite` is the server's error
     message if a score was NaN or infinite, which fails the cell. `chosen` is the number of lists
-    in the sample. `judged_left_out`: see LoadedDataset.
+    in the sample. `judged_left_out`: see LoadedDataset. `of_others`: the server is not crossbench's
+    own, so its scores may have another scale.
     """
 
     check: str
@@ -65,6 +68,7 @@ class ServedScores:
     skip_reason: str = ""
     non_finite: str = ""
     judged_left_out: int = 0
+    of_others: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ def reason_not_checked(
 
 
 async def score_sample(
-    client: InferenceClient,
+    client: Endpoint,
     check: QualityCheck,
     lists: Sequence[QueryPassages],
     info: pb.ServerInfo,
@@ -114,7 +118,7 @@ async def score_sample(
     announce("checking quality")
     options = ScoringOptions(
         users=settings.concurrency,
-        batch=min(settings.batch, info.max_pairs),
+        batch=min(settings.batch, info.max_pairs or settings.batch),
         max_seconds=check.max_seconds,
         min_lists=check.min_queries,
         longest_s=max(check.max_seconds, check.longest_seconds),
@@ -171,18 +175,21 @@ def evaluate_scores(
     if served.skip_reason:
         return unchecked(served.skip_reason, served.check)
     count = len(served.scores) if reference is None else len(reference)
+    scores, parity = served.scores[:count], None
+    if served.of_others and reference is not None:
+        parity = match_scales(scores, reference)
+        scores, reference = parity.served, parity.reference
     lists = [
         ScoredList(
             entry.query_id,
             entry.passage_ids,
-            scores,
+            scores[index],
             None if reference is None else reference[index],
             entry.relevance,
             entry.other_grades,
+            one_scale=parity is None or parity.scale is not Scale.OTHER,
         )
-        for index, (entry, scores) in enumerate(
-            zip(served.lists[:count], served.scores[:count], strict=True)
-        )
+        for index, entry in enumerate(served.lists[:count])
     ]
     try:
         queries = query_qualities(lists)
@@ -214,6 +221,8 @@ def evaluate_scores(
         "served_s": served.seconds,
         "reference_s": reference_s,
     }
+    if parity is not None:
+        summary["scale"], summary["parity"] = parity.scale.value, parity.text
     return QualityResult(summary, metrics, list(_pairs(lists)), queries)
 
 

@@ -11,7 +11,8 @@ import grpc
 import numpy as np
 
 from crossbench.serving import inference_pb2 as pb
-from crossbench.serving.client import InferenceClient
+from crossbench.serving.client import Reply
+from crossbench.serving.endpoint import Endpoint
 from crossbench.types import Float32Array, QueryPassages
 
 
@@ -32,7 +33,7 @@ class ScoringOptions:
 
 
 async def score_lists(
-    client: InferenceClient,
+    client: Endpoint,
     lists: Sequence[QueryPassages],
     options: ScoringOptions,
     interrupted: asyncio.Event,
@@ -65,11 +66,13 @@ async def score_lists(
                 query=entry.query, passages=entry.passages[start : start + options.batch]
             )
             try:
-                parts[index][start] = (await client.send_score(request, options.timeout_s)).scores
+                reply = await client.send(request, options.timeout_s)
             except grpc.aio.AioRpcError as error:
                 failures.append(error)
                 work.close()
                 return
+            assert isinstance(reply, Reply), "a score request has scores"
+            parts[index][start] = reply.scores
             if sum(map(len, parts[index].values())) == len(entry.passages):
                 on_scored(index, _join(parts[index]))
 

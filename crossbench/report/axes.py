@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from crossbench.load.labels import CONCURRENCY_KEY, LABELS_KEY, RATE_KEY, load_labels
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.flatten import is_number, value_text
+from crossbench.settings.plan import OF_OUR_SERVER
 
 # Order of names and columns; keys that are not listed follow in the config's own order.
 _ORDER = (
@@ -14,9 +15,12 @@ _ORDER = (
     "dataset", "batch", "concurrency",
 )  # fmt: skip
 _NOT_AN_AXIS = frozenset({"repeat"})  # a repeat is the same cell
+# Of a server of other people, only `target` is known. Cells that have these keys may differ in them
+_MAY_BE_UNKNOWN = OF_OUR_SERVER
 # Keys that only reports read
 _NOT_A_SETTING = frozenset({"study", "report", "cost", "predecessor", "reference"})
-_CELL_AXES = ("backend", "quant", "batch")  # in every cell's name, with the keys of its load
+_BACKEND, _TARGET = "backend", "target"
+_CELL_AXES = (_BACKEND, "quant", "batch")  # in every cell's name, with the keys of its load
 # What the values of an axis are; an axis that is not listed is shown by its key alone
 _MEANING = {
     RATE_KEY: "requests/s offered",
@@ -49,11 +53,9 @@ def varying(configs: Sequence[CellConfig]) -> list[str]:
     """
     flats = [flatten(config) for config in configs if config]
     keys = dict.fromkeys(key for flat in flats for key in flat)
-    differing = [
-        key
-        for key in keys
-        if key not in _NOT_AN_AXIS and len({flat.get(key) for flat in flats}) > 1
-    ]
+    differing = [key for key in keys if key not in _NOT_AN_AXIS and len(_values(key, flats)) > 1]
+    if _TARGET in differing and any(_BACKEND not in flat for flat in flats):
+        differing = list(dict.fromkeys((_BACKEND, *differing)))  # "inprocess" names no server
     axes = [key for key in differing if "." not in key or not _implied(key, differing, flats)]
     axes = sorted(axes, key=lambda key: (_rank(key), list(keys).index(key)))
     return [key for key in axes if not _repeats_another(key, axes, flats)]
@@ -65,7 +67,7 @@ def label(config: CellConfig, axes: Sequence[str] = ()) -> str:
     An axis that the cell does not have, such as the rate of another load, is left out.
     """
     flat = flatten(config)
-    usual = (*_CELL_AXES, *load_labels(config))
+    usual = _usual_axes(flat, config)
     names = [axis for axis in axes or usual if axis in flat] or axes
     return " ".join(value_text(axis, flat) for axis in names)
 
@@ -73,7 +75,7 @@ def label(config: CellConfig, axes: Sequence[str] = ()) -> str:
 def full_label(config: CellConfig, also: Sequence[str] = ()) -> str:
     """A cell's name with the usual axes in any case, and those of `also`."""
     flat = flatten(config)
-    names = dict.fromkeys((*_CELL_AXES, *load_labels(config), *sorted(also, key=_rank)))
+    names = dict.fromkeys((*_usual_axes(flat, config), *sorted(also, key=_rank)))
     return " ".join(value_text(axis, flat) for axis in names if axis in flat)
 
 
@@ -102,6 +104,19 @@ def axis_headings(axes: Sequence[str]) -> list[str]:
         _HEADINGS.get(axis, short if last.count(short) == 1 else axis)
         for axis, short in zip(axes, last, strict=True)
     ]
+
+
+def _usual_axes(flat: Mapping[str, str], config: CellConfig) -> tuple[str, ...]:
+    """The axes in every cell's name. A server of other people has no backend that is known."""
+    server = () if _BACKEND in flat or not flat else (_TARGET,)
+    return (*server, *_CELL_AXES, *load_labels(config))
+
+
+def _values(key: str, flats: Sequence[Mapping[str, str]]) -> set[str | None]:
+    """The values of a key, without that of cells in which it is unknown."""
+    if key.split(".", 1)[0] in _MAY_BE_UNKNOWN:
+        return {flat[key] for flat in flats if key in flat}
+    return {flat.get(key) for flat in flats}
 
 
 def _implied(key: str, differing: Sequence[str], flats: Sequence[Mapping[str, str]]) -> bool:

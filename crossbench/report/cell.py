@@ -68,6 +68,7 @@ def write_cell_report(folder: Path) -> Path:
         sections.correlations(records, unit),
         sections.stages(metrics),
         *(sections.resources(title, view, metrics) for title, view in sections.RESOURCES.items()),
+        sections.scraped(metrics),
         cell_quality(result.quality, metrics),
         predecessor_section([(label(result.config), result)]),
         sections.dataset(result.dataset),

@@ -72,11 +72,13 @@ def cell_plots(
     plots: dict[str, Draw] = {_CDF: partial(latency_cdf, good, folder, name)}
     if has_schedule:
         plots[_DUE] = partial(due_and_answered, records, folder, name, steps)
-    return plots | {
+    plots |= {
         _OVER_TIME: partial(over_time, records, folder, name, unit, steps),
         _RELATION: partial(throughput_latency, records, folder, name, unit),
-        _STAGES: partial(stages, good, folder, name),
     }
+    if all(record.has_stages for record in good):
+        plots[_STAGES] = partial(stages, good, folder, name)
+    return plots
 
 
 def latency_cdf(good: Sequence[RequestRecord], folder: Path, name: str) -> Path:

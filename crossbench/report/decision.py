@@ -107,8 +107,10 @@ def _gain(best: CellSummary, verdicts: SweepVerdicts) -> str:
 def _memory(chosen: Choice, verdicts: SweepVerdicts) -> str:
     best, baseline = chosen.best, verdicts.baseline
     assert best is not None
+    if RSS_PEAK_MB.name not in best.metrics:
+        return "not known, as the server is not crossbench's own"
     parts = [f"{text_with_unit(RSS_PEAK_MB, best.metrics)} at its peak"]
-    if baseline is not None and baseline.name != best.name:
+    if baseline is not None and baseline.name != best.name and RSS_PEAK_MB.name in baseline.metrics:
         parts.append(f"baseline: {text_with_unit(RSS_PEAK_MB, baseline.metrics)}")
     less = [cell for cell in chosen.tied if verdicts.memory.better(cell, best)]
     if less:

@@ -46,7 +46,7 @@ def cell_quality(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> st
     if not summary:
         return ""
     verdict, reason = Verdict(summary["verdict"]), str(summary["reason"])
-    parts = ["## Ranking quality", f"{_VERDICT_TEXTS[verdict]}: {reason}."]
+    parts = ["## Ranking quality", f"{_VERDICT_TEXTS[verdict]}: {reason}.{parity_text(summary)}"]
     same = bool(summary.get("same_scores"))
     rows = [
         _row(metric, metrics)
@@ -89,7 +89,7 @@ def sweep_quality(cells: Sequence[CellSummary]) -> list[Section]:
         "ll" + "r" * (len(kept) - 2),
     )
     reasons = "\n".join(
-        f"- {cell.label}: {quality_reason(cell)}."
+        f"- {cell.label}: {quality_reason(cell)}.{_parity_of(cell)}"
         for cell in checked
         if cell.verdict is not Verdict.REFERENCE
     )
@@ -102,6 +102,12 @@ def sweep_quality(cells: Sequence[CellSummary]) -> list[Section]:
         "\n\n".join(filter(None, ("## Ranking quality", table, reasons, notes))),
         Folded("How the ranking is judged", f"{_METHOD}{_TAU}"),
     ]
+
+
+def parity_text(summary: Mapping[str, Any]) -> str:
+    """How the scores of a server of other people relate to the reference's; empty for our own."""
+    relation = summary.get("parity")
+    return f" Score parity: {relation}." if relation else ""
 
 
 def same_scores(cell: CellSummary) -> bool:
@@ -117,6 +123,10 @@ def quality_reason(cell: CellSummary) -> str:
         if run.result.status == Status.FINISHED
         and run.result.quality.get("verdict") == cell.verdict
     )
+
+
+def _parity_of(cell: CellSummary) -> str:
+    return next(filter(None, (parity_text(run.result.quality) for run in cell.runs)), "")
 
 
 def _query_count_note(checked: Sequence[CellSummary]) -> str:

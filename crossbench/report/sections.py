@@ -12,6 +12,7 @@ from crossbench.measure.catalogue import PERCENTILES, STAGES
 from crossbench.measure.correlation import correlations as correlations_of
 from crossbench.measure.intervals import percentile_interval
 from crossbench.measure.metric import Metric, View
+from crossbench.measure.scraped import SCRAPE_FILE
 from crossbench.measure.statistics import latency_range_table, percentile_supported
 from crossbench.report.columns import metric_text, requests_ok
 from crossbench.report.facts import DATASET, facts
@@ -200,6 +201,23 @@ def resources(title: str, view: View, metrics: Mapping[str, float]) -> str:
     ]
     return (
         f"## {title}\n\n{markdown_table(['', 'value', 'unit'], present, 'lrl')}" if present else ""
+    )
+
+
+def scraped(metrics: Mapping[str, float]) -> str:
+    """The server's own metrics, which `target.scrape` has sampled."""
+    rows = [
+        [f"`{catalogue.key(name)}`", number(value)]
+        for name, value in sorted(metrics.items())
+        if catalogue.is_scraped(name)
+    ]
+    if not rows:
+        return ""
+    return (
+        f"## The server's own metrics\n\n{markdown_table(['', 'value'], rows, 'lr')}\n\nSampled "
+        "about once a second, and added up over labels. `_per_s`: increase of a counter per second."
+        " `_mean`: of a gauge, or of what a histogram observed during the measurement. `_max`: of "
+        f"a gauge. `{SCRAPE_FILE}` has every sample."
     )
 
 

@@ -38,7 +38,9 @@ Measured = tuple[CellSummary, Estimate, Estimate]  # throughput, then p95; UNKNO
 
 def series_name(cell: CellSummary, rest: Sequence[str]) -> str:
     """The name of the cell's series: its values on the axes `rest`."""
-    return " ".join(value_text(axis, cell.flat) for axis in rest)
+    # Of a server of other people, most keys are not known
+    known = [axis for axis in rest if axis in cell.flat] or rest
+    return " ".join(value_text(axis, cell.flat) for axis in known)
 
 
 def series_names(cells: Iterable[CellSummary], rest: Sequence[str]) -> dict[str, str]:

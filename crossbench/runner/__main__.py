@@ -19,10 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crossbench.events import FileKept
+from crossbench.measure.scraped import save_scraped
 from crossbench.quality.earlier import earlier_check
 from crossbench.results import save_quality, save_queries, save_records, save_result
 from crossbench.runner.cell import measure_cell, with_quality
 from crossbench.runner.event_stream import EventStream
+from crossbench.runner.remote_match import swept_keys_of
 from crossbench.settings.plan import load_config
 from crossbench.system.files import NotWritten
 from crossbench.system.stack_dump import dump_on_signal
@@ -55,13 +57,15 @@ def main(folder: Path) -> None:
     events = EventStream.take_over_stdout()
     _end_with_parent()
     config = load_config(folder)
-    outcome = measure_cell(config, events, earlier_check(folder, config))
+    outcome = measure_cell(config, events, earlier_check(folder, config), swept_keys_of(folder))
     files = CellFiles(events)
     # Save the measurement before the reference model takes memory and time
     if outcome.records:
         files.save(lambda: save_records(outcome.records, folder))
     if (schedule := outcome.schedule) is not None:
         files.save(lambda: schedule.save(folder))
+    if outcome.scraped:
+        files.save(lambda: save_scraped(outcome.scraped, folder))
     files.save(lambda: save_result(outcome.result, folder))
     if outcome.check_quality is not None:
         checked = outcome.check_quality()

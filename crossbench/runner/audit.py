@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Mapping
+from functools import partial
 
 import grpc
 
 from crossbench.events import FlagsChanged
-from crossbench.measure.harness import HarnessMeter
+from crossbench.measure.harness import CpuSeconds, HarnessMeter
+from crossbench.measure.listening_server import ListeningServer
 from crossbench.runner.event_stream import EventStream
-from crossbench.serving.client import InferenceClient
+from crossbench.runner.http_target import HttpServer
+from crossbench.serving.endpoint import Endpoint
 from crossbench.settings.plan import CellPlan
 
 TIMEOUT_S = 1.0  # for the counters of a server that may hang
 
 
-def harness_meter(client: InferenceClient, plan: CellPlan, events: EventStream) -> HarnessMeter:
-    """Return the meter of a cell, which sends an event when the flags of the moment change."""
-    runs_already = plan.server is None
-    server_cpu = _ServerCpu(client) if runs_already and client.is_local else None
+def harness_meter(
+    client: Endpoint, plan: CellPlan, events: EventStream, listening: ListeningServer | None = None
+) -> HarnessMeter:
+    """Return the meter of a cell, which sends an event when the flags of the moment change.
+
+    `listening` is the server if it is on this machine and not crossbench's own.
+    """
+    server_cpu: CpuSeconds | None = None
+    if listening is not None:
+        server_cpu = partial(asyncio.to_thread, listening.read)
+    elif plan.server is None and client.is_local:
+        server_cpu = _ServerCpu(client)
     return HarnessMeter(events.parent_pid, _FlagEvents(events), server_cpu)
+
+
+def find_listening(plan: CellPlan) -> ListeningServer | None:
+    """Return the processes of a server of other people, if they are on this machine."""
+    target = plan.target.build()
+    port = target.local_port if isinstance(target, HttpServer) else None
+    return None if port is None else ListeningServer.on(port)
 
 
 class _ServerCpu:
     """The CPU time of a server on this machine that is not one of the run's processes."""
 
-    def __init__(self, client: InferenceClient) -> None:
+    def __init__(self, client: Endpoint) -> None:
         self._client = client
         self._cpu_s = 0.0
 
     async def __call__(self) -> float:
         """Return CPU seconds; the last known ones if the server does not answer."""
         with contextlib.suppress(grpc.aio.AioRpcError):  # the sender reports it, and the cell ends
-            self._cpu_s = (await self._client.metrics(TIMEOUT_S)).cpu_s
+            if (counters := await self._client.metrics(TIMEOUT_S)) is not None:
+                self._cpu_s = counters.cpu_s
         return self._cpu_s
 
 

@@ -24,6 +24,7 @@ from crossbench.load.prepared import prepare
 from crossbench.load.requests import first_pairs
 from crossbench.load.schedule import Schedule
 from crossbench.measure.probes import environment
+from crossbench.measure.scraped import ScrapedValue
 from crossbench.models.folder import ModelFolder
 from crossbench.quality.check import (
     QualityResult,
@@ -42,9 +43,10 @@ from crossbench.runner.event_stream import EventStream
 from crossbench.runner.load import build_traffic
 from crossbench.runner.measure import measure
 from crossbench.runner.models import fetch_model
+from crossbench.runner.remote_match import check_remote
 from crossbench.runner.result import CellData, Measured, to_result
-from crossbench.runner.targets import Target, client_access
-from crossbench.serving.client import InferenceClient, error_message
+from crossbench.runner.targets import Target, client_access, connect
+from crossbench.serving.client import error_message
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import CellPlan
 from crossbench.types import Pipeline, RequestRecord
@@ -53,19 +55,22 @@ from crossbench.wording import error_text
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A cell's result and records, and the rest of its quality check if there is one."""
+    """A cell's result and raw data, and the rest of its quality check if there is one."""
 
     result: RunResult
     records: Sequence[RequestRecord] = ()
     schedule: Schedule | None = None
+    scraped: Sequence[ScrapedValue] = ()
     check_quality: Callable[[], QualityResult] | None = None
 
 
-def measure_cell(config: CellConfig, events: EventStream, checked_in: str = "") -> Outcome:
+def measure_cell(
+    config: CellConfig, events: EventStream, checked_in: str = "", swept: Sequence[str] = ()
+) -> Outcome:
     """Measure one cell; every failure becomes a result with an error message.
 
     `checked_in` is the folder of the repeat that has checked the quality of this cell; this one
-    then measures only speed. Empty if none has.
+    then measures only speed. Empty if none has. `swept` are the keys that the sweep varies.
     """
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -90,7 +95,7 @@ def measure_cell(config: CellConfig, events: EventStream, checked_in: str = "") 
         data = load_data(plan, model)
         if not data.query_tokens.smallest or not data.passage_tokens.smallest:
             refuse_no_tokens(data.dataset.lists, model, plan.task)
-        measured = asyncio.run(_drive(plan, model, data, check, events, checked_in))
+        measured = asyncio.run(_drive(plan, model, data, check, events, checked_in, swept))
     except (UnsupportedQuant, UnsupportedDevice) as error:
         return failure(Status.UNSUPPORTED, str(error))
     except BackendUnavailable as error:
@@ -103,6 +108,7 @@ def measure_cell(config: CellConfig, events: EventStream, checked_in: str = "") 
         traceback.print_exc()
         return failure(Status.FAILED, error_text(error))
     result = to_result(plan, started_at, model.digest, data, measured)
+    outcome = Outcome(result, measured.records, measured.schedule, measured.scraped)
     served = measured.served
     if served is None or served.skip_reason:
         if served is not None:
@@ -112,7 +118,7 @@ def measure_cell(config: CellConfig, events: EventStream, checked_in: str = "") 
         else:
             why = measured.cut_short or "no request succeeded"
         checked = unchecked(why, check.name, checked_in)
-        return Outcome(with_quality(result, checked), measured.records, measured.schedule)
+        return replace(outcome, result=with_quality(result, checked))
 
     def finish() -> QualityResult:
         cache = ReferenceCache(plan.settings.cache_dir / "reference", model)
@@ -121,7 +127,7 @@ def measure_cell(config: CellConfig, events: EventStream, checked_in: str = "") 
 
     # The quality in the result until the check has finished
     pending = unchecked(UNFINISHED_CHECK, served.check)
-    return Outcome(with_quality(result, pending), measured.records, measured.schedule, finish)
+    return replace(outcome, result=with_quality(result, pending), check_quality=finish)
 
 
 def with_quality(result: RunResult, checked: QualityResult) -> RunResult:
@@ -148,6 +154,7 @@ async def _drive(
     check: Check,
     events: EventStream,
     checked_in: str,
+    swept: Sequence[str],
 ) -> Measured:
     """Open the target, warm up, measure, score the quality check's sample, close the target."""
     settings = plan.settings
@@ -164,12 +171,16 @@ async def _drive(
     events.stage("loading and compiling")
     try:
         address = await target.open(partial(build_server, plan, model, known))
-        access = client_access(plan, target)
-        events.send(ServerListens(address, access.as_paths()))
-        async with InferenceClient(address, access) as client:
+        if not plan.of_others:  # the live page cannot read the counters of other servers
+            events.send(ServerListens(address, client_access(plan, target).as_paths()))
+        async with connect(plan, target, address) as client:
             interrupted = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, interrupted.set)
             info = await client.info()
+            check_remote(plan, swept, info, model)
+            if plan.of_others:  # the user says that the server has this model
+                info.models[0].digest = model.digest
+                info.models[0].name = info.models[0].name or model.name
             measured = await measure(client, traffic, info, plan, data, interrupted, events)
             measured = replace(measured, cores=target.cores)
             if (
@@ -187,7 +198,11 @@ async def _drive(
             served = await score_sample(
                 client, check, lists, info, settings, interrupted, events.stage
             )
-            served = replace(served, judged_left_out=data.dataset.judged_left_out)
+            served = replace(
+                served,
+                judged_left_out=data.dataset.judged_left_out,
+                of_others=plan.of_others,
+            )
             return replace(measured, served=served, non_finite=served.non_finite)
     finally:
         events.send(ServerStops())

@@ -15,10 +15,11 @@ from crossbench.backends.base import Backend
 from crossbench.errors import BackendUnavailable, ConfigError
 from crossbench.models.folder import ModelFolder
 from crossbench.runner.compose import build_scheduler
+from crossbench.runner.http_target import HttpServer
 from crossbench.runner.load import build_stop, build_traffic
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import CellPlan, make_plan
-from crossbench.types import Task
+from crossbench.types import Pipeline, Task
 
 
 def check_config(config: CellConfig) -> CellPlan:
@@ -31,8 +32,16 @@ def check_config(config: CellConfig) -> CellPlan:
     plan = make_plan(config)
     build_traffic(plan)
     build_scheduler(plan.scheduler, "padded")
-    for component in (plan.model, plan.dataset, plan.pool, plan.target, plan.quality):
+    for component in (plan.model, plan.dataset, plan.pool, plan.quality):
         component.build()
+    target = plan.target.build()
+    if isinstance(target, HttpServer):
+        target.check_task(plan.task)
+        if plan.settings.pipeline is not Pipeline.FULL:
+            raise ConfigError(
+                f"pipeline={plan.settings.pipeline}: only a server of crossbench can run one stage "
+                f"alone, so give pipeline=full with target={target.name}"
+            )
     if plan.server is not None:
         plan.server.build()
     return plan
@@ -51,10 +60,12 @@ def check_start(plans: Sequence[CellPlan]) -> None:
     for plan in plans:
         for component in (plan.model, *plan.more_models.values(), plan.dataset):
             component.build().check()
-    if all(plan.server is None for plan in plans):  # the servers run already
+    if any(plan.server is None for plan in plans):  # a server that runs already can be measured
         return
     kinds = {
-        (str(plan.backend.name), plan.settings.quant, plan.settings.device): plan for plan in plans
+        (str(plan.backend.name), plan.settings.quant, plan.settings.device): plan
+        for plan in plans
+        if plan.server is not None
     }
     reasons = []
     for name, quant, device in sorted(kinds, key=lambda kind: "cuda" in f"{kind}"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 
 import grpc
 
@@ -21,13 +22,14 @@ from crossbench.measure.intervals import load_special_functions
 from crossbench.measure.probes import CpuMeter
 from crossbench.measure.statistics import summarise
 from crossbench.results import Failure
-from crossbench.runner.audit import harness_meter
+from crossbench.runner.audit import find_listening, harness_meter
 from crossbench.runner.event_stream import EventStream, ProgressReporter
 from crossbench.runner.load import Traffic
 from crossbench.runner.load_flags import load_flags
 from crossbench.runner.result import CellData, Measured, server_metrics
+from crossbench.runner.scraper import find_scraper
 from crossbench.serving import inference_pb2 as pb
-from crossbench.serving.client import InferenceClient
+from crossbench.serving.endpoint import Endpoint
 from crossbench.serving.finite import NON_FINITE
 from crossbench.settings.plan import CellPlan
 from crossbench.types import Task
@@ -36,7 +38,7 @@ COUNTERS_TIMEOUT_S = 30.0  # for the counters of a server that may hang
 
 
 async def measure(
-    client: InferenceClient,
+    client: Endpoint,
     traffic: Traffic,
     info: pb.ServerInfo,
     plan: CellPlan,
@@ -68,7 +70,10 @@ async def measure(
 
     sizes = traffic.options.distribution
     requests = Requests(
-        data.dataset.lists, sizes.draw(settings.seed) if sizes else settings.batch, task
+        data.dataset.lists,
+        sizes.draw(settings.seed) if sizes else settings.batch,
+        task,
+        one_query=not client.spans_queries,
     )
     reserved = [requests.take() for _ in range(settings.warmup_requests)]
     events.stage("warming up")
@@ -81,14 +86,19 @@ async def measure(
 
     load_special_functions()
     events.stage(MEASURING)
-    harness = harness_meter(client, plan, events)
+    listening = find_listening(plan)
+    harness = harness_meter(client, plan, events, listening)
     watch = traffic.watch()
     measured = sender(requests, watch, ProgressReporter(events, watch, task.unit), errors)
-    cut_short, reset_midway, metrics = await _drive(
-        client, traffic.load, measured, info, task, harness
-    )
+    scraper = find_scraper(plan)
+    async with scraper.watch() if scraper else nullcontext():
+        cut_short, reset_midway, metrics = await _drive(
+            client, traffic.load, measured, info, task, harness
+        )
     if interrupted.is_set():
         cut_short = cut_short or Failure.INTERRUPTED
+    if listening is not None:
+        metrics |= listening.metrics()
     metrics["startup/warmup_s"] = warmup_s
     non_finite = {**errors, **warmup_errors}.get(NON_FINITE.name, "")
     return Measured(
@@ -104,11 +114,13 @@ async def measure(
         warmup.warning() if reserved else "",
         traffic.load.schedule if isinstance(traffic.load, HasSchedule) else None,
         traffic.load.steps if isinstance(traffic.load, HasSteps) else (),
+        scraped=scraper.values() if scraper else (),
+        scrape_warning=scraper.warning() if scraper else "",
     )
 
 
 async def _drive(
-    client: InferenceClient,
+    client: Endpoint,
     load: Load,
     sender: Sender,
     info: pb.ServerInfo,
@@ -132,7 +144,7 @@ async def _drive(
     compiled = compilation_count()
 
     metrics = {**summarise(sender.records, task), **correlation_metrics(sender.records)}
-    if after is not None:
+    if before is not None and after is not None:
         metrics |= server_metrics(info, before, after, wall_s, task)
     reset_midway = after is not None and after.since_reset_s < wall_s
     # With target=inprocess, the server is included
@@ -142,8 +154,11 @@ async def _drive(
     return cut_short, reset_midway, metrics
 
 
-async def _counters(client: InferenceClient) -> tuple[pb.Metrics | None, str]:
-    """Return the server's counters, or None and why it did not send them."""
+async def _counters(client: Endpoint) -> tuple[pb.Metrics | None, str]:
+    """Return the server's counters, or None and why it did not send them.
+
+    The reason is empty if the server has no counters.
+    """
     try:
         return await client.metrics(COUNTERS_TIMEOUT_S), ""
     except grpc.aio.AioRpcError as error:

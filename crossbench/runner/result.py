@@ -15,12 +15,14 @@ from crossbench.measure.correlation import correlation_intervals
 from crossbench.measure.cost import throughput_costs
 from crossbench.measure.probes import environment
 from crossbench.measure.rate_windows import throughput_interval
+from crossbench.measure.scraped import ScrapedValue, scraped_metrics
 from crossbench.measure.stalls import stalls_s
 from crossbench.measure.statistics import windows
 from crossbench.measure.steps import Step
 from crossbench.quality.check import ServedScores
 from crossbench.result_facts import DatasetFacts, Lengths, ModelFacts
 from crossbench.results import Failure, Flag, RunResult, Status
+from crossbench.runner.http_target import HttpServer
 from crossbench.runner.pinning import Cores, cpu_list
 from crossbench.runner.targets import InProcess, Remote
 from crossbench.serving import inference_pb2 as pb
@@ -55,6 +57,8 @@ class Measured:
     steps: Sequence[Step]  # of a ramp
     served: ServedScores | None = None  # the scores for the quality check; None: nothing to check
     cores: Cores | None = None  # of client and server, if each has its own
+    scraped: Sequence[ScrapedValue] = ()  # of target.scrape
+    scrape_warning: str = ""  # samples that could not be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +102,11 @@ def as_served(
 ) -> tuple[CellConfig, list[str]]:
     """Return the config with what a running server actually serves, and the list of differences.
 
-    `digest` is that of the config's own model. If a choice differs, only its name is known.
+    `digest` is that of the config's own model. If a choice differs, only its name is known. What
+    the server does not tell is as in the config.
     """
-    actual = {"backend": served.backend, "quant": served.quant}
+    told = {"backend": served.backend, "quant": served.quant}
+    actual = {key: name for key, name in told.items() if name}
     if served.digest != digest:
         actual["model"] = served.name
     differing = {
@@ -124,6 +130,7 @@ def to_result(
         **measured.metrics,
         **throughput_interval(records, throughput(plan.task.unit), measured.metrics),
         **correlation_intervals(records),
+        **scraped_metrics(measured.scraped),
         **throughput_costs(measured.metrics, plan.task.unit, plan.settings.price_per_hour),
     }
     metrics = {name: value for name, value in found.items() if math.isfinite(value)}
@@ -145,7 +152,7 @@ def to_result(
             *_access_warnings(plan),
             *_server_warnings(differences, measured, dropped),
             *([] if error else _failure_warnings(measured)),
-            *([measured.warmup_warning] if measured.warmup_warning else []),
+            *filter(None, (measured.warmup_warning, measured.scrape_warning)),
             *_load_warnings(measured),
             *_audit_warnings(measured, plan),
         ],
@@ -188,6 +195,8 @@ def _access_warnings(plan: CellPlan) -> list[str]:
         settings: ServerSettings = plan.server.build()
         return settings.warnings()
     target = plan.target.build()
+    if isinstance(target, HttpServer):
+        return target.warnings()
     return target.access.warnings(target.address) if isinstance(target, Remote) else []
 
 
@@ -263,7 +272,10 @@ def _core_facts(cores: Cores | None) -> dict[str, str]:
 
 
 def _model_facts(info: pb.ServerInfo) -> ModelFacts:
-    """Return the facts about the served model and its server for result.json."""
+    """Return the facts about the served model and its server for result.json.
+
+    What a server of other people does not tell is left out.
+    """
     served, *others = info.models
     facts: ModelFacts = {
         "name": served.name,
@@ -280,6 +292,9 @@ def _model_facts(info: pb.ServerInfo) -> ModelFacts:
         "workers": info.workers,
         "threads": info.threads,
     }
+    if not served.backend:
+        del facts["backend"], facts["encoder"], facts["quant"], facts["device"]
+        del facts["architecture"], facts["max_length"], facts["workers"], facts["threads"]
     if others:
         facts["also_served"] = [model.name for model in others]
     return facts

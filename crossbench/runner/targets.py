@@ -17,6 +17,7 @@ from typing import Protocol
 import grpc
 
 from crossbench.errors import CrossbenchError, TargetDied, TargetUnreachable
+from crossbench.runner.http_target import HttpServer, check_url
 from crossbench.runner.pinning import (
     Cores,
     children_on,
@@ -27,6 +28,7 @@ from crossbench.runner.pinning import (
 from crossbench.serving.access import ClientAccess
 from crossbench.serving.client import InferenceClient, error_message
 from crossbench.serving.connection_fault import connection_fault
+from crossbench.serving.endpoint import Endpoint
 from crossbench.serving.server import Server
 from crossbench.serving.server_settings import ServerSettings
 from crossbench.settings.plan import CellPlan
@@ -48,7 +50,7 @@ class Target(Protocol):
     cores: Cores | None
 
     async def open(self, make_server: Callable[[], Server]) -> str:
-        """Make the server reachable and return its HOST:PORT.
+        """Make the server reachable and return its HOST:PORT or URL.
 
         `make_server` can be pickled, so that another process can build the server.
         """
@@ -146,10 +148,13 @@ class Remote:
     address: str
     connect_timeout_s: float
     access: ClientAccess
+    scrape: str | None
     cores: Cores | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         split_address(self.address, "server.address")
+        if self.scrape is not None:
+            check_url("target.scrape", self.scrape)
 
     async def open(self, make_server: Callable[[], Server]) -> str:
         async with InferenceClient(self.address, self.access) as client:
@@ -182,8 +187,15 @@ class Remote:
         """Leave the server running: it was started by the user."""
 
 
+def connect(plan: CellPlan, target: Target, address: str) -> Endpoint:
+    """Return the client of a cell for its server, which is open at `address`."""
+    if isinstance(target, HttpServer):
+        return target.client()
+    return InferenceClient(address, client_access(plan, target))
+
+
 def client_access(plan: CellPlan, target: Target) -> ClientAccess:
-    """Return how the client of a cell gets into its server."""
+    """Return how the client of a cell gets into its server, which is crossbench's own."""
     if isinstance(target, Remote):
         return target.access
     assert plan.server is not None, "only target=remote measures a server that runs already"

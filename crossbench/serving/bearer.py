@@ -22,16 +22,18 @@ OPEN_TO_ALL = "/grpc.health.v1.Health/"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
-def read_token(path: str) -> str:
+def read_token(path: str, key: str = "server.token_file", least: int = LEAST_LENGTH) -> str:
     """Return the token in a file, without the spaces and line ends around it.
+
+    `key` is the setting that names the file, `least` the fewest characters of a token.
 
     Raises:
         ConfigError: the file cannot be read, or its content is no token.
     """
-    token = read_file(path, "server.token_file").strip()
-    if len(token) < LEAST_LENGTH or not _TOKEN.fullmatch(token):
+    token = read_file(path, key).strip()
+    if len(token) < least or not _TOKEN.fullmatch(token):
         raise ConfigError(  # the content is not shown: it may be a secret
-            f"server.token_file={path} has no token of at least {LEAST_LENGTH} letters, digits and "
+            f"{key}={path} has no token of at least {least} letters, digits and "
             f"-._~+/: write one with python -c 'import secrets; print(secrets.token_urlsafe())'"
         )
     return token.decode("ascii")

@@ -26,13 +26,14 @@ Message = pb.ScoreRequest | pb.ScorePairsRequest | pb.EmbedRequest
 class Reply:
     """Scores, float32 (n,), in the order of the request.
 
-    `tokens` counts real tokens, `truncated` the pairs that were longer than the model accepts.
+    `tokens` counts real tokens, `truncated` the pairs that were longer than the model accepts. Both
+    are None if the server does not tell, and the timing is NaN then.
     """
 
     scores: Float32Array
     timing: Timing
-    tokens: int
-    truncated: int
+    tokens: int | None
+    truncated: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ class Vectors:
 
     vectors: Float32Array
     timing: Timing
-    tokens: int
-    truncated: int
+    tokens: int | None
+    truncated: int | None
 
 
 class InferenceClient:
@@ -59,6 +60,8 @@ class InferenceClient:
     Raises:
         ConfigError: `address` is not HOST:PORT, or a file of `access` cannot be read.
     """
+
+    spans_queries = True  # ScorePairs
 
     def __init__(self, address: str, access: ClientAccess = OPEN) -> None:
         host, port = split_address(address, "server.address")
@@ -130,7 +133,7 @@ class InferenceClient:
         )
         flat, texts = np.array(response.values, dtype=np.float32), len(message.texts)
         if not response.dim or len(flat) != texts * response.dim:
-            raise _bad_reply(
+            raise bad_reply(
                 grpc.StatusCode.INTERNAL,
                 f"the server answered {counted(texts, 'text')} with {len(flat):,} numbers in "
                 f"vectors of {response.dim:,}",
@@ -151,7 +154,7 @@ class InferenceClient:
         response: pb.ScoreResponse = await rpc(message, timeout=timeout_s, metadata=self._metadata)
         scores = np.array(response.scores, dtype=np.float32)
         if len(scores) != message_size(message):
-            raise _bad_reply(
+            raise bad_reply(
                 grpc.StatusCode.INTERNAL,
                 f"the server answered {counted(message_size(message), 'pair')} with "
                 f"{counted(len(scores), 'score')}",
@@ -203,16 +206,19 @@ def message_size(message: Message) -> int:
 def _checked(values: Float32Array, stages: pb.StageTimings) -> Timing:
     """Return the timings of a reply; raise an error if a value or a timing is not finite."""
     timing = Timing(stages.tokenize_ms, stages.queue_ms, stages.infer_ms)
-    non_finite = count_non_finite(values)
-    if not all(map(math.isfinite, (timing.tokenize_ms, timing.queue_ms, timing.infer_ms))):
-        non_finite = non_finite or "the stage timings"
-    if non_finite:
-        raise _bad_reply(
+    finite = all(map(math.isfinite, (timing.tokenize_ms, timing.queue_ms, timing.infer_ms)))
+    refuse_non_finite(values, "" if finite else "the stage timings")
+    return timing
+
+
+def refuse_non_finite(values: Float32Array, other: str = "") -> None:
+    """Raise an error if values are not finite, or if `other` says what else is not."""
+    if non_finite := count_non_finite(values) or other:
+        raise bad_reply(
             NON_FINITE,
             f"the server answered, but {non_finite} are NaN or infinite: look for an overflow on "
             "the server, for example in fp16, and serve the model in bf16 or fp32",
         )
-    return timing
 
 
 @contextlib.contextmanager
@@ -229,7 +235,7 @@ def _texts_that_can_be_sent() -> Iterator[None]:
         ) from error
 
 
-def _bad_reply(status: grpc.StatusCode, message: str) -> grpc.aio.AioRpcError:
+def bad_reply(status: grpc.StatusCode, message: str) -> grpc.aio.AioRpcError:
     """Return the error for an unusable reply, of the same type as that of a failed call."""
     return grpc.aio.AioRpcError(status, grpc.aio.Metadata(), grpc.aio.Metadata(), message)
 

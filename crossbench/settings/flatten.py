@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,9 +55,8 @@ def value_text(axis: str, flat: Mapping[str, str]) -> str:
 
 
 def is_number(text: str) -> bool:
-    """Return whether `text` is a number."""
+    """Return whether `text` is a finite number: `infinity` may be the name of a server."""
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True

@@ -21,7 +21,7 @@ from crossbench.settings.composition_errors import (
     parse_overrides,
 )
 from crossbench.settings.identity import NOT_IDENTITY
-from crossbench.settings.plan import composed_config
+from crossbench.settings.plan import OF_OUR_SERVER, composed_config, is_of_others
 
 REPEAT = "repeat"
 STUDIES = "experiment"
@@ -222,6 +222,12 @@ def _refuse_same_cells(configs: Mapping[int, CellConfig]) -> None:
             raise ConfigError(
                 f"{cells} differ only in {', '.join(differing)}, which does not change what a cell "
                 "measures, so the report would average them as repeats of one cell: run two sweeps"
+            )
+        if is_of_others(mine):
+            server = config.value("target")
+            raise ConfigError(
+                f"{cells} are the same: target={server} is a server of other people, for which "
+                f"{', '.join(sorted(OF_OUR_SERVER))} cannot be chosen: sweep them apart from it"
             )
         raise ConfigError(
             f"{cells} are the same: give each value only once; to measure each cell several times, "

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from crossbench.errors import ConfigError
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.cell_settings import CellSettings, check_settings, to_plain
-from crossbench.settings.component import Component
+from crossbench.settings.component import Component, choice_values
 from crossbench.settings.more_models import named_models
 from crossbench.settings.schema import OF_SWEEP
 from crossbench.system.credentials import hide_config
@@ -26,6 +26,9 @@ from crossbench.types import Pipeline, Quant, Task
 CONFIG_FILE = "config.yaml"
 SECRETS_FILE = ".secrets"  # without a suffix, it is no artifact of MLflow
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+# Root keys that describe a server of crossbench; `model` stays, as the reference needs it
+OF_OUR_SERVER = frozenset({"backend", "quant", "device", "scheduler", "pool", "server"})
+_OF_REFERENCE = {"backend": "pytorch", "scheduler": "direct", "pool": "threads"}
 _GROUPS = (
     "model", "backend", "scheduler", "pool", "target", "load", "stop", "dataset", "quality",
 )  # fmt: skip
@@ -35,9 +38,11 @@ _GROUPS = (
 class CellPlan:
     """Everything that one cell measures, as checked and typed values.
 
-    `server` is None if the cell measures a server that is already running. `more_models` are
-    served in addition to `model`, by the names that requests use. Replicas are assigned to
-    `devices` in turn. `config` is stored in the result.
+    `server` is None if the cell measures a server that is already running. If that is not
+    crossbench's own (`of_others`), `backend`, `scheduler`, `pool`, precision and device are those
+    of the reference, the only server that crossbench then builds. `more_models` are served in
+    addition to `model`, by the names that requests use. Replicas are assigned to `devices` in turn.
+    `config` is stored in the result.
     """
 
     config: CellConfig
@@ -48,6 +53,7 @@ class CellPlan:
     scheduler: Component
     pool: Component
     server: Component | None
+    of_others: bool
     target: Component
     load: Component
     stop: Component
@@ -67,9 +73,9 @@ class CellPlan:
         return dataclasses.replace(
             self,
             settings=settings,
-            backend=Component.choice("backend", "pytorch"),
-            scheduler=Component.choice("scheduler", "direct"),
-            pool=Component.choice("pool", "threads"),
+            backend=Component.choice("backend", _OF_REFERENCE["backend"]),
+            scheduler=Component.choice("scheduler", _OF_REFERENCE["scheduler"]),
+            pool=Component.choice("pool", _OF_REFERENCE["pool"]),
             server=Component.choice("server", "cell"),
             devices=("cpu",),
             more_models={},
@@ -83,14 +89,30 @@ def make_plan(config: CellConfig) -> CellPlan:
         ConfigError: a value cannot be used; the message has the first such value and what to give.
     """
     document = config.document
+    of_others = is_of_others(document)
+    if of_others:  # what is not known of the server is not in its config
+        document = {
+            **{key: choice_values(key, name) for key, name in _OF_REFERENCE.items()},
+            "quant": {"name": Quant.FP32},
+            "device": "cpu",
+            "server": {},
+            **document,
+        }
     settings = check_settings(document)
     groups = {key: Component.of(key, document.get(key)) for key in _GROUPS}
-    runs_already = "_target_" not in document["server"]
+    starts_server = not of_others and "address" not in groups["target"].values
+    if starts_server and "_target_" not in document["server"]:
+        raise ConfigError(
+            f"target={groups['target'].name} starts a server, but server="
+            f"{document['server'].get('name')} is one that runs already: leave server out, or give "
+            "target=remote"
+        )
     return CellPlan(
         config=config,
         settings=settings,
         task=_task(groups["load"]),
-        server=None if runs_already else Component.of("server", document["server"]),
+        server=Component.of("server", document["server"]) if starts_server else None,
+        of_others=of_others,
         more_models=named_models(groups["pool"].values.get("models")),
         devices=replica_devices(groups["backend"].values.get("devices"), settings.device),
         **groups,
@@ -109,11 +131,24 @@ def composed_plan(config: DictConfig) -> CellPlan:
 def composed_config(config: DictConfig) -> CellConfig:
     """Resolve a config composed by Hydra, without Hydra's own node and the keys of the sweep.
 
+    If the server is not crossbench's own, its config has no settings of a server of crossbench.
+
     Raises:
         ConfigError: a value is missing or refers to a key that does not exist.
     """
-    keys = [str(key) for key in config if key != "hydra" and key not in OF_SWEEP]
-    return CellConfig(to_plain(OmegaConf.masked_copy(config, keys)))
+    others = is_of_others(config)
+    left_out = {"hydra", *OF_SWEEP, *(OF_OUR_SERVER if others else ())}
+    keys = [str(key) for key in config if key not in left_out]
+    plain = to_plain(OmegaConf.masked_copy(config, keys))
+    if others and plain["target"].get("name") is None:
+        plain["target"]["name"] = plain["target"]["api"]
+    return CellConfig(plain)
+
+
+def is_of_others(config: Mapping[Any, Any]) -> bool:
+    """Return whether the target of a config is a server of other people: it then has an `api`."""
+    target = config.get("target")
+    return isinstance(target, Mapping | DictConfig) and "api" in target
 
 
 def save_config(config: CellConfig, folder: Path) -> None:

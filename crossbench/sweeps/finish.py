@@ -16,10 +16,10 @@ from crossbench.report.sweep import read_runs, write_sweep_report
 from crossbench.report.terminal import terminal_answer, terminal_table
 from crossbench.results import Failure
 from crossbench.settings.command_line import in_shell
+from crossbench.settings.sweep_state import read_state
 from crossbench.sweeps.closing import closing
 from crossbench.sweeps.folder import is_interrupted, mark_interrupted
 from crossbench.sweeps.services import Tracking, console, sweep_journal
-from crossbench.sweeps.state import read_state
 from crossbench.sweeps.unsaved import unsaved_files
 from crossbench.system.command import os_error_message
 from crossbench.system.stop_signals import EXIT_INTERRUPTED

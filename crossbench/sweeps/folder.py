@@ -26,8 +26,8 @@ from crossbench.errors import ConfigError
 from crossbench.results import RESULT_FILE, cell_folders
 from crossbench.settings.command_line import quoted
 from crossbench.settings.stored_plan import PLAN_FILE
+from crossbench.settings.sweep_state import STATE_FILE
 from crossbench.sweeps.child import WAITING_LOG_FILE
-from crossbench.sweeps.state import STATE_FILE
 from crossbench.system.credentials import hide_config
 from crossbench.system.files import PARTIAL
 from crossbench.system.folder_lock import LOCK_FILE, is_held

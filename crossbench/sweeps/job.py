@@ -24,6 +24,7 @@ from crossbench.results import Failure, RunResult, Status
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import RunSettings, run_settings
+from crossbench.settings.sweep_state import SweepState, read_state
 from crossbench.sweeps.cell import interrupted_result, run_cell
 from crossbench.sweeps.child import waiting_child
 from crossbench.sweeps.closing import MeasuredCell, closing
@@ -40,7 +41,6 @@ from crossbench.sweeps.services import (
     screenshot_dashboard,
     sweep_journal,
 )
-from crossbench.sweeps.state import SweepState, read_state
 from crossbench.sweeps.unsaved import unsaved_files
 from crossbench.system.command import os_error_message
 from crossbench.system.stop_signals import EXIT_INTERRUPTED, finish_first

@@ -20,6 +20,13 @@ from crossbench.settings.overrides import check_study, swept_keys
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import run_settings
 from crossbench.settings.stored_plan import StoredPlan
+from crossbench.settings.sweep_state import (
+    STATE_FILE,
+    SweepState,
+    read_state,
+    save_state,
+    sweep_title,
+)
 from crossbench.sweeps.child import waiting_child
 from crossbench.sweeps.conduct import ONE_BY_ONE
 from crossbench.sweeps.folder import TakenFolder, take_output_folder
@@ -27,7 +34,6 @@ from crossbench.sweeps.plan import SweepPlan
 from crossbench.sweeps.resume import Resumed, resume
 from crossbench.sweeps.resume_runs import resume_runs
 from crossbench.sweeps.services import console, dashboard_url, make_tracking, sweep_journal
-from crossbench.sweeps.state import STATE_FILE, SweepState, read_state, save_state, sweep_title
 from crossbench.system.credentials import hide_argument
 from crossbench.tracking.protocol import Tracker
 from crossbench.wording import counted, duration

@@ -17,6 +17,7 @@ from crossbench.report.cell import REPORT_FILE
 from crossbench.report.suite import SUITE_FILE
 from crossbench.report.sweep import read_runs
 from crossbench.results import RESULT_FILE, RunResult, cell_folders, load_result
+from crossbench.settings.sweep_state import STATE_FILE, read_state
 from crossbench.sweeps.folder import (
     INTERRUPTED_FILE,
     MULTIRUN_FILE,
@@ -24,7 +25,6 @@ from crossbench.sweeps.folder import (
     home_of,
     place_of,
 )
-from crossbench.sweeps.state import STATE_FILE, read_state
 from crossbench.system.files import remove_partial_files
 from crossbench.system.folder_lock import is_held
 from crossbench.tracking.mlflow_format import unix

@@ -52,8 +52,9 @@ def link_version(client: MlflowClient, name: str, run_id: str, result: RunResult
             RUN_TAG: run_id,
             CELL_TAG: " ".join(
                 (
-                    str(model.get("backend")),
-                    str(model.get("quant")),
+                    # Of a server of other people only the target is known
+                    str(model.get("backend") or result.config.value("target")),
+                    *filter(None, [model.get("quant")]),
                     load_description(result.config),
                 )
             ),

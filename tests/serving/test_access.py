@@ -77,7 +77,7 @@ async def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
 async def opened(address: str, how: ClientAccess) -> str:
     """Return the error of target=remote."""
     with pytest.raises(TargetUnreachable) as failed:
-        await Remote("remote", address, 0.5, how).open(lambda: pytest.fail("not needed"))
+        await Remote("remote", address, 0.5, how, None).open(lambda: pytest.fail("not needed"))
     return str(failed.value)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from crossbench.errors import ConfigError
 from crossbench.models.folder import ModelFolder
+from crossbench.settings.sweep_state import STATE_FILE
 from crossbench.sweeps.folder import (
     INTERRUPTED_FILE,
     hold,
@@ -20,7 +21,6 @@ from crossbench.sweeps.folder import (
     take_named,
     take_new,
 )
-from crossbench.sweeps.state import STATE_FILE
 from crossbench.system.folder_lock import LOCK_FILE, is_held
 
 KEY = "hydra.sweep.dir"

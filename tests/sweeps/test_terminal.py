@@ -21,10 +21,10 @@ from crossbench.report.terminal import cell_line
 from crossbench.results import RESULT_FILE, Status, load_result, save_result
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.command_line import QUIET, take_quiet
+from crossbench.settings.sweep_state import STATE_FILE, SweepState
 from crossbench.sweeps.finish import finish_sweep
 from crossbench.sweeps.progress import SteadyConsole, cell_progress, time_left_s
 from crossbench.sweeps.services import Tracking
-from crossbench.sweeps.state import STATE_FILE, SweepState
 from crossbench.tracking.protocol import NoTracker
 
 STORED = Path(__file__).resolve().parents[1] / "data" / "sweep_of_schema_1"

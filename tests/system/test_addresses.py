@@ -87,7 +87,7 @@ def test_client_bypasses_the_proxy_for_a_local_server(
 
 
 def test_error_for_an_unreachable_remote_server_names_the_proxy(proxy: Proxy) -> None:
-    remote = Remote("remote", "server.example:50051", 0.5, OPEN)
+    remote = Remote("remote", "server.example:50051", 0.5, OPEN, None)
     with pytest.raises(
         TargetUnreachable, match=r"grpc_proxy=http://127.* add server.example to no"
     ):
@@ -206,6 +206,6 @@ def test_error_for_an_absent_local_server_does_not_mention_the_proxy(proxy: Prox
         address = f"127.0.0.1:{free.getsockname()[1]}"
     message = f"no crossbench server answered at {address}"
     with pytest.raises(TargetUnreachable, match=message) as raised:
-        asyncio.run(Remote("remote", address, 0.5, OPEN).open(lambda: None))  # type: ignore[arg-type, return-value]
+        asyncio.run(Remote("remote", address, 0.5, OPEN, None).open(lambda: None))  # type: ignore[arg-type, return-value]
     assert "proxy" not in str(raised.value)
     assert proxy.received == []

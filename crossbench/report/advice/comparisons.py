@@ -124,8 +124,10 @@ def lower_precision(
 ) -> Recommendation:
     topic = "Gain and cost of lower precision"
     if "quant" not in axes:
-        only = {cell.flat.get("quant", "") for cell in cells} - {""}
-        return Recommendation(topic, None, (f"every cell runs at {', '.join(only)}.",))
+        only = {cell.flat["quant"] for cell in cells if "quant" in cell.flat}
+        known = "" if all("quant" in cell.flat for cell in cells) else " whose precision is known"
+        reason = f"every cell{known} runs at {', '.join(only)}." if only else "it is not known."
+        return Recommendation(topic, None, (reason,))
     measured = [cell for cell in cells if cell.throughput is not None]
     groups = matched(measured, "quant", [axis for axis in axes if axis != "quant"])
     pairs = [pair for group in groups.values() for pair in _steps(group)]

@@ -10,7 +10,7 @@ import pytest
 from crossbench.errors import ConfigError, ResultError
 from crossbench.load.labels import load_labels
 from crossbench.settings.cell_config import CellConfig
-from crossbench.sweeps.state import STATE_FILE, SweepState, read_state, save_state
+from crossbench.settings.sweep_state import STATE_FILE, SweepState, read_state, save_state
 from crossbench.tracking.run_process import RunProcess
 
 STATE = SweepState("s", 2, None, 17, None, ("batch",))
