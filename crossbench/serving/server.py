@@ -16,6 +16,7 @@ from crossbench.errors import ConfigError
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.bearer import TokenCheck, read_token
 from crossbench.serving.guarded_grpc import guarded_server
+from crossbench.serving.intake import Intake
 from crossbench.serving.server_settings import ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.servicer import SERVICE_NAME, Servicer
@@ -72,8 +73,8 @@ class Server:
             ],
             maximum_concurrent_rpcs=settings.connections.max_requests,
         )
-        servicer = Servicer(self._services, settings, self._telemetry, self.info)
-        servicer.add_to(server)
+        intake = Intake(self._services, settings, self._telemetry)
+        Servicer(intake, settings.connections.max_watchers, self.info).add_to(server)
         checker = health.aio.HealthServicer()
         registry = StrictRegistry(server)
         health_pb2_grpc.add_HealthServicer_to_server(checker, registry)
@@ -98,7 +99,7 @@ class Server:
             service.pool.crew.availability.changed = self._workers_changed
             service.start()
         await server.start()
-        self._server, self._servicer, self._checker = server, servicer, checker
+        self._server, self._intake, self._checker = server, intake, checker
         await self._show_health()
         self.address = join_address(settings.host, port)
         return self.address
@@ -133,7 +134,7 @@ class Server:
         if self._server is not None:
             # Health checks say NOT_SERVING first, and the port stays open: who calls gets an answer
             await self._checker.enter_graceful_shutdown()
-            self._servicer.drain()
+            self._intake.drain()
             await _until(lambda: not self._telemetry.in_flight, self._settings.grace_s)
             for service in self._services.values():
                 service.pool.shut()
@@ -170,7 +171,7 @@ class Server:
 
     async def _show_health(self) -> None:
         """Say SERVING if every model has a worker that can serve."""
-        serving = all(s.pool.crew.availability.serving for s in self._services.values())
+        serving = self._intake.serving
         status = health_pb2.HealthCheckResponse
         for name in ("", SERVICE_NAME):
             await self._checker.set(name, status.SERVING if serving else status.NOT_SERVING)
