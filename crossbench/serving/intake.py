@@ -66,6 +66,11 @@ class Intake:
         }
 
     @property
+    def default(self) -> ModelService:
+        """The service of the first model."""
+        return next(iter(self._services.values()))
+
+    @property
     def serving(self) -> bool:
         """Whether every model has a worker that can serve."""
         return all(item.pool.crew.availability.serving for item in self._services.values())

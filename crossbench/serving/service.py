@@ -138,7 +138,7 @@ class ModelService:
         if embedding is None:
             raise WrongTask(
                 f"{self.model.name} is a cross-encoder, which scores pairs and cannot embed texts: "
-                "call Score or ScorePairs, or serve a sentence-transformer (model=all-minilm-l6)"
+                "score pairs, or serve a sentence-transformer (model=all-minilm-l6)"
             )
         prompted = [embedding.prompt + text for text in texts]
         return await self._vectors(

@@ -64,7 +64,7 @@ def score(fields: Fields, limits: RequestLimits) -> Work:
     One query is compared with every text, otherwise query i with text i.
     """
     names = ("queries", "documents") if fields.has("queries") else ("text_1", "text_2")
-    (queries, several), (texts, _) = fields.one_or_more(names[0]), fields.one_or_more(names[1])
+    (queries, _), (texts, _) = fields.one_or_more(names[0]), fields.one_or_more(names[1])
     raw = not fields.flag("use_activation", True)
     refuse(fields, {"truncate_prompt_tokens": (-1,)})
     if len(queries) == 1 and isinstance(queries[0], str):
@@ -72,10 +72,9 @@ def score(fields: Fields, limits: RequestLimits) -> Work:
     elif len(queries) == len(texts):
         compute = score_pairs(queries, texts, limits, names)
     else:
-        given = f"{len(queries)} {names[0]}" if several else "1"
         raise InvalidRequest(
-            f"the request has {given} for {len(texts)} {names[1]}: send one, or as many as "
-            f"{names[1]}"
+            f"the request has {len(queries)} {names[0]} and {len(texts)} {names[1]}: send one of "
+            "the first for all of the second, or as many"
         )
 
     def reply(service: ModelService, answer: Answer) -> Any:

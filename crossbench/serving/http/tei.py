@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from crossbench.models.embedding import Embedding
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.http.fields import Fields
 from crossbench.serving.http.work import Form, Work, embed, ranked, refuse, relevances, score_list
@@ -16,7 +17,8 @@ from crossbench.serving.limits import RequestLimits
 from crossbench.serving.service import Answer, ModelService
 
 WRONG_TASK = 424
-_TYPES = {400: "empty", 413: "validation", 422: "validation", 429: "overloaded", 503: "unhealthy"}
+_TYPES = {WRONG_TASK: "backend", 429: "overloaded", 503: "unhealthy"}
+_POOLING = {"lasttoken": "last_token"}  # its names where ours differ
 _SAME_EVERYWHERE = {"truncation_direction": ("Right", "right")}
 
 
@@ -67,13 +69,17 @@ def embed_inputs(fields: Fields, limits: RequestLimits) -> Work:
 
 
 def error(status: int, message: str) -> Any:
-    return {"error": message, "error_type": _TYPES.get(status, "backend")}
+    kind = _TYPES.get(status, "validation" if status < 500 else "backend")
+    return {"error": message, "error_type": kind}
 
 
-def info(server: pb.ServerInfo, max_requests: int) -> Any:
+def info(server: pb.ServerInfo, embedding: Embedding | None, max_requests: int) -> Any:
     """Return the reply of /info, which describes the first model, and the names of all."""
     model = server.models[0]
-    kind = {"embedding": {"pooling": "mean"}} if model.embedding_dim else _RERANKER
+    kind: dict[str, Any] = _RERANKER
+    if embedding is not None:
+        pooling = "+".join(_POOLING.get(mode, mode) for mode in embedding.modes)
+        kind = {"embedding": {"pooling": pooling}}
     return {
         "model_id": model.name,
         "model_sha": model.digest or None,

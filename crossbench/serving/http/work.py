@@ -23,7 +23,7 @@ class Work:
     """A request of any API.
 
     `count` is its number of `items`, which is their name in error messages. `model` is the name it
-    gives, or "". If it does not want its texts to be truncated, a text that is too long is an error.
+    gives, or "". Unless it `truncates`, a text that is longer than the model reads is an error.
     `reply` returns the reply, to be written as JSON.
     """
 
@@ -101,7 +101,7 @@ def relevances(service: ModelService, answer: Answer) -> list[float]:
     if service.model.embedding is not None:
         return list(answer.values.tolist())
     logits = answer.logits.astype(np.float64)
-    return list((0.5 * (np.tanh(0.5 * logits) + 1.0)).tolist())
+    return list(np.exp(-np.logaddexp(0.0, -logits)).tolist())
 
 
 def ranked(
