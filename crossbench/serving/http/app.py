@@ -109,7 +109,7 @@ class App:
             if not connection.is_late:
                 return  # the connection is lost
             asyncio.current_task().uncancel()  # type: ignore[union-attr]
-            message = f"the body did not arrive within {number(self._receive_s)} s: send it again"
+            message = f"the body did not arrive within {self._receive_s:g} s: send it again"
             reply = self._error(scope["path"], 408, message, (b"connection", b"close"))
         finally:
             self._requests -= 1

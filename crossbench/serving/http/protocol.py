@@ -21,15 +21,16 @@ class BoundedProtocol(HttpToolsProtocol):
     """A connection with limits in time and size.
 
     A client has HELLO_S for the headers of a request, from the opening of the connection or from
-    their first byte, and then `receive_s` for its body. After that the app is cancelled with
-    `is_late`, so that it can answer. `receive_s` is also the time to take a reply. The app is
-    cancelled, too, when the connection is lost, as gRPC does it.
+    their first byte (or `receive_s`, if that is less), and then `receive_s` for its body. After
+    that the app is cancelled with `is_late`, so that it can answer. `receive_s` is also the time to
+    take a reply. The app is cancelled, too, when the connection is lost, as gRPC does it.
     """
 
     def __init__(self, config: Config, state: ServerState, settings: ServerSettings) -> None:
         super().__init__(config, state, {})
         self._age_s = settings.connections.age_s
         self._receive_s = settings.http.receive_s
+        self._hello_s = min(HELLO_S, self._receive_s)
         self.task: asyncio.Task[Any] | None = None  # set by the app while it answers
         self.is_late = False
         self._clock: asyncio.TimerHandle | None = None
@@ -39,7 +40,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._opened_s = self.loop.time()
-        self._start_clock(HELLO_S)
+        self._start_clock(self._hello_s)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -48,14 +49,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self._header_bytes = 0
         self._header_bytes += len(data)
         super().data_received(data)
-        if self._clock is not None or self.transport.is_closing():
+        if self.transport.is_closing():
             return
         if self._in_headers and self._header_bytes > MAX_METADATA_BYTES:
             self._refuse_headers()
         elif self._in_body:
             self._start_clock(self._receive_s)
-        elif self.cycle is None or self.cycle.response_complete:  # only line ends, or headers
-            self._start_clock(HELLO_S)
+        elif self._in_headers or self.cycle is None or self.cycle.response_complete:
+            # It has sent a part of the headers, or only line ends
+            self._start_clock(self._hello_s)
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= MAX_PIPELINED:
