@@ -25,3 +25,14 @@ def test_nothing_heavy_is_imported(code: str) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert not {*HEAVY} & {*json.loads(done.stdout)}
+
+
+def test_a_server_without_http_imports_no_web_server() -> None:
+    code = "import json, sys, crossbench.runner.target_child"
+    program = f"{code}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = {*json.loads(done.stdout)}
+    assert "crossbench.serving.server" in loaded
+    assert not {"uvicorn", "httptools", "orjson", "prometheus_client"} & loaded

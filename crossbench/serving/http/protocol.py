@@ -7,7 +7,11 @@ from typing import Any
 
 import orjson
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
 
 from crossbench.serving.connections import HELLO_S, MAX_METADATA_BYTES
@@ -33,6 +37,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._hello_s = min(HELLO_S, self._receive_s)
         self.task: asyncio.Task[Any] | None = None  # set by the app while it answers
         self.is_late = False
+        self._answering: RequestResponseCycle | None = None
         self._clock: asyncio.TimerHandle | None = None
         self._in_headers = self._in_body = False
         self._header_bytes = 0
@@ -103,9 +108,15 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             super().timeout_keep_alive_handler()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_clock()
         super().connection_lost(exc)
+        if self._answering is not None:  # uvicorn looks only at the latest one
+            self._answering.disconnected = True
         if self.task is not None:
             self.task.cancel()
 
@@ -138,7 +149,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _expire(self) -> None:
         self._clock = None
-        if self._in_body and self.task is not None and not self.flow.write_paused:
+        if self._in_body and self.task is not None and not self.pipeline:
             self.is_late = True
             self.task.cancel()
         else:
