@@ -27,7 +27,6 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from benchmarks.contestants.protocol import answer_requests
-from benchmarks.contestants.server_cpu import ServerCpu
 
 SERVICE = "crossbench.v1.Inference"
 
@@ -43,6 +42,13 @@ def score_call(channel: grpc.Channel) -> tuple[Any, Callable[[Any], Any]]:
         response_deserializer=reply.FromString,
     )
     return request, call
+
+
+def cpu_of(pid: int) -> Any:
+    # Imported here, because other environments that use score_call have no psutil
+    from benchmarks.contestants.server_cpu import ServerCpu
+
+    return ServerCpu(pid)
 
 
 def main(
@@ -70,7 +76,7 @@ def main(
 
     def measure(seconds: float) -> dict[str, float]:
         taken_ms: list[float] = []
-        cpu = None if server_pid is None else ServerCpu(server_pid)
+        cpu = None if server_pid is None else cpu_of(server_pid)
         started_s = time.perf_counter()
         users = [
             Thread(target=user, args=(started_s + seconds, taken_ms)) for _ in range(in_flight)
