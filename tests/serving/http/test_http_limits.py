@@ -7,13 +7,16 @@ import dataclasses
 import socket
 import time
 import tracemalloc
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from crossbench.errors import RequestTooLarge
+from crossbench.errors import QueueFull, RequestTooLarge
 from crossbench.models.folder import ModelFolder
 from crossbench.serving.connections import MAX_METADATA_BYTES
+from crossbench.serving.http.bodies import Bodies
 from crossbench.serving.http.json_body import has_more_values, read_object
 from crossbench.serving.http.settings import HttpSettings
 from tests.helpers.http import Both, both, request_bytes
@@ -90,6 +93,50 @@ def test_a_body_above_the_limit_is_refused_and_its_client_reads_why(
             assert b"200" in await asyncio.to_thread(first_line, connection)
             connection.close()
             assert (await served.post("/rerank", query="q", texts=["a"])).status_code == 200
+
+    asyncio.run(run())
+
+
+def test_bodies_that_are_not_complete_may_have_so_many_bytes_in_all() -> None:
+    async def run() -> None:
+        bodies, rest = Bodies(1000), asyncio.Event()
+
+        def slow() -> Callable[[], Awaitable[Any]]:
+            parts = iter(
+                [{"body": b"x" * 900, "more_body": True}, {"body": b"", "more_body": False}]
+            )
+
+            async def receive() -> Any:
+                part = next(parts)
+                if not part["more_body"]:
+                    await rest.wait()
+                return {"type": "http.request", **part}
+
+            return receive
+
+        held = [asyncio.create_task(bodies.receive([], slow())) for _ in range(71)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull, match="is receiving 64800 bytes of requests, the limit is"):
+            await bodies.receive([], slow())
+        rest.set()
+        assert {len(body) for body in await asyncio.gather(*held)} == {900}
+        assert bodies._held == 0
+
+    asyncio.run(run())
+
+
+def test_requests_in_a_row_on_one_connection_are_answered_in_turn_up_to_a_limit(
+    seeded_model: ModelFolder,
+) -> None:
+    request = request_bytes("/rerank", BODY)
+
+    async def run() -> None:
+        async with both([noop(seeded_model)]) as served:
+            last = request_bytes("/rerank", BODY, connection="close")
+            told = await asyncio.to_thread(answer, sent(served, request * 5 + last))
+            assert told.count(b"HTTP/1.1 200") == 6
+            told = await asyncio.to_thread(answer, sent(served, request * 500))
+            assert told.count(b"HTTP/1.1 200") < 20
 
     asyncio.run(run())
 
