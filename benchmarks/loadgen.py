@@ -56,10 +56,11 @@ def write_lists(lists: Sequence[QueryPassages], batch: int, path: Path) -> None:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean of independent rounds and the ends of its 95 % interval (Student's t)."""
-    mean = float(np.mean(values))
-    half = t_95(len(values) - 1) * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return mean, mean - half, mean + half
+    """Return the geometric mean of rounds and the ends of its 95 % interval (Student's t of logs)."""
+    logs = np.log(values)
+    middle, half = logs.mean(), t_95(len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5
+    low, mean, high = np.exp([middle - half, middle, middle + half]).tolist()
+    return mean, low, high
 
 
 def named(driver: str, scenario: str) -> str:

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 
 import orjson
@@ -91,6 +92,7 @@ class App:
         self._bodies = Bodies(settings.max_request_bytes)
         self._receive_s = settings.http.receive_s
         self._requests = 0
+        self._date = (0, b"")  # of a second of time.time()
 
     async def __call__(
         self,
@@ -114,10 +116,17 @@ class App:
         finally:
             self._requests -= 1
             connection.task = None
-        length = (b"content-length", str(len(reply.body)).encode())
-        headers = [*reply.headers, length]
+        length = str(len(reply.body)).encode()
+        headers = [*reply.headers, (b"content-length", length), (b"date", self._now())]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
+
+    def _now(self) -> bytes:
+        """Return the date as HTTP has it, made once a second."""
+        now_s = int(time.time())
+        if self._date[0] != now_s:
+            self._date = (now_s, formatdate(now_s, usegmt=True).encode())
+        return self._date[1]
 
     async def _reply(self, scope: Any, receive: Callable[[], Awaitable[Any]]) -> Reply:
         path, headers = scope["path"], scope["headers"]
@@ -225,7 +234,7 @@ class App:
         return replies[0]
 
     def _error(self, path: str, status: int, message: str, *headers: tuple[bytes, bytes]) -> Reply:
-        form = FORMS.get(path, tei.RERANK)
+        form = FORMS.get(path, FORMS["/rerank"])
         body = orjson.dumps(form.error(status, message))
         close = ((b"connection", b"close"),) if status == 413 else ()
         return Reply(status, body, ((b"content-type", JSON), *headers, *close))

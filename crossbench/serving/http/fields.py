@@ -37,14 +37,14 @@ class Fields:
             raise _wrong(name, value, "an array of strings")
         return value
 
-    def one_or_more(self, name: str) -> tuple[list[Any], bool]:
-        """Return the items of an array, or the only one, and whether it was an array."""
+    def one_or_more(self, name: str) -> list[Any]:
+        """Return the items of an array, which are not checked yet, or a single text."""
         value = self._given(name, "a string or an array of strings")
         if isinstance(value, str):
-            return [value], False
+            return [value]
         if not isinstance(value, list):
             raise _wrong(name, value, "a string or an array of strings")
-        return value, True
+        return value
 
     def flag(self, name: str, default: bool) -> bool:
         value = self.values.get(name)

@@ -21,7 +21,7 @@ _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 def embeddings(fields: Fields, limits: RequestLimits) -> Work:
     """Read {model, input, encoding_format}; `input` is a text or an array of texts."""
-    inputs, _ = fields.one_or_more("input")
+    inputs = fields.one_or_more("input")
     if inputs and isinstance(inputs[0], int | list):
         raise InvalidRequest('"input" has token ids: send texts, this server has its own tokenizer')
     encoding = fields.choice("encoding_format", ("float", "base64"))
@@ -64,7 +64,7 @@ def score(fields: Fields, limits: RequestLimits) -> Work:
     One query is compared with every text, otherwise query i with text i.
     """
     names = ("queries", "documents") if fields.has("queries") else ("text_1", "text_2")
-    (queries, _), (texts, _) = fields.one_or_more(names[0]), fields.one_or_more(names[1])
+    queries, texts = fields.one_or_more(names[0]), fields.one_or_more(names[1])
     raw = not fields.flag("use_activation", True)
     refuse(fields, {"truncate_prompt_tokens": (-1,)})
     if len(queries) == 1 and isinstance(queries[0], str):

@@ -47,7 +47,7 @@ def rerank(fields: Fields, limits: RequestLimits) -> Work:
 
 def embed_inputs(fields: Fields, limits: RequestLimits) -> Work:
     """Read {inputs, truncate, normalize}; the reply is always an array of vectors."""
-    inputs, _ = fields.one_or_more("inputs")
+    inputs = fields.one_or_more("inputs")
     normalize = fields.flag("normalize", True)
     refuse(fields, {**_SAME_EVERYWHERE, "prompt_name": (), "dimensions": ()})
 
@@ -97,5 +97,4 @@ def info(server: pb.ServerInfo, embedding: Embedding | None, max_requests: int) 
 
 
 _RERANKER = {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}}
-RERANK = Form(rerank, error, WRONG_TASK)
 EMBED = Form(embed_inputs, error, WRONG_TASK)
