@@ -56,7 +56,7 @@ def write_lists(lists: Sequence[QueryPassages], batch: int, path: Path) -> None:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the geometric mean of rounds and the ends of its 95 % interval (Student's t of logs)."""
+    """Return the geometric mean of rounds and its 95 % interval (Student's t of logarithms)."""
     logs = np.log(values)
     middle, half = logs.mean(), t_95(len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5
     low, mean, high = np.exp([middle - half, middle, middle + half]).tolist()

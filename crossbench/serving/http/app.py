@@ -138,7 +138,9 @@ class App:
             data = await self._bodies.receive(headers, receive)
             return Reply(200, await self._answer(form, data, headers))
         except Refused as refused:
-            return self._error(path, refused.status, str(refused), *refused.headers)
+            # A client that waits for permission to send its body must not send it now
+            close = ((b"connection", b"close"),) if header(headers, b"expect") else ()
+            return self._error(path, refused.status, str(refused), *refused.headers, *close)
         except CrossbenchError as error:
             status, advice = http_status(error, form), retry_after(error)
             return self._error(path, status, str(error), *advice)
