@@ -32,10 +32,10 @@ from crossbench.serving.http.bodies import Bodies, ClientLeft, header
 from crossbench.serving.http.fields import Fields
 from crossbench.serving.http.json_body import read_object
 from crossbench.serving.http.work import Form, Work
-from crossbench.serving.intake import Intake, Request
+from crossbench.serving.intake import Intake, Request, status_of
 from crossbench.serving.limits import RequestLimits
 from crossbench.serving.server_settings import ServerSettings
-from crossbench.serving.service import Answer, ModelService
+from crossbench.serving.service import Answer, ModelService, shortened
 from crossbench.wording import error_text, number
 
 log = logging.getLogger(__name__)
@@ -135,8 +135,8 @@ class App:
             self._check(path, scope["method"], headers)
             if form is None:
                 return self._read(path, headers)
-            data = await self._bodies.receive(headers, receive)
-            return Reply(200, await self._answer(form, data, headers))
+            timeout_s, data = await self._received(headers, receive)
+            return Reply(200, await self._answer(form, data, timeout_s))
         except Refused as refused:
             # A client that waits for permission to send its body must not send it now
             close = ((b"connection", b"close"),) if header(headers, b"expect") else ()
@@ -151,7 +151,9 @@ class App:
         """Check what can be checked before the body is received."""
         form = FORMS.get(path)
         if form is None and path not in READS:
-            raise Refused(404, f"there is no {path}: use one of {', '.join((*FORMS, *READS))}")
+            raise Refused(
+                404, f"there is no {shortened(path)}: use one of {', '.join((*FORMS, *READS))}"
+            )
         allowed = "POST" if form is not None else "GET"
         if method != allowed and not (method == "HEAD" and form is None):
             allow = (b"allow", allowed.encode())
@@ -198,9 +200,23 @@ class App:
         body, content_type = exposition(self._intake.metrics(), accept)
         return Reply(200, body, ((b"content-type", content_type.encode()),))
 
-    async def _answer(self, form: Form, data: bytes, headers: Headers) -> bytes:
+    async def _received(
+        self, headers: Headers, receive: Callable[[], Awaitable[Any]]
+    ) -> tuple[float | None, bytes]:
+        """Return how long the client waits, and the body.
+
+        Raises:
+            Refused: one of them cannot be used. The rest of the body is not read.
+        """
+        try:
+            return deadline_of(headers), await self._bodies.receive(headers, receive)
+        except CrossbenchError as error:
+            self._intake.telemetry.request_failed(status_of(error).name)
+            advice = (*retry_after(error), (b"connection", b"close"))
+            raise Refused(http_status(error, None), str(error), *advice) from error
+
+    async def _answer(self, form: Form, data: bytes, timeout_s: float | None) -> bytes:
         arrived_s = time.perf_counter()
-        timeout_s = deadline_of(headers)
         deadline_s = None if timeout_s is None else arrived_s + timeout_s
         replies: list[bytes] = []
 
@@ -238,8 +254,7 @@ class App:
     def _error(self, path: str, status: int, message: str, *headers: tuple[bytes, bytes]) -> Reply:
         form = FORMS.get(path, FORMS["/rerank"])
         body = orjson.dumps(form.error(status, message))
-        close = ((b"connection", b"close"),) if status == 413 else ()
-        return Reply(status, body, ((b"content-type", JSON), *headers, *close))
+        return Reply(status, body, ((b"content-type", JSON), *headers))
 
 
 def http_status(error: CrossbenchError, form: Form | None) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from crossbench.models.folder import ModelFolder
 from tests.helpers.http import both
 from tests.helpers.places import REPO
 from tests.helpers.serving import noop
@@ -44,9 +45,38 @@ def curl(command: str, url: str) -> tuple[str, Any]:
     return path, json.loads(done.stdout) if path not in ("/health", "/metrics") else done.stdout
 
 
-def test_the_rerankers_examples(environment: dict[str, str], tmp_path: Path) -> None:
+async def replies_of(model: ModelFolder, curls: list[str]) -> dict[str, Any]:
+    """Run the commands against a server of `model`; return the replies by path."""
+    async with both([noop(model)]) as served:
+        url = served.server.http_url
+        return dict([await asyncio.to_thread(curl, command, url) for command in curls])
+
+
+def test_the_rerankers_examples(seeded_model: ModelFolder) -> None:
     serve, *curls = blocks()[0]
     assert "server.http.port=8000" in serve
+    replies = asyncio.run(replies_of(seeded_model, curls))
+    texts = {rank["text"] for rank in replies["/rerank"]}
+    assert texts == {"Water that flows.", "A loaf of bread."}
+    assert len(replies["/v1/rerank"]["results"]) == 1
+    assert len(replies["/v2/rerank"]["results"]) == 2
+    assert [item["index"] for item in replies["/score"]["data"]] == [0, 1]
+    assert replies["/info"]["model_id"] == seeded_model.name
+    assert 'crossbench_requests_total{status="OK"} 4.0' in replies["/metrics"]
+    assert replies["/health"].startswith("HTTP/1.1 200")
+
+
+def test_the_embedders_examples(tmp_path: Path) -> None:
+    serve, *curls = blocks()[1]
+    assert "server.http.port=8000" in serve
+    replies = asyncio.run(replies_of(tiny_seeded(tmp_path, pooling="mean"), curls))
+    assert len(replies["/embed"]) == 2
+    assert len(replies["/v1/embeddings"]["data"][1]["embedding"]) == 32
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_url_and_ends(environment: dict[str, str], tmp_path: Path) -> None:
+    serve, *curls = blocks()[0]
     words = shlex.split(serve.replace("=8000", "=0"))[1:]
     process = subprocess.Popen(
         [sys.executable, *words, "server.port=0", "dashboard=none", "backend=noop"],
@@ -57,37 +87,12 @@ def test_the_rerankers_examples(environment: dict[str, str], tmp_path: Path) -> 
         assert process.stdout is not None
         found = (re.search(r"listening on (http://\S+)", line) for line in process.stdout)
         url = next(match[1] for match in found if match)
-        replies = dict(curl(command, url) for command in curls)
+        assert len(dict(curl(command, url) for command in curls)) == len(curls)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     finally:
         process.kill()
         process.communicate()
-    assert {rank["text"] for rank in replies["/rerank"]} == {
-        "Water that flows.",
-        "A loaf of bread.",
-    }
-    assert len(replies["/v1/rerank"]["results"]) == 1
-    assert len(replies["/v2/rerank"]["results"]) == 2
-    assert [item["index"] for item in replies["/score"]["data"]] == [0, 1]
-    assert replies["/info"]["model_id"] == "minilm-l6-seeded"
-    assert 'crossbench_requests_total{status="OK"} 4.0' in replies["/metrics"]
-    assert replies["/health"].startswith("HTTP/1.1 200")
-
-
-def test_the_embedders_examples(tmp_path: Path) -> None:
-    serve, *curls = blocks()[1]
-    assert "server.http.port=8000" in serve
-    model = tiny_seeded(tmp_path, pooling="mean")
-
-    async def run() -> dict[str, Any]:
-        async with both([noop(model)]) as served:
-            url = served.server.http_url
-            return dict([await asyncio.to_thread(curl, command, url) for command in curls])
-
-    replies = asyncio.run(run())
-    assert len(replies["/embed"]) == 2
-    assert len(replies["/v1/embeddings"]["data"][1]["embedding"]) == 32
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -93,6 +93,8 @@ def test_a_body_above_the_limit_is_refused_and_its_client_reads_why(
             assert b"200" in await asyncio.to_thread(first_line, connection)
             connection.close()
             assert (await served.post("/rerank", query="q", texts=["a"])).status_code == 200
+            failed = dict((await served.grpc.metrics()).requests_failed)
+            assert failed == {"INVALID_ARGUMENT": 4}
 
     asyncio.run(run())
 
