@@ -172,7 +172,7 @@ def make_sweep(real: Path, cells: int, place: Path) -> None:
         events += [
             (CellStarted(full_label(config), config.texts), number),
             (StageStarted("measuring"), number),
-            (CellEnded(made.status, None, made.metrics), number),
+            (CellEnded(made.status, None, False, made.metrics), number),
         ]
     process = {"parent_run_id": None, "pid": 0, "dashboard_url": None}
     state = {"name": "sweep", "cells": cells, **process, "axes": ["batch", "concurrency"]}

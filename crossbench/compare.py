@@ -189,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m crossbench.compare",
         description="Compare the cells of sweep B with the same cells of sweep A: throughput, p95, "
         "peak memory and the verdicts on the ranking. Exit status 3: B regressed.",
+        epilog="More: docs/comparing.md",
     )
     parser.add_argument("a", metavar="A", help="the folder of a sweep or of a cell: the baseline")
     parser.add_argument("b", metavar="B", help="the folder of a sweep or of a cell: what is judged")

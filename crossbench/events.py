@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
+MEASURING = "measuring"  # the stage in which a cell's requests are measured
+
 
 @dataclass(frozen=True, slots=True)
 class SweepStarted:
@@ -91,6 +93,13 @@ class WindowMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredSoFar:
+    """The metrics of the measurement so far, by the names of the catalogue; sent every second."""
+
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class FlagsChanged:
     """Other flags than before would describe the last seconds of the measurement.
 
@@ -102,18 +111,23 @@ class FlagsChanged:
 
 @dataclass(frozen=True, slots=True)
 class CellEnded:
-    """A cell has ended, with a status of `results.Status` and its metrics."""
+    """A cell has ended, with a status of `results.Status` and its metrics.
+
+    `interrupted`: a stop signal ended it.
+    """
 
     status: str
     error: str | None
+    interrupted: bool
     metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The run has ended; `message` is a sentence for the user."""
+    """The run has ended; `message` says where the results are, `interrupted` by a stop signal."""
 
     message: str
+    interrupted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +166,7 @@ Event: TypeAlias = (
     | ServerStops
     | ProgressMade
     | WindowMeasured
+    | MeasuredSoFar
     | FlagsChanged
     | FileKept
     | CellEnded

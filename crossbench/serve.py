@@ -112,7 +112,7 @@ async def _run(server: Server, journal: Journal, access: ClientAccess, ending: E
     ending.drain_by(drain)
     await drain.wait()
     with contextlib.suppress(OSError):
-        journal.write(RunEnded("the server has ended"))
+        journal.write(RunEnded("the server has ended", interrupted=False))
     _say("stopping: new requests are refused, requests in flight are completed")
     await server.stop(UNLOAD_S)
     _say("ended")

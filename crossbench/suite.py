@@ -34,6 +34,7 @@ from crossbench.report.suite import (
     read_suite,
     write_suite_report,
 )
+from crossbench.settings.choices import studies_text, study_names
 from crossbench.settings.command_line import in_shell, quoted, readable, take_quiet
 from crossbench.settings.composing import CONFIG_NAME
 from crossbench.settings.composition_errors import did_you_mean, explain
@@ -43,23 +44,28 @@ from crossbench.settings.plan import CellPlan, composed_plan
 from crossbench.settings.resume import with_credentials
 from crossbench.settings.schema import register
 from crossbench.settings.targets import take_allowed
-from crossbench.sweeps.folder import absolute, hold, is_held, take_new
+from crossbench.sweeps.folder import absolute, hold, take_new
 from crossbench.sweeps.progress import SteadyConsole
 from crossbench.system.command import run_command
 from crossbench.system.credentials import hide_argument
+from crossbench.system.folder_lock import is_held
 from crossbench.system.stop_signals import EXIT_INTERRUPTED
 from crossbench.wording import counted
 
 EXIT_FAILED = 1
 STOP_GRACE_S = 60.0
-HELP = """Run the studies of conf/experiment one after the other and write one report.
+HELP = """\
+python -m crossbench.suite: run the studies of conf/experiment one after the
+other and write one report.
 
-  python -m crossbench.suite                                     all studies that can run here
-  python -m crossbench.suite studies=[20_stages,10b_packing_enabled]
-  python -m crossbench.suite max_seconds=3 backend=onnx ...      overrides for every study
-  python -m crossbench.suite resume=outputs/suite_...            continue an interrupted suite
+  python -m crossbench.suite                            all that can run here
+  python -m crossbench.suite studies=[20_stages,16_max_length]
+  python -m crossbench.suite max_seconds=3 backend=onnx overrides for all
+  python -m crossbench.suite resume=outputs/suite_...   go on after Ctrl-C
+  python -m crossbench -m +experiment=20_stages         one study alone
 
-Studies:"""
+Studies and their questions:
+"""
 console = SteadyConsole(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -70,10 +76,12 @@ def main(arguments: Sequence[str]) -> int:
         ConfigError: a study or an override does not exist; nothing was started.
     """
     if {"-h", "--help"} & set(arguments):
-        print(HELP, *(f"  {name}" for name in all_studies()), sep="\n")
+        print(f"{HELP}\n{studies_text()}\n\nMore: docs/configuration.md#ready-studies")
         return 0
     register()
     arguments = take_allowed(take_quiet(arguments))
+    if wrong := [word for word in arguments if word.partition("=")[0] == "study"]:
+        raise ConfigError(f"{wrong[0]}: give studies=[{wrong[0].partition('=')[2]}]")
     own = {"studies", "resume"}
     given = {a.partition("=")[0]: a for a in arguments if a.partition("=")[0] in own}
     overrides = [
@@ -106,18 +114,13 @@ def main(arguments: Sequence[str]) -> int:
         taken.release()
 
 
-def all_studies() -> list[str]:
-    """Return the names of all studies, sorted."""
-    return sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
-
-
 def chosen_studies(given: str | None) -> list[str]:
     """Return the names in `studies=[a,b]`, in that order; all studies for None.
 
     Raises:
         ConfigError: a study does not exist.
     """
-    known = all_studies()
+    known = study_names()
     if given is None or given == "studies=all":
         return known
     try:
@@ -125,6 +128,8 @@ def chosen_studies(given: str | None) -> list[str]:
     except HydraException as error:
         raise ConfigError(f"{given} cannot be parsed: give studies=[a,b]") from error
     names = [str(name) for name in value] if isinstance(value, list) else [str(value)]
+    if not any(names):
+        raise ConfigError(f"{given} names no study: give studies=[a,b], or leave it out for all")
     for name in names:
         if name not in known:
             raise ConfigError(

@@ -84,8 +84,16 @@ def _summary(done: Uploaded) -> str:
     return f"{done.sweep}: {', '.join(parts)}"
 
 
-if __name__ == "__main__":
-    options, words = options_first(sys.argv[1:])
+def main() -> None:
+    """Run the command."""
+    try:
+        options, words = options_first(sys.argv[1:])
+    except ConfigError as error:
+        sys.exit(f"crossbench: {error}")
     given = [word for word in words if "=" not in word or Path(word).is_dir()]
     sys.argv[1:] = [*options, *(word for word in words if word not in given)]
     launch(partial(sync, given), choices=["hydra/help=sync", *NO_CELLS])
+
+
+if __name__ == "__main__":
+    main()

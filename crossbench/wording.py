@@ -67,6 +67,11 @@ def join_first(texts: Sequence[str], most: int = 5, separator: str = "; ") -> st
     return separator.join([*texts[:most], *([f"and {rest} more"] if rest > 0 else [])])
 
 
+def join_words(texts: Sequence[str]) -> str:
+    """Join texts as in a sentence: `a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
+
+
 def duration(seconds: float) -> str:
     """Format a duration: `45 s`, `12 min`, `3 h 05 min`."""
     if seconds < 90:

@@ -30,7 +30,7 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 _OVERRIDE = re.compile(r"\+{0,2}([a-z_]+(?:\.[a-z0-9_]+)*)=(.*)", re.DOTALL)
 _KEY = re.compile(r"[a-z]+(?:\.[a-z_]+)+")
-_OWN_OF_COMMANDS = {"studies", "resume", "blocks", "slower"}  # of suite and selfcheck
+_OWN_OF_COMMANDS = {"studies", "resume", "blocks", "slower", "sweep"}  # not of cells
 _ENDINGS = {".json", ".log", ".md", ".parquet", ".png", ".safetensors"}
 
 

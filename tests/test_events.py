@@ -24,6 +24,7 @@ from crossbench.events import (
     CellEnded,
     CellStarted,
     Event,
+    MeasuredSoFar,
     ProgressMade,
     Recorded,
     RunEnded,
@@ -35,6 +36,7 @@ from crossbench.events import (
     encode,
 )
 from crossbench.load.stop import Limits, LimitWatch
+from crossbench.measure import catalogue
 from crossbench.models.folder import ModelFolder
 from crossbench.runner.event_stream import EventStream, ProgressReporter
 from crossbench.sweeps.cell import Follower
@@ -44,7 +46,8 @@ from crossbench.types import RequestRecord
 KINDS: tuple[type[Event], ...] = get_args(Event)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
-    str: st.text(), int: st.integers(), float: NUMBERS, type(None): st.none(),
+    str: st.text(), int: st.integers(), float: NUMBERS, bool: st.booleans(),
+    type(None): st.none(),
 }  # fmt: skip
 
 
@@ -82,7 +85,7 @@ def test_every_event_class_is_a_kind() -> None:
         assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
 
 
-ENDED = CellEnded("failed", None, {"latency/p50_ms": 2.5})
+ENDED = CellEnded("failed", None, False, {"latency/p50_ms": 2.5})
 
 
 def changed(**values: object) -> str:
@@ -111,6 +114,8 @@ def without(key: str) -> str:
         changed(status=None),
         changed(status=3),
         changed(error=3),
+        changed(interrupted=0),
+        changed(interrupted="no"),
         changed(metrics=None),
         changed(metrics=[]),
         changed(metrics={"latency/p50_ms": "2.5"}),
@@ -215,10 +220,21 @@ def record(index: int, status: str = "OK") -> RequestRecord:
     return RequestRecord(index, 0.0, 0.0, 0.005, 3, 10, 0, 0.0, 0.0, 0.0, status)
 
 
+def so_far(ok: int, failed: int) -> dict[str, float]:
+    """The metrics of so many records, all sent and answered at the same times."""
+    percentiles = {catalogue.latency(level).name: 5.0 for level in (50, 95, 99)}
+    return {
+        catalogue.REQUESTS_OK.name: ok,
+        catalogue.REQUESTS_FAILED.name: failed,
+        **percentiles,
+        catalogue.PAIRS_PER_S.name: 3 * ok / 0.005,
+    }
+
+
 def test_a_measurement_reports_its_windows_and_its_progress() -> None:
     now_s = 100.0
     stream, watch = io.StringIO(), LimitWatch(Limits(requests=8, max_seconds=10.0))
-    reporter = ProgressReporter(EventStream(stream), watch, lambda: now_s)
+    reporter = ProgressReporter(EventStream(stream), watch, "pairs", lambda: now_s)
     for index, status in enumerate(("OK", "UNAVAILABLE", "OK", "OK")):
         now_s += 0.25
         reporter(record(index, status))
@@ -228,9 +244,11 @@ def test_a_measurement_reports_its_windows_and_its_progress() -> None:
     sent = [decode(line) for line in stream.getvalue().splitlines()]
     assert [recorded.event for recorded in sent if recorded] == [
         ProgressMade(done=2, share=0.25, pairs_per_s=6.0, p50_ms=5.0),
+        MeasuredSoFar(so_far(ok=3, failed=1)),
         WindowMeasured(3, {"UNAVAILABLE": 1}, 9.0, 5.0, 5.0, 5.0),
         ProgressMade(done=4, share=0.5, pairs_per_s=9.0, p50_ms=5.0),
         ProgressMade(done=5, share=0.625, pairs_per_s=5.143, p50_ms=5.0),
+        MeasuredSoFar(so_far(ok=3, failed=3)),
         WindowMeasured(0, {"INTERNAL": 2}, 0.0, None, None, None),
         ProgressMade(done=6, share=0.75, pairs_per_s=3.6, p50_ms=5.0),
     ]
@@ -258,7 +276,7 @@ def test_the_journal_records_the_events_of_a_cell(
     stages = [event.stage for event in happened if isinstance(event, StageStarted)]
     assert stages[-2:] == ["warming up", "measuring"]
     course = [type(event) for event in happened if not isinstance(event, StageStarted)]
-    seen_by_client = {ProgressMade, WindowMeasured}
+    seen_by_client = {ProgressMade, WindowMeasured, MeasuredSoFar}
     assert set(course[2:-3]) == seen_by_client
     assert [kind for kind in course if kind not in seen_by_client] == [
         CellStarted, ServerListens, ServerStops, CellEnded, RunEnded,

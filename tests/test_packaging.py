@@ -111,7 +111,7 @@ def test_an_installed_wheel_finds_its_configuration(installed: Path, tmp_path: P
     assert Path(path).is_relative_to(installed)
 
     help_text = run(["-m", "crossbench", "--help"], tmp_path, PYTHONPATH=str(installed))
-    assert "backend: " in help_text
+    assert "\nbackend=...  " in help_text
     arguments = ["-m", "crossbench", "--cfg", "job", "--resolve", "backend=noop"]
     printed = run(arguments, tmp_path, PYTHONPATH=str(installed))
     config = OmegaConf.create(printed)

@@ -18,6 +18,7 @@ from crossbench.models.folder import ModelFolder
 from crossbench.report.axes import full_label
 from crossbench.report.sweep import read_runs
 from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.choices import question
 from crossbench.settings.overrides import sweep_points, sweeper_params, swept_keys
 from crossbench.settings.places import conf_dir
 from crossbench.settings.plan import composed_config, make_plan
@@ -124,6 +125,10 @@ def test_a_study_sweeps_the_expected_keys(study: str) -> None:
         make_plan(config)
     assert (first.cell_id == last.cell_id) == (cells == 1)
     assert first.value("study").endswith("?")
+    assert (
+        question(conf_dir() / "experiment" / f"{study}.yaml")
+        == composed(f"+experiment={study}").study
+    )  # `suite --help` reads it without composing
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -6,11 +6,7 @@ folder or from MLflow. Confidence intervals need the files in the cells' folders
 
 from __future__ import annotations
 
-import base64
-import html
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from crossbench.analysis.frames import CELL_COLUMNS, records_of
+from crossbench.analysis.pictures import Pictures, draw_pictures
 from crossbench.errors import ResultError
 from crossbench.measure import catalogue
 from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S
@@ -27,7 +24,8 @@ from crossbench.measure.queueing import queueing
 from crossbench.measure.statistics import latency_range_table, windows
 from crossbench.report.axes import varying
 from crossbench.report.cells import Run
-from crossbench.report.drawing import Draw, draw
+from crossbench.report.drawing import Draw
+from crossbench.report.ranking_queries import on_common_queries
 from crossbench.report.summaries import summarise_cells
 from crossbench.report.terminal import summary_rows
 from crossbench.results import RESULT_FILE, RunResult, Status, load_cell
@@ -37,26 +35,6 @@ from crossbench.wording import number
 
 RATE, P95 = PAIRS_PER_S.name, P95_LATENCY.name
 _FIGURES = {metric.name: metric.heading for metric in catalogue.shown(View.COMPARISON)}
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Plots that Jupyter displays: PNG images by title, and the reasons for missing plots."""
-
-    images: Mapping[str, bytes]
-    missing: Mapping[str, str] = field(default_factory=dict)
-
-    def _repr_html_(self) -> str:
-        notes = "".join(
-            f"<p>Missing plot: {html.escape(title)}: {html.escape(why)}</p>"
-            for title, why in self.missing.items()
-        )
-        return notes + "".join(
-            f'<figure><img alt="{html.escape(title)}" style="max-width: 100%" '
-            f'src="data:image/png;base64,{base64.b64encode(image).decode("ascii")}">'
-            f"<figcaption>{html.escape(title)}</figcaption></figure>"
-            for title, image in self.images.items()
-        )
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -79,7 +57,7 @@ def comparison_plots(frame: pd.DataFrame) -> Pictures:
 
         return sweep_plots(summarise_cells(runs), axes, folder)
 
-    return _pictures(plan)
+    return draw_pictures(plan)
 
 
 def baseline_and_best(frame: pd.DataFrame, baseline: int | None = None) -> pd.DataFrame:
@@ -164,12 +142,13 @@ def request_plots(requests: pd.DataFrame) -> Pictures:
     def plan(group: pd.DataFrame, folder: Path) -> Mapping[str, Draw]:
         from crossbench.report.cell_plots import cell_plots
 
-        return cell_plots(records_of(group), folder, Task.SCORE.unit)
+        name = f"cell {group['cell'].iloc[0]}"
+        return cell_plots(records_of(group), folder, Task.SCORE.unit, name=name)
 
     images: dict[str, bytes] = {}
     missing: dict[str, str] = {}
     for cell, group in requests.groupby("cell"):
-        drawn = _pictures(partial(plan, group))
+        drawn = draw_pictures(partial(plan, group))
         images |= {f"Cell {cell}: {title}": image for title, image in drawn.images.items()}
         missing |= {f"Cell {cell}: {title}": why for title, why in drawn.missing.items()}
     return Pictures(images, missing)
@@ -235,11 +214,14 @@ def quality_table(frame: pd.DataFrame) -> pd.DataFrame:
     Cells without a quality check have no quality metrics.
     """
     names = [name for name in frame.columns if catalogue.family(name) == catalogue.QUALITY_FAMILY]
-    kept = frame[[*_varying_columns(frame), RATE, P95, *names]]
+    kept = frame[[*_varying_columns(frame), RATE, P95, *names]].copy()
+    for name in names:  # as in the plot: on the queries that all cells checked
+        kept[name] = [run.result.metrics.get(name) for run in runs_of(frame)]
     titles = {name: catalogue.key(name) for name in names}
     table = kept.rename(columns={**_FIGURES, **titles})
     table = table.sort_values(PAIRS_PER_S.heading, ascending=False)
-    return table.round(4).reset_index(drop=True)
+    digits = {PAIRS_PER_S.heading: 1, P95_LATENCY.heading: 2}
+    return table.round(4).round(digits).reset_index(drop=True)
 
 
 def quality_plots(frame: pd.DataFrame, metrics: Sequence[str]) -> Pictures:
@@ -247,7 +229,8 @@ def quality_plots(frame: pd.DataFrame, metrics: Sequence[str]) -> Pictures:
 
     A metric that no cell has gives no plot.
     """
-    joined = summarise_cells(runs_of(frame))
+    runs = runs_of(frame)
+    axes, joined = varying([run.result.config for run in runs]), summarise_cells(runs)
 
     def plan(folder: Path) -> Mapping[str, Draw]:
         from crossbench.report.ranking_plot import quality_plot
@@ -255,21 +238,26 @@ def quality_plots(frame: pd.DataFrame, metrics: Sequence[str]) -> Pictures:
         found: dict[str, Draw] = {}
         for name in metrics:
             if metric := catalogue.BY_NAME.get(name):
-                found |= quality_plot(joined, metric, folder)
+                found |= quality_plot(joined, axes, metric, folder)
         return found
 
-    return _pictures(plan)
+    return draw_pictures(plan)
 
 
 def runs_of(frame: pd.DataFrame) -> list[Run]:
     """Convert the frame's rows to runs: from the cells' files if `folder` contains them, else from
-    the row alone."""
-    return [_run(row) for row in frame.to_dict("records")]
+    the row alone.
+
+    With files, the ranking quality is that on the queries that all cells checked.
+    """
+    rows = frame.to_dict("records")
+    return on_common_queries(
+        [_run(row) for row in rows], [Path(str(row["folder"])) for row in rows]
+    )
 
 
 def _run(row: Mapping[Any, Any]) -> Run:
-    folder = Path(str(row["folder"]))
-    if folder.is_absolute() and (folder / RESULT_FILE).exists():
+    if (folder := _folder(row)) is not None:
         return Run(str(row["cell"]), *load_cell(folder))
     known = {str(key): value for key, value in row.items() if not _is_missing(value)}
     not_settings = {*CELL_COLUMNS, "run_id"}
@@ -285,6 +273,12 @@ def _run(row: Mapping[Any, Any]) -> Run:
     return Run(str(row["cell"]), result)
 
 
+def _folder(row: Mapping[Any, Any]) -> Path | None:
+    """The folder with the cell's files; None if it is not on this machine."""
+    folder = Path(str(row["folder"]))
+    return folder if folder.is_absolute() and (folder / RESULT_FILE).exists() else None
+
+
 def _finished(frame: pd.DataFrame) -> pd.DataFrame:
     finished = frame[(frame["status"] == str(Status.FINISHED)) & frame[RATE].notna()]
     if finished.empty:
@@ -298,13 +292,6 @@ def _varying_columns(frame: pd.DataFrame) -> list[str]:
     """The columns of the settings that vary, see `varying`."""
     axes = varying([run.result.config for run in runs_of(frame)])
     return [axis for axis in axes if axis in frame.columns]
-
-
-def _pictures(plan: Callable[[Path], Mapping[str, Draw]]) -> Pictures:
-    with tempfile.TemporaryDirectory() as folder:
-        plots = draw(partial(plan, Path(folder)))
-        images = {title: path.read_bytes() for title, path in plots.paths.items()}
-    return Pictures(images, plots.missing)
 
 
 def _is_missing(value: Any) -> bool:

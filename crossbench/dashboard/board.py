@@ -5,13 +5,15 @@ It imports no web framework and reads no clock: all times are passed in.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from enum import StrEnum
+from statistics import median
 from typing import assert_never
 
-from crossbench.dashboard.figures import ClientWindow, Counters, GpuUse, Sample
+from crossbench.dashboard.cell_row import CellRow, unit_of
+from crossbench.dashboard.figures import ClientWindow, GpuUse
+from crossbench.dashboard.server_side import HISTORY, ServerSide
 from crossbench.events import (
     CellEnded,
     CellStarted,
@@ -19,6 +21,7 @@ from crossbench.events import (
     DashboardRefused,
     FileKept,
     FlagsChanged,
+    MeasuredSoFar,
     ProgressMade,
     Recorded,
     RunEnded,
@@ -30,23 +33,15 @@ from crossbench.events import (
     WindowMeasured,
 )
 from crossbench.serving import inference_pb2 as pb
-from crossbench.types import Task
-
-HISTORY = 180  # samples, one per second
-RATE_WINDOW_S = 5.0
 
 
-@dataclass(slots=True)
-class CellRow:
-    """One cell of the sweep; `figures` are the result's metrics by their contract names."""
+class SweepState(StrEnum):
+    """How a sweep stands."""
 
-    number: int
-    label: str
-    status: str
-    started_s: float
-    ended_s: float | None
-    figures: Mapping[str, float]
-    error: str | None
+    RUNNING = "running"
+    COMPLETE = "complete"  # every cell has ended
+    INTERRUPTED = "interrupted"  # by a stop signal
+    INCOMPLETE = "incomplete"  # it ended before every cell had, for example because it was killed
 
 
 class Board:
@@ -55,132 +50,137 @@ class Board:
     def __init__(self, address: str | None, access: Mapping[str, str] | None = None) -> None:
         self.address = address
         self.access = access or {}  # how to get into the server, see `ServerListens`
-        self.info: pb.ServerInfo | None = None
         self.open_pages = 0
+        self.is_stored = False  # of a sweep that ended before this process started
         self.is_connected = False
         self.lost = False  # a server is expected but does not answer
+        self.folder = ""  # of the run, if its files stay
         self.sweep = ""
         self.cells_planned = 0
         self.cells: dict[int, CellRow] = {}
-        self.current: int | None = None
-        self.stage = ""
+        self.current: int | None = None  # the cell that is running
         self.ended = ""
-        self.settings: Mapping[str, str] = {}
-        self.progress: ProgressMade | None = None
-        self.flags: Mapping[str, str] = {}  # of the last seconds of the running cell
+        self.ended_s: float | None = None  # Unix
+        self.interrupted = False
+        self.server = ServerSide()
+        self.window: ClientWindow | None = None  # the last one of the running cell
         self.client_failed: Counter[str] = Counter()
-        self.samples: deque[Sample] = deque(maxlen=HISTORY)
         self.windows: deque[ClientWindow] = deque(maxlen=HISTORY)
-        self.cell_starts: deque[tuple[float, str]] = deque(maxlen=HISTORY)  # Unix time and name
-        self._counters_at_reset = Counters.zero()
-        self._failed_at_reset: Counter[str] = Counter()
-        self._reset_s = 0.0
+        # Unix times and numbers of cells, counted from 1
+        self.cell_starts: deque[tuple[float, int]] = deque(maxlen=HISTORY)
+        self._server_cell: int | None = None  # the cell whose server is at `address`
+        self._server_settings: Mapping[str, str] = {}  # of a server without a cell
 
     # Input
 
     def apply(self, recorded: Recorded) -> None:
         """Apply one event of the journal.
 
-        The end of a cell is ignored if the line with its start was lost.
+        Events of a cell are ignored if the line with its start was lost.
         """
         event, time_s, cell = recorded.event, recorded.time_s, recorded.cell
+        row = None if cell is None else self.cells.get(cell)
         match event:
             case SweepStarted():
-                self.sweep, self.cells_planned, self.ended = event.name, event.cells, ""
+                self._start_sweep(event)
             case CellStarted() if cell is not None:
                 self._start_cell(cell, event, time_s)
-            case CellEnded() if cell is not None and cell in self.cells:
-                self._end_cell(self.cells[cell], event, time_s)
+            case CellEnded() if row is not None:
+                self._end_cell(row, event, time_s)
             case ServerConfigured():
-                self.settings = event.config
-            case StageStarted():
-                self.stage, self.flags = event.stage, {}
+                self._server_settings = event.config
+            case StageStarted() if row is not None:
+                row.stage, row.flags = event.stage, {}
             case ServerListens():
                 self.address, self.lost, self.access = event.address, False, event.access
+                self._server_cell = cell
             case ServerStops():
                 self.address, self.lost = None, False
-            case ProgressMade():
-                self.progress = event
-            case WindowMeasured():
-                self._add_window(event, time_s)
-            case FlagsChanged():
-                self.flags = event.flags
+            case ProgressMade() if row is not None:
+                row.progress = event
+            case MeasuredSoFar() if row is not None:
+                row.figures |= event.metrics
+            case WindowMeasured() if row is not None:
+                self._add_window(row, event, time_s)
+            case FlagsChanged() if row is not None:
+                row.flags = event.flags
             case RunEnded():
-                self.ended, self.address = event.message, None
-            case CellStarted() | CellEnded() | FileKept() | DashboardListens() | DashboardRefused():
+                self.ended, self.ended_s, self.address = event.message, time_s, None
+                self.interrupted = self.interrupted or event.interrupted
+                self.current = None
+                for unfinished in filter(lambda row: row.is_running, self.cells.values()):
+                    unfinished.interrupted, unfinished.ended_s = True, time_s
+            case (
+                CellStarted() | CellEnded() | StageStarted() | ProgressMade() | MeasuredSoFar()
+                | WindowMeasured() | FlagsChanged() | FileKept() | DashboardListens()
+                | DashboardRefused()
+            ):  # fmt: skip
                 pass
             case _:
                 assert_never(event)
 
+    def _start_sweep(self, event: SweepStarted) -> None:
+        """Begin a sweep, or go on with one; the latter measures again what has not ended."""
+        self.sweep, self.cells_planned = event.name, event.cells
+        self.ended, self.ended_s, self.interrupted = "", None, False
+        self.cells = {
+            number: row
+            for number, row in self.cells.items()
+            if not row.is_running and not row.interrupted
+        }
+
     def _start_cell(self, number: int, event: CellStarted, time_s: float) -> None:
-        self.cells[number] = CellRow(number, event.label, "running", time_s, None, {}, None)
+        self.cells[number] = CellRow(number, event.label, event.config, time_s)
         self.cells_planned = max(self.cells_planned, number + 1)
-        self.current, self.stage, self.address = number, "starting", None
-        self.settings = event.config
-        self.progress, self.flags = None, {}
+        self.current = number
+        self.address, self.server.last, self.window = None, None, None
         self.client_failed.clear()
-        self.cell_starts.append((time_s, f"cell {number + 1}"))
+        self.cell_starts.append((time_s, number + 1))
 
     def _end_cell(self, row: CellRow, event: CellEnded, time_s: float) -> None:
-        row.status, row.error = event.status, event.error
-        row.figures, row.ended_s = event.metrics, time_s
-        if self.current == row.number:
-            self.current, self.stage, self.address, self.flags = None, "", None, {}
+        row.status, row.error, row.interrupted = event.status, event.error, event.interrupted
+        row.figures, row.ended_s, row.flags = dict(event.metrics), time_s, {}
+        self.interrupted = self.interrupted or event.interrupted
+        if self._server_cell == row.number:
+            self.address = None
+        if self.current == row.number:  # with another launcher, cells may overlap
+            running = [other.number for other in self.cells.values() if other.is_running]
+            self.current = running[-1] if running else None
 
-    def _add_window(self, event: WindowMeasured, time_s: float) -> None:
+    def _add_window(self, row: CellRow, event: WindowMeasured, time_s: float) -> None:
+        if row.number != self.current:
+            return
         self.client_failed.update(event.failed)
-        self.windows.append(
-            ClientWindow(
-                time_s=time_s,
-                requests=event.requests,
-                pairs_per_s=event.pairs_per_s,
-                p50_ms=event.p50_ms,
-                p95_ms=event.p95_ms,
-                p99_ms=event.p99_ms,
-            )
+        self.window = ClientWindow(
+            time_s=time_s,
+            requests=event.requests,
+            pairs_per_s=event.pairs_per_s,
+            p50_ms=event.p50_ms,
+            p95_ms=event.p95_ms,
+            p99_ms=event.p99_ms,
+            so_far_per_s=row.figures.get(row.rate.name),
         )
+        self.windows.append(self.window)
 
     def connected(self, info: pb.ServerInfo) -> None:
-        self.info, self.is_connected, self.lost = info, True, False
-        self._counters_at_reset, self._failed_at_reset = Counters.zero(), Counter()
+        """Note that the server at `address` answers."""
+        self.server.connected(info)
+        self.is_connected, self.lost = True, False
+        if self.served is not None:
+            self.served.facts = self.server.facts
 
     def disconnected(self, lost: bool) -> None:
         self.is_connected, self.lost = False, lost
 
     def sample(self, metrics: pb.Metrics, gpus: tuple[GpuUse, ...], time_s: float) -> None:
         """Add one metrics message of the server; there is one per second."""
-        counters = Counters.of(metrics)
-        last = self.samples[-1].metrics if self.samples else None
-        restarted = last is None or metrics.since_reset_s < last.since_reset_s
-        interval = counters if restarted or last is None else counters - Counters.of(last)
-        if restarted:  # another server, or its counters were reset
-            self._counters_at_reset, self._failed_at_reset = Counters.zero(), Counter()
-            self._reset_s = 0.0
-        speed = self._pairs_per_s(metrics)
-        cores = metrics.cpu_cores if metrics.since_reset_s > 1.0 else None
-        self.samples.append(Sample(time_s, metrics, interval, speed, cores, gpus))
-
-    def _pairs_per_s(self, now: pb.Metrics) -> float | None:
-        """Throughput over the last seconds, back to the last restart of the counters at most."""
-        before = now
-        for sample in reversed(self.samples):
-            elapsed_s = now.since_reset_s - sample.metrics.since_reset_s
-            if not 0 < elapsed_s <= RATE_WINDOW_S + 0.5:
-                break
-            before = sample.metrics
-        elapsed_s = now.since_reset_s - before.since_reset_s
-        return (now.pairs - before.pairs) / elapsed_s if elapsed_s else None
+        self.server.sample(metrics, gpus, time_s)
+        if self.served is not None:
+            self.served.take_server_figures(metrics, self.server.cpu_at_restart_s)
 
     def reset(self) -> None:
         """Reset the counters and charts of this board only; the server continues to count."""
-        if self.samples:
-            last = self.samples[-1]
-            self._counters_at_reset = Counters.of(last.metrics)
-            self._failed_at_reset = Counter(dict(last.metrics.requests_failed))
-            self._reset_s = last.metrics.since_reset_s
-            self.samples.clear()
-            # The next interval starts here
-            self.samples.append(dataclasses.replace(last, interval=Counters.zero()))
+        self.server.reset()
         self.windows.clear()
         self.cell_starts.clear()
         self.client_failed.clear()
@@ -188,46 +188,34 @@ class Board:
     # Output
 
     @property
+    def served(self) -> CellRow | None:
+        """The running cell whose server is at `address`."""
+        row = None if self._server_cell is None else self.cells.get(self._server_cell)
+        return row if row is not None and row.is_running and self.address is not None else None
+
+    @property
+    def shown(self) -> CellRow | None:
+        """The running cell, or else the one that was started last and has figures, if any has."""
+        if self.current is not None:
+            return self.cells[self.current]
+        newest_first = sorted(self.cells.values(), key=lambda row: row.started_s, reverse=True)
+        measured = (row for row in newest_first if row.figures)
+        return next(measured, newest_first[0] if newest_first else None)
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The configuration of the shown cell, or of a server without a cell."""
+        return self.shown.settings if self.shown else self._server_settings
+
+    @property
     def unit(self) -> str:
-        """The unit of work: `texts` if the running cell embeds, else `pairs`."""
-        embeds = self.settings.get("load.task") == Task.EMBED
-        return (Task.EMBED if embeds else Task.SCORE).unit
+        """The unit of work of the shown cell or of the server: `pairs` or `texts`."""
+        return unit_of(self.settings)
 
     @property
     def is_measuring(self) -> bool:
         """Whether a cell is running, whose measurement a reset of its server would change."""
         return self.current is not None
-
-    @property
-    def last(self) -> Sample | None:
-        return self.samples[-1] if self.samples else None
-
-    @property
-    def has_device(self) -> bool:
-        """Whether there is a GPU, or device memory that the server reports (mps, mlx)."""
-        last = self.last
-        return last is not None and bool(last.gpus or last.metrics.HasField("device_memory_mb"))
-
-    @property
-    def totals(self) -> Counters:
-        """The server's counters since the last reset."""
-        return (
-            Counters.of(self.last.metrics) - self._counters_at_reset
-            if self.last
-            else Counters.zero()
-        )
-
-    @property
-    def failed(self) -> dict[str, int]:
-        """Failed requests by gRPC status since the last reset, as counted by the server."""
-        if self.last is None:
-            return {}
-        counted = Counter(dict(self.last.metrics.requests_failed))
-        return dict(counted - self._failed_at_reset)
-
-    @property
-    def since_reset_s(self) -> float:
-        return self.last.metrics.since_reset_s - self._reset_s if self.last else 0.0
 
     @property
     def status(self) -> str:
@@ -237,28 +225,42 @@ class Board:
         if self.lost:
             return "disconnected"
         if self.current is not None:
-            return self.stage
-        if self.is_connected:
+            return self.cells[self.current].stage
+        if self.is_connected and self.address is not None:
             return "connected"
         return "waiting"
 
     @property
+    def rows(self) -> list[CellRow]:
+        """The cells by their numbers."""
+        return sorted(self.cells.values(), key=lambda row: row.number)
+
+    @property
     def done(self) -> list[CellRow]:
-        return [row for row in self.cells.values() if row.ended_s is not None]
+        """The cells that have ended; one that was interrupted has not."""
+        return [row for row in self.rows if not row.is_running and not row.interrupted]
+
+    @property
+    def sweep_state(self) -> SweepState:
+        if self.interrupted:
+            return SweepState.INTERRUPTED
+        if len(self.done) >= self.cells_planned:
+            return SweepState.COMPLETE
+        return SweepState.INCOMPLETE if self.ended else SweepState.RUNNING
 
     def cell_share(self) -> float:
         """The completed share of the running cell's measurement, 0 to 1."""
-        return self.progress.share if self.progress else 0.0
+        return 0.0 if self.current is None else self.cells[self.current].share
 
     def time_left_s(self, time_s: float) -> float | None:
-        """Estimated seconds until the sweep ends, from the mean duration of its cells so far.
+        """Estimated seconds until the sweep ends, from the median duration of its cells so far.
 
         None before the first cell has ended.
         """
         took_s = [row.ended_s - row.started_s for row in self.done if row.ended_s is not None]
         if not took_s or not self.cells_planned:
             return None
-        each_s = sum(took_s) / len(took_s)
+        each_s = median(took_s)
         left_s = each_s * (self.cells_planned - len(took_s))
         if self.current is not None:
             left_s -= min(each_s, time_s - self.cells[self.current].started_s)

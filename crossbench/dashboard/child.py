@@ -55,6 +55,7 @@ def main(settings: dict[str, Any]) -> None:
         os._exit(0)
 
     journal = Path(settings["journal"])
+    board.folder = "" if settings["temporary"] else str(journal.parent)
     threading.Thread(target=end_with_parent, name="parent-watch", daemon=True).start()
     ready = DashboardListens(url_of(listener), "; ".join(notes))
     serve(listener, board, journal, lambda: send(ready), token, settings["max_pages"])

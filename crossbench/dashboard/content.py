@@ -1,157 +1,174 @@
-"""The texts, tables and figures that the page shows for the state of a board."""
+"""The texts and tables that the page shows for the state of a board."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import shlex
+from collections import Counter
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
-from crossbench.dashboard.board import Board
-from crossbench.dashboard.document import CELL_FIGURES, server_facts
-from crossbench.dashboard.figures import Sample
-from crossbench.measure.catalogue import PAIRS_PER_S, TEXTS_PER_S
+from crossbench.dashboard.board import Board, SweepState
+from crossbench.dashboard.cell_row import INTERRUPTED, RUNNING, CellRow
+from crossbench.dashboard.document import CELL_FIGURES
+from crossbench.dashboard.tiles import figure
+from crossbench.measure.catalogue import PAIRS_PER_S
 from crossbench.measure.metric import Metric
-from crossbench.wording import ABSENT, counted, duration, number, percent
+from crossbench.wording import counted, duration
 
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """A large figure with its unit, and a small line below."""
-
-    label: str
-    value: str
-    unit: str
-    below: str = ""
-
-
-def tiles(board: Board) -> Iterator[Tile]:
-    """Yield the tiles with the current figures; the device tile only if there is a device."""
-    last, totals = board.last, board.totals
-    metrics = last.metrics if last else None
-    window = board.windows[-1] if board.windows else None
-    speed = last.pairs_per_s if last else None
-    unit = board.unit
-    of_client = f"client {number(window.pairs_per_s)}" if window else ""
-    yield Tile("Throughput", number(speed), f"{unit}/s", of_client)
-    recent = metrics.latency_ms if metrics else None
-    for name in ("p50", "p95", "p99"):
-        value = getattr(recent, name) if recent is not None and recent.count else None
-        seen = getattr(window, f"{name}_ms") if window else None
-        below = f"client {number(seen)}" if seen is not None else ""
-        yield Tile(f"Latency {name}", number(value), "ms", below)
-    queued = metrics.queue_pairs if metrics else None
-    wait_ms = last.interval.mean_ms("queue") if last else None
-    yield Tile("Queue", number(queued), unit, f"wait {number(wait_ms)} ms")
-    waste = totals.padding_waste
-    below = f"padding waste {ABSENT if waste is None else percent(waste, 1)}"
-    yield Tile("Micro-batch", number(totals.pairs_per_batch), unit, below)
-    cores = last.cores if last else None
-    cpu_time = f"{number(metrics.cpu_s)} s in total" if metrics else ""
-    yield Tile("CPU", number(cores), "cores", cpu_time)
-    resident = metrics.rss_mb if metrics else None
-    peak = f"peak {number(metrics.rss_peak_mb)}" if metrics else ""
-    yield Tile("Memory", number(resident), "MB", peak)
-    failed = sum(board.failed.values())
-    below = f"{failed:,} failed, {metrics.requests_in_flight if metrics else 0} in flight"
-    yield Tile("Requests", f"{totals.requests_ok:,}", "ok", below)
-    if last is not None and board.has_device:
-        yield _device_tile(last)
-
-
-def _device_tile(last: Sample) -> Tile:
-    metrics = last.metrics
-    model = f"model {number(metrics.device_memory_mb)} MB" if metrics.device_memory_mb else ""
-    if not last.gpus:
-        peak = f"peak {number(metrics.device_memory_peak_mb)}"
-        return Tile("Device memory", number(metrics.device_memory_mb), "MB", peak)
-    busiest = max(last.gpus, key=lambda gpu: gpu.utilization)
-    below = model or f"{number(busiest.memory_used_mb)} of {number(busiest.memory_total_mb)} MB"
-    return Tile(f"GPU {busiest.index}", f"{100 * busiest.utilization:.0f}", "%", below)
+FINISHED = "finished"
+OUTCOMES = (RUNNING, INTERRUPTED, FINISHED, "failed", "unavailable", "unsupported")
+WRITING = "the report is being written"
 
 
 def status_text(board: Board) -> str:
     """The status line of the page; the text changes only if the status does."""
     status = board.status
+    row = None if board.current is None else board.cells[board.current]
     cell = ""
-    if board.current is not None and board.cells_planned > 1:
-        cell = f"cell {board.current + 1} of {board.cells_planned}: "
+    if row is not None and board.cells_planned > 1:
+        cell = f"cell {row.number + 1} of {board.cells_planned}: "
     if status == "disconnected":
         return f"{cell}disconnected from {board.address}; trying to reconnect"
     if status == "ended":
-        return board.ended
+        done = sweep_progress(board) if board.cells else ""
+        return f"{done}; {board.ended}" if done else board.ended
     if status == "connected":
         return f"connected to {board.address}"
     if status == "waiting":
-        if board.address:
-            return f"connecting to {board.address}"
-        return "waiting for the next cell" if board.cells else "waiting for the server"
-    flags = "; ".join(f"{flag}: {reason}" for flag, reason in board.flags.items())
+        return _waiting_text(board)
+    flags = "; ".join(f"{flag}: {reason}" for flag, reason in row.flags.items()) if row else ""
     return f"{cell}{status}; {flags}" if flags else cell + status
 
 
-def subtitle(board: Board) -> str:
-    """Model, backend, precision, device and workers of the server."""
-    facts = server_facts(board.info)
-    if not facts:
-        return ""
-    shown = [facts["model"], facts["backend"], facts["quant"], facts["device"]]
-    workers = ""
-    if facts["workers"]:
-        workers = f"{facts['workers']} × {counted(facts['threads'], 'thread')}"
-    return " · ".join(str(item) for item in [*shown, workers] if item)
+def _waiting_text(board: Board) -> str:
+    if board.address:
+        return f"connecting to {board.address}"
+    if not board.cells:
+        return "waiting for the server"
+    if board.sweep_state is SweepState.RUNNING:
+        return "waiting for the next cell"
+    return f"{sweep_progress(board)}; {WRITING}"
+
+
+def sweep_progress(board: Board) -> str:
+    """How many cells have ended, and how the sweep stands if it does not go on."""
+    done, planned = len(board.done), board.cells_planned
+    state = board.sweep_state
+    if planned == 1:
+        return "complete" if state is SweepState.COMPLETE else str(state)
+    share = f"{done:,} of {counted(planned, 'cell')}"
+    match state:
+        case SweepState.COMPLETE:
+            return f"{share}, complete"
+        case SweepState.INTERRUPTED:
+            return f"interrupted after {share}"
+        case SweepState.INCOMPLETE:
+            return f"ended after {share}"
+        case _:
+            return f"{share} done"
 
 
 def sweep_text(board: Board, time_s: float) -> str:
-    """Progress of the sweep and the estimated time left."""
-    if board.cells_planned <= 1:
-        return "one cell"
-    left_s = board.time_left_s(time_s)
-    left = (
-        "time left: unknown until the first cell has ended"
-        if left_s is None
-        else f"{duration(left_s)} left"
-    )
-    if len(board.done) == board.cells_planned:
-        left = "complete"
-    return f"{len(board.done)} of {board.cells_planned} cells done · {left}"
+    """Progress of the sweep, the estimated time left, and how many cells have no result."""
+    parts = [sweep_progress(board)]
+    if board.sweep_state is SweepState.RUNNING and board.cells_planned > 1:
+        left_s = board.time_left_s(time_s)
+        parts.append(
+            "time left: unknown until the first cell has ended"
+            if left_s is None
+            else f"{duration(left_s)} left"
+        )
+    counts = Counter(row.status for row in board.done)
+    parts += [f"{count} {status}" for status, count in counts.items() if status != FINISHED]
+    return " · ".join(parts)
 
 
 def sweep_share(board: Board) -> float:
     """The completed share of the sweep, 0 to 1, including the running cell's share."""
     if not board.cells_planned:
         return 0.0
-    running = board.cell_share() if board.current is not None else 0.0
-    return min(1.0, (len(board.done) + running) / board.cells_planned)
+    return min(1.0, (len(board.done) + board.cell_share()) / board.cells_planned)
 
 
-def _figure(figures: Mapping[str, float | None], metric: Metric) -> str:
-    value = figures.get(metric.name)
-    if value is None and metric is PAIRS_PER_S:
-        value = figures.get(TEXTS_PER_S.name)
-    return metric.text(value)
+def cell_title(board: Board, row: CellRow) -> str:
+    """The cell whose figures the tiles show: `Cell 3 of 6: onnx int8 batch=32`."""
+    if board.cells_planned <= 1:
+        return row.label
+    return f"Cell {row.number + 1} of {board.cells_planned}: {row.label}"
 
 
-def cells_html(board: Board) -> str:
-    """The table of cells as HTML, newest last, with all texts escaped."""
-    embeds = any(row.figures.get(TEXTS_PER_S.name) is not None for row in board.cells.values())
+def cell_state(row: CellRow) -> str:
+    """The stage of a running cell, or how it ended."""
+    return row.stage if row.is_running else row.outcome
+
+
+def again_text(board: Board) -> str:
+    """How to see the page of a sweep that has ended; empty before."""
+    if not board.ended or not board.folder:
+        return ""
+    command = f"python -m crossbench.dashboard {shlex.quote(f'sweep={board.folder}')}"
+    return f"To see this page later: {command}"
+
+
+def class_of(outcome: str) -> str:
+    """The CSS class of an outcome, which an event may have made up."""
+    return outcome if outcome in OUTCOMES else ""
+
+
+def subtitle(facts: Mapping[str, Any], settings: Mapping[str, str]) -> str:
+    """Model, backend, precision, device and workers, from the settings until the server answers."""
+    named = {key: settings.get(key) for key in ("model", "backend", "quant", "device")}
+    shown = [facts.get(key) or named[key] for key in named]
+    workers = ""
+    if facts.get("workers"):
+        workers = f"{facts['workers']} × {counted(facts['threads'], 'thread')}"
+    return " · ".join(str(item) for item in [*shown, workers] if item)
+
+
+def cells_html(board: Board, shown: CellRow | None) -> str:
+    """The cells as HTML, in the order of their numbers, with all texts escaped.
+
+    It is a table, or one card per cell on a narrow screen. A cell that runs has no figures: the
+    tiles have them.
+    """
+    embeds = {row.unit for row in board.cells.values()} - {PAIRS_PER_S.unit.partition("/")[0]}
     rate = "pairs or texts/s" if embeds else PAIRS_PER_S.heading
-    figures = (rate if metric is PAIRS_PER_S else metric.heading for metric in CELL_FIGURES)
-    heads = ("cell", "status", *figures)
+    heads = ("cell", "status", *(_heading(metric, rate) for metric in CELL_FIGURES))
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    body = []
-    for row in board.cells.values():
-        cells = "".join(f"<td>{_figure(row.figures, metric)}</td>" for metric in CELL_FIGURES)
-        status = f'<span class="badge {escape(row.status)}">{escape(row.status)}</span>'
-        label = f'<th scope="row">{row.number + 1}. {escape(row.label)}</th>'
-        body.append(f"<tr>{label}<td>{status}</td>{cells}</tr>")
+    body: list[str] = []
+    for row in board.rows:
+        cells = "".join(_figure_html(row, metric, rate) for metric in CELL_FIGURES)
+        status = f'<span class="badge {class_of(row.outcome)}">{escape(row.outcome)}</span>'
+        pressed = str(row is shown).lower()
+        name = (
+            f'<button type="button" data-cell="{row.number}" aria-pressed="{pressed}">'
+            f"{row.number + 1}. {escape(row.label)}</button>"
+        )
+        kind = ' class="running"' if row.is_running else ""
+        body.append(f'<tr{kind}><th scope="row">{name}</th><td>{status}</td>{cells}</tr>')
         if row.error:
             body.append(f'<tr class="why"><td colspan="{len(heads)}">{escape(row.error)}</td></tr>')
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    unsure = "~" in "".join(body)
+    note = '<p class="quiet">~ fewer than five requests lie beyond this percentile</p>'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return table + note * unsure
+
+
+def _heading(metric: Metric, rate: str) -> str:
+    return rate if metric is PAIRS_PER_S else metric.heading
+
+
+def _figure_html(row: CellRow, metric: Metric, rate: str) -> str:
+    of_cell = row.rate if metric is PAIRS_PER_S else metric
+    text = figure(of_cell, {} if row.is_running else row.figures)
+    heading = of_cell.heading if metric is PAIRS_PER_S else _heading(metric, rate)
+    return f'<td data-heading="{heading}">{text}</td>'
 
 
 def errors_html(board: Board) -> str:
     """A table of failed requests by status, as counted by the server and by the client."""
-    server, client = board.failed, board.client_failed
+    server, client = board.server.failed, board.client_failed
     if not server and not client:
         return '<p class="quiet">No request has failed.</p>'
     rows = "".join(
@@ -163,9 +180,9 @@ def errors_html(board: Board) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def config_html(board: Board) -> str:
-    """The configuration as HTML, top-level values first; without one, the facts of the server."""
-    shown = board.settings or {key: str(value) for key, value in server_facts(board.info).items()}
+def config_html(facts: Mapping[str, Any], settings: Mapping[str, str]) -> str:
+    """The settings as HTML, top-level values first; without any, the facts of the server."""
+    shown = settings or {key: str(value) for key, value in facts.items()}
     if not shown:
         return '<p class="quiet">The configuration is not known yet.</p>'
     rows = "".join(

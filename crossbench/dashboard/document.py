@@ -23,20 +23,20 @@ def document(board: Board, time_s: float) -> dict[str, Any]:
     Counters start at the last reset, throughput covers the last 5 s, latencies and stages the last
     30 s. If the server is gone, the last known figures remain; `status` and `age_s` show that.
     """
-    last, totals = board.last, board.totals
+    last, totals = board.server.last, board.server.totals
     metrics = last.metrics if last else pb.Metrics()
-    window = board.windows[-1] if board.windows else None
+    window = board.window
     return {
         "status": board.status,
         "address": board.address,
         "age_s": round(time_s - last.time_s, 1) if last else None,
-        "since_reset_s": round(board.since_reset_s, 3),
+        "since_reset_s": round(board.server.since_reset_s, 3),
         "uptime_s": metrics.uptime_s,
-        "server": server_facts(board.info),
+        "server": board.server.facts,
         "throughput": {"pairs_per_s": last.pairs_per_s if last else None},
         "requests": {
             "ok": totals.requests_ok,
-            "failed": board.failed,
+            "failed": board.server.failed,
             "in_flight": metrics.requests_in_flight,
         },
         "pairs": totals.pairs,
@@ -64,24 +64,6 @@ def document(board: Board, time_s: float) -> dict[str, Any]:
     }
 
 
-def server_facts(info: pb.ServerInfo | None) -> dict[str, Any]:
-    """Facts about the server and its first model; empty before they are known."""
-    if info is None:
-        return {}
-    served = info.models[0] if info.models else pb.ModelInfo()
-    return {
-        "model": served.name,
-        "backend": served.backend,
-        "quant": served.quant,
-        "device": served.device,
-        "scheduler": info.scheduler,
-        "workers": info.workers,
-        "threads": info.threads,
-        "max_length": served.max_length,
-        "version": info.version,
-    }
-
-
 def _distribution(distribution: pb.Distribution) -> dict[str, float | None]:
     if not distribution.count:
         return {"count": 0, "mean": None, "p50": None, "p95": None, "p99": None}
@@ -99,10 +81,12 @@ def _sweep(board: Board, time_s: float) -> dict[str, Any] | None:
     left_s = board.time_left_s(time_s)
     return {
         "name": board.sweep,
+        "state": board.sweep_state,
         "cells": board.cells_planned,
         "done": len(board.done),
         "running": board.current,
         "running_share": round(board.cell_share(), 3),
+        "so_far": board.cells[board.current].figures if board.current is not None else None,
         "time_left_s": None if left_s is None else round(left_s, 1),
         "results": [
             {

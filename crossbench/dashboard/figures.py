@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from crossbench.serving import inference_pb2 as pb
 
@@ -83,7 +84,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class ClientWindow:
-    """About one second measured by the client; percentiles in ms, None if no request succeeded."""
+    """About one second measured by the client; percentiles in ms, None if no request succeeded.
+
+    `so_far_per_s` is the throughput of the whole measurement up to then.
+    """
 
     time_s: float  # Unix
     requests: int
@@ -91,3 +95,20 @@ class ClientWindow:
     p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
+    so_far_per_s: float | None
+
+
+def server_facts(info: pb.ServerInfo) -> dict[str, Any]:
+    """Facts about the server and its first model."""
+    served = info.models[0] if info.models else pb.ModelInfo()
+    return {
+        "model": served.name,
+        "backend": served.backend,
+        "quant": served.quant,
+        "device": served.device,
+        "scheduler": info.scheduler,
+        "workers": info.workers,
+        "threads": info.threads,
+        "max_length": served.max_length,
+        "version": info.version,
+    }

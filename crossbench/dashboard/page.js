@@ -13,6 +13,25 @@ window.addEventListener("load", () => {
     if (drawn) drawn.getZr().setSleepAfterStill(1);
     else setTimeout(stopRedrawing, 100, chart);
   };
+  // The table of cells scrolls to the running one when another one starts, at first also to the one
+  // that the tiles show, and tells what is chosen
+  const followCells = (table) => {
+    let followed = null;
+    const follow = () => {
+      const shown = followed === null && table.querySelector("tr:has([aria-pressed=true])");
+      const row = table.querySelector("tr.running") ?? shown;
+      const cell = row ? row.querySelector("button").dataset.cell : followed;
+      if (cell === followed) return;
+      followed = cell;
+      table.scrollTop += row.getBoundingClientRect().top - table.getBoundingClientRect().top - 60;
+    };
+    follow();
+    new MutationObserver(follow).observe(table, { childList: true, subtree: true });
+    table.addEventListener("click", ({ target }) => {
+      const cell = target.closest("[data-cell]")?.dataset.cell;
+      if (cell !== undefined) emitEvent("cell", Number(cell));
+    });
+  };
   const wait = setInterval(() => {
     if (!window.socket?.connected) return;
     clearInterval(wait);
@@ -22,6 +41,7 @@ window.addEventListener("load", () => {
       observer.observe(chart);
       stopRedrawing(chart);
     });
+    document.querySelectorAll(".cells").forEach(followCells);
     const theme = localStorage.getItem("crossbench-theme");
     if (theme) emitEvent("theme", theme);
   }, 50);

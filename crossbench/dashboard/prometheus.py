@@ -11,7 +11,6 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from crossbench.dashboard.board import Board
-from crossbench.dashboard.document import server_facts
 from crossbench.serving.prometheus import MB, server_families
 
 
@@ -27,15 +26,16 @@ class BoardCollector:
         up.add_metric([], float(board.is_connected))
         yield up
         yield from self._sweep()
-        if not board.is_connected or board.last is None:
+        server = board.server
+        if not board.is_connected or server.last is None:
             return
-        facts = {key: str(value) for key, value in server_facts(board.info).items()}
+        facts = {key: str(value) for key, value in server.facts.items()}
         yield InfoMetricFamily("crossbench_server", "Model, backend, precision and device", facts)
-        yield from server_families(board.totals, board.failed, board.last.metrics)
+        yield from server_families(server.totals, server.failed, server.last.metrics)
         yield from self._gpus()
 
     def _gpus(self) -> Iterator[Metric]:
-        gpus = self.board.last.gpus if self.board.last else ()
+        gpus = self.board.server.last.gpus if self.board.server.last else ()
         if not gpus:
             return
         labels = ["gpu", "name"]
@@ -64,8 +64,7 @@ class BoardCollector:
         for status, count in Counter(row.status for row in board.done).items():
             ended.add_metric([status], count)
         yield ended
-        if board.windows:
-            window = board.windows[-1]
+        if (window := board.window) is not None:
             yield GaugeMetricFamily(
                 "crossbench_client_throughput_pairs_per_second",
                 "Pairs/s over the last second, measured by the client",

@@ -51,7 +51,7 @@ class Watcher:
         """
         if self._client is not None and self._board.is_connected and not self._board.is_measuring:
             await self._client.reset_metrics()
-            self._board.samples.clear()
+            self._board.server.forget()
         self._board.reset()
 
     async def _follow_journal(self) -> None:
@@ -85,12 +85,15 @@ class Watcher:
             self._client = client
             try:
                 await client.ready(CONNECT_TIMEOUT_S)
-                self._board.connected(await client.info())
+                info = await client.info()
+                if self._board.address != address:  # the next cell has started meanwhile
+                    return
+                self._board.connected(info)
                 messages = client.watch_metrics(INTERVAL_S)
                 while True:
                     async with asyncio.timeout(SILENCE_S):
                         metrics = await anext(messages, None)
-                    if metrics is None:
+                    if metrics is None or self._board.address != address:
                         return
                     gpus = self._gpus.read() if local else ()
                     self._board.sample(metrics, gpus, time.time())

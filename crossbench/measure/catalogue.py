@@ -32,7 +32,14 @@ _LATENCY_VIEWS = {
     "p75": (View.FRAME,),
     "p90": (View.FRAME,),
     "p95": (*_HEADLINE, View.MLFLOW_BEST),
-    "p99": (View.TERMINAL, View.SWEEP, View.COMPARISON, View.FRAME, View.MLFLOW_FIRST),
+    "p99": (
+        View.TERMINAL,
+        View.SWEEP,
+        View.DASHBOARD,
+        View.COMPARISON,
+        View.FRAME,
+        View.MLFLOW_FIRST,
+    ),
 }
 
 
@@ -123,6 +130,11 @@ MODEL_MB = Metric(
     "Size of one copy of the model's weights as stored in memory.",
     (View.SWEEP, View.MLFLOW_FIRST, View.MLFLOW_NOTE, View.CELL_MEMORY),
 )  # fmt: skip
+PER_BATCH = tuple(
+    Metric(f"batching/{unit}_per_batch", f"{unit} per micro-batch", "", NEITHER,
+           f"Mean number of {unit} per call of the model.", (View.CELL_WORK,))
+    for unit in UNITS
+)  # fmt: skip
 PADDING_WASTE = Metric(
     "batching/padding_waste", "padding waste", "%", LOWER,
     "Share of the computed token positions that are padding.",
@@ -143,6 +155,10 @@ STALLS = Metric(
     "median service times.", (View.CELL_WORK,), kind=COUNT,
 )  # fmt: skip
 
+CORES_USED = Metric(
+    "cpu/cores_used", "CPU cores used by the server", "", NEITHER,
+    "CPU seconds of the server's processes per second of the measurement.", (View.CELL_WORK,),
+)  # fmt: skip
 CORES_USED_BY_OTHERS = Metric(
     "harness/cores_used_by_others", "CPU cores used by other processes", "", LOWER,
     "CPU seconds per second of processes that do not belong to the run, on the cores that "
@@ -170,7 +186,7 @@ TOP10_OVERLAP = Metric(
     "over the queries with more than ten.", (View.QUALITY,), short="top 10 in common",
 )  # fmt: skip
 KENDALL_TAU = Metric(
-    "quality/kendall_tau", "Kendall's tau, mean over queries", "", HIGHER,
+    "quality/kendall_tau", "Kendall's tau", "", HIGHER,
     "Kendall's tau-b with the reference's order, mean over the queries; 1 means the same order.",
     (View.SWEEP, View.QUALITY), short="tau",
 )  # fmt: skip
@@ -238,13 +254,9 @@ METRICS: tuple[Metric, ...] = (
     MODEL_MB,
     Metric("batching/batches", "micro-batches", "", NEITHER,
            "Calls of the model during the measurement.", kind=COUNT),
-    *(Metric(f"batching/{unit}_per_batch", f"{unit} per micro-batch", "", NEITHER,
-             f"Mean number of {unit} per call of the model.", (View.CELL_WORK,))
-      for unit in UNITS),
+    *PER_BATCH,
     PADDING_WASTE,
-    Metric("cpu/cores_used", "CPU cores used by the server", "", NEITHER,
-           "CPU seconds of the server's processes per second of the measurement.",
-           (View.CELL_WORK,)),
+    CORES_USED,
     Metric("harness/cores_used", "CPU cores used by the client process", "", NEITHER,
            "CPU seconds of the client process per second of the measurement. With "
            "target=inprocess this process contains the server too.", (View.CELL_WORK,)),
@@ -339,6 +351,11 @@ BY_NAME = {metric.name: metric for metric in ALL}
 def throughput(unit: str) -> Metric:
     """Return throughput in `unit` (`Task.unit`: pairs or texts) per second."""
     return RATES[UNITS.index(unit)]
+
+
+def per_batch(unit: str) -> Metric:
+    """Return the mean number of `unit` (`Task.unit`: pairs or texts) per micro-batch."""
+    return PER_BATCH[UNITS.index(unit)]
 
 
 def per_day(unit: str) -> Metric:

@@ -17,6 +17,16 @@ from crossbench.results import RESULT_FILE, cell_folders
 from crossbench.system.command import only_argument, run_command
 from crossbench.wording import counted
 
+HELP = """\
+python -m crossbench.report FOLDER: write the reports of a sweep or of a cell
+again, from the results on disk.
+
+  python -m crossbench.report outputs/SWEEP
+  python -m crossbench.report outputs/SWEEP/0             of one cell
+
+This also works after a sweep whose process was killed. Nothing is measured, and
+no result is changed.
+More: docs/reading-results.md"""
 _USAGE = "usage: python -m crossbench.report outputs/SWEEP"
 
 
@@ -26,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ResultError: the folder has no result.
     """
-    folder = Path(only_argument(arguments, __doc__, _USAGE))
+    folder = Path(only_argument(arguments, HELP, _USAGE))
     is_cell = (folder / RESULT_FILE).is_file()
     cells = [folder] if is_cell else _cells(folder)
     finished = [cell for cell in cells if (cell / RESULT_FILE).is_file()]

@@ -6,50 +6,58 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from crossbench.load.labels import RATE_KEY
-from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_PER_S
-from crossbench.report.axes import axis_title, numeric_axis
+from crossbench.measure.catalogue import P95_LATENCY, PAIRS_PER_S, REQUESTS_PER_S
+from crossbench.report.axes import axis_meaning, axis_title, numeric_axis
 from crossbench.report.cells import CellSummary, Estimate
 from crossbench.report.series import (
     CROSS_STYLE,
-    LEGEND_ROW_IN,
     UNKNOWN,
     Measured,
     disqualified_entry,
     draw_flags,
     error_bars,
     flag_entries,
+    has_intervals,
     rate_label,
     series_name,
+    series_names,
     series_style,
     unit_of_rate,
 )
 from crossbench.report.style import (
     GREY,
+    LEGEND_ROW_IN,
     LINES,
     MARKERS,
     PALETTE,
     figure,
+    headline,
     legend_below,
     legend_rows,
     save,
+    text_sizes,
 )
+from crossbench.wording import counted, join_words
 
+_AXIS_PT = 180.0  # between the first and the last value: the least length of the axis, in points
+_TICK_GAP = 5.0  # between the texts of two ticks, in points
+_TICK_SCALE = 1.12  # the size of their font as a share of that of labels
 _BOUND_COLOUR = "#B00020"
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The axis of the plot, the other axes, and the series' names by their values on the others."""
+    """The axis of the plot, and the other axes: there is a line for each combination of them."""
 
     along: str
     rest: Sequence[str]
-    names: Mapping[str, str]
 
 
 def by_axis(
@@ -76,23 +84,25 @@ def by_axis(
         and min(places) < float(cell.flat[along]) < max(places)
     ]
     values = sorted({*places, *(float(cell.flat[along]) for cell in gaps)})
-    entries = _entries(measured, offered=offered, bound_ms=bound_ms)
-    texts = [*lines.names.values(), *(str(entry.get_label()) for entry in entries)]
-    with figure(3.3 + LEGEND_ROW_IN * legend_rows(texts)) as made:
+    names = series_names([cell for cell, *_ in measured], lines.rest)
+    styles = {key: _line_style(index) for index, key in enumerate(names)}
+    handles = [Line2D([], [], label=name, **styles[key]) for key, name in names.items() if name]
+    handles += _entries(measured, offered=offered, bound_ms=bound_ms)
+    with figure(3.7 + LEGEND_ROW_IN * legend_rows(handles)) as made:
         panels = made.subplots(1, 2)
-        for index, (key, name) in enumerate(lines.names.items()):
+        for key, style in styles.items():
             members = [item for item in measured if series_name(item[0], lines.rest) == key]
             members += [
                 (cell, UNKNOWN, UNKNOWN) for cell in gaps if series_name(cell, lines.rest) == key
             ]
             members.sort(key=lambda item: float(item[0].flat[along]))
             at = [float(cell.flat[along]) for cell, *_ in members]
-            _errorbar(panels[0], at, [item[1] for item in members], name, index)
-            _errorbar(panels[1], at, [item[2] for item in members], name, index)
+            _errorbar(panels[0], at, [item[1] for item in members], style)
+            _errorbar(panels[1], at, [item[2] for item in members], style)
         panels[0].set(ylabel="requests/s answered" if offered else rate_label(measured))
         panels[1].set(ylabel=P95_LATENCY.label)
         for panel in panels:
-            _set_places(panel, values)
+            set_ticks(panel, values)
             panel.set(xlabel=axis_title(along, unit_of_rate(measured).removesuffix("/s")))
         if offered:
             line = np.linspace(values[0], values[-1], 200)  # curved on a logarithmic axis
@@ -107,10 +117,22 @@ def by_axis(
                 draw_flags(panel, cell, float(cell.flat[along]), estimate.value)
                 if cell.disqualified and math.isfinite(estimate.value):
                     panel.plot(float(cell.flat[along]), estimate.value, **CROSS_STYLE)
-        handles = [*panels[0].get_legend_handles_labels()[0], *entries]
+        headline(made, _title(measured, along), _detail(measured, lines))
         if handles:
             legend_below(made, handles)
         return save(made, folder, f"by_{along.replace('.', '_')}")
+
+
+def _title(measured: Sequence[Measured], along: str) -> str:
+    by = axis_meaning(along) if along == RATE_KEY else along
+    cells = counted(len(measured), "cell")
+    return f"{PAIRS_PER_S.title} and {P95_LATENCY.title} by {by}, {cells}".capitalize()
+
+
+def _detail(measured: Sequence[Measured], lines: Lines) -> str:
+    parts = [f"One line for each {join_words(lines.rest)}."] if lines.rest else []
+    parts += ["Error bars are 95 % intervals."] if has_intervals(measured) else []
+    return " ".join(parts)
 
 
 def _in_requests(cell: CellSummary, rate: Estimate) -> Estimate:
@@ -142,23 +164,42 @@ def _entries(
     return made + flag_entries(cell for cell, *_ in measured)
 
 
-def _set_places(panel: Axes, values: Sequence[float]) -> None:
-    """Put a tick at the values of the axis, at every second (third, …) one if there are many."""
+def set_ticks(panel: Axes, values: Sequence[float]) -> None:
+    """Put ticks at the first and the last value, and at those between whose texts have room.
+
+    The values rise. The axis is logarithmic if they span a factor of four.
+    """
+    made = panel.get_figure(root=True)
+    assert made is not None
+    places = np.array(values)
     if values[0] > 0 and values[-1] >= 4 * values[0]:
         panel.set_xscale("log", base=2)
-    step = -(-len(values) // 8)
-    kept = list(values[::step])
-    panel.set_xticks(kept, [f"{value:g}" for value in kept], minor=False)
+        places = np.log2(places)
+    texts = [f"{value:,g}" for value in values]
+    room = (places - places[0]) / max(places[-1] - places[0], 1e-9) * _AXIS_PT
+    ends = text_sizes(made, texts)[:, 0] * _TICK_SCALE / 2 + _TICK_GAP / 2
+    kept, last = [0], len(values) - 1
+    for index in range(1, len(values)):
+        after_kept = room[index] - ends[index] > room[kept[-1]] + ends[kept[-1]]
+        if after_kept and (index == last or room[index] + ends[index] < room[last] - ends[last]):
+            kept.append(index)
+    panel.set_xticks([values[k] for k in kept], [texts[k] for k in kept], minor=False)
     panel.set_xticks([], minor=True)
     panel.margins(x=0.1)
 
 
+def _line_style(index: int) -> dict[str, Any]:
+    """The style of a series' line and markers."""
+    return {
+        "marker": MARKERS[index % len(MARKERS)], "markersize": 5,
+        "linestyle": LINES[index // len(PALETTE) % len(LINES)], **series_style(index),
+    }  # fmt: skip
+
+
 def _errorbar(
-    axes: Axes, places: Sequence[float], estimates: Sequence[Estimate], name: str, index: int
+    axes: Axes, places: Sequence[float], estimates: Sequence[Estimate], style: Mapping[str, Any]
 ) -> None:
     axes.errorbar(
         places, [estimate.value for estimate in estimates], yerr=error_bars(estimates), capsize=3,
-        marker=MARKERS[index % len(MARKERS)], markersize=5, elinewidth=1,
-        linestyle=LINES[index // len(PALETTE) % len(LINES)], label=name or None,
-        **series_style(index),
+        elinewidth=1, **style,
     )  # fmt: skip

@@ -46,7 +46,8 @@ def write_cell_report(folder: Path) -> Path:
     offline = is_offline(result.config)
     has_schedule = offline or (folder / SCHEDULE_FILE).is_file()
     steps = [Step(**step) for step in result.steps]
-    plots = draw(lambda: _plots(records, folder / PLOTS_FOLDER, unit, steps, has_schedule))
+    name = label(result.config)
+    plots = draw(lambda: _plots(records, folder / PLOTS_FOLDER, name, unit, steps, has_schedule))
     metrics = {**(summarise(records, result.task) if records else {}), **result.metrics}
     metrics = {name: value for name, value in metrics.items() if value is not None}
     parts = [
@@ -83,13 +84,14 @@ def write_cell_report(folder: Path) -> Path:
 def _plots(
     records: Sequence[RequestRecord],
     folder: Path,
+    name: str,
     unit: str,
     steps: Sequence[Step],
     has_schedule: bool,
 ) -> Mapping[str, Draw]:
     from crossbench.report.cell_plots import cell_plots
 
-    return cell_plots(records, folder, unit, steps, has_schedule=has_schedule)
+    return cell_plots(records, folder, unit, steps, name=name, has_schedule=has_schedule)
 
 
 def _head(result: RunResult, records: Sequence[RequestRecord], metrics: Mapping[str, float]) -> str:

@@ -8,8 +8,8 @@ from crossbench.report.axes import flatten
 from crossbench.report.facts import facts_table
 from crossbench.report.markdown import Folded, Section
 from crossbench.settings.cell_config import CellConfig
-from crossbench.settings.choices import cell_overrides, server_overrides
 from crossbench.settings.command_line import in_shell
+from crossbench.settings.reproduce import cell_overrides, server_overrides
 
 
 def configuration(config: CellConfig) -> list[Section]:

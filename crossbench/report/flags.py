@@ -8,6 +8,7 @@ from crossbench.measure.metric import Metric
 from crossbench.report.cells import CellSummary, Run
 from crossbench.report.columns import metric_text
 from crossbench.results import Flag, RunResult
+from crossbench.wording import counted
 
 COLUMN = "flag"  # the terminal's column of marks
 GROWING = "↑"  # before a latency of an over-saturated cell
@@ -43,12 +44,8 @@ def legend_with_reasons(cells: Sequence[CellSummary]) -> list[str]:
     """`legend`, each flag followed by its reasons, for the terminal."""
     lines = []
     for flag, mark in MARK.items():
-        found = [
-            f"  {cell.label}: {run.result.flags[flag]}"
-            for cell in cells
-            for run in cell.runs
-            if flag in run.result.flags
-        ]
+        runs = [(cell.label, run.result) for cell in cells for run in cell.runs]
+        found = [f"  {text}." for text in _reasons(runs, flag)]
         lines += [f"{mark} {flag}: {MEANING[flag]}"] if found else []
         rest = len(found) - _LISTED
         lines += found[:_LISTED] + ([f"  and {rest} more: see the report"] if rest > 0 else [])
@@ -94,17 +91,28 @@ def sweep_notes(runs: Sequence[Run], labels: Mapping[str, str]) -> list[str]:
     """
     notes = []
     for flag in Flag:
-        flagged_runs = [run for run in runs if flag in run.result.flags]
-        found = [
-            f"{labels.get(run.name, run.name)}: {run.result.flags[flag]}" for run in flagged_runs
-        ]
+        found = _reasons([(labels.get(run.name, run.name), run.result) for run in runs], flag)
         if found:
+            first = next(run.result for run in runs if flag in run.result.flags)
             rest = len(found) - _LISTED
             more = f" {rest} more are marked in the table." if rest > 0 else ""
-            cells = " ".join(f"{text.rstrip('.')}." for text in found[:_LISTED])
-            advice = _advice(flagged_runs[0].result, flag)
+            cells = " ".join(f"{text}." for text in found[:_LISTED])
+            advice = _advice(first, flag)
             notes.append(f"**{str(flag).capitalize()}:** {cells}{more} {advice}")
     return notes
+
+
+def _reasons(runs: Sequence[tuple[str, RunResult]], flag: Flag) -> list[str]:
+    """The flag's reason for each cell, without a full stop; `runs` are labels and results."""
+    by_label: dict[str, list[str]] = {}
+    for label, result in runs:
+        if flag in result.flags:
+            by_label.setdefault(label, []).append(result.flags[flag].rstrip("."))
+    return [
+        f"{label}: {reasons[0]}"
+        + (f" (and {counted(len(reasons) - 1, 'more run')})" if len(reasons) > 1 else "")
+        for label, reasons in by_label.items()
+    ]
 
 
 def warnings_of(result: RunResult) -> list[str]:

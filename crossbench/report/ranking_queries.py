@@ -36,16 +36,17 @@ class _Checked:
     enough: bool  # whether it scored enough queries for a verdict
 
 
-def on_common_queries(runs: Sequence[Run], sweep: Path) -> list[Run]:
+def on_common_queries(runs: Sequence[Run], folders: Sequence[Path | None]) -> list[Run]:
     """Return the runs with metrics and verdicts of the queries that all checked runs have scored.
 
+    `folders` are those of the runs, with the stored values of each query; None if it is not here.
     A run that scored too few queries for a verdict does not cut the others: it loses the metrics
     that would not be comparable. Runs without stored qualities stay as they are, and so do all if
     their queries are not the same.
     """
     groups: dict[tuple[str, int], list[_Checked]] = defaultdict(list)
-    for index, run in enumerate(runs):
-        queries = _stored_queries(sweep / run.name, run.result)
+    for index, (run, folder) in enumerate(zip(runs, folders, strict=True)):
+        queries = _stored_queries(folder, run.result) if folder is not None else ()
         if queries:
             chosen = int(run.result.quality.get("queries_chosen", 0))
             enough = len(queries) >= min(MIN_QUERIES, chosen)

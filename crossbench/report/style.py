@@ -1,25 +1,26 @@
-"""Style, labels and saving of plots; without pyplot and without global state."""
+"""Style, titles, legends and saving of plots; without pyplot and without global state."""
 
 from __future__ import annotations
 
-import itertools
+import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
 from crossbench.system.files import atomic_write
 
@@ -31,13 +32,19 @@ LINES = ("-", "--", ":", "-.")
 GREY = "#595959"
 WIDTH_IN = 7.5
 _DPI = 150
+_TITLE_CHARACTERS, _DETAIL_CHARACTERS = 85, 115  # those of a line that fit the width
+_TITLE_SIZE, _DETAIL_SIZE = 11.0, 9.0  # in points
+LABEL_SIZE = 8.5  # of texts at points and bars, in points
+_GAP_AT_BAR = 4  # between a bar and its text, in points
+LEGEND_ROW_IN = 0.19
+_LINE_HEIGHT = 1.3  # of the font size
+_EDGE = 5.0  # between titles and the edges of the figure, in points
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib, so plots look the same everywhere
     "font.size": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
+    "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -97,6 +104,66 @@ def save(made: Figure, folder: Path, name: str) -> Path:
     return picture
 
 
+def headline(made: Figure, title: str, detail: str = "") -> None:
+    """Write the title of the whole figure at its top left, and `detail` below it in grey."""
+    height_pt, taken_pt = 72 * made.get_figheight(), _EDGE
+    for text, characters, size, weight, colour in (
+        (title, _TITLE_CHARACTERS, _TITLE_SIZE, "bold", "black"),
+        (detail, _DETAIL_CHARACTERS, _DETAIL_SIZE, "normal", GREY),
+    ):
+        for line in textwrap.wrap(text, characters):
+            made.text(
+                _EDGE / 72 / made.get_figwidth(), 1 - taken_pt / height_pt, line, va="top",
+                fontsize=size, fontweight=weight, color=colour, in_layout=False,
+            )  # fmt: skip
+            taken_pt += size * _LINE_HEIGHT
+    engine = made.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0, 0, 1, 1 - taken_pt / height_pt))  # the axes' part of the figure
+
+
+def number_bars(
+    axes: Axes, rows: Iterable[float], ends: Sequence[float], texts: Sequence[str]
+) -> None:
+    """Write a text behind the end of each horizontal bar, and make room for the longest one.
+
+    Call this last, as it computes the layout.
+    """
+    made = axes.get_figure(root=True)
+    assert made is not None
+    settle(made)
+    width_pt = axes.get_window_extent().width * 72 / made.dpi
+    # A bar and its text fit if they take at most all of the width between `left` and `right`
+    shares = (text_sizes(made, texts)[:, 0] + _GAP_AT_BAR + 3) / width_pt
+    left = min(0.0, *ends)
+    lengths = [(end - left) / (1 - share) for end, share in zip(ends, shares, strict=True)]
+    axes.set_xlim(left, left + (max(lengths) or 1.0))
+    for row, end, text in zip(rows, ends, texts, strict=True):
+        axes.annotate(text, (end, row), (_GAP_AT_BAR, 0), va="center",
+                      textcoords="offset points", fontsize=LABEL_SIZE)  # fmt: skip
+    _drop_cut_tick(axes, made)
+
+
+def _drop_cut_tick(axes: Axes, made: Figure) -> None:
+    """Remove the last tick of the x axis if the border of the picture would cut its label."""
+    made.draw_without_rendering()
+    _, right = axes.get_xlim()
+    ticks = [tick for tick in axes.xaxis.get_major_ticks() if tick.get_loc() <= right]
+    if ticks and ticks[-1].label1.get_window_extent().x1 > made.bbox.x1:
+        axes.set_xticks([tick.get_loc() for tick in ticks[:-1]])
+        axes.set_xlim(right=right)
+
+
+def text_sizes(made: Figure, texts: Sequence[str]) -> NDArray[np.float64]:
+    """The widths and heights of labels with these texts in points, (n, 2)."""
+    renderer = made.canvas.get_renderer()  # type: ignore[attr-defined]
+    extents = [
+        Text(0, 0, text, fontsize=LABEL_SIZE, figure=made).get_window_extent(renderer)
+        for text in texts
+    ]
+    return np.array([(box.width, box.height) for box in extents]) * 72 / made.dpi
+
+
 def settle(made: Figure) -> None:
     """Compute the layout once, as matplotlib would otherwise repeat it at every drawing."""
     if (engine := made.get_layout_engine()) is not None:
@@ -109,11 +176,13 @@ def legend_columns(texts: Sequence[str]) -> int:
     return max(1, min(len(texts), 5, 100 // (max(map(len, texts), default=1) + 6)))
 
 
-def legend_rows(texts: Sequence[str]) -> int:
+def legend_rows(handles: Sequence[Artist]) -> int:
+    """The number of rows that a legend of these entries has."""
+    texts = [str(handle.get_label()) for handle in handles]
     return -(-len(texts) // legend_columns(texts))
 
 
-def legend_below(made: Figure, handles: Sequence[Any]) -> None:
+def legend_below(made: Figure, handles: Sequence[Artist]) -> None:
     """Add one legend below all panels, with as many columns as fit."""
     texts = [str(handle.get_label()) for handle in handles]
     made.legend(handles, texts, loc="outside lower center", ncols=legend_columns(texts))
@@ -131,69 +200,3 @@ def thousands(axis: Axis) -> None:
     """Write large tick values as tables do: 12,500."""
     if axis.get_view_interval()[1] >= 1e4:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-
-
-def place_labels(axes: Axes, points: Sequence[tuple[float, float, Sequence[str]]]) -> list[int]:
-    """Write a label beside each point without overlaps; return the indices without a label.
-
-    Each point (x, y, texts) has its texts in order of preference; the first that fits is used. A
-    label must not overlap markers, lines, the border or earlier labels. Call this last, as it needs
-    the final axis limits.
-    """
-    made = axes.get_figure(root=True)
-    assert made is not None
-    settle(made)  # the layout determines where the points lie
-    unit = made.dpi / 72
-    taken = [*_obstacles(axes, 5 * unit)]
-    frame, unplaced = axes.get_window_extent(), []
-    for index, (x, y, texts) in enumerate(points):
-        for text, (dx, dy) in itertools.product(texts, _OFFSETS):
-            label = axes.annotate(
-                text, (x, y), (dx, dy), textcoords="offset points", fontsize=8.5, zorder=5,
-                ha="left" if dx > 0 else "right" if dx < 0 else "center",
-                va="bottom" if dy > 0 else "top" if dy < 0 else "center",
-            )  # fmt: skip
-            box = _extent(label, 1.5 * unit)
-            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
-            inside = inside and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if inside and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                break
-            label.remove()
-        else:
-            unplaced.append(index)
-    return unplaced
-
-
-_OFFSETS = tuple(
-    (dx * distance, dy * distance)
-    for distance in (7, 12, 20)
-    for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
-)
-
-
-def _extent(label: Annotation, margin: float) -> Bbox:
-    return label.get_window_extent().padded(margin)
-
-
-def _obstacles(axes: Axes, half: float) -> Iterator[Bbox]:
-    """Small boxes along every line and around every marker of `axes`, in pixels."""
-    for bars in (item for item in axes.collections if isinstance(item, LineCollection)):
-        for ends in bars.get_segments():
-            if len(ends):
-                corners = bars.get_transform().transform(ends)
-                yield Bbox([corners.min(axis=0) - 1, corners.max(axis=0) + 1])
-    for line in axes.get_lines():
-        data = np.column_stack([np.asarray(line.get_xdata()), np.asarray(line.get_ydata())])
-        pixels = line.get_transform().transform(data.astype(float))
-        marked = line.get_marker() not in {"None", "", " ", None}
-        reach = half * max(1.0, line.get_markersize() / 10) if marked else half / 3
-        for x, y in pixels:
-            yield Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)
-        if line.get_linestyle() in {"None", "", " "}:
-            continue
-        for (x0, y0), (x1, y1) in itertools.pairwise(pixels):
-            steps = max(2, int(np.hypot(x1 - x0, y1 - y0) / half))
-            for part in np.linspace(0, 1, steps):
-                x, y = x0 + part * (x1 - x0), y0 + part * (y1 - y0)
-                yield Bbox.from_extents(x - half / 3, y - half / 3, x + half / 3, y + half / 3)

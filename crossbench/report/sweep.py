@@ -51,7 +51,7 @@ def read_runs(folder: Path) -> list[Run]:
     if plan is not None:
         cells = dict(enumerate(run.cell for run in plan.runs))
         folders.sort(key=lambda path: cells.get(int(path.name), len(plan.cells)))
-    return on_common_queries([read_run(path) for path in folders], folder)
+    return on_common_queries([read_run(path) for path in folders], folders)
 
 
 def read_run(folder: Path) -> Run:

@@ -44,12 +44,6 @@ def shorten(text: str, width: int) -> str:
     return f"{line[:head].rstrip()}…{line[len(line) - (width - 1 - head) :].lstrip()}"
 
 
-def cut(text: str, width: int) -> str:
-    """A sentence on one line of at most `width` characters, cut at the end."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else f"{line[: width - 1].rstrip()}…"
-
-
 def markdown_table(headers: Row, rows: Sequence[Row], align: str = "") -> str:
     """A Markdown table, also aligned as plain text; `align` has an l or r per column."""
     cells = [[_escape(cell) for cell in row] for row in (headers, *rows)]

@@ -19,7 +19,7 @@ from crossbench.report.rate_answer import latency_bound_ms, rate_answers
 from crossbench.report.scope import interval_scope
 from crossbench.report.summaries import summarise_cells
 from crossbench.report.sweep_tables import axis_values, estimate_text, verdict_text
-from crossbench.report.tables import cut, plain_table, shorten, text_width
+from crossbench.report.tables import plain_table, shorten, text_width
 from crossbench.report.verdicts import sweep_verdicts
 from crossbench.results import RunResult, Status
 from crossbench.wording import ABSENT
@@ -27,7 +27,7 @@ from crossbench.wording import ABSENT
 WIDTH = 80  # columns of a usual terminal
 # Most characters in one column
 _VALUE = 28
-_REASON = 60
+_NAME = 60
 _COMPACT = "latencies in ms; RSS is its peak"
 _SHORTEST = 16  # the fewest characters to which a column of settings is shortened
 
@@ -41,7 +41,7 @@ def summary_rows(
     one that may be it. Cells that are excluded (see `select_candidates`) and open loops have no
     mark, or `✗` if they change the ranking. If a cell has a flag, a column
     has the flags' marks (`report.flags.MARK`). With `reasons`, the status of a cell that did not
-    finish is followed by the start of its error message.
+    finish is followed by its error message.
     """
     cells, axes = _cells(results), varying([result.config for result in results])
     best = fastest_cells(select_candidates(cells), sweep_verdicts(cells))
@@ -54,7 +54,7 @@ def summary_rows(
     for cell in cells:
         excluded = cell.disqualified and cell.throughput is not None
         best_mark = "✗ " if excluded else mark(cell, best)
-        width = _VALUE if axes else _REASON
+        width = _VALUE if axes else _NAME
         rows.append([
             *(shorten(text, width) for text in axis_values(cell, axes)),
             *[marks(cell)] * any_flag,
@@ -70,7 +70,7 @@ def summary_rows(
         headers.append("status")
         for row, cell in zip(rows, cells, strict=True):
             why = f": {cell.failures[0].reason}" if cell.failures and reasons else ""
-            row.append((cell.status if cell.failures else Status.FINISHED) + cut(why, _REASON))
+            row.append((cell.status if cell.failures else Status.FINISHED) + why)
     return headers, rows, align.ljust(len(headers), "l")
 
 
@@ -79,7 +79,7 @@ def terminal_table(results: Sequence[RunResult]) -> str:
 
     It fits a terminal of 80 columns if its settings can be shortened enough.
     """
-    headers, rows, align = summary_rows(results, reasons=len(results) == 1)
+    headers, rows, align = summary_rows(results, reasons=False)
     rate_column = align.index("r")
     shown, used = _fitted(headers, rows, rate_column), []
     if _width(headers, shown) > WIDTH:
@@ -109,7 +109,7 @@ def terminal_table(results: Sequence[RunResult]) -> str:
     for text in legend_with_reasons(cells):
         indent = "    " if text.startswith(" ") else "  "
         lines += wrapped(text, indent)
-    if len(results) > 1 and (why := _reasons(results)):
+    if why := _reasons(results):
         lines += ["", *why]
     return "\n".join(lines)
 
@@ -210,12 +210,12 @@ def _best_text(results: Sequence[RunResult], meaning: str) -> str:
 def _reasons(results: Sequence[RunResult]) -> list[str]:
     """The error messages, each once, in full and with its cells."""
     axes = varying([result.config for result in results])
-    cells_by_reason: dict[str, list[str]] = {}
+    cells_by_reason: dict[str, dict[str, None]] = {}
     for result in results:
         reason = " ".join((result.error or "").split())
         if result.status is not Status.FINISHED:
-            names = cells_by_reason.setdefault(f"{result.status}: {reason or 'no reason'}", [])
-            names.append(label(result.config, axes))
+            names = cells_by_reason.setdefault(f"{result.status}: {reason or 'no reason'}", {})
+            names[label(result.config, axes)] = None  # once for all of the cell's repeats
     return [
         line
         for reason, names in cells_by_reason.items()

@@ -12,8 +12,16 @@ from typing import TextIO
 
 import numpy as np
 
-from crossbench.events import Event, ProgressMade, StageStarted, WindowMeasured, encode
+from crossbench.events import (
+    Event,
+    MeasuredSoFar,
+    ProgressMade,
+    StageStarted,
+    WindowMeasured,
+    encode,
+)
 from crossbench.load.stop import Watch
+from crossbench.measure.so_far import SoFar
 from crossbench.types import RequestRecord
 
 PROGRESS_INTERVAL_S = 0.5
@@ -56,13 +64,19 @@ class EventStream:
 class ProgressReporter:
     """Observes request records; sends progress every half second and figures every second.
 
-    `watch` knows how much of the measurement is done. `clock` returns seconds and is monotonic.
+    `watch` knows how much of the measurement is done, `unit` is that of the cell's task. `clock`
+    returns seconds and is monotonic.
     """
 
     def __init__(
-        self, events: EventStream, watch: Watch, clock: Callable[[], float] = time.perf_counter
+        self,
+        events: EventStream,
+        watch: Watch,
+        unit: str,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._events, self._watch, self._clock = events, watch, clock
+        self._so_far = SoFar(unit)
         self._started_s = self._reported_s = clock()
         self._done = self._pairs = 0
         self._latencies_ms: deque[float] = deque(maxlen=RECENT_REQUESTS)
@@ -70,6 +84,7 @@ class ProgressReporter:
 
     def __call__(self, record: RequestRecord) -> None:
         self._done += 1
+        self._so_far.add(record)
         if record.ok:
             self._pairs += record.pairs
             self._latencies_ms.append(record.latency_ms)
@@ -79,6 +94,7 @@ class ProgressReporter:
             self._window_failed[record.status] += 1
         now_s = self._clock()
         if now_s - self._window_s >= WINDOW_S:
+            self._events.send(MeasuredSoFar(self._so_far.metrics()))
             self._events.send(self._window(now_s))
             self._start_window(now_s)
         if now_s - self._reported_s >= PROGRESS_INTERVAL_S:

@@ -8,6 +8,7 @@ import time
 import grpc
 
 from crossbench.backends.compilations import compilation_count
+from crossbench.events import MEASURING
 from crossbench.load.closed import keep_in_flight
 from crossbench.load.protocol import HasSchedule, HasSteps, Load
 from crossbench.load.requests import Repeated, Requests, RequestSource
@@ -79,10 +80,10 @@ async def measure(
     warmup_s = time.perf_counter() - warming_s
 
     load_special_functions()
-    events.stage("measuring")
+    events.stage(MEASURING)
     harness = harness_meter(client, plan, events)
     watch = traffic.watch()
-    measured = sender(requests, watch, ProgressReporter(events, watch), errors)
+    measured = sender(requests, watch, ProgressReporter(events, watch, task.unit), errors)
     cut_short, reset_midway, metrics = await _drive(
         client, traffic.load, measured, info, task, harness
     )

@@ -14,6 +14,8 @@ from crossbench.settings.schema import OF_SWEEP
 from crossbench.settings.stored_plan import FIRST_LOOK
 
 SWEEPER = "hydra_plugins.crossbench_sweeper.sweeper.CrossbenchSweeper"
+SEARCHER = "hydra_plugins.crossbench_sweeper.search.SearchSweeper"
+_BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,11 @@ def repeats_param(
                 f"{override.input_line}: {override.key_or_group} belongs to the whole sweep and "
                 f"takes one value: give for example {override.key_or_group}=3"
             )
+    if not isinstance(config.until_decided, bool):
+        raise ConfigError(
+            f"until_decided must be true or false, got {config.until_decided!r}: give "
+            "until_decided=true"
+        )
     if config.until_decided:
         return _until_decided(config, params, given)
     count = config.repeats
@@ -140,8 +147,27 @@ def check_resume(config: DictConfig) -> None:
             f"retries must be a whole number, 0 or more, got {retries!r}: give for example "
             "retries=1"
         )
+    if config.resume is not None and config.hydra.sweeper._target_ == SEARCHER:
+        raise ConfigError(
+            "a search cannot be resumed, because what it measures depends on what it has measured: "
+            "start a new one. With hydra.sweeper.storage=sqlite:///study.db and "
+            "hydra.sweeper.study_name=NAME, a later search knows the values of earlier ones"
+        )
     if config.resume is not None:
         require_our_sweeper(config, "resume")
+
+
+def refuse_objective(config: DictConfig) -> None:
+    """Refuse an objective for a sweep that measures every combination.
+
+    Raises:
+        ConfigError: the message has what to give.
+    """
+    if config.objective is not None and config.hydra.sweeper._target_ in (SWEEPER, _BASIC):
+        raise ConfigError(
+            f"objective={config.objective} is for a search, but this sweep measures every "
+            "combination: give hydra/sweeper=optuna too, or leave it out"
+        )
 
 
 def refuse_without_sweep(config: DictConfig) -> None:
@@ -153,6 +179,11 @@ def refuse_without_sweep(config: DictConfig) -> None:
     if config.resume is not None:
         raise ConfigError(
             f"resume={config.resume} needs -m: give python -m crossbench -m resume={config.resume}"
+        )
+    if config.objective is not None:
+        raise ConfigError(
+            f"objective={config.objective} needs a search: give "
+            f"-m hydra/sweeper=optuna objective={config.objective}"
         )
     if config.until_decided:
         raise ConfigError(

@@ -51,6 +51,11 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
     pipeline = config["pipeline"]
     if pipeline not in set(Pipeline):
         raise ConfigError(f"pipeline must be one of {', '.join(Pipeline)}, got {pipeline!r}")
+    if not isinstance(config["report"], Mapping):
+        raise ConfigError(
+            f"report={config['report']}: report has keys of its own: give for example "
+            "report.latency_bound_ms=200"
+        )
     bound_ms = config["report"]["latency_bound_ms"]
     if bound_ms is not None and (isinstance(bound_ms, bool | str) or not bound_ms > 0):
         raise ConfigError(
@@ -76,7 +81,7 @@ def check_settings(config: Mapping[str, Any]) -> CellSettings:
         repeat=_count(config, "repeat", least=0),
         pipeline=Pipeline(pipeline),
         device=device,
-        seed=int(config["seed"]),
+        seed=_count(config, "seed", least=0),
         quant=Quant(quant),
         cache_dir=_cache_dir(str(config["cache_dir"])),
         price_per_hour=_price_per_hour(config),
@@ -118,9 +123,17 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{error.full_key} has no value: give {error.full_key}=...") from error
+        example = "HOST:PORT" if str(error.full_key).endswith("address") else "..."
+        raise ConfigError(
+            f"{error.full_key} has no value: give {error.full_key}={example}"
+        ) from error
     except InterpolationKeyError as error:
         reason = str(error).splitlines()[0].removeprefix("Interpolation key ")
+        if "server.address" in reason:
+            raise ConfigError(
+                "target=remote measures a server that is already running: give "
+                "python -m crossbench.client server.address=HOST:PORT"
+            ) from error
         raise ConfigError(
             f"{error.full_key} refers to a key that does not exist: {reason}"
         ) from error

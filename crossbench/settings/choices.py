@@ -1,144 +1,134 @@
-"""The overrides that compose a stored config again: its choices, and the values that differ."""
+"""The choices and values of conf/ for `--help`: one line each, the comment in its YAML file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import Any
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
-from hydra import compose
-from hydra.errors import HydraException
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from omegaconf import DictConfig, OmegaConf
 
-from crossbench.errors import CrossbenchError
-from crossbench.settings.cell_config import CellConfig
-from crossbench.settings.command_line import quoted
-from crossbench.settings.composing import CONFIG_NAME, hydra_on_conf
-from crossbench.settings.identity import NOT_IDENTITY
 from crossbench.settings.places import conf_dir
-from crossbench.settings.plan import composed_config
-from crossbench.settings.targets import TARGET
 
-_LEFT_OUT = NOT_IDENTITY - {"quality"}  # how a cell is watched and stored
-_OF_SERVER = frozenset({"model", "backend", "quant", "device", "scheduler", "pool", "server"})
-_SIGNS = frozenset("_-./")  # of words that need no quotes in Hydra's grammar
+WIDTH = 80  # columns of a usual terminal
+_STUDIES, _OVERRIDE = "experiment", "override /"
+# `  - backend: pytorch  # the engine`, and `batch: 32  # pairs per request`
+_DEFAULT = re.compile(r"^  - (\w+): (\S+) +# (.+)$", re.MULTILINE)
+_VALUE = re.compile(r"^(\w+): (\S+) +# (.+)$", re.MULTILINE)
 
 
-def cell_overrides(config: CellConfig) -> list[str] | None:
-    """Return what differs from the defaults: the overrides that measure this cell again.
+class Line(NamedTuple):
+    """A name of conf/config.yaml with its default and its comment."""
 
-    How a cell is watched, stored and reported is left out. None if the config cannot be composed
-    here: a choice is not one of conf/, it was written by another version of crossbench, or a value
-    has control characters.
+    name: str
+    default: str
+    about: str
+
+
+def groups_text(*groups: str) -> str:
+    """Return the choices of config groups, one line each. Hydra must be initialized.
+
+    A star marks the default. Choices in a folder of `--config-dir` are listed too.
     """
-    document = {key: node for key, node in config.document.items() if key not in _LEFT_OUT}
-    try:
-        with hydra_on_conf():
-            overrides = _overrides(document)
-    except (CrossbenchError, HydraException, OmegaConfBaseException):
-        return None
-    one_line = overrides is not None and all(map(str.isprintable, overrides))
-    return overrides if one_line else None
+    known = {line.name: line for line in _commented(_DEFAULT)}
+    lines = []
+    for group in groups:
+        heading = known[group]
+        lines.append(f"{group}=...  {heading.about}")
+        lines += _aligned([
+            (f"{'*' if choice == heading.default else ' '} {choice}", about(group, choice))
+            for choice in _choices(group)
+        ], least=14)  # fmt: skip
+    return "\n".join(lines)
 
 
-def server_overrides(config: CellConfig) -> list[str] | None:
-    """Return the overrides of `python -m crossbench.serve` that serve as this cell did.
-
-    The backend is always among them. None as for `cell_overrides`, or if the cell measured a
-    server that was already running.
-    """
-    if TARGET not in config.document.get("server", {}):
-        return None
-    overrides = cell_overrides(config)
-    if overrides is None:
-        return None
-    found = [word for word in overrides if _key(word).split(".")[0] in _OF_SERVER]
-    backend = [] if any(word.startswith("backend=") for word in found) else ["backend=pytorch"]
-    return [*backend, *found]
+def values_text(*keys: str) -> str:
+    """Return plain values of conf/config.yaml with their defaults, one line each."""
+    known = {line.name: line for line in _commented(_VALUE)}
+    rows = [(f"{key}={known[key].default}", known[key].about) for key in keys]
+    return "\n".join(_aligned(rows, least=14))
 
 
-def _overrides(document: Mapping[str, Any]) -> list[str] | None:
-    choices = []
-    for group, node in document.items():
-        if not isinstance(node, Mapping) or not (conf_dir() / group).is_dir():
+def studies_text() -> str:
+    """Return every study of conf/experiment with its question, wrapped."""
+    rows = [(name, question(conf_dir() / _STUDIES / f"{name}.yaml")) for name in study_names()]
+    return "\n".join(_aligned(rows))
+
+
+def study_names() -> list[str]:
+    """Return the names of all studies, sorted."""
+    return sorted(path.stem for path in (conf_dir() / _STUDIES).glob("*.yaml"))
+
+
+def question(study: Path) -> str:
+    """Return the question of a study, without composing it: for all, that would take seconds."""
+    config = OmegaConf.load(conf_dir() / "config.yaml")
+    own = OmegaConf.load(study)
+    assert isinstance(own, DictConfig)
+    for item in own.get("defaults", []):
+        if isinstance(item, str):  # a sweep that several studies share
+            config = OmegaConf.merge(config, OmegaConf.load(study.parent / f"{item}.yaml"))
             continue
-        choice = _choice(group, node)
-        if choice is None:
-            return None
-        choices.append(f"{group}={choice}")
-    config = _compose(tuple(choices))
-    # Values without a default come first, because others may refer to them
-    required = list(_changes(_unresolved(config), document, only=MISSING))
-    if required:
-        config = _compose((*choices, *required))
-    changes = _changes(composed_config(config).document, document)
-    order = list(document)
-    return sorted(
-        [*(choice for choice in choices if choice not in _defaults()), *required, *changes],
-        key=lambda word: order.index(_key(word).split(".")[0]),
-    )
+        ((group, choice),) = item.items()
+        if group.startswith(_OVERRIDE):
+            config = OmegaConf.merge(config, {group.removeprefix(_OVERRIDE): {"name": choice}})
+    return str(OmegaConf.merge(config, own).study)
 
 
-def _choice(group: str, node: Mapping[str, Any]) -> str | None:
-    """Return the choice of a group with the name of `node`, else the first one with its class."""
-    of_class = []
-    for path in sorted((conf_dir() / group).glob("*.yaml")):
-        values = OmegaConf.load(path)
-        if (name := node.get("name")) and name == OmegaConf.select(values, "name"):
-            return path.stem
-        if TARGET in node and OmegaConf.select(values, TARGET) == node[TARGET]:
-            of_class.append(path.stem)
-    return next(iter(of_class), None)
+def about(group: str, choice: str) -> str:
+    """Return the first comment line of a choice's file; empty if it begins with no comment."""
+    loader = GlobalHydra.instance().config_loader()
+    for source in loader.get_sources():
+        path = Path(source.path) / group / f"{choice}.yaml"
+        if source.scheme() == "file" and path.is_file():
+            first = path.read_text("utf-8").partition("\n")[0]
+            return first.lstrip("# ") if first.startswith("#") else ""
+    return ""
 
 
-def _defaults() -> list[str]:
-    """Return the choices in the defaults list of config.yaml."""
-    entries = OmegaConf.load(conf_dir() / f"{CONFIG_NAME}.yaml").defaults
-    choices = [entry for entry in entries if not isinstance(entry, str)]
-    return [f"{group}={choice}" for entry in choices for group, choice in entry.items()]
+def choices_with(group: str, key: str) -> list[str]:
+    """Return the choices of a group that have a key, their own or that of a choice they extend."""
+    texts = {path.stem: path.read_text("utf-8") for path in (conf_dir() / group).glob("*.yaml")}
+
+    def has(choice: str) -> bool:
+        if choice not in texts:  # of another group, or `_self_`
+            return False
+        if re.search(rf"^{re.escape(key)}:", texts[choice], re.MULTILINE):
+            return True
+        return any(map(has, _extended(texts[choice])))
+
+    return [choice for choice in sorted(texts) if has(choice)]
 
 
-@lru_cache(maxsize=64)  # composing takes 0.3 s, and the cells of a sweep share most choices
-def _compose(overrides: tuple[str, ...]) -> DictConfig:
-    return compose(CONFIG_NAME, overrides=list(overrides))
+def _extended(text: str) -> list[str]:
+    """Return the plain texts in the defaults list of a YAML file."""
+    document = OmegaConf.create(text)
+    defaults = document.get("defaults", []) if isinstance(document, DictConfig) else []
+    return [item for item in defaults if isinstance(item, str)]
 
 
-def _unresolved(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+def _choices(group: str) -> list[str]:
+    loader = GlobalHydra.instance().config_loader()
+    return sorted(loader.get_group_options(group, results_filter=ObjectType.CONFIG))
 
 
-def _changes(
-    values: Mapping[str, Any], wanted: Mapping[str, Any], *, only: Any = None, prefix: str = ""
-) -> Iterator[str]:
-    """Yield an override for each of the `wanted` values that differs.
-
-    With `only`, those of keys that have this value now.
-    """
-    for key, value in wanted.items():
-        path, now = f"{prefix}{key}", values.get(key)
-        if isinstance(value, Mapping) and isinstance(now, Mapping) and now:
-            yield from _changes(now, value, only=only, prefix=f"{path}.")
-        elif (key not in values or now != value) if only is None else now == only:
-            sign = "" if key in values else "+"
-            yield f"{sign}{path}={_text(value)}"
+def _commented(pattern: re.Pattern[str]) -> Iterator[Line]:
+    text = (conf_dir() / "config.yaml").read_text("utf-8")
+    return (Line(*found.groups()) for found in pattern.finditer(text))
 
 
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+")
-
-
-def _text(value: Any) -> str:
-    """Return a value as Hydra's grammar has it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, str):
-        plain = value and all(sign.isalnum() or sign in _SIGNS for sign in value)
-        return value if plain else quoted(value)
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, Sequence):
-        return "[" + ",".join(map(_text, value)) + "]"
-    return str(value)
+def _aligned(rows: list[tuple[str, str]], least: int = 0) -> list[str]:
+    """Return the rows as lines of two columns; the second is wrapped to the width of a terminal."""
+    width = max(least, *(len(name) for name, _ in rows))
+    return [
+        line
+        for name, text in rows
+        for line in textwrap.wrap(
+            f"  {name.ljust(width)}  {text}".rstrip(), WIDTH, subsequent_indent=" " * (width + 4),
+            break_on_hyphens=False,
+        ) or [f"  {name}"]
+    ]  # fmt: skip

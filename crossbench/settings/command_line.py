@@ -7,8 +7,10 @@ import os
 import re
 import shlex
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,6 +25,7 @@ _QUIET_OPTION = "--quiet"
 _FUNCTION = re.compile(r"\s*([A-Za-z_]\w*)\s*\((.*)\)\s*", re.DOTALL)
 # Keys whose values are always text: 12e5 may be a revision
 _TEXTS = ("path", "dir", "name", "repo", "revision", "experiment", "registered_model")
+_MIXED = ("predecessor", "experiment")  # the first takes several; the other has its own message
 _PAIRS = {"[": "]", "{": "}", "'": "'", '"': '"'}
 
 
@@ -40,9 +43,16 @@ def readable_arguments(arguments: Sequence[str]) -> list[str]:
 
     Raises:
         ConfigError: an override has more than one meaning; the message has the form of each. Or
-            the arguments ask for a pickle to be run.
+            the arguments ask for a pickle to be run or for another config, have options that do
+            not exist or exclude each other, or several choices of a group at once.
     """
-    parsed = get_args_parser().parse_intermixed_args(list(arguments))
+    parsed = _parser().parse_intermixed_args(list(arguments))
+    for option, value in {"path": parsed.config_path, "name": parsed.config_name}.items():
+        if value is not None:
+            raise ConfigError(
+                f"--config-{option} {value}: crossbench always starts from its own config: leave "
+                "out this option; --config-dir DIR adds a folder with more choices"
+            )
     if parsed.experimental_rerun is not None:
         raise ConfigError(
             "--experimental-rerun runs code that is stored in its file (a pickle), which "
@@ -58,6 +68,8 @@ def readable_arguments(arguments: Sequence[str]) -> list[str]:
     if len(given := [option for option, value in modes.items() if value]) > 1:
         raise ConfigError(f"{' and '.join(given)} exclude each other: give one of them")
     options, overrides = options_first(arguments)
+    if options and options[-1] in ("--info", "-i"):  # or it would take the first override
+        options[-1] = "--info=all"
     return [*options, *map(readable, overrides)]
 
 
@@ -65,11 +77,35 @@ def options_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the options of a Hydra command with their values, and its other words.
 
     An option may stand anywhere: `--config-dir DIR`, `--config-dir=DIR`, `-cd DIR`.
+
+    Raises:
+        ConfigError: there is no such option, or it lacks its value.
     """
     given = [_Argument(argument) for argument in arguments]
-    words = get_args_parser().parse_intermixed_args(given).overrides
+    words = _parser().parse_intermixed_args(given).overrides
     positions = {id(word) for word in words}  # the value of an option may be equal to a word
     return [str(word) for word in given if id(word) not in positions], list(map(str, words))
+
+
+def _parser() -> ArgumentParser:
+    """Return Hydra's parser; for a mistake it raises ConfigError instead of printing its usage."""
+    parser = get_args_parser()
+    parser.__dict__["error"] = _refuse_option
+    return parser
+
+
+def _refuse_option(message: str) -> NoReturn:
+    unknown = re.match(r"unrecognized arguments: (\S+)", message)
+    if unknown is None:
+        raise ConfigError(f"{message}; --hydra-help lists the options")
+    raise ConfigError(_no_option(unknown[1]))
+
+
+def _no_option(word: str) -> str:
+    return (
+        f"there is no option {word}. Settings have no dashes: give KEY=VALUE, for example "
+        "backend=onnx; --help lists the keys"
+    )
 
 
 class _Argument(str):
@@ -89,11 +125,14 @@ def readable(override: str) -> str:
     parsed = _parse(override) if key.strip("+~ ") else None
     if parsed is not None:
         if _is_choice(key) and not parsed.is_delete():
+            _refuse_mixing(parsed)
             return f"{key}={_quote_non_text(value)}"
         is_number = not parsed.is_sweep_override() and isinstance(parsed.value(), int | float)
         if is_number and _is_text(key):
             return f"{key}={quoted(value.strip())}"
         return override
+    if override.startswith("-"):
+        raise ConfigError(_no_option(override))
     if not equals or not key.strip("+~ "):
         raise ConfigError(
             f"{override!r} is not an override: give KEY=VALUE, for example backend=onnx; --help "
@@ -101,6 +140,11 @@ def readable(override: str) -> str:
         )
     if _parse(f"{key}=x") is None:
         raise ConfigError(f"{key!r} cannot be the name of a setting: --help lists the names")
+    if value.endswith(","):
+        raise ConfigError(
+            f"{override!r} ends with a comma: give several values without spaces between them, "
+            f"for example {key}=1,2"
+        )
     if "${" in value or "," in value or _is_structure(value):
         raise ConfigError(_forms(key, value))
     return f"{key}={quoted(value)}"
@@ -138,6 +182,20 @@ def _is_choice(key: str) -> bool:
     """Return whether `key` (`backend`, `+experiment`) is a config group of conf/."""
     group = key.lstrip("+").partition("@")[0]
     return bool(group) and "." not in group and (conf_dir() / group).is_dir()
+
+
+def _refuse_mixing(override: Override) -> None:
+    """Refuse several choices of a group at once, except of groups that are made for it."""
+    value = None if override.is_sweep_override() else override.value()
+    group = override.key_or_group
+    if not isinstance(value, list) or group in _MIXED:
+        return
+    if all((conf_dir() / group / f"{choice}.yaml").is_file() for choice in value):
+        listed = ",".join(map(str, value))
+        raise ConfigError(
+            f"{override.input_line} mixes the values of several choices into one: give one of "
+            f"them, or for a sweep -m {group}={listed}"
+        )
 
 
 def _quote_non_text(choices: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import re
 from collections.abc import Sequence
 
@@ -15,9 +16,12 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from crossbench.settings.choices import choices_with
 from crossbench.settings.command_line import in_shell, quoted, this_command
 from crossbench.settings.composing import CONFIG_NAME, hydra_on_conf
 from crossbench.settings.targets import ALLOW_TARGETS
+
+_SUGGESTED = 3  # names at most
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
@@ -73,6 +77,11 @@ def explain(error: Exception, overrides: Sequence[str] = (), given: Sequence[str
             return message
         configs = [_with_choices(overrides), *_of_swept_choices(key, given)]
         existing = sorted({item for config in configs for item in _keys(config, parent)})
+    if having := choices_with(parent, name):
+        return (
+            f"{key} is a key of {parent}={' or '.join(having)} only: give for example "
+            f"{parent}={having[0]} too"
+        )
     place = f"under {parent}" if parent else "at the root"
     available = f" Available keys {place}: {', '.join(existing)}" if existing else ""
     return f"there is no key {key}.{did_you_mean(name, existing)}{available}"
@@ -84,15 +93,22 @@ def _rule_of_hydra(lines: Sequence[str], cause: BaseException | None) -> str:
         return f"{found[1]} has no default choice, so it is added with a plus: give +{found[1]}=..."
     if found := re.match(r"Multiple values for ([^.]+)\. To override", lines[0]):
         return f"{found[1]} already has a choice: give {found[1]}=..., without the plus"
+    if found := re.match(r"\w+ raised while resolving interpolation: (.+)", lines[0]):
+        return found[1]
     if (found := re.match(r"Error merging override (.+)", lines[0])) and cause is not None:
         return f"{found[1]}: {str(cause).splitlines()[0]}"
     return "\n".join(dict.fromkeys(lines))
 
 
 def did_you_mean(name: str, existing: Sequence[str]) -> str:
-    """Return ` Did you mean …?` with the existing name nearest to `name`; empty if none is near."""
+    """Return ` Did you mean …?` with the existing name nearest to `name`; empty if none is near.
+
+    If none is, these are the names of which `name` is a part: `8` of `int8`.
+    """
     near = difflib.get_close_matches(name, existing, n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+    if not near and name:
+        near = [item for item in existing if name.lower() in item.lower()]
+    return f" Did you mean {' or '.join(near)}?" if 0 < len(near) <= _SUGGESTED else ""
 
 
 def _unknown_choice(error: MissingConfigException) -> str:
@@ -102,6 +118,14 @@ def _unknown_choice(error: MissingConfigException) -> str:
     named = re.search(r"Available options in '([^']+)'", str(error))
     group = named[1] if named else folder
     choice = path.removeprefix(f"{group}/")
+    if group == "hydra/sweeper/sampler" and not has_optuna():
+        return (
+            "hydra/sweeper=optuna needs the package hydra-optuna-sweeper: install it with "
+            "python -m pip install 'crossbench[optuna]', or in a checkout with "
+            "python -m pip install -c constraints.txt -e '.[optuna]'"
+        )
+    if group == "model" and "/" in choice:
+        return _unknown_model(choice)
     with hydra_on_conf():
         options = GlobalHydra.instance().config_loader().get_group_options
         existing = list(error.options or options(group, results_filter=ObjectType.CONFIG))
@@ -111,16 +135,32 @@ def _unknown_choice(error: MissingConfigException) -> str:
             existing = [f"{subfolder}/{item}" for item in inside] or existing
     config = re.match(r"In '([^']+)'", str(error))
     place = f"{config[1]}: " if config and config[1] not in (CONFIG_NAME, "hydra/config") else ""
-    if group == "model" and re.fullmatch(r"[\w.-]+/[\w.-]+", choice):
-        remedy = (
-            f" For a repository of the Hugging Face Hub, give model=hub model.repo={choice}; for a "
-            f"folder, model=local model.path={choice}."
-        )
-    else:
-        remedy = did_you_mean(choice, existing)
     return (
-        f"{place}there is no choice {group}={choice}.{remedy} "
+        f"{place}there is no choice {group}={choice}.{did_you_mean(choice, existing)} "
         f"Available choices of {group}: {', '.join(existing)}"
+    )
+
+
+def has_optuna() -> bool:
+    """Return whether Hydra's plugin for Optuna is installed."""
+    return importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is not None
+
+
+def _unknown_model(given: str) -> str:
+    """Return an error message for `model=OWNER/NAME` or `model=some/folder`."""
+    folder = f"model=local model.path={given}"
+    hub = f"model=hub model.repo={given}"
+    remedy = (
+        f"For a repository of the Hugging Face Hub, give {hub}; for a folder, {folder}."
+        if re.fullmatch(r"\w[\w.-]*/[\w.-]+", given)
+        else f"For a folder, give {folder}."
+    )
+    with hydra_on_conf():
+        loader = GlobalHydra.instance().config_loader()
+        existing = loader.get_group_options("model", results_filter=ObjectType.CONFIG)
+    return (
+        f"there is no choice model={given}. {remedy} Available choices of model: "
+        f"{', '.join(existing)}"
     )
 
 

@@ -25,6 +25,7 @@ from crossbench.settings.targets import (
 )
 
 _HYDRA = ("hydra", "hydra_plugins")
+_SAMPLERS = "optuna.samplers"
 _LOGGING = ("logging", "colorlog")
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 # Variables that decide which code a process loads, or what a config may name
@@ -61,7 +62,7 @@ def check_composed(config: DictConfig) -> None:
             check_name(key, target)
     hydra = config.hydra
     for name in ("launcher", "sweeper"):  # Hydra takes only plugins for these
-        check_names(f"hydra.{name}", _resolved(hydra[name]), _HYDRA)
+        check_names(f"hydra.{name}", _resolved(hydra[name]), (*_HYDRA, _SAMPLERS))
     for key, target in named_targets(_resolved(hydra.callbacks), "hydra.callbacks"):
         allowed_class(key, target, _HYDRA)
     for name in ("job_logging", "hydra_logging"):

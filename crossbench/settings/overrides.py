@@ -53,6 +53,21 @@ def sweeper_params(swept: Mapping[str, str], given: Sequence[str]) -> dict[str, 
     return blocks | params
 
 
+def study_axes(config: DictConfig) -> dict[str, str]:
+    """Return the axes of a config's study (`hydra.sweeper.params`), empty if it has none.
+
+    Raises:
+        ConfigError: they are not keys with values.
+    """
+    params = config.hydra.sweeper.params
+    if params is not None and not isinstance(params, DictConfig):
+        raise ConfigError(
+            f"hydra.sweeper.params={params} has no keys: give the axes of the sweep themselves, "
+            "such as batch=8,32"
+        )
+    return {str(key): str(value) for key, value in (params or {}).items()}
+
+
 def swept_keys(points: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """Return the config keys whose value is not the same in every cell."""
     values: dict[str, set[str]] = {}
@@ -111,10 +126,10 @@ def check_study(config: DictConfig) -> None:
     """
     given = [str(word) for word in config.hydra.overrides.task]
     _refuse_several_at_once(given)
-    if config.hydra.sweeper.params is None or "MULTIRUN" in str(config.hydra.mode):
+    params = study_axes(config)
+    if "MULTIRUN" in str(config.hydra.mode):
         return
     keys = {override.key_or_group for override in parse_overrides(given)}
-    params = {str(key): value for key, value in config.hydra.sweeper.params.items()}
     lost = [f"{key}={value}" for key, value in params.items() if key.lstrip("+") not in keys]
     if lost:
         raise ConfigError(

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import MISSING, OmegaConf
 
-from crossbench.settings.places import outputs_dir
+from crossbench.settings.choices import groups_text, values_text
+from crossbench.settings.places import conf_dir, outputs_dir
 
 # Marks keys that say how a cell is watched, stored or repeated, not what it measures
 _NOT_IDENTITY = {"identity": False}
@@ -59,6 +61,7 @@ class RootSchema:
     outputs_dir: str = field(default=MISSING, metadata=_NOT_IDENTITY)
     cache_dir: str = field(default=MISSING, metadata=_NOT_IDENTITY)
     repeats: Any = field(default=MISSING, metadata=_OF_SWEEP)
+    objective: Any = field(default=MISSING, metadata=_OF_SWEEP)
     retries: Any = field(default=MISSING, metadata=_OF_SWEEP)
     resume: Any = field(default=MISSING, metadata=_OF_SWEEP)
 
@@ -73,4 +76,20 @@ def register() -> None:
     # Hydra deep-copies the whole store for each group in `--help` and each composed config, only to
     # read it: returning the store itself saves that time
     store.__dict__["__deepcopy__"] = lambda _: store
-    OmegaConf.register_new_resolver("crossbench.outputs", lambda: str(outputs_dir()), replace=True)
+    resolvers = {
+        "outputs": lambda: str(outputs_dir()),
+        "groups": groups_text,
+        "values": values_text,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(f"crossbench.{name}", resolver, replace=True)
+
+
+def register_search() -> None:
+    """Register conf/hydra/optuna.yaml as `hydra/sweeper=optuna`, in place of the plugin's own.
+
+    A file conf/hydra/sweeper/optuna.yaml would not do: Hydra refuses one with the plugin's name.
+    """
+    Plugins.instance()  # the plugin registers its own when it is found
+    node = OmegaConf.load(conf_dir() / "hydra" / "optuna.yaml")
+    ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=node)

@@ -52,25 +52,32 @@ def conduct(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) ->
     returned: list[Any] = []
     alone = config.hydra.launcher._target_ == ONE_BY_ONE
     for numbers in batches(plan, folder, alone):
-        try:
+        with keep_going(numbers, folder):
             if config.until_decided and _is_decided(plan, numbers[0], folder):
-                _shorten(plan, numbers[0], folder)
+                shorten_plan(plan, numbers[0], folder)
                 break
             points = [grid.point(plan.runs[n].cell, plan.runs[n].repeat) for n in numbers]
             jobs = launcher.launch(points, initial_job_idx=numbers[0])
             returned += [job.return_value for job in jobs]  # raises the exception of a failed job
-        except OSError as error:  # Hydra could not create the folder of a cell
-            for number in numbers:
-                unsaved_files.not_measured(folder / str(number), error)
-        except KeyboardInterrupt:  # between two cells
-            mark_interrupted(folder)
-            for number in numbers:
-                with contextlib.suppress(OSError):  # of a cell that has files
-                    (folder / str(number)).rmdir()  # Hydra created it
     return returned
 
 
-def _shorten(plan: StoredPlan, runs: int, folder: Path) -> None:
+@contextlib.contextmanager
+def keep_going(numbers: Sequence[int], folder: Path) -> Iterator[None]:
+    """Launch the runs with these numbers: a full disk or Ctrl-C does not end the whole sweep."""
+    try:
+        yield
+    except OSError as error:  # Hydra could not create the folder of a cell
+        for number in numbers:
+            unsaved_files.not_measured(folder / str(number), error)
+    except KeyboardInterrupt:  # between two cells
+        mark_interrupted(folder)
+        for number in numbers:
+            with contextlib.suppress(OSError):  # of a cell that has files
+                (folder / str(number)).rmdir()  # Hydra created it
+
+
+def shorten_plan(plan: StoredPlan, runs: int, folder: Path) -> None:
     """Leave the last runs out of the plan of a sweep."""
     try:
         replace(plan, runs=plan.runs[:runs]).save(folder)

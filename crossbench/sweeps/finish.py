@@ -60,7 +60,7 @@ def finish_sweep(folder: Path, tracking: Tracking) -> int:
     )
     location = f"report: {report}" if report.is_file() else f"results: {folder}"
     console.print(escape(location))
-    sweep_journal(folder, state.dashboard_url).write(RunEnded(f"ended; {location}"))
+    sweep_journal(folder, state.dashboard_url).write(RunEnded(location, interrupted))
     if interrupted:
         return EXIT_INTERRUPTED
     failed = is_lost or any(result.status.is_failure for result in results)

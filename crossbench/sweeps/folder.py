@@ -30,12 +30,12 @@ from crossbench.sweeps.child import WAITING_LOG_FILE
 from crossbench.sweeps.state import STATE_FILE
 from crossbench.system.credentials import hide_config
 from crossbench.system.files import PARTIAL
+from crossbench.system.folder_lock import LOCK_FILE, is_held
 from crossbench.system.stop_signals import stopped_by
 from crossbench.wording import counted
 
 INTERRUPTED_FILE = "INTERRUPTED"
 MULTIRUN_FILE = "multirun.yaml"
-LOCK_FILE = ".lock"  # locked while a run uses the folder; the system unlocks it when the run ends
 OFFLINE_FILE = ".tracker-offline"  # the tracker has failed; a resumed run removes it
 SUBDIR = "${hydra.job.num}"
 # Files of a run that was killed before its first cell; the next run may replace them
@@ -198,18 +198,6 @@ def hold(folder: Path, key: str) -> TakenFolder:
             if time.monotonic() > deadline:
                 raise ConfigError(_in_use_message(folder, key)) from None
             time.sleep(0.05)
-
-
-def is_held(folder: Path) -> bool:
-    """Return whether a running process uses the folder."""
-    try:
-        with (folder / LOCK_FILE).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no such file, or a file system without locks
-        return False
-    return False
 
 
 def home_of(cell: Path) -> Path:

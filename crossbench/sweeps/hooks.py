@@ -18,9 +18,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from crossbench.errors import CrossbenchError
+from crossbench.settings.blocks import SEARCHER
 from crossbench.settings.composition_errors import explain
 from crossbench.settings.run import run_settings
-from crossbench.sweeps.plan import plan_sweep
+from crossbench.sweeps.plan import SweepPlan, plan_sweep
 from crossbench.system.command import os_error_message
 from crossbench.system.stop_signals import finish_first
 
@@ -49,7 +50,7 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         with _exit_on_error():
-            plan = plan_sweep(config)
+            plan = _plan(config)
             from crossbench.sweeps.start import start_sweep
 
             started = start_sweep(config, plan)
@@ -74,6 +75,14 @@ class SweepCallback(Callback):
         # A resumed sweep without missing runs has done all that it can do
         if status and self._missing:
             sys.exit(status)
+
+
+def _plan(config: DictConfig) -> SweepPlan:
+    if config.hydra.sweeper._target_ != SEARCHER:
+        return plan_sweep(config)
+    from crossbench.sweeps.search_plan import plan_search
+
+    return plan_search(config)
 
 
 @contextlib.contextmanager

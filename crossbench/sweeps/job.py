@@ -15,15 +15,13 @@ from rich.text import Text
 
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.events import CellEnded, CellStarted, RunEnded
-from crossbench.measure.catalogue import names
-from crossbench.measure.metric import View
 from crossbench.report.axes import full_label
 from crossbench.report.axes import label as varying_label
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.cells import Run
 from crossbench.report.sweep import read_run
 from crossbench.report.terminal import cell_line, terminal_answer, terminal_table
-from crossbench.results import RunResult, Status
+from crossbench.results import Failure, RunResult, Status
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import RunSettings, run_settings
@@ -33,6 +31,7 @@ from crossbench.sweeps.closing import MeasuredCell, closing
 from crossbench.sweeps.conduct import has_result
 from crossbench.sweeps.finish import EXIT_FAILED
 from crossbench.sweeps.folder import home_of, is_interrupted, mark_interrupted, place_of
+from crossbench.sweeps.objective import read_objective
 from crossbench.sweeps.progress import cell_progress, time_left_s
 from crossbench.sweeps.services import (
     Tracking,
@@ -49,11 +48,12 @@ from crossbench.system.stop_signals import EXIT_INTERRUPTED, finish_first
 from crossbench.tracking.protocol import CellRef
 from crossbench.wording import duration
 
-DASHBOARD_FIGURES = names(View.DASHBOARD)
 
-
-def run_job(config: DictConfig) -> None:
+def run_job(config: DictConfig) -> float | None:
     """Measure the composed cell, write its report and log its run.
+
+    Returns the value of the `objective` for a sweeper that searches; the worst one for a cell that
+    cannot be the best. None without an objective, and if the cell was not measured.
 
     Ctrl-C stops the cell and marks the sweep as interrupted. The remaining cells are then skipped,
     so that Hydra still reaches the end of the sweep and its report is written.
@@ -65,21 +65,29 @@ def run_job(config: DictConfig) -> None:
     cell, run = composed_config(config), run_settings(config, list(hydra.overrides.task))
     if hydra.mode == RunMode.RUN:
         _run_single(cell, run, folder, home_of(folder))
-        return
+        return None
     home = folder.parent
     if is_interrupted(home):
         waiting_child.close()
         shutil.rmtree(folder)  # Hydra created it; an empty folder would count as a failed cell
-        return
+        return None
     if has_result(folder):  # the batch of a resumed sweep includes it
-        return
+        return None
+    objective = read_objective(config)
     tracking = make_tracking(run, home)
     try:
-        measure_and_track(cell, folder, home, read_state(home), hydra.job.num, tracking)
+        result = measure_and_track(cell, folder, home, read_state(home), hydra.job.num, tracking)
     except KeyboardInterrupt:
         mark_interrupted(home)
+        return None
     except OSError as error:  # if it were raised, Hydra would not call on_multirun_end
         unsaved_files.not_measured(folder, error)
+        return None
+    if objective is None:
+        return None
+    if result.metrics and (why := objective.disqualified(result)):
+        console.print(escape(f"objective {objective.metric.name}: not counted, because {why}"))
+    return objective.value(result)
 
 
 def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) -> None:
@@ -96,7 +104,8 @@ def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) ->
         console.print(escape(f"interrupted; results so far: {folder}"))
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        sweep_journal(home, url).write(RunEnded(f"ended; report: {folder / REPORT_FILE}"))
+        ended = RunEnded(f"report: {folder / REPORT_FILE}", interrupted=is_interrupted(home))
+        sweep_journal(home, url).write(ended)
         dashboard.close()
         is_lost = unsaved_files.tell_lost("the same command")
     console.print(Text(terminal_table([result])))
@@ -118,12 +127,13 @@ def measure_and_track(
 ) -> RunResult:
     """Measure a cell, write its report and log its MLflow run; `home` is the folder of the run."""
     label = full_label(config, state.axes)
-    # The terminal names a cell after what varies
-    shown = f"cell {number + 1}/{state.cells} {varying_label(config, state.axes)}"
+    # The terminal and the page name a cell after what varies
+    short = varying_label(config, state.axes)
+    shown = f"cell {number + 1}/{state.cells} {short}"
     where = CellRef(*place_of(folder))
     run_id = tracking.attempt(lambda tracker: tracker.start_cell(label, state.parent_run_id, where))
     journal = sweep_journal(home, state.dashboard_url, cell=number)
-    journal.write(CellStarted(label, config.texts))
+    journal.write(CellStarted(short, config.texts))
     interrupted = False
     with cell_progress(shown, config) as progress:
         try:
@@ -139,9 +149,8 @@ def measure_and_track(
         goes_on = is_alone and number + 1 < state.cells and not interrupted
         if goes_on:
             waiting_child.start(home)
-        found = {key: result.metrics.get(key) for key in DASHBOARD_FIGURES}
-        figures = {key: value for key, value in found.items() if value is not None}
-        journal.write(CellEnded(result.status, result.error, figures))
+        is_cut = result.failure == Failure.INTERRUPTED
+        journal.write(CellEnded(result.status, result.error, is_cut, result.metrics))
         progress.stage("writing the report")
         try:
             with finish_first():

@@ -9,9 +9,15 @@ from omegaconf import DictConfig, read_write
 
 from crossbench.errors import ConfigError
 from crossbench.settings.baseline import check_own_baseline
-from crossbench.settings.blocks import SWEEPER, Grid, check_resume, repeats_param
+from crossbench.settings.blocks import SWEEPER, Grid, check_resume, refuse_objective, repeats_param
 from crossbench.settings.cell_config import CellConfig
-from crossbench.settings.overrides import check_points, check_study, sweep_points, sweeper_params
+from crossbench.settings.overrides import (
+    check_points,
+    check_study,
+    study_axes,
+    sweep_points,
+    sweeper_params,
+)
 from crossbench.settings.plan import CellPlan
 from crossbench.settings.stored_plan import PlannedRun
 from crossbench.sweeps.order import block_order
@@ -45,7 +51,8 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     given = list(config.hydra.overrides.task)
     check_study(config)
     check_resume(config)
-    params = {str(key): str(value) for key, value in (config.hydra.sweeper.params or {}).items()}
+    refuse_objective(config)
+    params = study_axes(config)
     swept = repeats_param(config, params, given) | sweeper_params(params, given)
     with read_write(config):
         config.hydra.sweeper.params = swept  # read by the sweeper that Hydra creates next

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def run_job(config: DictConfig) -> None:
+def run_job(config: DictConfig) -> float | None:
     """Call `crossbench.sweeps.job.run_job`."""
     from crossbench.sweeps import job
 
-    job.run_job(config)
+    return job.run_job(config)

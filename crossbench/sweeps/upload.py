@@ -22,11 +22,11 @@ from crossbench.sweeps.folder import (
     MULTIRUN_FILE,
     hold,
     home_of,
-    is_held,
     place_of,
 )
 from crossbench.sweeps.state import STATE_FILE, read_state
 from crossbench.system.files import remove_partial_files
+from crossbench.system.folder_lock import is_held
 from crossbench.tracking.mlflow_format import unix
 from crossbench.tracking.mlflow_store import MlflowTracker, StoredRun
 from crossbench.tracking.protocol import CellRef

@@ -25,6 +25,7 @@ from crossbench.results import save_quality
 from crossbench.types import RequestRecord, ScoredPair
 from tests.helpers.places import REPO
 
+MOST_BYTES = 500_000  # of a notebook with its outputs
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 
 
@@ -162,8 +163,8 @@ def test_quality_is_compared_with_speed(ran: Ran) -> None:
     assert table["pairs/s"].dropna().is_monotonic_decreasing
     assert set(table["ndcg_at_10"].dropna()) == {0.7, 0.71}
     drawn = notebook.quality_plots(frame, ["quality/ndcg_at_10", "quality/absent"])
-    assert list(drawn.images) == ["ndcg_at_10 against throughput"]
-    assert drawn.images["ndcg_at_10 against throughput"].startswith(b"\x89PNG")
+    assert list(drawn.images) == ["nDCG@10 against throughput"]
+    assert drawn.images["nDCG@10 against throughput"].startswith(b"\x89PNG")
 
 
 def test_scores_of_the_quality_check_are_a_frame(ran: Ran, tmp_path: Path) -> None:
@@ -216,6 +217,10 @@ def test_a_notebook_runs_top_to_bottom(
     assert all("text/html" in data for data in shown)
     pictures = re.findall(r"data:image/png;base64,", " ".join(data["text/html"] for data in shown))
     assert pictures or path.stem.startswith("03")  # the sweep had no quality check
+    assert len(nbformat.writes(document)) < MOST_BYTES
+    plain = [data["text/plain"] for data in shown if data["text/plain"].startswith("Pictures(")]
+    assert len(plain) == 1
+    assert max(map(len, plain)) < 1000
 
 
 def test_pandas_is_imported_only_when_a_frame_is_loaded() -> None:

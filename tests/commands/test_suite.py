@@ -16,7 +16,8 @@ import pytest
 from crossbench.errors import ConfigError, ResultError
 from crossbench.models.folder import ModelFolder
 from crossbench.report.suite import SUITE_FILE, exit_status, read_suite
-from crossbench.suite import all_studies, chosen_studies, main, run_study, skip_reason
+from crossbench.settings.choices import study_names
+from crossbench.suite import chosen_studies, main, run_study, skip_reason
 from crossbench.sweeps.folder import hold
 from tests.helpers.plans import plan_of
 
@@ -121,8 +122,8 @@ def test_a_running_suite_cannot_be_resumed(tmp_path: Path) -> None:
 
 
 def test_studies_are_chosen_by_name() -> None:
-    assert chosen_studies(None) == all_studies()
-    assert chosen_studies("studies=all") == all_studies()
+    assert chosen_studies(None) == study_names()
+    assert chosen_studies("studies=all") == study_names()
     wanted = ["20_stages", "01_backend_pytorch"]
     assert chosen_studies("studies=[20_stages,01_backend_pytorch,20_stages]") == wanted
     assert chosen_studies("studies=20_stages") == ["20_stages"]

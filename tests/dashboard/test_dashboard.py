@@ -22,12 +22,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.charts import CHARTS
-from crossbench.dashboard.content import status_text, tiles
+from crossbench.dashboard.content import status_text
 from crossbench.dashboard.document import document
 from crossbench.dashboard.figures import GpuUse
 from crossbench.dashboard.journal import FileJournal, JournalReader
 from crossbench.dashboard.process import JOURNAL_FILE, WebDashboard
 from crossbench.dashboard.prometheus import exposition
+from crossbench.dashboard.tiles import tiles
 from crossbench.dashboard.watch import Watcher
 from crossbench.errors import DashboardError
 from crossbench.events import (
@@ -50,6 +51,7 @@ from crossbench.models.folder import ModelFolder
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
 from crossbench.settings.flatten import flatten_text
+from tests.helpers.pages import opened, tile, until_page, wait_for_status
 from tests.helpers.places import REPO
 from tests.helpers.serving import noop, serving
 
@@ -217,12 +219,12 @@ def tell(board: Board, event: Event, time_s: float = 0.0, cell: int | None = Non
 def test_the_status_tells_the_flags_of_the_last_seconds() -> None:
     board = filled_board()
     disturbed = FlagsChanged({"disturbed": "others used 1.2 cores."})
-    tell(board, disturbed)
+    tell(board, disturbed, cell=2)
     assert status_text(board) == "cell 3 of 4: measuring; disturbed: others used 1.2 cores."
-    tell(board, FlagsChanged({}))
+    tell(board, FlagsChanged({}), cell=2)
     assert status_text(board) == "cell 3 of 4: measuring"
-    tell(board, disturbed)
-    tell(board, StageStarted("checking"))
+    tell(board, disturbed, cell=2)
+    tell(board, StageStarted("checking"), cell=2)
     assert status_text(board) == "cell 3 of 4: checking"
 
 
@@ -234,7 +236,7 @@ def filled_board() -> Board:
     for cell, status in ((0, "finished"), (1, "unavailable")):
         tell(board, CellStarted(f"noop {cell}", config), 10.0 * cell, cell)
         figures = {"throughput/pairs_per_s": 100.0} if status == "finished" else {}
-        tell(board, CellEnded(status, None, figures), 10.0 * cell + 10, cell)
+        tell(board, CellEnded(status, None, False, figures), 10.0 * cell + 10, cell)
     tell(board, CellStarted("noop 2", config), 20.0, 2)
     tell(board, StageStarted("measuring"), 21.0, 2)
     tell(board, ServerListens("127.0.0.1:1", {}), 21.0, 2)
@@ -277,8 +279,8 @@ def test_the_grafana_dashboard_uses_existing_metrics() -> None:
 
 def test_a_board_computes_intervals_time_left_and_counts_since_a_reset() -> None:
     board = filled_board()
-    assert board.last is not None
-    interval = board.last.interval
+    assert board.server.last is not None
+    interval = board.server.last.interval
     assert (interval.pairs, interval.pairs_per_batch, interval.padding_waste) == (80, 16, 0.25)
     assert interval.mean_ms("queue") == 2.0
     assert board.status == "measuring"
@@ -289,13 +291,13 @@ def test_a_board_computes_intervals_time_left_and_counts_since_a_reset() -> None
     assert shown["client"]["failed"] == {"UNAVAILABLE": 1}
     json.dumps(shown)
     board.reset()  # while a cell is measured, the server is not reset
-    assert (board.totals.pairs, board.failed, len(board.windows)) == (0, {}, 0)
+    assert (board.server.totals.pairs, board.server.failed, len(board.windows)) == (0, {}, 0)
     after = pb.Metrics(since_reset_s=3, requests_ok=31, requests_failed={"INTERNAL": 3}, pairs=250)
     board.sample(after, (), 24.0)
-    assert (board.totals.requests_ok, board.totals.pairs) == (11, 90)
-    assert board.failed == {"INTERNAL": 1}
+    assert (board.server.totals.requests_ok, board.server.totals.pairs) == (11, 90)
+    assert board.server.failed == {"INTERNAL": 1}
     board.sample(pb.Metrics(since_reset_s=0.5, pairs=7), (), 25.0)  # reset by another client
-    assert board.totals.pairs == 7
+    assert board.server.totals.pairs == 7
 
 
 def test_charts_and_tiles_show_the_unit_of_the_cell() -> None:
@@ -306,7 +308,7 @@ def test_charts_and_tiles_show_the_unit_of_the_cell() -> None:
     tell(board, ServerConfigured(config))
     embedding = [chart.heading(board) for chart in CHARTS]
     assert embedding == [heading.replace("pairs", "texts") for heading in headings]
-    assert next(tiles(board)).unit == "texts/s"
+    assert next(tiles(board, None)).unit == "texts/s"
 
 
 def test_credentials_of_the_configuration_are_not_shown() -> None:
@@ -342,7 +344,8 @@ def test_invalid_lines_and_lines_of_other_versions_are_skipped(tmp_path: Path) -
     with path.open("ab") as file:
         file.write(encode(CellStarted("lost", {}), 0.0, 0).encode()[:40] + b"\n")
         file.write(b'{"time_s": 1, "event": "OfTheFuture"}\n\xff\x00\n\n[]\n')
-    FileJournal(path, 0).write(CellEnded("finished", None, {}))  # of the cell whose start was lost
+    # Of the cell whose start was lost
+    FileJournal(path, 0).write(CellEnded("finished", None, False, {}))
     journal.write(CellStarted("of no cell", {}))
     FileJournal(path, 1).write(CellStarted("kept", {}))
     watcher = Watcher(board, path)
@@ -357,8 +360,8 @@ def test_a_server_that_announces_its_stop_is_not_disconnected() -> None:
     assert board.status == "disconnected"
     tell(board, ServerStops(), 23.0, 2)
     assert (board.status, board.address) == ("measuring", None)
-    tell(board, RunEnded("ended; report: r.md"), 24.0)
-    assert (board.status, board.ended) == ("ended", "ended; report: r.md")
+    tell(board, RunEnded("report: r.md", False), 24.0)
+    assert (board.status, board.ended) == ("ended", "report: r.md")
 
 
 # The dashboard process
@@ -392,50 +395,8 @@ def test_a_dashboard_that_cannot_start_reports_the_reason(tmp_path: Path) -> Non
 # The page in a browser
 
 
-WATCH_SHIFTS = """
-    window.shifts = 0;
-    new PerformanceObserver((list) => {
-        for (const entry of list.getEntries()) window.shifts += entry.value;
-    }).observe({ type: "layout-shift", buffered: true });
-"""
-
-
-@contextlib.contextmanager
-def opened(browser: Browser, url: str, width: int = 1280, scheme: Any = "light") -> Iterator[Page]:
-    """The page with drawn charts; checks that it logs no error and uses no other host."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
-    )
-    page = context.new_page()
-    trouble: list[str] = []
-    page.on(
-        "console", lambda message: trouble.append(message.text) if message.type == "error" else None
-    )
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("request", lambda asked: trouble.append(asked.url) if is_outside(asked.url) else None)
-    page.add_init_script(WATCH_SHIFTS)
-    page.goto(url)
-    page.wait_for_selector(".chart svg path", state="attached")
-    yield page
-    assert trouble == []
-    context.close()
-
-
-def is_outside(address: str) -> bool:
-    return not re.match(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:", address)
-
-
-def tile(page: Page, label: str) -> str:
-    """The value shown in a tile."""
-    return page.locator(".tile", has_text=label).locator("strong").inner_text()
-
-
 def requests(page: Page) -> int:
     return int(tile(page, "Requests").replace(",", ""))
-
-
-def wait_for_status(page: Page, text: str, seconds: float = 20) -> None:
-    page.locator("[role=status]", has_text=text).wait_for(timeout=seconds * 1e3)
 
 
 def test_figures_update_and_a_reset_zeroes_them(
@@ -448,12 +409,12 @@ def test_figures_update_and_a_reset_zeroes_them(
         server.send(7)
         until_page(page, lambda: tile(page, "Requests") == "7")
         assert float(tile(page, "Latency p95")) > 0
-        before = page.locator("[data-chart=throughput] svg").inner_html()
+        before = page.locator("[data-chart=server_throughput] svg").inner_html()
         server.send(3, wrong=1)
         until_page(page, lambda: tile(page, "Requests") == "10")
         errors = page.get_by_role("region", name="Errors by status").first
         assert "INVALID_ARGUMENT" in errors.inner_text()
-        moved = "[data-chart=throughput] svg"
+        moved = "[data-chart=server_throughput] svg"
         until_page(page, lambda: page.locator(moved).inner_html() != before)
         # With the keyboard, the first element to reach is the reset button
         page.keyboard.press("Tab")
@@ -462,14 +423,6 @@ def test_figures_update_and_a_reset_zeroes_them(
         until_page(page, lambda: tile(page, "Requests") == "0")
         until_page(page, lambda: tile(page, "Latency p95") == "–")
         assert page.evaluate("window.shifts") < 0.01
-
-
-def until_page(page: Page, condition: Callable[[], object], seconds: float = 20) -> None:
-    """Like `until`, but lets the page handle its events meanwhile."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, page.locator("body").inner_text()
-        page.wait_for_timeout(100)
 
 
 def test_the_page_shows_a_lost_server_and_reconnects(
@@ -529,14 +482,12 @@ def test_a_sweep_is_shown_and_a_screenshot_taken(
         until_page(page, lambda: tile(page, "Throughput") not in ("–", "0"))
         first = requests(page)
         until_page(page, lambda: requests(page) > first)
-        until_page(page, lambda: "client" in page.locator(".tile").first.inner_text())
+        assert "so far" in page.locator(".tile").first.inner_text()
         assert metrics(found[1])["config"]["batch"] == "4"
-        # A reset of the page does not change the measured cell
-        before = requests(page)
-        page.get_by_role("button", name="Reset the counters").click()
-        until_page(page, lambda: requests(page) < before)
-        wait_for_status(page, "ended; report:", 60)
-        cells = page.get_by_role("region").filter(has_text="pytorch int4").first.inner_text()
+        # A reset of the counters does not change the measured cell
+        assert httpx.post(f"{found[1]}/reset").json() == {"reset": True}
+        wait_for_status(page, "2 of 2 cells, complete; report:", 60)
+        cells = page.get_by_role("region").filter(has_text="2. pytorch").first.inner_text()
         assert "finished" in cells
         assert "unsupported" in cells
     _, rest = sweep.communicate(timeout=60)

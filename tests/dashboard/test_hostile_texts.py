@@ -60,8 +60,8 @@ def test_no_text_of_an_event_is_run_or_breaks_the_page(
         ServerConfigured({TEXT: TEXT, "model": TEXT}),
         FlagsChanged({TEXT: TEXT}),
         WindowMeasured(1, dict.fromkeys(ATTACKS, 1), 1.0, 1.0, 1.0, 1.0),
-        CellEnded(TEXT, TEXT, {TEXT: 1.0}),
-        RunEnded(TEXT),
+        CellEnded(TEXT, TEXT, False, {TEXT: 1.0}),
+        RunEnded(TEXT, False),
     )
     for shown in (events[:6], events):
         folder = tmp_path / str(len(shown))

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import crossbench
+from crossbench.analysis import notebook
+from crossbench.measure.catalogue import NDCG_AT_10
 from crossbench.measure.ranking import Verdict, judge
 from crossbench.measure.ranking_metrics import quality_metrics
 from crossbench.quality.earlier import earlier_check
 from crossbench.report.markdown import markdown
 from crossbench.report.ranking import sweep_quality
+from crossbench.report.ranking_plot import quality_plot
 from crossbench.report.summaries import summarise_cells
 from crossbench.report.sweep import read_runs
 from crossbench.results import RunResult, Status, load_queries, save_queries, save_result
@@ -44,7 +49,7 @@ def save_cell(
     metrics |= {"throughput/pairs_per_s": 100.0, "latency/p95_ms": 5.0}
     made = RunResult(
         Status.FINISHED, CellConfig(config), CellConfig(config).cell_id, metrics=metrics,
-        quality=summary | quality,
+        quality=summary | quality, dataset={"digest": "d"},
     )  # fmt: skip
     folder.mkdir()
     save_result(made, folder)
@@ -78,6 +83,29 @@ def test_cells_are_compared_on_the_queries_that_all_scored(tmp_path: Path) -> No
     assert "All cells are compared on the first 15 queries" in text
     assert "scored up to 40" in text
     assert "not compared in nDCG@10: slowest" in text
+
+
+def quality_svg(frame: pd.DataFrame, folder: Path) -> str:
+    """The plot of nDCG@10 of these cells, as the notebook draws it."""
+    cells = summarise_cells(notebook.runs_of(frame))
+    (draw,) = quality_plot(cells, ["backend"], NDCG_AT_10, folder).values()
+    return draw().with_suffix(".svg").read_text()
+
+
+def test_notebooks_show_ndcg_of_the_same_queries_for_all_cells(tmp_path: Path) -> None:
+    lossy = [query(number, 0.8 if number < 15 else 0.4, 0.1) for number in range(40)]
+    save_cell(tmp_path / "0", "fast", lossy)
+    save_cell(tmp_path / "1", "slow", [query(number, 0.8, 0.1) for number in range(15)])
+    frame = crossbench.load_sweep(tmp_path)
+    assert frame["quality/ndcg_at_10"].tolist() == pytest.approx([0.55, 0.8])  # as measured
+    table = notebook.quality_table(frame)
+    assert table["ndcg_at_10"].tolist() == pytest.approx([0.8, 0.8])
+    assert table["queries"].tolist() == [15, 15]
+    assert "<!-- Over the same 15 queries" in quality_svg(frame, tmp_path)
+    # A tracking server has no values of single queries, so the plot says that they differ
+    frame["folder"] = ["sweep/0", "sweep/1"]
+    svg = quality_svg(frame, tmp_path)
+    assert "<!-- Not comparable: over 15 to 40 queries, depending on the cell" in svg
 
 
 def test_other_queries_are_left_alone(tmp_path: Path) -> None:

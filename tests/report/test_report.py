@@ -20,7 +20,7 @@ from crossbench.measure.statistics import summarise, windows
 from crossbench.report.axes import flatten, label, varying
 from crossbench.report.cell import write_cell_report
 from crossbench.report.cells import pareto
-from crossbench.report.style import PALETTE, figure, place_labels
+from crossbench.report.style import PALETTE, figure
 from crossbench.report.style import save as save_plot
 from crossbench.report.sweep import read_runs, write_sweep_report
 from crossbench.report.tables import interval_text, markdown_table, plain_table, plus_minus
@@ -464,23 +464,6 @@ def test_spreads_and_tables_as_text() -> None:
     assert table.splitlines()[2] == "| x\\|y |    1 |"
     assert len({len(line) for line in table.splitlines()}) == 1
     assert plain_table(["a", "b"], [["日本", "1"]], "lr").splitlines()[2] == "日本  1"
-
-
-def test_labels_never_overlap() -> None:
-    rng = np.random.default_rng(4)
-    with figure(4.0) as made:
-        axes = made.subplots()
-        points = [(float(x), float(y)) for x, y in rng.uniform(0, 1, (40, 2))]
-        for x, y in points:
-            axes.plot(x, y, "o")
-        unplaced = place_labels(axes, [(x, y, ["a label of some length"]) for x, y in points])
-        boxes = [text.get_window_extent() for text in axes.texts]
-        assert len(boxes) + len(unplaced) == 40
-        assert len(boxes) > 3
-        marks = axes.transData.transform(points)
-        for i, box in enumerate(boxes):
-            assert not any(box.overlaps(other) for other in boxes[:i])
-            assert not any(box.contains(x, y) for x, y in marks)
 
 
 class Interrupting(Artist):

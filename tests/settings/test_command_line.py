@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 
 from crossbench.errors import ConfigError
 from crossbench.settings.command_line import options_first, quoted, readable, readable_arguments
-from crossbench.settings.composition_errors import explain
+from crossbench.settings.composition_errors import did_you_mean, explain
 from crossbench.settings.overrides import check_points, check_study, sweep_points
 from crossbench.settings.places import conf_dir
 from crossbench.settings.schema import register
@@ -106,6 +106,43 @@ def test_an_ambiguous_value_is_refused_with_forms_that_work(
 def test_an_argument_that_is_not_an_override_is_refused(argument: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         readable(argument)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch", "32"], "there is no option --batch. Settings have no dashes: give KEY=VALUE"),
+        (["--cfg", "all_of_it"], "invalid choice: 'all_of_it'"),
+        (["batch=8", "--config-dir"], "expected one argument; --hydra-help lists the options"),
+        (["--config-name", "x"], "--config-name x: crossbench always starts from its own config"),
+        (["backend=[onnx,packed]"], "mixes the values of several choices into one: give one of"),
+        (["batch=1,", "2"], "'batch=1,' ends with a comma: give several values without spaces"),
+    ],
+)
+def test_arguments_that_no_command_takes_are_refused_in_words(
+    arguments: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        readable_arguments(arguments)
+
+
+@pytest.mark.parametrize(
+    ("typed", "existing", "meant"),
+    [
+        ("pytroch", ["pytorch", "onnx"], " Did you mean pytorch?"),
+        ("8", ["fp16", "int4", "int8"], " Did you mean int8?"),
+        ("21", ["one_21_study", "another_21"], " Did you mean one_21_study or another_21?"),
+        ("e", ["one", "three", "five", "seven"], ""),
+        ("", ["a"], ""),
+    ],
+)
+def test_the_nearest_name_is_suggested(typed: str, existing: list[str], meant: str) -> None:
+    assert did_you_mean(typed, existing) == meant
+
+
+def test_info_takes_no_override_for_its_value() -> None:
+    assert readable_arguments(["batch=8", "--info"]) == ["--info=all", "batch=8"]
+    assert readable_arguments(["--info", "defaults"]) == ["--info", "defaults"]
 
 
 def test_a_path_passes_through_the_shell_and_the_command(tmp_path: Path) -> None:
@@ -220,6 +257,10 @@ def test_a_key_that_only_some_swept_choices_have_is_refused(given: list[str], me
         ("model=[local,hubb]", "there is no choice model=hubb. Did you mean hub? Available"),
         ("hydra/launcher=joblb", "no choice hydra/launcher=joblb. Available choices of hydra/"),
         ("backend=32", "there is no choice backend=32. Available choices of backend: compiled"),
+        ("quant=8", "there is no choice quant=8. Did you mean int8? Available"),
+        ("+experiment=21", "there is no choice experiment=21. Did you mean 21_quantization?"),
+        ("model=../here", "For a folder, give model=local model.path=../here. Available choices"),
+        ("load.rate=3", "load.rate is a key of load=constant or gamma or poisson only: give for"),
         ("quant=null", "there is no choice quant=null. Available choices of quant: bf16, fp16"),
     ],
 )

@@ -14,15 +14,14 @@ from crossbench.errors import ConfigError
 from crossbench.models.folder import ModelFolder
 from crossbench.sweeps.folder import (
     INTERRUPTED_FILE,
-    LOCK_FILE,
     hold,
     home_of,
-    is_held,
     place_of,
     take_named,
     take_new,
 )
 from crossbench.sweeps.state import STATE_FILE
+from crossbench.system.folder_lock import LOCK_FILE, is_held
 
 KEY = "hydra.sweep.dir"
 QUICK = ("backend=noop", "requests=5",

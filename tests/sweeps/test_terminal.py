@@ -65,7 +65,9 @@ def test_table_of_a_single_cell(tmp_path: Path) -> None:
     first, second, *_ = done.stderr.splitlines()
     assert first.startswith("cell 1/1 noop fp32 batch=32 concurrency=1: failed: ")
     assert second == "noop fp32 batch=32 concurrency=1"  # of the table: there is no progress
-    assert "failed: " in done.stderr.partition("pairs/s  p50 (ms)")[2]
+    below = " ".join(done.stderr.partition("pairs/s  p50 (ms)")[2].split())
+    assert "failed: " in below
+    assert "the folder with modules.json)" in below  # nothing is cut off
     assert "models[new] is not a model folder" in done.stderr
 
 

@@ -147,7 +147,7 @@ def test_only_the_failed_plot_is_missing_from_the_report(tmp_path: Path) -> None
     (folder / "plots/stages.svg").mkdir(parents=True)
     (tmp_path / "plots/by_cell.svg").mkdir(parents=True)
     text = write_cell_report(folder).read_text("utf-8")
-    assert "> **Missing plot:** Where the time goes: IsADirectoryError" in text
+    assert "> **Missing plot:** Where the time of a request goes: IsADirectoryError" in text
     assert text.count("![") == len(PLOTS) - 1
     sweep = write_sweep_report(tmp_path).read_text("utf-8")
     assert "> **Missing plot:** Throughput and p95 latency: IsADirectoryError" in sweep

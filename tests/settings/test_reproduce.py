@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from crossbench.settings.cell_config import CellConfig
-from crossbench.settings.choices import cell_overrides, server_overrides
 from crossbench.settings.command_line import readable
+from crossbench.settings.reproduce import cell_overrides, server_overrides
 from tests.helpers.plans import config_of
 
 CASES = {

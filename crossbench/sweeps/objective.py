@@ -1,0 +1,93 @@
+"""The objective of a search: `objective=throughput/pairs_per_s` with `hydra/sweeper=optuna`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, OmegaConf
+
+from crossbench.errors import ConfigError
+from crossbench.measure.catalogue import METRICS, P95_LATENCY
+from crossbench.measure.metric import Better, Metric
+from crossbench.measure.ranking import Verdict
+from crossbench.results import Flag, RunResult
+from crossbench.settings.composition_errors import did_you_mean
+
+_DIRECTIONS = {"maximize": True, "minimize": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The metric that a search optimises, and which way."""
+
+    metric: Metric
+    maximize: bool
+
+    @property
+    def direction(self) -> str:
+        """Optuna's word for the direction."""
+        return "maximize" if self.maximize else "minimize"
+
+    @property
+    def worst(self) -> float:
+        """The value of a cell that cannot be the best, in the unit of the metric."""
+        return float("-inf") if self.maximize else float("inf")
+
+    def is_better(self, value: float, other: float) -> bool:
+        return value > other if self.maximize else value < other
+
+    def value(self, result: RunResult) -> float:
+        """Return the value of a cell; the worst one if `disqualified` says why."""
+        return self.worst if self.disqualified(result) else result.metrics[self.metric.name]
+
+    def disqualified(self, result: RunResult) -> str:
+        """Return why a cell cannot be the best, whatever its value; empty if it can.
+
+        A bound on p95 (`report.latency_bound_ms`) and the ranking count for every objective.
+        """
+        if not result.metrics:
+            return f"{result.status}: {result.error or 'it has no metrics'}"
+        if self.metric.name not in result.metrics:
+            return f"it has no {self.metric.name}"
+        if Flag.OVER_SATURATED in result.flags:
+            return "it is over-saturated"
+        if result.quality.get("verdict") == Verdict.CHANGES:
+            return "it changes the ranking"
+        bound_ms = result.config.value("report.latency_bound_ms")
+        p95_ms = result.metrics.get(P95_LATENCY.name)
+        if bound_ms is not None and (p95_ms is None or p95_ms > bound_ms):
+            p95 = f"its p95 is {P95_LATENCY.text(p95_ms)} ms" if p95_ms else "it has no p95"
+            return f"{p95}, and report.latency_bound_ms={bound_ms:g}"
+        return ""
+
+
+def read_objective(config: DictConfig) -> Objective | None:
+    """Return the objective of a sweep's config, None if it has none. `config` has its `hydra` node.
+
+    Raises:
+        ConfigError: there is no such metric, or it has no better direction and none is given.
+    """
+    if config.objective is None:
+        return None
+    name = str(config.objective)
+    known = {metric.name: metric for metric in METRICS}
+    if name not in known:
+        raise ConfigError(
+            f"objective={name} is not a metric of a cell.{did_you_mean(name, list(known))} Give "
+            "one of docs/metrics.md, such as objective=throughput/pairs_per_s"
+        )
+    metric = known[name]
+    given = OmegaConf.select(config, "hydra.sweeper.direction")
+    if given is None and metric.better is Better.NEITHER:
+        raise ConfigError(
+            f"objective={name}: neither high nor low values are better, so give "
+            "hydra.sweeper.direction=maximize or minimize"
+        )
+    if given is None:
+        return Objective(metric, metric.better is Better.HIGHER)
+    if str(given) not in _DIRECTIONS:
+        raise ConfigError(
+            f"hydra.sweeper.direction={given} is not a direction: give maximize or minimize, or "
+            "leave it out"
+        )
+    return Objective(metric, _DIRECTIONS[str(given)])
