@@ -9,6 +9,7 @@ how many samples a second Offline expects, of which it sends 1.1 times as many.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -60,8 +61,10 @@ class System:
         loadgen.QuerySamplesComplete([loadgen.QuerySampleResponse(number, 0, 0)])
 
 
-def settings_of(scenario: str, per_second: float, seconds: float) -> Any:
+def settings_of(scenario: str, per_second: float, seconds: float, seed: int) -> Any:
     settings = loadgen.TestSettings()
+    # A new seed for each round, so that its interval includes the randomness of the arrivals
+    settings.schedule_rng_seed = settings.sample_index_rng_seed = settings.qsl_rng_seed = seed
     settings.scenario = getattr(loadgen.TestScenario, scenario)
     settings.mode = loadgen.TestMode.PerformanceOnly
     settings.min_duration_ms = round(seconds * 1000)
@@ -99,6 +102,7 @@ def main(address: str, lists: Path, batch: int, scenario: str, per_second: float
     system = System(call, requests, MAX_IN_FLIGHT if scenario == "Offline" else None)
     sut = loadgen.ConstructSUT(system.issue, system.flush)
     loaded: list[int] = []
+    seeds = itertools.count(1)
     qsl = loadgen.ConstructQSL(len(requests), len(requests), loaded.extend, lambda _: None)
 
     def measure(seconds: float) -> dict[str, float]:
@@ -106,7 +110,7 @@ def main(address: str, lists: Path, batch: int, scenario: str, per_second: float
             logs = loadgen.LogSettings()
             logs.log_output.outdir = folder
             logs.enable_trace = False
-            settings = settings_of(scenario, per_second, seconds)
+            settings = settings_of(scenario, per_second, seconds, next(seeds))
             loadgen.StartTestWithLogSettings(sut, qsl, settings, logs)
             summary = (Path(folder) / "mlperf_log_summary.txt").read_text("utf-8")
         if system.failed:

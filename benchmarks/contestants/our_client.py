@@ -10,12 +10,14 @@ seconds, as LoadGen does it; any other load sends for the seconds.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sys
 from pathlib import Path
 
 from benchmarks.contestants.cell import plan_of
 from benchmarks.contestants.protocol import answer_requests
+from crossbench.load.protocol import Load
 from crossbench.load.requests import Requests
 from crossbench.load.sender import Sender
 from crossbench.load.stop import Limits, LimitWatch
@@ -30,8 +32,10 @@ LONGEST_S = 600.0
 
 
 def main(address: str, lists: Path, per_second: float, overrides: list[str]) -> None:
-    plan = plan_of([*overrides, "backend=noop", "stop=fixed", f"max_seconds={LONGEST_S:g}"])
+    common = [*overrides, "backend=noop", "stop=fixed", f"max_seconds={LONGEST_S:g}"]
+    plan = plan_of(common)
     traffic = build_traffic(plan)
+    seeds = itertools.count(1)
     options = traffic.options
     given = json.loads(lists.read_text("utf-8"))
     texts = [QueryPassages("", query, ("",) * len(found), tuple(found)) for query, found in given]
@@ -43,9 +47,9 @@ def main(address: str, lists: Path, per_second: float, overrides: list[str]) -> 
 
     client = loop.run_until_complete(connect())
 
-    async def drive(limits: Limits) -> Sender:
+    async def drive(load: Load, limits: Limits) -> Sender:
         sender = Sender(client, requests, options.timeout_s, LimitWatch(limits), asyncio.Event())
-        await traffic.load.drive(sender)
+        await load.drive(sender)
         return sender
 
     def measure(seconds: float) -> dict[str, float]:
@@ -53,7 +57,9 @@ def main(address: str, lists: Path, per_second: float, overrides: list[str]) -> 
         if traffic.load.name == "offline":
             count = max(1, round(per_second * seconds * OFFLINE_SHARE))
             limits = Limits(requests=count, max_seconds=LONGEST_S)
-        records = loop.run_until_complete(drive(limits)).records
+        # A new seed for each round, so that its interval includes the randomness of the arrivals
+        load = build_traffic(plan_of([*common, f"seed={next(seeds)}"])).load
+        records = loop.run_until_complete(drive(load, limits)).records
         metrics = summarise(records, Task(options.task))
         failed = sum(not record.ok for record in records)
         if failed:

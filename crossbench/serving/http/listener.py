@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE_S = 1.0  # until the next connection is accepted, if there is no file descriptor for it
+ACCEPTED_AT_ONCE = 100
 POLL_S = 0.01
 CLOSE_S = 1.0  # for TLS to say goodbye
 
@@ -43,6 +44,7 @@ class Listener:
         self._tls = settings.tls.context()
         self._state = ServerState()
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._pause: asyncio.TimerHandle | None = None
         self._config = Config(
             app,
             interface="asgi3",
@@ -61,16 +63,17 @@ class Listener:
     def start(self) -> str:
         """Start to accept connections; return the URL."""
         settings = self._settings
-        self._accepting = asyncio.get_running_loop().create_task(self._accept())
+        self._loop = asyncio.get_running_loop()
+        self._listen()
         port = self._socket.getsockname()[1]
         scheme = "http" if self._tls is None else "https"
         return f"{scheme}://{join_address(settings.host, port)}"
 
     async def stop(self, flush_s: float) -> None:
         """Close the port, then the connections: those with a reply on its way within `flush_s`."""
-        self._accepting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._accepting
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._socket)
         self._socket.close()
         for task in list(self._handshakes):
             task.cancel()
@@ -84,21 +87,27 @@ class Listener:
         for connection in list(connections):
             connection.transport.abort()
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _listen(self) -> None:
+        # Not sock_accept(), which can wait for ever on uvloop although a connection waits
+        self._loop.add_reader(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        """Accept the connections that wait, but let other work go on between many of them."""
         limit = self._settings.connections.max_connections
-        while True:
+        for _ in range(ACCEPTED_AT_ONCE):
             try:
-                accepted, _ = await loop.sock_accept(self._socket)
+                accepted, _ = self._socket.accept()
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     log.warning("a connection cannot be accepted: %s", error)
-                    await asyncio.sleep(PAUSE_S)
-                continue
+                    self._loop.remove_reader(self._socket)
+                    self._pause = self._loop.call_later(PAUSE_S, self._listen)
+                return  # mostly since none waits any more
+            accepted.setblocking(False)
             if len(self._state.connections) + len(self._handshakes) >= limit:
                 accepted.close()
                 continue
-            task = loop.create_task(self._connect(accepted))
+            task = self._loop.create_task(self._connect(accepted))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
 
@@ -107,7 +116,7 @@ class Listener:
         if self._tls is not None:
             options = {"ssl_handshake_timeout": HELLO_S, "ssl_shutdown_timeout": CLOSE_S}
         with contextlib.suppress(OSError, ssl.SSLError):  # the client's fault: it gets no answer
-            await asyncio.get_running_loop().connect_accepted_socket(
+            await self._loop.connect_accepted_socket(
                 lambda: BoundedProtocol(self._config, self._state, self._settings),
                 accepted,
                 ssl=self._tls,
