@@ -71,6 +71,8 @@ class Listener:
 
     async def stop(self, flush_s: float) -> None:
         """Close the port, then the connections: those with a reply on its way within `flush_s`."""
+        if self._socket.fileno() < 0:
+            return  # it is stopped already
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._socket)
