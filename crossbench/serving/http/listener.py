@@ -47,6 +47,7 @@ class Listener:
         self._pause: asyncio.TimerHandle | None = None
         self._config = Config(
             app,
+            http="httptools",
             interface="asgi3",
             lifespan="off",
             ws="none",
@@ -54,7 +55,7 @@ class Listener:
             log_level=logging.ERROR,  # its warnings are about clients' mistakes
             access_log=False,
             proxy_headers=False,
-            timeout_keep_alive=round(settings.connections.idle_s),
+            timeout_keep_alive=max(1, round(settings.connections.idle_s)),
         )
         self._config.load()
         assert settings.http.port is not None
