@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,23 +11,14 @@ from typing import Any
 
 import orjson
 
-from crossbench.errors import (
-    CrossbenchError,
-    DeadlineExpired,
-    InvalidRequest,
-    NotServing,
-    OutOfMemory,
-    QueueFull,
-    RequestTooLarge,
-    UnknownModel,
-    WrongTask,
-)
+from crossbench.errors import CrossbenchError, DeadlineExpired, RequestTooLarge
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.bearer import is_right
 from crossbench.serving.http import openai, rerank, tei
-from crossbench.serving.http.bodies import Bodies, ClientLeft, header
+from crossbench.serving.http.bodies import Bodies, ClientLeft, Headers, header
 from crossbench.serving.http.fields import Fields
 from crossbench.serving.http.json_body import read_object
+from crossbench.serving.http.statuses import DEADLINE, deadline_of, http_status, retry_after
 from crossbench.serving.http.work import Form, Work
 from crossbench.serving.intake import Intake, Request, status_of
 from crossbench.serving.limits import RequestLimits
@@ -38,10 +26,6 @@ from crossbench.serving.server_settings import ServerSettings
 from crossbench.serving.service import Answer, ModelService, shortened
 from crossbench.wording import error_text, number
 
-log = logging.getLogger(__name__)
-
-Headers = list[tuple[bytes, bytes]]
-DEADLINE = b"x-request-timeout-ms"
 TICK_S = 0.002  # uvloop's clock counts milliseconds, and a timer may fire one early
 JSON = b"application/json"
 
@@ -256,52 +240,3 @@ class App:
         form = FORMS.get(path, FORMS["/rerank"])
         body = orjson.dumps(form.error(status, message))
         return Reply(status, body, ((b"content-type", JSON), *headers))
-
-
-def http_status(error: CrossbenchError, form: Form | None) -> int:
-    """Return the status of an error."""
-    match error:
-        case RequestTooLarge() | OutOfMemory():
-            return 413
-        case UnknownModel():
-            return 404
-        case InvalidRequest():
-            return 400
-        case WrongTask():
-            return 400 if form is None else form.wrong_task
-        case QueueFull():
-            return 429
-        case NotServing():
-            return 503
-        case DeadlineExpired():
-            return 504
-        case _:
-            return 500
-
-
-def retry_after(error: CrossbenchError) -> Headers:
-    """Return when to send a refused request again, in whole seconds as HTTP has it."""
-    if isinstance(error, QueueFull):
-        return [
-            (b"retry-after", str(math.ceil(error.retry_after_s)).encode()),
-            (b"retry-after-ms", str(math.ceil(error.retry_after_s * 1e3)).encode()),
-        ]
-    return [(b"retry-after", b"1")] if isinstance(error, NotServing) else []
-
-
-def deadline_of(headers: Headers) -> float | None:
-    """Return how many seconds the client waits for an answer, None if it does not say.
-
-    Raises:
-        InvalidRequest: it is no number above 0.
-    """
-    given = header(headers, DEADLINE)
-    if not given:
-        return None
-    with contextlib.suppress(ValueError):
-        milliseconds = float(given)
-        if 0 < milliseconds < math.inf:
-            return milliseconds / 1e3
-    raise InvalidRequest(
-        f"the header {DEADLINE.decode()} is {given[:40]!r}: send a number of milliseconds above 0"
-    )
