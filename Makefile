@@ -25,11 +25,11 @@ PLUS :=
 TWO_BACKENDS := $(shell command -v $${CXX:-g++} >/dev/null 2>&1 && echo backend=pytorch,compiled || echo backend=pytorch quant=fp32,bf16)
 endif
 
-.PHONY: help sweep suite test test-full lint audit ui notebooks proto metrics-doc peers aiperf loadgen clean
+.PHONY: help sweep suite test test-full lint audit ui notebooks proto metrics-doc result-schema peers aiperf loadgen clean
 .NOTPARALLEL:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 sweep: .venv/.base ## a 2 x 2 sweep: two backends that this machine has, batch=32,96
 	$(BIN)/python -m crossbench -m $(TWO_BACKENDS) batch=32,96 $(ARGS)
@@ -63,10 +63,7 @@ audit: ## known vulnerabilities of the pinned versions (asks a public database, 
 
 ui: .venv/.base ## the MLflow page for the runs in outputs/, at MLFLOW_PORT (5000)
 	@mkdir -p outputs
-	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
-		$(BIN)/mlflow ui --workers 1 --host 127.0.0.1 --port $(MLFLOW_PORT) \
-		--backend-store-uri "sqlite:///$(CURDIR)/outputs/mlflow.db" \
-		--default-artifact-root "$(CURDIR)/outputs/mlartifacts"
+	@$(BIN)/python -m crossbench.tracking $(MLFLOW_PORT)
 
 notebooks: .venv/.notebooks ## JupyterLab on notebooks/, which read the results in outputs/
 	$(BIN)/jupyter lab --notebook-dir notebooks
@@ -76,6 +73,9 @@ proto: .venv/.dev ## generate the gRPC code from inference.proto
 
 metrics-doc: .venv/.base ## generate docs/metrics.md from the catalogue of metrics
 	$(BIN)/python -m crossbench.report.metrics_doc > docs/metrics.md
+
+result-schema: .venv/.base ## generate docs/result.schema.json from the types that write a result
+	$(BIN)/python -m crossbench.report.result_schema > docs/result.schema.json
 
 peers: .venv/.test .venv-peers/.done .venv-infinity/.done ## MODEL=DIR DATA=DIR: compare with sentence-transformers and Infinity
 	@test -n "$(MODEL)" && test -n "$(DATA)" || { \

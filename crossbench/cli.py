@@ -10,7 +10,7 @@ from crossbench.system.stop_signals import end_at_once_until_handled
 
 COMMANDS = (
     "client", "compare", "dashboard", "doctor", "report", "selfcheck", "serve", "suite", "sync",
-    "trace",
+    "trace", "tracking",
 )  # fmt: skip
 
 

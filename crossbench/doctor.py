@@ -28,6 +28,7 @@ from crossbench.backends.availability import (
 from crossbench.backends.devices import cpp_compiler
 from crossbench.measure.probes import environment
 from crossbench.report.tables import plain_table
+from crossbench.result_facts import EnvironmentFacts
 from crossbench.settings.composing import CONFIG_NAME
 from crossbench.settings.launch import NO_CELLS, launch
 from crossbench.settings.plan import CellPlan, composed_plan
@@ -86,7 +87,7 @@ def _compose(backend: str, overrides: list[str]) -> CellPlan:
     return composed_plan(compose(CONFIG_NAME, overrides=[*others, f"backend={backend}"]))
 
 
-def as_text(choices: list[Choice], machine_facts: dict[str, Any]) -> str:
+def as_text(choices: list[Choice], machine_facts: EnvironmentFacts) -> str:
     """Return the machine, the table of backends and the list of what is missing."""
     notes: list[str] = []
 
@@ -125,7 +126,7 @@ def as_text(choices: list[Choice], machine_facts: dict[str, Any]) -> str:
     )
 
 
-def as_json(choices: list[Choice], machine_facts: dict[str, Any]) -> str:
+def as_json(choices: list[Choice], machine_facts: EnvironmentFacts) -> str:
     """Return JSON with `environment`, `compiler` and `backends` (by name, the precisions)."""
 
     def plain(found: Availability) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def as_json(choices: list[Choice], machine_facts: dict[str, Any]) -> str:
     return json.dumps(document, indent=2)
 
 
-def _machine(machine_facts: dict[str, Any]) -> list[str]:
+def _machine(machine_facts: EnvironmentFacts) -> list[str]:
     flags = set(machine_facts["cpu_flags"])
     is_arm = platform.machine().lower() in ("arm64", "aarch64")
     features = _ARM_FEATURES if is_arm else _CPU_FEATURES

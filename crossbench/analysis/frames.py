@@ -20,6 +20,7 @@ import pandas as pd
 from crossbench.errors import ResultError, TrackingError
 from crossbench.measure import catalogue
 from crossbench.measure.metric import View
+from crossbench.measure.ranking import Verdict
 from crossbench.results import (
     QUALITY_FILE,
     RECORDS_FILE,
@@ -34,10 +35,11 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.places import outputs_dir
 from crossbench.settings.run import default_tracker
 from crossbench.system.addresses import bypass_proxy
+from crossbench.tracking.mlflow_config import stored_config
 from crossbench.tracking.mlflow_format import CELL_TAG, COMPLETE_TAG, FLAGS_TAG, SWEEP_TAG
-from crossbench.tracking.mlflow_results import parsed
+from crossbench.tracking.mlflow_results import cells_of
 from crossbench.tracking.mlflow_store import MlflowTracker
-from crossbench.types import RequestRecord
+from crossbench.types import RequestRecord, ScoredPair
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -62,8 +64,9 @@ def load_sweep(path: str | Path) -> pd.DataFrame:
 def load_runs(
     uri: str | None = None, *, experiment: str | None = None, sweep: str | None = None
 ) -> pd.DataFrame:
-    """Load the cells in an MLflow store, oldest first, or only those of the sweep named `sweep`.
+    """Load the cells in an MLflow store, oldest first, or only those of one `sweep`.
 
+    `sweep` is the name of its folder, or the id or the name of its MLflow run.
     `uri` is any tracking URI and `experiment` a name; None means the value in
     conf/tracker/mlflow.yaml, which is the store in outputs/. The column `folder` is
     `<sweep>/<number>`, and `run_id` is MLflow's id of the run. Live series are left out.
@@ -76,15 +79,8 @@ def load_runs(
     if tracker.uri.startswith("sqlite:///") and not file.exists():  # MLflow would create it
         raise TrackingError(f"the MLflow store {file} does not exist: give the URI of another one")
     runs = tracker.cells()
-    names = [run.data.tags.get(SWEEP_TAG, "") for run in runs]
     if sweep is not None:
-        runs = [run for run, name in zip(runs, names, strict=True) if name == sweep]
-        if not runs:
-            known = ", ".join(dict.fromkeys(filter(None, names))) or "none"
-            raise TrackingError(
-                f"the store has no cell of a sweep named {sweep!r}. Its sweeps: {known}. Upload "
-                "the sweep with python -m crossbench.sync"
-            )
+        runs = cells_of(tracker, sweep, runs)
     return _frame([_row_of_run(run) for run in runs])
 
 
@@ -110,15 +106,17 @@ def load_quality(path: str | Path) -> pd.DataFrame:
     """Load the scores of the quality sample from a cell's folder or all cells of a sweep's folder.
 
     Columns: `cell` (its number), `query_id`, `passage_id`, `score`, `reference_score`, `relevance`.
-    The frame is empty if no cell has a quality sample.
+    A cell that is the reference has its own scores in both columns; if it scored nothing itself,
+    they are the reference scores that other cells of its sweep were compared with. The frame is
+    empty if no cell has a quality sample.
 
     Raises:
         ResultError: the folder does not exist or contains no cell.
     """
     parts = []
     for cell in _cells_in(_existing(path)):
-        if (cell / QUALITY_FILE).exists():
-            scores = pd.read_parquet(cell / QUALITY_FILE)
+        scores = _scores_of(cell)
+        if not scores.empty:
             scores.insert(0, "cell", _number(cell))
             parts.append(scores)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"cell": []})
@@ -195,7 +193,7 @@ def _row_of_run(run: Run) -> dict[str, Any]:
     tags = run.data.tags
     sweep, number = tags.get(SWEEP_TAG, ""), tags.get(CELL_TAG)
     metrics = {key: item for key, item in run.data.metrics.items() if not catalogue.is_live(key)}
-    settings = {key: parsed(text) for key, text in run.data.params.items()}
+    settings = stored_config(tags, run.data.params)
     return {
         "sweep": sweep,
         "cell": int(number) if number else None,
@@ -220,6 +218,42 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     settings = [name for name in names if "/" not in name and name not in identity]
     frame = pd.DataFrame(list(rows), columns=[*identity, *settings, *metrics])
     return frame.astype(dict.fromkeys(metrics, "float64"))
+
+
+def _scores_of(cell: Path) -> pd.DataFrame:
+    """The pairs of a cell's quality sample, one column per field of ScoredPair."""
+    scores = _stored_scores(cell)
+    checked = _checked(cell)
+    if checked is None or checked[0] != Verdict.REFERENCE:
+        return scores
+    if not scores.empty:
+        return scores.assign(reference_score=scores["score"])
+    others = [other for other in cell_folders(cell.parent) if other != cell]
+    same = [other for other in others if (it := _checked(other)) and it[1:] == checked[1:]]
+    found = [part for part in map(_stored_scores, same) if not part.empty]
+    if not found:
+        return scores
+    compared = pd.concat(found).dropna(subset=["reference_score"])
+    compared = compared.drop_duplicates(["query_id", "passage_id"], ignore_index=True)
+    return compared.assign(score=compared["reference_score"])
+
+
+def _stored_scores(cell: Path) -> pd.DataFrame:
+    file = cell / QUALITY_FILE
+    if not file.exists():
+        return pd.DataFrame(columns=[item.name for item in fields(ScoredPair)])
+    return pd.read_parquet(file)
+
+
+def _checked(cell: Path) -> tuple[str, Any, Any, Any] | None:
+    """The verdict of a cell's quality check, and the model and data set that it is about."""
+    try:
+        result = load_result(cell)
+    except ResultError:
+        return None
+    model = result.model
+    digests = (model.get("digest"), model.get("max_length"), result.dataset.get("digest"))
+    return str(result.quality.get("verdict", "")), *digests
 
 
 def _requests_of(cell: Path) -> pd.DataFrame:

@@ -79,7 +79,8 @@ def baseline_and_best(frame: pd.DataFrame, baseline: int | None = None) -> pd.Da
     figures = {
         title: [number(value) for value in (first[name], best[name], best[name] / first[name])]
         for name, title in _FIGURES.items()
-        if first[name] > 0 and best[name] > 0  # also false for a missing value
+        # A frame has no column of a cost without a price; a comparison with NaN is false
+        if name in first and first[name] > 0 and best[name] > 0
     }
     settings = {name: [str(first[name]), str(best[name]), ""] for name in _varying_columns(frame)}
     columns = ["baseline", "best", "best / baseline"]
@@ -97,7 +98,8 @@ def by_choice(frame: pd.DataFrame, group: str = "backend") -> pd.DataFrame:
     finished = _finished(frame)
     best = finished.loc[finished.groupby(group)[RATE].idxmax()].sort_values(RATE, ascending=False)
     settings = [name for name in _varying_columns(frame) if name != group]
-    return best[[group, *settings, *_FIGURES]].rename(columns=_FIGURES).set_index(group).round(2)
+    figures = [name for name in _FIGURES if name in best]
+    return best[[group, *settings, *figures]].rename(columns=_FIGURES).set_index(group).round(2)
 
 
 def latency_ranges(requests: pd.DataFrame) -> pd.DataFrame:

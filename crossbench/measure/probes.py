@@ -9,11 +9,11 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from crossbench.measure.cpu import cpu_flags, cpu_name
+from crossbench.result_facts import EnvironmentFacts
 from crossbench.system.facts import command_output, file_text
 
 _MB = 1e6
@@ -77,13 +77,8 @@ def memory_total_mb() -> float:
     return min(limits) / _MB
 
 
-def environment() -> dict[str, Any]:
-    """Describe the machine, operating system, libraries and source code.
-
-    Keys: host, os, python, machine, cpu, cpu_flags, cores_physical, cores_logical, cores_usable,
-    memory_total_mb, gpus (names), versions (by distribution), git_commit and git_dirty (None if
-    the package does not run from a checkout).
-    """
+def environment() -> EnvironmentFacts:
+    """Describe the machine, operating system, libraries and source code."""
     commit, dirty = _git()
     return {
         "host": platform.node(),

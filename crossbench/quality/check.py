@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import grpc
 
@@ -35,6 +34,7 @@ from crossbench.quality.reference_scores import reference_scores
 from crossbench.quality.sample import Check, NoCheck, QualityCheck, is_judged
 from crossbench.quality.score_cache import ReferenceCache
 from crossbench.quality.scoring import ScoringOptions, score_lists
+from crossbench.result_facts import QualityFacts
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient, error_message
 from crossbench.serving.finite import NON_FINITE
@@ -71,7 +71,7 @@ class ServedScores:
 class QualityResult:
     """The result of the check: the summary for result.json, the metrics and the raw data."""
 
-    summary: dict[str, Any]
+    summary: QualityFacts
     metrics: dict[str, float] = field(default_factory=dict)
     pairs: list[ScoredPair] = field(default_factory=list)
     queries: list[QueryQuality] = field(default_factory=list)
@@ -201,7 +201,7 @@ def evaluate_scores(
     if served.judged_left_out and JUDGED_QUERIES.name in metrics:
         queries_left_out = counted(served.judged_left_out, "judged query")
         left_out = f"; {queries_left_out} without text or candidates left out"
-    summary = {
+    summary: QualityFacts = {
         "check": served.check,
         "verdict": found.verdict.value,
         "reason": found.reason + left_out,
@@ -222,8 +222,14 @@ def unchecked(reason: str, check: str, checked_in: str = "") -> QualityResult:
 
     `checked_in` is the folder of the repeat that was checked instead, or empty.
     """
-    summary = {"check": check, "verdict": Verdict.UNCHECKED.value, "reason": reason}
-    return QualityResult(summary | ({"checked_in": checked_in} if checked_in else {}))
+    summary: QualityFacts = {
+        "check": check,
+        "verdict": Verdict.UNCHECKED.value,
+        "reason": reason,
+    }
+    if checked_in:
+        summary["checked_in"] = checked_in
+    return QualityResult(summary)
 
 
 def _pairs(lists: Iterable[ScoredList]) -> Iterator[ScoredPair]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from crossbench.load.datasets import LoadedDataset
 from crossbench.load.lengths import PERCENTILES, LengthSummary, length_warnings
@@ -20,6 +19,7 @@ from crossbench.measure.stalls import stalls_s
 from crossbench.measure.statistics import windows
 from crossbench.measure.steps import Step
 from crossbench.quality.check import ServedScores
+from crossbench.result_facts import DatasetFacts, Lengths, ModelFacts
 from crossbench.results import Failure, Flag, RunResult, Status
 from crossbench.runner.pinning import Cores, cpu_list
 from crossbench.runner.targets import InProcess, Remote
@@ -135,7 +135,7 @@ def to_result(
         cell_id=config.cell_id,
         error=error,
         metrics=metrics,
-        environment=environment() | _core_facts(measured.cores),
+        environment={**environment(), **_core_facts(measured.cores)},
         series=windows(measured.records).series(plan.task) if not error else {},
         model=_model_facts(measured.info),
         dataset=_dataset_facts(data),
@@ -255,17 +255,17 @@ def _audit_warnings(measured: Measured, plan: CellPlan) -> Iterator[str]:
         )
 
 
-def _core_facts(cores: Cores | None) -> dict[str, Any]:
+def _core_facts(cores: Cores | None) -> dict[str, str]:
     """Return the logical CPUs of client and server for result.json, if each has its own."""
     if cores is None:
         return {}
     return {"cores_client": cpu_list(cores.client), "cores_server": cpu_list(cores.server)}
 
 
-def _model_facts(info: pb.ServerInfo) -> dict[str, Any]:
+def _model_facts(info: pb.ServerInfo) -> ModelFacts:
     """Return the facts about the served model and its server for result.json."""
     served, *others = info.models
-    return {
+    facts: ModelFacts = {
         "name": served.name,
         "backend": served.backend,
         "computes_scores": computes_scores(served),
@@ -277,28 +277,32 @@ def _model_facts(info: pb.ServerInfo) -> dict[str, Any]:
         "embedding_dim": served.embedding_dim or None,
         "digest": served.digest,
         "caveat": served.caveat or None,
-        **({"also_served": [model.name for model in others]} if others else {}),
         "workers": info.workers,
         "threads": info.threads,
     }
+    if others:
+        facts["also_served"] = [model.name for model in others]
+    return facts
 
 
-def _dataset_facts(data: CellData) -> dict[str, Any]:
+def _dataset_facts(data: CellData) -> DatasetFacts:
     """Return the facts about the data set for result.json."""
     dataset = data.dataset
-    return {
+    facts: DatasetFacts = {
         "name": dataset.name,
         "source": dataset.source,
-        **({"files": ", ".join(dataset.files)} if dataset.files else {}),
         "digest": dataset.digest,
         "lists": len(dataset.lists),
         "pairs": sum(len(entry.passages) for entry in dataset.lists),
         "query_tokens": _by_percentile(data.query_tokens),
         "passage_tokens": _by_percentile(data.passage_tokens),
     }
+    if dataset.files:
+        facts["files"] = ", ".join(dataset.files)
+    return facts
 
 
-def _by_percentile(lengths: LengthSummary) -> dict[str, float]:
+def _by_percentile(lengths: LengthSummary) -> Lengths:
     """Return token lengths for result.json: percentiles by their number, mean, min, max."""
     quantiles = zip(PERCENTILES, lengths.quantiles, strict=True)
     summary: dict[str, float] = {str(percent): value for percent, value in quantiles}

@@ -1,11 +1,11 @@
-"""The cells of a sweep and its blocks: `repeats=3`, or `repeat=1,2,3` on the command line."""
+"""The cells of a sweep, its blocks (`repeats=3`, or `repeat=1,2,3`), and its name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from crossbench.errors import ConfigError
 from crossbench.settings.composition_errors import parse_overrides
@@ -13,6 +13,7 @@ from crossbench.settings.overrides import REPEAT
 from crossbench.settings.schema import OF_SWEEP
 from crossbench.settings.stored_plan import FIRST_LOOK
 
+LONGEST_NAME = 200  # of a sweep; MLflow stores 250 characters
 SWEEPER = "hydra_plugins.crossbench_sweeper.sweeper.CrossbenchSweeper"
 SEARCHER = "hydra_plugins.crossbench_sweeper.search.SearchSweeper"
 _BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -157,6 +158,24 @@ def check_resume(config: DictConfig) -> None:
         require_our_sweeper(config, "resume")
 
 
+def sweep_name(config: DictConfig) -> str | None:
+    """Return the name that was given to the sweep, None if there is none.
+
+    Raises:
+        ConfigError: it is not a text of one line, or too long.
+    """
+    name = config.sweep_name
+    if name is None:
+        return None
+    text = str(name).strip()
+    if not OmegaConf.is_config(name) and text.isprintable() and 0 < len(text) <= LONGEST_NAME:
+        return text
+    raise ConfigError(
+        f"sweep_name must be one line of 1 to {LONGEST_NAME} characters, got {text[:80]!r}: give "
+        "for example sweep_name='batch sizes on the new machine'"
+    )
+
+
 def refuse_objective(config: DictConfig) -> None:
     """Refuse an objective for a sweep that measures every combination.
 
@@ -189,6 +208,11 @@ def refuse_without_sweep(config: DictConfig) -> None:
         raise ConfigError(
             "until_decided=true needs -m, because a run without -m measures one cell once: give "
             "python -m crossbench -m until_decided=true ..."
+        )
+    if config.sweep_name is not None:
+        raise ConfigError(
+            f"sweep_name={config.sweep_name} needs -m, because a run without -m is no sweep: leave "
+            "it out"
         )
     if config.repeats is not None:
         raise ConfigError(

@@ -60,6 +60,7 @@ class RootSchema:
     loading_timeout_s: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
     outputs_dir: str = field(default=MISSING, metadata=_NOT_IDENTITY)
     cache_dir: str = field(default=MISSING, metadata=_NOT_IDENTITY)
+    sweep_name: Any = field(default=MISSING, metadata=_OF_SWEEP)
     repeats: Any = field(default=MISSING, metadata=_OF_SWEEP)
     objective: Any = field(default=MISSING, metadata=_OF_SWEEP)
     retries: Any = field(default=MISSING, metadata=_OF_SWEEP)

@@ -17,10 +17,11 @@ from crossbench.sweeps.unsaved import unsaved_files
 
 @dataclass(frozen=True, slots=True)
 class MeasuredCell:
-    """The folder of a measured cell, and its MLflow run if there is one."""
+    """The folder of a measured cell, its MLflow run if there is one, and the axes of its sweep."""
 
     folder: Path
     run_id: str | None
+    axes: tuple[str, ...]
 
 
 class Closing:
@@ -75,7 +76,9 @@ def _end_run(cell: MeasuredCell, tracking: Tracking, whole: bool) -> None:
     result = unsaved_files.result_of(cell.folder)
     interrupted = result.failure == Failure.INTERRUPTED
     tracking.attempt(
-        lambda tracker: tracker.finish_cell(run_id, result, cell.folder, interrupted, whole=whole)
+        lambda tracker: tracker.finish_cell(
+            run_id, result, cell.folder, interrupted, axes=cell.axes, whole=whole
+        )
     )
 
 

@@ -15,7 +15,6 @@ from rich.text import Text
 
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
 from crossbench.events import CellEnded, CellStarted, RunEnded
-from crossbench.report.axes import full_label
 from crossbench.report.axes import label as varying_label
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.cells import Run
@@ -126,14 +125,14 @@ def measure_and_track(
     tracking: Tracking,
 ) -> RunResult:
     """Measure a cell, write its report and log its MLflow run; `home` is the folder of the run."""
-    label = full_label(config, state.axes)
-    # The terminal and the page name a cell after what varies
-    short = varying_label(config, state.axes)
-    shown = f"cell {number + 1}/{state.cells} {short}"
+    # The terminal, the page and MLflow name a cell after what varies
+    label = varying_label(config, state.axes)
+    shown = f"cell {number + 1}/{state.cells} {label}"
     where = CellRef(*place_of(folder))
     run_id = tracking.attempt(lambda tracker: tracker.start_cell(label, state.parent_run_id, where))
+    measured = MeasuredCell(folder, run_id, state.axes)
     journal = sweep_journal(home, state.dashboard_url, cell=number)
-    journal.write(CellStarted(short, config.texts))
+    journal.write(CellStarted(label, config.texts))
     interrupted = False
     with cell_progress(shown, config) as progress:
         try:
@@ -142,8 +141,7 @@ def measure_and_track(
             interrupted = True
             result = interrupted_result(config, folder)
         except OSError as error:
-            if run_id is not None:
-                _end_unmeasured(config, run_id, folder, error, tracking)
+            _end_unmeasured(config, measured, error, tracking)
             raise
         is_alone = state.pid == os.getpid()  # with another launcher, cells may overlap
         goes_on = is_alone and number + 1 < state.cells and not interrupted
@@ -157,7 +155,7 @@ def measure_and_track(
                 if state.dashboard_url and config.value("dashboard.screenshot") and result.metrics:
                     token = config.value("dashboard.token")
                     screenshot_dashboard(state.dashboard_url, folder, token)
-                closing.close(MeasuredCell(folder, run_id), tracking, last=not goes_on)
+                closing.close(measured, tracking, last=not goes_on)
         except KeyboardInterrupt:
             interrupted = True
     if state.cells > 1 or result.error:
@@ -174,8 +172,15 @@ def measure_and_track(
 
 
 def _end_unmeasured(
-    config: CellConfig, run_id: str, folder: Path, error: OSError, tracking: Tracking
+    config: CellConfig, cell: MeasuredCell, error: OSError, tracking: Tracking
 ) -> None:
     """End the run of a cell that was not measured, because its folder could not be written."""
+    run_id = cell.run_id
+    if run_id is None:
+        return
     result = RunResult(Status.FAILED, config, config.cell_id, error=os_error_message(error))
-    tracking.attempt(lambda tracker: tracker.finish_cell(run_id, result, folder, whole=False))
+    tracking.attempt(
+        lambda tracker: tracker.finish_cell(
+            run_id, result, cell.folder, axes=cell.axes, whole=False
+        )
+    )

@@ -9,7 +9,14 @@ from omegaconf import DictConfig, read_write
 
 from crossbench.errors import ConfigError
 from crossbench.settings.baseline import check_own_baseline
-from crossbench.settings.blocks import SWEEPER, Grid, check_resume, refuse_objective, repeats_param
+from crossbench.settings.blocks import (
+    SWEEPER,
+    Grid,
+    check_resume,
+    refuse_objective,
+    repeats_param,
+    sweep_name,
+)
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.overrides import (
     check_points,
@@ -30,7 +37,8 @@ class SweepPlan:
     `overrides` are those of the sweep, the axes of its study included, and `points` those of each
     run, as Hydra's product orders them. `cells` are the ids of the cells, and `runs` the runs in
     the order of running. `configs` has the cells that can be measured, by their ids. The warm-ups
-    and measurements of all runs take at most `longest_s` one after the other.
+    and measurements of all runs take at most `longest_s` one after the other. `name` is the name
+    that was given to the sweep.
     """
 
     overrides: list[str]
@@ -39,6 +47,7 @@ class SweepPlan:
     runs: tuple[PlannedRun, ...]
     configs: Mapping[str, CellConfig]
     longest_s: float
+    name: str | None
 
 
 def plan_sweep(config: DictConfig) -> SweepPlan:
@@ -51,6 +60,7 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     given = list(config.hydra.overrides.task)
     check_study(config)
     check_resume(config)
+    name = sweep_name(config)
     refuse_objective(config)
     params = study_axes(config)
     swept = repeats_param(config, params, given) | sweeper_params(params, given)
@@ -86,6 +96,7 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
         tuple(runs),
         configs,
         sum(map(longest_s, plans)),
+        name,
     )
 
 

@@ -14,6 +14,7 @@ from crossbench.tracking.protocol import Tracker
 def resume_runs(
     folder: Path,
     known: str | None,
+    title: str,
     overrides: Sequence[str],
     kept: Mapping[Path, RunResult],
     tracker: Tracker,
@@ -21,21 +22,21 @@ def resume_runs(
     """Return the id of the sweep's parent run, which is running again.
 
     `known` is its id if the killed process has stored it; if not, an unfinished run of this sweep
-    is used, or a new one is opened. Cells' runs that were left open are ended as killed, unless
-    their cell is in `kept`: then they are completed.
+    is used, or a new one named `title` is opened. Cells' runs that were left open are ended as
+    killed, unless their cell is in `kept`: then they are completed.
 
     Raises:
         TrackingError: the store cannot be reached or refused a write.
     """
     if not isinstance(tracker, MlflowTracker):
-        return tracker.start_sweep(folder.name, overrides)
+        return tracker.start_sweep(folder.name, title, overrides)
     stored = tracker.find(folder.name)
     parents = [run for run in stored if run.number is None]
     parent = next((run for run in parents if run.run_id == known), None)
     if parent is None:
         parent = next((run for run in parents if not run.complete), None)
     if parent is None:
-        return tracker.start_sweep(folder.name, overrides)
+        return tracker.start_sweep(folder.name, title, overrides)
     tracker.reopen(parent.run_id)
     for run in stored:
         if run.parent_id == parent.run_id and not run.complete:

@@ -12,7 +12,7 @@ from crossbench.errors import ConfigError
 from crossbench.measure.catalogue import QUALITY_FAMILY, RATES, throughput
 from crossbench.quality.sample import NoCheck
 from crossbench.runner.checks import check_config, check_start, longest_s
-from crossbench.settings.blocks import check_resume, repeats_param
+from crossbench.settings.blocks import check_resume, repeats_param, sweep_name
 from crossbench.settings.composition_errors import parse_overrides
 from crossbench.settings.overrides import check_points, check_study, study_axes, sweeper_params
 from crossbench.settings.plan import CellPlan
@@ -35,6 +35,7 @@ def plan_search(config: DictConfig) -> SweepPlan:
     given = [str(word) for word in config.hydra.overrides.task]
     check_study(config)
     check_resume(config)
+    name = sweep_name(config)
     objective = read_search(config)
     repeats_param(config, {}, given)  # refuses blocks
     swept = sweeper_params(study_axes(config), given)
@@ -57,6 +58,7 @@ def plan_search(config: DictConfig) -> SweepPlan:
         runs=tuple(PlannedRun(number, None) for number in range(trials)),
         configs={},
         longest_s=trials * max(map(longest_s, plans)),
+        name=name,
     )
 
 

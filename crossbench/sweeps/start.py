@@ -27,7 +27,7 @@ from crossbench.sweeps.plan import SweepPlan
 from crossbench.sweeps.resume import Resumed, resume
 from crossbench.sweeps.resume_runs import resume_runs
 from crossbench.sweeps.services import console, dashboard_url, make_tracking, sweep_journal
-from crossbench.sweeps.state import STATE_FILE, SweepState, read_state, save_state
+from crossbench.sweeps.state import STATE_FILE, SweepState, read_state, save_state, sweep_title
 from crossbench.system.credentials import hide_argument
 from crossbench.tracking.protocol import Tracker
 from crossbench.wording import counted, duration
@@ -85,21 +85,22 @@ def start_sweep(config: DictConfig, plan: SweepPlan) -> Started:
     if missing:
         dashboard.start(folder / JOURNAL_FILE)
     # Meanwhile the dashboard starts; `dashboard_url` waits until it is up, before the first cell
-    parent = tracking.attempt(lambda tracker: _parent_run(tracker, folder, plan, resumed))
+    title = sweep_title(plan.name, axes, folder.name)
+    parent = tracking.attempt(lambda tracker: _parent_run(tracker, folder, title, plan, resumed))
     url = dashboard_url(dashboard) if missing else None
-    save_state(SweepState(folder.name, runs, parent, os.getpid(), url, axes), folder)
+    save_state(SweepState(folder.name, runs, parent, os.getpid(), url, axes, title), folder)
     sweep_journal(folder, url).write(SweepStarted(folder.name, runs))
     return Started(taken, dashboard, missing)
 
 
 def _parent_run(
-    tracker: Tracker, folder: Path, plan: SweepPlan, resumed: Resumed | None
+    tracker: Tracker, folder: Path, title: str, plan: SweepPlan, resumed: Resumed | None
 ) -> str | None:
     tracker.end_lost_runs()
     if resumed is None:
-        return tracker.start_sweep(folder.name, plan.overrides)
+        return tracker.start_sweep(folder.name, title, plan.overrides)
     known = read_state(folder).parent_run_id if (folder / STATE_FILE).exists() else None
-    return resume_runs(folder, known, plan.overrides, resumed.kept, tracker)
+    return resume_runs(folder, known, title, plan.overrides, resumed.kept, tracker)
 
 
 def longest_time(cells: int, longest_s: float) -> str:

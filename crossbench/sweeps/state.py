@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from crossbench.errors import ResultError
+from crossbench.settings.overrides import REPEAT
 from crossbench.system.files import atomic_write
 from crossbench.system.json_text import parse_json
 
@@ -19,13 +20,18 @@ _TYPES: Mapping[str, Any] = {
     "parent_run_id": str | None,
     "pid": int,
     "dashboard_url": str | None,
+    "title": str,
 }
-_OLDER_VERSIONS_LACK: Mapping[str, Any] = {"dashboard_url": None, "axes": []}
+_OLDER_VERSIONS_LACK: Mapping[str, Any] = {"dashboard_url": None, "title": "", "axes": []}
 
 
 @dataclass(frozen=True, slots=True)
 class SweepState:
-    """The state of a sweep; `axes` are the keys that it varies."""
+    """The state of a sweep.
+
+    `name` is that of its folder, and `axes` are the keys that it varies. `title` is the name of its
+    MLflow run; that of older sweeps is empty, as their runs are named after the folder.
+    """
 
     name: str
     cells: int
@@ -33,6 +39,16 @@ class SweepState:
     pid: int
     dashboard_url: str | None
     axes: tuple[str, ...]
+    title: str = ""
+
+
+def sweep_title(given: str | None, axes: Sequence[str], folder: str) -> str:
+    """Return what people call a sweep: the name that was `given`, else its axes and its folder.
+
+    For example `batch, quant (2026-01-02_03-04-05)`.
+    """
+    varied = ", ".join(axis for axis in axes if axis != REPEAT)
+    return given or (f"{varied} ({folder})" if varied else folder)
 
 
 def read_state(folder: Path) -> SweepState:

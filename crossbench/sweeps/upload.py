@@ -12,7 +12,7 @@ import psutil
 from omegaconf import OmegaConf
 
 from crossbench.errors import ConfigError, ResultError
-from crossbench.report.axes import full_label, varying
+from crossbench.report.axes import label, varying
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.suite import SUITE_FILE
 from crossbench.report.sweep import read_runs
@@ -150,7 +150,7 @@ def upload_cells(
     Raises:
         TrackingError: the store cannot be reached or refused a write.
     """
-    axes = varying([result.config for result in results.values()])
+    axes = _axes(folder, results.values())
     uploaded = 0
     for path, result in results.items():
         sweep, number = place_of(path)
@@ -163,10 +163,12 @@ def upload_cells(
             begun = next((run for run in reversed(ours) if not run.complete), None)
             place, name = CellRef(sweep, number), f"cell {number}"
             if result.config:
-                name = full_label(result.config, axes)
+                name = label(result.config, axes)
             match = begun or _open(name, result, parent_id, place, host, tracker)
             interrupted = (result.error or "").startswith("interrupted")
-            tracker.finish_cell(match.run_id, result, path, interrupted, _written_s(path))
+            tracker.finish_cell(
+                match.run_id, result, path, interrupted, _written_s(path), axes=axes
+            )
             uploaded += 1
         if parent_id is not None and match.parent_id != parent_id:
             tracker.set_parent(match.run_id, parent_id)
@@ -187,7 +189,8 @@ def _parent(
     """
     if not (folder / STATE_FILE).exists():
         return None
-    known = {read_state(folder).parent_run_id}
+    state = read_state(folder)
+    known = {state.parent_run_id}
     if (folder / UPLOADS_FILE).exists():
         known |= set((folder / UPLOADS_FILE).read_text("utf-8").split())
     started = {result.started_at for result in results}
@@ -200,9 +203,8 @@ def _parent(
     upload = uuid.uuid4().hex
     with contextlib.suppress(OSError), (folder / UPLOADS_FILE).open("a", encoding="utf-8") as file:
         file.write(f"{upload}\n")
-    run_id = tracker.open_sweep(
-        folder.name, first.environment, unix(first.started_at) or None, upload
-    )
+    title, start_s = state.title or folder.name, unix(first.started_at) or None
+    run_id = tracker.open_sweep(folder.name, title, first.environment, start_s, upload)
     return StoredRun(run_id, None, None, host, "", upload)
 
 
@@ -216,6 +218,13 @@ def _open(
 ) -> StoredRun:
     run_id = tracker.open_cell(name, parent_id, cell, host, unix(result.started_at) or None)
     return StoredRun(run_id, cell.number, parent_id, host, "", "")
+
+
+def _axes(folder: Path, results: Collection[RunResult]) -> Sequence[str]:
+    """Return the keys that the sweep in `folder` varies; those of old sweeps are found out."""
+    if (folder / STATE_FILE).exists() and (axes := read_state(folder).axes):
+        return axes
+    return varying([result.config for result in results])
 
 
 def _overrides(folder: Path) -> list[str]:

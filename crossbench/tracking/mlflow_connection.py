@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,15 @@ from crossbench.errors import TrackingError
 from crossbench.system.credentials import hide, hide_argument
 from crossbench.tracking import mlflow_format as fmt
 from crossbench.tracking import mlflow_sqlite as sqlite
+from crossbench.tracking.mlflow_view import experiment_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 _RUNS_PER_PAGE = 1000
+# MLflow sends them to a server; user and password come before the token
+_CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,8 @@ class MlflowConnection:
         """The id of the experiment, which is created if the store has none of that name."""
         found = self.client.get_experiment_by_name(self.experiment)
         if found is None:
-            tags = fmt.experiment_tags(round(time.time() * 1e3))
             try:
-                created: str = self.client.create_experiment(
-                    self.experiment, self._location(), tags
-                )
+                created: str = self.client.create_experiment(self.experiment, self._location())
                 return created
             except Exception:  # another process may have created it
                 found = self.client.get_experiment_by_name(self.experiment)
@@ -76,6 +77,15 @@ class MlflowConnection:
             )
         experiment_id: str = found.experiment_id
         return experiment_id
+
+    @cached_property
+    def described_experiment_id(self) -> str:
+        """The id of the experiment, which gets the view and the description that it lacks."""
+        experiment = self.client.get_experiment(self.experiment_id)
+        tags = experiment_tags(self.experiment_id, experiment.tags, round(time.time() * 1e3))
+        for key, value in tags.items():
+            self.client.set_experiment_tag(self.experiment_id, key, value)
+        return self.experiment_id
 
     def check_experiment(self) -> None:
         """Check that the store has the experiment, without creating it.
@@ -123,11 +133,16 @@ class MlflowConnection:
             path = sqlite.path_of(self.uri)
             if path is not None and (remedy := sqlite.repair_message(path, message)):
                 raise TrackingError(remedy) from error
-            check = "the server is running" if path is None else f"{path} is readable and writable"
             raise TrackingError(
-                f"MLflow at {uri} failed: {fmt.shorten(message, 1000)}. Check that {check} and "
-                "that tracker.uri is correct, or measure without MLflow: tracker=none"
+                f"MLflow at {uri} failed: {fmt.shorten(message, 1000)}. "
+                f"{_refused(error) or self._check()}, or measure without MLflow: tracker=none"
             ) from error
+
+    def _check(self) -> str:
+        """What to check after an error that has no better advice."""
+        path = sqlite.path_of(self.uri)
+        check = "the server is running" if path is None else f"{path} is readable and writable"
+        return f"Check that {check} and that tracker.uri is correct"
 
     def _configure(self) -> None:
         """Import MLflow with our settings, unless the environment has others."""
@@ -154,3 +169,18 @@ class MlflowConnection:
             return self.artifact_location
         embedded = self.uri.startswith(("sqlite:", "file:")) or "://" not in self.uri
         return str(Path(self.artifact_location).expanduser().resolve()) if embedded else None
+
+
+def _refused(error: Exception) -> str:
+    """What to do if the server refused the user, empty if the error is another one."""
+    # Only MLflow's errors have a status
+    status = error.get_http_status_code() if hasattr(error, "get_http_status_code") else 0
+    if status == HTTPStatus.FORBIDDEN:
+        return "This user may not do that: ask for permission to edit the experiment"
+    if status != HTTPStatus.UNAUTHORIZED:
+        return ""
+    used = [name for name in _CREDENTIALS if os.environ.get(name)]
+    if used:
+        return f"The server refused {' and '.join(used)} of the environment: correct them"
+    user, password, token = _CREDENTIALS
+    return f"The server asks who you are: set {user} and {password}, or {token}"

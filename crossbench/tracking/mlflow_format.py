@@ -1,15 +1,13 @@
-"""Results in MLflow's form: params, tags, descriptions, the data set and a saved view.
+"""Results in MLflow's form: tags, metrics, descriptions and the data set.
 
 All functions are pure: they convert results to the values that MLflow stores and displays.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +18,6 @@ from crossbench.measure import catalogue
 from crossbench.measure.metric import Metric, View
 from crossbench.measure.statistics import percentile_supported
 from crossbench.results import Flag, RunResult, Status
-from crossbench.settings.cell_config import CellConfig
 from crossbench.wording import markdown_text
 
 if TYPE_CHECKING:
@@ -42,41 +39,15 @@ PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
 
 # Written first, as MLflow's charts and its compare page show metrics in the order of writing
 LEADING_METRICS = catalogue.names(View.MLFLOW_FIRST)
-_VIEW_COLUMNS = (
-    *(f"params.`{name}`" for name in ("backend", "quant", "batch", "concurrency")),
-    *(f"metrics.`{name}`" for name in LEADING_METRICS),
-    "tags.`status`",
-    "attributes.`Dataset`",
-)
-_VIEW_NAME = "Cells by throughput"
-_UNFIT_IN_KEY = re.compile(r"[^\w\-. ]", re.ASCII)  # MLflow reads a slash as a path
 _PICTURE = re.compile(r"!\[(.*?)\]\((.*?)\)")
 _LINK_ELSEWHERE = re.compile(
     r"(^|[^!\\])\[((?!\d+\]\(\d+/report\.md\))[^\]\n]*)\]\(([^)\n]*)\)", re.M
 )
+_FOLDED = re.compile(r"^<details>\n.*?\n</details>\n+", re.M | re.S)
+_SECTION = "\n## "
+_REST = "\n\nThe rest is in the artifact report.md."
 _CELL_LINK = re.compile(r"\[(\d+)\]\(\d+/report\.md\)")
 T = TypeVar("T")
-
-
-def flatten_params(config: CellConfig) -> dict[str, str]:
-    """Convert a config to MLflow params by dotted keys; a group's key has its `name` as value.
-
-    Invalid characters in keys become `_`, credentials in URIs become `***`, and values that are too
-    long are cut. Settings of the tracker and the dashboard are left out.
-    """
-    flat: dict[str, str] = {}
-    for path, text in config.comparable.texts.items():
-        key = _UNFIT_IN_KEY.sub("_", path)[: MAX_KEY - 10].strip(" .") or "_"
-        while key in flat:  # two keys may have become one
-            key += "_"
-        flat[key] = shorten(text, MAX_PARAM)
-    return flat
-
-
-def sweep_params(overrides: Sequence[str]) -> dict[str, str]:
-    """Convert a sweep's command line to the params of the parent run."""
-    swept = dict(item.partition("=")[::2] for item in overrides)
-    return flatten_params(CellConfig({key.lstrip("+~"): value for key, value in swept.items()}))
 
 
 def environment_tags(found: Mapping[str, Any]) -> dict[str, str]:
@@ -161,23 +132,39 @@ def live_step(time_s: float) -> int:
 def sweep_note(report: Path, run_id: str, pages: Mapping[int, str]) -> str:
     """The sweep's report as the description of its run.
 
-    Images refer to the run's artifacts, and links to cells' reports become links to the pages of
+    Images refer to the run's artifacts: to the SVG files where there are any, because MLflow shows
+    every pixel of a PNG, which does not fit. Links to cells' reports become links to the pages of
     their runs. `pages` maps cell numbers to these pages. The report quotes names and errors, so
-    other links, such as those to files, become text, and so does HTML.
+    other links, such as those to files, become text, and so does HTML. What is folded is left out,
+    as MLflow cannot fold, and so are the last sections of a report that is too long for a tag.
     """
     if not report.exists():
         return ""
 
     def picture(found: re.Match[str]) -> str:
-        return f"![{found[1]}](get-artifact?path={quote(found[2], safe='')}&run_uuid={run_id})"
+        drawn = Path(found[2]).with_suffix(".svg")
+        path = drawn.as_posix() if (report.parent / drawn).is_file() else found[2]
+        return f"![{found[1]}](get-artifact?path={quote(path, safe='')}&run_uuid={run_id})"
 
     def page(found: re.Match[str]) -> str:
         number = int(found[1])
         return f"[{number}]({pages[number]})" if number in pages else found[1]
 
-    text = report.read_text("utf-8").replace("<", "&lt;")
+    text = _FOLDED.sub("", report.read_text("utf-8")).replace("<", "&lt;")
     text = _LINK_ELSEWHERE.sub(r"\1\\[\2\\](\3)", text)
-    return _CELL_LINK.sub(page, _PICTURE.sub(picture, text)).rstrip()
+    return _whole_sections(_CELL_LINK.sub(page, _PICTURE.sub(picture, text)).rstrip())
+
+
+def _whole_sections(text: str) -> str:
+    """As many sections of a text in Markdown, from the first one on, as fit into a tag."""
+    if len(text) <= MAX_TAG:
+        return text
+    kept, *others = text.split(_SECTION)
+    for section in others:
+        if len(kept) + len(_SECTION) + len(section) + len(_REST) > MAX_TAG:
+            break
+        kept += _SECTION + section
+    return kept.rstrip() + _REST
 
 
 def lost_note(pid: int, host: str) -> str:
@@ -186,50 +173,6 @@ def lost_note(pid: int, host: str) -> str:
         f"**killed**: process {pid} on {markdown_text(host)} ended without ending this run. If its "
         "result is on disk, `python -m crossbench.sync` completes it."
     )
-
-
-def experiment_tags(created_ms: int) -> dict[str, str]:
-    """Tags of a new experiment: its kind, its description, and a saved view with useful columns.
-
-    The view has the form that MLflow's page saves ("Views", "Save as new view"). It sorts by a
-    metric, because the page then lists the cells without their parent runs, which would hide them.
-    """
-    state = {
-        "searchFilter": "",
-        "orderByKey": f"metrics.`{LEADING_METRICS[0]}`",
-        "orderByAsc": False,
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "datasetsFilter": [],
-        "modelVersionFilter": "All Runs",
-        "selectedColumns": list(_VIEW_COLUMNS),
-        "columnOrder": [],
-        "columnWidths": {},
-        "runsHiddenMode": "FIRST_20_RUNS",
-        "viewMaximized": False,
-        "runListHidden": False,
-        "isAccordionReordered": False,
-        "useGroupedValuesInCharts": True,
-        "hideEmptyCharts": True,
-        "groupBy": None,
-        "groupsExpanded": {},
-        "globalLineChartConfig": {
-            "xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""
-        },
-    }  # fmt: skip
-    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode("ascii")
-    view = {
-        "name": _VIEW_NAME,
-        "createdAt": created_ms,
-        "updatedAt": created_ms,
-        "state": f"deflate;{packed}",
-    }
-    return {
-        "mlflow.experimentKind": "custom_model_development",  # not one of the GenAI kinds
-        "mlflow.sharedViewState.crossbench": json.dumps(view),
-        NOTE_TAG: "Each parent run is a sweep of crossbench, and its child runs are the cells. "
-        f"*Views*, *{_VIEW_NAME}* lists the cells with the most useful columns.",
-    }
 
 
 def dataset_input(dataset: Mapping[str, Any]) -> DatasetInput:

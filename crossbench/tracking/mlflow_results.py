@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from crossbench.errors import TrackingError
 from crossbench.measure import catalogue
 from crossbench.results import RunResult, Status
 from crossbench.settings.cell_config import CellConfig
-from crossbench.system.json_text import parse_json
 from crossbench.tracking import mlflow_format as fmt
+from crossbench.tracking.mlflow_config import parsed, stored_config
 from crossbench.tracking.mlflow_store import MlflowTracker
 
 if TYPE_CHECKING:
@@ -22,22 +22,36 @@ _VERSION = "version."
 def stored_results(tracker: MlflowTracker, sweep: str) -> list[RunResult]:
     """Return the results of a sweep, or of one cell, oldest first.
 
-    `sweep` is the name of the sweep, the id of its parent run, or the id of a cell's run.
+    `sweep` is as for `cells_of`, or the id of a cell's run.
 
     Raises:
         TrackingError: the store cannot be reached, it has no such sweep, or the name is that of
             several sweeps.
     """
     runs = tracker.cells()
-    found = [run for run in runs if sweep in (run.info.run_id, _tag(run, fmt.PARENT_TAG))]
+    found = [run for run in runs if run.info.run_id == sweep] or cells_of(tracker, sweep, runs)
+    parents = {_tag(run, fmt.PARENT_TAG) for run in found}
+    if len(parents) > 1:
+        raise TrackingError(
+            f"the store has {len(parents)} sweeps named {sweep!r}: give the id of one parent "
+            f"run: {', '.join(sorted(filter(None, parents)))}"
+        )
+    return [_result(run) for run in found]
+
+
+def cells_of(tracker: MlflowTracker, sweep: str, runs: Sequence[Run]) -> list[Run]:
+    """Return those of the cells' `runs` that belong to a sweep.
+
+    `sweep` is the name of the sweep's folder, or the id or the name of its MLflow run. Several
+    sweeps may have that name.
+
+    Raises:
+        TrackingError: the store has no such sweep.
+    """
+    found = [run for run in runs if sweep in (_tag(run, fmt.SWEEP_TAG), _tag(run, fmt.PARENT_TAG))]
     if not found:
-        found = [run for run in runs if _tag(run, fmt.SWEEP_TAG) == sweep]
-        parents = {_tag(run, fmt.PARENT_TAG) for run in found}
-        if len(parents) > 1:
-            raise TrackingError(
-                f"the store has {len(parents)} sweeps named {sweep!r}: give the id of one parent "
-                f"run: {', '.join(sorted(filter(None, parents)))}"
-            )
+        parents = tracker.sweeps_named(sweep)
+        found = [run for run in runs if _tag(run, fmt.PARENT_TAG) in parents]
     if not found:
         names = dict.fromkeys(filter(None, (_tag(run, fmt.SWEEP_TAG) for run in runs)))
         raise TrackingError(
@@ -45,15 +59,7 @@ def stored_results(tracker: MlflowTracker, sweep: str) -> list[RunResult]:
             f"{', '.join(list(names)[-5:]) or 'none'}. Upload a sweep with python -m "
             "crossbench.sync"
         )
-    return [_result(run) for run in found]
-
-
-def parsed(text: str) -> Any:
-    """Convert an MLflow param back from text to its value."""
-    try:
-        return parse_json(text)
-    except ValueError:
-        return text
+    return found
 
 
 def _tag(run: Run, name: str) -> str:
@@ -62,7 +68,7 @@ def _tag(run: Run, name: str) -> str:
 
 def _result(run: Run) -> RunResult:
     tags = run.data.tags
-    config = CellConfig({key: parsed(text) for key, text in run.data.params.items()})
+    config = CellConfig(stored_config(tags, run.data.params))
     known = tags.get("status") in set(Status)
     return RunResult(
         Status(tags["status"]) if known else Status.FAILED,

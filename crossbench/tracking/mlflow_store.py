@@ -16,9 +16,11 @@ from crossbench.errors import ConfigError
 from crossbench.measure.probes import environment
 from crossbench.results import RunResult, Status
 from crossbench.tracking import mlflow_format as fmt
+from crossbench.tracking.mlflow_config import cell_params, config_tags, sweep_params
 from crossbench.tracking.mlflow_connection import MlflowConnection
 from crossbench.tracking.mlflow_registry import link_version
 from crossbench.tracking.mlflow_run import MlflowRun, milliseconds
+from crossbench.tracking.mlflow_view import view_path
 from crossbench.tracking.protocol import CellRef
 from crossbench.tracking.run_process import RunProcess
 
@@ -71,29 +73,34 @@ class MlflowTracker:
         with self._connection.errors():
             self._connection.prepare()
 
-    def start_sweep(self, name: str, overrides: Sequence[str]) -> str | None:
-        run_id = self.open_sweep(name, environment(), None)
+    def start_sweep(self, folder: str, title: str, overrides: Sequence[str]) -> str | None:
+        run_id = self.open_sweep(folder, title, environment(), None)
         self.log_overrides(run_id, overrides)
         return run_id
 
     def open_sweep(
-        self, name: str, found: Mapping[str, object], start_s: float | None, upload: str = ""
+        self,
+        folder: str,
+        title: str,
+        found: Mapping[str, object],
+        start_s: float | None,
+        upload: str = "",
     ) -> str:
         """Open a sweep's run that started at `start_s` (Unix seconds, None: now).
 
         `found` is the result of `environment()` on the machine that ran the sweep, and `upload` a
         name by which a later upload finds the run.
         """
-        tags = {fmt.SWEEP_TAG: name, **fmt.environment_tags(found)}
+        tags = {fmt.SWEEP_TAG: folder, **fmt.environment_tags(found)}
         with self._connection.errors():
             return self._create_run(
-                name, tags | ({fmt.UPLOAD_TAG: upload} if upload else {}), start_s
+                title, tags | ({fmt.UPLOAD_TAG: upload} if upload else {}), start_s
             )
 
     def log_overrides(self, run_id: str, overrides: Sequence[str]) -> None:
         """Write the command line of a sweep as the params of its run."""
         with self._connection.errors():
-            self._run(run_id).log_params(fmt.sweep_params(overrides))
+            self._run(run_id).log_params(sweep_params(overrides))
 
     def start_cell(self, name: str, parent_id: str | None, cell: CellRef) -> str | None:
         return self.open_cell(name, parent_id, cell, platform.node(), None)
@@ -119,6 +126,7 @@ class MlflowTracker:
         interrupted: bool = False,
         end_s: float | None = None,
         *,
+        axes: Sequence[str] = (),
         whole: bool = True,
     ) -> None:
         """See `Tracker`. `end_s` is when the cell ended (Unix seconds, None: now).
@@ -133,8 +141,8 @@ class MlflowTracker:
             run.complete(result.started_at) if whole else contextlib.nullcontext(),
             run.ending("KILLED" if interrupted else ended, end_s),
         ):
-            run.log_tags(fmt.cell_tags(result))
-            run.log_params(fmt.flatten_params(result.config))
+            run.log_tags(config_tags(result.config) | fmt.cell_tags(result))
+            run.log_params(cell_params(result.config, axes))
             started_at = fmt.unix(result.started_at) or time.time()
             run.log_metrics(fmt.cell_metrics(result.metrics), started_at)
             if result.series:
@@ -233,6 +241,26 @@ class MlflowTracker:
             self._connection.check_experiment()
             return [run for run in self._connection.search("") if "cell_id" in run.data.tags]
 
+    def sweeps_named(self, name: str) -> set[str]:
+        """The ids of the parent runs with this name in MLflow.
+
+        Raises:
+            TrackingError: the store cannot be reached.
+        """
+        quote = '"' if "'" in name else "'"
+        with self._connection.errors():
+            found = self._connection.search(f"attributes.run_name = {quote}{name}{quote}")
+            return {run.info.run_id for run in found if fmt.CELL_TAG not in run.data.tags}
+
+    def view_path(self) -> str:
+        """The path of the view of all cells on MLflow's page, see `mlflow_view.view_path`.
+
+        Raises:
+            TrackingError: the store cannot be reached or refused a write.
+        """
+        with self._connection.errors():
+            return view_path(self._connection.described_experiment_id)
+
     @cached_property
     def _connection(self) -> MlflowConnection:
         return MlflowConnection(self.uri, self.experiment, self.artifact_location, self.timeout_s)
@@ -245,7 +273,7 @@ class MlflowTracker:
         with contextlib.suppress(OSError, KeyError):  # a container's user may have no name
             standard["mlflow.user"] = getpass.getuser()
         run = self._connection.client.create_run(
-            self._connection.experiment_id,
+            self._connection.described_experiment_id,
             start_time=milliseconds(start_s),
             tags={**standard, fmt.PROCESS_TAG: RunProcess.this().text(), **tags},
             run_name=name,

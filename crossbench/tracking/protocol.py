@@ -38,9 +38,10 @@ class Tracker(Protocol):
         """
         ...
 
-    def start_sweep(self, name: str, overrides: Sequence[str]) -> str | None:
-        """Open the parent run of a sweep and return its id; `overrides` are its command line.
+    def start_sweep(self, folder: str, title: str, overrides: Sequence[str]) -> str | None:
+        """Open the parent run of a sweep, named `title`, and return its id.
 
+        `folder` is the name of its folder, and `overrides` are its command line.
         Returns None if nothing is tracked; then `finish_sweep` is not called.
         """
         ...
@@ -56,10 +57,12 @@ class Tracker(Protocol):
         folder: Path,
         interrupted: bool = False,
         *,
+        axes: Sequence[str] = (),
         whole: bool = True,
     ) -> None:
         """Store the cell's result and the files in its `folder`, and end its run.
 
+        `axes` are the keys that its sweep varies; a cell that is measured alone has none.
         Unless `whole`, `folder` lacks some of them, and a later upload completes the run.
         """
         ...
@@ -83,7 +86,7 @@ class NoTracker:
     def end_lost_runs(self) -> int:
         return 0
 
-    def start_sweep(self, name: str, overrides: Sequence[str]) -> str | None:
+    def start_sweep(self, folder: str, title: str, overrides: Sequence[str]) -> str | None:
         return None
 
     def start_cell(self, name: str, parent_id: str | None, cell: CellRef) -> str | None:
@@ -96,6 +99,7 @@ class NoTracker:
         folder: Path,
         interrupted: bool = False,
         *,
+        axes: Sequence[str] = (),
         whole: bool = True,
     ) -> None:
         """Do nothing."""

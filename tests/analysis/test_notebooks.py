@@ -7,13 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
 from filelock import FileLock
+from mlflow import MlflowClient
 from nbclient import NotebookClient
 
 import crossbench
@@ -21,7 +22,7 @@ from crossbench.analysis import notebook
 from crossbench.errors import ResultError, TrackingError
 from crossbench.measure.queueing import queueing
 from crossbench.models.folder import ModelFolder
-from crossbench.results import save_quality
+from crossbench.results import load_result, save_quality, save_result
 from crossbench.types import RequestRecord, ScoredPair
 from tests.helpers.places import REPO
 
@@ -61,6 +62,7 @@ def sweep(outputs: Path, model: ModelFolder) -> None:
         "backend=noop", "batch=0,4,8", "requests=80", "max_seconds=20",
         "warmup_requests=1", "warmup_max_seconds=0.2", "stop=fixed",
         "concurrency=2", "dataset.queries=4", "dataset.passages_per_query=40", "dashboard=none",
+        "sweep_name='the sizes of requests'",
     )  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "crossbench", "-m", *overrides, f"outputs_dir={outputs}"],
@@ -97,6 +99,17 @@ def test_mlflow_gives_the_same_frame(ran: Ran) -> None:
     pd.testing.assert_frame_equal(runs[shared], frame[shared], check_dtype=False)
     assert notebook.summary(runs)["pairs/s"].tolist() == notebook.summary(frame)["pairs/s"].tolist()
     assert len(crossbench.load_runs(ran.uri)) == 3
+    named = crossbench.load_runs(ran.uri, sweep="the sizes of requests")
+    pd.testing.assert_frame_equal(named, runs)
+
+
+def test_the_runs_of_a_sweep_are_named_after_what_varies(ran: Ran) -> None:
+    client = MlflowClient(ran.uri)
+    found = client.search_runs(["1"], order_by=["attributes.start_time ASC"])
+    names = ["the sizes of requests", "batch=0", "batch=4", "batch=8"]
+    assert [run.info.run_name for run in found] == names
+    cells = [{"batch": size} for size in ("0", "4", "8")]
+    assert [run.data.params for run in found[1:]] == cells
 
 
 def test_a_sweep_without_measurements_is_a_frame_too(ran: Ran, tmp_path: Path) -> None:
@@ -125,7 +138,7 @@ def test_missing_data_is_reported(ran: Ran, tmp_path: Path) -> None:
         crossbench.load_sweep(tmp_path / "nowhere")
     with pytest.raises(ResultError, match="run one"):
         crossbench.latest_sweep(tmp_path)
-    with pytest.raises(TrackingError, match=rf"no cell of a sweep named 'x'.*{ran.folder.name}"):
+    with pytest.raises(TrackingError, match=rf"no sweep and no run 'x'.*{ran.folder.name}"):
         crossbench.load_runs(ran.uri, sweep="x")
     with pytest.raises(TrackingError, match=r"no experiment 'other'.*crossbench"):
         crossbench.load_runs(ran.uri, experiment="other")
@@ -179,6 +192,31 @@ def test_scores_of_the_quality_check_are_a_frame(ran: Ran, tmp_path: Path) -> No
     assert scores[["query_id", "passage_id"]].values.tolist() == [["q1", "p1"], ["q1", "p2"]]
     assert (scores["score"] - scores["reference_score"])[0] == pytest.approx(0.25)
     assert pd.isna(scores["relevance"][1])
+
+
+def test_the_reference_has_its_own_scores(ran: Ran, tmp_path: Path) -> None:
+    result = load_result(ran.folder / "1")
+    model, other_model = {"digest": "feed", "max_length": 512}, {"digest": "beef"}
+    reference = {"check": "sample", "verdict": "reference", "reason": "it is"}
+    cells = [(model, reference), (model, {}), (model, {}), (other_model, {})]
+    for number, (served, quality) in enumerate(cells):
+        (tmp_path / str(number)).mkdir()
+        save_result(replace(result, model=served, quality=quality), tmp_path / str(number))
+    first, second = ScoredPair("q1", "p1", 0.5, 0.25, 2), ScoredPair("q1", "p2", 0.1, 0.2, None)
+    save_quality([first, ScoredPair("q2", "p1", 0.7, None, None)], tmp_path / "1")
+    save_quality([first, second], tmp_path / "2")
+    save_quality([ScoredPair("q9", "p9", 0.9, 0.9, None)], tmp_path / "3")
+
+    scores = crossbench.load_quality(tmp_path)
+    own = scores[scores["cell"] == 0]
+    assert own["passage_id"].tolist() == ["p1", "p2"]
+    assert own["score"].tolist() == own["reference_score"].tolist() == pytest.approx([0.25, 0.2])
+    pd.testing.assert_frame_equal(crossbench.load_quality(tmp_path / "0"), own)
+    assert scores.dtypes["score"] == "float32"
+
+    save_quality([ScoredPair("q1", "p1", 0.3, None, 2)], tmp_path / "0")  # where it is judged
+    own = crossbench.load_quality(tmp_path / "0")
+    assert own["score"].tolist() == own["reference_score"].tolist() == pytest.approx([0.3])
 
 
 def record(sent_s: float, received_s: float, queue_ms: float, infer_ms: float) -> RequestRecord:

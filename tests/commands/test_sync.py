@@ -7,10 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +24,7 @@ from crossbench.sweeps.upload import is_sweep, sweep_folders, upload_sweep
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.tracking.protocol import CellRef
 from tests.helpers.bad_servers import bad_server, free_port
+from tests.helpers.mlflow_server import kill, mlflow_server
 from tests.helpers.stored_sweeps import embedded_tracker, save_sweep
 
 QUICK = (
@@ -180,7 +178,7 @@ def test_sweeps_of_the_same_name_are_not_mixed(
     save_result(replace(RESULT, started_at="2026-01-02T09:00:00+00:00"), other / "0")
     save_result(replace(RESULT, started_at="2026-01-02T09:01:00+00:00"), other / "1")
     upload_sweep(sweep, tracker)
-    begun = tracker.open_sweep(sweep.name, {"host": "bench-1"}, None)
+    begun = tracker.open_sweep(sweep.name, sweep.name, {"host": "bench-1"}, None)
     tracker.open_cell("of a third sweep", begun, CellRef(sweep.name, 0), "bench-1", None)
     for _ in range(2):
         upload_sweep(other, tracker)
@@ -352,39 +350,6 @@ def test_a_broken_sweep_does_not_keep_the_others_from_being_uploaded(
     assert out.splitlines() == ["whole: 2 uploaded, 0 already present, 1 without a result"]
     assert "broken/sweep.json cannot be read (it is nested too deeply)" in errors
     assert "Traceback" not in errors
-
-
-@contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"),
-        *("--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
-        *("--artifacts-destination", str(folder / "artifacts")),
-    ]
-    settings = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("ab") as log:
-        server = subprocess.Popen(
-            command, env={**os.environ, **settings}, stdout=log, stderr=log, process_group=0
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, (folder / "server.log").read_text()
-                assert server.poll() is None, (folder / "server.log").read_text()
-                time.sleep(0.2)
-        yield server
-    finally:
-        kill(server)
-
-
-def kill(server: subprocess.Popen[bytes]) -> None:
-    if server.poll() is None:
-        os.killpg(server.pid, 9)
-        server.wait()
 
 
 def read_until(process: subprocess.Popen[str], texts: Sequence[str]) -> None:

@@ -33,6 +33,7 @@ from crossbench.types import Pipeline
 from tests.helpers.engine_checks import reference, tiny_model
 from tests.helpers.plans import plan_with
 from tests.helpers.quality_samples import LISTS, a_check, info_of, settings
+from tests.helpers.result_schema import check_result_file
 from tests.helpers.serving import noop, serving
 
 
@@ -243,6 +244,7 @@ def test_a_complete_cell_with_int8(shared: Path, outputs: Path, cache_dir: Path)
     )
     assert done.returncode == 0, done.stderr
     (folder,) = outputs.glob("2*/0")
+    check_result_file(folder)
     result = json.loads((folder / "result.json").read_text())
     metrics, quality = result["metrics"], result["quality"]
     assert (metrics["quality/queries"], metrics["quality/pairs"]) == (4, 48)

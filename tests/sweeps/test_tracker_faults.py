@@ -50,7 +50,7 @@ def tracking(uri: str, folder: Path) -> Tracking:
 
 def track_a_sweep(tracked: Tracking, folder: Path) -> None:
     """What a sweep of two cells asks of its tracker."""
-    parent = tracked.attempt(lambda tracker: tracker.start_sweep("sweep", []))
+    parent = tracked.attempt(lambda tracker: tracker.start_sweep("sweep", "sweep", []))
     for number in range(2):
         where = CellRef("sweep", number)
         again = replace(tracked)  # every cell makes its own
@@ -65,7 +65,7 @@ def test_a_useless_server_is_asked_once(kind: str, tmp_path: Path, warnings: War
         server = None if kind == "refused" else stack.enter_context(bad_server(kind))
         port = server.port if server else free_port()
         tracked = tracking(f"http://127.0.0.1:{port}", tmp_path)
-        assert tracked.attempt(lambda tracker: tracker.start_sweep("sweep", [])) is None
+        assert tracked.attempt(lambda tracker: tracker.start_sweep("sweep", "sweep", [])) is None
         asked = server.connections if server else 0
         track_a_sweep(tracked, tmp_path)
         assert (server.connections if server else 0) == asked <= 2

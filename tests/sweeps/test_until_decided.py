@@ -48,9 +48,15 @@ def test_no_more_blocks_than_needed(tmp_path: Path) -> None:
         (["-m", "until_decided=true", "max_repeats=2"], "max_repeats must be a whole number, 3 or"),
         (["-m", "until_decided=true", "repeat=1,2"], "leave one of them out"),
         (["until_decided=true"], "until_decided=true needs -m"),
+        (["sweep_name=mine"], "sweep_name=mine needs -m"),
+        (["-m", "sweep_name=a,b"], "sweep_name"),
+        (["-m", "sweep_name=''"], "one line of 1 to 200 characters, got ''"),
+        (["-m", f"sweep_name={'x' * 201}"], "one line of 1 to 200 characters, got 'xxx"),
     ],
 )
-def test_blocks_that_contradict_each_other_are_refused(arguments: list[str], message: str) -> None:
+def test_settings_of_a_sweep_that_make_no_sense_are_refused(
+    arguments: list[str], message: str
+) -> None:
     ended = run(*arguments, "backend=noop")
     assert ended.returncode == 1
     assert message in " ".join(ended.stderr.split())

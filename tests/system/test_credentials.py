@@ -36,7 +36,8 @@ from crossbench.system.credentials import (
     is_secret_key,
 )
 from crossbench.system.output import GuardedStream
-from crossbench.tracking.mlflow_format import cell_tags, flatten_params, sweep_params
+from crossbench.tracking.mlflow_config import flatten_params, sweep_params
+from crossbench.tracking.mlflow_format import cell_tags
 from tests.helpers.plans import config_of
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -11,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +23,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import OmegaConf
 
+from crossbench.analysis.frames import load_runs
 from crossbench.errors import TrackingError
 from crossbench.results import RunResult, Status
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.component import Component
 from crossbench.settings.places import conf_dir
 from crossbench.tracking import mlflow_sqlite
-from crossbench.tracking.mlflow_format import MAX_PARAM, flatten_params, shorten
+from crossbench.tracking.mlflow_config import flatten_params, stored_config
+from crossbench.tracking.mlflow_format import MAX_PARAM, MAX_TAG, shorten
 from crossbench.tracking.mlflow_store import MlflowTracker
 from crossbench.tracking.protocol import CellRef, NoTracker
 
@@ -192,7 +196,7 @@ def test_cells_nest_under_their_sweep(
     tracker: MlflowTracker, client: MlflowClient, cell: Path
 ) -> None:
     overrides = ["backend=noop,pytorch", "+extra.key=1,2"]
-    parent = tracker.start_sweep("2026-01-02_03-04-05", overrides)
+    parent = tracker.start_sweep("2026-01-02_03-04-05", "batch (2026)", overrides)
     assert parent is not None
     children = [
         tracker.start_cell(name, parent, CellRef("sweep", number))
@@ -201,14 +205,21 @@ def test_cells_nest_under_their_sweep(
     for child in children:
         assert child is not None
         tracker.finish_cell(child, RESULT, cell)
-    report = "# Sweep\n\n![picture](plots/a b.png)\n[0](0/report.md) [7](7/report.md)\n"
+    (cell.parent / "plots").mkdir()
+    (cell.parent / "plots" / "b.svg").touch()
+    report = (
+        "# Sweep\n\n![picture](plots/a b.png) ![other](plots/b.png)\n"
+        "<details>\n<summary>Legend</summary>\n\nfolded\n\n</details>\n\n"
+        "[0](0/report.md) [7](7/report.md)\n"
+        "\n## Next\n\nnext\n\n## Long\n\n" + "long " * 1600 + "\n\n## Last\n\nlast\n"
+    )
     (cell.parent / "report.md").write_text(report, "utf-8")
     (cell.parent / "results.csv").write_text("a,b\n", "utf-8")
     tracker.finish_sweep(parent, [RESULT, RESULT], cell.parent, interrupted=False)
 
     run = client.get_run(parent)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "2026-01-02_03-04-05"
+    assert run.info.run_name == "batch (2026)"
     assert run.data.params == {"backend": "noop,pytorch", "extra.key": "1,2"}
     assert run.data.metrics == {
         "cells/finished": 2,
@@ -220,11 +231,13 @@ def test_cells_nest_under_their_sweep(
     }
     page = f"#/experiments/{run.info.experiment_id}/runs/{children[0]}"
     assert run.data.tags["mlflow.note.content"] == (
-        f"# Sweep\n\n![picture](get-artifact?path=plots%2Fa%20b.png&run_uuid={parent})\n"
-        f"[0]({page}) 7"
+        f"# Sweep\n\n![picture](get-artifact?path=plots%2Fa%20b.png&run_uuid={parent}) "
+        f"![other](get-artifact?path=plots%2Fb.svg&run_uuid={parent})\n[0]({page}) 7\n\n"
+        "## Next\n\nnext\n\nThe rest is in the artifact report.md."
     )
     assert run.data.tags["host"]
-    assert {item.path for item in client.list_artifacts(parent)} == {"report.md", "results.csv"}
+    names = {item.path for item in client.list_artifacts(parent)}
+    assert names == {"report.md", "results.csv", "plots"}
     nested = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
     assert {item.info.run_id for item in nested} == set(children)
 
@@ -241,7 +254,7 @@ def test_what_people_type_is_text_in_descriptions(
     assert note.count(r"\[click\](javascript:x) \!\[\](http://away/x.png) \# Title \*b\* a\|b") == 2
 
     (cell.parent / "report.md").write_text(f"# Sweep\n\n{typed}\n[0](0/report.md)\n", "utf-8")
-    parent = tracker.start_sweep("sweep", [])
+    parent = tracker.start_sweep("sweep", "sweep", [])
     assert parent
     tracker.finish_sweep(parent, [], cell.parent, interrupted=False)
     note = client.get_run(parent).data.tags["mlflow.note.content"]
@@ -261,7 +274,7 @@ def test_the_status_of_a_sweep_follows_from_its_cells(
     interrupted: bool,
     status: str,
 ) -> None:
-    parent = tracker.start_sweep("sweep", [])
+    parent = tracker.start_sweep("sweep", "sweep", [])
     assert parent is not None
     result = replace(RESULT, status=Status.FAILED if failed else Status.FINISHED)
     tracker.finish_sweep(parent, [RESULT, result], tmp_path, interrupted)
@@ -321,6 +334,78 @@ def test_odd_and_many_config_values(
     assert len(params["long"]) == MAX_PARAM
     assert (params["k_y"], params["k_y_"], params["_up"], params["_"]) == ("1", "2", "3", "4")
     assert params["store"] == "postgresql://***@db/runs"
+    tags = run.data.tags
+    assert len(tags["crossbench.config"]) == MAX_TAG  # goes on in others
+    assert {"crossbench.config.1", "crossbench.config.2"} <= set(tags)
+    assert stored_config(tags, {}) == stored_config({}, params)
+
+
+def test_the_cells_of_a_sweep_have_what_varies_as_params(
+    tracker: MlflowTracker, client: MlflowClient, cell: Path
+) -> None:
+    """MLflow compares params; the plots of its compare page begin with the first of them."""
+    run_id = tracker.start_cell("batch=32", None, CellRef("sweep", 0))
+    assert run_id is not None
+    tracker.finish_cell(run_id, RESULT, cell, axes=["batch", "repeat"])
+    data = client.get_run(run_id).data
+    assert data.params == {"batch": "32"}
+    assert {key: data.tags[key] for key in ("backend", "batch", "device")} == {
+        "backend": "noop", "batch": "32", "device": "cpu",
+    }  # fmt: skip
+    assert "backend.threads" not in data.tags
+    (row,) = load_runs(tracker.uri).to_dict("records")
+    assert (row["backend"], row["batch"], row["backend.threads"]) == ("noop", 32, None)
+    assert row["cell_id"] == RESULT.config.cell_id
+
+    tracker.finish_cell(run_id, RESULT, cell, axes=["batch"])  # again
+    group = tracker.start_cell("noop", None, CellRef("sweep", 1))
+    assert group is not None
+    tracker.finish_cell(group, RESULT, cell, axes=["backend"])
+    assert client.get_run(group).data.params == {"backend": "noop"}  # a choice implies the rest
+
+
+def test_an_experiment_shows_the_cells_with_their_numbers(
+    tracker: MlflowTracker, client: MlflowClient
+) -> None:
+    path = tracker.view_path()
+    tags = client.get_experiment_by_name("crossbench").tags
+    assert path == "#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=crossbench"
+    assert f"]({path})" in tags["mlflow.note.content"]
+    state = view_state(tags)
+    assert state["selectedColumns"][0] == "metrics.`throughput/pairs_per_s`"
+    assert set(state["selectedColumns"]) < set(state["columnOrder"]) == set(state["columnWidths"])
+
+
+def view_state(tags: dict[str, str]) -> dict[str, Any]:
+    view = json.loads(tags["mlflow.sharedViewState.crossbench"])
+    packed = base64.b64decode(view["state"].removeprefix("deflate;"))
+    state: dict[str, Any] = json.loads(zlib.decompress(packed))
+    return state
+
+
+@pytest.mark.parametrize(
+    ("note", "stays"),
+    [("Each parent run is a sweep of crossbench, and so on.", False), ("Our own words", True)],
+)
+def test_an_experiment_that_exists_gets_the_view_once(
+    tracker: MlflowTracker, client: MlflowClient, note: str, stays: bool
+) -> None:
+    tags = {
+        "mlflow.sharedViewState.crossbench": "an old one",
+        "mlflow.note.content": note,
+        "mlflow.experimentKind": "chosen",
+    }
+    number = client.create_experiment("crossbench", tags=tags)
+    assert tracker.start_cell("cell", None, CellRef("sweep", 0))
+    found = client.get_experiment(number).tags
+    assert view_state(found)
+    assert (found["mlflow.note.content"] == note) is stays
+    assert found["mlflow.experimentKind"] == "chosen"
+
+    client.set_experiment_tag(number, "mlflow.sharedViewState.crossbench", "changed in the page")
+    assert replace(tracker).start_cell("cell", None, CellRef("sweep", 0))
+    changed = client.get_experiment(number).tags
+    assert changed["mlflow.sharedViewState.crossbench"] == "changed in the page"
 
 
 def test_a_second_tracker_shares_the_store(tracker: MlflowTracker, client: MlflowClient) -> None:
@@ -363,7 +448,7 @@ def test_an_unreachable_server_is_reported_soon(tracker: MlflowTracker) -> None:
         away = replace(tracker, uri=f"http://me:secret@{address}")
         started = time.monotonic()
         with pytest.raises(TrackingError, match=r"tracker=none") as caught:
-            away.start_sweep("sweep", [])
+            away.start_sweep("sweep", "sweep", [])
     assert time.monotonic() - started < 30
     assert address in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -379,7 +464,7 @@ def test_an_unusable_uri_is_reported(tracker: MlflowTracker, uri: str) -> None:
 def test_none_tracks_nothing(cell: Path) -> None:
     tracker = Component.choice("tracker", "none").build()
     assert isinstance(tracker, NoTracker)
-    assert tracker.start_sweep("sweep", []) is None
+    assert tracker.start_sweep("sweep", "sweep", []) is None
     assert tracker.start_cell("cell", None, CellRef("sweep", 0)) is None
     tracker.finish_cell("", RESULT, cell)
     tracker.finish_sweep("", [], cell, interrupted=False)
