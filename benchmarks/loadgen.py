@@ -5,8 +5,8 @@
 
 LoadGen's scenarios are our loads: SingleStream is load=closed with one request in flight, Server is
 load=poisson, at `share` of the throughput of Offline, which is load=offline. A sample is a request
-of `batch` pairs of one query; both drivers have the same requests, ours in their order, LoadGen's
-at random. Latency is measured from the time at which a request was due, by both.
+of `batch` pairs of one query; both drivers have the same requests, ours in a random order, LoadGen's
+drawn at random. Latency is measured from the time at which a request was due, by both.
 
 OVERRIDES are passed to the server and choose the texts (backend=onnx quant=int8 model=local
 model.path=DIR dataset=trec dataset.path=DIR). `make loadgen` builds the environment and runs this.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import random
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -47,12 +48,17 @@ Taken = Mapping[str, Sequence[Mapping[str, float]]]
 
 
 def write_lists(lists: Sequence[QueryPassages], batch: int, path: Path) -> None:
-    """Write [query, [passage, ...]] of each list, whose passages fill requests of `batch`."""
-    whole = [
-        (entry.query, list(entry.passages)[: len(entry.passages) // batch * batch])
+    """Write [query, [passage, ...]] with `batch` passages for each request, in random order.
+
+    Drivers that take them in order and drivers that draw them then have the same lengths of texts.
+    """
+    requests = [
+        (entry.query, list(entry.passages[start : start + batch]))
         for entry in lists
+        for start in range(0, len(entry.passages) - batch + 1, batch)
     ]
-    path.write_text(json.dumps([(query, passages) for query, passages in whole if passages]))
+    random.Random(1).shuffle(requests)
+    path.write_text(json.dumps(requests))
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
