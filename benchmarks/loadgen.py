@@ -5,8 +5,8 @@
 
 LoadGen's scenarios are our loads: SingleStream is load=closed with one request in flight, Server is
 load=poisson, at `share` of the throughput of Offline, which is load=offline. A sample is a request
-of `batch` pairs of one query; both drivers have the same requests, ours in a random order, LoadGen's
-drawn at random. Latency is measured from the time at which a request was due, by both.
+of `batch` pairs of one query; both drivers have the same requests, ours in a random order, those of
+LoadGen drawn at random. Latency is measured from the time at which a request was due, by both.
 
 OVERRIDES are passed to the server and choose the texts (backend=onnx quant=int8 model=local
 model.path=DIR dataset=trec dataset.path=DIR). `make loadgen` builds the environment and runs this.
