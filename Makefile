@@ -25,7 +25,7 @@ PLUS :=
 TWO_BACKENDS := $(shell command -v $${CXX:-g++} >/dev/null 2>&1 && echo backend=pytorch,compiled || echo backend=pytorch quant=fp32,bf16)
 endif
 
-.PHONY: help sweep suite test test-full lint audit ui notebooks proto metrics-doc result-schema peers clean
+.PHONY: help sweep suite test test-full lint audit ui notebooks proto metrics-doc result-schema peers aiperf loadgen clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -86,8 +86,20 @@ peers: .venv/.test .venv-peers/.done .venv-infinity/.done ## MODEL=DIR DATA=DIR:
 	$(BIN)/python -m benchmarks.peers --model $(MODEL) --data $(DATA) --exported outputs/peers-exported \
 		--peers-python .venv-peers/bin/python --infinity-python .venv-infinity/bin/python $(ARGS)
 
+aiperf: .venv/.test .venv-aiperf/.done ## MODEL=DIR DATA=DIR: AIPerf beside our own driver, on one server
+	@test -n "$(MODEL)" && test -n "$(DATA)" || { \
+		echo "Give the folder of a model and a folder with TREC files: make aiperf MODEL=DIR DATA=DIR"; exit 1; }
+	$(BIN)/python -m benchmarks.aiperf --aiperf .venv-aiperf/bin/aiperf backend=onnx quant=int8 \
+		model=local model.path=$(MODEL) dataset=trec dataset.path=$(DATA) $(ARGS)
+
+loadgen: .venv/.test .venv-loadgen/.done ## MODEL=DIR DATA=DIR: MLCommons LoadGen beside our own driver, on one server
+	@test -n "$(MODEL)" && test -n "$(DATA)" || { \
+		echo "Give the folder of a cross-encoder and a folder with TREC files: make loadgen MODEL=DIR DATA=DIR"; exit 1; }
+	$(BIN)/python -m benchmarks.loadgen --python .venv-loadgen/bin/python backend=onnx quant=int8 \
+		model=local model.path=$(MODEL) dataset=trec dataset.path=$(DATA) $(ARGS)
+
 clean: ## remove .venv and caches, but not outputs/
-	rm -rf .venv .venv-peers .venv-infinity build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-peers .venv-infinity .venv-aiperf .venv-loadgen build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find crossbench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamp files: packages are installed again only if pyproject.toml or constraints.txt has changed.
@@ -141,4 +153,14 @@ TORCH = $(shell grep '^torch==' constraints.txt)
 	.venv-infinity/bin/python -m pip install --quiet $(PIP_ARGS) $(TORCH)
 	.venv-infinity/bin/python -m pip install --quiet $(PIP_ARGS) $(TORCH) \
 		"infinity-emb[server,torch,optimum]==0.0.77" "optimum<1.25" "transformers<4.50" "click<8.2" "pyarrow<24"
+	@touch $@
+
+.venv-aiperf/.done:
+	$(PYTHON) -m venv --clear .venv-aiperf
+	.venv-aiperf/bin/python -m pip install --quiet $(PIP_ARGS) aiperf==0.13.0
+	@touch $@
+
+.venv-loadgen/.done: constraints.txt
+	$(PYTHON) -m venv --clear .venv-loadgen
+	.venv-loadgen/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt mlcommons-loadgen==6.0.17 grpcio grpcio-reflection protobuf
 	@touch $@

@@ -55,8 +55,12 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 @contextlib.contextmanager
-def served(overrides: Sequence[str], folder: Path | None = None) -> Iterator[Served]:
+def served(
+    overrides: Sequence[str], folder: Path | None = None, checkout: Path = REPO
+) -> Iterator[Served]:
     """Start a server on a free port, wait until it listens, and end it with SIGTERM.
+
+    `checkout` has the code that runs.
 
     Raises:
         SystemExit: it did not start, did not end, or did not end with status 0.
@@ -72,7 +76,8 @@ def served(overrides: Sequence[str], folder: Path | None = None) -> Iterator[Ser
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": str(REPO)},
+                cwd=checkout,  # `-m` looks there first
+                env={**os.environ, "PYTHONPATH": str(checkout)},
             )
         try:
             yield Served(process, _wait(process, log, r"listening on (\S+)"), _page(log), log)

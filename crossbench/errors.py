@@ -8,6 +8,8 @@ CrossbenchError
 +-- ModelError               a model folder is missing, incomplete or broken
 +-- DatasetError             a data set is missing, empty or malformed
 +-- InvalidRequest           the server rejects a malformed request (gRPC INVALID_ARGUMENT)
+|   +-- RequestTooLarge      it exceeds a limit on its size
+|   +-- UnknownModel         it names a model that the server does not have
 +-- WrongTask                the model cannot perform the task (gRPC FAILED_PRECONDITION)
 +-- QueueFull                the server has too much work (gRPC RESOURCE_EXHAUSTED)
 +-- DeadlineExpired          the deadline passed before the request was computed
@@ -57,6 +59,14 @@ class DatasetError(CrossbenchError):
 
 class InvalidRequest(CrossbenchError):
     """The server rejects a malformed request."""
+
+
+class RequestTooLarge(InvalidRequest):
+    """A request, or one of its texts, is larger than a limit of the server."""
+
+
+class UnknownModel(InvalidRequest):
+    """A request names a model that the server does not have."""
 
 
 class WrongTask(CrossbenchError):

@@ -101,6 +101,11 @@ async def _run(server: Server, journal: Journal, access: ClientAccess, ending: E
         sep="\n",
         flush=True,
     )
+    if server.http_url:
+        print(
+            f"listening on {server.http_url} (HTTP: the APIs of TEI, Cohere, Jina, vLLM, OpenAI)",
+            flush=True,
+        )
     if served.caveat:
         print(served.caveat, flush=True)
     drain = asyncio.Event()

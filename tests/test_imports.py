@@ -35,3 +35,14 @@ def test_a_cell_of_our_own_server_imports_no_http_client() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert not {*OF_HTTP} & {*json.loads(done.stdout)}
+
+
+def test_a_server_without_http_imports_no_web_server() -> None:
+    code = "import json, sys, crossbench.runner.target_child"
+    program = f"{code}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = {*json.loads(done.stdout)}
+    assert "crossbench.serving.server" in loaded
+    assert not {"uvicorn", "httptools", "orjson", "prometheus_client"} & loaded

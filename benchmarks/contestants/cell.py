@@ -24,10 +24,15 @@ class Cell:
     lists: Sequence[QueryPassages]
 
 
-def open_cell(overrides: Sequence[str]) -> Cell:
+def plan_of(overrides: Sequence[str]) -> CellPlan:
+    """Return the plan of a cell, without its model and texts."""
     register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        plan = composed_plan(compose("config", overrides=list(overrides)))
+        return composed_plan(compose("config", overrides=list(overrides)))
+
+
+def open_cell(overrides: Sequence[str]) -> Cell:
+    plan = plan_of(overrides)
     check_support(plan)
     model = fetch_model(plan)
     lists = plan.dataset.build().load(PairTokenizer(model), plan.settings.seed).lists

@@ -1,9 +1,10 @@
 """A synchronous gRPC client that shares no code with crossbench: it asks the server by reflection.
 
-    python -m benchmarks.contestants.raw_client ADDRESS LISTS BATCH IN_FLIGHT
+    python -m benchmarks.contestants.raw_client ADDRESS LISTS BATCH IN_FLIGHT [SERVER_PID]
 
 LISTS is a JSON file with a list of [query, [passage, ...]]. IN_FLIGHT threads each send a Score
-request of BATCH passages of one query as soon as their previous one is answered.
+request of BATCH passages of one query as soon as their previous one is answered. With SERVER_PID,
+the CPU time of the server is measured, too.
 """
 
 from __future__ import annotations
@@ -43,7 +44,16 @@ def score_call(channel: grpc.Channel) -> tuple[Any, Callable[[Any], Any]]:
     return request, call
 
 
-def main(address: str, lists: Path, batch: int, in_flight: int) -> None:
+def cpu_of(pid: int) -> Any:
+    # Imported here, because other environments that use score_call have no psutil
+    from benchmarks.contestants.server_cpu import ServerCpu
+
+    return ServerCpu(pid)
+
+
+def main(
+    address: str, lists: Path, batch: int, in_flight: int, server_pid: int | None = None
+) -> None:
     channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
     request_class, score = score_call(channel)
     requests = [
@@ -66,6 +76,7 @@ def main(address: str, lists: Path, batch: int, in_flight: int) -> None:
 
     def measure(seconds: float) -> dict[str, float]:
         taken_ms: list[float] = []
+        cpu = None if server_pid is None else cpu_of(server_pid)
         started_s = time.perf_counter()
         users = [
             Thread(target=user, args=(started_s + seconds, taken_ms)) for _ in range(in_flight)
@@ -75,14 +86,17 @@ def main(address: str, lists: Path, batch: int, in_flight: int) -> None:
         for thread in users:
             thread.join()
         requests_per_s = len(taken_ms) / (time.perf_counter() - started_s)
-        return {
+        figures = {
             "requests_per_s": requests_per_s,
             "pairs_per_s": requests_per_s * batch,
             "p50_ms": median(taken_ms),
         }
+        if cpu is not None:
+            figures["cpu_us"] = cpu.us_per(len(taken_ms))
+        return figures
 
     answer_requests(measure)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], Path(sys.argv[2]), *(int(argument) for argument in sys.argv[3:]))

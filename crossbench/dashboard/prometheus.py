@@ -8,18 +8,10 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from crossbench.dashboard.board import Board
-from crossbench.dashboard.document import STAGES
-from crossbench.serving import inference_pb2 as pb
-
-MB = 1e6
+from crossbench.serving.prometheus import MB, server_families
 
 
 @dataclass(frozen=True)
@@ -34,67 +26,13 @@ class BoardCollector:
         up.add_metric([], float(board.is_connected))
         yield up
         yield from self._sweep()
-        if not board.is_connected or board.server.last is None:
+        server = board.server
+        if not board.is_connected or server.last is None:
             return
-        facts = {key: str(value) for key, value in board.server.facts.items()}
+        facts = {key: str(value) for key, value in server.facts.items()}
         yield InfoMetricFamily("crossbench_server", "Model, backend, precision and device", facts)
-        yield from self._counters()
-        yield from self._now(board.server.last.metrics)
+        yield from server_families(server.totals, server.failed, server.last.metrics)
         yield from self._gpus()
-
-    def _counters(self) -> Iterator[Metric]:
-        board, totals = self.board, self.board.server.totals
-        requests = CounterMetricFamily(
-            "crossbench_requests", "Completed requests by gRPC status", labels=["status"]
-        )
-        for status, count in {"OK": totals.requests_ok, **board.server.failed}.items():
-            requests.add_metric([status], count)
-        yield requests
-        for name, help_text, value in (
-            ("pairs", "Pairs scored", totals.pairs),
-            ("tokens", "Real tokens of the pairs", totals.tokens),
-            ("truncated_pairs", "Pairs that were truncated", totals.truncated_pairs),
-            ("batches", "Micro-batches that the model ran", totals.batches),
-            ("batch_pairs", "Pairs in micro-batches", totals.batch_pairs),
-            ("batch_tokens", "Real tokens in micro-batches", totals.batch_tokens),
-            ("computed_tokens", "Tokens computed, including padding", totals.tokens_computed),
-        ):
-            yield CounterMetricFamily(f"crossbench_{name}", help_text, value)
-
-    def _now(self, metrics: pb.Metrics) -> Iterator[Metric]:
-        totals = self.board.server.totals
-        yield CounterMetricFamily(
-            "crossbench_cpu_seconds", "CPU time of the server's processes", metrics.cpu_s
-        )
-        yield _summary(
-            "crossbench_latency_seconds",
-            "Time from a request's arrival to its reply; quantiles of the last 30 s",
-            [({}, metrics.latency_ms, totals.latency_sum_ms)],
-            totals.requests_ok,
-        )
-        stages = [
-            ({"stage": name}, getattr(metrics, f"{name}_ms"), getattr(totals, f"{name}_sum_ms"))
-            for name in STAGES
-        ]
-        yield _summary(
-            "crossbench_stage_seconds",
-            "Time of a request in each stage; quantiles of the last 30 s",
-            stages,
-            totals.requests_ok,
-        )
-        gauges = [
-            ("throughput_pairs_per_second", "Pairs/s over the last second", metrics.pairs_per_s),
-            ("queue_pairs", "Pairs waiting for the model", metrics.queue_pairs),
-            ("requests_in_flight", "Requests in the server", metrics.requests_in_flight),
-            ("cpu_cores", "Cores in use over the last second", metrics.cpu_cores),
-            ("resident_memory_bytes", "Resident set size", metrics.rss_mb * MB),
-            ("resident_memory_peak_bytes", "Peak resident set size", metrics.rss_peak_mb * MB),
-        ]
-        if metrics.HasField("device_memory_mb"):
-            used = metrics.device_memory_mb * MB
-            gauges.append(("device_memory_bytes", "Device memory of the model", used))
-        for name, help_text, value in gauges:
-            yield GaugeMetricFamily(f"crossbench_{name}", help_text, value)
 
     def _gpus(self) -> Iterator[Metric]:
         gpus = self.board.server.last.gpus if self.board.server.last else ()
@@ -154,24 +92,3 @@ def exposition(board: Board, accept: str) -> tuple[bytes, str]:
     except (TypeError, ValueError):  # invalid version
         encode, content_type = choose_encoder("")
     return encode(registry), content_type
-
-
-def _summary(
-    name: str,
-    help_text: str,
-    rows: list[tuple[dict[str, str], pb.Distribution, float]],
-    count: int,
-) -> Metric:
-    """A summary metric: recent quantiles in seconds, and sum and count since the last reset."""
-    family = Metric(name, help_text, "summary")
-    for labels, recent, sum_ms in rows:
-        if recent.count:
-            for quantile, value in (
-                ("0.5", recent.p50),
-                ("0.95", recent.p95),
-                ("0.99", recent.p99),
-            ):
-                family.add_sample(name, {**labels, "quantile": quantile}, value / 1e3)
-        family.add_sample(f"{name}_sum", labels, sum_ms / 1e3)
-        family.add_sample(f"{name}_count", labels, count)
-    return family

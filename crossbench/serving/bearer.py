@@ -39,6 +39,16 @@ def read_token(path: str, key: str = "server.token_file", least: int = LEAST_LEN
     return token.decode("ascii")
 
 
+def is_right(given: bytes, token: str) -> bool:
+    """Return whether an HTTP header shows the token, in a time that does not depend on it.
+
+    As HTTP has it, the scheme may be in any case.
+    """
+    scheme, _, shown = given.partition(b" ")
+    right = hmac.compare_digest(shown.strip(), token.encode())
+    return right and scheme.lower() == _SCHEME.strip().lower().encode()
+
+
 def authorization(token: str) -> tuple[str, str]:
     """Return the metadata with which a client shows its token."""
     return METADATA_KEY, _SCHEME + token

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crossbench.errors import InvalidRequest
+from crossbench.errors import InvalidRequest, RequestTooLarge
 from crossbench.serving.server_settings import ServerSettings
 from crossbench.serving.wire import OTHER_FIELDS, SMALL_BYTES, has_more_fields
 
@@ -22,12 +22,12 @@ class RequestLimits:
         """Check the size of a request, and that it cannot have far too many `what`."""
         limit, most = self.settings.max_request_bytes, self.settings.max_pairs
         if len(data) > limit:
-            raise InvalidRequest(
+            raise RequestTooLarge(
                 f"the request has {len(data)} bytes, the limit is {limit}: split it, or raise "
                 "server.max_request_bytes"
             )
         if len(data) > SMALL_BYTES and has_more_fields(data, most + OTHER_FIELDS):
-            raise InvalidRequest(
+            raise RequestTooLarge(
                 f"the request contains more than {most} {what}, which is the limit: split the "
                 "request, or raise server.max_pairs"
             )
@@ -37,7 +37,7 @@ class RequestLimits:
         if count == 0:
             raise InvalidRequest(f"the request contains no {what}: send at least one")
         if count > self.settings.max_pairs:
-            raise InvalidRequest(
+            raise RequestTooLarge(
                 f"the request contains {count} {what}, the limit is {self.settings.max_pairs}: "
                 "split the request, or raise server.max_pairs"
             )
@@ -49,7 +49,7 @@ class RequestLimits:
             if not text or text.isspace():
                 raise InvalidRequest(f"text {index} of {what} is empty: send text, or omit it")
             if len(text) * MAX_UTF8_BYTES > limit and (size := len(text.encode())) > limit:
-                raise InvalidRequest(
+                raise RequestTooLarge(
                     f"text {index} of {what} has {size} bytes, the limit is {limit}: shorten it "
                     "(a model reads only its first tokens), or raise server.max_text_bytes"
                 )

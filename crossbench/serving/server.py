@@ -1,4 +1,4 @@
-"""The asyncio gRPC server: starts to listen, drains and stops."""
+"""The server: starts to listen for gRPC and HTTP, drains and stops."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,12 +17,16 @@ from crossbench.errors import ConfigError
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.bearer import TokenCheck, read_token
 from crossbench.serving.guarded_grpc import guarded_server
+from crossbench.serving.intake import Intake
 from crossbench.serving.server_settings import ServerSettings
 from crossbench.serving.service import ModelService
 from crossbench.serving.servicer import SERVICE_NAME, Servicer
 from crossbench.serving.strict_handlers import StrictRegistry
 from crossbench.serving.telemetry import Telemetry
 from crossbench.system.addresses import join_address
+
+if TYPE_CHECKING:
+    from crossbench.serving.http.listener import Listener
 
 # The error of gRPC's own size limit gives no advice, so the server checks max_request_bytes itself.
 # gRPC refuses messages above this multiple of it while it receives them.
@@ -36,7 +41,7 @@ UNLOAD_S = 15.0  # for unloading the models; a worker process that takes longer 
 
 
 class Server:
-    """A gRPC server that runs on the caller's event loop from start() to stop()."""
+    """Serves gRPC, and HTTP if it has a port, on the caller's loop, from start() to stop()."""
 
     def __init__(
         self,
@@ -50,7 +55,9 @@ class Server:
         self._telemetry = telemetry
         self.info = info
         self._server: grpc.aio.Server | None = None
+        self._http: Listener | None = None
         self.address = ""
+        self.http_url = ""  # of the HTTP port, if there is one
 
     async def start(self) -> str:
         """Start to listen. Returns HOST:PORT, or [HOST]:PORT for an IPv6 address.
@@ -72,8 +79,8 @@ class Server:
             ],
             maximum_concurrent_rpcs=settings.connections.max_requests,
         )
-        servicer = Servicer(self._services, settings, self._telemetry, self.info)
-        servicer.add_to(server)
+        intake = Intake(self._services, settings, self._telemetry)
+        Servicer(intake, settings.connections.max_watchers, self.info).add_to(server)
         checker = health.aio.HealthServicer()
         registry = StrictRegistry(server)
         health_pb2_grpc.add_HealthServicer_to_server(checker, registry)
@@ -97,11 +104,24 @@ class Server:
         for service in self._services.values():
             service.pool.crew.availability.changed = self._workers_changed
             service.start()
+        if settings.http.port is not None:
+            self._http = self._listen_http(intake)
         await server.start()
-        self._server, self._servicer, self._checker = server, servicer, checker
+        if self._http is not None:
+            self.http_url = self._http.start()
+        self._server, self._intake, self._checker = server, intake, checker
         await self._show_health()
         self.address = join_address(settings.host, port)
         return self.address
+
+    def _listen_http(self, intake: Intake) -> Listener:
+        # uvicorn is imported only if it is needed
+        from crossbench.serving.http.app import App
+        from crossbench.serving.http.listener import Listener
+
+        token_file = self._settings.token_file
+        token = None if token_file is None else read_token(token_file)
+        return Listener(App(intake, self._settings, token, self.info), self._settings)
 
     def _interceptors(self) -> list[TokenCheck]:
         """Return what checks each RPC: nothing without a token, since it costs time."""
@@ -133,11 +153,14 @@ class Server:
         if self._server is not None:
             # Health checks say NOT_SERVING first, and the port stays open: who calls gets an answer
             await self._checker.enter_graceful_shutdown()
-            self._servicer.drain()
+            self._intake.drain()
             await _until(lambda: not self._telemetry.in_flight, self._settings.grace_s)
             for service in self._services.values():
                 service.pool.shut()
-            await self._server.stop(FLUSH_S)
+            endings = [self._server.stop(FLUSH_S)]
+            if self._http is not None:
+                endings.append(self._http.stop(FLUSH_S))
+            await asyncio.gather(*endings)
         await self._unload(unload_s)
         self._telemetry.usage.close()
 
@@ -170,7 +193,7 @@ class Server:
 
     async def _show_health(self) -> None:
         """Say SERVING if every model has a worker that can serve."""
-        serving = all(s.pool.crew.availability.serving for s in self._services.values())
+        serving = self._intake.serving
         status = health_pb2.HealthCheckResponse
         for name in ("", SERVICE_NAME):
             await self._checker.set(name, status.SERVING if serving else status.NOT_SERVING)

@@ -10,6 +10,7 @@ from crossbench.errors import ConfigError
 from crossbench.serving.access import ClientAccess
 from crossbench.serving.bearer import read_token
 from crossbench.serving.connections import ConnectionLimits
+from crossbench.serving.http.settings import HttpSettings
 from crossbench.serving.scheduler import require_at_least
 from crossbench.serving.tls import ServerTls
 from crossbench.system.addresses import check_host, is_loopback, listen_error_message
@@ -40,6 +41,7 @@ class ServerSettings:
     tls: ServerTls
     token_file: str | None
     connections: ConnectionLimits
+    http: HttpSettings
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -51,6 +53,10 @@ class ServerSettings:
         object.__setattr__(self, "host", check_host(self.host, "server"))
         if self.token_file is not None:
             read_token(self.token_file)
+        if self.port and self.port == self.http.port:
+            raise ConfigError(
+                f"server.port and server.http.port are both {self.port}: give two ports"
+            )
 
     def client_access(self) -> ClientAccess:
         """Return how the clients of this program get into this server."""
@@ -86,31 +92,37 @@ class ServerSettings:
         )
 
     def check_listen(self) -> None:
-        """Check that the server can listen, before it loads a model. Binds and releases the port.
+        """Check that the server can listen, before it loads a model. Binds and releases the ports.
 
         Raises:
-            ConfigError: the port is in use or not permitted, or the host is not on this machine.
+            ConfigError: a port is in use or not permitted, or the host is not on this machine.
         """
+        self._check_port("server.port", self.port)
+        if self.http.port is not None:
+            self._check_port("server.http.port", self.http.port)
+
+    def _check_port(self, key: str, port: int) -> None:
         try:
-            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            addresses = socket.getaddrinfo(self.host, port, type=socket.SOCK_STREAM)
             family, kind, protocol, _, address = addresses[0]
             with socket.socket(family, kind, protocol) as probe:
                 # Like gRPC, accept a port that has only connections in TIME_WAIT
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
         except OSError as error:
-            raise ConfigError(self._cannot_listen(error)) from error
+            raise ConfigError(self.cannot_listen(key, port, error)) from error
 
-    def _cannot_listen(self, error: OSError) -> str:
+    def cannot_listen(self, key: str, port: int, error: OSError) -> str:
+        """Return in words why the server cannot listen on `port`, the value of `key`."""
         if error.errno == errno.EADDRINUSE:
             return (
-                f"server.port={self.port} is already in use on {self.host}, perhaps by another "
-                "`python -m crossbench.serve`: stop that process, or give another server.port, or "
-                "server.port=0 for any free port"
+                f"{key}={port} is already in use on {self.host}, perhaps by another "
+                f"`python -m crossbench.serve`: stop that process, or give another {key}, or "
+                f"{key}=0 for any free port"
             )
         if error.errno == errno.EACCES:
             return (
-                f"this user may not listen on server.port={self.port} of {self.host}: give a port "
-                "above 1023, or server.port=0 for any free port"
+                f"this user may not listen on {key}={port} of {self.host}: give a port "
+                f"above 1023, or {key}=0 for any free port"
             )
         return listen_error_message("server", self.host, error)

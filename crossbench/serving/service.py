@@ -31,9 +31,13 @@ DescribeRow = Callable[[int], str]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Values, float32 (n,) or (n, dim), in the order of the request, with timings and counts."""
+    """Values, float32 (n,) or (n, dim), in the order of the request, with timings and counts.
+
+    `logits` are the scores of a cross-encoder before its activation, otherwise the values.
+    """
 
     values: Float32Array
+    logits: Float32Array
     timing: Timing
     tokens: int
     truncated: int
@@ -134,7 +138,7 @@ class ModelService:
         if embedding is None:
             raise WrongTask(
                 f"{self.model.name} is a cross-encoder, which scores pairs and cannot embed texts: "
-                "call Score or ScorePairs, or serve a sentence-transformer (model=all-minilm-l6)"
+                "score pairs, or serve a sentence-transformer (model=all-minilm-l6)"
             )
         prompted = [embedding.prompt + text for text in texts]
         return await self._vectors(
@@ -180,7 +184,7 @@ class ModelService:
         passage_rows = np.arange(len(queries), len(texts))
         scores = embedding.score(answer.values, query_rows, passage_rows)
         self._check_finite(scores)  # the product of finite vectors may overflow
-        return replace(answer, values=scores)
+        return replace(answer, values=scores, logits=scores)
 
     async def _vectors(
         self, texts: Sequence[str], describe: DescribeRow, deadline_s: float | None
@@ -240,7 +244,7 @@ class ModelService:
         if not self.runs_model:
             shape = (len(tokenized.batch), self.model.embedding_dim)
             zeros = np.zeros(shape if self.model.embedding else shape[:1], dtype=np.float32)
-            return _answer(tokenized, zeros, Timing(tokenize_ms, 0.0, 0.0))
+            return _answer(tokenized, zeros, zeros, Timing(tokenize_ms, 0.0, 0.0))
         future: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
         ticket = self.pool.submit(tokenized.batch, deadline_s, partial(self.replies.add, future))
         try:
@@ -256,10 +260,9 @@ class ModelService:
         timing = Timing(tokenize_ms, ticket.queue_ms, ticket.infer_ms)
         embedding = self.model.embedding
         if embedding is None:
-            values = self.activation(ticket.values)
-        else:
-            values = embedding.truncate(ticket.values)
-        return _answer(tokenized, values, timing)
+            return _answer(tokenized, self.activation(ticket.values), ticket.values, timing)
+        vectors = embedding.truncate(ticket.values)
+        return _answer(tokenized, vectors, vectors, timing)
 
     def _check_finite(self, values: Float32Array) -> None:
         check_finite(values, self.model.name, self.replicas[0].backend)
@@ -289,5 +292,7 @@ def _check_tokens(tokenized: Tokenized, describe: DescribeRow) -> None:
         )
 
 
-def _answer(tokenized: Tokenized, values: Float32Array, timing: Timing) -> Answer:
-    return Answer(values, timing, tokenized.batch.total_tokens, tokenized.truncated)
+def _answer(
+    tokenized: Tokenized, values: Float32Array, logits: Float32Array, timing: Timing
+) -> Answer:
+    return Answer(values, logits, timing, tokenized.batch.total_tokens, tokenized.truncated)

@@ -56,10 +56,29 @@ class ServerTls:
         pairs = [(read_file(self.key, "server.tls.key"), chain)]
         if self.client_ca is None:
             return grpc.ssl_server_credentials(pairs)
+        return grpc.ssl_server_credentials(pairs, self._accepted(chain), require_client_auth=True)
+
+    def _accepted(self, chain: bytes) -> bytes:
+        """Return the authorities of clients, and the server's own certificate."""
+        assert self.client_ca is not None
         # Only the first certificate of the file: the others are authorities with other customers
         own = chain.partition(_END)[0] + _END + b"\n"
-        accepted = read_file(self.client_ca, "server.tls.client_ca") + b"\n" + own
-        return grpc.ssl_server_credentials(pairs, accepted, require_client_auth=True)
+        return read_file(self.client_ca, "server.tls.client_ca") + b"\n" + own
+
+    def context(self) -> ssl.SSLContext | None:
+        """Return the same for a port of HTTP; None if it has no TLS."""
+        if self.cert is None or self.key is None:
+            return None
+        context = _with_pair(ssl.PROTOCOL_TLS_SERVER, self.cert, self.key)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        if self.client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            context.load_verify_locations(
+                cadata=self._accepted(read_file(self.cert, "server.tls.cert")).decode("ascii")
+            )
+        return context
 
     def name(self) -> str | None:
         """Return a name or address for which the certificate is valid; None without TLS."""

@@ -8,7 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from typing import Any, Literal, Union
 
 from crossbench.errors import ConfigError
@@ -65,6 +65,8 @@ def description(wanted: Any) -> str:
         return f"a mapping of {_plural(arguments[0])} to {_plural(arguments[1])}"
     if origin is not None and issubclass(origin, Sequence):
         return f"a list of {_plural(arguments[0])}"
+    if is_dataclass(wanted):
+        return f"a group of keys ({', '.join(item.name for item in fields(wanted))})"
     return _NAMES.get(wanted, getattr(wanted, "__name__", str(wanted)))
 
 

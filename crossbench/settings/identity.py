@@ -40,6 +40,7 @@ VALUE_BEFORE_THE_KEY_EXISTED: Mapping[str, Any] = {
     "server.connections.max_requests": 20_000,
     "server.connections.max_watchers": 16,
     "server.connections.idle_s": 600,
+    "server.http.receive_s": 30,
 }
 
 

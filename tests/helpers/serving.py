@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.connections import ConnectionLimits
+from crossbench.serving.http.settings import HttpSettings
 from crossbench.serving.pool import Pool
 from crossbench.serving.pool_settings import Routing
 from crossbench.serving.process_engine import ProcessEngine
@@ -56,6 +57,7 @@ SETTINGS = ServerSettings(
     tls=ServerTls(None, None, None),
     token_file=None,
     connections=ConnectionLimits(256, 20_000, 4, 600.0, None),
+    http=HttpSettings(None, 30.0),
 )
 
 
@@ -145,14 +147,23 @@ async def until(condition: Callable[[], object]) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(
+    replicas: Sequence[Backend | Replica], *arguments: Any, **options: Any
+) -> AsyncIterator[str]:
+    """Start a server as running() does, and yield HOST:PORT."""
+    async with running(replicas, *arguments, **options) as server:
+        yield server.address
+
+
+@contextlib.asynccontextmanager
+async def running(
     replicas: Sequence[Backend | Replica],
     scheduler: Scheduler | None = None,
     routing: Routing = "load",
     own_peak: PeakRss | None = None,
     infer_timeout_s: float = 120.0,
     **changes: object,
-) -> AsyncIterator[str]:
-    """Start a server with these replicas and yield HOST:PORT. `changes` are settings."""
+) -> AsyncIterator[Server]:
+    """Start a server with these replicas and yield it. `changes` are settings."""
     settings = dataclasses.replace(SETTINGS, **changes)  # type: ignore[arg-type]
     workers = [item if isinstance(item, Replica) else Replica(item, item) for item in replicas]
     for worker in workers:
@@ -173,8 +184,8 @@ async def serving(
     )
     info = pb.ServerInfo(models=[pb.ModelInfo(name=model.name)], max_pairs=settings.max_pairs)
     server = Server({model.name: service}, settings, telemetry, info)
-    address = await server.start()
+    await server.start()
     try:
-        yield address
+        yield server
     finally:
         await server.stop()
