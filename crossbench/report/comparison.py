@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import geometric_mean
 
 import numpy as np
 
+from crossbench.measure.catalogue import P95_LATENCY, RATES
 from crossbench.measure.contrasts import ALPHA, Allowance, Contrast, Difference
 from crossbench.measure.metric import Better, Metric
 from crossbench.measure.welch import independent_contrast, samples, share_of_alpha
@@ -15,7 +16,9 @@ from crossbench.report.allowance import JUDGED
 from crossbench.report.judged import judged_values
 from crossbench.report.losses import losses, ranking_verdict
 from crossbench.report.pairing import Distinction, Pair, Paired
-from crossbench.results import RunResult
+from crossbench.results import Flag, RunResult
+
+_TIMES = (*RATES, P95_LATENCY)  # what other work on the machine changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,8 @@ def judge_pairs(
 ) -> tuple[tuple[JudgedCell, ...], tuple[str, ...]]:
     """Return the verdicts on each cell, and the sources of the allowances that were used.
 
-    The intervals of a metric hold together over all cells.
+    The intervals of a metric hold together over all cells. An assumed spread does not hold for
+    times that other work disturbed, so these cannot be told apart.
     """
     found: list[list[Judged]] = [[] for _ in pairs]
     sources: dict[str, None] = {}
@@ -121,6 +125,8 @@ def judge_pairs(
             contrast = independent_contrast(
                 a.with_spread_of(b), b.with_spread_of(a), margin=margin, alpha=alpha
             )
+            if (a.assumed or b.assumed) and metric in _TIMES and _was_disturbed(pairs[place]):
+                contrast = replace(contrast, low=None, high=None, difference=Difference.UNKNOWN)
             means = [geometric_mean(np.exp(column).tolist()) for column in columns[place]]
             found[place].append(
                 Judged(
@@ -143,6 +149,10 @@ def judge_pairs(
         for pair, judged in zip(pairs, found, strict=True)
     )
     return tuple(cells), tuple(sources)
+
+
+def _was_disturbed(pair: Pair) -> bool:
+    return any(Flag.DISTURBED in run.flags for run in (*pair.a, *pair.b))
 
 
 def _is_worse(metric: Metric, contrast: Contrast) -> bool:

@@ -125,7 +125,10 @@ def _cautions(comparison: Comparison) -> list[str]:
         bool(run.flags) for pair in comparison.paired.pairs for run in (*pair.a, *pair.b)
     )
     if disturbed:
-        lines.append(f"{counted(disturbed, 'run')} had flags: see the reports of the sweeps.")
+        lines.append(
+            f"{counted(disturbed, 'run')} had flags: see the reports of the sweeps. The times of a "
+            "cell that was disturbed and ran only once or twice are not judged."
+        )
     unmatched = len(comparison.paired.only_b)
     unmatched += 0 if comparison.missing else len(comparison.paired.only_a)
     if unmatched:

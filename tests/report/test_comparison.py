@@ -262,3 +262,19 @@ def test_one_name_for_several_cells_is_refused() -> None:
 def test_flags_are_mentioned() -> None:
     b = [replace(run, flags={Flag.DISTURBED: "why"}) for run in runs(1000, seed=1)]
     assert "4 runs had flags" in terminal_text(compared(runs(1000), b))
+
+
+def test_a_disturbed_cell_that_ran_once_is_not_judged() -> None:
+    once, faster = runs(1000, count=1), runs(2200, count=1, seed=1)
+    disturbed = [replace(run, flags={Flag.DISTURBED: "why"}) for run in once]
+    rate = compared(disturbed, faster).cells[0].of(PAIRS_PER_S)
+    assert rate is not None
+    assert rate.contrast.difference is Difference.UNKNOWN
+    assert not compared(faster, disturbed).regressed
+    quiet = compared(once, faster).cells[0].of(PAIRS_PER_S)
+    assert quiet is not None
+    assert quiet.contrast.difference is Difference.HIGHER
+    repeated = [replace(run, flags={Flag.DISTURBED: "why"}) for run in runs(1000)]
+    measured_spread = compared(repeated, runs(2200, seed=1)).cells[0].of(PAIRS_PER_S)
+    assert measured_spread is not None
+    assert measured_spread.contrast.difference is Difference.HIGHER
