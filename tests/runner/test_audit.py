@@ -100,7 +100,7 @@ def test_a_disturbed_cell_says_so(tmp_path: Path, environment: dict[str, str]) -
 
     assert "\\x1b" not in shown  # the terminal obeys what draws the bar
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", shown)]
-    told = [line for line in lines if "disturbed: other processes used" in line]
+    told = [line for line in lines if "disturbed now: other processes used" in line]
     assert len(told) == 1  # while it was measured, once
     progress = re.compile(r"disturbed, [\d,.]+ pairs/s, p50 [\d,.]+ ms$")
     bars = [line for line in lines if progress.search(line)]

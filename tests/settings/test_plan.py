@@ -76,7 +76,7 @@ def test_a_component_is_built_with_its_nested_components() -> None:
         ("path", 2024, "group.path must be text or null, got 2024: if it is text, put it in"),
         ("threads", 1.5, "group.threads must be a whole number or text, got 1.5"),
         ("exact", "yes", "group.exact must be true or false, got 'yes'"),
-        ("inner", 5, "group.inner must be Inner, got 5"),
+        ("inner", 5, r"group.inner must be a group of keys \(count\), got 5"),
         ("inner", {"_target_": f"{__name__}.Inner", "count": None}, "group.inner.count must be"),
         (
             "_target_",
