@@ -10,7 +10,6 @@ how many samples a second Offline expects, of which it sends 1.1 times as many.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 import grpc
 import mlperf_loadgen as loadgen
 
+from benchmarks.contestants.lists import batches
 from benchmarks.contestants.protocol import answer_requests
 from benchmarks.contestants.raw_client import score_call
 
@@ -93,12 +93,8 @@ def main(address: str, lists: Path, batch: int, scenario: str, per_second: float
     channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
     request_class, call = score_call(channel)
     requests = [
-        request_class(query=query, passages=passages[start : start + batch])
-        for query, passages in json.loads(lists.read_text("utf-8"))
-        for start in range(0, len(passages) - batch + 1, batch)
+        request_class(query=query, passages=passages) for query, passages in batches(lists, batch)
     ]
-    if not requests:
-        sys.exit(f"{lists}: no query has {batch} passages")
     system = System(call, requests, MAX_IN_FLIGHT if scenario == "Offline" else None)
     sut = loadgen.ConstructSUT(system.issue, system.flush)
     loaded: list[int] = []

@@ -10,7 +10,6 @@ the CPU time of the server is measured, too.
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+from benchmarks.contestants.lists import batches
 from benchmarks.contestants.protocol import answer_requests
 
 SERVICE = "crossbench.v1.Inference"
@@ -57,12 +57,8 @@ def main(
     channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
     request_class, score = score_call(channel)
     requests = [
-        request_class(query=query, passages=passages[start : start + batch])
-        for query, passages in json.loads(lists.read_text("utf-8"))
-        for start in range(0, len(passages) - batch + 1, batch)
+        request_class(query=query, passages=passages) for query, passages in batches(lists, batch)
     ]
-    if not requests:
-        sys.exit(f"{lists}: no query has {batch} passages")
     endless, turn = itertools.cycle(requests), Lock()
 
     def user(end_s: float, taken_ms: list[float]) -> None:

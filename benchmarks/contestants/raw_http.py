@@ -19,6 +19,7 @@ from statistics import median
 from threading import Lock, Thread
 from urllib.parse import urlsplit
 
+from benchmarks.contestants.lists import batches
 from benchmarks.contestants.protocol import answer_requests
 from benchmarks.contestants.server_cpu import ServerCpu
 
@@ -61,12 +62,8 @@ def _some(connection: socket.socket) -> bytes:
 def main(url: str, lists: Path, batch: int, in_flight: int, server_pid: int) -> None:
     address = urlsplit(url)
     requests = [
-        request_bytes(address.netloc, query, passages[start : start + batch])
-        for query, passages in json.loads(lists.read_text("utf-8"))
-        for start in range(0, len(passages) - batch + 1, batch)
+        request_bytes(address.netloc, query, passages) for query, passages in batches(lists, batch)
     ]
-    if not requests:
-        sys.exit(f"{lists}: no query has {batch} passages")
     endless, turn = itertools.cycle(requests), Lock()
 
     def user(end_s: float, taken_ms: list[float]) -> None:

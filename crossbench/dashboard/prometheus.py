@@ -6,16 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from crossbench.dashboard.board import Board
 from crossbench.serving.prometheus import MB, server_families
 
 
 @dataclass(frozen=True)
-class BoardCollector:
+class BoardCollector(Collector):
     """Collects the metrics of each scrape. A server that is gone has only `up`."""
 
     board: Board
@@ -80,15 +79,3 @@ class BoardCollector:
                 if value is not None:
                     latency.add_metric([quantile], value / 1e3)
             yield latency
-
-
-def exposition(board: Board, accept: str) -> tuple[bytes, str]:
-    """Return the metrics in the format that `accept` prefers (OpenMetrics or Prometheus text), and
-    its content type."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(BoardCollector(board))
-    try:
-        encode, content_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # invalid version
-        encode, content_type = choose_encoder("")
-    return encode(registry), content_type

@@ -11,8 +11,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from crossbench.dashboard.board import Board
 from crossbench.dashboard.document import document
 from crossbench.dashboard.guard import is_cross_site
-from crossbench.dashboard.prometheus import exposition
+from crossbench.dashboard.prometheus import BoardCollector
 from crossbench.dashboard.watch import Watcher
+from crossbench.serving.exposition import exposition
 
 _TEXTS = ("text/plain", "application/openmetrics-text")
 
@@ -46,7 +47,7 @@ def add_routes(app: FastAPI, board: Board, watcher: Watcher) -> None:
         return JSONResponse({"reset": True}, headers=_FRESH)
 
     def _text(accept: str) -> Response:
-        body, content_type = exposition(board, accept)
+        body, content_type = exposition(BoardCollector(board), accept)
         return Response(body, media_type=None, headers={"content-type": content_type, **_FRESH})
 
 

@@ -33,6 +33,11 @@ class Verdict(StrEnum):
     REFERENCE = "reference"  # the cell itself computes the reference scores
     UNCHECKED = "not checked"
 
+    @property
+    def is_safe(self) -> bool:
+        """Whether a cell with it may be the best: the ranking is kept, or no change was seen."""
+        return self in (Verdict.KEEPS, Verdict.SAME_ORDER, Verdict.REFERENCE)
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:

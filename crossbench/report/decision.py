@@ -12,7 +12,7 @@ from crossbench.report.columns import text_with_unit
 from crossbench.report.configuration import serve_command
 from crossbench.report.flags import flagged
 from crossbench.report.markdown import Section
-from crossbench.report.metric_verdicts import times
+from crossbench.report.metric_verdicts import ratio_text
 from crossbench.report.sweep_tables import estimate_text, verdict_text
 from crossbench.report.tables import markdown_table
 from crossbench.report.verdicts import SweepVerdicts
@@ -97,11 +97,7 @@ def _gain(best: CellSummary, verdicts: SweepVerdicts) -> str:
     contrast = throughput.against(baseline).get(best.name)
     if contrast is None:
         return f"not comparable with the baseline {baseline.label}"
-    interval = ""
-    if contrast.low is not None and contrast.high is not None:
-        interval = f" ({times(contrast.low)} to {times(contrast.high)})"
-    verdict = throughput.text(contrast)
-    return f"{times(contrast.ratio)}×{interval} the baseline {baseline.label}: {verdict}"
+    return f"{ratio_text(contrast)} the baseline {baseline.label}: {throughput.text(contrast)}"
 
 
 def _memory(chosen: Choice, verdicts: SweepVerdicts) -> str:

@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import (
     GaugeMetricFamily,
     Metric,
 )
+from prometheus_client.registry import Collector
 
 from crossbench.serving import inference_pb2 as pb
 
@@ -121,3 +122,13 @@ def _summary(
         family.add_sample(f"{name}_sum", labels, sum_ms / 1e3)
         family.add_sample(f"{name}_count", labels, count)
     return family
+
+
+class ServerCollector(Collector):
+    """Collects a server's own counters."""
+
+    def __init__(self, metrics: pb.Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        return server_families(self._metrics, self._metrics.requests_failed, self._metrics)

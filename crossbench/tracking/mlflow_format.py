@@ -116,15 +116,14 @@ def sweep_metrics(results: Sequence[RunResult]) -> dict[str, float]:
 
 def _with_safe_ranking(results: Sequence[RunResult]) -> list[RunResult]:
     """The results at fp32 or with a verified ranking; without any, all that do not change it."""
-    kept = [item for item in results if item.quality.get("verdict") != Verdict.CHANGES]
-    verified = {Verdict.KEEPS, Verdict.SAME_ORDER, Verdict.REFERENCE}
+    verdicts = [(item, Verdict(item.quality.get("verdict", Verdict.UNCHECKED))) for item in results]
+    kept = [(item, verdict) for item, verdict in verdicts if verdict is not Verdict.CHANGES]
     safe = [
         item
-        for item in kept
-        if item.quality.get("verdict") in verified
-        or item.config.value("quant", Quant.FP32) == Quant.FP32
+        for item, verdict in kept
+        if verdict.is_safe or item.config.value("quant", Quant.FP32) == Quant.FP32
     ]
-    return safe or kept
+    return safe or [item for item, _ in kept]
 
 
 def _is_compared(result: RunResult, metric: Metric) -> bool:

@@ -27,7 +27,7 @@ from crossbench.dashboard.document import document
 from crossbench.dashboard.figures import GpuUse
 from crossbench.dashboard.journal import FileJournal, JournalReader
 from crossbench.dashboard.process import JOURNAL_FILE, WebDashboard
-from crossbench.dashboard.prometheus import exposition
+from crossbench.dashboard.prometheus import BoardCollector
 from crossbench.dashboard.tiles import tiles
 from crossbench.dashboard.watch import Watcher
 from crossbench.errors import DashboardError
@@ -50,6 +50,7 @@ from crossbench.events import (
 from crossbench.models.folder import ModelFolder
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import InferenceClient
+from crossbench.serving.exposition import exposition
 from crossbench.settings.flatten import flatten_text
 from tests.helpers.pages import opened, tile, until_page, wait_for_status
 from tests.helpers.places import REPO
@@ -264,7 +265,7 @@ def filled_board() -> Board:
 
 
 def test_the_grafana_dashboard_uses_existing_metrics() -> None:
-    text, _ = exposition(filled_board(), "")
+    text, _ = exposition(BoardCollector(filled_board()), "")
     exported = {
         sample.name
         for family in text_string_to_metric_families(text.decode())

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from crossbench.dashboard.board import Board
-from crossbench.dashboard.prometheus import exposition
+from crossbench.dashboard.prometheus import BoardCollector
 from crossbench.events import (
     CellEnded,
     CellStarted,
@@ -27,6 +27,7 @@ from crossbench.events import (
     encode,
 )
 from crossbench.serving import inference_pb2 as pb
+from crossbench.serving.exposition import exposition
 from tests.helpers.dashboards import running_dashboard
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def test_labels_of_prometheus_are_escaped() -> None:
     hostile = 'a"} 1\ncrossbench_up{x="\\" 2\n# TYPE crossbench_up counter\n' + ATTACKS[0]
     board.connected(pb.ServerInfo(models=[pb.ModelInfo(name=hostile, backend=hostile)]))
     board.sample(pb.Metrics(requests_failed={hostile: 2}), (), 1.0)
-    text, _ = exposition(board, "")
+    text, _ = exposition(BoardCollector(board), "")
     families = {
         family.name: family for family in text_string_to_metric_families(text.decode("utf-8"))
     }

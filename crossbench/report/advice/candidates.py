@@ -86,7 +86,7 @@ def keeps_ranking(cell: CellSummary) -> bool | None:
 
     A cell whose check found the same order everywhere may be the best, as no change was seen.
     """
-    if cell.verdict in (Verdict.KEEPS, Verdict.SAME_ORDER, Verdict.REFERENCE):
+    if cell.verdict is not None and cell.verdict.is_safe:
         return True
     return False if cell.disqualified else None
 

@@ -179,10 +179,11 @@ class App:
         if path == "/info":
             embedding = self._intake.default.model.embedding
             return Reply(200, orjson.dumps(tei.info(self._info, embedding, self._max_requests)))
-        from crossbench.serving.http.exposition import exposition
+        from crossbench.serving.exposition import exposition
+        from crossbench.serving.prometheus import ServerCollector
 
         accept = header(headers, b"accept").decode("latin-1")
-        body, content_type = exposition(self._intake.metrics(), accept)
+        body, content_type = exposition(ServerCollector(self._intake.metrics()), accept)
         return Reply(200, body, ((b"content-type", content_type.encode()),))
 
     async def _received(
