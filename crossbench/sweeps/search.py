@@ -133,8 +133,9 @@ def _tell(
     settings = " ".join(f"{key}={chosen}" for key, chosen in best.params.items())
     console.print(
         escape(
-            f"objective {metric.name}: the best of {counted(cells, 'cell')} is "
-            f"{metric.text(best.value)} {metric.unit} in cell {best.number + 1} ({settings})"
+            f"objective {metric.name}: the best value of {counted(cells, 'cell')} is "
+            f"{metric.text(best.value)} {metric.unit} in cell {best.number + 1} ({settings}); the "
+            "report says which cells it can be told from, and what became of the ranking"
         )
     )
     document = {"name": "optuna", "best_params": best.params, "best_value": best.value}

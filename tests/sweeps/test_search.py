@@ -182,7 +182,7 @@ def test_a_search_measures_reports_and_tracks_its_cells(
     assert {batch for (batch, _), status in found.items() if status == "failed"} == {0}
     counted = re.findall(r"not counted, because its p95 is [\d.,]+ ms, and .*=400", done.stderr)
     assert len(counted) == 2
-    (best,) = re.findall(r"the best of 6 cells is .* in cell (\d) \(batch=2 ", done.stderr)
+    (best,) = re.findall(r"the best value of 6 cells is .* in cell (\d) \(batch=2 ", done.stderr)
     written = OmegaConf.load(sweep / "optimization_results.yaml")
     assert written.best_params.batch == 2
     metrics = json.loads((sweep / str(int(best) - 1) / "result.json").read_text("utf-8"))["metrics"]
