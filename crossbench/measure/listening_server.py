@@ -24,17 +24,9 @@ class ListeningServer:
     @classmethod
     def on(cls, port: int) -> Self | None:
         """Return the server on a TCP port; None if there is none that this user may look at."""
+        # psutil.net_connections() names only one of the processes that share an inherited socket
+        found = [process for process in psutil.process_iter() if _listens(process, port)]
         try:
-            connections = psutil.net_connections("tcp")
-        except psutil.Error:  # macOS shows them only to root
-            return None
-        pids = {
-            item.pid
-            for item in connections
-            if item.status == psutil.CONN_LISTEN and item.laddr and item.laddr.port == port
-        } - {None}
-        try:
-            found = [psutil.Process(pid) for pid in pids]
             above = {parent.pid for process in found for parent in process.parents()}
         except psutil.Error:  # it ends at this moment
             return None
@@ -73,3 +65,14 @@ class ListeningServer:
             except psutil.Error:
                 continue
         return list(dict.fromkeys(found))
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    try:
+        connections = process.net_connections("tcp")
+    except psutil.Error:  # it has ended, or this user may not look at it
+        return False
+    return any(
+        item.status == psutil.CONN_LISTEN and item.laddr and item.laddr.port == port
+        for item in connections
+    )

@@ -15,9 +15,9 @@ from tests.helpers.bad_servers import free_port
 SERVER = """
 import os, socket, sys, time
 listening = socket.create_server(("127.0.0.1", 0))
-print(listening.getsockname()[1], flush=True)
 child = os.fork()
 if child:
+    print(listening.getsockname()[1], flush=True)
     for _ in sys.stdin:
         end = time.process_time() + 0.3
         while time.process_time() < end: pass
