@@ -115,11 +115,11 @@ $(BIN)/python:
 	@touch $@
 
 .venv/.test: $(PINS) | $(BIN)/python
-	$(PIP) -e ".[test,openvino,onnx,optuna$(PLUS)]"
+	$(PIP) -e ".[test,openvino,onnx,optuna,cluster$(PLUS)]"
 	@touch .venv/.base $@
 
 .venv/.full: $(PINS) | $(BIN)/python
-	$(PIP) -e ".[test,hub,openvino,onnx,mlx,optuna]"
+	$(PIP) -e ".[test,hub,openvino,onnx,mlx,optuna,cluster]"
 	@touch .venv/.base .venv/.test $@
 
 .venv/.notebooks: $(PINS) | $(BIN)/python
@@ -131,7 +131,7 @@ $(BIN)/python:
 	@touch .venv/.base $@
 
 .venv/.ci: $(PINS) | $(BIN)/python
-	$(PIP) -e ".[test,openvino,onnx,optuna,dev$(PLUS)]"
+	$(PIP) -e ".[test,openvino,onnx,optuna,cluster,dev$(PLUS)]"
 	@touch .venv/.base .venv/.test .venv/.dev $@
 
 # The peers, at the versions that were measured, with the same torch as crossbench. optimum-onnx is
