@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
 
 from crossbench.errors import ConfigError
 from crossbench.measure.catalogue import METRICS, P95_LATENCY, PAIRS_PER_S
@@ -12,6 +13,7 @@ from crossbench.measure.metric import Better, Metric
 from crossbench.measure.ranking import Verdict
 from crossbench.results import Flag, RunResult
 from crossbench.settings.composition_errors import did_you_mean
+from crossbench.sweeps.services import console
 
 _DIRECTIONS = {"maximize": True, "minimize": False}
 
@@ -39,6 +41,12 @@ class Objective:
     def value(self, result: RunResult) -> float:
         """Return the value of a cell; the worst one if `disqualified` says why."""
         return self.worst if self.disqualified(result) else result.metrics[self.metric.name]
+
+    def counted(self, result: RunResult) -> float:
+        """Return the value of a cell; print why, if it does not count."""
+        if result.metrics and (why := self.disqualified(result)):
+            console.print(escape(f"objective {self.metric.name}: not counted, because {why}"))
+        return self.value(result)
 
     def disqualified(self, result: RunResult) -> str:
         """Return why a cell cannot be the best, whatever its value; empty if it can.

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class ClusterLauncher(Launcher):
-    """Keeps the config of a sweep. `options` are the other values of conf/hydra/launchers/*.yaml."""
+    """Keeps the config of a sweep, which has the options of conf/hydra/launchers/*.yaml."""
 
     config: DictConfig
     hydra_context: HydraContext
 
-    def __init__(self, **options: Any) -> None:
-        self.options = options
+    def __init__(self, **_: Any) -> None:
+        """Take the options, which are read from the config."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -40,8 +40,9 @@ class RayLauncher(ClusterLauncher):
     ) -> Sequence[JobReturn]:
         from crossbench.sweeps.cluster.launch import launch
         from crossbench.sweeps.cluster.ray_cluster import RayCluster
+        from crossbench.sweeps.cluster.ray_nodes import RayNodes
 
-        cluster = RayCluster.of(self.config, self.options)
+        cluster = RayCluster(RayNodes.of(self.config))
         return launch(cluster, self.hydra_context, self.config, job_overrides, initial_job_idx)
 
 
@@ -56,7 +57,7 @@ class SubmititLauncher(ClusterLauncher):
         from crossbench.sweeps.cluster.launch import launch
         from crossbench.sweeps.cluster.submitit_jobs import SubmititJobs
 
-        jobs = SubmititJobs.of(self.executor, self.config, self.options)
+        jobs = SubmititJobs.of(self.executor, self.config)
         return launch(jobs, self.hydra_context, self.config, job_overrides, initial_job_idx)
 
 

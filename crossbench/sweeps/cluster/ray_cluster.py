@@ -1,0 +1,209 @@
+"""Measure cells on the machines of a Ray cluster: one cell at a time on each.
+
+A cell runs in an actor that takes the whole Ray node, so that no other work of the cluster is there
+meanwhile. A machine that is lost hands nothing back, and its cell goes to another one.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from crossbench.errors import ConfigError
+from crossbench.sweeps.cluster.placement import Placement
+from crossbench.sweeps.cluster.ray_nodes import Node, RayNodes, requirements
+from crossbench.sweeps.cluster.reception import Reception
+from crossbench.sweeps.cluster.remote import CellCall, CellRunner
+from crossbench.sweeps.services import console
+from crossbench.system.stop_signals import raise_if_stopped
+from crossbench.wording import counted, duration
+
+_LOOK_S = 1.0  # how often new machines are looked for
+_SILENT_S = 30.0  # after which a cell that has not begun is mentioned
+_STOP_S = 40.0  # for cells to hand back what they have, after Ctrl-C
+_NO_MACHINE_S = 60.0  # for a machine to join when none is left
+
+
+@dataclass(slots=True)
+class _Running:
+    """A cell that is being measured: where, and the references of Ray to its result and events."""
+
+    number: int
+    node: Node
+    runner: Any
+    result: Any
+    events: Any
+    silent_since: float | None = field(default_factory=time.monotonic)  # None: it has begun
+
+
+class RayCluster:
+    """Measures cells on the nodes of a Ray cluster."""
+
+    def __init__(self, nodes: RayNodes) -> None:
+        self._nodes = nodes
+        self._runners: dict[str, Any] = {}  # actors by the id of their node
+        self._running: dict[str, _Running] = {}  # by the key of their slot
+
+    def measure(self, placement: Placement, reception: Reception) -> None:
+        """See `launch.Cluster`."""
+        self._nodes.connect()
+        try:
+            self._measure(placement, reception)
+        except KeyboardInterrupt:
+            self._stop(reception)
+            raise
+        except ConfigError as error:
+            console.print(f"[yellow]cluster:[/] {error}")
+            self._stop(reception)
+            for number in placement.give_up():
+                reception.fail(number, str(error))
+        finally:
+            self._release()
+
+    def _measure(self, placement: Placement, reception: Reception) -> None:
+        without_machine_since: float | None = None
+        while placement.waiting or self._running:
+            raise_if_stopped()
+            if placement.waiting:
+                self._place(placement, reception)
+            self._wait()
+            for slot, cell in list(self._running.items()):
+                self._follow(slot, cell, placement, reception)
+            if self._running or not placement.waiting:
+                without_machine_since = None
+                continue
+            without_machine_since = without_machine_since or time.monotonic()
+            if time.monotonic() - without_machine_since > _NO_MACHINE_S:
+                for number in placement.give_up():
+                    reception.fail(
+                        number,
+                        f"no machine of the cluster was left for {duration(_NO_MACHINE_S)}, so the "
+                        "cell was not measured: resume the sweep when there is one",
+                    )
+
+    def _place(self, placement: Placement, reception: Reception) -> None:
+        """Give a cell to each idle machine."""
+        slots = self._nodes.slots()
+        placement.keep_only({*slots, *self._running})
+        for slot, nodes in slots.items():
+            if slot in self._running:
+                continue
+            number = placement.next(slot, others=len(slots) > 1)
+            if number is None:
+                continue
+            node = next((node for node in nodes if node.id in self._runners), nodes[0])
+            reception.start(number, node.name)
+            runner = self._runner(node)
+            call = CellCall(number, reception.configs[number], node.name)
+            self._running[slot] = _Running(
+                number, node, runner, runner.measure.remote(call), runner.events.remote()
+            )
+
+    def _runner(self, node: Node) -> Any:
+        """Return the actor of a node; it is started if there is none."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        if node.id not in self._runners:
+            self._runners[node.id] = (
+                ray.remote(CellRunner)
+                .options(
+                    **requirements(node, self._nodes.resources),
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+                    max_concurrency=4,  # a cell, its events, a stop
+                    max_restarts=0,
+                    max_task_retries=0,
+                )
+                .remote()
+            )
+        return self._runners[node.id]
+
+    def _wait(self) -> None:
+        """Wait until something happens to a cell or a node, at most a second."""
+        import ray
+
+        refs = [ref for cell in self._running.values() for ref in (cell.result, cell.events) if ref]
+        refs += self._nodes.asked()
+        if refs:
+            ray.wait(refs, timeout=_LOOK_S)
+        else:
+            time.sleep(_LOOK_S)
+
+    def _follow(
+        self, slot: str, cell: _Running, placement: Placement, reception: Reception
+    ) -> None:
+        """Take in what a cell has sent."""
+        import ray
+
+        if cell.events is not None and ray.wait([cell.events], timeout=0)[0]:
+            try:
+                lines = ray.get(cell.events)
+            except ray.exceptions.RayError:  # its result says why
+                cell.events = None
+            else:
+                reception.events(cell.number, lines)
+                cell.events = cell.runner.events.remote()
+                cell.silent_since = None
+        if ray.wait([cell.result], timeout=0)[0]:
+            del self._running[slot]
+            self._end(slot, cell, placement, reception)
+        elif cell.silent_since and time.monotonic() - cell.silent_since > _SILENT_S:
+            cell.silent_since = None
+            reception.tell(
+                cell.number,
+                f"{cell.node.name} has not begun after {_SILENT_S:g} s: it is busy with other work "
+                "of the Ray cluster, or its worker is still starting",
+            )
+
+    def _end(self, slot: str, cell: _Running, placement: Placement, reception: Reception) -> None:
+        import ray
+
+        try:
+            archive = ray.get(cell.result)
+        except ray.exceptions.RayTaskError as error:  # raised by our own code there
+            reception.fail(cell.number, f"on {cell.node.name}: {error.cause}")
+        except ray.exceptions.RayError as error:
+            self._nodes.suspect(cell.node)
+            self._kill(cell.node.id)
+            what = f"{cell.node.name} was lost while it measured the cell"
+            if placement.lose(cell.number, slot):
+                reception.tell(cell.number, f"{what}, so it is measured again")
+            else:
+                reason = str(error).strip().splitlines()[0]
+                tried = f"it was tried as often as cluster.tries={placement.tries} says"
+                reception.fail(cell.number, f"{what}: {reason} ({tried})")
+        else:
+            reception.receive(cell.number, archive)
+
+    def _stop(self, reception: Reception) -> None:
+        """End the cells that are measured, and take what they have so far."""
+        import ray
+
+        cells = list(self._running.values())
+        if cells:
+            console.print(f"stopping: what {counted(len(cells), 'cell')} measured so far is fetched")
+        for cell in cells:
+            cell.runner.stop.remote()
+        deadline = time.monotonic() + _STOP_S
+        for cell in cells:
+            left_s = max(0.0, deadline - time.monotonic())
+            try:
+                reception.receive(cell.number, ray.get(cell.result, timeout=left_s))
+            except (ray.exceptions.RayError, KeyboardInterrupt):  # lost, too late, or once more
+                deadline = 0.0
+                reception.interrupt(cell.number)
+        self._running.clear()
+
+    def _release(self) -> None:
+        """End all actors, so that other work of the cluster can use the machines."""
+        for node_id in list(self._runners):
+            self._kill(node_id)
+
+    def _kill(self, node_id: str) -> None:
+        """End the actor of a node, which may live and only be cut off."""
+        import ray
+
+        runner = self._runners.pop(node_id, None)
+        if runner is not None:
+            ray.kill(runner)
