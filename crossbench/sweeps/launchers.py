@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from crossbench.errors import ConfigError
+from crossbench.settings.cell_settings import to_plain
 
 _OURS = "hydra_plugins.crossbench_launchers.launchers."
 # Runs the cells one after the other, in this process
@@ -22,7 +23,12 @@ JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 RAY = f"{_OURS}RayLauncher"
 LOCAL = f"{_OURS}SubmititLocalLauncher"
 SLURM = f"{_OURS}SubmititSlurmLauncher"
-_LIBRARIES = {JOBLIB: "hydra_plugins.hydra_joblib_launcher", RAY: "ray", LOCAL: "submitit", SLURM: "submitit"}
+_PACKAGES = {
+    JOBLIB: "hydra_plugins.hydra_joblib_launcher",
+    RAY: "hydra_plugins.hydra_ray_launcher",
+    LOCAL: "submitit",
+    SLURM: "submitit",
+}
 _NAMES = {JOBLIB: "joblib", RAY: "ray", LOCAL: "submitit_local", SLURM: "submitit_slurm"}
 # What each launcher does with the keys of `cluster`, apart from `tries`
 _PLACEMENT = {RAY: {"address", "hosts", "resources"}, LOCAL: {"resources"}, SLURM: {"resources"}}
@@ -48,6 +54,11 @@ def portion_of(launcher: Mapping[str, Any]) -> Portion:
             return Portion.BLOCK
 
 
+def measures_elsewhere(launcher: Mapping[str, Any]) -> bool:
+    """Return whether cells are measured on other machines, which may have what this one lacks."""
+    return launcher["_target_"] in (RAY, SLURM)
+
+
 def check_launcher(config: DictConfig) -> None:
     """Refuse a launcher that would measure several cells on one machine at the same time.
 
@@ -59,8 +70,7 @@ def check_launcher(config: DictConfig) -> None:
         raise ConfigError(
             f"allow_shared must be true or false, got {shared!r}: give allow_shared=true"
         )
-    launcher = OmegaConf.to_container(config.hydra.launcher, resolve=False)
-    assert isinstance(launcher, dict)
+    launcher = to_plain(config.hydra.launcher)
     target = str(launcher["_target_"])
     _check_installed(target)
     _check_cluster(config, target)
@@ -80,15 +90,19 @@ def _shares_a_machine(target: str, launcher: Mapping[str, Any]) -> str:
         return ""
     if target == JOBLIB:
         jobs = launcher.get("n_jobs")
-        return "" if jobs == 1 else (
+        if jobs == 1:
+            return ""
+        return (
             f"n_jobs={jobs} would measure several cells at a time on the cores of this machine: "
             "leave it out, or give hydra.launcher.n_jobs=1"
         )
     if target == SLURM:
-        alone = bool(launcher.get("exclusive")) or launcher.get("array_parallelism") == 1
-        return "" if alone else (
-            f"exclusive={launcher.get('exclusive')} lets Slurm run several jobs on one machine: "
-            "leave it out, or give hydra.launcher.exclusive=true"
+        exclusive = launcher.get("exclusive")
+        if exclusive or launcher.get("array_parallelism") == 1:
+            return ""
+        return (
+            f"exclusive={exclusive} lets Slurm run several jobs on one machine: leave it out, or "
+            "give hydra.launcher.exclusive=true"
         )
     return (
         "crossbench does not know this launcher, which may run several cells at a time on one "
@@ -97,7 +111,7 @@ def _shares_a_machine(target: str, launcher: Mapping[str, Any]) -> str:
 
 
 def _check_installed(target: str) -> None:
-    library = _LIBRARIES.get(target)
+    library = _PACKAGES.get(target)
     if library is None or importlib.util.find_spec(library) is not None:
         return
     raise ConfigError(
@@ -133,8 +147,9 @@ def _check_cluster(config: DictConfig, target: str) -> None:
     resources = resources_of(config)
     if target in (LOCAL, SLURM) and (others := set(resources) - {_GPU}):
         raise ConfigError(
-            f"cluster.resources={cluster.resources}: submitit knows no {', '.join(sorted(others))}: "
-            "give gpu alone, or with Slurm hydra.launcher.constraint=..., hydra.launcher.gres=..."
+            f"cluster.resources={cluster.resources}: submitit knows no "
+            f"{', '.join(sorted(others))}: give gpu alone, or with Slurm "
+            "hydra.launcher.constraint=... or hydra.launcher.gres=..."
         )
 
 

@@ -1,1 +1,1 @@
-"""Hydra finds crossbench's launchers here: it accepts plugins only from the package hydra_plugins."""
+"""Hydra finds crossbench's launchers here: it accepts plugins only from hydra_plugins."""

@@ -182,7 +182,9 @@ class RayCluster:
 
         cells = list(self._running.values())
         if cells:
-            console.print(f"stopping: what {counted(len(cells), 'cell')} measured so far is fetched")
+            console.print(
+                f"stopping: what {counted(len(cells), 'cell')} measured so far is fetched"
+            )
         for cell in cells:
             cell.runner.stop.remote()
         deadline = time.monotonic() + _STOP_S

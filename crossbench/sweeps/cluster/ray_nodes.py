@@ -197,7 +197,9 @@ def _ray_name(resource: str) -> str:
 def _name(facts: Mapping[str, Any]) -> str:
     """The name that a node was given, or that of its host; Ray's default name is the address."""
     given = facts.get("NodeName")
-    return str(facts["NodeManagerHostname"] if given in (None, "", facts["NodeManagerAddress"]) else given)
+    return str(
+        facts["NodeManagerHostname"] if given in (None, "", facts["NodeManagerAddress"]) else given
+    )
 
 
 def _amounts(resources: Mapping[str, float]) -> str:
