@@ -7,10 +7,19 @@ meanwhile. A machine that is lost hands nothing back, and its cell goes to anoth
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from crossbench.errors import ConfigError
+from crossbench.settings.cell_config import CellConfig
+from crossbench.sweeps.cluster.carried import (
+    Carried,
+    Content,
+    MissingFiles,
+    carried_files,
+    read_content,
+)
 from crossbench.sweeps.cluster.placement import Placement
 from crossbench.sweeps.cluster.ray_nodes import Node, RayNodes, requirements
 from crossbench.sweeps.cluster.reception import Reception
@@ -29,12 +38,16 @@ _NO_MACHINE_S = 60.0  # for a machine to join when none is left
 class _Running:
     """A cell that is being measured: where, and the references of Ray to its result and events."""
 
-    number: int
+    call: CellCall
     node: Node
     runner: Any
     result: Any
     events: Any
     silent_since: float | None = field(default_factory=time.monotonic)  # None: it has begun
+
+    @property
+    def number(self) -> int:
+        return self.call.number
 
 
 class RayCluster:
@@ -44,6 +57,8 @@ class RayCluster:
         self._nodes = nodes
         self._runners: dict[str, Any] = {}  # actors by the id of their node
         self._running: dict[str, _Running] = {}  # by the key of their slot
+        self._contents: dict[str, Content] = {}  # of files that were sent, by digest
+        self._hashed: dict[str, list[Carried]] = {}
 
     def measure(self, placement: Placement, reception: Reception) -> None:
         """See `launch.Cluster`."""
@@ -95,9 +110,10 @@ class RayCluster:
             node = next((node for node in nodes if node.id in self._runners), nodes[0])
             reception.start(number, node.name)
             runner = self._runner(node)
-            call = CellCall(number, reception.configs[number], node.name)
+            config = reception.configs[number]
+            call = CellCall(number, config, node.name, tuple(self._carried(config)))
             self._running[slot] = _Running(
-                number, node, runner, runner.measure.remote(call), runner.events.remote()
+                call, node, runner, runner.measure.remote(call), runner.events.remote()
             )
 
     def _runner(self, node: Node) -> Any:
@@ -146,8 +162,9 @@ class RayCluster:
                 cell.events = cell.runner.events.remote()
                 cell.silent_since = None
         if ray.wait([cell.result], timeout=0)[0]:
-            del self._running[slot]
-            self._end(slot, cell, placement, reception)
+            if not self._send_files(cell):
+                del self._running[slot]
+                self._end(slot, cell, placement, reception)
         elif cell.silent_since and time.monotonic() - cell.silent_since > _SILENT_S:
             cell.silent_since = None
             reception.tell(
@@ -155,6 +172,38 @@ class RayCluster:
                 f"{cell.node.name} has not begun after {_SILENT_S:g} s: it is busy with other work "
                 "of the Ray cluster, or its worker is still starting",
             )
+
+    def _send_files(self, cell: _Running) -> bool:
+        """Call again with the files that the machine lacks; return False if it lacks none."""
+        import ray
+
+        try:
+            ray.get(cell.result)
+        except ray.exceptions.RayTaskError as error:
+            missing = error.cause
+        except ray.exceptions.RayError:
+            return False
+        else:
+            return False
+        if not isinstance(missing, MissingFiles):
+            return False
+        paths = {item.digest: item.path for item in cell.call.files}
+        for digest in missing.digests:
+            if digest not in self._contents:
+                console.tell(f"sending {paths[digest]} to {cell.node.name}")
+                self._contents[digest] = read_content(Path(paths[digest]), ray.put)
+        contents = {digest: self._contents[digest] for digest in missing.digests}
+        cell.call = replace(cell.call, contents=contents)
+        cell.result = cell.runner.measure.remote(cell.call)
+        return True
+
+    def _carried(self, config: CellConfig) -> list[Carried]:
+        """Return the files that a config names; they are hashed once."""
+        key = str([config.value(name) for name in ("model.path", "dataset.path", "load.path")])
+        key += str(config.value("pool.models"))
+        if key not in self._hashed:
+            self._hashed[key] = carried_files(config)
+        return self._hashed[key]
 
     def _end(self, slot: str, cell: _Running, placement: Placement, reception: Reception) -> None:
         import ray

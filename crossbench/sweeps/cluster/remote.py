@@ -11,17 +11,20 @@ import platform
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from crossbench.events import Event, encode
 from crossbench.results import Failure, RunResult, save_result
 from crossbench.settings.cell_config import CellConfig
+from crossbench.settings.plan import drop_secrets, save_config
 from crossbench.sweeps.cell import interrupted_result, run_cell
 from crossbench.sweeps.cluster.archive import pack
+from crossbench.sweeps.cluster.carried import Carried, Content, find_all, with_paths
 from crossbench.sweeps.progress import NoProgress
 from crossbench.sweeps.unsaved import unsaved_files
 from crossbench.system.facts import file_text
@@ -35,12 +38,15 @@ _GATHER_S = 0.2  # events that come together travel together
 class CellCall:
     """A cell to be measured: its number in the sweep and its config.
 
-    `machine` is the name that the cluster has for the machine; None: the host's own.
+    `machine` is the name that the cluster has for the machine; None: the host's own. `files` are
+    what the config names by path, and `contents` those that the machine lacks, by digest.
     """
 
     number: int
     config: CellConfig
     machine: str | None = None
+    files: tuple[Carried, ...] = ()
+    contents: Mapping[str, Content] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +65,34 @@ def this_machine() -> MachineId:
     return MachineId(platform.node(), file_text(_BOOT_ID).strip() or platform.node())
 
 
-def measure(call: CellCall, emit: Callable[[str], None]) -> bytes:
+def measure(
+    call: CellCall, emit: Callable[[str], None], get: Callable[[Any], bytes] = bytes
+) -> bytes:
     """Measure a cell in a temporary folder, and return the files of that folder.
 
-    `emit` gets the events of the cell as lines. After SIGINT, or if the cell process is terminated,
-    the result is that of an interrupted cell.
+    `emit` gets the events of the cell as lines, and `get` returns a part of a carried file. After
+    SIGINT, or if the cell process is terminated, the result is that of an interrupted cell.
 
     Raises:
-        OSError: the temporary folder cannot be written.
+        MissingFiles: this machine lacks files that the config names, and nothing was measured.
+        OSError: the temporary folder, or a carried file, cannot be written.
     """
+    cache_dir = Path(str(call.config.value("cache_dir"))).expanduser()
+    places = find_all(call.files, call.contents, cache_dir, get)
+    config = with_paths(call.config, places)
     notes = _take_normal_priority()
     with tempfile.TemporaryDirectory(
         prefix="crossbench-cell-", ignore_cleanup_errors=True
     ) as place:
         folder = Path(place) / str(call.number)
         try:
-            result = run_cell(call.config, folder, NoProgress(), _Lines(emit, call.number))
+            result = run_cell(config, folder, NoProgress(), _Lines(emit, call.number))
         except KeyboardInterrupt:
-            result = interrupted_result(call.config, folder)
+            result = interrupted_result(config, folder)
         unsaved_files.write()
-        save_result(_of_this_machine(result, call.machine, notes), folder)
+        save_result(_of_this_machine(result, call, notes), folder)
+        save_config(call.config, folder)
+        drop_secrets(folder)
         return pack(folder)
 
 
@@ -92,15 +106,23 @@ class _Lines:
         self._emit(encode(event, time.time() if time_s is None else time_s, self._cell))
 
 
-def _of_this_machine(result: RunResult, name: str | None, notes: list[str]) -> RunResult:
-    """The result with the name of the machine, also in an error, which may be of this one alone."""
-    name = name or platform.node()
+def _of_this_machine(result: RunResult, call: CellCall, notes: list[str]) -> RunResult:
+    """The result with the name of the machine, also in an error, which may be of this one alone.
+
+    Its config is that of the call, without the paths of this machine.
+    """
+    name = call.machine or platform.node()
     environment = {**result.environment, "host": name}
     error = result.error
     if error and result.failure != Failure.INTERRUPTED:
         error = f"on {name}: {error}"
     return replace(
-        result, environment=environment, error=error, warnings=[*result.warnings, *notes]
+        result,
+        config=call.config,
+        cell_id=call.config.cell_id,
+        environment=environment,
+        error=error,
+        warnings=[*result.warnings, *notes],
     )
 
 
@@ -132,8 +154,10 @@ class CellRunner:
 
     def measure(self, call: CellCall) -> bytes:
         """See `measure`."""
+        import ray
+
         _undo_thread_limit()
-        return measure(call, self._emit)
+        return measure(call, self._emit, ray.get)
 
     def events(self) -> list[str]:
         """Return the events since the last call; wait for one, at most some seconds."""
