@@ -57,7 +57,7 @@ def machines_note(runs: Sequence[Run]) -> str:
     kinds: dict[str, list[str]] = {}
     for name, of_machine in machines.items():
         kinds.setdefault(_kind(of_machine), []).append(name)
-    repeated = len({run.result.config.value(REPEAT) for run in runs if run.result.config}) > 1
+    repeated = _is_repeated(runs)
     advice = "" if repeated else " With `repeats=3`, each block is measured on one machine."
     if len(kinds) > 1:
         groups = "; ".join(join_first(names, separator=", ") for names in kinds.values())
@@ -89,17 +89,20 @@ def machines_section(runs: Sequence[Run]) -> str:
             fact_text(facts.get("cores_usable")),
             number(memory_mb / _MB_PER_GB) if memory_mb else ABSENT,
             ", ".join(_gpus(of_machine)) or ABSENT,
-            _measured(of_machine),
+            _blocks(of_machine) if _is_repeated(runs) else counted(len(of_machine), "cell"),
         ])  # fmt: skip
     headers = ["machine", "CPU", "usable cores", "memory (GB)", "GPUs", "measured"]
     return f"## Machines\n\n{markdown_table(headers, rows, 'llrrll')}"
 
 
-def _measured(runs: Sequence[Run]) -> str:
-    """Which blocks a machine measured, or how many cells without repeats."""
+def _is_repeated(runs: Sequence[Run]) -> bool:
+    """Whether the sweep has several blocks."""
+    return len({run.result.config.value(REPEAT) for run in runs if run.result.config}) > 1
+
+
+def _blocks(runs: Sequence[Run]) -> str:
+    """Which blocks a machine measured."""
     blocks = [run.result.config.value(REPEAT) for run in runs]
-    if not any(blocks):
-        return counted(len(runs), "cell")
     counts = {block: blocks.count(block) for block in sorted(set(blocks), key=str)}
     return "; ".join(f"block {block}: {counted(count, 'run')}" for block, count in counts.items())
 

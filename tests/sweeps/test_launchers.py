@@ -32,10 +32,10 @@ def config(
     target: str, cluster: dict[str, Any] | None = None, allow_shared: Any = False, **options: Any
 ) -> DictConfig:
     """The config of a sweep with our own config of a launcher, changed by `options`."""
-    launcher = {"_target_": target}
+    launcher: Any = {"_target_": target}
     if target in FILES:
         path = REPO / "conf" / "hydra" / "launchers" / f"{FILES[target]}.yaml"
-        launcher = dict(OmegaConf.load(path))
+        launcher = OmegaConf.to_container(OmegaConf.load(path))
     hydra = {"launcher": {**launcher, **options}, "sweep": {"dir": "outputs"}}
     cluster = {**NONE, **(cluster or {})}
     return OmegaConf.create({"hydra": hydra, "cluster": cluster, "allow_shared": allow_shared})

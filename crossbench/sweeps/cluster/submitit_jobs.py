@@ -24,6 +24,7 @@ from crossbench.system.stop_signals import raise_if_stopped
 
 LOCAL, SLURM = "local", "slurm"
 _LOOK_S = 0.5
+_ASK_S = 60.0  # how often Slurm is asked which jobs are over; submitit itself waits ten minutes
 _FILES_S = 20.0  # for the files of a job that has ended to be seen here: NFS delays them
 _STOP_S = 40.0  # for cells to hand back what they have, after Ctrl-C
 # Names of submitit that all executors know; others begin with that of the executor
@@ -83,8 +84,11 @@ class SubmititJobs:
             key if key in _COMMON else f"{self._kind}_{key}": value
             for key, value in self._options.items()
         }
-        if self._kind == SLURM:  # a cell uses all cores of its machine
+        if self._kind == SLURM:  # a cell uses all cores and all memory of its machine
             options.setdefault("slurm_srun_args", ["--cpu-bind=none"])
+            if "mem_gb" not in options:
+                more = options.get("slurm_additional_parameters", {})
+                options["slurm_additional_parameters"] = {"mem": 0, **more}
         executor.update_parameters(**options)
         return executor
 
@@ -92,6 +96,7 @@ class SubmititJobs:
         """See `launch.Cluster`."""
         self._spool.create()
         jobs: list[_Job] = []
+        asked = time.monotonic()
         try:
             executor = self.executor()
             while placement.waiting or jobs:
@@ -99,6 +104,9 @@ class SubmititJobs:
                 if placement.waiting and len(jobs) < self._together:
                     jobs += self._submit(executor, placement, reception, self._together - len(jobs))
                 time.sleep(_LOOK_S)
+                if jobs and time.monotonic() - asked > _ASK_S:
+                    jobs[0].job.done(force_check=True)  # asks about all jobs
+                    asked = time.monotonic()
                 for job in list(jobs):
                     self._follow(job, placement, reception)
                     if not job.numbers:

@@ -1,0 +1,106 @@
+"""A real Ray cluster on this machine: nodes that are started by `ray start`, and killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RAY = Path(sys.executable).with_name("ray")
+OPTIONS = ("--num-cpus=2", "--object-store-memory=80000000", "--block", "--disable-usage-stats")
+# What makes a node another machine: its own boot id, and none of the files in a folder
+_UNSHARED = """
+mount --bind "$1" /proc/sys/kernel/random/boot_id
+mount -t tmpfs none "$2"
+shift 2
+exec "$@"
+"""
+
+
+@dataclass
+class RayNodes:
+    """Nodes of a cluster by their names; the first one is its head."""
+
+    address: str
+    folder: Path  # of Ray's sockets and logs; its path is short
+    environment: dict[str, str]
+    nodes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+
+    def start(self, name: str, *options: str, hidden: Path | None = None) -> None:
+        """Start a node, and wait until it has joined.
+
+        With `hidden`, it counts as a machine of its own, and the files in that folder do not exist
+        there; only root can do that.
+        """
+        if self.nodes:
+            where = [f"--address={self.address}"]
+        else:
+            port = self.address.rpartition(":")[2]
+            where = ["--head", f"--port={port}", f"--temp-dir={self.folder}"]
+            where += ["--include-dashboard=false", "--ray-client-server-port=0"]
+        command = [
+            str(RAY), "start", *where, "--node-ip-address=127.0.0.1", f"--node-name={name}",
+            *OPTIONS, *options,
+        ]  # fmt: skip
+        if hidden is not None:
+            boot_id = self.folder / f"boot_id-{name}"
+            boot_id.write_text(f"{name}\n")
+            unshared = ["unshare", "--mount", "sh", "-ec", _UNSHARED, "sh"]
+            command = [*unshared, str(boot_id), str(hidden), *command]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment,
+            start_new_session=True,
+        )
+        self.nodes[name] = process
+        assert process.stdout is not None
+        told = ""
+        for line in process.stdout:
+            told += line
+            if "--block" in line:  # printed when it has started
+                return
+        raise AssertionError(f"the node {name} did not start: {told}")
+
+    def kill(self, name: str) -> None:
+        """Kill all processes of a node, as if its machine had lost its power."""
+        process = self.nodes.pop(name)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@contextlib.contextmanager
+def ray_nodes(environment: dict[str, str]) -> Iterator[RayNodes]:
+    """Yield a cluster without nodes; those that are started end with the block."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # sockets need a short path
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nodes = RayNodes(f"127.0.0.1:{port}", folder, {**environment, "RAY_worker_niceness": "0"})
+    try:
+        yield nodes
+    finally:
+        for name in list(nodes.nodes):
+            nodes.kill(name)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def can_unshare() -> bool:
+    """Return whether this process may give a child file systems of its own."""
+    if shutil.which("unshare") is None:
+        return False
+    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return subprocess.run(command, capture_output=True).returncode == 0
