@@ -62,15 +62,13 @@ class RayCluster:
 
     def measure(self, placement: Placement, reception: Reception) -> None:
         """See `launch.Cluster`."""
-        self._nodes.connect()
         try:
+            self._nodes.connect()
             self._measure(placement, reception)
         except KeyboardInterrupt:
             self._stop(reception)
             raise
-        except ConfigError as error:
-            console.print(f"[yellow]cluster:[/] {error}")
-            self._stop(reception)
+        except ConfigError as error:  # it has gone since the sweep began
             for number in placement.give_up():
                 reception.fail(number, str(error))
         finally:
@@ -82,7 +80,7 @@ class RayCluster:
             raise_if_stopped()
             if placement.waiting:
                 self._place(placement, reception)
-            self._wait()
+            self._wait(self._nodes.asked() if placement.waiting else [])
             for slot, cell in list(self._running.items()):
                 self._follow(slot, cell, placement, reception)
             if self._running or not placement.waiting:
@@ -135,14 +133,13 @@ class RayCluster:
             )
         return self._runners[node.id]
 
-    def _wait(self) -> None:
-        """Wait until something happens to a cell or a node, at most a second."""
+    def _wait(self, asked: list[Any]) -> None:
+        """Wait until something happens to a cell or a node was `asked`, at most a second."""
         import ray
 
         refs = [ref for cell in self._running.values() for ref in (cell.result, cell.events) if ref]
-        refs += self._nodes.asked()
-        if refs:
-            ray.wait(refs, timeout=_LOOK_S)
+        if refs or asked:
+            ray.wait([*refs, *asked], timeout=_LOOK_S)
         else:
             time.sleep(_LOOK_S)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -11,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
 
 from crossbench.errors import ConfigError
 from crossbench.sweeps.cluster.remote import MachineId, this_machine
 from crossbench.sweeps.launchers import resources_of
+from crossbench.sweeps.services import console
 
 _AGAIN_S = 10.0  # after a node did not answer
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -138,10 +141,13 @@ class RayNodes:
             try:
                 machine = ray.get(asked)
             except ray.exceptions.RayTaskError as error:
-                raise ConfigError(
-                    f"{facts['NodeManagerHostname']} cannot measure cells ({error.cause}): install "
-                    "the same version of crossbench there as here, with the extra `cluster`"
-                ) from error
+                self._not_before[node_id] = math.inf
+                why = str(error.cause).strip().splitlines()[-1]
+                console.print(
+                    f"[yellow]cluster:[/] {escape(_name(facts))} cannot measure cells "
+                    f"({escape(why)}): install the same version of crossbench there as here"
+                )
+                return
             except ray.exceptions.RayError:
                 self._not_before[node_id] = time.monotonic() + _AGAIN_S
                 return

@@ -21,7 +21,7 @@ from crossbench.sweeps.open_cell import OpenCell
 from crossbench.sweeps.services import Tracking, console
 from crossbench.sweeps.unsaved import unsaved_files
 from crossbench.system.files import NotWritten
-from crossbench.system.stop_signals import stopped_by
+from crossbench.system.stop_signals import finish_first, stopped_by
 
 # Of servers that the live page cannot reach, as they listen on another machine
 _NOT_FOR_THE_PAGE = (ServerListens, ServerStops, FileKept)
@@ -71,7 +71,7 @@ class Reception:
         """Store the files of a cell that has ended, and close it.
 
         Raises:
-            KeyboardInterrupt: its report was interrupted.
+            KeyboardInterrupt: after a stop signal; the cell is closed all the same.
         """
         folder = self._folder(number)
         try:
@@ -117,10 +117,11 @@ class Reception:
     def _close(self, number: int, result: RunResult) -> None:
         cell = self._open.pop(number)
         self._left -= 1
-        cell.end(result)
-        cell.close(result, last=not self._left)
-        host = result.environment.get("host")
-        cell.tell(result, self._left, f" ({host})" if host and not result.error else "")
+        with finish_first():
+            cell.end(result)
+            cell.close(result, last=not self._left)
+            host = result.environment.get("host")
+            cell.tell(result, self._left, f" ({host})" if host and not result.error else "")
         if self._objective is not None:
             self.values[number] = self._objective.counted(result)
 

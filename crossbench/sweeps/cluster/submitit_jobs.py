@@ -94,15 +94,15 @@ class SubmititJobs:
 
     def measure(self, placement: Placement, reception: Reception) -> None:
         """See `launch.Cluster`."""
+        self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # for jobs' configs
         self._spool.create()
         jobs: list[_Job] = []
         asked = time.monotonic()
         try:
-            executor = self.executor()
             while placement.waiting or jobs:
                 raise_if_stopped()
                 if placement.waiting and len(jobs) < self._together:
-                    jobs += self._submit(executor, placement, reception, self._together - len(jobs))
+                    jobs += self._submit(placement, reception)
                 time.sleep(_LOOK_S)
                 if jobs and time.monotonic() - asked > _ASK_S:
                     jobs[0].job.done(force_check=True)  # asks about all jobs
@@ -114,27 +114,21 @@ class SubmititJobs:
         except KeyboardInterrupt:
             self._stop(jobs, reception)
             raise
-        except (RuntimeError, ValueError, OSError, subprocess.CalledProcessError) as error:
-            why = f"no job of submitit could be started: {str(error).strip()}"
-            for number in [*placement.give_up(), *(n for job in jobs for n in job.numbers)]:
-                reception.fail(number, why)
         finally:
             self._clean()
 
-    def _submit(
-        self, executor: Any, placement: Placement, reception: Reception, most: int
-    ) -> list[_Job]:
+    def _submit(self, placement: Placement, reception: Reception) -> list[_Job]:
         """Submit jobs for the units that wait: as an array, if there are several."""
         units: list[list[int]] = []
-        while len(units) < most and (unit := placement.next_unit()):
+        while len(units) < self._together and (unit := placement.next_unit()):
             units.append(unit)
         calls = [[CellCall(n, reception.configs[n]) for n in unit] for unit in units]
         try:
-            submitted = executor.map_array(measure_all, calls, [self._spool] * len(calls))
-        except BaseException:
-            for unit in units:
-                placement.give_back(unit)
-            raise
+            submitted = self.executor().map_array(measure_all, calls, [self._spool] * len(calls))
+        except (RuntimeError, ValueError, OSError, subprocess.CalledProcessError) as error:
+            for number in [number for unit in units for number in unit]:
+                reception.fail(number, f"no job of submitit could be started: {error}")
+            return []
         return [_Job(job, unit) for job, unit in zip(submitted, units, strict=True)]
 
     def _follow(self, job: _Job, placement: Placement, reception: Reception) -> None:
@@ -212,5 +206,5 @@ class SubmititJobs:
 
     def _clean(self) -> None:
         """Remove the pickles of jobs, which have the configs of cells."""
-        for path in self._folder.parent.glob("*/*.pkl"):
+        for path in self._folder.parent.rglob("*.pkl"):
             path.unlink(missing_ok=True)
