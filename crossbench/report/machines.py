@@ -6,11 +6,12 @@ difference between machines is taken for one between cells.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from crossbench.report.cells import CellSummary, Run
+from crossbench.report.cells import CellSummary, Run, block_of, finished_runs
 from crossbench.report.facts import fact_text
 from crossbench.report.tables import markdown_table
 from crossbench.settings.overrides import REPEAT
@@ -49,6 +50,13 @@ def with_kinds(runs: Sequence[Run]) -> list[Run]:
     return [replace(run, kind=kinds.get(machine_of(run), "")) for run in runs]
 
 
+def never_together(cells: Sequence[CellSummary]) -> bool:
+    """Whether two of the measured cells share no block, because unlike machines measured them."""
+    blocks = [{block_of(run) for run in finished_runs(cell.runs)} for cell in cells]
+    apart = any(a.isdisjoint(b) for a, b in itertools.combinations(filter(None, blocks), 2))
+    return apart and any(run.kind for cell in cells for run in cell.runs)
+
+
 def machines_note(runs: Sequence[Run]) -> str:
     """What several machines mean for the comparisons; empty for one."""
     machines = machines_of(runs)
@@ -64,7 +72,7 @@ def machines_note(runs: Sequence[Run]) -> str:
         return (
             f"**Unlike machines:** the cells were measured on {counted(len(machines), 'machine')} "
             f"of {counted(len(kinds), 'kind')} ({groups}). Only what was measured on machines of "
-            f"one kind in the same block is compared.{advice}"
+            f"one kind in the same block is compared; plots show all.{advice}"
         )
     same = "The blocks were" if repeated else "The cells were"
     return (

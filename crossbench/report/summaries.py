@@ -24,12 +24,13 @@ from crossbench.report.cells import (
     finished_runs,
     finished_values,
 )
+from crossbench.report.machines import with_kinds
 from crossbench.types import RequestRecord
 
 
 def summarise_cells(runs: Sequence[Run]) -> list[CellSummary]:
     """Summarise the runs of each cell; cells are in the order in which they first ran."""
-    axes = varying([run.result.config for run in runs])
+    runs, axes = with_kinds(runs), varying([run.result.config for run in runs])
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.result.cell_id or f"folder {run.name}", []).append(run)

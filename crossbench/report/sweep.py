@@ -23,7 +23,6 @@ from crossbench.report.machines import (
     machines_note,
     machines_of,
     machines_section,
-    with_kinds,
 )
 from crossbench.report.markdown import Section, markdown, one_line
 from crossbench.report.predecessor import predecessor_section
@@ -59,7 +58,7 @@ def read_runs(folder: Path) -> list[Run]:
     if plan is not None:
         cells = dict(enumerate(run.cell for run in plan.runs))
         folders.sort(key=lambda path: cells.get(int(path.name), len(plan.cells)))
-    return on_common_queries(with_kinds([read_run(path) for path in folders]), folders)
+    return on_common_queries([read_run(path) for path in folders], folders)
 
 
 def read_run(folder: Path) -> Run:

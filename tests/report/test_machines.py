@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from crossbench.measure.contrasts import Difference
+from crossbench.report.advice.recommendations import recommend
 from crossbench.report.answer import answer
 from crossbench.report.cells import Run
 from crossbench.report.machines import machines_note, machines_section, with_kinds
 from crossbench.report.summaries import summarise_cells
 from crossbench.report.sweep import write_csv
+from crossbench.report.terminal import terminal_answer, terminal_table
 from crossbench.report.verdicts import sweep_verdicts
 from tests.helpers.reports import run
 
@@ -112,6 +114,16 @@ def test_a_block_that_went_on_elsewhere_is_split(unlike: list[Run]) -> None:
     found = sweep_verdicts(cells).throughput.between(cells[1], cells[0])
     assert found is not None
     assert found.ratio == pytest.approx(1.5)  # of the block that is whole
+
+
+def test_nothing_is_recommended_over_unlike_machines(unlike: list[Run]) -> None:
+    (only,) = recommend(unlike, None)
+    assert only.advice is None
+    assert "unlike machines" in only.evidence[0]
+    assert "Unlike machines: the cells were measured on" in " ".join(
+        terminal_answer(unlike).split()
+    )
+    assert "★" not in terminal_table([each.result for each in unlike])
 
 
 def test_results_csv_has_the_machine_of_each_run(unlike: list[Run], tmp_path: Path) -> None:
