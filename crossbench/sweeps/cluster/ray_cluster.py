@@ -6,6 +6,7 @@ meanwhile. A machine that is lost hands nothing back, and its cell goes to anoth
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from crossbench.wording import counted, duration
 _LOOK_S = 1.0  # how often new machines are looked for
 _SILENT_S = 30.0  # after which a cell that has not begun is mentioned
 _STOP_S = 40.0  # for cells to hand back what they have, after Ctrl-C
+_LAST_S = 5.0  # for the last events of a cell that has ended
 _NO_MACHINE_S = 60.0  # for a machine to join when none is left
 
 
@@ -111,7 +113,7 @@ class RayCluster:
             config = reception.configs[number]
             call = CellCall(number, config, node.name, tuple(self._carried(config)))
             self._running[slot] = _Running(
-                call, node, runner, runner.measure.remote(call), runner.events.remote()
+                call, node, runner, runner.measure.remote(call), runner.events.remote(number)
             )
 
     def _runner(self, node: Node) -> Any:
@@ -156,7 +158,7 @@ class RayCluster:
                 cell.events = None
             else:
                 reception.events(cell.number, lines)
-                cell.events = cell.runner.events.remote()
+                cell.events = cell.runner.events.remote(cell.number)
                 cell.silent_since = None
         if ray.wait([cell.result], timeout=0)[0]:
             if not self._send_files(cell):
@@ -220,7 +222,17 @@ class RayCluster:
                 tried = f"it was tried as often as cluster.tries={placement.tries} says"
                 reception.fail(cell.number, f"{what}: {reason} ({tried})")
         else:
+            self._take_last_events(cell, reception)
             reception.receive(cell.number, archive)
+
+    def _take_last_events(self, cell: _Running, reception: Reception) -> None:
+        """Take in the events that were sent together with the result."""
+        import ray
+
+        for events in (cell.events, cell.runner.events.remote(cell.number)):
+            with contextlib.suppress(ray.exceptions.RayError):
+                if events is not None:
+                    reception.events(cell.number, ray.get(events, timeout=_LAST_S))
 
     def _stop(self, reception: Reception) -> None:
         """End the cells that are measured, and take what they have so far."""

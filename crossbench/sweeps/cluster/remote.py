@@ -145,26 +145,34 @@ class CellRunner:
     """Measures cells, one at a time, as an actor of Ray with several threads."""
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self._lines: list[str] = []  # events of the cell `_number` that were not fetched yet
+        self._number: int | None = None
         self._changed = threading.Condition()
-
-    def machine(self) -> MachineId:
-        """Return the identity of this machine."""
-        return this_machine()
 
     def measure(self, call: CellCall) -> bytes:
         """See `measure`."""
         import ray
 
         _undo_thread_limit()
-        return measure(call, self._emit, ray.get)
+        with self._changed:
+            self._number, self._lines = call.number, []
+        try:
+            return measure(call, self._emit, ray.get)
+        finally:
+            with self._changed:
+                self._number = None
+                self._changed.notify_all()
 
-    def events(self) -> list[str]:
-        """Return the events since the last call; wait for one, at most some seconds."""
+    def events(self, number: int) -> list[str]:
+        """Return the events of a cell since the last call; wait for one, at most some seconds.
+
+        It waits no longer than the cell is measured.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._lines, _MOST_WAIT_S)
-        time.sleep(_GATHER_S)
-        with self._changed:
+            self._changed.wait_for(lambda: self._lines or self._number != number, _MOST_WAIT_S)
+            self._changed.wait_for(lambda: self._number != number, _GATHER_S)
+            if self._number not in (number, None):  # another cell has begun
+                return []
             lines, self._lines = self._lines, []
         return lines
 
