@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tarfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from crossbench.sweeps.objective import Objective
 from crossbench.sweeps.open_cell import OpenCell
 from crossbench.sweeps.services import Tracking, console
 from crossbench.sweeps.unsaved import unsaved_files
+from crossbench.system.credentials import hide, texts_with_credentials
 from crossbench.system.files import NotWritten
 from crossbench.system.stop_signals import finish_first, stopped_by
 
@@ -47,17 +49,10 @@ class Reception:
 
     def start(self, number: int, machine: str) -> None:
         """Note that `machine` begins to measure a cell, perhaps after another one was lost."""
-        known = self._open.get(number)
-        if known is not None:
-            known.show(machine)
-        else:
-            folder = self._folder(number)
-            folder.mkdir(parents=True, exist_ok=True)
-            known = self._open[number] = OpenCell.start(
-                self.configs[number], folder, self._home, self._state, number, self._tracking,
-                machine,
-            )  # fmt: skip
-        console.tell(escape(f"{known.shown}: measured on {machine}"))
+        if number in self._open:
+            self._open[number].show(machine)
+        cell = self._opened(number, machine)
+        console.tell(escape(f"{cell.shown}: measured on {machine}"))
 
     def events(self, number: int, lines: Iterable[str]) -> None:
         """Pass events of a cell on to the live page."""
@@ -94,12 +89,11 @@ class Reception:
             Status.FAILED,
             config,
             config.cell_id,
-            error=why,
+            error=hide(why, *texts_with_credentials(config.document)),
             failure=failure,
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        if number not in self._open:
-            self.start(number, "no machine")
+        self._opened(number)
         try:
             save_result(result, self._folder(number))
         except NotWritten as error:
@@ -112,7 +106,7 @@ class Reception:
 
     def tell(self, number: int, what: str) -> None:
         """Print what happens to a cell that is being measured."""
-        console.print(escape(f"{self._open[number].shown}: {what}"))
+        console.print(escape(f"{self._opened(number).shown}: {what}"))
 
     def _close(self, number: int, result: RunResult) -> None:
         cell = self._open.pop(number)
@@ -124,6 +118,18 @@ class Reception:
             cell.tell(result, self._left, f" ({host})" if host and not result.error else "")
         if self._objective is not None:
             self.values[number] = self._objective.counted(result)
+
+    def _opened(self, number: int, machine: str | None = None) -> OpenCell:
+        """Return a cell that has started; it is started if it has not."""
+        if number not in self._open:
+            folder = self._folder(number)
+            with contextlib.suppress(OSError):  # what cannot be written is told when it ends
+                folder.mkdir(parents=True, exist_ok=True)
+            self._open[number] = OpenCell.start(
+                self.configs[number], folder, self._home, self._state, number, self._tracking,
+                machine,
+            )  # fmt: skip
+        return self._open[number]
 
     def _folder(self, number: int) -> Path:
         return self._home / str(number)

@@ -147,8 +147,6 @@ class SubmititJobs:
         job.numbers.clear()
         placement.give_back(rest)
         why = f"job {job.job.job_id} ended before it had measured the cell ({job.job.state})"
-        if lost not in self._begun:
-            self._begin(lost, "no machine", reception)
         self._forget(lost)
         if placement.lose(lost, job.job.job_id):
             reception.tell(lost, f"{why}, so it is measured again")
