@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import re
+import secrets
 import shutil
 import signal
 import socket
@@ -16,6 +19,8 @@ from pathlib import Path
 
 RAY = Path(sys.executable).with_name("ray")
 OPTIONS = ("--num-cpus=2", "--object-store-memory=80000000", "--block", "--disable-usage-stats")
+# Only who has the token may use the cluster; without it, Ray makes one in the home folder
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 # What makes a node another machine: its own boot id, and none of the files in a folder
 _UNSHARED = """
 mount --bind "$1" /proc/sys/kernel/random/boot_id
@@ -29,9 +34,9 @@ exec "$@"
 class RayNodes:
     """Nodes of a cluster by their names; the first one is its head."""
 
-    address: str
     folder: Path  # of Ray's sockets and logs; its path is short
     environment: dict[str, str]
+    address: str = ""  # HOST:PORT, once the head has started
     nodes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
     def start(self, name: str, *options: str, hidden: Path | None = None) -> None:
@@ -43,9 +48,8 @@ class RayNodes:
         if self.nodes:
             where = [f"--address={self.address}"]
         else:
-            port = self.address.rpartition(":")[2]
-            where = ["--head", f"--port={port}", f"--temp-dir={self.folder}"]
-            where += ["--include-dashboard=false", "--ray-client-server-port=0"]
+            where = ["--head", "--port=0", f"--temp-dir={self.folder}", "--include-dashboard=false"]
+            where.append(f"--ray-client-server-port={low_port()}")
         command = [
             str(RAY), "start", *where, "--node-ip-address=127.0.0.1", f"--node-name={name}",
             *OPTIONS, *options,
@@ -68,6 +72,8 @@ class RayNodes:
         told = ""
         for line in process.stdout:
             told += line
+            if found := re.search(r"--address='([\d.:]+)'", line):
+                self.address = found[1]
             if "--block" in line:  # printed when it has started
                 return
         raise AssertionError(f"the node {name} did not start: {told}")
@@ -86,16 +92,22 @@ class RayNodes:
 def ray_nodes(environment: dict[str, str]) -> Iterator[RayNodes]:
     """Yield a cluster without nodes; those that are started end with the block."""
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # sockets need a short path
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    nodes = RayNodes(f"127.0.0.1:{port}", folder, {**environment, "RAY_worker_niceness": "0"})
+    nodes = RayNodes(folder, {**environment, **TOKEN, "RAY_worker_niceness": "0"})
     try:
         yield nodes
     finally:
         for name in list(nodes.nodes):
             nodes.kill(name)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def low_port() -> int:
+    """Return a free port below those that Linux gives to connections, and so to Ray's own ones."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def can_unshare() -> bool:

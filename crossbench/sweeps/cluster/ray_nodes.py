@@ -85,7 +85,7 @@ class RayNodes:
         with _our_signal_handlers():
             try:
                 start_ray(OmegaConf.create(arguments))
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
                 raise ConfigError(
                     f"cluster.address={self.address}: Ray cannot be reached or started "
                     f"({str(error).strip().splitlines()[0]}): start it with ray start --head, or "

@@ -11,7 +11,7 @@ import pytest
 
 from crossbench.results import load_result
 from tests.helpers.commands import crossbench, read_until, results, runs, start, the_sweep
-from tests.helpers.ray_nodes import RayNodes, can_unshare, ray_nodes
+from tests.helpers.ray_nodes import TOKEN, RayNodes, can_unshare, ray_nodes
 
 pytestmark = pytest.mark.slow
 SWEEP = (
@@ -20,6 +20,12 @@ SWEEP = (
 )  # fmt: skip
 QUICK = (*SWEEP, "requests=20", "tracker=none")
 EIGHT = "batch=1,2,3,4,5,6,7,8"
+
+
+@pytest.fixture
+def environment(environment: dict[str, str]) -> dict[str, str]:
+    """The environment of the commands, with the token of the cluster."""
+    return {**environment, **TOKEN}
 
 
 @pytest.fixture
