@@ -92,7 +92,9 @@ class RayNodes:
 def ray_nodes(environment: dict[str, str]) -> Iterator[RayNodes]:
     """Yield a cluster without nodes; those that are started end with the block."""
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # sockets need a short path
-    nodes = RayNodes(folder, {**environment, **TOKEN, "RAY_worker_niceness": "0"})
+    # Cells of a node that is killed leave their files in the folder
+    variables = {**TOKEN, "RAY_worker_niceness": "0", "TMPDIR": str(folder)}
+    nodes = RayNodes(folder, {**environment, **variables})
     try:
         yield nodes
     finally:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,9 @@ from crossbench.errors import ConfigError
 from crossbench.sweeps.cluster.remote import MachineId, this_machine
 from crossbench.sweeps.launchers import resources_of
 from crossbench.sweeps.services import console
+from crossbench.system.addresses import split_address
 
+_CONNECT_S = 10.0
 _AGAIN_S = 10.0  # after a node did not answer
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -82,17 +85,25 @@ class RayNodes:
             os.environ.setdefault("RAY_worker_niceness", "0")
             arguments = {"address": "local", **self.init}
         arguments |= {"log_to_driver": False, "logging_level": "error"}
-        with _our_signal_handlers():
-            try:
+        try:
+            self._check_port()
+            with _our_signal_handlers():
                 start_ray(OmegaConf.create(arguments))
-            except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-                raise ConfigError(
-                    f"cluster.address={self.address}: Ray cannot be reached or started "
-                    f"({str(error).strip().splitlines()[0]}): start it with ray start --head, or "
-                    "give cluster.address=HOST:PORT, or null for a Ray of this machine alone"
-                ) from error
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            raise ConfigError(
+                f"cluster.address={self.address}: Ray cannot be reached or started "
+                f"({str(error).strip().splitlines()[0]}): start it with ray start --head, or "
+                "give cluster.address=HOST:PORT, or null for a Ray of this machine alone"
+            ) from error
         if not any(self._fits(found) for found in ray.nodes()):
             raise ConfigError(self._none_fits(ray.nodes()))
+
+    def _check_port(self) -> None:
+        """Raise OSError if nobody listens at an address HOST:PORT: Ray itself tries for minutes."""
+        if self.address is None or self.address == "auto" or "://" in self.address:
+            return
+        place = split_address(self.address, "cluster.address")
+        socket.create_connection(place, _CONNECT_S).close()
 
     def slots(self) -> dict[str, list[Node]]:
         """Return the nodes that answer, by what only one cell may use at a time: their machine."""
