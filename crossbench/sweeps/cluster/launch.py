@@ -31,8 +31,8 @@ class Cluster(Protocol):
 
         Raises:
             ConfigError: there is no cluster.
-            KeyboardInterrupt: after a stop signal. No cell is then measured any more, and those
-                that were have been closed.
+            KeyboardInterrupt: after a stop signal. No cell is then measured any more, and what was
+                handed back has been received.
         """
         ...
 
@@ -64,6 +64,7 @@ def launch(
         cluster.measure(placement, reception)
     except KeyboardInterrupt:
         mark_interrupted(folder)
+        reception.interrupt()
     return [
         JobReturn(status=JobStatus.COMPLETED, _return_value=reception.values.get(number))
         for number in range(first, first + len(points))

@@ -250,9 +250,10 @@ class RayCluster:
             left_s = max(0.0, deadline - time.monotonic())
             try:
                 reception.receive(cell.number, ray.get(cell.result, timeout=left_s))
-            except (ray.exceptions.RayError, KeyboardInterrupt):  # lost, too late, or once more
-                deadline = 0.0
-                reception.interrupt(cell.number)
+            except ray.exceptions.RayError:  # lost, or too late
+                continue
+            except KeyboardInterrupt:  # once more
+                break
         self._running.clear()
 
     def _release(self) -> None:

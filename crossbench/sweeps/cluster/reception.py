@@ -80,7 +80,9 @@ class Reception:
             self._open.pop(number).end_unmeasured(error)
             unsaved_files.not_measured(folder, error)
         else:
-            self._close(number, result)
+            # One that was stopped while it started stays open for `interrupt`
+            if not (stopped_by() and result.failure == Failure.CRASHED):
+                self._close(number, result)
 
     def fail(self, number: int, why: str, failure: str = Failure.CRASHED) -> None:
         """Give a cell that no machine has measured a result that says why, and close it."""
@@ -100,9 +102,10 @@ class Reception:
             unsaved_files.keep(error)
         self._close(number, result)
 
-    def interrupt(self, number: int) -> None:
-        """Close a cell that was stopped before it handed anything back."""
-        self.fail(number, f"interrupted by {stopped_by() or 'Ctrl-C'}", Failure.INTERRUPTED)
+    def interrupt(self) -> None:
+        """Close the cells that were stopped before they handed anything back."""
+        for number in list(self._open):
+            self.fail(number, f"interrupted by {stopped_by() or 'Ctrl-C'}", Failure.INTERRUPTED)
 
     def tell(self, number: int, what: str) -> None:
         """Print what happens to a cell that is being measured."""

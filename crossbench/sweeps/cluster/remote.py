@@ -177,9 +177,14 @@ class CellRunner:
         return lines
 
     def stop(self) -> None:
-        """Let the cell that is measured end with what it has."""
-        for child in psutil.Process().children():
-            child.terminate()
+        """Let the cell that is measured end with what it has, and return when it has ended."""
+        told = set[psutil.Process]()  # a second signal would end its process at once
+        with self._changed:
+            while self._number is not None:
+                for child in {*psutil.Process().children()} - told:
+                    child.terminate()
+                    told.add(child)
+                self._changed.wait(_GATHER_S)  # its process may still be about to start
 
     def _emit(self, line: str) -> None:
         with self._changed:

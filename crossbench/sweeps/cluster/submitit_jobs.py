@@ -192,15 +192,7 @@ class SubmititJobs:
                     job.numbers.pop(0)
                 if over:
                     jobs.remove(job)
-                    self._interrupt_begun(job, reception)
             time.sleep(_LOOK_S)
-        for job in jobs:
-            self._interrupt_begun(job, reception)
-
-    def _interrupt_begun(self, job: _Job, reception: Reception) -> None:
-        for number in job.numbers:
-            if number in self._begun:
-                reception.interrupt(number)
 
     def _clean(self) -> None:
         """Remove the pickles of jobs, which have the configs of cells."""

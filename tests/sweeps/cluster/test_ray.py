@@ -96,6 +96,7 @@ def test_ctrl_c_stops_remote_cells_and_resume_measures_the_rest(
     address = f"cluster.address={cluster.address}"
     sweep = start(*SWEEP, "tracker=none", "max_seconds=4", "batch=1,2,3,4", address, **where)
     read_until(sweep, "(node-")  # the first cell has ended
+    read_until(sweep, "measured on")  # a further one begins
     sweep.send_signal(signal.SIGINT)
     _, told = sweep.communicate(timeout=100)
     assert sweep.returncode == 130, told
@@ -124,9 +125,10 @@ def test_a_node_is_sent_the_model_that_it_lacks(
     assert done.stderr.count(f"sending {here} to node-b") == 1
     folder = the_sweep(outputs)
     assert load_result(folder / "1").config.value("load.path") == str(here)
-    done = crossbench(*common, "cluster.hosts=[node-b]", f"load.path={there}", **where)
+    model = ("model=local", f"model.path={there}")
+    done = crossbench(*QUICK, *common[-2:], "cluster.hosts=[node-b]", *model, **where)
     assert done.returncode == 1
-    assert "on node-b: load.path=" in done.stderr
+    assert f"on node-b: model.path={there} does not exist" in " ".join(done.stderr.split())
 
 
 def test_an_address_without_a_cluster_is_refused_at_once(
