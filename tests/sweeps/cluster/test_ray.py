@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,7 +108,8 @@ def test_ctrl_c_stops_remote_cells_and_resume_measures_the_rest(
     cut = [result for result in before if result.failure == "interrupted"]
     assert cut
     assert all((result.error or "").startswith("interrupted by Ctrl-C") for result in cut)
-    done = crossbench("-m", f"resume={folder}", **where)
+    command = [sys.executable, "-m", "crossbench", "-m", f"resume={folder}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == 0, done.stderr
     assert [result["status"] for result in results(folder)] == ["finished"] * 4
 
