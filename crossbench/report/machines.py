@@ -15,7 +15,7 @@ from crossbench.report.cells import CellSummary, Run, block_of, finished_runs
 from crossbench.report.facts import fact_text
 from crossbench.report.tables import markdown_table
 from crossbench.settings.overrides import REPEAT
-from crossbench.wording import ABSENT, counted, join_first, number
+from crossbench.wording import ABSENT, counted, join_first, join_words, number
 
 # What decides how fast a machine is; two machines with the same values are of one kind
 _KIND_KEYS = ("machine", "cpu", "cores_usable")
@@ -77,7 +77,7 @@ def machines_note(runs: Sequence[Run]) -> str:
     same = "The blocks were" if repeated else "The cells were"
     return (
         f"**{counted(len(machines), 'machine').capitalize()} of one kind:** {same.lower()} "
-        f"measured on {join_first(list(machines), separator=', ')}. How much such machines differ "
+        f"measured on {join_words(list(machines))}. How much such machines differ "
         f"is not known{'' if repeated else ', and not part of any interval'}.{advice}"
     )
 
