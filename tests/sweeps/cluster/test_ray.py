@@ -71,6 +71,9 @@ def test_a_sweep_of_which_a_node_is_killed_ends_complete(
     assert {run.info.status for run in logged} == {"FINISHED"}
     hosts = sorted(run.data.tags["host"] for run in logged if "mlflow.parentRunId" in run.data.tags)
     assert hosts == sorted(found)
+    again = ("-m", "crossbench.sync", str(folder), f"outputs_dir={outputs}")
+    synced = subprocess.run([sys.executable, *again], capture_output=True, text=True, timeout=100)
+    assert "0 uploaded, 8 already present" in synced.stdout + synced.stderr
 
 
 def test_blocks_stay_on_one_machine_which_may_be_named(
