@@ -5,8 +5,9 @@
 
 AIPerf sends TEI's form to /rerank and Cohere's to /v2/rerank, or OpenAI's to /v1/embeddings if the
 model is a sentence-transformer. Our driver (target=http) sends the same requests to the same paths,
-and over gRPC, with as many in flight. `make aiperf` builds AIPerf's environment and runs this. It
-writes outputs/aiperf.md.
+and over gRPC, with as many in flight. The server has one half of the cores, the drivers have the
+other. `make aiperf` builds AIPerf's environment and runs this, on Linux. It writes
+outputs/aiperf.md.
 """
 
 from __future__ import annotations
@@ -110,6 +111,17 @@ class AIPerf:
         }
 
 
+def halves() -> tuple[list[int], list[int]]:
+    """Return the cores of the server and those of the drivers.
+
+    AIPerf has nine processes. On the server's cores they would slow the server, and the comparison
+    of the drivers would only show that.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    middle = max(1, len(cores) // 2)
+    return cores[:middle], cores[middle:] or cores
+
+
 def write_requests(lists: Path, batch: int, embeds: bool, path: Path) -> None:
     """Write the requests in AIPerf's form, one per line."""
     with path.open("w", encoding="utf-8") as file:
@@ -186,7 +198,10 @@ def main() -> None:
         write_lists(cell.lists, given.batch, lists)
         write_requests(lists, given.batch, embeds, requests)
         overrides = ["dashboard=none", "server.http.port=0", *given.overrides]
+        server_cores, driver_cores = halves()
+        os.sched_setaffinity(0, server_cores)
         server = stack.enter_context(served(overrides))
+        os.sched_setaffinity(0, driver_cores)
         url = re.search(r"listening on (http://\S+)", server.log.read_text("utf-8"))
         assert url is not None
         aiperf = AIPerf(
@@ -203,7 +218,8 @@ def main() -> None:
         taken = measure(aiperf, endpoints, ours, given.rounds, given.seconds)
     about = (
         f"{machine()}; {given.rounds} rounds of {given.seconds:g} s, {given.in_flight} requests of "
-        f"{given.batch} in flight; {' '.join(given.overrides)}"
+        f"{given.batch} in flight; server on {len(server_cores)} of the cores, drivers on "
+        f"{len(driver_cores)}; {' '.join(given.overrides)}"
     )
     text = report(taken, endpoints, about)
     print(text)

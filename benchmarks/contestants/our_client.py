@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.contestants.cell import plan_of
 from benchmarks.contestants.protocol import answer_requests
+from crossbench.load.precise_loop import precise_event_loop
 from crossbench.load.protocol import Load
 from crossbench.load.requests import Requests
 from crossbench.load.sender import Sender
@@ -44,7 +45,7 @@ def main(address: str, lists: Path, per_second: float, overrides: list[str]) -> 
     options = traffic.options
     given = json.loads(lists.read_text("utf-8"))
     texts = [QueryPassages("", query, ("",) * len(found), tuple(found)) for query, found in given]
-    loop = asyncio.new_event_loop()
+    loop = precise_event_loop()
     requests = Requests(texts, plan.settings.batch, task=Task(options.task))
 
     async def connect() -> Endpoint:
