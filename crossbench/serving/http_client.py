@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from crossbench.serving.http_faults import (
     refusal,
     start_of,
 )
-from crossbench.serving.http_page import proxy_for
+from crossbench.serving.http_page import proxy_for, trust
 from crossbench.system.addresses import is_this_machine
 from crossbench.types import Pair, Timing
 
@@ -80,7 +79,7 @@ class HttpClient:
         connector = aiohttp.TCPConnector(
             limit=settings.max_connections,
             keepalive_timeout=IDLE_S,
-            ssl=True if settings.ca is None else ssl.create_default_context(cafile=settings.ca),
+            ssl=trust(settings.ca),
         )
         self._session = await self._stack.enter_async_context(
             aiohttp.ClientSession(

@@ -312,9 +312,12 @@ def test_a_self_signed_certificate_that_is_trusted(
 ) -> None:
     pair = self_signed(tmp_path)
     with rerankers(tls=secured(pair)) as server:
-        trusting = config(cache_dir, model, server.url, f"target.ca={pair.cert}", "quality=none")
-        result = measured(trusting).result
+        result = measured(config(
+            cache_dir, model, server.url, f"target.ca={pair.cert}", "quality=none",
+            f"target.scrape='{server.url}/metrics'",
+        )).result  # fmt: skip
     assert result.status is Status.FINISHED, result.error
+    assert result.metrics["scrape/queue_size_max"] == 3
 
 
 def test_nobody_listens(model: ModelFolder, cache_dir: Path) -> None:
