@@ -20,7 +20,7 @@ from crossbench.report.cell import REPORT_FILE
 from crossbench.report.cells import Run
 from crossbench.report.sweep import read_run
 from crossbench.report.terminal import cell_line, terminal_answer, terminal_table
-from crossbench.results import Failure, RunResult, Status
+from crossbench.results import Failure, RunResult, Status, cell_folders
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import RunSettings, run_settings
@@ -84,9 +84,10 @@ def run_job(config: DictConfig) -> float | None:
         return None
     if objective is None:
         return None
-    if result.metrics and (why := objective.disqualified(result)):
+    others = [cell for cell in cell_folders(home) if cell != folder]
+    if result.metrics and (why := objective.disqualified(result, others)):
         console.print(escape(f"objective {objective.metric.name}: not counted, because {why}"))
-    return objective.value(result)
+    return objective.value(result, others)
 
 
 def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) -> None:
