@@ -19,7 +19,7 @@ from crossbench.report.cell import REPORT_FILE
 from crossbench.report.cells import Run
 from crossbench.report.sweep import read_run
 from crossbench.report.terminal import terminal_answer, terminal_table
-from crossbench.results import RunResult
+from crossbench.results import RunResult, cell_folders
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import RunSettings, run_settings
@@ -77,7 +77,9 @@ def run_job(config: DictConfig) -> float | None:
     except OSError as error:  # if it were raised, Hydra would not call on_multirun_end
         unsaved_files.not_measured(folder, error)
         return None
-    return None if objective is None else objective.counted(result)
+    if objective is None:
+        return None
+    return objective.counted(result, [cell for cell in cell_folders(home) if cell != folder])
 
 
 def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) -> None:

@@ -124,7 +124,7 @@ class RayNodes:
     def _usable(self) -> Iterator[Node]:
         import ray
 
-        found = {node["NodeID"]: node for node in ray.nodes() if self._fits(node)}
+        found = {facts["NodeID"]: facts for facts in ray.nodes() if self._fits(facts)}
         for gone in self._asked.keys() - found.keys():
             del self._asked[gone]
         for node_id, facts in found.items():

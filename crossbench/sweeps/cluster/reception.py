@@ -12,7 +12,14 @@ from rich.markup import escape
 
 from crossbench.errors import ResultError
 from crossbench.events import FileKept, ServerListens, ServerStops, decode
-from crossbench.results import Failure, RunResult, Status, load_result, save_result
+from crossbench.results import (
+    Failure,
+    RunResult,
+    Status,
+    cell_folders,
+    load_result,
+    save_result,
+)
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.sweep_state import SweepState
 from crossbench.sweeps.cell import interrupted_result
@@ -120,7 +127,8 @@ class Reception:
             host = result.environment.get("host")
             cell.tell(result, self._left, f" ({host})" if host and not result.error else "")
         if self._objective is not None:
-            self.values[number] = self._objective.counted(result)
+            others = [path for path in cell_folders(self._home) if path != self._folder(number)]
+            self.values[number] = self._objective.counted(result, others)
 
     def _opened(self, number: int, machine: str | None = None) -> OpenCell:
         """Return a cell that has started; it is started if it has not."""
