@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
+import psutil
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from crossbench.results import load_result
 from crossbench.sweeps.cluster.submitit_jobs import SLURM, SubmititJobs
-from tests.helpers.commands import crossbench, results, runs, the_sweep
+from tests.helpers.commands import crossbench, read_until, results, runs, start, the_sweep
 from tests.helpers.places import REPO
 from tests.helpers.slurm import install_slurm, submitted
 
@@ -106,3 +108,30 @@ def test_without_slurm_every_cell_says_what_is_missing(
     assert done.returncode == 1
     assert 'Could not detect "srun"' in done.stderr
     assert "no job of submitit could be started" in (the_sweep(tmp_path) / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_job_that_dies_is_submitted_again_and_ctrl_c_ends_it(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    local = ("hydra/launcher=submitit_local", "tracker=none", "requests=null", "max_seconds=4")
+    where = {"outputs": tmp_path, "environment": environment}
+    sweep = start(*SWEEP, *local, **where)
+    read_until(sweep, "cell 1/2 batch=2: measured on")
+    jobs = [
+        child
+        for child in psutil.Process(sweep.pid).children(recursive=True)
+        if "submitit.core._submit" in child.cmdline()
+    ]
+    for job in jobs:
+        job.kill()
+    assert "so it is measured again" in read_until(sweep, "ended before it had measured the cell")
+    read_until(sweep, "cell 2/2 batch=4: measured on")
+    sweep.send_signal(signal.SIGINT)
+    _, told = sweep.communicate(timeout=100)
+    assert sweep.returncode == 130, told
+    first, second = results(the_sweep(tmp_path))
+    assert first["status"] == "finished"
+    assert second["failure"] == "interrupted"
+    psutil.wait_procs(jobs, timeout=10)
+    assert not any(job.is_running() for job in jobs)
