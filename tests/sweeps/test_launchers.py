@@ -23,6 +23,7 @@ from crossbench.sweeps.launchers import (
     portion_of,
 )
 from tests.helpers.places import REPO
+from tests.helpers.without_plugins import run_without
 
 FILES = {JOBLIB: "joblib", RAY: "ray", LOCAL: "submitit_local", SLURM: "submitit_slurm"}
 NONE = {"address": None, "hosts": None, "resources": None, "tries": 2}
@@ -113,3 +114,15 @@ def test_a_launcher_gets_a_cell_or_a_block_or_the_whole_sweep(
     portion = portion_of({"_target_": target})
     assert list(batches(plan, tmp_path, portion)) == expected
     assert portion is not Portion.CELL or target == ONE_BY_ONE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["joblib", "ray", "submitit_local"])
+def test_without_its_package_a_launcher_says_what_to_install(name: str, tmp_path: Path) -> None:
+    missing = ("hydra_plugins", "ray", "submitit", "optuna")
+    sweep = ("-m", "backend=noop", "batch=4,8", f"hydra/launcher={name}")
+    done = run_without(missing, *sweep, folder=tmp_path)
+    assert done.returncode == 1
+    told = f"crossbench: hydra/launcher={name} needs a package that is not installed here"
+    assert done.stderr.startswith(told)
+    assert "pip install 'crossbench[cluster]'" in done.stderr

@@ -115,7 +115,10 @@ def test_a_job_that_dies_is_submitted_again_and_ctrl_c_ends_it(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     local = ("hydra/launcher=submitit_local", "tracker=none", "requests=null", "max_seconds=4")
-    where = {"outputs": tmp_path, "environment": environment}
+    temporary = tmp_path / "temporary"  # a job that dies leaves its files there
+    temporary.mkdir()
+    outputs = tmp_path / "outputs"
+    where = {"outputs": outputs, "environment": {**environment, "TMPDIR": str(temporary)}}
     sweep = start(*SWEEP, *local, **where)
     read_until(sweep, "cell 1/2 batch=2: measured on")
     jobs = [
@@ -130,7 +133,7 @@ def test_a_job_that_dies_is_submitted_again_and_ctrl_c_ends_it(
     sweep.send_signal(signal.SIGINT)
     _, told = sweep.communicate(timeout=100)
     assert sweep.returncode == 130, told
-    first, second = results(the_sweep(tmp_path))
+    first, second = results(the_sweep(outputs))
     assert first["status"] == "finished"
     assert second["failure"] == "interrupted"
     psutil.wait_procs(jobs, timeout=10)
