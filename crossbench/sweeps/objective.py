@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
 
 from crossbench.errors import ConfigError, ResultError
 from crossbench.measure.catalogue import METRICS, P95_LATENCY, PAIRS_PER_S
@@ -14,6 +15,7 @@ from crossbench.measure.metric import Better, Metric
 from crossbench.measure.ranking import Verdict, ranks_safely
 from crossbench.results import Flag, RunResult, load_result
 from crossbench.settings.composition_errors import did_you_mean
+from crossbench.sweeps.services import console
 from crossbench.types import Quant
 
 _DIRECTIONS = {"maximize": True, "minimize": False}
@@ -40,6 +42,12 @@ class Objective:
         """Return the value of a cell; the worst one if `disqualified` says why."""
         unfit = self.disqualified(result, others)
         return self.worst if unfit else result.metrics[self.metric.name]
+
+    def counted(self, result: RunResult, others: Sequence[Path]) -> float:
+        """Return the value of a cell; print why, if it does not count."""
+        if result.metrics and (why := self.disqualified(result, others)):
+            console.print(escape(f"objective {self.metric.name}: not counted, because {why}"))
+        return self.value(result, others)
 
     def disqualified(self, result: RunResult, others: Sequence[Path] = ()) -> str:
         """Return why a cell cannot be the best, whatever its value; empty if it can.

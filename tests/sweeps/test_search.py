@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from crossbench.settings.stored_plan import read_plan
 from crossbench.sweeps.objective import Objective, read_objective
 from crossbench.sweeps.search import Counted, best_cell
 from tests.helpers.commands import crossbench, results, runs, the_sweep
+from tests.helpers.without_plugins import run_without
 
 STORED = Path(__file__).resolve().parents[1] / "data" / "sweep_of_schema_1" / "1"
 RATE, P95 = "throughput/pairs_per_s", "latency/p95_ms"
@@ -135,27 +134,9 @@ def test_the_best_cell_ranks_safely_if_one_does(tmp_path: Path) -> None:
     assert best_cell(FASTEST, [], tmp_path) is None
 
 
-# A site-packages without the plugin: Hydra does not find plugins by their import, but in folders
-WITHOUT = """
-import os, runpy, sys
-from pathlib import Path
-site = Path({site!r})
-for found in map(Path, {path!r}):
-    if found.name == "site-packages":
-        for item in found.iterdir():
-            if item.name not in ("hydra_plugins", "optuna") and not (site / item.name).exists():
-                (site / item.name).symlink_to(item)
-sys.path[:] = [{repo!r}, *(word for word in sys.path if "site-packages" not in word), str(site)]
-runpy.run_module("crossbench", run_name="__main__")
-"""
-
-
 def test_without_the_plugin_the_message_says_what_to_install(tmp_path: Path) -> None:
-    repo = str(Path(__file__).resolve().parents[2])
-    (tmp_path / "site").mkdir()
-    code = WITHOUT.format(site=str(tmp_path / "site"), path=sys.path, repo=repo)
-    command = [sys.executable, "-S", "-c", code, *SEARCH, f"objective={RATE}", "batch=4,8"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    missing = ("hydra_plugins", "optuna")
+    done = run_without(missing, *SEARCH, f"objective={RATE}", "batch=4,8", folder=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("crossbench: hydra/sweeper=optuna needs the package hydra-optuna")
     assert "pip install 'crossbench[optuna]'" in done.stderr
