@@ -134,9 +134,9 @@ def measure_and_track(
         if goes_on:
             waiting_child.start(home)
         cell.end(result)
-        progress.stage("writing the report")
         try:
             with finish_first():
+                progress.stage("writing the report")
                 cell.close(result, last=not goes_on)
         except KeyboardInterrupt:
             interrupted = True
