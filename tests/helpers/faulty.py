@@ -97,7 +97,8 @@ class FaultyBackend(HangingBackend):
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         if Fault.DIES in found:
             os.kill(os.getpid(), signal.SIGKILL)
-        if found & {Fault.STOPS, Fault.HANGS}:
+        has_folder = self.deployment.cache_dir != Path()
+        if has_folder and found & {Fault.STOPS, Fault.HANGS}:
             self.deployment.cache_dir.joinpath("infer.reached").touch()
         if Fault.STOPS in found:
             os.kill(os.getpid(), signal.SIGSTOP)
