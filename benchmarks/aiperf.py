@@ -4,8 +4,10 @@
         [--batch 8] [--in-flight 4] model=local model.path=DIR [OVERRIDES ...]
 
 AIPerf sends TEI's form to /rerank and Cohere's to /v2/rerank, or OpenAI's to /v1/embeddings if the
-model is a sentence-transformer. Our driver sends the same requests over gRPC, with as many in
-flight. `make aiperf` builds AIPerf's environment and runs this. It writes outputs/aiperf.md.
+model is a sentence-transformer. Our driver (target=http) sends the same requests to the same paths,
+and over gRPC, with as many in flight. The server has one half of the cores, the drivers have the
+other. `make aiperf` builds AIPerf's environment and runs this, on Linux. It writes
+outputs/aiperf.md.
 """
 
 from __future__ import annotations
@@ -30,24 +32,32 @@ from crossbench.report.tables import markdown_table
 from crossbench.settings.places import outputs_dir
 from crossbench.wording import number
 
-OURS = "crossbench over gRPC"
+GRPC = "crossbench, gRPC"
 WARMUP_REQUESTS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What AIPerf calls an API, and its path on our server."""
+    """What AIPerf and crossbench call an API, and its path on our server."""
 
     kind: str
+    api: str
     path: str
 
     @property
     def name(self) -> str:
-        return f"AIPerf {self.kind}, {self.path}"
+        return f"AIPerf, {self.path}"
+
+    @property
+    def ours(self) -> str:
+        return f"crossbench, {self.path}"
 
 
-RERANK = (Endpoint("hf-tei-rankings", "/rerank"), Endpoint("cohere-rankings", "/v2/rerank"))
-EMBED = (Endpoint("embeddings", "/v1/embeddings"),)
+RERANK = (
+    Endpoint("hf-tei-rankings", "tei", "/rerank"),
+    Endpoint("cohere-rankings", "cohere", "/v2/rerank"),
+)
+EMBED = (Endpoint("embeddings", "openai_embeddings", "/v1/embeddings"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,17 @@ class AIPerf:
         }
 
 
+def halves() -> tuple[list[int], list[int]]:
+    """Return the cores of the server and those of the drivers.
+
+    AIPerf has nine processes. On the server's cores they would slow the server, and the comparison
+    of the drivers would only show that.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    middle = max(1, len(cores) // 2)
+    return cores[:middle], cores[middle:] or cores
+
+
 def write_requests(lists: Path, batch: int, embeds: bool, path: Path) -> None:
     """Write the requests in AIPerf's form, one per line."""
     with path.open("w", encoding="utf-8") as file:
@@ -113,32 +134,41 @@ def write_requests(lists: Path, batch: int, embeds: bool, path: Path) -> None:
                 file.write(json.dumps({"texts": named}) + "\n")
 
 
-def report(taken: dict[str, list[dict[str, float]]], about: str) -> str:
-    """Return a table with the interval of each metric, and of its ratio to our driver's."""
+def report(
+    taken: dict[str, list[dict[str, float]]], endpoints: Sequence[Endpoint], about: str
+) -> str:
+    """Return a table with the interval of each metric, and of AIPerf's ratio to our driver's."""
+    beside = {endpoint.name: endpoint.ours for endpoint in endpoints}
     rows = []
     for name, rounds in taken.items():
         for key, label in METRICS.items():
             mean, low, high = interval([entry[key] for entry in rounds])
             ratio = ""
-            if name != OURS:
-                each = [a[key] / b[key] for a, b in zip(rounds, taken[OURS], strict=True)]
+            if name in beside:
+                each = [a[key] / b[key] for a, b in zip(rounds, taken[beside[name]], strict=True)]
                 middle, least, most = interval(each)
                 ratio = f"{middle:.3f} ({least:.3f} to {most:.3f})"
             rows.append((name, label, f"{number(mean)} ({number(low)} to {number(high)})", ratio))
-    header = ("driver", "metric", "mean (95 %)", "ratio to ours")
+    header = ("driver", "metric", "mean (95 %)", "ratio to ours, same path")
     return "\n\n".join([about, markdown_table(header, rows, "llrr")])
 
 
 def measure(
-    aiperf: AIPerf, endpoints: Sequence[Endpoint], ours: Contestant, rounds: int, seconds: float
+    aiperf: AIPerf,
+    endpoints: Sequence[Endpoint],
+    ours: Sequence[Contestant],
+    rounds: int,
+    seconds: float,
 ) -> dict[str, list[dict[str, float]]]:
-    taken: dict[str, list[dict[str, float]]] = {OURS: [], **{item.name: [] for item in endpoints}}
-    race = Race([ours], aiperf.log)
+    names = [GRPC, *(name for item in endpoints for name in (item.ours, item.name))]
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    race = Race(list(ours), aiperf.log)
     try:
-        if race.missing:
-            sys.exit(f"{OURS}: {race.missing[OURS]}")
+        for name, reason in race.missing.items():
+            sys.exit(f"{name}: {reason}")
         for _ in range(rounds):
-            taken[OURS] += race.run(1, seconds)[OURS]
+            for name, found in race.run(1, seconds).items():
+                taken[name] += found
             for endpoint in endpoints:
                 taken[endpoint.name].append(aiperf.run(endpoint, seconds))
     finally:
@@ -162,12 +192,16 @@ def main() -> None:
     log = folder / "aiperf.log"
     cell = open_cell([*given.overrides, "backend=noop"])
     embeds = cell.model.embedding is not None
+    endpoints = EMBED if embeds else RERANK
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         lists, requests = Path(place) / "lists.json", Path(place) / "requests.jsonl"
         write_lists(cell.lists, given.batch, lists)
         write_requests(lists, given.batch, embeds, requests)
         overrides = ["dashboard=none", "server.http.port=0", *given.overrides]
+        server_cores, driver_cores = halves()
+        os.sched_setaffinity(0, server_cores)
         server = stack.enter_context(served(overrides))
+        os.sched_setaffinity(0, driver_cores)
         url = re.search(r"listening on (http://\S+)", server.log.read_text("utf-8"))
         assert url is not None
         aiperf = AIPerf(
@@ -176,13 +210,18 @@ def main() -> None:
         own = ["load=closed", f"batch={given.batch}", f"concurrency={given.in_flight}"]
         own += ["load.task=embed"] if embeds else []
         client = [sys.executable, "-m", "benchmarks.contestants.our_client"]
-        ours = Contestant(OURS, [*client, server.address, str(lists), "1", *own])
-        taken = measure(aiperf, EMBED if embeds else RERANK, ours, given.rounds, given.seconds)
+        ours = [Contestant(GRPC, [*client, server.address, str(lists), "1", *own])]
+        for endpoint in endpoints:
+            target = ["target=http", f"target.api={endpoint.api}"]
+            command = [*client, url[1], str(lists), "1", *own, *target]
+            ours.append(Contestant(endpoint.ours, command))
+        taken = measure(aiperf, endpoints, ours, given.rounds, given.seconds)
     about = (
         f"{machine()}; {given.rounds} rounds of {given.seconds:g} s, {given.in_flight} requests of "
-        f"{given.batch} in flight; {' '.join(given.overrides)}"
+        f"{given.batch} in flight; server on {len(server_cores)} of the cores, drivers on "
+        f"{len(driver_cores)}; {' '.join(given.overrides)}"
     )
-    text = report(taken, about)
+    text = report(taken, endpoints, about)
     print(text)
     (folder / "aiperf.md").write_text(text + "\n", "utf-8")
 

@@ -26,10 +26,14 @@ class SweepStarted:
 
 @dataclass(frozen=True, slots=True)
 class CellStarted:
-    """A cell has started; `config` maps dotted keys to values as text, without credentials."""
+    """A cell has started; `config` maps dotted keys to values as text, without credentials.
+
+    `machine` is the name of the one that measures it, None if it is that of the parent process.
+    """
 
     label: str
     config: Mapping[str, str]
+    machine: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

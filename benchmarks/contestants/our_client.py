@@ -3,13 +3,15 @@
     python -m benchmarks.contestants.our_client ADDRESS LISTS PER_SECOND [OVERRIDES ...]
 
 LISTS is a JSON file with a list of [query, [passage, ...]]. The overrides choose the load and the
-size of requests. With load=offline, 1.1 times as many requests are sent as PER_SECOND times the
-seconds, as LoadGen does it; any other load sends for the seconds.
+size of requests; with target=http, they go to the HTTP API of ADDRESS, http://HOST:PORT. With
+load=offline, 1.1 times as many requests are sent as PER_SECOND times the seconds, as LoadGen does
+it; any other load sends for the seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import sys
@@ -17,14 +19,17 @@ from pathlib import Path
 
 from benchmarks.contestants.cell import plan_of
 from benchmarks.contestants.protocol import answer_requests
+from crossbench.load.precise_loop import precise_event_loop
 from crossbench.load.protocol import Load
 from crossbench.load.requests import Requests
 from crossbench.load.sender import Sender
 from crossbench.load.stop import Limits, LimitWatch
 from crossbench.measure import catalogue
 from crossbench.measure.statistics import summarise
+from crossbench.runner.http_target import HttpServer
 from crossbench.runner.load import build_traffic
 from crossbench.serving.client import InferenceClient
+from crossbench.serving.endpoint import Endpoint
 from crossbench.types import QueryPassages, Task
 
 OFFLINE_SHARE = 1.1
@@ -32,20 +37,24 @@ LONGEST_S = 600.0
 
 
 def main(address: str, lists: Path, per_second: float, overrides: list[str]) -> None:
-    common = [*overrides, "backend=noop", "stop=fixed", f"max_seconds={LONGEST_S:g}"]
+    url = [f"target.url={address}"] if "target=http" in overrides else []
+    common = [*overrides, *url, "backend=noop", "stop=fixed", f"max_seconds={LONGEST_S:g}"]
     plan = plan_of(common)
     traffic = build_traffic(plan)
     seeds = itertools.count(1)
     options = traffic.options
     given = json.loads(lists.read_text("utf-8"))
     texts = [QueryPassages("", query, ("",) * len(found), tuple(found)) for query, found in given]
-    loop = asyncio.new_event_loop()
+    loop = precise_event_loop()
     requests = Requests(texts, plan.settings.batch, task=Task(options.task))
 
-    async def connect() -> InferenceClient:
-        return InferenceClient(address)
+    async def connect() -> Endpoint:
+        target = plan.target.build()
+        return target.client() if isinstance(target, HttpServer) else InferenceClient(address)
 
+    stack = contextlib.AsyncExitStack()
     client = loop.run_until_complete(connect())
+    loop.run_until_complete(stack.enter_async_context(client))
 
     async def drive(load: Load, limits: Limits) -> Sender:
         sender = Sender(client, requests, options.timeout_s, LimitWatch(limits), asyncio.Event())
@@ -70,7 +79,7 @@ def main(address: str, lists: Path, per_second: float, overrides: list[str]) -> 
         }
 
     answer_requests(measure)
-    loop.run_until_complete(client.close())
+    loop.run_until_complete(stack.aclose())
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ class Board:
         }
 
     def _start_cell(self, number: int, event: CellStarted, time_s: float) -> None:
-        self.cells[number] = CellRow(number, event.label, event.config, time_s)
+        self.cells[number] = CellRow(number, event.label, event.config, time_s, event.machine)
         self.cells_planned = max(self.cells_planned, number + 1)
         self.current = number
         self.address, self.server.last, self.window = None, None, None
@@ -261,7 +261,7 @@ class Board:
         if not took_s or not self.cells_planned:
             return None
         each_s = median(took_s)
+        running = [row for row in self.cells.values() if row.is_running]
         left_s = each_s * (self.cells_planned - len(took_s))
-        if self.current is not None:
-            left_s -= min(each_s, time_s - self.cells[self.current].started_s)
-        return max(0.0, left_s)
+        left_s -= sum(min(each_s, time_s - row.started_s) for row in running)
+        return max(0.0, left_s / max(1, len(running)))  # machines of a cluster work side by side

@@ -21,13 +21,15 @@ class CellRow:
 
     `figures` has metrics by their names in the catalogue: those of the measurement so far while the
     cell runs, then those of its result. `facts` are those of its server, empty before it answers.
-    `status` is `running` or a `results.Status`; `interrupted`: a stop signal ended it.
+    `status` is `running` or a `results.Status`; `interrupted`: a stop signal ended it. `machine` is
+    the one that measures it, None if it is that of the parent process.
     """
 
     number: int  # counted from 0
     label: str
     settings: Mapping[str, str]
     started_s: float  # Unix
+    machine: str | None = None
     ended_s: float | None = None
     status: str = RUNNING
     error: str | None = None

@@ -95,7 +95,8 @@ def cell_title(board: Board, row: CellRow) -> str:
     """The cell whose figures the tiles show: `Cell 3 of 6: onnx int8 batch=32`."""
     if board.cells_planned <= 1:
         return row.label
-    return f"Cell {row.number + 1} of {board.cells_planned}: {row.label}"
+    where = f" on {row.machine}" if row.machine else ""
+    return f"Cell {row.number + 1} of {board.cells_planned}: {row.label}{where}"
 
 
 def cell_state(row: CellRow) -> str:
@@ -145,6 +146,8 @@ def cells_html(board: Board, shown: CellRow | None) -> str:
             f'<button type="button" data-cell="{row.number}" aria-pressed="{pressed}">'
             f"{row.number + 1}. {escape(row.label)}</button>"
         )
+        if row.machine:
+            name += f' <span class="quiet">{escape(row.machine)}</span>'
         kind = ' class="running"' if row.is_running else ""
         body.append(f'<tr{kind}><th scope="row">{name}</th><td>{status}</td>{cells}</tr>')
         if row.error:

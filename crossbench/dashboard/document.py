@@ -92,6 +92,7 @@ def _sweep(board: Board, time_s: float) -> dict[str, Any] | None:
             {
                 "cell": row.number,
                 "label": row.label,
+                "machine": row.machine,
                 "status": row.status,
                 "error": row.error,
                 **{metric.name: row.figures.get(metric.name) for metric in CELL_FIGURES},

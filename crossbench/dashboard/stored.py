@@ -76,12 +76,15 @@ def _of_results(folder: Path, board: Board) -> Iterator[Recorded]:
         except ResultError:  # the sweep was killed while it measured this cell
             continue
     axes = varying([result.config for result in results.values()])
+    hosts = {result.environment.get("host") for result in results.values()}
     for cell, result in results.items():
         number = 0 if cell == folder else int(cell.name)
         ended_s = (cell / RESULT_FILE).stat().st_mtime
         known = board.cells.get(number)
         if known is None:
-            yield _at(CellStarted(label(result.config, axes), result.config.texts), ended_s, number)
+            machine = str(result.environment.get("host")) if len(hosts) > 1 else None
+            started = CellStarted(label(result.config, axes), result.config.texts, machine)
+            yield _at(started, ended_s, number)
         is_cut = result.failure == Failure.INTERRUPTED
         ended = CellEnded(result.status, result.error, is_cut, result.metrics)
         yield _at(ended, (known and known.ended_s) or ended_s, number)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crossbench.measure.betting import is_positive, values_needed
 from crossbench.measure.catalogue import NDCG_AT_10_CHANGE
-from crossbench.types import QueryQuality
+from crossbench.types import Quant, QueryQuality
 from crossbench.wording import counted, number, percent
 
 KEPT = 0.99  # share of the reference's nDCG@10 that a ranking must reach
@@ -37,6 +37,17 @@ class Verdict(StrEnum):
     def is_safe(self) -> bool:
         """Whether a cell with it may be the best: the ranking is kept, or no change was seen."""
         return self in (Verdict.KEEPS, Verdict.SAME_ORDER, Verdict.REFERENCE)
+
+
+def ranks_safely(verdict: Verdict | None, quant: object) -> bool:
+    """Whether a cell may be the best as far as its ranking goes, whatever other cells do.
+
+    That of fp32 needs no check, unless one showed a change. A lower precision that was not verified
+    may be the best only where no cell ranks safely. `quant` is FP32 where it is not known.
+    """
+    if verdict is Verdict.CHANGES:
+        return False
+    return quant == Quant.FP32 or (verdict is not None and verdict.is_safe)
 
 
 @dataclass(frozen=True, slots=True)

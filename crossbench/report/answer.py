@@ -200,7 +200,8 @@ def _against_baseline(verdicts: SweepVerdicts) -> list[str]:
     labels = {cell.name: cell.label for cell in throughput.cells}
     by_verdict: dict[str, list[str]] = {}
     for name, contrast in found.items():
-        text = f"{labels[name]} ({times(contrast.ratio)}×)"
+        together = contrast.low is not None
+        text = f"{labels[name]} ({times(contrast.ratio)}×)" if together else labels[name]
         by_verdict.setdefault(throughput.text(contrast), []).append(text)
     note = f"{verdicts.note} " if verdicts.note else ""
     parts = [
@@ -238,10 +239,10 @@ def _rest(others: Sequence[CellSummary], verdicts: MetricVerdicts) -> str:
 
 def _needed(cells: Sequence[CellSummary], verdicts: MetricVerdicts) -> str:
     """How many repeats would probably decide the order of these cells."""
-    if not verdicts.contrasts.spread_is_measured:
-        return " `repeats=4` would measure the spread, and may decide."
     if verdicts.has_no_common_block(cells):
         return " Some were never measured in the same block, so they cannot be compared."
+    if not verdicts.contrasts.spread_is_measured:
+        return " `repeats=4` would measure the spread, and may decide."
     more = verdicts.more_blocks(cells)
     if more is None:
         return " More than 100 further repeats would be needed to decide."

@@ -9,6 +9,7 @@ from crossbench.load.labels import is_offline, is_ramp
 from crossbench.load.saturation import rejected_share
 from crossbench.load.schedule import SCHEDULE_FILE
 from crossbench.measure.catalogue import P95_LATENCY, REQUESTS_FAILED, throughput
+from crossbench.measure.scraped import SCRAPE_FILE, load_scraped
 from crossbench.measure.statistics import summarise
 from crossbench.measure.steps import Step
 from crossbench.report import sections
@@ -16,7 +17,7 @@ from crossbench.report.axes import label
 from crossbench.report.cells import Run
 from crossbench.report.columns import requests_ok, text_with_unit
 from crossbench.report.configuration import configuration
-from crossbench.report.drawing import Draw, draw
+from crossbench.report.drawing import Draw, Plots, draw
 from crossbench.report.ending import ending
 from crossbench.report.facts import MACHINE, MODEL, facts
 from crossbench.report.flags import cell_notes, over_saturated_text
@@ -48,6 +49,8 @@ def write_cell_report(folder: Path) -> Path:
     steps = [Step(**step) for step in result.steps]
     name = label(result.config)
     plots = draw(lambda: _plots(records, folder / PLOTS_FOLDER, name, unit, steps, has_schedule))
+    was_scraped = (folder / SCRAPE_FILE).is_file()
+    scrape_plots = draw(lambda: _scrape_plots(folder, name)) if was_scraped else Plots()
     metrics = {**(summarise(records, result.task) if records else {}), **result.metrics}
     metrics = {name: value for name, value in metrics.items() if value is not None}
     parts = [
@@ -69,6 +72,7 @@ def write_cell_report(folder: Path) -> Path:
         sections.stages(metrics),
         *(sections.resources(title, view, metrics) for title, view in sections.RESOURCES.items()),
         sections.scraped(metrics),
+        *scrape_plots.markdown(folder),
         cell_quality(result.quality, metrics),
         predecessor_section([(label(result.config), result)]),
         sections.dataset(result.dataset),
@@ -93,6 +97,12 @@ def _plots(
     from crossbench.report.cell_plots import cell_plots
 
     return cell_plots(records, folder, unit, steps, name=name, has_schedule=has_schedule)
+
+
+def _scrape_plots(folder: Path, name: str) -> Mapping[str, Draw]:
+    from crossbench.report.scrape_plots import scrape_plots
+
+    return scrape_plots(load_scraped(folder), folder / PLOTS_FOLDER, name)
 
 
 def _head(result: RunResult, records: Sequence[RequestRecord], metrics: Mapping[str, float]) -> str:

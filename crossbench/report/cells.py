@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from crossbench.load.labels import is_paced, is_ramp, load_labels
 from crossbench.measure.catalogue import throughput
@@ -23,11 +24,15 @@ _WORST_FIRST = (
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a cell, finished or not: the folder's name, the result, the request records."""
+    """One run of a cell, finished or not: the folder's name, the result, the request records.
+
+    `kind` is what kind of machine measured it, if unlike machines measured the sweep.
+    """
 
     name: str
     result: RunResult
     records: Sequence[RequestRecord] = ()
+    kind: str = ""
 
     @property
     def reason(self) -> str:
@@ -178,10 +183,13 @@ def compared_unit(cells: Sequence[CellSummary]) -> str:
     return units[0] if units else ""
 
 
-def block_of(run: Run) -> tuple[str, int]:
-    """The block of a run: the repeat of its study."""
+Block: TypeAlias = tuple[str, int, str]
+
+
+def block_of(run: Run) -> Block:
+    """The block of a run: the repeat of its study, on one kind of machine."""
     config = run.result.config
-    return str(config.value("study") or ""), int(config.value("repeat", 0))
+    return str(config.value("study") or ""), int(config.value("repeat", 0)), run.kind
 
 
 def rate_unit(cells: Sequence[CellSummary]) -> str:

@@ -95,8 +95,9 @@ def _gain(best: CellSummary, verdicts: SweepVerdicts) -> str:
     if best.name == baseline.name:
         return f"none: {best.label} is the baseline"
     contrast = throughput.against(baseline).get(best.name)
-    if contrast is None:
-        return f"not comparable with the baseline {baseline.label}"
+    if contrast is None or contrast.low is None:
+        why = "" if contrast is None else ", as they were never measured together"
+        return f"not comparable with the baseline {baseline.label}{why}"
     return f"{ratio_text(contrast)} the baseline {baseline.label}: {throughput.text(contrast)}"
 
 

@@ -26,6 +26,10 @@ _CONSEQUENCE = {
     Flag.CLIENT_BOUND: "The server may be faster than this.",
     Flag.DISTURBED: "Measure it again on a quiet machine.",
 }
+SHARED = (
+    "`allow_shared=true`: several cells may have been measured on one machine at the same time, so "
+    "they may have slowed each other down."
+)
 _LISTED = 5  # cells of a flag that a note lists with their reasons
 
 
@@ -132,7 +136,8 @@ def _advice(result: RunResult, flag: str) -> str:
 
 def _other_warnings(result: RunResult) -> list[str]:
     reasons = [reason for reason in result.flags.values() if reason]
-    return [note for note in result.warnings if not any(reason in note for reason in reasons)]
+    told = [note for note in result.warnings if not any(reason in note for reason in reasons)]
+    return [*told, *[SHARED] * bool(result.config.value("allow_shared"))]
 
 
 def _sentence(text: str) -> str:

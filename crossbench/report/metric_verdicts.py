@@ -16,7 +16,10 @@ from crossbench.measure.metric import Better, Metric
 from crossbench.measure.winner import corrected_best
 from crossbench.report.cells import CellSummary
 from crossbench.report.judged import difference_text, is_better
-from crossbench.wording import number
+from crossbench.wording import ABSENT, number
+
+# The verdict on cells that share no block, for example because unlike machines measured them
+NOT_TOGETHER = "not compared: never measured together"
 
 
 @dataclass(frozen=True)
@@ -131,15 +134,16 @@ class MetricVerdicts:
 
     def text(self, contrast: Contrast) -> str:
         """Return a verdict in words, such as `faster` or `cannot tell`."""
+        if contrast.low is None:
+            return NOT_TOGETHER
         return difference_text(self.metric, contrast.difference, self.margin)
 
 
 def ratio_text(contrast: Contrast) -> str:
-    """`1.40× (1.31 to 1.50)`; without an interval, `1.40×`."""
-    text = f"{times(contrast.ratio)}×"
+    """`1.40× (1.31 to 1.50)`; for cells that were never measured together, `–`."""
     if contrast.low is None or contrast.high is None:
-        return text
-    return f"{text} ({times(contrast.low)} to {times(contrast.high)})"
+        return ABSENT
+    return f"{times(contrast.ratio)}× ({times(contrast.low)} to {times(contrast.high)})"
 
 
 def times(ratio: float) -> str:

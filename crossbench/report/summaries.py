@@ -15,6 +15,7 @@ from crossbench.measure.intervals import percentile_interval
 from crossbench.measure.metric import Metric
 from crossbench.report.axes import flatten, label, varying
 from crossbench.report.cells import (
+    Block,
     CellSummary,
     Estimate,
     Run,
@@ -23,12 +24,13 @@ from crossbench.report.cells import (
     finished_runs,
     finished_values,
 )
+from crossbench.report.machines import with_kinds
 from crossbench.types import RequestRecord
 
 
 def summarise_cells(runs: Sequence[Run]) -> list[CellSummary]:
     """Summarise the runs of each cell; cells are in the order in which they first ran."""
-    axes = varying([run.result.config for run in runs])
+    runs, axes = with_kinds(runs), varying([run.result.config for run in runs])
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.result.cell_id or f"folder {run.name}", []).append(run)
@@ -67,12 +69,12 @@ def log_values(
 ) -> NDArray[np.float64]:
     """Return the logarithms of a metric, (cells, blocks), NaN where a cell has no value.
 
-    Runs of the same study with the same `repeat` form a block. If a cell has several runs in one
-    block, because two sweeps are read together, the block has their mean.
+    Runs of the same study with the same `repeat`, on like machines, form a block. If a cell has
+    several runs in one block, because two sweeps are read together, the block has their mean.
     """
-    found: list[dict[tuple[str, int], list[float]]] = []
+    found: list[dict[Block, list[float]]] = []
     for cell in cells:
-        by_block: dict[tuple[str, int], list[float]] = {}
+        by_block: dict[Block, list[float]] = {}
         for run in finished_runs(cell.runs):
             value = run.result.metrics.get(metric_of(cell).name)
             if value is not None and value > 0:

@@ -18,6 +18,12 @@ from crossbench.report.decision import decision
 from crossbench.report.drawing import Draw, draw
 from crossbench.report.facts import MACHINE, fact_text
 from crossbench.report.flags import sweep_notes, warnings_of
+from crossbench.report.machines import (
+    machine_of,
+    machines_note,
+    machines_of,
+    machines_section,
+)
 from crossbench.report.markdown import Section, markdown, one_line
 from crossbench.report.predecessor import predecessor_section
 from crossbench.report.ranking import sweep_quality
@@ -38,6 +44,7 @@ from crossbench.wording import ABSENT, counted
 CSV_FILE = "results.csv"
 _FIGURES = re.compile(r"\d[\d.,]*")
 _ENVIRONMENT_KEYS = ("host", "cpu", "cores_usable", "os", "git_commit", "git_dirty")
+_IN_TABLE_OF_MACHINES = frozenset({"host", "cpu", "cores_usable"})
 
 
 def read_runs(folder: Path) -> list[Run]:
@@ -93,6 +100,7 @@ def write_sweep_report(folder: Path) -> Path:
         ),
         _failures(cells),
         _varied(axes, cells),
+        machines_section(runs),
         _environment(runs),
     ]
     path = folder / REPORT_FILE
@@ -116,14 +124,13 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
     metrics = sorted({name for run in runs for name in run.result.metrics})
     with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            ["folder", "cell_id", "status", "flags", "error", "started_at", *settings, *metrics]
-        )
+        facts = ["folder", "cell_id", "status", "flags", "error", "started_at", "machine"]
+        writer.writerow([*facts, *settings, *metrics])
         for run, flat in zip(runs, flats, strict=True):
             result = run.result
             writer.writerow(
                 [run.name, result.cell_id, str(result.status), ", ".join(result.flags)]
-                + [result.error, result.started_at]
+                + [result.error, result.started_at, machine_of(run)]
                 + [flat.get(key) for key in settings]
                 + [result.metrics.get(name) for name in metrics]
             )
@@ -151,7 +158,7 @@ def _notes(runs: Sequence[Run], cells: Sequence[CellSummary]) -> str:
             # Notes that differ only in their figures are one note
             same = _FIGURES.sub("", text)
             names_by_note.setdefault(first_text.setdefault(same, text), []).append(run.name)
-    lines = [f"> {note}" for note in sweep_notes(runs, labels)]
+    lines = [f"> {note}" for note in (machines_note(runs), *sweep_notes(runs, labels)) if note]
     for note, names in names_by_note.items():
         measured = [run for run in runs if run.result.config]
         cells_of = dict.fromkeys(labels.get(name, name) for name in names)
@@ -209,7 +216,8 @@ def _failures(cells: Sequence[CellSummary]) -> str:
 def _environment(runs: Sequence[Run]) -> str:
     """The machine and versions of the runs, with a warning if they differ between cells."""
     rows, mixed = [], []
-    for key in _ENVIRONMENT_KEYS:
+    told = _IN_TABLE_OF_MACHINES if len(machines_of(runs)) > 1 else frozenset[str]()
+    for key in (key for key in _ENVIRONMENT_KEYS if key not in told):
         values = dict.fromkeys(
             fact_text(run.result.environment[key]) for run in runs if key in run.result.environment
         )

@@ -16,6 +16,7 @@ from crossbench.report.cell import REPORT_FILE
 from crossbench.report.cells import CellSummary, Estimate, rate_unit
 from crossbench.report.columns import columns
 from crossbench.report.flags import GROWING, latency_text, legend
+from crossbench.report.machines import machine_names, machines_of
 from crossbench.report.markdown import Folded, Section
 from crossbench.report.scope import interval_scope
 from crossbench.report.tables import markdown_table, plus_minus
@@ -37,8 +38,9 @@ def all_cells(
     paced = any(cell.is_paced for cell in cells)
     rejected = any(_rejected(cell) for cell in cells)
     throughput = f"{PAIRS_PER_S.title} ({rate_unit(cells)})"
-    headers = ["folder", *_headings(axes), "status", *["answered (requests/s)"] * paced,
-               *["rejected (%)"] * rejected, throughput,
+    machines = len(machines_of([run for cell in cells for run in cell.runs])) > 1
+    headers = ["folder", *_headings(axes), *["machine"] * machines, "status",
+               *["answered (requests/s)"] * paced, *["rejected (%)"] * rejected, throughput,
                *(metric.heading for metric in metrics), *["ranking"] * checked]  # fmt: skip
     rows = []
     for cell in cells:
@@ -49,6 +51,7 @@ def all_cells(
         rows.append([
             ", ".join(_link(run.name, folder) for run in cell.runs),
             *axis_values(cell, axes),
+            *[machine_names(cell)] * machines,
             cell.status,
             *[number(cell.metrics.get(REQUESTS_PER_S.name))] * paced,
             *[percent(_rejected(cell), 1).removesuffix(" %")] * rejected,
@@ -56,7 +59,7 @@ def all_cells(
             *texts.values(),
             *[verdict_text(cell)] * checked,
         ])  # fmt: skip
-    left = 2 + len(_headings(axes))
+    left = 2 + len(_headings(axes)) + machines
     table = markdown_table(headers, rows, "l" * left + "r" * (len(headers) - left))
     return [f"## All cells\n\n{table}", Folded("Marks and intervals", _legend(cells, found))]
 

@@ -15,6 +15,7 @@ from crossbench.report.best import BEST_MARK, MAYBE_MARK, fastest_cells, mark
 from crossbench.report.cells import CellSummary, Run, rate_unit
 from crossbench.report.columns import columns, text_with_unit
 from crossbench.report.flags import COLUMN, GROWING, latency_text, legend_with_reasons, marks
+from crossbench.report.machines import machines_note
 from crossbench.report.rate_answer import latency_bound_ms, rate_answers
 from crossbench.report.scope import interval_scope
 from crossbench.report.summaries import summarise_cells
@@ -138,6 +139,7 @@ def terminal_answer(runs: Sequence[Run]) -> str:
         lines = answer(cells, axes, bound_ms, sweep_verdicts(cells)).splitlines()
     else:
         lines = rate_answers(cells, axes, bound_ms)
+    lines += filter(None, [machines_note(runs)])
     texts = [line.removeprefix("- ").replace("**", "").replace("`", "") for line in lines]
     return "\n".join(part for text in texts for part in wrapped(text, "  "))
 

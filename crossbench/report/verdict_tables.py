@@ -79,7 +79,8 @@ def _texts(contrast: Contrast | None, metric: MetricVerdicts) -> list[str]:
     if contrast is None:
         return [ABSENT, ""]
     verdict = metric.text(contrast)
-    if contrast.difference is Difference.UNKNOWN and metric.contrasts.spread_is_measured:
+    is_open = contrast.difference is Difference.UNKNOWN and contrast.low is not None
+    if is_open and metric.contrasts.spread_is_measured:
         more = contrast.more_blocks
         verdict += f" ({'over 100' if more is None else more} more)"
     return [ratio_text(contrast), verdict]

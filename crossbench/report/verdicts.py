@@ -20,6 +20,7 @@ from crossbench.measure.metric import Metric
 from crossbench.measure.multiplicity import alpha_of_look
 from crossbench.report.allowance import read_allowance
 from crossbench.report.cells import CellSummary, Run, cell_throughput, compared_unit
+from crossbench.report.machines import machines_of
 from crossbench.report.metric_verdicts import MetricVerdicts
 from crossbench.report.summaries import log_values, p95_estimate
 from crossbench.results import Status
@@ -148,13 +149,20 @@ def _setting(runs: Sequence[Run], key: str) -> float:
 
 
 def _allowances(runs: Sequence[Run]) -> Mapping[str, Allowance]:
-    """The spread from run to run of each metric, by its name, on the machine of the runs."""
+    """The spread from run to run of each metric, by its name: the widest of the runs' machines."""
     configs = [run.result.config for run in runs if run.result.config]
     cache = next((str(found) for config in configs if (found := config.value("cache_dir"))), "")
-    environment = next((run.result.environment for run in runs if run.result.environment), {})
     backends = {str(config.value("backend")) for config in configs}
-    folder = Path(cache).expanduser() if cache else Path()
-    return read_allowance(folder, environment, _setting(runs, "spread"), backends)
+    folder, spread = Path(cache).expanduser() if cache else Path(), _setting(runs, "spread")
+    environments = [found[0].result.environment for found in machines_of(runs).values()]
+    of_machines = [
+        read_allowance(folder, environment, spread, backends)
+        for environment in environments or [{}]
+    ]
+    return {
+        name: max((found[name] for found in of_machines), key=lambda found: found.relative_sd)
+        for name in of_machines[0]
+    }
 
 
 def _alpha(runs: Sequence[Run]) -> float:

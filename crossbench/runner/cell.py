@@ -20,6 +20,7 @@ from crossbench.errors import (
 )
 from crossbench.events import ServerListens, ServerStops
 from crossbench.load.no_tokens import refuse_no_tokens
+from crossbench.load.precise_loop import precise_event_loop
 from crossbench.load.prepared import prepare
 from crossbench.load.requests import first_pairs
 from crossbench.load.schedule import Schedule
@@ -95,7 +96,8 @@ def measure_cell(
         data = load_data(plan, model)
         if not data.query_tokens.smallest or not data.passage_tokens.smallest:
             refuse_no_tokens(data.dataset.lists, model, plan.task)
-        measured = asyncio.run(_drive(plan, model, data, check, events, checked_in, swept))
+        with asyncio.Runner(loop_factory=precise_event_loop) as runner:
+            measured = runner.run(_drive(plan, model, data, check, events, checked_in, swept))
     except (UnsupportedQuant, UnsupportedDevice) as error:
         return failure(Status.UNSUPPORTED, str(error))
     except BackendUnavailable as error:

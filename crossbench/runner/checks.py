@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 
 from crossbench.backends.availability import (
     Ready,
@@ -12,12 +13,13 @@ from crossbench.backends.availability import (
     raise_unsupported,
 )
 from crossbench.backends.base import Backend
-from crossbench.errors import BackendUnavailable, ConfigError
+from crossbench.errors import BackendUnavailable, ConfigError, TargetUnreachable
 from crossbench.models.folder import ModelFolder
 from crossbench.runner.compose import build_scheduler
 from crossbench.runner.http_target import HttpServer
 from crossbench.runner.load import build_stop, build_traffic
 from crossbench.runner.ray_target import RayServe
+from crossbench.runner.targets import Remote
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import CellPlan, make_plan
 from crossbench.types import Pipeline, Task
@@ -58,12 +60,17 @@ def check_start(plans: Sequence[CellPlan]) -> None:
 
     Raises:
         ModelError, DatasetError: a path does not exist.
+        TargetUnreachable: all cells are for servers of crossbench that run, and none answers.
         BackendUnavailable: no cell can run; the message has the reason of each kind of cell.
     """
     for plan in plans:
         for component in (plan.model, *plan.more_models.values(), plan.dataset):
             component.build().check()
-    if any(plan.server is None for plan in plans):  # a server that runs already can be measured
+    running = [plan.target.build() for plan in plans if plan.server is None]
+    if running:  # this machine need not run a backend for these
+        remote = [target for target in running if isinstance(target, Remote)]
+        if len(remote) == len(plans):
+            asyncio.run(_check_any(dict.fromkeys(remote)))
         return
     kinds = {
         (str(plan.backend.name), plan.settings.quant, plan.settings.device): plan
@@ -83,6 +90,19 @@ def check_start(plans: Sequence[CellPlan]) -> None:
         + "\n  ".join(reasons)
         + "\npython -m crossbench.doctor shows what it can run"
     )
+
+
+async def _check_any(servers: Iterable[Remote]) -> None:
+    """Return as soon as one of the servers answers."""
+    faults = []
+    for server in servers:
+        try:
+            await server.check()
+        except TargetUnreachable as error:
+            faults.append(str(error))
+        else:
+            return
+    raise TargetUnreachable("\n".join(faults))
 
 
 def longest_s(plan: CellPlan) -> float:

@@ -82,8 +82,13 @@ class HttpServer:
             try:
                 await client.send(_TRIAL, self.connect_timeout_s)
             except grpc.aio.AioRpcError as error:
+                late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                advice = (
+                    ": look whether the server is ready, or give a higher target.connect_timeout_s"
+                )
                 raise TargetUnreachable(
                     f"{self.url} cannot be measured with target.api={self.api}: {error.details()}"
+                    + (advice if late else "")
                 ) from error
         return self.url
 

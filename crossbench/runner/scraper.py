@@ -11,6 +11,7 @@ from crossbench.errors import TargetUnreachable
 from crossbench.measure.scraped import ScrapedValue, parse
 from crossbench.runner.http_target import HttpServer
 from crossbench.runner.targets import Remote
+from crossbench.serving.access import PUBLIC
 from crossbench.settings.plan import CellPlan
 from crossbench.wording import counted
 
@@ -22,11 +23,12 @@ MOST_BYTES = 4 << 20  # of one page; a server with thousands of series has less
 class Scraper:
     """Reads the page at `url` about once a second, and parses it only after the measurement.
 
-    A page that cannot be read is left out.
+    A page that cannot be read is left out. `ca` is a PEM file of the authorities to trust for
+    https, None for the well-known ones.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, ca: str | None) -> None:
+        self._url, self._ca = url, ca
         self._pages: list[tuple[float, str]] = []
         self._faults: list[str] = []
 
@@ -84,7 +86,7 @@ class Scraper:
         from crossbench.serving.http_page import PageError, read_page
 
         try:
-            page = await read_page(self._url, TIMEOUT_S, MOST_BYTES)
+            page = await read_page(self._url, TIMEOUT_S, MOST_BYTES, self._ca)
         except PageError as error:
             self._faults.append(str(error))
         else:
@@ -94,5 +96,7 @@ class Scraper:
 def find_scraper(plan: CellPlan) -> Scraper | None:
     """Return the scraper of a cell's `target.scrape`, None without one."""
     target = plan.target.build()
-    url = target.scrape if isinstance(target, HttpServer | Remote) else None
-    return None if url is None else Scraper(url)
+    if not isinstance(target, HttpServer | Remote) or target.scrape is None:
+        return None
+    ca = target.ca if isinstance(target, HttpServer) else target.access.ca
+    return Scraper(target.scrape, None if ca == PUBLIC else ca)

@@ -157,6 +157,15 @@ class Remote:
             check_url("target.scrape", self.scrape)
 
     async def open(self, make_server: Callable[[], Server]) -> str:
+        await self.check()
+        return self.address
+
+    async def check(self) -> None:
+        """Wait until the server is ready, no longer than `connect_timeout_s`.
+
+        Raises:
+            TargetUnreachable: it does not answer, or refuses this client.
+        """
         async with InferenceClient(self.address, self.access) as client:
             try:
                 await client.ready(self.connect_timeout_s)
@@ -174,7 +183,6 @@ class Remote:
                     "`python -m crossbench.serve`, and give the address that it prints"
                     + self._proxy_note()
                 ) from error
-        return self.address
 
     def _proxy_note(self) -> str:
         host, _ = split_address(self.address, "server.address")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,33 +16,22 @@ import grpc
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.client import Message, Reply, Vectors, bad_reply, refuse_non_finite
 from crossbench.serving.http_apis import APIS, BadReply, cosines, to_scores, to_vectors
-from crossbench.serving.http_page import proxy_for
+from crossbench.serving.http_faults import (
+    ERROR_BYTES,
+    OTHER_SERVER,
+    distrust,
+    no_connection,
+    refusal,
+    start_of,
+)
+from crossbench.serving.http_page import proxy_for, trust
 from crossbench.system.addresses import is_this_machine
 from crossbench.types import Pair, Timing
 
 # Servers close idle connections (uvicorn after 5 s), and a request that meets this fails
 IDLE_S = 2.0
-ERROR_BYTES = 2000  # of the body of an error, for its message
-_CAVEAT = (
-    "This is not a server of crossbench: its precision, its device and its batches are not known. "
-    "That it has this model is what the user says."
-)
 _UNTOLD = Timing(math.nan, math.nan, math.nan)
 Status = grpc.StatusCode
-_STATUSES = {
-    400: Status.INVALID_ARGUMENT,
-    401: Status.UNAUTHENTICATED,
-    403: Status.PERMISSION_DENIED,
-    404: Status.UNIMPLEMENTED,
-    408: Status.DEADLINE_EXCEEDED,
-    413: Status.INVALID_ARGUMENT,
-    422: Status.INVALID_ARGUMENT,
-    424: Status.INTERNAL,  # TEI: the model failed
-    429: Status.RESOURCE_EXHAUSTED,
-    502: Status.UNAVAILABLE,
-    503: Status.UNAVAILABLE,
-    504: Status.DEADLINE_EXCEEDED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +79,7 @@ class HttpClient:
         connector = aiohttp.TCPConnector(
             limit=settings.max_connections,
             keepalive_timeout=IDLE_S,
-            ssl=True if settings.ca is None else ssl.create_default_context(cafile=settings.ca),
+            ssl=trust(settings.ca),
         )
         self._session = await self._stack.enter_async_context(
             aiohttp.ClientSession(
@@ -134,7 +121,11 @@ class HttpClient:
                 body, count = self._api.ask(message.query, message.passages), len(message.passages)
             scores = to_scores(await self._values(body, model, count, timeout_s))
         except BadReply as error:
-            raise bad_reply(Status.INTERNAL, f"the server answered, but {error}") from error
+            raise bad_reply(
+                Status.INTERNAL,
+                f"the server answered, but {error}: look whether it has "
+                f"target.api={self._settings.api}",
+            ) from error
         refuse_non_finite(scores)
         return Reply(scores, _UNTOLD, None, None)
 
@@ -151,7 +142,12 @@ class HttpClient:
 
     async def info(self) -> pb.ServerInfo:
         """Return the little that is known: the name of the model, and that it computes scores."""
-        model = pb.ModelInfo(name=self._settings.model, computes_scores=True, caveat=_CAVEAT)
+        caveat = (
+            f"This is not a server of crossbench (target.api={self._settings.api}): its "
+            "precision, its device and its batches are not known. That it has this model is what "
+            "the user says."
+        )
+        model = pb.ModelInfo(name=self._settings.model, computes_scores=True, caveat=caveat)
         return pb.ServerInfo(models=[model])
 
     async def metrics(self, timeout_s: float | None = None) -> pb.Metrics | None:
@@ -179,35 +175,31 @@ class HttpClient:
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as response:
                 if response.status != 200:
-                    raise _refusal(response, await _start(response))
+                    raise refusal(response, await _start(response))
                 content = await self._content(response)
         except TimeoutError:
             within = "" if timeout_s is None else f" within {timeout_s:g} s"
             raise bad_reply(Status.DEADLINE_EXCEEDED, f"no reply{within}") from None
         except aiohttp.ClientConnectorCertificateError as error:
-            reason = getattr(error.certificate_error, "verify_message", "") or error
-            raise bad_reply(
-                Status.UNAVAILABLE,
-                f"the server's certificate is refused ({reason}): give target.ca=FILE with the "
-                "authority that signed it, and the name in it as the host of target.url",
-            ) from None
+            raise bad_reply(Status.UNAVAILABLE, distrust(error, self._settings.ca)) from None
         except aiohttp.ClientConnectorError as error:
-            number = error.errno or 0  # negative if the name is not found
-            reason = os.strerror(number) if number > 0 else error.strerror or str(error)
-            tls = isinstance(error, aiohttp.ClientSSLError)
-            hint = ": if it has no TLS, give http:// in target.url" if tls else ""
-            raise bad_reply(Status.UNAVAILABLE, f"no connection ({reason}){hint}") from None
+            raise bad_reply(Status.UNAVAILABLE, no_connection(error)) from None
         except aiohttp.ClientError as error:
-            told = getattr(error, "strerror", None) or str(error)
-            fault = " ".join(told.split()) or type(error).__name__
-            raise bad_reply(Status.UNAVAILABLE, f"the connection broke ({fault[:200]})") from None
+            told = getattr(error, "strerror", None) or getattr(error, "message", "") or str(error)
+            fault = " ".join(told.split())[:200] or type(error).__name__
+            text = f"the connection broke ({fault})"
+            proxy_refused = isinstance(error, aiohttp.ClientHttpProxyError)
+            if isinstance(error, aiohttp.ClientResponseError) and not proxy_refused:
+                text = f"the answer is not HTTP ({fault}): {OTHER_SERVER}"
+            raise bad_reply(Status.UNAVAILABLE, text) from None
         try:
             return json.loads(content)
         except (ValueError, RecursionError):
             kind = response.headers.get("Content-Type", "no type")
             raise bad_reply(
                 Status.INTERNAL,
-                f"the server answered with {kind} instead of JSON: {_text(content)}",
+                f"the server answered with {kind} instead of JSON ({start_of(content)}): "
+                f"{OTHER_SERVER}, and has target.api={self._settings.api}",
             ) from None
 
     async def _content(self, response: aiohttp.ClientResponse) -> bytes:
@@ -223,8 +215,8 @@ class HttpClient:
         response.close()  # the connection too, since the rest is not read
         raise bad_reply(
             Status.INTERNAL,
-            f"the reply has more than {limit:,} bytes: look whether target.url is the server that "
-            "you mean, or give a higher target.max_reply_bytes",
+            f"the reply has more than {limit:,} bytes: {OTHER_SERVER}, or give a higher "
+            "target.max_reply_bytes",
         )
 
 
@@ -236,30 +228,3 @@ async def _start(response: aiohttp.ClientResponse) -> bytes:
     if not response.content.at_eof():
         response.close()
     return bytes(content[:ERROR_BYTES])
-
-
-def _refusal(response: aiohttp.ClientResponse, body: bytes) -> grpc.aio.AioRpcError:
-    """Return the error for a reply that is not 200."""
-    status = response.status
-    path = response.url.path
-    text = f"HTTP {status} {response.reason or ''}".rstrip()
-    if 300 <= status < 400:
-        place = response.headers.get("Location", "nowhere")
-        return bad_reply(
-            Status.FAILED_PRECONDITION,
-            f"{text}: the server redirects {path} to {place[:200]}, which is not followed: give "
-            "that address as target.url",
-        )
-    hint = ""
-    if status in (404, 405):
-        hint = f". There is no {path}: give the target.api that the server has, or its target.path"
-    if status in (401, 403):
-        hint = ". Give target.token_file=FILE with its token"
-    default = Status.INTERNAL if status >= 500 else Status.FAILED_PRECONDITION
-    return bad_reply(_STATUSES.get(status, default), f"{text}: {_text(body)}{hint}")
-
-
-def _text(content: bytes) -> str:
-    """Return the start of a body as one line."""
-    text = " ".join(content[:ERROR_BYTES].decode("utf-8", "replace").split())
-    return (text if len(text) <= 160 else f"{text[:160]} …") or "an empty reply"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -23,8 +24,15 @@ def proxy_for(url: str) -> str | None:
     return getproxies().get(parts.scheme)
 
 
-async def read_page(url: str, timeout_s: float, most_bytes: int) -> str:
+def trust(ca: str | None) -> ssl.SSLContext | bool:
+    """Return aiohttp's `ssl` argument for the authorities in a PEM file; None: the well-known."""
+    return True if ca is None else ssl.create_default_context(cafile=ca)
+
+
+async def read_page(url: str, timeout_s: float, most_bytes: int, ca: str | None) -> str:
     """Return the text of a page. A redirect is not followed.
+
+    `ca` is a PEM file of the authorities that are trusted instead of the well-known ones.
 
     Raises:
         PageError: there is no answer in time, it is not 200, or it is too large.
@@ -32,7 +40,9 @@ async def read_page(url: str, timeout_s: float, most_bytes: int) -> str:
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
-            session.get(url, allow_redirects=False, proxy=proxy_for(url)) as response,
+            session.get(
+                url, allow_redirects=False, proxy=proxy_for(url), ssl=trust(ca)
+            ) as response,
         ):
             if response.status != 200:
                 raise PageError(f"HTTP {response.status} {response.reason or ''}".rstrip())

@@ -21,7 +21,7 @@ from crossbench.settings.composition_errors import explain
 from crossbench.settings.hydra_targets import checked_composition
 from crossbench.settings.places import conf_dir
 from crossbench.settings.resume import resumed_arguments
-from crossbench.settings.schema import register, register_search
+from crossbench.settings.schema import register, register_plugins
 from crossbench.settings.targets import take_allowed
 from crossbench.system.command import command, exit_on_os_error, exit_with_version
 
@@ -36,7 +36,7 @@ def launch(task: Callable[[DictConfig], object], choices: Sequence[str] = ()) ->
     """
     exit_with_version(sys.argv)
     register()
-    register_search()
+    register_plugins()
     # Hydra then raises its errors instead of printing them, and we print clearer messages
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     app = hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")

@@ -65,6 +65,8 @@ class RootSchema:
     objective: Any = field(default=MISSING, metadata=_OF_SWEEP)
     retries: Any = field(default=MISSING, metadata=_OF_SWEEP)
     resume: Any = field(default=MISSING, metadata=_OF_SWEEP)
+    allow_shared: Any = field(default=MISSING, metadata=_NOT_IDENTITY)
+    cluster: Any = field(default=MISSING, metadata=_OF_SWEEP)
 
 
 OF_SWEEP = frozenset(item.name for item in fields(RootSchema) if item.metadata.get("of_sweep"))
@@ -86,11 +88,15 @@ def register() -> None:
         OmegaConf.register_new_resolver(f"crossbench.{name}", resolver, replace=True)
 
 
-def register_search() -> None:
-    """Register conf/hydra/optuna.yaml as `hydra/sweeper=optuna`, in place of the plugin's own.
+def register_plugins() -> None:
+    """Register our configs of Hydra's plugins in place of the plugins' own.
 
-    A file conf/hydra/sweeper/optuna.yaml would not do: Hydra refuses one with the plugin's name.
+    These are conf/hydra/optuna.yaml as `hydra/sweeper=optuna`, and the files of
+    conf/hydra/launchers as choices of `hydra/launcher`. A file in conf/hydra/sweeper or
+    conf/hydra/launcher would not do: Hydra refuses one with a plugin's name.
     """
-    Plugins.instance()  # the plugin registers its own when it is found
-    node = OmegaConf.load(conf_dir() / "hydra" / "optuna.yaml")
-    ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=node)
+    Plugins.instance()  # a plugin registers its own config when it is found
+    store, folder = ConfigStore.instance(), conf_dir() / "hydra"
+    store.store(group="hydra/sweeper", name="optuna", node=OmegaConf.load(folder / "optuna.yaml"))
+    for path in (folder / "launchers").glob("*.yaml"):
+        store.store(group="hydra/launcher", name=path.stem, node=OmegaConf.load(path))

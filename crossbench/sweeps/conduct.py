@@ -20,23 +20,23 @@ from crossbench.settings.overrides import sweep_points
 from crossbench.settings.stored_plan import FIRST_LOOK, StoredPlan, read_plan
 from crossbench.sweeps.decide import undecided
 from crossbench.sweeps.folder import MULTIRUN_FILE, is_interrupted, mark_interrupted
+from crossbench.sweeps.launchers import Portion, portion_of
 from crossbench.sweeps.services import console
 from crossbench.sweeps.unsaved import unsaved_files
 from crossbench.system.credentials import hide_config
 from crossbench.system.files import NotWritten, atomic_write
 from crossbench.wording import counted
 
-# Runs the cells one after the other, in this process
-ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 _LISTED = 5  # undecided cells that a message names
 
 
 def conduct(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> list[Any]:
     """Launch the runs of the stored plan that have no result, and return what they return.
 
-    Hydra's basic launcher gets one run at a time, other launchers a block at a time. After Ctrl-C,
-    nothing more is launched. With `until_decided`, the plan has all blocks that may be needed; once
-    every cell is decided, the rest of them is removed from it.
+    Hydra's basic launcher gets one run at a time, and others a block or the whole sweep (see
+    `launchers`). After Ctrl-C, nothing more is launched. With `until_decided`, the plan has all
+    blocks that may be needed, and no launcher gets more than one at a time; once every cell is
+    decided, the rest of them is removed from the plan.
 
     Raises:
         ConfigError: the folder of the sweep has no plan.
@@ -50,8 +50,10 @@ def conduct(config: DictConfig, launcher: Launcher, arguments: Sequence[str]) ->
     if plan is None:
         raise ConfigError(f"{folder} has no plan: start a new sweep")
     returned: list[Any] = []
-    alone = config.hydra.launcher._target_ == ONE_BY_ONE
-    for numbers in batches(plan, folder, alone):
+    portion = portion_of(config.hydra.launcher)
+    if config.until_decided and portion is Portion.SWEEP:
+        portion = Portion.BLOCK
+    for numbers in batches(plan, folder, portion):
         with keep_going(numbers, folder):
             if config.until_decided and _is_decided(plan, numbers[0], folder):
                 shorten_plan(plan, numbers[0], folder)
@@ -106,19 +108,21 @@ def _is_decided(plan: StoredPlan, number: int, folder: Path) -> bool:
     return False
 
 
-def batches(plan: StoredPlan, folder: Path, alone: bool) -> Iterator[list[int]]:
-    """Yield the numbers of the runs to launch together: one if `alone`, else those of a block.
+def batches(plan: StoredPlan, folder: Path, portion: Portion) -> Iterator[list[int]]:
+    """Yield the numbers of the runs to launch together: one, those of a block, or all.
 
     A batch has consecutive numbers, because Hydra counts them from its first. A run with a result
     within a batch is not measured again (see `job.run_job`).
     """
+    whole = portion is Portion.SWEEP
     numbered = enumerate(plan.runs)
-    for _, block in itertools.groupby(numbered, key=lambda item: item[1].repeat):
+    for _, block in itertools.groupby(numbered, key=lambda item: whole or item[1].repeat):
         missing = [number for number, _ in block if not has_result(folder / str(number))]
         if not missing:
             continue
         together = range(missing[0], missing[-1] + 1)
-        for batch in [[number] for number in missing] if alone else [list(together)]:
+        one_by_one = portion is Portion.CELL
+        for batch in [[number] for number in missing] if one_by_one else [list(together)]:
             if is_interrupted(folder):
                 return
             yield batch

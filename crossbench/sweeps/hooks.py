@@ -21,6 +21,7 @@ from crossbench.errors import CrossbenchError
 from crossbench.settings.blocks import SEARCHER
 from crossbench.settings.composition_errors import explain
 from crossbench.settings.run import run_settings
+from crossbench.sweeps.launchers import RAY, check_launcher
 from crossbench.sweeps.plan import SweepPlan, plan_sweep
 from crossbench.system.command import os_error_message
 from crossbench.system.stop_signals import finish_first
@@ -50,7 +51,12 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         with _exit_on_error():
+            check_launcher(config)
             plan = _plan(config)
+            if config.hydra.launcher._target_ == RAY:
+                from crossbench.sweeps.cluster.ray_nodes import RayNodes
+
+                RayNodes.of(config).connect()  # a cluster that is not there is refused at once
             from crossbench.sweeps.start import start_sweep
 
             started = start_sweep(config, plan)

@@ -14,38 +14,33 @@ from rich.markup import escape
 from rich.text import Text
 
 from crossbench.dashboard.process import JOURNAL_FILE, Dashboard
-from crossbench.events import CellEnded, CellStarted, RunEnded
-from crossbench.report.axes import label as varying_label
+from crossbench.events import RunEnded
 from crossbench.report.cell import REPORT_FILE
 from crossbench.report.cells import Run
 from crossbench.report.sweep import read_run
-from crossbench.report.terminal import cell_line, terminal_answer, terminal_table
-from crossbench.results import Failure, RunResult, Status
+from crossbench.report.terminal import terminal_answer, terminal_table
+from crossbench.results import RunResult, cell_folders
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import composed_config
 from crossbench.settings.run import RunSettings, run_settings
 from crossbench.settings.sweep_state import SweepState, read_state
 from crossbench.sweeps.cell import interrupted_result, run_cell
 from crossbench.sweeps.child import waiting_child
-from crossbench.sweeps.closing import MeasuredCell, closing
 from crossbench.sweeps.conduct import has_result
 from crossbench.sweeps.finish import EXIT_FAILED
-from crossbench.sweeps.folder import home_of, is_interrupted, mark_interrupted, place_of
+from crossbench.sweeps.folder import home_of, is_interrupted, mark_interrupted
 from crossbench.sweeps.objective import read_objective
-from crossbench.sweeps.progress import cell_progress, time_left_s
+from crossbench.sweeps.open_cell import OpenCell
+from crossbench.sweeps.progress import cell_progress
 from crossbench.sweeps.services import (
     Tracking,
     console,
     dashboard_url,
     make_tracking,
-    screenshot_dashboard,
     sweep_journal,
 )
 from crossbench.sweeps.unsaved import unsaved_files
-from crossbench.system.command import os_error_message
 from crossbench.system.stop_signals import EXIT_INTERRUPTED, finish_first
-from crossbench.tracking.protocol import CellRef
-from crossbench.wording import duration
 
 
 def run_job(config: DictConfig) -> float | None:
@@ -84,9 +79,7 @@ def run_job(config: DictConfig) -> float | None:
         return None
     if objective is None:
         return None
-    if result.metrics and (why := objective.disqualified(result)):
-        console.print(escape(f"objective {objective.metric.name}: not counted, because {why}"))
-    return objective.value(result)
+    return objective.counted(result, [cell for cell in cell_folders(home) if cell != folder])
 
 
 def _run_single(cell: CellConfig, run: RunSettings, folder: Path, home: Path) -> None:
@@ -125,62 +118,30 @@ def measure_and_track(
     tracking: Tracking,
 ) -> RunResult:
     """Measure a cell, write its report and log its MLflow run; `home` is the folder of the run."""
-    # The terminal, the page and MLflow name a cell after what varies
-    label = varying_label(config, state.axes)
-    shown = f"cell {number + 1}/{state.cells} {label}"
-    where = CellRef(*place_of(folder))
-    run_id = tracking.attempt(lambda tracker: tracker.start_cell(label, state.parent_run_id, where))
-    measured = MeasuredCell(folder, run_id, state.axes)
-    journal = sweep_journal(home, state.dashboard_url, cell=number)
-    journal.write(CellStarted(label, config.texts))
+    cell = OpenCell.start(config, folder, home, state, number, tracking)
     interrupted = False
-    with cell_progress(shown, config) as progress:
+    with cell_progress(cell.shown, config) as progress:
         try:
-            result = run_cell(config, folder, progress, journal)
+            result = run_cell(config, folder, progress, cell.journal)
         except KeyboardInterrupt:
             interrupted = True
             result = interrupted_result(config, folder)
         except OSError as error:
-            _end_unmeasured(config, measured, error, tracking)
+            cell.end_unmeasured(error)
             raise
         is_alone = state.pid == os.getpid()  # with another launcher, cells may overlap
         goes_on = is_alone and number + 1 < state.cells and not interrupted
         if goes_on:
             waiting_child.start(home)
-        is_cut = result.failure == Failure.INTERRUPTED
-        journal.write(CellEnded(result.status, result.error, is_cut, result.metrics))
-        progress.stage("writing the report")
+        cell.end(result)
         try:
             with finish_first():
-                if state.dashboard_url and config.value("dashboard.screenshot") and result.metrics:
-                    token = config.value("dashboard.token")
-                    screenshot_dashboard(state.dashboard_url, folder, token)
-                closing.close(measured, tracking, last=not goes_on)
+                progress.stage("writing the report")
+                cell.close(result, last=not goes_on)
         except KeyboardInterrupt:
             interrupted = True
     if state.cells > 1 or result.error:
-        left_s = time_left_s(home, state.cells - number - 1)
-        left = f"; ~{duration(left_s)} left" if left_s and not interrupted else ""
-        line = f"{cell_line(result, shown)}{left}"
-        if result.error:
-            console.print(Text(line, "yellow"), soft_wrap=not console.is_terminal)
-        else:
-            console.tell(line, markup=False)
+        cell.tell(result, 0 if interrupted else state.cells - number - 1)
     if interrupted:
         raise KeyboardInterrupt
     return result
-
-
-def _end_unmeasured(
-    config: CellConfig, cell: MeasuredCell, error: OSError, tracking: Tracking
-) -> None:
-    """End the run of a cell that was not measured, because its folder could not be written."""
-    run_id = cell.run_id
-    if run_id is None:
-        return
-    result = RunResult(Status.FAILED, config, config.cell_id, error=os_error_message(error))
-    tracking.attempt(
-        lambda tracker: tracker.finish_cell(
-            run_id, result, cell.folder, axes=cell.axes, whole=False
-        )
-    )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
 
-from crossbench.errors import ConfigError
+from crossbench.errors import ConfigError, ResultError
 from crossbench.measure.catalogue import METRICS, P95_LATENCY, PAIRS_PER_S
 from crossbench.measure.metric import Better, Metric
-from crossbench.measure.ranking import Verdict
-from crossbench.results import Flag, RunResult
+from crossbench.measure.ranking import Verdict, ranks_safely
+from crossbench.results import Flag, RunResult, load_result
 from crossbench.settings.composition_errors import did_you_mean
+from crossbench.sweeps.services import console
+from crossbench.types import Quant
 
 _DIRECTIONS = {"maximize": True, "minimize": False}
 
@@ -33,17 +38,23 @@ class Objective:
         """The value of a cell that cannot be the best, in the unit of the metric."""
         return float("-inf") if self.maximize else float("inf")
 
-    def is_better(self, value: float, other: float) -> bool:
-        return value > other if self.maximize else value < other
-
-    def value(self, result: RunResult) -> float:
+    def value(self, result: RunResult, others: Sequence[Path] = ()) -> float:
         """Return the value of a cell; the worst one if `disqualified` says why."""
-        return self.worst if self.disqualified(result) else result.metrics[self.metric.name]
+        unfit = self.disqualified(result, others)
+        return self.worst if unfit else result.metrics[self.metric.name]
 
-    def disqualified(self, result: RunResult) -> str:
+    def counted(self, result: RunResult, others: Sequence[Path]) -> float:
+        """Return the value of a cell; print why, if it does not count."""
+        if result.metrics and (why := self.disqualified(result, others)):
+            console.print(escape(f"objective {self.metric.name}: not counted, because {why}"))
+        return self.value(result, others)
+
+    def disqualified(self, result: RunResult, others: Sequence[Path] = ()) -> str:
         """Return why a cell cannot be the best, whatever its value; empty if it can.
 
-        A bound on p95 (`report.latency_bound_ms`) and the ranking count for every objective.
+        A bound on p95 (`report.latency_bound_ms`) and the ranking count for every objective. As in
+        reports, a lower precision that was not verified counts only while none of the `others`, the
+        folders of other cells, ranks safely.
         """
         if not result.metrics:
             return f"{result.status}: {result.error or 'it has no metrics'}"
@@ -53,12 +64,29 @@ class Objective:
             return "it is over-saturated"
         if result.quality.get("verdict") == Verdict.CHANGES:
             return "it changes the ranking"
+        if not _is_safe(result) and any(map(is_safe_cell, others)):
+            return "its ranking is not verified, but that of another cell is safe"
         bound_ms = result.config.value("report.latency_bound_ms")
         p95_ms = result.metrics.get(P95_LATENCY.name)
         if bound_ms is not None and (p95_ms is None or p95_ms > bound_ms):
             p95 = f"its p95 is {P95_LATENCY.text(p95_ms)} ms" if p95_ms else "it has no p95"
             return f"{p95}, and report.latency_bound_ms={bound_ms:g}"
         return ""
+
+
+def is_safe_cell(folder: Path) -> bool:
+    """Whether the cell in a folder was measured and ranks safely, see `ranks_safely`."""
+    try:
+        return _is_safe(load_result(folder))
+    except ResultError:  # it is still running, or its result could not be written
+        return False
+
+
+def _is_safe(result: RunResult) -> bool:
+    verdict = Verdict(result.quality.get("verdict", Verdict.UNCHECKED))
+    quant = result.config.value("quant", Quant.FP32)
+    measured = bool(result.metrics) and Flag.OVER_SATURATED not in result.flags
+    return measured and ranks_safely(verdict, quant)
 
 
 def read_objective(config: DictConfig) -> Objective | None:

@@ -27,6 +27,7 @@ from crossbench.settings.overrides import (
 )
 from crossbench.settings.plan import CellPlan
 from crossbench.settings.stored_plan import PlannedRun
+from crossbench.sweeps.launchers import measures_elsewhere
 from crossbench.sweeps.order import block_order
 
 
@@ -73,7 +74,7 @@ def plan_sweep(config: DictConfig) -> SweepPlan:
     plans: list[CellPlan] = []
     ids = check_points(points, lambda cell: plans.append(check_config(cell)), given, params)
     cells = [plan.config for plan in plans]
-    if config.resume is None:
+    if config.resume is None and not measures_elsewhere(config.hydra.launcher):
         check_start(plans)
     check_own_baseline(cells)
     grid = Grid.of(points)

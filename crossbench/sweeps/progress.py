@@ -137,7 +137,9 @@ class _Lines:
         _print_new(self._console, self._label, flags, self._told)
 
 
-class _Nothing:
+class NoProgress:
+    """Shows nothing."""
+
     def stage(self, stage: str) -> None: ...
 
     def advance(self, made: ProgressMade) -> None: ...
@@ -160,7 +162,7 @@ def _print_line(console: Console, text: str) -> None:
 def cell_progress(label: str, config: CellConfig) -> Iterator[CellProgress]:
     """Show the progress of one cell; `label` has its number and its name."""
     if is_quiet():
-        yield _Nothing()
+        yield NoProgress()
         return
     console = SteadyConsole(stderr=True, emoji=False)
     if not console.is_terminal:

@@ -13,10 +13,11 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
+from crossbench.results import cell_folders
 from crossbench.settings.stored_plan import read_plan
 from crossbench.sweeps.conduct import keep_going, save_multirun, shorten_plan
 from crossbench.sweeps.folder import is_interrupted
-from crossbench.sweeps.objective import Objective
+from crossbench.sweeps.objective import Objective, is_safe_cell
 from crossbench.sweeps.search_plan import read_search, search_space
 from crossbench.sweeps.services import console
 from crossbench.system.files import atomic_write
@@ -54,7 +55,7 @@ def search(
         load_if_exists=True,
     )
     known: dict[Point, float | None] = {}
-    best: Best | None = None
+    counted_cells: list[Counted] = []
     while len(known) < len(plan.runs) and not is_interrupted(folder):
         first = len(known)
         proposed = []
@@ -75,22 +76,27 @@ def search(
         for number, (trial, point) in zip(numbers, proposed, strict=True):
             value = known[point]
             _answer(study, trial, value)
-            if (
-                value is not None
-                and math.isfinite(value)
-                and (best is None or objective.is_better(value, best.value))
-            ):
-                best = Best(value, number, dict(trial.params))
-    return _tell(objective, best, len(known), folder)
+            if value is not None and math.isfinite(value):
+                counted_cells.append(Counted(value, number, dict(trial.params)))
+    return _tell(objective, best_cell(objective, counted_cells, folder), len(known), folder)
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
-    """The best cell so far: its value, its number from 0, and what was chosen for it."""
+class Counted:
+    """A cell with a value that counts: the value, its number from 0, and what was chosen for it."""
 
     value: float
     number: int
     params: dict[str, Any]
+
+
+def best_cell(objective: Objective, cells: Sequence[Counted], folder: Path) -> Counted | None:
+    """Return the best cell; None if no cell counts."""
+    # An unverified lower precision has a value if it was measured before the first safe cell
+    if any(map(is_safe_cell, cell_folders(folder))):
+        cells = [cell for cell in cells if is_safe_cell(folder / str(cell.number))]
+    choose = max if objective.maximize else min
+    return choose(cells, key=lambda cell: cell.value, default=None)
 
 
 def _new_point(
@@ -121,7 +127,7 @@ def _answer(study: Any, trial: Any, value: float | None) -> None:
 
 def _tell(
     objective: Objective,
-    best: Best | None,
+    best: Counted | None,
     cells: int,
     folder: Path,
 ) -> float | None:

@@ -17,6 +17,7 @@ from crossbench.settings.composition_errors import parse_overrides
 from crossbench.settings.overrides import check_points, check_study, study_axes, sweeper_params
 from crossbench.settings.plan import CellPlan
 from crossbench.settings.stored_plan import PlannedRun
+from crossbench.sweeps.launchers import measures_elsewhere
 from crossbench.sweeps.objective import Objective, read_objective
 from crossbench.sweeps.plan import SweepPlan
 
@@ -49,7 +50,8 @@ def plan_search(config: DictConfig) -> SweepPlan:
     trials = int(min(config.hydra.sweeper.n_trials, _combinations(parsed)))
     plans: list[CellPlan] = []
     check_points(points, lambda cell: plans.append(check_config(cell)), given)
-    check_start(plans)
+    if not measures_elsewhere(config.hydra.launcher):
+        check_start(plans)
     _check_has_metric(objective, plans)
     return SweepPlan(
         overrides=overrides,

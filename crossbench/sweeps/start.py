@@ -28,8 +28,8 @@ from crossbench.settings.sweep_state import (
     sweep_title,
 )
 from crossbench.sweeps.child import waiting_child
-from crossbench.sweeps.conduct import ONE_BY_ONE
 from crossbench.sweeps.folder import TakenFolder, take_output_folder
+from crossbench.sweeps.launchers import ONE_BY_ONE
 from crossbench.sweeps.plan import SweepPlan
 from crossbench.sweeps.resume import Resumed, resume
 from crossbench.sweeps.resume_runs import resume_runs

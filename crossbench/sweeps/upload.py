@@ -117,9 +117,7 @@ def _upload_sweep(folder: Path, cells: Sequence[Path], tracker: MlflowTracker) -
     sweep = place_of(folder)[0] if cells == [folder] else folder.name
     if not results:
         raise ResultError(f"no cell in {folder} has a readable {RESULT_FILE}: nothing to upload")
-    first = next(iter(results.values()))
-    host = str(first.environment.get("host", ""))
-    stored = [run for run in tracker.find(sweep) if run.host == host]
+    stored = _of_this_sweep(folder, results.values(), tracker.find(sweep))
     parent = _parent(folder, results.values(), stored, tracker)
     parent_id = parent.run_id if parent else None
 
@@ -173,6 +171,19 @@ def upload_cells(
         if parent_id is not None and match.parent_id != parent_id:
             tracker.set_parent(match.run_id, parent_id)
     return uploaded
+
+
+def _of_this_sweep(
+    folder: Path, results: Collection[RunResult], found: Sequence[StoredRun]
+) -> list[StoredRun]:
+    """Return the runs of the sweep in `folder` among those of all sweeps with its name.
+
+    Its cells may have been measured on several machines, none of which need be that of its parent.
+    """
+    hosts = {str(result.environment.get("host", "")) for result in results}
+    parent_id = read_state(folder).parent_run_id if (folder / STATE_FILE).exists() else None
+    ids = {parent_id} - {None}
+    return [run for run in found if run.host in hosts or {run.run_id, run.parent_id} & ids]
 
 
 def _parent(

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from crossbench.measure import catalogue
 from crossbench.measure.metric import Metric, View
-from crossbench.measure.ranking import Verdict
+from crossbench.measure.ranking import Verdict, ranks_safely
 from crossbench.measure.statistics import percentile_supported
 from crossbench.results import Flag, RunResult, Status
 from crossbench.types import Quant
@@ -121,7 +121,7 @@ def _with_safe_ranking(results: Sequence[RunResult]) -> list[RunResult]:
     safe = [
         item
         for item, verdict in kept
-        if verdict.is_safe or item.config.value("quant", Quant.FP32) == Quant.FP32
+        if ranks_safely(verdict, item.config.value("quant", Quant.FP32))
     ]
     return safe or [item for item, _ in kept]
 

@@ -26,8 +26,7 @@ def test_the_next_start_ends_the_runs_of_a_killed_sweep(
     read_until(process, "cell 2/3 batch=4: measuring")
     process.kill()
     process.communicate()
-    sweep = the_sweep(outputs).name
-    first, second = (f"noop fp32 batch={batch} concurrency=1" for batch in (2, 4))
+    sweep, first, second = f"batch ({the_sweep(outputs).name})", "batch=2", "batch=4"
     assert status_of(outputs) == {sweep: "RUNNING", first: "FINISHED", second: "RUNNING"}
     done = crossbench(*QUICK, "requests=20", "batch=16", **where)
     assert done.returncode == 0, done.stderr

@@ -334,7 +334,8 @@ def test_server_and_client_in_two_processes(tmp_path: Path, environment: dict[st
         module="crossbench.client",
     )
     assert gone.returncode == 1
-    assert f"no crossbench server answered at {address}" in gone.stderr
+    assert gone.stderr.startswith(f"crossbench: no crossbench server answered at {address}")
+    assert not (tmp_path / "gone").exists()  # nothing was started
 
 
 @pytest.mark.parametrize("more", [[], ["-m", "batch=4,8"]])

@@ -14,6 +14,7 @@ from crossbench.dashboard.board import Board, SweepState
 from crossbench.dashboard.charts import NAME_SHARE, NUMBER_SHARE, marks
 from crossbench.dashboard.content import (
     OUTCOMES,
+    cell_title,
     cells_html,
     status_text,
     subtitle,
@@ -283,3 +284,19 @@ def test_a_sweep_that_was_interrupted_is_shown_so(
     assert status_text(stored) == f"interrupted after 0 of 3 cells; report: {folder}/report.md"
     assert [row.outcome for row in stored.rows] == ["interrupted"]
     assert stored.rows[0].figures[REQUESTS_OK.name] > 0
+
+
+def test_cells_of_several_machines_run_side_by_side_and_say_where() -> None:
+    board = Board(None)
+    tell(board, SweepStarted("s", 4))
+    for cell, machine in enumerate(("node-a", "node-b")):
+        tell(board, CellStarted(f"batch={cell}", {}, machine), 0.0, cell)
+    tell(board, CellEnded("finished", None, False, {}), 10.0, 0)
+    tell(board, CellStarted("batch=2", {}, "node-a"), 10.0, 2)
+    # Three cells of 10 s are left, of which 10 s are over on one of two machines
+    assert board.time_left_s(10.0) == 10.0
+    html = cells_html(board, board.shown)
+    assert "node-a" in html
+    assert "node-b" in html
+    assert board.shown is not None
+    assert cell_title(board, board.shown) == "Cell 3 of 4: batch=2 on node-a"

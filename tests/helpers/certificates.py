@@ -22,15 +22,18 @@ class Pair:
 
 
 class Authority:
-    """Signs certificates and writes them into `folder`; `pem` is its own certificate."""
+    """Signs certificates and writes them into `folder`.
 
-    def __init__(self, folder: Path, name: str) -> None:
+    `pem` is its own certificate. With `hosts`, a server can use it: `own` has its key too.
+    """
+
+    def __init__(self, folder: Path, name: str, *hosts: str) -> None:
         self._folder = folder
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._certificate = self._sign(self._name, self._key.public_key(), True, (), 30)
-        self.pem = str(folder / f"{name}.pem")
-        Path(self.pem).write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+        self._certificate = self._sign(self._name, self._key.public_key(), True, hosts, 30)
+        self.own = self._write(name, self._certificate, self._key)
+        self.pem = self.own.cert
 
     def issue(
         self,
@@ -44,6 +47,16 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         certificate = self._sign(subject, key.public_key(), False, hosts, days)
+        return self._write(name, certificate, key, password, mode)
+
+    def _write(
+        self,
+        name: str,
+        certificate: x509.Certificate,
+        key: ec.EllipticCurvePrivateKey,
+        password: bytes | None = None,
+        mode: int = 0o600,
+    ) -> Pair:
         pair = Pair(str(self._folder / f"{name}.pem"), str(self._folder / f"{name}.key"))
         Path(pair.cert).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow.entities import Run
@@ -33,6 +36,32 @@ def start(
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
+
+
+@contextlib.contextmanager
+def served(
+    *arguments: str, outputs: Path, environment: dict[str, str]
+) -> Iterator[tuple[str, str | None]]:
+    """Run `crossbench.serve` on free ports; yield HOST:PORT, and the URL of its HTTP port if any.
+
+    It ends by SIGTERM, with status 0.
+    """
+    process = start(
+        "server.port=0", *arguments, outputs=outputs, environment=environment,
+        module="crossbench.serve",
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        found = (re.search(r"listening on (\S+)", line) for line in process.stdout)
+        places = (match[1] for match in found if match)
+        has_http = any(argument.startswith("server.http.port=") for argument in arguments)
+        yield next(places), next(places) if has_http else None
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:

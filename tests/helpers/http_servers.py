@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import math
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+
+from crossbench.models.folder import ModelFolder
+from crossbench.models.tokenizer import PairTokenizer
+from tests.helpers.serving import pytorch
 
 Scorer = Callable[[str, Sequence[str]], list[float]]
 Answer = Callable[[web.Request, Any], web.StreamResponse]
@@ -28,6 +34,17 @@ def overlap(query: str, texts: Sequence[str]) -> list[float]:
 
 def sigmoid(value: float) -> float:
     return 1 / (1 + math.exp(-value))
+
+
+def scorer_of(model: ModelFolder, cache_dir: Path) -> Scorer:
+    """Score with the model itself: the logits of transformers' forward."""
+    tokenizer, backend = PairTokenizer(model), pytorch(model, cache_dir)
+
+    @functools.cache
+    def scores(query: str, texts: tuple[str, ...]) -> list[float]:
+        return backend.infer(tokenizer.encode_query(query, texts).batch).values.tolist()
+
+    return lambda query, texts: scores(query, tuple(texts))
 
 
 @dataclass

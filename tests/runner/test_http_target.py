@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import math
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from crossbench.measure.ranking import Verdict
 from crossbench.measure.score_scale import Scale
 from crossbench.measure.scraped import SCRAPE_FILE, save_scraped
 from crossbench.models.folder import ModelFolder
-from crossbench.models.tokenizer import PairTokenizer
 from crossbench.report.axes import full_label, label, varying
 from crossbench.results import Status
 from crossbench.runner.cell import Outcome, measure_cell
@@ -29,10 +28,10 @@ from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.reproduce import cell_overrides, server_overrides
 from crossbench.system.rows import load_rows
 from tests.helpers.bad_servers import bad_server, free_port
+from tests.helpers.certificates import Authority, Pair
 from tests.helpers.engine_checks import tiny_model
-from tests.helpers.http_servers import TOKEN, Rerankers, Scorer, rerankers, sigmoid
+from tests.helpers.http_servers import TOKEN, Rerankers, Scorer, rerankers, scorer_of, sigmoid
 from tests.helpers.plans import config_of
-from tests.helpers.serving import pytorch
 from tests.helpers.tiny_seeded import tiny_seeded
 
 QUICK = (
@@ -50,14 +49,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
 
 @pytest.fixture(scope="module")
 def logits(model: ModelFolder, cache_dir: Path) -> Scorer:
-    """Score with the model itself, by transformers' forward."""
-    tokenizer, backend = PairTokenizer(model), pytorch(model, cache_dir)
-
-    @functools.cache
-    def scores(query: str, texts: tuple[str, ...]) -> list[float]:
-        return backend.infer(tokenizer.encode_query(query, texts).batch).values.tolist()
-
-    return lambda query, texts: scores(query, tuple(texts))
+    return scorer_of(model, cache_dir)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +94,8 @@ def test_a_cell_of_every_api(
     assert not {*UNKNOWN} & result.config.document.keys()
     assert not {*UNKNOWN, "encoder", "threads"} & result.model.keys()
     assert result.model["digest"] == model.digest
-    assert str(result.model["caveat"]).startswith("This is not a server of crossbench")
+    told = f"This is not a server of crossbench (target.api={api}): "
+    assert str(result.model["caveat"]).startswith(told)
     assert label(result.config) == f"{api} batch=16 concurrency=1"
     # The live page must not take it for a server of crossbench
     decoded = [decode(line) for line in events.getvalue().splitlines()]
@@ -214,12 +207,22 @@ async def gigabyte(request: web.Request, body: Any) -> web.StreamResponse:
 
 WRONG = {
     "404": (answer_of("not here", 404), "HTTP 404 Not Found: not here"),
-    "HTML": (answer_of("<html>Log in</html>", kind="text/html"), "text/html"),
-    "too short": (listed(1), "1 of 2 results are missing"),
-    "text": (listed("1", "2"), "the score of index 0 is '1', which is no number"),
+    "HTML": (
+        answer_of("<html>Log in</html>", kind="text/html"),
+        "the server answered with text/html; charset=utf-8 instead of JSON (<html>Log in</html>): "
+        "look whether target.url is the server that you mean",
+    ),
+    "too short": (
+        listed(1),
+        "1 of 2 results are missing, the first of index 1: look whether it has target.api=tei",
+    ),
+    "text": (
+        listed("1", "2"),
+        "the score of index 0 is '1', which is no number: look whether it has target.api=tei",
+    ),
     "NaN": (listed(math.nan, 1), "NaN or infinite"),
     "a gigabyte": (gigabyte, "the reply has more than 1,000,000 bytes"),
-    "a redirect": (answer_of("", 308, Location="/x"), "redirects /rerank to /x, which is not"),
+    "a redirect": (answer_of("", 308, Location="/x"), "which is not followed: give target.url="),
 }
 
 
@@ -241,7 +244,10 @@ def test_a_wrong_endpoint_is_a_clear_failed_cell(
 
 @pytest.mark.parametrize(
     ("kind", "told"),
-    [("silent", "no reply within 0.3 s"), ("no http", "the connection broke")],
+    [
+        ("silent", "no reply within 0.3 s: look whether the server is ready, or give a higher "),
+        ("no http", "look whether target.url is the server that you mean"),
+    ],
 )
 def test_a_server_that_hangs_or_speaks_no_http(
     kind: str, told: str, model: ModelFolder, cache_dir: Path
@@ -253,10 +259,71 @@ def test_a_server_that_hangs_or_speaks_no_http(
     assert told in str(result.error)
 
 
+def self_signed(folder: Path) -> Pair:
+    return Authority(folder, "server", "127.0.0.1").own
+
+
+CERTIFICATES: dict[str, tuple[Callable[[Path], Pair], str]] = {
+    "self-signed": (
+        self_signed, "refused (self-signed certificate): give target.ca=FILE with this certificate"
+    ),
+    "of an unknown authority": (
+        lambda folder: Authority(folder, "authority").issue("server", "127.0.0.1"),
+        "(unable to get local issuer certificate): give target.ca=FILE with the authority that",
+    ),
+    "expired": (
+        lambda folder: Authority(folder, "ca").issue("server", "127.0.0.1", days=-1),
+        "refused (certificate has expired): the server needs a new one",
+    ),
+    "for another name": (
+        lambda folder: Authority(folder, "ca").issue("server", "localhost"),
+        "'127.0.0.1'): give a name that is in it as the host of target.url",
+    ),
+}  # fmt: skip
+
+
+def secured(pair: Pair) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.cert, pair.key)
+    return context
+
+
+@pytest.mark.parametrize("kind", CERTIFICATES)
+def test_a_certificate_that_is_not_trusted_is_a_clear_failed_cell(
+    kind: str, model: ModelFolder, cache_dir: Path, tmp_path: Path
+) -> None:
+    make, told = CERTIFICATES[kind]
+    context = secured(make(tmp_path))
+    ca = [f"target.ca={tmp_path / 'ca.pem'}"] if (tmp_path / "ca.pem").exists() else []
+    with rerankers(tls=context) as server:
+        result = measured(config(cache_dir, model, server.url, *ca)).result
+        assert not server.requests
+    assert result.status is Status.FAILED
+    assert result.error is not None
+    assert result.error.startswith(
+        f"{server.url} cannot be measured with target.api=tei: the server's certificate is refused"
+    )
+    assert told in result.error
+
+
+@pytest.mark.slow
+def test_a_self_signed_certificate_that_is_trusted(
+    model: ModelFolder, cache_dir: Path, tmp_path: Path
+) -> None:
+    pair = self_signed(tmp_path)
+    with rerankers(tls=secured(pair)) as server:
+        result = measured(config(
+            cache_dir, model, server.url, f"target.ca={pair.cert}", "quality=none",
+            f"target.scrape='{server.url}/metrics'",
+        )).result  # fmt: skip
+    assert result.status is Status.FINISHED, result.error
+    assert result.metrics["scrape/queue_size_max"] == 3
+
+
 def test_nobody_listens(model: ModelFolder, cache_dir: Path) -> None:
     result = measured(config(cache_dir, model, f"http://127.0.0.1:{free_port()}")).result
     assert result.status is Status.FAILED
-    assert "no connection (Connection refused)" in str(result.error)
+    assert "no connection (Connection refused): look whether the server runs" in str(result.error)
 
 
 def test_a_server_that_breaks_while_it_is_measured(

@@ -140,7 +140,8 @@ def results(*scores: Any) -> str:
     ("answer", "status", "told"),
     [
         (answer_of(200, "<html>Log in!</html>", "text/html"), Status.INTERNAL,
-         "the server answered with text/html; charset=utf-8 instead of JSON: <html>Log in!</html>"),
+         "answered with text/html; charset=utf-8 instead of JSON (<html>Log in!</html>): "
+         "look whether target.url is the server that you mean"),
         (answer_of(200, results(1, 2)), Status.INTERNAL, "2 of 4 results are missing"),
         (answer_of(200, results(1, 2, "3", 4)), Status.INTERNAL, "the score of index 2 is '3'"),
         (answer_of(200, results(1, 2, float("nan"), 4)), Status.DATA_LOSS, "NaN or infinite"),
@@ -161,6 +162,22 @@ def test_a_bad_reply_is_told(answer: Any, status: Status, told: str, bad: Rerank
     assert told in message
     assert len(message) < 400
     assert len(bad.requests) == 1  # it was not sent again
+
+
+@pytest.mark.parametrize(
+    ("place", "advice"),
+    [
+        ("/x", "give target.url={url} target.path=/x"),
+        ("https://h:1/rerank", "give target.url=https://h:1 target.path=/rerank"),
+        ("https://[h", "give the server's address as target.url"),
+    ],
+)
+def test_a_redirect_says_what_to_give(place: str, advice: str, bad: Rerankers) -> None:
+    bad.answer = answer_of(308, "", Location=place)
+    _, told = failure(settings(bad.url))
+    assert told.endswith(
+        f"redirects /rerank to {place}, which is not followed: {advice.format(url=bad.url)}"
+    )
 
 
 def test_a_wrong_path_is_told(good: Rerankers) -> None:
@@ -245,16 +262,16 @@ def test_certificates(tmp_path: Path) -> None:
     with rerankers(tls=context) as server:
         named = server.url.replace("127.0.0.1", "localhost")
         assert sent(settings(named, ca=authority.pem), score_request())
-        for refused, reason in (
-            (settings(named), "local issuer"),
-            (settings(named, ca=stranger.pem), "local issuer"),
-            (settings(server.url, ca=authority.pem), "not valid for '127.0.0.1'"),
+        for refused, reason, advice in (
+            (settings(named), "local issuer", "give target.ca=FILE with the authority that"),
+            (settings(named, ca=stranger.pem), "local issuer", f"not {stranger.pem}"),
+            (settings(server.url, ca=authority.pem), "not valid for '127.0.0.1'", "target.url"),
         ):
             status, told = failure(refused)
             assert status is Status.UNAVAILABLE
             assert "the server's certificate is refused (" in told
             assert reason in told
-            assert "give target.ca=FILE" in told
+            assert advice in told
         status, told = failure(settings(named.replace("https", "http")))
         assert status is not Status.OK
 
@@ -262,4 +279,6 @@ def test_certificates(tmp_path: Path) -> None:
 def test_plain_http_behind_https(good: Rerankers) -> None:
     status, told = failure(settings(good.url.replace("http", "https")))
     assert status is Status.UNAVAILABLE
-    assert "if it has no TLS, give http:// in target.url" in told
+    assert told.startswith("no TLS connection (")
+    assert told.endswith("): if it has no TLS, give http:// in target.url")
+    assert "permitted" not in told

@@ -255,7 +255,7 @@ def test_a_key_that_only_some_swept_choices_have_is_refused(given: list[str], me
         ),
         ("backend=fast/onnx", "no choice backend=fast/onnx. Did you mean onnx? Available"),
         ("model=[local,hubb]", "there is no choice model=hubb. Did you mean hub? Available"),
-        ("hydra/launcher=joblb", "no choice hydra/launcher=joblb. Available choices of hydra/"),
+        ("hydra/launcher=joblb", "no choice hydra/launcher=joblb. Did you mean joblib? Available"),
         ("backend=32", "there is no choice backend=32. Available choices of backend: compiled"),
         ("quant=8", "there is no choice quant=8. Did you mean int8? Available"),
         ("+experiment=21", "there is no choice experiment=21. Did you mean 21_quantization?"),

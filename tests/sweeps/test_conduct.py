@@ -12,8 +12,9 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
 from crossbench.settings.stored_plan import PlannedRun, StoredPlan
-from crossbench.sweeps.conduct import ONE_BY_ONE, conduct
+from crossbench.sweeps.conduct import conduct
 from crossbench.sweeps.folder import is_interrupted
+from crossbench.sweeps.launchers import ONE_BY_ONE
 from crossbench.sweeps.unsaved import unsaved_files
 
 

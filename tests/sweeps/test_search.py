@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +13,13 @@ from omegaconf import OmegaConf
 
 from crossbench.errors import ConfigError
 from crossbench.measure.catalogue import BY_NAME
-from crossbench.results import Flag, RunResult, Status, load_result
+from crossbench.results import Flag, RunResult, Status, load_result, save_result
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.stored_plan import read_plan
 from crossbench.sweeps.objective import Objective, read_objective
+from crossbench.sweeps.search import Counted, best_cell
 from tests.helpers.commands import crossbench, results, runs, the_sweep
+from tests.helpers.without_plugins import run_without
 
 STORED = Path(__file__).resolve().parents[1] / "data" / "sweep_of_schema_1" / "1"
 RATE, P95 = "throughput/pairs_per_s", "latency/p95_ms"
@@ -80,27 +80,63 @@ def test_a_cell_that_nobody_would_serve_has_the_worst_value() -> None:
     assert "it has no latency/p95_ms" in LOWEST.disqualified(replace(cell, metrics=without))
 
 
-# A site-packages without the plugin: Hydra does not find plugins by their import, but in folders
-WITHOUT = """
-import os, runpy, sys
-from pathlib import Path
-site = Path({site!r})
-for found in map(Path, {path!r}):
-    if found.name == "site-packages":
-        for item in found.iterdir():
-            if item.name not in ("hydra_plugins", "optuna") and not (site / item.name).exists():
-                (site / item.name).symlink_to(item)
-sys.path[:] = [{repo!r}, *(word for word in sys.path if "site-packages" not in word), str(site)]
-runpy.run_module("crossbench", run_name="__main__")
-"""
+def saved(result: RunResult, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    save_result(result, folder)
+
+
+def with_ranking(result: RunResult, quant: str, verdict: str | None, rate: float) -> RunResult:
+    return replace(
+        result,
+        config=CellConfig({**result.config.document, "quant": {"name": quant}}),
+        quality={} if verdict is None else {"verdict": verdict},
+        metrics={**result.metrics, RATE: rate},
+    )
+
+
+def test_an_unverified_precision_counts_only_while_no_cell_ranks_safely(tmp_path: Path) -> None:
+    """As in reports: `advice/candidates.py` leaves it out too."""
+    cell = load_result(STORED)
+    unverified = with_ranking(cell, "int8", "cannot say", 30.0)
+    others = [tmp_path / name for name in ("0", "1", "2")]
+    others[0].mkdir()  # a cell that is still running
+    for folder, other in zip(
+        others[1:],
+        (
+            with_ranking(cell, "int8", None, 20.0),
+            replace(with_ranking(cell, "fp32", None, 20.0), metrics={}),
+        ),
+        strict=True,
+    ):
+        saved(other, folder)
+    assert FASTEST.value(unverified, others) == 30.0
+    for quant, verdict in (("fp32", None), ("fp32", "cannot say"), ("int8", "same order")):
+        safe = with_ranking(cell, quant, verdict, 10.0)
+        assert FASTEST.value(safe, others) == 10.0
+        saved(safe, others[2])
+        why = "its ranking is not verified, but that of another cell is safe"
+        assert FASTEST.disqualified(unverified, others) == why
+        assert FASTEST.value(unverified, others) == -math.inf
+
+
+def test_the_best_cell_ranks_safely_if_one_does(tmp_path: Path) -> None:
+    """An unverified precision that was measured first has a value, but is not the best."""
+    cell = load_result(STORED)
+    found = [Counted(30.0, 0, {}), Counted(10.0, 1, {}), Counted(20.0, 2, {})]
+    for counted, quant in zip(found, ("int8", "fp32", "fp32"), strict=True):
+        saved(with_ranking(cell, quant, None, counted.value), tmp_path / str(counted.number))
+    assert best_cell(FASTEST, found, tmp_path) == found[2]
+    assert best_cell(replace(FASTEST, maximize=False), found, tmp_path) == found[1]
+    assert best_cell(FASTEST, found[:1], tmp_path) is None
+    for number in ("1", "2"):
+        saved(with_ranking(cell, "int8", None, 1.0), tmp_path / number)
+    assert best_cell(FASTEST, found, tmp_path) == found[0]
+    assert best_cell(FASTEST, [], tmp_path) is None
 
 
 def test_without_the_plugin_the_message_says_what_to_install(tmp_path: Path) -> None:
-    repo = str(Path(__file__).resolve().parents[2])
-    (tmp_path / "site").mkdir()
-    code = WITHOUT.format(site=str(tmp_path / "site"), path=sys.path, repo=repo)
-    command = [sys.executable, "-S", "-c", code, *SEARCH, f"objective={RATE}", "batch=4,8"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    missing = ("hydra_plugins", "optuna")
+    done = run_without(missing, *SEARCH, f"objective={RATE}", "batch=4,8", folder=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("crossbench: hydra/sweeper=optuna needs the package hydra-optuna")
     assert "pip install 'crossbench[optuna]'" in done.stderr

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from crossbench.measure.catalogue import KENDALL_TAU, MAX_ABS_DIFF, NDCG_AT_10, NDCG_AT_10_CHANGE
-from crossbench.measure.ranking import Verdict
+from crossbench.measure.ranking import Verdict, ranks_safely
 from crossbench.report.cells import CellSummary, compared_unit
 from crossbench.types import Pipeline, Quant
 from crossbench.wording import number
@@ -37,8 +37,7 @@ def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
     Over-saturated cells and ramps are excluded too, as their latencies are not those of one load,
     and cells of another task than the first one, as pairs are not texts.
 
-    A lower precision whose ranking was not verified (see `keeps_ranking`) is excluded if another
-    cell is at fp32 or its ranking was verified.
+    A lower precision whose ranking was not verified is excluded if another cell ranks safely.
     """
     excluded: dict[str, str] = {}
     safe: list[CellSummary] = []
@@ -59,11 +58,12 @@ def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
             excluded[cell.label] = "runs no model"
         elif cell.unit != unit:
             excluded[cell.label] = f"counts {cell.unit}, not {unit}"
-        elif (kept := keeps_ranking(cell)) is False:
+        elif cell.disqualified:
             excluded[cell.label] = f"changes the ranking: {ranking_text(cell)}"
             changed += 1
         else:
-            (safe if kept or is_fp32(cell) else unverified).append(cell)
+            is_safe = ranks_safely(cell.verdict, cell.flat.get("quant", Quant.FP32))
+            (safe if is_safe else unverified).append(cell)
     if safe:
         excluded |= {cell.label: NOT_VERIFIED for cell in unverified}
     order = {id(cell): index for index, cell in enumerate(cells)}
@@ -75,10 +75,6 @@ def select_candidates(cells: Sequence[CellSummary]) -> Candidates:
 def by_throughput(cells: Sequence[CellSummary]) -> list[CellSummary]:
     """The cells whose throughput is the server's, not the rate of an open loop."""
     return [cell for cell in cells if not cell.is_paced]
-
-
-def is_fp32(cell: CellSummary) -> bool:
-    return cell.flat.get("quant", Quant.FP32) == Quant.FP32
 
 
 def keeps_ranking(cell: CellSummary) -> bool | None:

@@ -12,9 +12,15 @@ from crossbench.report.advice.comparisons import axis_comparisons, lower_precisi
 from crossbench.report.advice.settings import best_settings, highest_rate, knee, useful_concurrency
 from crossbench.report.axes import varying
 from crossbench.report.cells import Run
+from crossbench.report.machines import never_together
 from crossbench.report.rate_answer import latency_bound_ms
 from crossbench.report.summaries import summarise_cells
 from crossbench.report.verdicts import sweep_verdicts
+
+_NEVER_TOGETHER = (
+    "some cells were measured on unlike machines only, so they cannot be compared. Measure all on "
+    "one machine (`cluster.hosts=[NAME]`), or give `repeats=3`, which keeps each block on one."
+)
 
 
 def recommend(runs: Sequence[Run], bound_ms: float | None) -> list[Recommendation]:
@@ -25,6 +31,8 @@ def recommend(runs: Sequence[Run], bound_ms: float | None) -> list[Recommendatio
     cells, axes = summarise_cells(runs), varying([run.result.config for run in runs])
     if not cells:
         return []
+    if never_together(cells):
+        return [Recommendation("All questions", None, (_NEVER_TOGETHER,))]
     candidates = select_candidates(cells)
     verdicts = sweep_verdicts(cells)
     of_server = by_throughput(cells)  # whose throughput is the server's, not that of the load

@@ -1,0 +1,1 @@
+"""Hydra finds crossbench's launchers here: it accepts plugins only from hydra_plugins."""
