@@ -47,3 +47,16 @@ def test_a_server_without_http_imports_no_web_server() -> None:
     loaded = {*json.loads(done.stdout)}
     assert "crossbench.serving.server" in loaded
     assert not {"uvicorn", "httptools", "orjson", "prometheus_client"} & loaded
+
+
+def test_ray_is_imported_only_to_serve_with_it() -> None:
+    """Neither by a cell, nor by a server, nor with the modules that run in Ray's processes."""
+    modules = (
+        "crossbench.runner.__main__, crossbench.runner.target_child, crossbench.serve, "
+        "crossbench.serving.on_ray.replica, crossbench.serving.on_ray.ingress"
+    )
+    program = f"import sys, {modules}; print('ray' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"

@@ -14,6 +14,7 @@ from crossbench.measure.harness import CpuSeconds, HarnessMeter
 from crossbench.measure.listening_server import ListeningServer
 from crossbench.runner.event_stream import EventStream
 from crossbench.runner.http_target import HttpServer
+from crossbench.runner.ray_target import RayServe
 from crossbench.serving.endpoint import Endpoint
 from crossbench.settings.plan import CellPlan
 
@@ -30,7 +31,7 @@ def harness_meter(
     server_cpu: CpuSeconds | None = None
     if listening is not None:
         server_cpu = partial(asyncio.to_thread, listening.read)
-    elif plan.server is None and client.is_local:
+    elif client.is_local and _runs_elsewhere(plan):
         server_cpu = _ServerCpu(client)
     return HarnessMeter(events.parent_pid, _FlagEvents(events), server_cpu)
 
@@ -40,6 +41,12 @@ def find_listening(plan: CellPlan) -> ListeningServer | None:
     target = plan.target.build()
     port = target.local_port if isinstance(target, HttpServer) else None
     return None if port is None else ListeningServer.on(port)
+
+
+def _runs_elsewhere(plan: CellPlan) -> bool:
+    """Return whether the processes of crossbench's server are not those of the run."""
+    target = plan.target.build()
+    return plan.server is None or (isinstance(target, RayServe) and target.address is not None)
 
 
 class _ServerCpu:
@@ -53,7 +60,8 @@ class _ServerCpu:
         """Return CPU seconds; the last known ones if the server does not answer."""
         with contextlib.suppress(grpc.aio.AioRpcError):  # the sender reports it, and the cell ends
             if (counters := await self._client.metrics(TIMEOUT_S)) is not None:
-                self._cpu_s = counters.cpu_s
+                # It falls if a replica dies behind Ray Serve
+                self._cpu_s = max(self._cpu_s, counters.cpu_s)
         return self._cpu_s
 
 

@@ -39,7 +39,7 @@ from crossbench.quality.sample import Check, QualityCheck
 from crossbench.quality.score_cache import ReferenceCache
 from crossbench.results import UNFINISHED_CHECK, RunResult, Status
 from crossbench.runner.checks import check_config, check_support, check_task
-from crossbench.runner.compose import build_reference, build_server
+from crossbench.runner.compose import build_reference, server_maker
 from crossbench.runner.event_stream import EventStream
 from crossbench.runner.load import build_traffic
 from crossbench.runner.measure import measure
@@ -172,7 +172,7 @@ async def _drive(
         known = list(first_pairs(data.dataset.lists, count))
     events.stage("loading and compiling")
     try:
-        address = await target.open(partial(build_server, plan, model, known))
+        address = await target.open(server_maker(plan, model, known))
         if not plan.of_others:  # the live page cannot read the counters of other servers
             events.send(ServerListens(address, client_access(plan, target).as_paths()))
         async with connect(plan, target, address) as client:

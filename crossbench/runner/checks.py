@@ -18,6 +18,7 @@ from crossbench.models.folder import ModelFolder
 from crossbench.runner.compose import build_scheduler
 from crossbench.runner.http_target import HttpServer
 from crossbench.runner.load import build_stop, build_traffic
+from crossbench.runner.ray_target import RayServe
 from crossbench.runner.targets import Remote
 from crossbench.settings.cell_config import CellConfig
 from crossbench.settings.plan import CellPlan, make_plan
@@ -45,7 +46,9 @@ def check_config(config: CellConfig) -> CellPlan:
                 f"alone, so give pipeline=full with target={target.name}"
             )
     if plan.server is not None:
-        plan.server.build()
+        server = plan.server.build()
+        if isinstance(target, RayServe):
+            target.check(server)
     return plan
 
 

@@ -19,7 +19,7 @@ from crossbench.measure.probes import usable_cores
 from crossbench.models.activation import activation_of
 from crossbench.models.folder import ModelFolder
 from crossbench.models.tokenizer import PairTokenizer
-from crossbench.runner.models import fetch_more_models
+from crossbench.runner.models import fetch_more_models, on_this_machine
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.info import model_info
 from crossbench.serving.pool import Pool
@@ -42,11 +42,15 @@ WARMUP_SEQUENCES = 32
 
 
 def build_server(
-    plan: CellPlan, model: ModelFolder, known: Sequence[tuple[str, str]] = ()
+    plan: CellPlan,
+    model: ModelFolder,
+    known: Sequence[tuple[str, str]] = (),
+    cores: int | None = None,
 ) -> Server:
     """Return a server with `model` and the models of `pool.models`, loaded and warmed up.
 
-    With pipeline=infer, the (query, passage) pairs in `known` are tokenized in advance.
+    With pipeline=infer, the (query, passage) pairs in `known` are tokenized in advance. `cores` is
+    the number of CPU cores that the replicas share; None: all that this process may use.
 
     Raises:
         BackendUnavailable, ModelError, ConfigError: see their docstrings.
@@ -54,8 +58,8 @@ def build_server(
     assert plan.server is not None, "the server of this plan is already running"
     limits: ServerSettings = plan.server.build()
     pool: PoolSettings = plan.pool.build()
-    models = [model, *fetch_more_models(plan, model.name)]
-    workers, threads = pool.resolve(usable_cores(), len(models), len(plan.devices))
+    models = [on_this_machine(plan, model), *fetch_more_models(plan, model.name)]
+    workers, threads = pool.resolve(cores or usable_cores(), len(models), len(plan.devices))
     make_replica = _replica_maker(plan, pool, threads)
     replicas = {
         served.name: [make_replica(served, number) for number in range(workers)]
@@ -86,6 +90,17 @@ def build_server(
     server = Server(services, limits, telemetry, info)
     server.precompute_tokens(known)
     return server
+
+
+def server_maker(
+    plan: CellPlan, model: ModelFolder, known: Sequence[tuple[str, str]] = ()
+) -> Callable[..., Server]:
+    """Return build_server() with these arguments, for another process or another machine.
+
+    There the model may have to be fetched first, and its digest tells that it is the same.
+    """
+    _ = model.digest  # it is computed once, and travels with the model
+    return partial(build_server, plan, model, known)
 
 
 def _replica_maker(

@@ -33,6 +33,7 @@ from crossbench.serving.endpoint import Endpoint
 from crossbench.serving.finite import NON_FINITE
 from crossbench.settings.plan import CellPlan
 from crossbench.types import Task
+from crossbench.wording import counted
 
 COUNTERS_TIMEOUT_S = 30.0  # for the counters of a server that may hang
 
@@ -92,7 +93,7 @@ async def measure(
     measured = sender(requests, watch, ProgressReporter(events, watch, task.unit), errors)
     scraper = find_scraper(plan)
     async with scraper.watch() if scraper else nullcontext():
-        cut_short, reset_midway, metrics = await _drive(
+        cut_short, counters_warning, metrics = await _drive(
             client, traffic.load, measured, info, task, harness
         )
     if interrupted.is_set():
@@ -107,7 +108,7 @@ async def measure(
         info,
         errors,
         cut_short,
-        reset_midway,
+        counters_warning,
         non_finite,
         {**load_flags(measured, traffic.load), **harness.flags()},
         measured.end,
@@ -126,11 +127,11 @@ async def _drive(
     info: pb.ServerInfo,
     task: Task,
     harness: HarnessMeter,
-) -> tuple[str, bool, dict[str, float]]:
+) -> tuple[str, str, dict[str, float]]:
     """Drive the load between two readings of the server's counters.
 
-    Returns why the measurement ended early ("" if it did not), whether somebody else reset the
-    counters meanwhile, and the metrics.
+    Returns why the measurement ended early ("" if it did not), why the server's counters do not
+    cover all of it ("" if they do), and the metrics.
     """
     await client.reset_metrics()
     before = await client.metrics()
@@ -146,12 +147,32 @@ async def _drive(
     metrics = {**summarise(sender.records, task), **correlation_metrics(sender.records)}
     if before is not None and after is not None:
         metrics |= server_metrics(info, before, after, wall_s, task)
-    reset_midway = after is not None and after.since_reset_s < wall_s
     # With target=inprocess, the server is included
     metrics |= {**harness.metrics(), "harness/cores_used": cores_used}
     if compiled is not None:  # worker processes are not counted
         metrics["compile/recompilations"] = float(compiled - (compiled_before or 0))
-    return cut_short, reset_midway, metrics
+    return cut_short, "" if after is None else counters_warning(after, wall_s), metrics
+
+
+def counters_warning(after: pb.Metrics, wall_s: float) -> str:
+    """Return in words why the counters do not cover the last `wall_s`; empty if they do."""
+    if after.replicas_missing:
+        return (
+            f"{counted(after.replicas_missing, 'replica')} of "
+            f"{after.replicas + after.replicas_missing} did not tell its counters at the end: "
+            "batching, CPU time and memory are those of the others"
+        )
+    if after.since_reset_s >= wall_s:
+        return ""
+    if after.replicas:
+        return (
+            "a replica was started again during the measurement, or the counters were reset: "
+            "batching, CPU time and peak memory do not cover all of it"
+        )
+    return (
+        "the server's counters were reset during the measurement: batching and peak memory cover "
+        "only the time since then"
+    )
 
 
 async def _counters(client: Endpoint) -> tuple[pb.Metrics | None, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 
-from crossbench.errors import ConfigError
+from crossbench.errors import ConfigError, ModelError
 from crossbench.models.folder import ModelFolder
 from crossbench.settings.plan import CellPlan
 
@@ -17,6 +18,23 @@ def fetch_model(plan: CellPlan) -> ModelFolder:
     """
     folder: ModelFolder = plan.model.build().fetch(plan.settings.cache_dir)
     return folder
+
+
+def on_this_machine(plan: CellPlan, model: ModelFolder) -> ModelFolder:
+    """Return `model` if its folder is here; on another machine of a cluster it may not be.
+
+    Raises:
+        ModelError: it is not here, and cannot be generated or downloaded.
+    """
+    if model.path.exists():
+        return model
+    found = fetch_model(plan)
+    if found.digest != model.digest:
+        raise ModelError(
+            f"{found.path} on {socket.gethostname()} is another model than {model.path} on the "
+            f"machine that started this ({found.digest}, not {model.digest}): copy that folder"
+        )
+    return found
 
 
 def fetch_more_models(plan: CellPlan, first: str) -> list[ModelFolder]:

@@ -48,7 +48,7 @@ class Measured:
     info: pb.ServerInfo
     reasons: Mapping[str, str]
     cut_short: str  # why it ended early, such as "interrupted"; empty if it did not
-    reset_midway: bool  # another client reset the server's counters
+    counters_warning: str  # why the server's counters do not cover all of it; empty if they do
     non_finite: str
     flags: Mapping[str, str]  # `results.Flag` and its reason
     end: End
@@ -214,11 +214,8 @@ def _server_warnings(
             f"torch.compile compiled {again:.0f} graphs during the measurement, and latencies "
             "include that time: give a longer warm-up (warmup_requests, warmup_max_seconds)"
         )
-    if measured.reset_midway:
-        yield (
-            "the server's counters were reset during the measurement: batching and peak memory "
-            "cover only the time since then"
-        )
+    if measured.counters_warning:
+        yield measured.counters_warning
     if dropped:
         yield f"{', '.join(dropped)}: the server sent NaN or infinite values, which are left out"
 

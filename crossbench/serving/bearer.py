@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -16,6 +16,11 @@ METADATA_KEY = "authorization"
 _SCHEME = "Bearer "
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
 LEAST_LENGTH = 16
+ASK_FOR_IT = (
+    "this server wants a token, and the request has none or another one: give the client "
+    "server.token_file=FILE with the token of the server, or send the metadata "
+    "authorization: Bearer TOKEN"
+)
 # Load balancers and container platforms ask for the health of a server without credentials
 OPEN_TO_ALL = "/grpc.health.v1.Health/"
 
@@ -54,6 +59,15 @@ def authorization(token: str) -> tuple[str, str]:
     return METADATA_KEY, _SCHEME + token
 
 
+def has_token(metadata: Iterable[tuple[str, str | bytes]], token: str) -> bool:
+    """Return whether the metadata of a call show the token, in constant time."""
+    given = b""
+    for key, value in metadata:
+        if key == METADATA_KEY:
+            given = value if isinstance(value, bytes) else value.encode()
+    return hmac.compare_digest(given, (_SCHEME + token).encode())
+
+
 class TokenCheck(grpc.aio.ServerInterceptor):
     """Refuses RPCs without the right token, before their message is received.
 
@@ -61,7 +75,7 @@ class TokenCheck(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, token: str, refused: Callable[[str], None]) -> None:
-        self._expected = (_SCHEME + token).encode()
+        self._token = token
         self._refused = refused
         # Streams in both directions start without a message; clients of other kinds see no
         # difference
@@ -75,20 +89,11 @@ class TokenCheck(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if method.startswith(OPEN_TO_ALL):
             return await continuation(handler_call_details)
-        given = b""
-        for key, value in handler_call_details.invocation_metadata:
-            if key == METADATA_KEY:
-                given = value if isinstance(value, bytes) else value.encode()
-        if hmac.compare_digest(given, self._expected):
+        if has_token(handler_call_details.invocation_metadata, self._token):
             return await continuation(handler_call_details)
         self._refused(method)
         return self._refusal
 
     @staticmethod
     async def _refuse(requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
-        await context.abort(
-            grpc.StatusCode.UNAUTHENTICATED,
-            "this server wants a token, and the request has none or another one: give the client "
-            "server.token_file=FILE with the token of the server, or send the metadata "
-            "authorization: Bearer TOKEN",
-        )
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, ASK_FOR_IT)

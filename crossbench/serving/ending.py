@@ -25,11 +25,11 @@ class Ending:
 
     While nothing is served yet, the first signal ends the process at once. It also ends
     `grace_s + SLACK_S` after the first signal if the drain has not ended by then. Its children are
-    killed, `folder` is removed, and the exit status is 0.
+    killed, `folders` are removed, and the exit status is 0.
     """
 
     def __init__(self, grace_s: float) -> None:
-        self.folder: Path | None = None  # a temporary one
+        self.folders: list[Path] = []  # temporary ones
         self._grace_s = grace_s
         self._drain: Callable[[], object] | None = None
         self._signals = 0
@@ -52,8 +52,8 @@ class Ending:
         for child in _children():
             with contextlib.suppress(psutil.Error):
                 child.kill()
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in self.folders:
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
 
     def _signalled(self) -> None:

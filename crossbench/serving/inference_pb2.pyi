@@ -183,7 +183,7 @@ class Distribution(_message.Message):
     def __init__(self, count: _Optional[int] = ..., mean: _Optional[float] = ..., p50: _Optional[float] = ..., p95: _Optional[float] = ..., p99: _Optional[float] = ...) -> None: ...
 
 class Metrics(_message.Message):
-    __slots__ = ("uptime_s", "since_reset_s", "requests_ok", "requests_failed", "pairs", "tokens", "truncated_pairs", "batches", "batch_pairs", "batch_tokens", "tokens_computed", "queue_pairs", "requests_in_flight", "pairs_per_s", "latency_ms", "tokenize_ms", "queue_ms", "infer_ms", "rss_mb", "cpu_cores", "device_memory_mb", "device_memory_peak_mb", "cpu_s", "rss_peak_mb", "latency_sum_ms", "tokenize_sum_ms", "queue_sum_ms", "infer_sum_ms", "wasted_pairs")
+    __slots__ = ("uptime_s", "since_reset_s", "requests_ok", "requests_failed", "pairs", "tokens", "truncated_pairs", "batches", "batch_pairs", "batch_tokens", "tokens_computed", "queue_pairs", "requests_in_flight", "pairs_per_s", "latency_ms", "tokenize_ms", "queue_ms", "infer_ms", "rss_mb", "cpu_cores", "device_memory_mb", "device_memory_peak_mb", "cpu_s", "rss_peak_mb", "latency_sum_ms", "tokenize_sum_ms", "queue_sum_ms", "infer_sum_ms", "wasted_pairs", "replicas", "replicas_missing")
     class RequestsFailedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -220,6 +220,8 @@ class Metrics(_message.Message):
     QUEUE_SUM_MS_FIELD_NUMBER: _ClassVar[int]
     INFER_SUM_MS_FIELD_NUMBER: _ClassVar[int]
     WASTED_PAIRS_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_MISSING_FIELD_NUMBER: _ClassVar[int]
     uptime_s: float
     since_reset_s: float
     requests_ok: int
@@ -249,4 +251,6 @@ class Metrics(_message.Message):
     queue_sum_ms: float
     infer_sum_ms: float
     wasted_pairs: int
-    def __init__(self, uptime_s: _Optional[float] = ..., since_reset_s: _Optional[float] = ..., requests_ok: _Optional[int] = ..., requests_failed: _Optional[_Mapping[str, int]] = ..., pairs: _Optional[int] = ..., tokens: _Optional[int] = ..., truncated_pairs: _Optional[int] = ..., batches: _Optional[int] = ..., batch_pairs: _Optional[int] = ..., batch_tokens: _Optional[int] = ..., tokens_computed: _Optional[int] = ..., queue_pairs: _Optional[int] = ..., requests_in_flight: _Optional[int] = ..., pairs_per_s: _Optional[float] = ..., latency_ms: _Optional[_Union[Distribution, _Mapping]] = ..., tokenize_ms: _Optional[_Union[Distribution, _Mapping]] = ..., queue_ms: _Optional[_Union[Distribution, _Mapping]] = ..., infer_ms: _Optional[_Union[Distribution, _Mapping]] = ..., rss_mb: _Optional[float] = ..., cpu_cores: _Optional[float] = ..., device_memory_mb: _Optional[float] = ..., device_memory_peak_mb: _Optional[float] = ..., cpu_s: _Optional[float] = ..., rss_peak_mb: _Optional[float] = ..., latency_sum_ms: _Optional[float] = ..., tokenize_sum_ms: _Optional[float] = ..., queue_sum_ms: _Optional[float] = ..., infer_sum_ms: _Optional[float] = ..., wasted_pairs: _Optional[int] = ...) -> None: ...
+    replicas: int
+    replicas_missing: int
+    def __init__(self, uptime_s: _Optional[float] = ..., since_reset_s: _Optional[float] = ..., requests_ok: _Optional[int] = ..., requests_failed: _Optional[_Mapping[str, int]] = ..., pairs: _Optional[int] = ..., tokens: _Optional[int] = ..., truncated_pairs: _Optional[int] = ..., batches: _Optional[int] = ..., batch_pairs: _Optional[int] = ..., batch_tokens: _Optional[int] = ..., tokens_computed: _Optional[int] = ..., queue_pairs: _Optional[int] = ..., requests_in_flight: _Optional[int] = ..., pairs_per_s: _Optional[float] = ..., latency_ms: _Optional[_Union[Distribution, _Mapping]] = ..., tokenize_ms: _Optional[_Union[Distribution, _Mapping]] = ..., queue_ms: _Optional[_Union[Distribution, _Mapping]] = ..., infer_ms: _Optional[_Union[Distribution, _Mapping]] = ..., rss_mb: _Optional[float] = ..., cpu_cores: _Optional[float] = ..., device_memory_mb: _Optional[float] = ..., device_memory_peak_mb: _Optional[float] = ..., cpu_s: _Optional[float] = ..., rss_peak_mb: _Optional[float] = ..., latency_sum_ms: _Optional[float] = ..., tokenize_sum_ms: _Optional[float] = ..., queue_sum_ms: _Optional[float] = ..., infer_sum_ms: _Optional[float] = ..., wasted_pairs: _Optional[int] = ..., replicas: _Optional[int] = ..., replicas_missing: _Optional[int] = ...) -> None: ...

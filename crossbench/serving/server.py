@@ -18,9 +18,10 @@ from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.bearer import TokenCheck, read_token
 from crossbench.serving.guarded_grpc import guarded_server
 from crossbench.serving.intake import Intake
+from crossbench.serving.rpcs import SERVICE_NAME
 from crossbench.serving.server_settings import ServerSettings
 from crossbench.serving.service import ModelService
-from crossbench.serving.servicer import SERVICE_NAME, Servicer
+from crossbench.serving.servicer import Account, OwnAccount, Servicer
 from crossbench.serving.strict_handlers import StrictRegistry
 from crossbench.serving.telemetry import Telemetry
 from crossbench.system.addresses import join_address
@@ -51,9 +52,11 @@ class Server:
         info: pb.ServerInfo,
     ) -> None:
         self._services = services
-        self._settings = settings
+        self.settings = settings
         self._telemetry = telemetry
         self.info = info
+        self.intake = Intake(services, settings, telemetry)
+        self._working = False
         self._server: grpc.aio.Server | None = None
         self._http: Listener | None = None
         self.address = ""
@@ -65,7 +68,7 @@ class Server:
         Raises:
             ConfigError: the port is in use or not permitted, or the host is not on this machine.
         """
-        settings = self._settings
+        settings = self.settings
         limit = settings.max_request_bytes * HARD_LIMIT_FACTOR
         server = guarded_server(
             interceptors=self._interceptors(),
@@ -79,8 +82,7 @@ class Server:
             ],
             maximum_concurrent_rpcs=settings.connections.max_requests,
         )
-        intake = Intake(self._services, settings, self._telemetry)
-        Servicer(intake, settings.connections.max_watchers, self.info).add_to(server)
+        self.servicer(OwnAccount(self.intake, self.info)).add_to(server)
         checker = health.aio.HealthServicer()
         registry = StrictRegistry(server)
         health_pb2_grpc.add_HealthServicer_to_server(checker, registry)
@@ -103,36 +105,47 @@ class Server:
         self._loop = asyncio.get_running_loop()
         for service in self._services.values():
             service.pool.crew.availability.changed = self._workers_changed
-            service.start()
+        self.start_workers()
         if settings.http.port is not None:
-            self._http = self._listen_http(intake)
+            self._http = self._listen_http()
         await server.start()
         if self._http is not None:
             self.http_url = self._http.start()
-        self._server, self._intake, self._checker = server, intake, checker
+        self._server, self._checker = server, checker
         await self._show_health()
         self.address = join_address(settings.host, port)
         return self.address
 
-    def _listen_http(self, intake: Intake) -> Listener:
+    def servicer(self, account: Account) -> Servicer:
+        """Return the RPCs of this server, which tell of `account`."""
+        return Servicer(self.intake, self.settings.connections.max_watchers, account)
+
+    def start_workers(self) -> None:
+        """Let the workers compute until stop(). start() does this too; call it instead if somebody
+        else listens and calls the RPCs of servicer()."""
+        self._working = True
+        for service in self._services.values():
+            service.start()
+
+    def _listen_http(self) -> Listener:
         # uvicorn is imported only if it is needed
         from crossbench.serving.http.app import App
         from crossbench.serving.http.listener import Listener
 
-        token_file = self._settings.token_file
+        token_file = self.settings.token_file
         token = None if token_file is None else read_token(token_file)
-        return Listener(App(intake, self._settings, token, self.info), self._settings)
+        return Listener(App(self.intake, self.settings, token, self.info), self.settings)
 
     def _interceptors(self) -> list[TokenCheck]:
         """Return what checks each RPC: nothing without a token, since it costs time."""
-        if self._settings.token_file is None:
+        if self.settings.token_file is None:
             return []
 
         def refused(method: str) -> None:
             if method.startswith(f"/{SERVICE_NAME}/"):
                 self._telemetry.request_failed(grpc.StatusCode.UNAUTHENTICATED.name)
 
-        return [TokenCheck(read_token(self._settings.token_file), refused)]
+        return [TokenCheck(read_token(self.settings.token_file), refused)]
 
     def precompute_tokens(self, pairs: Iterable[tuple[str, str]]) -> None:
         """With pipeline=infer, cache the token ids of these (query, passage) for every model.
@@ -150,24 +163,23 @@ class Server:
         `grace_s + unload_s + 0.5` seconds: workers and tokenizers that hang are left behind, and
         worker processes that have not ended are killed.
         """
-        if self._server is not None:
+        if self._working:
             # Health checks say NOT_SERVING first, and the port stays open: who calls gets an answer
-            await self._checker.enter_graceful_shutdown()
-            self._intake.drain()
-            await _until(lambda: not self._telemetry.in_flight, self._settings.grace_s)
+            if self._server is not None:
+                await self._checker.enter_graceful_shutdown()
+            self.intake.drain()
+            await _until(lambda: not self._telemetry.in_flight, self.settings.grace_s)
             for service in self._services.values():
                 service.pool.shut()
-            endings = [self._server.stop(FLUSH_S)]
-            if self._http is not None:
-                endings.append(self._http.stop(FLUSH_S))
-            await asyncio.gather(*endings)
+            listening = [part for part in (self._server, self._http) if part is not None]
+            await asyncio.gather(*(part.stop(FLUSH_S) for part in listening))
         await self._unload(unload_s)
         self._telemetry.usage.close()
 
     @property
     def grace_s(self) -> float:
         """How long stop() waits for requests in flight."""
-        return self._settings.grace_s
+        return self.settings.grace_s
 
     def kill(self) -> None:
         """Kill all worker processes at once."""
@@ -193,7 +205,7 @@ class Server:
 
     async def _show_health(self) -> None:
         """Say SERVING if every model has a worker that can serve."""
-        serving = self._intake.serving
+        serving = self.intake.serving
         status = health_pb2.HealthCheckResponse
         for name in ("", SERVICE_NAME):
             await self._checker.set(name, status.SERVING if serving else status.NOT_SERVING)

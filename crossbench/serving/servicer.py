@@ -6,26 +6,63 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from operator import methodcaller
-from typing import Any, TypeAlias, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 import grpc
 
 from crossbench.errors import CrossbenchError, InvalidRequest
 from crossbench.serving import inference_pb2 as pb
 from crossbench.serving.intake import Intake, Request, status_of
-from crossbench.serving.retry import retry_advice
+from crossbench.serving.retry import Metadata, retry_advice
+from crossbench.serving.rpcs import SERVICE_NAME, rpc_handlers
 from crossbench.serving.service import Answer, ModelService
 from crossbench.serving.wire import MessageT, decode
 from crossbench.types import Pair
 from crossbench.wording import error_text
 
-SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 DEFAULT_WATCH_INTERVAL_S = 1.0
 WATCH_INTERVALS_S = (0.05, 3600.0)
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 TextsT = TypeVar("TextsT", pb.ScoreRequest, pb.ScorePairsRequest, pb.EmbedRequest)
+ToldT = TypeVar("ToldT")
+
+
+class Context(Protocol):
+    """What an RPC needs of its call: gRPC's own context has it, and that of other receivers."""
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the deadline; None if there is none, or it is not known."""
+        ...
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata = (), /
+    ) -> NoReturn: ...
+
+
+class Account(Protocol):
+    """What a server tells about itself. All methods raise NotServing if it cannot tell."""
+
+    async def info(self) -> pb.ServerInfo: ...
+
+    async def metrics(self) -> pb.Metrics: ...
+
+    async def reset(self) -> None: ...
+
+
+class OwnAccount:
+    """The account of a server in one process."""
+
+    def __init__(self, intake: Intake, info: pb.ServerInfo) -> None:
+        self._intake, self._info = intake, info
+
+    async def info(self) -> pb.ServerInfo:
+        return self._info
+
+    async def metrics(self) -> pb.Metrics:
+        return self._intake.metrics()
+
+    async def reset(self) -> None:
+        self._intake.telemetry.reset()
 
 
 class Servicer:
@@ -35,26 +72,15 @@ class Servicer:
     that are no message get a clear error.
     """
 
-    def __init__(self, intake: Intake, max_watchers: int, info: pb.ServerInfo) -> None:
+    def __init__(self, intake: Intake, max_watchers: int, account: Account) -> None:
         self._intake = intake
-        self.info = info
+        self._account = account
         self._max_watchers = max_watchers
         self._watchers = 0
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register all RPCs."""
-        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        for method in pb.DESCRIPTOR.services_by_name["Inference"].methods:
-            streams = method.server_streaming
-            make = (
-                grpc.unary_stream_rpc_method_handler
-                if streams
-                else grpc.unary_unary_rpc_method_handler
-            )
-            handlers[method.name] = make(
-                getattr(self, method.name), response_serializer=methodcaller("SerializeToString")
-            )
-        server.add_registered_method_handlers(SERVICE_NAME, handlers)
+        server.add_registered_method_handlers(SERVICE_NAME, rpc_handlers(self))
 
     async def Score(self, data: bytes, context: Context) -> pb.ScoreResponse:
         answer = await self._answer(pb.ScoreRequest, "passages", self._score, data, context)
@@ -76,11 +102,11 @@ class Servicer:
 
     async def GetInfo(self, data: bytes, context: Context) -> pb.ServerInfo:
         await self._decode(pb.GetInfoRequest, data, context)
-        return self.info
+        return await _told(self._account.info(), context)
 
     async def GetMetrics(self, data: bytes, context: Context) -> pb.Metrics:
         await self._decode(pb.GetMetricsRequest, data, context)
-        return self._intake.metrics()
+        return await _told(self._account.metrics(), context)
 
     async def WatchMetrics(self, data: bytes, context: Context) -> AsyncIterator[pb.Metrics]:
         request = await self._decode(pb.WatchMetricsRequest, data, context)
@@ -102,7 +128,7 @@ class Servicer:
         self._watchers += 1
         try:
             while not self._intake.stopping.is_set():
-                yield self._intake.metrics()
+                yield await _told(self._account.metrics(), context)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(interval_s):
                         await self._intake.stopping.wait()
@@ -111,7 +137,7 @@ class Servicer:
 
     async def ResetMetrics(self, data: bytes, context: Context) -> pb.ResetMetricsResponse:
         await self._decode(pb.ResetMetricsRequest, data, context)
-        self._intake.telemetry.reset()
+        await _told(self._account.reset(), context)
         return pb.ResetMetricsResponse()
 
     async def _decode(self, kind: type[MessageT], data: bytes, context: Context) -> MessageT:
@@ -175,6 +201,14 @@ class Servicer:
         texts = list(message.texts)
         self._intake.limits.check_texts(texts, "texts")
         return await service.embed(texts, deadline_s)
+
+
+async def _told(telling: Awaitable[ToldT], context: Context) -> ToldT:
+    """Return what an account tells; if it cannot, end the call with the status of its error."""
+    try:
+        return await telling
+    except CrossbenchError as error:
+        await context.abort(status_of(error), str(error))
 
 
 def _score_response(answer: Answer) -> pb.ScoreResponse:

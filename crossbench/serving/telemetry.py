@@ -98,6 +98,14 @@ class Telemetry:
         with self._lock:
             self._failed[status] += 1
 
+    def recent_ms(self) -> NDArray[np.float64]:
+        """Return the timings in ms of the recent requests, (n, 4), unordered.
+
+        The columns are latency, tokenize, queue and infer.
+        """
+        with self._lock:
+            return self._recent.since(time.perf_counter() - RECENT_S)
+
     def snapshot(self) -> pb.Metrics:
         """Return the current counters, without queue length and device memory."""
         now_s = time.perf_counter()
@@ -124,9 +132,7 @@ class Telemetry:
                 infer_sum_ms=infer_ms,
             )
             metrics.pairs_per_s, metrics.cpu_cores = self._update_rates(now_s)
-        columns = (metrics.latency_ms, metrics.tokenize_ms, metrics.queue_ms, metrics.infer_ms)
-        for distribution, values in zip(columns, _distributions(recent), strict=True):
-            distribution.CopyFrom(values)
+        set_distributions(metrics, recent)
         metrics.rss_mb = self.usage.rss_mb()
         metrics.rss_peak_mb = self.usage.peak_mb()
         metrics.cpu_s = self.usage.cpu_s()
@@ -147,6 +153,13 @@ class Telemetry:
             )
             self._rate_mark = (now_s, self._pairs, cpu_s)
         return self._rates
+
+
+def set_distributions(metrics: pb.Metrics, recent_ms: NDArray[np.float64]) -> None:
+    """Write the distributions of the columns of `Telemetry.recent_ms` into a message."""
+    columns = (metrics.latency_ms, metrics.tokenize_ms, metrics.queue_ms, metrics.infer_ms)
+    for distribution, values in zip(columns, _distributions(recent_ms), strict=True):
+        distribution.CopyFrom(values)
 
 
 def _distributions(recent_ms: NDArray[np.float64]) -> list[pb.Distribution]:

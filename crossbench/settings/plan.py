@@ -100,7 +100,7 @@ def make_plan(config: CellConfig) -> CellPlan:
         }
     settings = check_settings(document)
     groups = {key: Component.of(key, document.get(key)) for key in _GROUPS}
-    starts_server = not of_others and "address" not in groups["target"].values
+    starts_server = not of_others and "access" not in groups["target"].values
     if starts_server and "_target_" not in document["server"]:
         raise ConfigError(
             f"target={groups['target'].name} starts a server, but server="

@@ -1,0 +1,1 @@
+"""The server as replicas of Ray Serve, behind its gRPC proxies."""
