@@ -101,7 +101,7 @@ def test_a_drain_answers_what_is_in_flight_and_refuses_the_rest(seeded_model: Mo
             accepted = asyncio.create_task(served.post("/rerank", query="q", texts=["a", "b"]))
             await until(lambda: backend.ran)
             stopping = asyncio.create_task(served.server.stop())
-            await until(served.server._intake.stopping.is_set)
+            await until(served.server.intake.stopping.is_set)
             health = await served.http.get("/health")
             assert (health.status_code, health.json()["error"]) == (503, "unhealthy")
             reply = await served.post("/v1/rerank", query="q", documents=["a"])
