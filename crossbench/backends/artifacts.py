@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from crossbench.errors import ModelError
+from crossbench.system.digests import sha256_of
 from crossbench.system.json_text import parse_json
 
 MANIFEST = "manifest.json"
@@ -46,7 +47,7 @@ class Artifact:
         """Whether the folder exists and all its files match the manifest."""
         try:
             sums = parse_json((self.folder / MANIFEST).read_text("utf-8"))
-            return bool(sums) and all(_sha256(self.folder / name) == sums[name] for name in sums)
+            return bool(sums) and all(sha256_of(self.folder / name) == sums[name] for name in sums)
         except (OSError, ValueError, AttributeError, TypeError):
             return False
 
@@ -82,14 +83,9 @@ class Artifact:
         draft = Path(tempfile.mkdtemp(prefix=prefix, dir=self.folder.parent))
         try:
             self.build(draft)
-            sums = {file.name: _sha256(file) for file in sorted(draft.iterdir())}
+            sums = {file.name: sha256_of(file) for file in sorted(draft.iterdir())}
             (draft / MANIFEST).write_text(json.dumps(sums, indent=1), "utf-8")
             shutil.rmtree(self.folder, ignore_errors=True)  # an incomplete one
             draft.rename(self.folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

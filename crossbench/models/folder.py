@@ -13,6 +13,7 @@ from crossbench.models.embedding import Embedding
 from crossbench.models.layout import Layout
 from crossbench.models.library_facts import CONFIG_FILES, TOKENIZER_FILES, LibraryFacts
 from crossbench.models.weight_files import INDEX_FILE, weight_files
+from crossbench.system.digests import sha256_of
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,6 @@ class ModelFolder:
         hasher = hashlib.sha256()
         for number, path in enumerate([*own, *self.layout.files]):
             if path.is_file():
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
                 # File names are not unique: the pooling module also has a config.json
-                hasher.update(f"{number < len(own)} {path.name} {digest}\n".encode())
+                hasher.update(f"{number < len(own)} {path.name} {sha256_of(path)}\n".encode())
         return hasher.hexdigest()[:16]

@@ -9,7 +9,6 @@ imported it therefore starts a child process to query it, once per folder, and c
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 import subprocess
@@ -23,6 +22,7 @@ from typing import Any
 
 from crossbench.errors import ModelError
 from crossbench.models.json_file import read_json
+from crossbench.system.digests import sha256_of
 from crossbench.system.json_cache import cache_path, load_cached, save_cached
 from crossbench.system.processes import child_environment
 
@@ -122,7 +122,7 @@ def _key(folder: Path, lower_case: bool, options: Mapping[str, Any]) -> tuple[ob
     """All that the facts follow from."""
     versions = [version(name) for name in ("transformers", "tokenizers")]
     files = [
-        (name, hashlib.sha256((folder / name).read_bytes()).hexdigest())
+        (name, sha256_of(folder / name))
         for name in (*CONFIG_FILES, *TOKENIZER_FILES)
         if (folder / name).is_file()
     ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crossbench.settings.cell_config import CellConfig
+from crossbench.system.digests import sha256_of
 
 _KEYS = ("model.path", "dataset.path", "load.path")
 _MODELS = "pool.models"  # further models, each of which may have a path
@@ -65,9 +66,7 @@ def digest_of(path: Path) -> str:
     """Return a hash of a file, or of the names and contents of the files in a folder."""
     total = hashlib.sha256()
     for name, file in _files(path):
-        with file.open("rb") as content:
-            own = hashlib.file_digest(content, "sha256").hexdigest()
-        total.update(f"{name}\0{own}\n".encode("utf-8", "surrogateescape"))
+        total.update(f"{name}\0{sha256_of(file)}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
 
 
