@@ -206,3 +206,14 @@ def test_the_workflow_uses_existing_targets() -> None:
     assert "python -m crossbench -m backend=mps,mlx batch=32,96 max_seconds=5" in lines
     targets = [line.split()[1] for line in lines if line.startswith("make ")]
     assert set(targets) <= make_targets()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_no_section_is_empty(document: Path) -> None:
+    """A heading that another one of its level follows at once is a slip of a merge."""
+    text = _FENCED.sub("", document.read_text("utf-8"))
+    lines = [line for line in text.splitlines() if line.strip()]
+    levels = [len(line.split()[0]) if _HEADING.match(line) else 0 for line in lines]
+    following = [*levels[1:], 1]
+    pairs = zip(lines, levels, following, strict=True)
+    assert not [line for line, level, after in pairs if 0 < after <= level]
