@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from crossbench.models.folder import ModelFolder
 from crossbench.results import load_result
 from tests.helpers.commands import crossbench, read_until, results, runs, start, the_sweep
 from tests.helpers.ray_nodes import TOKEN, RayNodes, can_unshare, ray_nodes
@@ -135,6 +137,29 @@ def test_a_node_is_sent_the_model_that_it_lacks(
     done = crossbench(*QUICK, *common[-2:], "cluster.hosts=[node-b]", *model, **where)
     assert done.returncode == 1
     assert f"on node-b: model.path={there} does not exist" in " ".join(done.stderr.split())
+
+
+def test_a_model_of_the_parent_ranks_alike_on_another_node(
+    cluster: RayNodes, outputs: Path, environment: dict[str, str], seeded_model: ModelFolder
+) -> None:
+    if not can_unshare():
+        pytest.skip("both nodes see the same files")
+    where = {"outputs": outputs, "environment": environment}
+    folder = shutil.copytree(seeded_model.path, outputs / "model")  # node-b does not see it
+    checked = tuple(word for word in QUICK if not word.startswith(("backend=", "quality=")))
+    done = crossbench(
+        *checked, "backend=packed", "batch=2,4", "model=local", f"model.path={folder}",
+        "quality.unjudged_queries=3", "quality.min_queries=2",
+        f"cluster.address={cluster.address}", "cluster.hosts=[node-b]", **where,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"sending {folder} to node-b") == 1  # for both cells
+    for cell in ("0", "1"):
+        result = load_result(the_sweep(outputs) / cell)
+        assert result.environment["host"] == "node-b"
+        assert result.config.value("model.path") == str(folder)
+        assert result.metrics["quality/max_abs_diff"] < 1e-4
+        assert result.metrics["quality/kendall_tau"] > 0.999
 
 
 def test_an_address_without_a_cluster_is_refused_at_once(
