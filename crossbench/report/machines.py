@@ -9,16 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+from crossbench.measure.machines import kinds_of_machines
 from crossbench.report.cells import CellSummary, Run, block_of, finished_runs
 from crossbench.report.facts import fact_text
 from crossbench.report.tables import markdown_table
 from crossbench.settings.overrides import REPEAT
 from crossbench.wording import ABSENT, counted, join_first, join_words, number
 
-# What decides how fast a machine is; two machines with the same values are of one kind
-_KIND_KEYS = ("machine", "cpu", "cores_usable")
 _MB_PER_GB = 1000
 
 
@@ -43,8 +41,7 @@ def machine_names(cell: CellSummary) -> str:
 
 def with_kinds(runs: Sequence[Run]) -> list[Run]:
     """Return the runs with the kinds of their machines, if these differ."""
-    machines = machines_of(runs)
-    kinds = {name: _kind(of_machine) for name, of_machine in machines.items()}
+    kinds = _kinds(runs)
     if len(set(kinds.values())) < 2:
         return list(runs)
     return [replace(run, kind=kinds.get(machine_of(run), "")) for run in runs]
@@ -63,8 +60,8 @@ def machines_note(runs: Sequence[Run]) -> str:
     if len(machines) < 2:
         return ""
     kinds: dict[str, list[str]] = {}
-    for name, of_machine in machines.items():
-        kinds.setdefault(_kind(of_machine), []).append(name)
+    for name, kind in _kinds(runs).items():
+        kinds.setdefault(kind, []).append(name)
     repeated = _is_repeated(runs)
     advice = "" if repeated else " With `repeats=3`, each block is measured on one machine."
     if len(kinds) > 1:
@@ -115,13 +112,8 @@ def _blocks(runs: Sequence[Run]) -> str:
     return "; ".join(f"block {block}: {counted(count, 'run')}" for block, count in counts.items())
 
 
-def _kind(runs: Sequence[Run]) -> str:
-    """What the machine of these runs is, as text; runs may see different parts of its GPUs."""
-    facts: dict[str, Any] = {}
-    for run in runs:
-        facts |= run.result.environment
-    parts = [fact_text(facts.get(key)) for key in _KIND_KEYS]
-    return ", ".join([*parts, *_gpus(runs)])
+def _kinds(runs: Sequence[Run]) -> dict[str, str]:
+    return kinds_of_machines(run.result.environment for run in runs)
 
 
 def _gpus(runs: Sequence[Run]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from crossbench.errors import ConfigError, TargetDied
 from crossbench.runner.pinning import Cores
-from crossbench.runner.ray_cluster import RayCluster, check_room, elsewhere
+from crossbench.runner.ray_session import RaySession, check_room, elsewhere
 from crossbench.serving.on_ray.roster import APP, DEPLOYMENT, ROSTER
 from crossbench.serving.scheduler import require_at_least
 from crossbench.serving.server_settings import ServerSettings
@@ -55,7 +55,7 @@ class RayServe:
     port: int
     grace_s: float
     cores: Cores | None = field(default=None, init=False)
-    cluster: RayCluster = field(default_factory=RayCluster, init=False)
+    cluster: RaySession = field(default_factory=RaySession, init=False)
     _thread: ThreadPoolExecutor | None = field(default=None, init=False)
     _roster: Any = field(default=None, init=False)
     _serving: bool = field(default=False, init=False)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from crossbench.measure import catalogue
+from crossbench.measure.machines import kinds_of_machines
 from crossbench.measure.metric import Metric, View
 from crossbench.measure.ranking import Verdict, ranks_safely
 from crossbench.measure.statistics import percentile_supported
@@ -98,11 +99,14 @@ def sweep_metrics(results: Sequence[RunResult]) -> dict[str, float]:
     """Summary metrics of a sweep for its parent run: cells by status, and the best values.
 
     The best values are of cells that keep the ranking, and the best latency of those whose
-    percentile can be compared: not over-saturated, and with enough requests.
+    percentile can be compared: not over-saturated, and with enough requests. Cells of unlike
+    machines are not compared, so such a sweep has no best values.
     """
     metrics = {catalogue.CELLS[status].name: 0.0 for status in Status}
     for result in results:
         metrics[catalogue.CELLS[result.status].name] += 1
+    if len(set(kinds_of_machines(result.environment for result in results).values())) > 1:
+        return metrics
     finished = _with_safe_ranking([item for item in results if item.status is Status.FINISHED])
     for name, best in catalogue.BEST.items():
         compared = [

@@ -21,7 +21,7 @@ import pytest
 from crossbench.errors import ConfigError, CrossbenchError, ModelError, TargetDied
 from crossbench.runner.compose import build_server
 from crossbench.runner.models import fetch_model
-from crossbench.runner.ray_cluster import FAST
+from crossbench.runner.ray_session import FAST
 from crossbench.runner.ray_target import RayServe
 from crossbench.runner.targets import InProcess
 from crossbench.serving import inference_pb2 as pb

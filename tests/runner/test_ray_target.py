@@ -15,7 +15,7 @@ from crossbench.runner.checks import check_config
 from crossbench.runner.compose import server_maker
 from crossbench.runner.measure import counters_warning
 from crossbench.runner.models import fetch_model, on_this_machine
-from crossbench.runner.ray_cluster import Node, check_room, elsewhere
+from crossbench.runner.ray_session import Node, check_room, elsewhere
 from crossbench.runner.ray_target import RayServe, free_port
 from crossbench.serving import inference_pb2 as pb
 from crossbench.settings.plan import make_plan

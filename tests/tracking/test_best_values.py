@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from crossbench.measure.catalogue import BEST, PAIRS_PER_S
+from dataclasses import replace
+
+from crossbench.measure.catalogue import BEST, CELLS, PAIRS_PER_S
 from crossbench.measure.ranking import Verdict
 from crossbench.results import RunResult, Status
 from crossbench.settings.cell_config import CellConfig
@@ -31,3 +33,15 @@ def test_an_unverified_or_changed_ranking_is_not_the_best() -> None:
     assert best(reference, unsure, changes) == 100
     assert best(reference, keeps, unsure) == 150
     assert best(unsure, changes) == 300  # nothing was verified
+
+
+def test_cells_of_unlike_machines_have_no_best() -> None:
+    cells = [cell(rate, "fp32", Verdict.KEEPS) for rate in (100, 200)]
+    hosts = [{"host": name, "cpu": "EPYC", "cores_usable": 2} for name in ("a", "b")]
+    alike = [replace(item, environment=host) for item, host in zip(cells, hosts, strict=True)]
+    assert best(*alike) == 200
+    more_cores = {**hosts[1], "cores_usable": 4}
+    unlike = [alike[0], replace(alike[1], environment=more_cores)]
+    assert sweep_metrics(unlike) == {
+        metric.name: 2.0 * (status == Status.FINISHED) for status, metric in CELLS.items()
+    }

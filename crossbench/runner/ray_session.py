@@ -43,7 +43,7 @@ class Node:
     is_head: bool
 
 
-class RayCluster:
+class RaySession:
     """Ray, from start() or join() until leave(). All calls must come from one thread.
 
     Ray's processes end when that thread ends.
