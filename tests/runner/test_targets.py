@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -104,8 +105,11 @@ def test_client_and_server_have_cores_of_their_own_until_the_end(cache_dir: Path
     make_server = server_factory(cache_dir, "backend=noop")
 
     def affinities(pid: int) -> set[tuple[int, ...]]:
-        threads = psutil.Process(pid).threads()
-        return {tuple(os.sched_getaffinity(thread.id)) for thread in threads}
+        found = set()
+        for thread in psutil.Process(pid).threads():
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                found.add(tuple(os.sched_getaffinity(thread.id)))
+        return found
 
     async def opened() -> int:
         try:
