@@ -105,12 +105,13 @@ def sweep_metrics(results: Sequence[RunResult]) -> dict[str, float]:
     metrics = {catalogue.CELLS[status].name: 0.0 for status in Status}
     for result in results:
         metrics[catalogue.CELLS[result.status].name] += 1
-    if len(set(kinds_of_machines(result.environment for result in results).values())) > 1:
+    finished = [item for item in results if item.status is Status.FINISHED]
+    if len(set(kinds_of_machines(item.environment for item in finished).values())) > 1:
         return metrics
-    finished = _with_safe_ranking([item for item in results if item.status is Status.FINISHED])
+    safe = _with_safe_ranking(finished)
     for name, best in catalogue.BEST.items():
         compared = [
-            result.metrics for result in finished if _is_compared(result, catalogue.BY_NAME[name])
+            result.metrics for result in safe if _is_compared(result, catalogue.BY_NAME[name])
         ]
         values = [found[name] for found in compared if is_number(found.get(name))]
         if values:

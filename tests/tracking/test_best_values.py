@@ -42,6 +42,8 @@ def test_cells_of_unlike_machines_have_no_best() -> None:
     assert best(*alike) == 200
     more_cores = {**hosts[1], "cores_usable": 4}
     unlike = [alike[0], replace(alike[1], environment=more_cores)]
+    failed = replace(unlike[1], status=Status.FAILED)
+    assert best(alike[0], failed) == 100  # only one machine measured
     assert sweep_metrics(unlike) == {
         metric.name: 2.0 * (status == Status.FINISHED) for status, metric in CELLS.items()
     }
